@@ -1,0 +1,184 @@
+"""Every exception that pyctrd raises, and the exit code that each becomes.
+
+    PyctrdError                      1
+    +-- InvalidInput (ValueError)    2   what the caller gave us is malformed
+    |   +-- InvalidReference
+    |   +-- InvalidPlatform
+    +-- NotFound                     3   image, content, snapshot, lease ... that is not there
+    |   +-- NoMatchingPlatform
+    +-- AmbiguousReference           1
+    +-- IncompleteContent            4   the image is here, some of its content is not
+    +-- ContentError                 1   local content is not what its digest or media type says
+    |   +-- DigestMismatch
+    +-- RegistryError                5   the registry, or the way to it
+    |   +-- RegistryUnreachable
+    |   +-- AuthenticationFailed
+    |   +-- RegistryContentError         it sent something else than what it promised
+    +-- DaemonError                  1   containerd answered with an error
+    |   +-- AlreadyExists
+    |   +-- FailedPrecondition
+    |   +-- IngestLocked
+    |   +-- Unsupported
+    +-- DaemonUnreachable            6   there is nobody to talk to
+    +-- ArchiveError                 1   the archive could not be written
+
+The exit code is an attribute of the class, so the mapping has one place and cannot drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pyctrd.model import Descriptor
+
+
+class PyctrdError(Exception):
+    """The root of all errors of this package.
+
+    `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
+    do, in a sentence or a command, or None.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidInput(PyctrdError, ValueError):
+    """Something that the caller gave is malformed: nothing was tried with it."""
+
+    exit_code = 2
+
+
+class InvalidReference(InvalidInput):
+    """An image reference, digest or id that does not parse."""
+
+
+class InvalidPlatform(InvalidInput):
+    """A platform string that does not parse."""
+
+
+class NotFound(PyctrdError):
+    """An object that is not there: containerd's NOT_FOUND, or a reference that the registry does not know.
+
+    `kind` is the object's kind in the field's words (image, content, snapshot, lease), `name` its name.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, kind: str, name: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.name = name
+
+
+class NoMatchingPlatform(NotFound):
+    """An image that exists, without the platform that was asked for."""
+
+    def __init__(self, message: str, *, name: str, hint: str | None = None) -> None:
+        super().__init__(message, kind="platform", name=name, hint=hint)
+
+
+class AmbiguousReference(PyctrdError):
+    """A digest prefix that more than one image has; `candidates` are their names."""
+
+    def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.candidates = tuple(candidates)
+
+
+class IncompleteContent(PyctrdError):
+    """An image of which some content is not in the store; `missing` are the descriptors of that content."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, missing: Sequence[Descriptor], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = tuple(missing)
+
+
+class ContentError(PyctrdError):
+    """Content that is not what its descriptor says: not JSON, another media type, too large, nested too deep."""
+
+
+class DigestMismatch(ContentError):
+    """Content whose bytes do not have the digest that names them."""
+
+    def __init__(self, message: str, *, expected: str, actual: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.expected = expected
+        self.actual = actual
+
+
+class RegistryError(PyctrdError):
+    """The registry refused, failed, or answered with something that cannot be used.
+
+    `host` is host[:port], `repository` the repository's path, `status` the HTTP status or None.
+    """
+
+    exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        host: str = "",
+        repository: str = "",
+        status: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+        self.repository = repository
+        self.status = status
+
+
+class RegistryUnreachable(RegistryError):
+    """No HTTP answer: name resolution, connection, TLS, or a time-out."""
+
+
+class AuthenticationFailed(RegistryError):
+    """The registry or its token server did not accept what we have (or have not)."""
+
+
+class RegistryContentError(RegistryError):
+    """The registry sent bytes of another digest, size or media type than it had promised."""
+
+
+class DaemonError(PyctrdError):
+    """containerd answered with an error that has no class of its own; `code` is the gRPC code's name."""
+
+    def __init__(self, message: str, *, code: str = "UNKNOWN", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class AlreadyExists(DaemonError):
+    """The object is there already. For content this is success under another name."""
+
+
+class FailedPrecondition(DaemonError):
+    """containerd refused because of the object's state, e.g. a commit whose digest or size is wrong."""
+
+
+class IngestLocked(DaemonError):
+    """Another client is writing the same ingest at this moment."""
+
+
+class Unsupported(DaemonError):
+    """This containerd does not have the service or the snapshotter that was asked for."""
+
+
+class DaemonUnreachable(PyctrdError):
+    """No containerd behind the address: no socket, no permission, nobody serving, or somebody else."""
+
+    exit_code = 6
+
+
+class ArchiveError(PyctrdError):
+    """The archive could not be written; nothing is left of it."""

@@ -1,0 +1,252 @@
+"""The model: digests, descriptors, manifests and what containerd keeps about them. All of it is immutable.
+
+Documents keep the raw bytes that they were parsed from, because a digest is taken of bytes, never of a model.
+Sources: OCI image-spec descriptor.md, manifest.md, image-index.md, config.md; containerd api/types.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import msgspec
+
+from pyctrd.errors import ContentError, InvalidReference
+
+# containerd reads no manifest above this many bytes (core/remotes/docker/resolver.go, MaxManifestSize).
+MAX_MANIFEST_BYTES: Final = 4 * 1048 * 1048
+
+_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-zA-Z=_-]+")
+_HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
+_HEX = re.compile(r"[0-9a-f]+")
+
+_T = TypeVar("_T", bound="_Document")
+
+
+class Digest(str):
+    """A content digest `algorithm:encoded`; invalid ones do not exist (raises InvalidReference).
+
+    Source: OCI image-spec descriptor.md#digests; only algorithms that containerd has are accepted.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check the text and make a digest of it."""
+        if not _DIGEST.fullmatch(text):
+            raise InvalidReference(f"invalid checksum digest format: {text!r}")
+        algorithm, _, encoded = text.partition(":")
+        if algorithm not in _HEX_LENGTHS:
+            raise InvalidReference(f"unsupported digest algorithm: {text!r}")
+        if len(encoded) != _HEX_LENGTHS[algorithm] or not _HEX.fullmatch(encoded):
+            raise InvalidReference(f"invalid checksum digest length: {text!r}")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, data: bytes, algorithm: str = "sha256") -> Self:
+        """Take the digest of bytes."""
+        return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """The part before the colon, e.g. `sha256`."""
+        return self.partition(":")[0]
+
+    @property
+    def encoded(self) -> str:
+        """The part after the colon, in lower-case hexadecimal."""
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """Enough of it for a person: the algorithm and twelve digits."""
+        return f"{self.algorithm}:{self.encoded[:12]}"
+
+
+class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What all OCI JSON objects share: frozen, camel case on the wire, unknown fields ignored."""
+
+
+class Platform(
+    _Document, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}, kw_only=True
+):
+    """The platform of a descriptor or config, as written there (see platforms.normalize)."""
+
+    architecture: str = ""
+    os: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+    variant: str = ""
+
+
+class Descriptor(_Document, frozen=True, kw_only=True):
+    """A pointer to content: media type, digest, and size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    urls: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
+    data: bytes = b""
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+    def __hash__(self) -> int:
+        """Hash by digest: annotations are a mapping, and equal descriptors have equal digests."""
+        return hash(self.digest)
+
+
+class Manifest(_Document, frozen=True, kw_only=True):
+    """An OCI or Docker image manifest, with the bytes that it was read from."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
+    media_type: str = ""
+    artifact_type: str = ""
+    schema_version: int = 0
+    raw: bytes = b""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read a manifest; raises ContentError when the bytes are not one."""
+        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
+
+
+class Index(_Document, frozen=True, kw_only=True):
+    """An OCI index or a Docker manifest list, with the bytes that it was read from."""
+
+    manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
+    media_type: str = ""
+    artifact_type: str = ""
+    schema_version: int = 0
+    raw: bytes = b""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read an index; raises ContentError when the bytes are not one."""
+        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
+
+
+class RootFS(_Document, frozen=True, kw_only=True):
+    """The uncompressed layers of an image, bottom first."""
+
+    type: str = ""
+    diff_ids: tuple[Digest, ...] = msgspec.field(default=(), name="diff_ids")
+
+
+class ImageConfig(
+    _Document, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}, kw_only=True
+):
+    """The part of an image config that matters for distribution, with the bytes that it was read from."""
+
+    architecture: str = ""
+    os: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+    variant: str = ""
+    rootfs: RootFS = RootFS()
+    raw: bytes = b""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read a config; raises ContentError when the bytes are not one."""
+        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
+
+    @property
+    def platform(self) -> Platform:
+        """The platform that the config names."""
+        return Platform(
+            architecture=self.architecture,
+            os=self.os,
+            os_version=self.os_version,
+            os_features=self.os_features,
+            variant=self.variant,
+        )
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as containerd's image service has it: a name for a target."""
+
+    name: str
+    target: Descriptor
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+class ContentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob in the content store; the size is in bytes."""
+
+    digest: Digest
+    size: int
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An unfinished write: `offset` of `total` bytes are in."""
+
+    ref: str
+    offset: int
+    total: int
+    expected: str = ""
+    started_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A mount that a snapshotter hands out."""
+
+    type: str
+    source: str
+    target: str = ""
+    options: tuple[str, ...] = ()
+
+
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot: `kind` is view, active or committed."""
+
+    name: str
+    parent: str = ""
+    kind: str = ""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Read JSON, with what Go's decoder reads as absent (null) left out; raises ContentError."""
+    try:
+        return _without_nulls(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ContentError(f"not valid JSON: {error}") from error
+
+
+def _parse(raw: bytes, kind: type[_T]) -> _T:
+    document = parse_json(raw)
+    if isinstance(document, dict):
+        document.pop("raw", None)
+    try:
+        return msgspec.convert(document, kind, dec_hook=_decode_custom)
+    except (msgspec.ValidationError, InvalidReference) as error:
+        raise ContentError(f"not a valid {kind.__name__.lower()}: {error}") from error
+
+
+def _decode_custom(kind: type[Any], value: Any) -> Any:
+    if kind is Digest and isinstance(value, str):
+        return Digest(value)
+    raise msgspec.ValidationError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value

@@ -1,0 +1,208 @@
+"""The narrow interfaces between the pipeline (pull, ensure, save, diagnose) and the world.
+
+A remote gives bytes of a descriptor from an offset; a store keeps content, image records, snapshots and
+leases. daemon/ and registry/ implement them; nothing above level 3 needs to know how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from pyctrd.model import (
+    ContentInfo,
+    Descriptor,
+    Digest,
+    ImageRecord,
+    IngestStatus,
+    Mount,
+    SnapshotInfo,
+)
+
+# --- progress ---------------------------------------------------------------------------------------------
+
+Action: TypeAlias = Literal[
+    "resolved", "exists", "waiting", "downloading", "downloaded", "retrying", "unpacking", "unpacked", "writing", "done"
+]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the work, for whoever watches.
+
+    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry).
+    """
+
+    action: Action
+    descriptor: Descriptor | None = None
+    offset: int = 0
+    total: int = 0
+    detail: str = ""
+
+
+ProgressSink: TypeAlias = Callable[[Progress], None]
+
+
+def no_progress(_event: Progress) -> None:
+    """Be the sink of callers who do not watch."""
+
+
+# --- the remote side --------------------------------------------------------------------------------------
+
+
+class Fetcher(Protocol):
+    """Yields bytes of content from one remote repository."""
+
+    @property
+    def host(self) -> str:
+        """The registry's host[:port], as the reference names it."""
+
+    @property
+    def repository(self) -> str:
+        """The repository's path, e.g. `library/alpine`."""
+
+    def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        """Open the content of a descriptor at a byte offset.
+
+        The iterator gives the bytes from `offset` to the end, in chunks of at most 1 MiB; a cut connection
+        is re-opened inside where the registry allows it. Never gives more than `descriptor.size - offset`
+        bytes. Raises RegistryError (and subclasses).
+        """
+
+
+class Remote(Fetcher, Protocol):
+    """A repository that a reference names, with the reference's tag or digest."""
+
+    def resolve(self) -> Descriptor:
+        """Ask the registry what the reference points at: media type, digest, size.
+
+        Raises NotFound when the registry does not know it, RegistryError otherwise.
+        """
+
+
+# --- the local side ---------------------------------------------------------------------------------------
+
+
+class Ingest(Protocol):
+    """An open write to the content store (containerd content service, Write stream)."""
+
+    @property
+    def offset(self) -> int:
+        """How many bytes the store has; writing goes on there."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes at the offset."""
+
+    def commit(self) -> None:
+        """Make the ingest content. An already existing blob is success.
+
+        Raises FailedPrecondition when size or digest is not the expected one.
+        """
+
+
+class ContentStore(Protocol):
+    """containerd's content service in one namespace."""
+
+    def info(self, digest: Digest) -> ContentInfo:
+        """Give a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
+
+    def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
+        """List blobs that match any of the filters (containerd filter syntax)."""
+
+    def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        """Open a blob's bytes from an offset; `size` 0 is to the end. Chunks are of at most 1 MiB."""
+
+    def read_all(self, digest: Digest, *, limit: int) -> bytes:
+        """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
+
+    def open_ingest(self, ref: str, *, digest: Digest, size: int) -> AbstractContextManager[Ingest]:
+        """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+
+        An ingest that was not committed stays for a later resume. Raises AlreadyExists when the namespace
+        has the blob (a lease in force has it then, too), IngestLocked while somebody else writes it.
+        """
+
+    def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
+        """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+
+    def ingests(self) -> Sequence[IngestStatus]:
+        """List the unfinished writes."""
+
+    def abort(self, ref: str) -> None:
+        """Throw an unfinished write away; absent is fine."""
+
+
+class ImageStore(Protocol):
+    """containerd's image service in one namespace."""
+
+    def get(self, name: str) -> ImageRecord:
+        """Give the record of exactly this name; raises NotFound (`image "...": not found`)."""
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
+        """List records that match any of the filters."""
+
+    def create(self, image: ImageRecord) -> ImageRecord:
+        """Create a record; raises AlreadyExists."""
+
+    def update(self, image: ImageRecord, *, fields: Sequence[str]) -> ImageRecord:
+        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record; raises NotFound."""
+
+    def delete(self, name: str, *, sync: bool = False) -> None:
+        """Delete a record; with `sync` the garbage collector has run when this returns. Raises NotFound."""
+
+
+class SnapshotStore(Protocol):
+    """containerd's snapshots service; `snapshotter` empty is the server's default."""
+
+    def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
+        """Give a snapshot; raises NotFound."""
+
+    def prepare(
+        self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Mount]:
+        """Make an active snapshot; raises AlreadyExists."""
+
+    def commit(
+        self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Turn the active snapshot `key` into the committed `name`; raises AlreadyExists."""
+
+    def remove(self, snapshotter: str, key: str) -> None:
+        """Remove a snapshot; raises NotFound."""
+
+    def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
+        """List a snapshotter's snapshots in this namespace."""
+
+
+class DiffService(Protocol):
+    """containerd's diff service."""
+
+    def apply(self, descriptor: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
+        """Unpack a layer onto mounts; gives the descriptor of its uncompressed form (digest = diff id)."""
+
+
+class Store(Protocol):
+    """One containerd namespace, perhaps seen through a lease."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def content(self) -> ContentStore: ...
+    @property
+    def images(self) -> ImageStore: ...
+    @property
+    def snapshots(self) -> SnapshotStore: ...
+    @property
+    def diffs(self) -> DiffService: ...
+
+    def default_snapshotter(self) -> str:
+        """Give the name of the snapshotter to use when none is asked for."""
+
+    def lease(self, purpose: str) -> AbstractContextManager[Store]:
+        """Open a lease that expires by itself after 24 hours; the context gives this store through it.
+
+        Everything written or touched through that view is safe from the garbage collector until the
+        context is left, which deletes the lease. `purpose` is the command, kept as a label for people.
+        """

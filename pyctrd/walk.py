@@ -1,0 +1,241 @@
+"""The walk: from a descriptor to everything below it. pull, diagnose, ensure and save all use this one.
+
+A step (`Children`) gives a descriptor's children. The plain step reads a document and lists what it names;
+filters wrap a step and give another step, as containerd composes its handlers (core/images/handlers.go,
+core/remotes/handlers.go). `generations` and `preorder` drive a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from pyctrd import mediatypes
+from pyctrd.errors import ContentError, NoMatchingPlatform
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Index, Manifest, parse_json
+from pyctrd.platforms import Matcher
+
+Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
+
+# An index of an index of an index is already rare; this only stops a document made to exhaust us.
+MAX_DEPTH: Final = 16
+
+
+def children_in(descriptor: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
+    """List what a document names, in document order; content of any other media type has no children.
+
+    Raises ContentError when the bytes are not what the media type says (containerd's phrase is kept:
+    `media-type: expected manifest but found index`).
+    Source: containerd core/images/image.go Children; `subject` is no child, as there.
+    """
+    if mediatypes.is_manifest(descriptor.media_type):
+        _check_shape(descriptor, raw, "manifest", absent=("manifests",))
+        manifest = Manifest.parse(raw)
+        return (manifest.config, *manifest.layers)
+    if mediatypes.is_index(descriptor.media_type):
+        _check_shape(descriptor, raw, "index", absent=("config", "layers"))
+        return Index.parse(raw).manifests
+    return ()
+
+
+def has_children(descriptor: Descriptor) -> bool:
+    """Tell whether the media type is one that names other content."""
+    return mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
+
+
+def _check_shape(descriptor: Descriptor, raw: bytes, expected: str, absent: tuple[str, ...]) -> None:
+    """Refuse a document of two readings (containerd core/images/image.go validateMediaType)."""
+    document = parse_json(raw)
+    where = f"invalid desc {descriptor.digest}: media-type:"
+    if not isinstance(document, dict):
+        raise ContentError(f"{where} expected {expected} but found {type(document).__name__}")
+    if "fsLayers" in document:
+        raise ContentError(f"{where} schema 1 not supported")
+    if any(document.get(name) for name in absent):
+        found = "index" if expected == "manifest" else "manifest"
+        raise ContentError(f"{where} expected {expected} but found {found} ({descriptor.media_type})")
+
+
+def read_children(read: Callable[[Descriptor], bytes]) -> Children:
+    """Make the plain step from something that reads a document whole."""
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        if not has_children(descriptor):
+            return ()
+        if descriptor.size > MAX_MANIFEST_BYTES:
+            raise ContentError(
+                f"rejecting {descriptor.size} byte manifest {descriptor.digest}: "
+                f"more than {MAX_MANIFEST_BYTES} bytes"
+            )
+        return children_in(descriptor, read(descriptor))
+
+    return step
+
+
+# --- filters ----------------------------------------------------------------------------------------------
+
+
+def labelled(
+    children: Children, set_labels: Callable[[Digest, Mapping[str, str]], None]
+) -> Children:
+    """Label each parent with all its children before any filter sees them.
+
+    Absent platforms are labelled too: the collector ignores labels that lead nowhere, and content that
+    comes later is then kept at once (containerd core/images/handlers.go SetChildrenMappedLabels).
+    """
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        if found:
+            set_labels(descriptor.digest, child_labels(found))
+        return found
+
+    return step
+
+
+def child_labels(children: Sequence[Descriptor]) -> dict[str, str]:
+    """Give the gc.ref labels of a parent, numbered per key in document order."""
+    counts: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    for child in children:
+        prefix = mediatypes.gc_label_prefix(child.media_type)
+        index = counts.get(prefix, 0)
+        counts[prefix] = index + 1
+        key = prefix if index == 0 and not prefix.endswith(".") else f"{prefix}{index}"
+        labels[key] = str(child.digest)
+    return labels
+
+
+def only_platforms(children: Children, matcher: Matcher) -> Children:
+    """Leave out children whose platform does not match; one without a platform stays.
+
+    Source: containerd core/images/handlers.go FilterPlatforms.
+    """
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        return [
+            child
+            for child in children(descriptor)
+            if child.platform is None or matcher.match(child.platform)
+        ]
+
+    return step
+
+
+def metadata_of_all(children: Children, matcher: Matcher) -> Children:
+    """Keep every platform's manifest and config, and all content of the matching ones.
+
+    Source: containerd core/remotes/handlers.go FilterManifestByPlatformHandler.
+    """
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        if not mediatypes.is_manifest(descriptor.media_type):
+            return found
+        if descriptor.platform is None or matcher.match(descriptor.platform):
+            return found
+        return [child for child in found if mediatypes.is_image_config(child.media_type)]
+
+    return step
+
+
+def metadata_only(children: Children) -> Children:
+    """Keep indexes, manifests and configs; leave out every layer and other payload."""
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        if not mediatypes.is_manifest(descriptor.media_type):
+            return found
+        return found[:1]  # a manifest names its config first, whatever the config's media type
+
+    return step
+
+
+def limited(children: Children, matcher: Matcher, count: int) -> Children:
+    """Keep the `count` children of an index that the matcher likes best; those without a platform come last.
+
+    Raises NoMatchingPlatform when an index has none left.
+    Source: containerd core/images/handlers.go LimitManifests.
+    """
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        if not mediatypes.is_index(descriptor.media_type):
+            return found
+        if not found:
+            raise NoMatchingPlatform(
+                f"no match for platform in manifest {descriptor.digest}: not found",
+                name=str(descriptor.digest),
+            )
+        return closest(found, matcher)[:count]
+
+    return step
+
+
+def closest(descriptors: Sequence[Descriptor], matcher: Matcher) -> list[Descriptor]:
+    """Sort by the matcher's preference, stable; descriptors without a platform last."""
+    return sorted(
+        descriptors,
+        key=lambda item: (item.platform is None, matcher.rank(item.platform) if item.platform else 0),
+    )
+
+
+def tolerant(
+    children: Children, missing: Callable[[Descriptor], None], absent: type[Exception]
+) -> Children:
+    """Go on where a document is absent: report it to `missing`, and treat it as one without children."""
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        try:
+            return children(descriptor)
+        except absent:
+            missing(descriptor)
+            return ()
+
+    return step
+
+
+# --- drivers ----------------------------------------------------------------------------------------------
+
+
+def generations(root: Descriptor, children: Children) -> Iterator[list[Descriptor]]:
+    """Yield the root, then its children, then theirs: each generation once its parents have been handled.
+
+    The step is asked about a descriptor only after the generation that holds it was consumed, so the
+    consumer can fetch a document before the walk reads it. A descriptor that occurs again with the same
+    platform is left out; the same digest for another platform is not, since a filter may treat it otherwise.
+    """
+    seen = {_identity(root)}
+    generation = [root]
+    depth = 0
+    while generation:
+        yield generation
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
+        following: list[Descriptor] = []
+        for parent in generation:
+            for child in children(parent):
+                if _identity(child) not in seen:
+                    seen.add(_identity(child))
+                    following.append(child)
+        generation = following
+
+
+def preorder(root: Descriptor, children: Children) -> Iterator[Descriptor]:
+    """Yield a descriptor, then all below its first child, and so on; repeated ones only once."""
+    seen = set[object]()
+    stack = [(root, 0)]
+    while stack:
+        descriptor, depth = stack.pop()
+        if _identity(descriptor) in seen:
+            continue
+        if depth > MAX_DEPTH:
+            raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
+        seen.add(_identity(descriptor))
+        yield descriptor
+        stack.extend((child, depth + 1) for child in reversed(children(descriptor)))
+
+
+def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
+    return descriptor.digest, descriptor.media_type, descriptor.platform
