@@ -54,7 +54,7 @@ def fetched_by_2_0_4(store: Store, image: ImageRecord, targets: Matcher) -> tupl
 
 
 def ensured_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
-    """List the platforms, as their configs name them, that nerdctl up to 2.0.3 finds readable, yet incomplete.
+    """List the platforms (of the configs) that nerdctl up to 2.0.3 finds readable but incomplete.
 
     These are the ones for which it calls the registry, each with a fetch of its own.
     """
