@@ -140,6 +140,14 @@ class RootFS(_Document, frozen=True, kw_only=True):
     type: str = ""
     diff_ids: tuple[Digest, ...] = msgspec.field(default=(), name="diff_ids")
 
+    @property
+    def chain_ids(self) -> tuple[Digest, ...]:
+        """The name of each layer's committed snapshot, bottom first (OCI image-spec config.md#layer-chainid)."""
+        chain: list[Digest] = []
+        for diff_id in self.diff_ids:
+            chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        return tuple(chain)
+
 
 class ImageConfig(
     _Document, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}, kw_only=True
