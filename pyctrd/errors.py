@@ -103,7 +103,7 @@ class IncompleteContent(PyctrdError):
 
 
 class ContentError(PyctrdError):
-    """Content that is not what its descriptor says: not JSON, another media type, too large, nested too deep."""
+    """Content that is not what its descriptor says: not JSON, another media type, too large, too deep."""
 
 
 class DigestMismatch(ContentError):

@@ -25,7 +25,16 @@ from pyctrd.model import (
 # --- progress ---------------------------------------------------------------------------------------------
 
 Action: TypeAlias = Literal[
-    "resolved", "exists", "waiting", "downloading", "downloaded", "retrying", "unpacking", "unpacked", "writing", "done"
+    "resolved",
+    "exists",
+    "waiting",
+    "downloading",
+    "downloaded",
+    "retrying",
+    "unpacking",
+    "unpacked",
+    "writing",
+    "done",
 ]
 
 
@@ -111,7 +120,9 @@ class ContentStore(Protocol):
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         """List blobs that match any of the filters (containerd filter syntax)."""
 
-    def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+    def read(
+        self, digest: Digest, *, offset: int = 0, size: int = 0
+    ) -> AbstractContextManager[Iterator[bytes]]:
         """Open a blob's bytes from an offset; `size` 0 is to the end. Chunks are of at most 1 MiB."""
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
@@ -164,9 +175,7 @@ class SnapshotStore(Protocol):
     ) -> Sequence[Mount]:
         """Make an active snapshot; raises AlreadyExists."""
 
-    def commit(
-        self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None
-    ) -> None:
+    def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
         """Turn the active snapshot `key` into the committed `name`; raises AlreadyExists."""
 
     def remove(self, snapshotter: str, key: str) -> None:

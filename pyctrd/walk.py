@@ -75,9 +75,7 @@ def read_children(read: Callable[[Descriptor], bytes]) -> Children:
 # --- filters ----------------------------------------------------------------------------------------------
 
 
-def labelled(
-    children: Children, set_labels: Callable[[Digest, Mapping[str, str]], None]
-) -> Children:
+def labelled(children: Children, set_labels: Callable[[Digest, Mapping[str, str]], None]) -> Children:
     """Label each parent with all its children before any filter sees them.
 
     Absent platforms are labelled too: the collector ignores labels that lead nowhere, and content that
@@ -114,9 +112,7 @@ def only_platforms(children: Children, matcher: Matcher) -> Children:
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         return [
-            child
-            for child in children(descriptor)
-            if child.platform is None or matcher.match(child.platform)
+            child for child in children(descriptor) if child.platform is None or matcher.match(child.platform)
         ]
 
     return step
@@ -180,9 +176,7 @@ def closest(descriptors: Sequence[Descriptor], matcher: Matcher) -> list[Descrip
     )
 
 
-def tolerant(
-    children: Children, missing: Callable[[Descriptor], None], absent: type[Exception]
-) -> Children:
+def tolerant(children: Children, missing: Callable[[Descriptor], None], absent: type[Exception]) -> Children:
     """Go on where a document is absent: report it to `missing`, and treat it as one without children."""
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:

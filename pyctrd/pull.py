@@ -1,0 +1,169 @@
+"""Pull: reference -> registry -> walk -> content store -> image record, under one lease.
+
+The order is what no garbage collection can break: lease, parents before children, labels on a parent for all
+of its children before any filter, content, snapshots, the image record last (containerd client/pull.go,
+core/transfer/local/pull.go). docs/differences.md lists where this is other than ctr on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from pyctrd import mediatypes, walk
+from pyctrd.convert import with_image_config
+from pyctrd.coverage import Coverage
+from pyctrd.errors import AlreadyExists, IncompleteContent, NotFound, RegistryContentError
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
+from pyctrd.platforms import Matcher, Selection
+from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
+from pyctrd.transfer import Downloads, Transfer, is_present
+from pyctrd.unpacking import Unpacking
+
+
+class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to pull, and what to do with it.
+
+    `metadata` "all" stores the manifests and configs of every platform (ctr of containerd 2.x), "selected"
+    those of the chosen platforms only (nerdctl, plain ctr 1.6 and 1.7). `unpack` None is on, but off where
+    all platforms are taken, as in ctr 2.x. An empty `snapshotter` is the server's default. `labels` go onto
+    the image record.
+    """
+
+    platforms: Selection = Selection()
+    metadata: Literal["all", "selected"] = "all"
+    metadata_only: bool = False
+    unpack: bool | None = None
+    snapshotter: str = ""
+    max_concurrent_downloads: int = 3
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether layers go into the snapshotter."""
+        if self.metadata_only:
+            return False
+        return not self.platforms.all if self.unpack is None else self.unpack
+
+
+class PullResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pull did: `fetched` was downloaded (all of `bytes`), `unpacked` are platforms."""
+
+    image: ImageRecord
+    fetched: tuple[Descriptor, ...]
+    bytes: int
+    unpacked: tuple[str, ...]
+
+
+def pull(
+    store: Store,
+    remote: Remote,
+    name: str,
+    options: PullOptions,
+    *,
+    host: Platform,
+    progress: ProgressSink = no_progress,
+) -> PullResult:
+    """Pull what `remote` points at into the store, and record it as image `name`.
+
+    Raises NotFound when the registry does not know the reference, NoMatchingPlatform when the image lacks
+    one that was asked for (nothing is recorded then), RegistryError, ContentError, DaemonError.
+    """
+    root = remote.resolve()
+    _refuse_schema1(root)
+    progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
+    with store.lease("pull") as leased:
+        transfer = Transfer(leased.content, [remote], progress=progress)
+        with (
+            Downloads(
+                transfer.bring, transfer.stop, max_concurrent=options.max_concurrent_downloads
+            ) as downloads,
+            Unpacking(leased, options.snapshotter, downloads.wait, progress) as unpacking,
+        ):
+            _bring_all(leased, root, options, host, downloads, unpacking)
+            fetched = downloads.downloaded()
+            unpacked = unpacking.finish()
+        target = with_image_config(leased.content, root)
+        _verify(leased, downloads.wanted)
+        image = put_record(leased.images, ImageRecord(name=name, target=target, labels=options.labels))
+    progress(Progress(action="done", descriptor=target, detail=name))
+    return PullResult(image=image, fetched=tuple(fetched), bytes=sum(fetched.values()), unpacked=unpacked)
+
+
+def _refuse_schema1(root: Descriptor) -> None:
+    if root.media_type in mediatypes.DOCKER_SCHEMA1:
+        raise RegistryContentError(
+            f"media type {root.media_type} is no longer supported since containerd v2.1: "
+            "schema 1 image manifests are no longer supported: invalid argument",
+            hint="push the image again with a tool of this decade; it becomes schema 2 or OCI by itself",
+        )
+
+
+def _bring_all(
+    store: Store,
+    root: Descriptor,
+    options: PullOptions,
+    host: Platform,
+    downloads: Downloads,
+    unpacking: Unpacking,
+) -> None:
+    """Walk the image, each generation into the store before the next is read.
+
+    Unpacking of a manifest starts as soon as all that it names has been asked for.
+    """
+    coverage = Coverage(root.digest, options.platforms.platforms or (host,))
+    step = _step(store, options, options.platforms.matcher(host), coverage)
+    unchecked = not (options.metadata_only or options.platforms.all)
+    parents: Sequence[Descriptor] = ()
+    for generation in walk.generations(root, step):
+        if unchecked and not any(mediatypes.is_index(item.media_type) for item in generation):
+            coverage.check()  # all indexes are read: better now than after the layers
+            unchecked = False
+        downloads.submit(generation)
+        if options.unpacks:
+            unpacking.consider(parents, options.platforms, host)
+        downloads.join()
+        parents = generation
+
+
+def _step(store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage) -> walk.Children:
+    def read(descriptor: Descriptor) -> bytes:
+        return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+
+    step = walk.labelled(coverage.watch(walk.read_children(read)), store.content.set_labels)
+    if options.metadata_only:
+        step = walk.metadata_only(step)
+    if options.metadata == "selected":
+        return walk.only_platforms(step, matcher)
+    return walk.metadata_of_all(step, matcher)
+
+
+def _verify(store: Store, wanted: Sequence[Descriptor]) -> None:
+    """Look at every blob that the record will promise: nobody may have taken one away meanwhile."""
+    missing = [descriptor for descriptor in wanted if not is_present(store.content, descriptor)]
+    if missing:
+        raise IncompleteContent(
+            f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs vanished "
+            "during the pull)",
+            missing=missing,
+            hint="another client deleted content while it was pulled; pull again",
+        )
+
+
+def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
+    """Create the record, or point the one that is there at the new target.
+
+    Labels that other tools put there stay: only our own are written (ctr replaces them all, and so takes
+    `io.cri-containerd.image` from the kubelet).
+    """
+    while True:
+        try:
+            return images.create(image)
+        except AlreadyExists:
+            fields = ["target", *(f"labels.{key}" for key in image.labels)]
+        try:
+            return images.update(image, fields=fields)
+        except NotFound:
+            continue  # deleted between the two calls

@@ -1,0 +1,102 @@
+"""Unpack beside the downloads: one thread takes manifests in document order, one per platform."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from pyctrd import mediatypes, platforms
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platform
+from pyctrd.platforms import Selection
+from pyctrd.ports import ProgressSink, Store
+from pyctrd.unpack import read_config, unpack
+
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class Unpacking:
+    """A context that unpacks what it is shown, and waits for it at the end.
+
+    Each platform is unpacked once, from the first manifest that is for it. An image whose only manifest
+    names no platform is unpacked whatever its config says, as ctr does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshotter: str,
+        wait: Callable[[Digest], None],
+        progress: ProgressSink,
+    ) -> None:
+        self._store = store
+        self._snapshotter = snapshotter
+        self._wait = wait
+        self._progress = progress
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pyctrd-unpack")
+        self._futures: list[concurrent.futures.Future[None]] = []
+        self._claimed: list[Platform] = []
+
+    def __enter__(self) -> Self:
+        """Start with nothing to unpack."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the thread; after an error only for a moment, the lease takes what it leaves."""
+        if kind is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            concurrent.futures.wait(self._futures, timeout=_PATIENCE_SECONDS)
+        self._pool.shutdown(wait=kind is None)
+
+    def consider(self, generation: Sequence[Descriptor], selection: Selection, host: Platform) -> None:
+        """Unpack those manifests of a generation that are for a chosen platform.
+
+        All that they name must have been submitted to the downloads.
+        """
+        alone = len(generation) == 1 and not self._futures and generation[0].platform is None
+        for descriptor in generation:
+            if mediatypes.is_manifest(descriptor.media_type):
+                matcher = platforms.ALL if alone else selection.matcher(host)
+                self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
+
+    def finish(self) -> tuple[str, ...]:
+        """Wait for all, and give the platforms that were unpacked; raises what unpacking raised."""
+        for future in self._futures:
+            future.result()
+        return tuple(platforms.format_all(platform) for platform in self._claimed)
+
+    def _unpack(self, descriptor: Descriptor, matcher: platforms.Matcher) -> None:
+        if descriptor.platform is not None and not matcher.match(descriptor.platform):
+            return
+        raw = self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+        manifest = Manifest.parse(raw)
+        if not _is_image(manifest):
+            return
+        self._wait(manifest.config.digest)
+        config = read_config(self._store, manifest)
+        platform = platforms.normalize(descriptor.platform or config.platform)
+        if not matcher.match(platform) or platform.os == "unknown" or platform in self._claimed:
+            return
+        snapshotter = self._snapshotter or self._store.default_snapshotter()
+        unpack(
+            self._store,
+            manifest,
+            config,
+            snapshotter=snapshotter,
+            wait=self._wait,
+            progress=self._progress,
+        )
+        self._claimed.append(platform)
+
+
+def _is_image(manifest: Manifest) -> bool:
+    """Tell whether this is a file system to unpack: artifacts have configs of other types.
+
+    `application/octet-stream` is what very old Docker wrote for an image config.
+    """
+    return mediatypes.is_image_config(manifest.config.media_type) or (
+        manifest.config.media_type == mediatypes.OCTET_STREAM
+    )
