@@ -151,11 +151,18 @@ class RegistryContentError(RegistryError):
 
 
 class DaemonError(PyctrdError):
-    """containerd answered with an error that has no class of its own; `code` is the gRPC code's name."""
+    """containerd answered with an error that has no class of its own; `code` is the gRPC code's name.
 
-    def __init__(self, message: str, *, code: str = "UNKNOWN", hint: str | None = None) -> None:
+    `kind` and `name` are the object that the call was about, as in NotFound.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "UNKNOWN", kind: str = "", name: str = "", hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.kind = kind
+        self.name = name
 
 
 class AlreadyExists(DaemonError):
