@@ -1,0 +1,84 @@
+"""diagnose: what of an image is here, what each tool would do with it, why something is missing, what helps.
+
+Nothing here touches the network or changes anything: no lease, no label, no write is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyctrd import platforms
+from pyctrd.diagnose.causes import causes
+from pyctrd.diagnose.inspection import Inspection
+from pyctrd.diagnose.model import (
+    Cause,
+    Content,
+    Diagnosis,
+    ExportForecast,
+    PlatformState,
+    SaveForecast,
+    Tools,
+)
+from pyctrd.diagnose.rows import rows
+from pyctrd.diagnose.survey import Survey
+from pyctrd.diagnose.targets import resolve
+from pyctrd.diagnose.tools import forecast
+from pyctrd.model import ImageRecord, Platform
+from pyctrd.platforms import Selection
+from pyctrd.ports import Store
+
+__all__ = [
+    "Cause",
+    "Content",
+    "Diagnosis",
+    "ExportForecast",
+    "PlatformState",
+    "SaveForecast",
+    "Tools",
+    "diagnose",
+]
+
+
+def diagnose(
+    store: Store,
+    image: ImageRecord,
+    targets: Selection,
+    *,
+    host: Platform,
+    snapshotter: str = "",
+    others: Sequence[Store] = (),
+) -> Diagnosis:
+    """Find out what of an image is here.
+
+    `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
+    to look for unpacked layers in (empty: the server's default and those that the image's labels name),
+    `others` the daemon's other namespaces, which are only asked whether they have missing content.
+    Raises ContentError for a document that is not what its media type says, DaemonUnreachable.
+    """
+    inspection = Inspection(store)
+    survey = Survey(inspection, image, snapshotter or store.default_snapshotter())
+    resolved = resolve(targets, host, survey.branches)
+    table = rows(survey.branches, resolved, snapshotter or None)
+    absent = resolved.absent(survey.branches)
+    return Diagnosis(
+        image=image.name,
+        namespace=store.namespace,
+        target=Content.of(image.target),
+        snapshotter=survey.snapshotter,
+        targets=("all",) if resolved.all else tuple(map(platforms.format_all, resolved.wanted)),
+        complete=_complete(survey, table, absent),
+        absent_platforms=tuple(map(platforms.format_all, absent)),
+        platforms=table,
+        unread=tuple(map(Content.of, survey.unread)),
+        tools=forecast(survey, resolved, host),
+        causes=causes(survey, table, absent, tuple(map(Inspection, others))),
+    )
+
+
+def _complete(survey: Survey, table: Sequence[PlatformState], absent: Sequence[Platform]) -> bool:
+    """Tell whether every platform asked for is here in full.
+
+    An absent nested index counts as a gap: what a tool exports below it cannot be known.
+    """
+    chosen = [row for row in table if row.target]
+    return bool(chosen) and not absent and not survey.unread and all(row.complete for row in chosen)

@@ -1,0 +1,77 @@
+"""What is wrong above the manifests: an absent target or index, or a platform that the image lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pyctrd import mediatypes, platforms
+from pyctrd.diagnose.causes.gap import command
+from pyctrd.diagnose.model import Cause
+from pyctrd.diagnose.survey import Survey
+from pyctrd.model import Descriptor, Platform
+
+TARGET_GONE = "target_gone"
+INDEX_GONE = "index_gone"
+NO_SUCH_PLATFORM = "no_such_platform"
+
+
+def target_gone(survey: Survey) -> Cause:
+    """Explain a record that names content which is not here."""
+    target = survey.image.target
+    return Cause(
+        code=TARGET_GONE,
+        platform="",
+        digest=target.digest,
+        text=f"the record {survey.image.name} points at {target.digest.short}, which is not here: the record "
+        "was made by hand or restored, or the content was removed under it",
+        certain=True,
+        evidence=(f"content digest {target.digest}: not found",),
+        missing=(target.digest,),
+        remedy=command(survey, "ensure"),
+    )
+
+
+def indexes_gone(survey: Survey) -> Iterator[Cause]:
+    """Explain the absent indexes inside the image; nobody can tell which platforms are below them."""
+    for index in survey.unread:
+        if index.digest != survey.image.target.digest:
+            yield Cause(
+                code=INDEX_GONE,
+                platform="",
+                digest=index.digest,
+                text=f"the nested index {index.digest.short} is not here, so its platforms are not known",
+                certain=True,
+                evidence=(f"content digest {index.digest}: not found",),
+                missing=(index.digest,),
+                remedy=command(survey, "ensure"),
+            )
+
+
+def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cause]:
+    """Explain platforms that were asked for and that no manifest is for."""
+    have = [branch.platform_text for branch in survey.branches if branch.kind == "image" and branch.platform]
+    for platform in absent:
+        name = platforms.format_all(platform)
+        unless = " (unless an absent index has it)" if survey.unread else ""
+        known = ", ".join(dict.fromkeys(have)) or "none that is known"
+        yield Cause(
+            code=NO_SUCH_PLATFORM,
+            platform=name,
+            digest=None,
+            text=f"the image has no {name}{unless}; it has {known}",
+            certain=not survey.unread,
+            evidence=(f"{_kind(survey.image.target)} {survey.image.target.digest} names no such manifest",),
+            missing=(),
+            remedy=_other_platform(survey),
+        )
+
+
+def _kind(target: Descriptor) -> str:
+    return "index" if mediatypes.is_index(target.media_type) else "manifest"
+
+
+def _other_platform(survey: Survey) -> str:
+    for branch in survey.branches:
+        if branch.kind == "image" and branch.platform is not None:
+            return command(survey, "ensure", branch.platform)
+    return command(survey, "pull")

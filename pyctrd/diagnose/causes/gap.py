@@ -1,0 +1,112 @@
+"""A gap: what is missing of one manifest, and what the checks need to explain it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from pyctrd import mediatypes, platforms, walk
+from pyctrd.diagnose.inspection import Inspection
+from pyctrd.diagnose.model import Cause
+from pyctrd.diagnose.survey import Branch, Layer, Survey
+from pyctrd.model import Descriptor, Digest, Platform
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """What is missing of one branch and not explained yet.
+
+    `others` are the same daemon's other namespaces, `label` what people call the branch.
+    """
+
+    survey: Survey
+    branch: Branch
+    label: str
+    missing: tuple[Descriptor, ...]
+    others: Sequence[Inspection] = ()
+
+    @property
+    def missing_layers(self) -> tuple[Layer, ...]:
+        """The layers among what is missing."""
+        digests = {item.digest for item in self.missing}
+        return tuple(layer for layer in self.branch.layers if layer.descriptor.digest in digests)
+
+    @property
+    def made_by_cri(self) -> tuple[str, ...]:
+        """Evidence that a kubelet's container runtime keeps this image; empty when there is none."""
+        found = []
+        if self.survey.image.labels.get("io.cri-containerd.image"):
+            found.append("the image record has the label io.cri-containerd.image")
+        if self.survey.inspection.store.namespace == "k8s.io":
+            found.append("the namespace is k8s.io, which is the kubelet's")
+        return tuple(found)
+
+    def unlabelled(self) -> frozenset[Digest]:
+        """Give what the present manifest names and no gc label of it keeps."""
+        if self.branch.manifest is None:
+            return frozenset()
+        manifest = self.branch.manifest
+        labels = self.survey.labels(self.branch.descriptor.digest)
+        return unlabelled(labels, [manifest.config, *manifest.layers])
+
+    def without(self, digests: Sequence[Digest]) -> Gap:
+        """Give the gap that is left when these are explained."""
+        left = tuple(item for item in self.missing if item.digest not in digests)
+        return msgspec.structs.replace(self, missing=left)
+
+    def cause(
+        self, code: str, text: str, missing: Sequence[Digest], *evidence: str, certain: bool = False
+    ) -> Cause:
+        """Make the explanation of some of this gap, mended by ensure."""
+        return Cause(
+            code=code,
+            platform=self.label,
+            digest=self.branch.descriptor.digest,
+            text=text,
+            certain=certain,
+            evidence=evidence,
+            missing=tuple(dict.fromkeys(missing)),
+            remedy=self.remedy,
+        )
+
+    @property
+    def remedy(self) -> str:
+        """The command that fetches what is missing of this branch."""
+        is_image = self.branch.kind in ("image", "artifact")
+        platform = self.branch.descriptor.platform if is_image else None
+        everything = not is_image and self.branch.parent is not None
+        return command(self.survey, "ensure", platform, all_platforms=everything)
+
+
+Check: TypeAlias = Callable[[Gap], Cause | None]
+
+
+def command(
+    survey: Survey, verb: str, platform: Platform | None = None, *, all_platforms: bool = False
+) -> str:
+    """Write a pyctrd command about the image, ready for a shell."""
+    namespace = survey.inspection.store.namespace
+    words = ["pyctrd", *(["-n", namespace] if namespace != "default" else []), verb]
+    if all_platforms:
+        words.append("--all-platforms")
+    elif platform is not None:
+        words += ["--platform", platforms.format_all(platform)]
+    return shlex.join([*words, survey.image.name])
+
+
+def unlabelled(labels: Mapping[str, str], children: Sequence[Descriptor]) -> frozenset[Digest]:
+    """Give those children that no gc label of their parent names, whatever number the label has."""
+    kept = {value for key, value in labels.items() if key.startswith(mediatypes.GC_REF)}
+    return frozenset(child.digest for child in children if child.digest not in kept)
+
+
+def lost_keys(children: Sequence[Descriptor], digests: Sequence[Digest]) -> tuple[str, ...]:
+    """Name the gc labels that a pull would have written on the parent of these."""
+    return tuple(key for key, value in walk.child_labels(children).items() if value in digests)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,71 @@
+"""Looking at a store without touching it: every answer is read once and remembered."""
+
+from __future__ import annotations
+
+from pyctrd import walk
+from pyctrd.errors import ContentError, DaemonError, NotFound
+from pyctrd.model import MAX_MANIFEST_BYTES, ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
+from pyctrd.ports import Store
+
+
+class Inspection:
+    """Read-only access to one namespace, with a memory.
+
+    Only calls that leave no trace are made: Info, Read and List of content, Stat of snapshots. In
+    particular no write is opened, although that would tell whether another namespace has a blob.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.children = walk.read_children(self.read)
+        self._infos: dict[Digest, ContentInfo | None] = {}
+        self._documents: dict[Digest, bytes] = {}
+        self._snapshots: dict[tuple[str, str], SnapshotInfo | None] = {}
+
+    def info(self, digest: Digest) -> ContentInfo | None:
+        """Give a blob's size and labels, or None when it is absent."""
+        if digest not in self._infos:
+            try:
+                self._infos[digest] = self.store.content.info(digest)
+            except NotFound:
+                self._infos[digest] = None
+        return self._infos[digest]
+
+    def present(self, descriptor: Descriptor) -> bool:
+        """Tell whether the content of a descriptor is here."""
+        return self.info(descriptor.digest) is not None
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        """Read a document whole; raises NotFound when absent, ContentError when too large."""
+        if descriptor.digest not in self._documents:
+            raw = self.store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            self._documents[descriptor.digest] = raw
+        return self._documents[descriptor.digest]
+
+    def config(self, descriptor: Descriptor) -> ImageConfig | None:
+        """Read an image config; None when it is absent or does not parse."""
+        try:
+            return ImageConfig.parse(self.read(descriptor))
+        except (NotFound, ContentError):
+            return None
+
+    def labels(self, digest: Digest) -> dict[str, str]:
+        """Give a blob's labels; none when it is absent."""
+        info = self.info(digest)
+        return dict(info.labels) if info else {}
+
+    def snapshot(self, snapshotter: str, name: str) -> SnapshotInfo | None:
+        """Give a snapshot, or None when it, or its whole snapshotter, is not there."""
+        key = (snapshotter, name)
+        if key not in self._snapshots:
+            try:
+                self._snapshots[key] = self.store.snapshots.stat(snapshotter, name)
+            except (NotFound, DaemonError):  # a label may name a snapshotter that is not loaded any more
+                self._snapshots[key] = None
+        return self._snapshots[key]
+
+    def blobs_of_diff_id(self, diff_id: Digest) -> tuple[Digest, ...]:
+        """List the blobs that were unpacked to this diff id, by containerd's own label on them."""
+        key = "containerd.io/uncompressed"
+        found = self.store.content.list([f'labels."{key}"=={diff_id}'])
+        return tuple(item.digest for item in found if item.labels.get(key) == diff_id)

@@ -1,0 +1,61 @@
+"""Which of an image's manifests were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pyctrd import platforms
+from pyctrd.diagnose.survey import Branch
+from pyctrd.model import Platform
+from pyctrd.platforms import Matcher, Selection
+
+
+class Targets(msgspec.Struct, frozen=True, kw_only=True):
+    """A selection made definite: `wanted` are single platforms, `matcher` accepts any of them.
+
+    `chosen` is false when nothing was asked for and the host's platform stands in. A manifest without a
+    platform of its own passes every filter of containerd, so it is left out only when somebody chose a
+    platform and its config names another one.
+    """
+
+    wanted: tuple[Platform, ...]
+    matcher: Matcher
+    all: bool
+    chosen: bool
+
+    def includes(self, branch: Branch) -> bool:
+        """Tell whether this manifest was asked for."""
+        if self.all:
+            return True
+        if branch.descriptor.platform is not None:
+            return self.matcher.match(branch.descriptor.platform)
+        return not self.chosen or branch.platform is None or self.matcher.match(branch.platform)
+
+    def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
+        """List the platforms asked for that no manifest of the image is for."""
+        candidates = [branch for branch in branches if self.includes(branch)]
+        if any(branch.platform is None for branch in candidates):
+            return ()  # it could be any of them, and every filter lets it pass
+        if not self.chosen and any(branch.descriptor.platform is None for branch in candidates):
+            return ()
+        have = [branch.platform for branch in candidates if branch.platform is not None]
+        return tuple(item for item in self.wanted if not any(map(platforms.ordered(item).match, have)))
+
+
+def resolve(selection: Selection, host: Platform, branches: Sequence[Branch]) -> Targets:
+    """Make a selection definite; `local` becomes the platforms that are complete here."""
+    if selection.all:
+        return Targets(wanted=(), matcher=platforms.ALL, all=True, chosen=True)
+    if selection.local:
+        complete = [item for item in branches if item.kind == "image" and item.manifest and not item.missing]
+        wanted = tuple(item.platform for item in complete if item.platform is not None)
+    else:
+        wanted = selection.platforms or (platforms.normalize(host),)
+    return Targets(
+        wanted=wanted,
+        matcher=platforms.ordered(*wanted),
+        all=False,
+        chosen=bool(selection.platforms) or selection.local,
+    )
