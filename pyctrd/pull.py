@@ -75,7 +75,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with store.lease("pull") as leased:
-        transfer = Transfer(leased.content, [remote], progress=progress)
+        transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress)
         with (
             Downloads(
                 transfer.bring, transfer.stop, max_concurrent=options.max_concurrent_downloads

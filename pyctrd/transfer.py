@@ -52,22 +52,29 @@ def ingest_ref(descriptor: Descriptor) -> str:
 class Transfer:
     """Brings single blobs from the first of several repositories that has them.
 
-    `stop` ends all that is under way: set by whoever gives the run up.
+    `claim_present` is for a pull: the reference's repository names the blobs, so it goes onto their label
+    also when they were here before. `stop` ends all that is under way: set by whoever gives the run up.
     """
 
     def __init__(
-        self, content: ContentStore, fetchers: Sequence[Fetcher], *, progress: ProgressSink = no_progress
+        self,
+        content: ContentStore,
+        fetchers: Sequence[Fetcher],
+        *,
+        claim_present: bool,
+        progress: ProgressSink = no_progress,
     ) -> None:
         self._content = content
         self._fetchers = tuple(fetchers)
+        self._claim_present = claim_present
         self._progress = progress
         self.stop = threading.Event()
 
     def bring(self, descriptor: Descriptor) -> int:
         """Make sure that the store (and the lease in force) has a blob; gives the bytes downloaded.
 
-        Afterwards the blob's `containerd.io/distribution.source.<host>` label names the repository, also
-        when the blob was here before. Raises RegistryError, RegistryContentError, DaemonError.
+        Afterwards the blob's `containerd.io/distribution.source.<host>` label names the repository.
+        Raises RegistryError, RegistryContentError, DaemonError.
         """
         if descriptor.size == 0:
             raise RegistryContentError(
@@ -78,7 +85,7 @@ class Transfer:
         try:
             downloaded, fetcher = self._bring(descriptor)
         except AlreadyExists:
-            downloaded, fetcher = 0, self._first
+            downloaded, fetcher = 0, self._claimant
         if not downloaded:
             self._report("exists", descriptor, descriptor.size)
         if fetcher is not None:
@@ -86,15 +93,16 @@ class Transfer:
         return downloaded
 
     @property
-    def _first(self) -> Fetcher | None:
-        return self._fetchers[0] if self._fetchers else None
+    def _claimant(self) -> Fetcher | None:
+        """The repository to name on a blob that was not downloaded now."""
+        return self._fetchers[0] if self._claim_present and self._fetchers else None
 
     def _bring(self, descriptor: Descriptor) -> tuple[int, Fetcher | None]:
         for _ in range(2):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
                 complete = start == descriptor.size
-                fetcher = self._first if complete else self._download(descriptor, ingest)
+                fetcher = self._claimant if complete else self._download(descriptor, ingest)
                 try:
                     ingest.commit()
                     return descriptor.size - start, fetcher
@@ -134,7 +142,7 @@ class Transfer:
     def _download(self, descriptor: Descriptor, ingest: Ingest) -> Fetcher | None:
         if len(descriptor.data) == descriptor.size:
             ingest.write(descriptor.data[ingest.offset :])
-            return self._first
+            return self._claimant
         failure: RegistryError | None = None
         for fetcher in self._fetchers:
             try:
@@ -190,18 +198,20 @@ def is_present(content: ContentStore, descriptor: Descriptor) -> bool:
     return True
 
 
+def host_name(domain: str) -> str:
+    """Give the host of `host[:port]`, an IPv6 address without its brackets."""
+    if domain.startswith("["):
+        return domain[1:].partition("]")[0]
+    return domain.partition(":")[0]
+
+
 def add_source_label(content: ContentStore, digest: Digest, fetcher: Fetcher) -> None:
     """Note on a blob which repository has it: comma-joined, sorted, each once.
 
     The host goes without its port, as in containerd, so two registries on one host share a label
     (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
     """
-    host = fetcher.host
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
-    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host}"
+    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(fetcher.host)}"
     known = content.info(digest).labels.get(key, "")
     repositories = {name for name in known.split(",") if name} | {fetcher.repository}
     value = ",".join(sorted(repositories))

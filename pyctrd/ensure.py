@@ -1,0 +1,198 @@
+"""Ensure: what of an image is not here, and bring just that, by digest.
+
+The image record is left alone: a tag that moved meanwhile does not matter, since every blob is asked for by
+the digest that the local documents name (nerdctl asks for the tag, and so replaces the image on the way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pyctrd import mediatypes, platforms, reference, walk
+from pyctrd.coverage import Coverage
+from pyctrd.errors import InvalidReference, NotFound, RegistryContentError, RegistryError
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.platforms import Matcher
+from pyctrd.ports import ContentStore, Fetcher, ProgressSink, Store, no_progress
+from pyctrd.reference import Reference
+from pyctrd.transfer import Downloads, Transfer, host_name, is_present
+from pyctrd.unpack import read_config
+
+
+class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was downloaded: the blobs, and their bytes in sum."""
+
+    fetched: tuple[Descriptor, ...]
+    bytes: int
+
+
+def plan(
+    store: Store, image: ImageRecord, targets: Matcher, *, fetchers: Sequence[Fetcher] = ()
+) -> tuple[Descriptor, ...]:
+    """List what is missing of the target platforms, in the walk's order; changes nothing.
+
+    An absent manifest is read from the fetchers into memory, so that what it names is counted too; without
+    fetchers the manifest alone is listed, since nobody can know its children. Raises RegistryError,
+    ContentError, DaemonError.
+    """
+    return _missing(store.content, image.target, walk.only_platforms(_reading(store, fetchers), targets))
+
+
+def _missing(content: ContentStore, root: Descriptor, step: walk.Children) -> tuple[Descriptor, ...]:
+    missing: dict[Digest, Descriptor] = {}
+    for descriptor in walk.preorder(root, step):
+        if descriptor.digest not in missing and not is_present(content, descriptor):
+            missing[descriptor.digest] = descriptor
+    return tuple(missing.values())
+
+
+def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> walk.Children:
+    """Make the step over what is here: an absent document has no children, or is peeked at."""
+
+    def read(descriptor: Descriptor) -> bytes:
+        try:
+            return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+        except NotFound:
+            if not fetchers:
+                raise
+            return _peek(descriptor, fetchers)
+
+    return walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
+
+
+def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
+    """Read a document from a registry into memory, checked against its digest."""
+    failure: RegistryError | None = None
+    for fetcher in fetchers:
+        try:
+            with fetcher.fetch(descriptor) as chunks:
+                raw = b"".join(chunks)
+        except RegistryError as error:
+            failure = failure or error
+            continue
+        if Digest.of(raw, descriptor.digest.algorithm) == descriptor.digest:
+            return raw
+        failure = failure or RegistryContentError(
+            f"wrong content for {descriptor.digest} from {fetcher.host}/{fetcher.repository}",
+            host=fetcher.host,
+            repository=fetcher.repository,
+        )
+    assert failure is not None
+    raise failure
+
+
+def ensure(
+    store: Store,
+    image: ImageRecord,
+    targets: Matcher,
+    fetchers: Sequence[Fetcher],
+    *,
+    wanted: Sequence[Platform] = (),
+    max_concurrent_downloads: int = 3,
+    progress: ProgressSink = no_progress,
+) -> EnsureResult:
+    """Bring what is missing of the target platforms into the store, under a lease, with all labels.
+
+    `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
+    written and no fetcher is asked. Raises NoMatchingPlatform, RegistryError, ContentError, DaemonError.
+    """
+    coverage = Coverage(image.target.digest, wanted)
+    if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
+        coverage.check()
+        return EnsureResult(fetched=(), bytes=0)
+    with store.lease("ensure") as leased:
+        transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
+        with Downloads(transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads) as downloads:
+            # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
+            step = walk.labelled(_reading(leased), leased.content.set_labels)
+            for generation in walk.generations(image.target, _targeted(step, coverage, targets)):
+                downloads.submit(generation)
+                downloads.join()
+            coverage.check()
+            fetched = downloads.downloaded()
+    return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()))
+
+
+def _targeted(step: walk.Children, coverage: Coverage, targets: Matcher) -> walk.Children:
+    return walk.only_platforms(coverage.watch(step), targets)
+
+
+def local_platforms(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
+    """List the platforms of which everything is here: what `--platform local` stands for.
+
+    Attestations are no platform; an image that is a single manifest has its config's platform.
+    Raises ContentError, DaemonError.
+    """
+    step = _reading(store)
+    complete: dict[Platform, None] = {}
+    for descriptor in walk.preorder(image.target, step):
+        if mediatypes.is_manifest(descriptor.media_type) and not _missing(store.content, descriptor, step):
+            platform = _platform_of(store, descriptor)
+            if platform is not None and platform.os != "unknown":
+                complete[platforms.normalize(platform)] = None
+    return tuple(complete)
+
+
+def _platform_of(store: Store, descriptor: Descriptor) -> Platform | None:
+    if descriptor.platform is not None:
+        return descriptor.platform
+    manifest = Manifest.parse(store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES))
+    if not mediatypes.is_image_config(manifest.config.media_type):
+        return None
+    return read_config(store, manifest).platform
+
+
+def sources(store: Store, image: ImageRecord) -> list[Reference]:
+    """List the repositories to ask for an image's content, the likeliest first, each pinned to no tag.
+
+    The `containerd.io/distribution.source.<host>` labels of the target say where it came from; the image's
+    own name comes first where they agree with it (or say nothing), else last: a local tag is no address.
+    The labels have lost the registry's port; another image's name that fits gives it back.
+    """
+    own = _named(image.name)
+    labelled = [
+        found
+        for host, path in _labelled_sources(store, image.target)
+        for found in _addresses(host, path, [own, *map(_named, _names(store))])
+    ]
+    agreed = own is not None and (not labelled or own in labelled)
+    ordered = [own, *labelled] if agreed else [*labelled, own]
+    return list(dict.fromkeys(item for item in ordered if item is not None))
+
+
+def _names(store: Store) -> list[str]:
+    return [record.name for record in store.images.list()]
+
+
+def _named(name: str) -> Reference | None:
+    """Give the repository of an image's name; a name that is no reference has none."""
+    try:
+        parsed = reference.parse(name)
+    except InvalidReference:
+        return None
+    return msgspec.structs.replace(parsed, tag="", digest=None)
+
+
+def _labelled_sources(store: Store, target: Descriptor) -> list[tuple[str, str]]:
+    try:
+        labels = store.content.info(target.digest).labels
+    except NotFound:
+        return []
+    return [
+        (key.removeprefix(mediatypes.DISTRIBUTION_SOURCE), path)
+        for key, value in sorted(labels.items())
+        if key.startswith(mediatypes.DISTRIBUTION_SOURCE)
+        for path in value.split(",")
+        if path
+    ]
+
+
+def _addresses(host: str, path: str, known: Sequence[Reference | None]) -> list[Reference]:
+    """Give the addresses that a label can mean: those of known names with a port, else the bare host."""
+    with_port = [
+        item for item in known if item and item.repository == path and host_name(item.domain) == host
+    ]
+    bare = _named(f"[{host}]/{path}" if ":" in host else f"{host}/{path}")
+    return with_port or ([bare] if bare else [])
