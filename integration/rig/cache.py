@@ -1,0 +1,63 @@
+"""The cache folder of the peers: where it is, and how an entry gets into it whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class PeerUnavailable(Exception):
+    """A peer can't be had or started on this machine; the message says why."""
+
+
+def cache_dir() -> Path:
+    """The folder of everything downloaded: $PYCTRD_CACHE, else $XDG_CACHE_HOME/pyctrd, else ~/.cache/pyctrd."""
+    if own := os.environ.get("PYCTRD_CACHE"):
+        return Path(own)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "pyctrd"
+    return Path.home() / ".cache" / "pyctrd"
+
+
+def peers_dir() -> Path:
+    """The peers' subfolder of the cache, made when missing."""
+    path = cache_dir() / "peers"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold the lock file `name`: a second run of the tests waits here instead of unpacking the same peer."""
+    folder = peers_dir() / "locks"
+    folder.mkdir(exist_ok=True)
+    with (folder / name.replace("/", "_")).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def entry(name: str, fill: Callable[[Path], None]) -> Path:
+    """The cache entry `name`, made by `fill(empty folder)` the first time.
+
+    The entry appears by one rename, so an interrupted download never looks like a finished one.
+    """
+    final = peers_dir() / name
+    if final.exists():
+        return final
+    with lock(name):
+        if final.exists():  # another process made it while we waited
+            return final
+        final.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        try:
+            fill(half)
+            half.chmod(0o755)
+            half.rename(final)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    return final

@@ -1,0 +1,149 @@
+"""The real peers: three generations of containerd with their ctr, registry tools, dockerd and nerdctl.
+
+`python -m integration.rig.peers [--all] [NAMES]` gets them ahead of time and prints what there is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from integration.rig import golang
+from integration.rig.cache import PeerUnavailable, cache_dir, entry
+from integration.rig.debs import closure, package_version, run, runs, through_loader, unpacked
+
+__all__ = [
+    "GENERATIONS",
+    "NERDCTL_VERSIONS",
+    "TOOLS",
+    "ContainerdPeer",
+    "PeerUnavailable",
+    "cache_dir",
+    "containerd",
+    "nerdctl",
+    "tool",
+    "tool_environment",
+]
+
+SUITE_OF_GENERATION = {"1.6": "bookworm", "1.7": "trixie", "2": "sid"}
+GENERATIONS = tuple(SUITE_OF_GENERATION)
+NERDCTL_VERSIONS = ("2.0.3", "2.2.2")
+"""2.0.3 is the last release whose `save` fetches every platform again; 2.2.2 no longer does."""
+
+
+@dataclass(frozen=True)
+class ContainerdPeer:
+    """The binaries of one generation; `bin_dir` holds containerd, ctr, the shims and a runc that runs here."""
+
+    generation: str
+    version: str
+    bin_dir: Path
+    containerd: Path
+    ctr: Path
+
+
+@dataclass(frozen=True)
+class _Tool:
+    """Where a program is found: the suites are tried in order until one runs with this machine's libc."""
+
+    package: str
+    program: str
+    suites: tuple[str, ...]
+    probe: str = "--version"
+    own_libc_suite: str = ""
+    """The suite whose libc and libraries are brought along when none of the above runs."""
+    first_arguments: tuple[str, ...] = ()
+
+
+TOOLS = {
+    "containerd-runc": _Tool("runc", "usr/sbin/runc", ("sid", "trixie", "bookworm")),
+    "crane": _Tool("crane", "usr/bin/crane", ("sid",), probe="version"),
+    "docker": _Tool("docker-cli", "usr/bin/docker", ("sid", "trixie")),
+    "docker-registry": _Tool("docker-registry", "usr/bin/docker-registry", ("sid", "trixie", "bookworm")),
+    "dockerd": _Tool("docker.io", "usr/sbin/dockerd", ("sid", "trixie", "bookworm")),
+    "oras": _Tool("oras", "usr/bin/oras", ("sid", "trixie"), probe="version"),
+    # Without a policy file skopeo refuses to start; the flag says that no signature policy is wanted.
+    "skopeo": _Tool("skopeo", "usr/bin/skopeo", (), "--version", "trixie", ("--insecure-policy",)),
+    "umoci": _Tool("umoci", "usr/bin/umoci", ("sid", "trixie", "bookworm")),
+}
+
+
+def tool(name: str) -> Path:
+    """The path of a runnable program of TOOLS, downloaded when missing; raises PeerUnavailable with the reason."""
+    spec = TOOLS.get(name)
+    if spec is None:
+        raise PeerUnavailable(f"no such tool: {name} (have {', '.join(TOOLS)})")
+    for suite in spec.suites:
+        path = unpacked(suite, spec.package) / spec.program
+        if runs(path, spec.probe):
+            return path
+    if not spec.own_libc_suite:
+        raise PeerUnavailable(f"{name} of {', '.join(spec.suites)} does not run with this machine's libraries")
+    return through_loader(closure(spec.own_libc_suite, spec.package), spec.program, *spec.first_arguments)
+
+
+def containerd(generation: str) -> ContainerdPeer:
+    """The peer of generation "1.6", "1.7" or "2"; raises PeerUnavailable with the reason."""
+    suite = SUITE_OF_GENERATION.get(generation)
+    if suite is None:
+        raise PeerUnavailable(f"no such containerd generation: {generation} (have {', '.join(GENERATIONS)})")
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(unpacked(suite, "containerd") / "usr/bin", folder, dirs_exist_ok=True)
+        shutil.copy2(tool("containerd-runc"), folder / "runc")
+
+    bin_dir = entry(f"containerd/{generation}", fill)
+    version = run([bin_dir / "containerd", "--version"]).split()[2].partition("~")[0].partition("+")[0].lstrip("v")
+    if not version.startswith(generation + "."):
+        raise PeerUnavailable(f"Debian {suite} has containerd {version} now, not {generation}.x")
+    return ContainerdPeer(generation, version, bin_dir, bin_dir / "containerd", bin_dir / "ctr")
+
+
+def nerdctl(version: str) -> Path:
+    """The real nerdctl of that release, built from its published module; raises PeerUnavailable with the reason."""
+    if version not in NERDCTL_VERSIONS:
+        raise PeerUnavailable(f"no such nerdctl: {version} (have {', '.join(NERDCTL_VERSIONS)})")
+    return golang.nerdctl(version)
+
+
+def tool_environment(*first: Path) -> dict[str, str]:
+    """This process's environment with the folders `first` in front of PATH."""
+    return {**os.environ, "PATH": os.pathsep.join([*map(str, first), os.environ.get("PATH", os.defpath)])}
+
+
+def _describe(name: str) -> str:
+    """One line about a peer by its name on the command line; gets it when missing."""
+    kind, _, version = name.partition("@")
+    if kind == "containerd":
+        peer = containerd(version)
+        return f"{peer.version}  {peer.bin_dir}"
+    if kind == "nerdctl":
+        return f"{version}  {nerdctl(version)}"
+    path = tool(name)
+    spec = TOOLS[name]
+    root = path.parent.parent if spec.own_libc_suite else path.parents[2]
+    return f"{package_version(root, spec.package)}  {path}"
+
+
+def main(arguments: list[str]) -> int:
+    """Get the named peers (default: what the tests need at least) and print their versions; 1 when one failed."""
+    least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
+    rest = [*TOOLS, *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
+    names = [one for one in arguments if not one.startswith("-")] or least
+    if "--all" in arguments:
+        names = list(dict.fromkeys([*least, *rest]))
+    failed = 0
+    for name in names:
+        try:
+            print(f"{name:18} {_describe(name)}", flush=True)
+        except PeerUnavailable as error:
+            failed = 1
+            print(f"{name:18} unavailable: {error}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
