@@ -1,0 +1,136 @@
+"""Show the main job: what `ctr pull` leaves, what old nerdctl then fetches, and what pyctrd does instead."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+console = Console(highlight=False, soft_wrap=True)
+PYCTRD = [sys.executable, "-m", "pyctrd"]
+
+
+def main() -> int:
+    """Run the demo that the arguments ask for; the exit code is 0 when every step did what it should."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--address", help="socket of a containerd to use instead of an own one")
+    parser.add_argument("--namespace", default=os.environ.get("CONTAINERD_NAMESPACE", "default"))
+    parser.add_argument("reference", nargs="?", help="image, with --address")
+    arguments = parser.parse_args()
+    if bool(arguments.address) != bool(arguments.reference):
+        parser.error("--address and a reference go together")
+    if arguments.address:
+        return on_host(arguments.address, arguments.namespace, arguments.reference)
+    return embedded()
+
+
+def heading(text: str) -> None:
+    """Print what comes next."""
+    console.print(f"\n[bold cyan]{text}[/]")
+
+
+def run(command: list[str], *, shown: list[str] | None = None, expect: int = 0) -> str:
+    """Show a command and run it; its output goes to the terminal and comes back."""
+    console.print(f"[bold]$ {shlex.join(shown or command)}[/]")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = done.stdout + done.stderr
+    console.print(text.rstrip(), markup=False)
+    if done.returncode != expect:
+        console.print(f"[red]exit {done.returncode}, expected {expect}[/]")
+        raise SystemExit(1)
+    return done.stdout
+
+
+def pyctrd(address: str, *arguments: str, namespace: str = "default", expect: int = 0) -> str:
+    """Run the command line against a socket, without progress."""
+    command = [*PYCTRD, "-a", address, "-n", namespace, *arguments]
+    return run(command, shown=["pyctrd", *arguments], expect=expect)
+
+
+def embedded() -> int:
+    """Do it all with an own containerd and registry, which are gone afterwards."""
+    from integration.rig import images
+    from integration.rig.daemons import Containerd, Registry
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-demo-")))
+        registry = stack.enter_context(Registry(folder / "registry"))
+        source = stack.enter_context(Containerd("2", folder / "source"))
+        empty = stack.enter_context(Containerd("2", folder / "empty"))
+        graph = images.five_platform()
+        images.push(graph, registry.host, "pause", "3.10")
+        reference = f"{registry.host}/pause:3.10"
+        heading(f"An image for five platforms, in a registry of our own; containerd {source.version}")
+
+        heading("1. Real ctr pulls it, as it does by default")
+        console.print(f"[bold]$ ctr images pull --plain-http {reference}[/]")
+        source.ctr("images", "pull", "--plain-http", reference)
+
+        heading("2. What is here now, and what would each tool do?")
+        pyctrd(source.address, "diagnose", reference)
+
+        heading("3. What nerdctl save 2.0.0-2.0.3 did: ensure every platform that it sees")
+        registry.clear_requests()
+        replayed = folder / "replayed.tar"
+        # The replay runs in a namespace of its own, so that step 4 starts from what ctr left.
+        source.ctr("images", "pull", "--plain-http", reference, namespace="replay")
+        registry.clear_requests()
+        save = ("save", "--progress", "none", "--plain-http")
+        pyctrd(source.address, *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay")
+        asked = show_requests(registry)
+
+        heading("4. What pyctrd save does: ensure and export only the target platform")
+        registry.clear_requests()
+        archive = folder / "pause.tar"
+        pyctrd(source.address, *save, "-o", str(archive), reference)
+        unasked = show_requests(registry)
+
+        heading("5. Real ctr loads the archive into an empty containerd")
+        console.print(f"[bold]$ ctr images import {archive.name}[/]")
+        empty.ctr("images", "import", "--platform", "linux/amd64", "--no-unpack", str(archive))
+        verdict = json.loads(pyctrd(empty.address, "diagnose", "--format", "json", reference))
+        here = [row["platform"] for row in verdict["platforms"] if row["complete"]]
+        console.print(f"complete in the empty containerd: {', '.join(here)}")
+
+        good = asked > 0 and unasked == 0 and bool(here)
+        heading(f"Old rule: {asked} requests for layers nobody asked for. pyctrd: {unasked}.")
+    console.print("Everything that was started has been stopped.")
+    return 0 if good else 1
+
+
+def show_requests(registry: object) -> int:
+    """Print the registry's own log since it was cleared, and give the number of requests."""
+    requests = registry.requests()  # type: ignore[attr-defined]
+    console.print(f"[yellow]the registry's log: {len(requests)} requests[/]")
+    for request in requests:
+        console.print(f"    {request.method} {request.path} {request.status}", markup=False)
+    return len(requests)
+
+
+def on_host(address: str, namespace: str, reference: str) -> int:
+    """Do the job with an image of the host's containerd."""
+    heading(f"1. Pull {reference}, as ctr does")
+    pyctrd(address, "pull", "--progress", "plain", reference, namespace=namespace)
+    heading("2. What is here now, and what would each tool do?")
+    pyctrd(address, "diagnose", reference, namespace=namespace)
+    heading("3. What nerdctl save 2.0.0-2.0.3 would fetch (nothing is fetched now)")
+    plan = ("save", "--dry-run", "-o", "-")
+    pyctrd(address, *plan, "--ensure", "all", reference, namespace=namespace)
+    heading("4. Save the host's platform")
+    with tempfile.TemporaryDirectory(prefix="pyctrd-demo-") as folder:
+        archive = str(Path(folder) / "image.tar")
+        pyctrd(address, "save", "--progress", "none", "-o", archive, reference, namespace=namespace)
+        console.print(f"{Path(archive).stat().st_size} bytes, end of archive checked")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
