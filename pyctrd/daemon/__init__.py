@@ -1,0 +1,140 @@
+"""One containerd, in one namespace: `Daemon` wires the services together."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from pyctrd.daemon import address
+from pyctrd.daemon.channel import Connection
+from pyctrd.daemon.content import ContentService
+from pyctrd.daemon.diff import DiffService
+from pyctrd.daemon.images import ImageService
+from pyctrd.daemon.introspection import IntrospectionService
+from pyctrd.daemon.leases import LeaseService, lease_labels, new_lease_id
+from pyctrd.daemon.namespaces import NamespaceService
+from pyctrd.daemon.snapshots import SnapshotService
+from pyctrd.daemon.version import DaemonVersion, ask_version
+from pyctrd.errors import NotFound, PyctrdError
+
+__all__ = ["Daemon"]
+
+# containerd's client takes the snapshotter from this label of the namespace, else this one (client/client.go
+# resolveSnapshotterName, defaults/defaults.go); the server itself has no notion of a default.
+_SNAPSHOTTER_LABEL = "containerd.io/defaults/snapshotter"
+_SNAPSHOTTER = "overlayfs"
+
+
+class Daemon:
+    """Implements ports.Store on a real containerd. A context manager; safe to use from several threads."""
+
+    def __init__(self, connection: Connection, snapshotter: str = "") -> None:
+        self._connection = connection
+        self._snapshotter = snapshotter
+        self._default_snapshotter = ""  # once it is known and found to be loaded
+        self.content = ContentService(connection)
+        self.images = ImageService(connection)
+        self.leases = LeaseService(connection)
+        self.namespaces = NamespaceService(connection)
+        self.introspection = IntrospectionService(connection)
+        self.snapshots = SnapshotService(connection, self.introspection, self.default_snapshotter)
+        self.diffs = DiffService(connection)
+
+    @classmethod
+    def connect(
+        cls,
+        address_flag: str | None = None,
+        namespace: str | None = None,
+        *,
+        snapshotter: str | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """Connect to containerd and make sure that it is one.
+
+        The address is a path or `unix://path`. What is None comes from CONTAINERD_ADDRESS,
+        CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER in `environ`, else is containerd's default. Raises
+        DaemonUnreachable with the reason and the next step, InvalidInput for a malformed address or
+        namespace.
+        """
+        path = address.resolve_address(address_flag, environ)
+        connection = Connection.open(path, address.resolve_namespace(namespace, environ), environ)
+        daemon = cls(connection, address.resolve_snapshotter(snapshotter, environ))
+        try:
+            daemon.version()
+        except BaseException:
+            daemon.close()
+            raise
+        return daemon
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of every call."""
+        return self._connection.namespace
+
+    @property
+    def address(self) -> str:
+        """The path of the socket."""
+        return self._connection.path
+
+    def version(self) -> DaemonVersion:
+        """Ask who is there; raises DaemonUnreachable unless it is a containerd that answers."""
+        return ask_version(self._connection)
+
+    def default_snapshotter(self) -> str:
+        """Give the snapshotter to use when none is asked for.
+
+        That of connect, else that of the namespace's label, else containerd's own default. Raises
+        Unsupported, with the reason that containerd has, when it is not loaded.
+        """
+        if not self._default_snapshotter:
+            labels = self.namespaces.get(self.namespace).labels
+            chosen = self._snapshotter or labels.get(_SNAPSHOTTER_LABEL) or _SNAPSHOTTER
+            self.introspection.require_snapshotter(chosen)
+            self._default_snapshotter = chosen
+        return self._default_snapshotter
+
+    @contextmanager
+    def lease(self, purpose: str) -> Iterator[Daemon]:
+        """Open a lease that expires by itself after 24 hours; the context gives this daemon through it.
+
+        The lease is deleted when the context is left, however it is left. `purpose` is the command, kept as a
+        label for people. Inside a lease this gives the same view again.
+        """
+        if self._connection.lease:
+            yield self
+            return
+        lease_id = new_lease_id()
+        try:
+            self.leases.create(lease_id, lease_labels(purpose, dt.datetime.now(dt.UTC)))
+            yield Daemon(self._connection.leased(lease_id), self._snapshotter)
+        except BaseException as error:
+            self._release(lease_id, error)
+            raise
+        self._release(lease_id)
+
+    def _release(self, lease_id: str, cause: BaseException | None = None) -> None:
+        """Delete a lease; when the work under it failed, that error is the one to be seen."""
+        try:
+            self.leases.delete(lease_id)
+        except NotFound:
+            return
+        except PyctrdError as error:
+            if cause is None:
+                raise
+            cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+
+    def close(self) -> None:
+        """Close the channel; calls that are under way in other threads end as cancelled."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

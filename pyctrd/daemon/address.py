@@ -1,0 +1,207 @@
+"""Where containerd listens, and what to tell a person when nobody answers there. Knows nothing of gRPC.
+
+Flag over environment over default, with the variables that ctr and nerdctl have.
+Source: containerd cmd/ctr/app/main.go, defaults/defaults_unix.go, pkg/identifiers/validate.go.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pyctrd.errors import DaemonUnreachable, InvalidInput
+
+DEFAULT_ADDRESS: Final = "/run/containerd/containerd.sock"
+DEFAULT_NAMESPACE: Final = "default"
+_PROBE_SECONDS: Final = 5.0
+_NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[-._][A-Za-z0-9]+)*")
+_NAMESPACE_MAX: Final = 76
+
+# Where the distributions that bring a containerd of their own keep its socket.
+_KNOWN_SOCKETS: Final = (
+    ("containerd", DEFAULT_ADDRESS),
+    ("k3s or rke2", "/run/k3s/containerd/containerd.sock"),
+    ("docker", "/run/docker/containerd/containerd.sock"),
+    ("docker", "/var/run/docker/containerd/containerd.sock"),
+    ("k0s", "/run/k0s/containerd.sock"),
+    ("microk8s", "/var/snap/microk8s/common/run/containerd.sock"),
+)
+
+
+class FoundSocket(NamedTuple):
+    """A containerd socket on this machine: `owner` is the product that it belongs to."""
+
+    owner: str
+    path: str
+
+
+def resolve_address(flag: str | None, environ: Mapping[str, str]) -> str:
+    """Give the path of the socket: the flag, else CONTAINERD_ADDRESS, else containerd's default.
+
+    A path or `unix://path`; raises InvalidInput for other schemes: containerd listens nowhere else.
+    """
+    address = flag or environ.get("CONTAINERD_ADDRESS") or DEFAULT_ADDRESS
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        path = address.removeprefix("unix:")
+    elif scheme == "unix":
+        path = rest
+    else:
+        raise InvalidInput(
+            f"unsupported address {address!r}: containerd listens on a unix socket",
+            hint="give a path, or unix:///path/to/containerd.sock",
+        )
+    return str(Path(path).absolute())
+
+
+def resolve_namespace(flag: str | None, environ: Mapping[str, str]) -> str:
+    """Give the namespace: the flag, else CONTAINERD_NAMESPACE, else `default`.
+
+    Raises InvalidInput for what containerd would not accept as an identifier.
+    """
+    namespace = flag or environ.get("CONTAINERD_NAMESPACE") or DEFAULT_NAMESPACE
+    if len(namespace) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(namespace):
+        raise InvalidInput(
+            f"invalid namespace {namespace!r}",
+            hint=f"letters and digits, single . _ - between them, at most {_NAMESPACE_MAX} characters",
+        )
+    return namespace
+
+
+def resolve_snapshotter(flag: str | None, environ: Mapping[str, str]) -> str:
+    """Give the snapshotter asked for: the flag, else CONTAINERD_SNAPSHOTTER, else "" (the server's own)."""
+    return flag or environ.get("CONTAINERD_SNAPSHOTTER") or ""
+
+
+def find_sockets(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[FoundSocket, ...]:
+    """Look for the containerd sockets of this machine, in the places where the known products have them."""
+    candidates = [*_KNOWN_SOCKETS, *_rootless(environ, root)]
+    found: dict[str, FoundSocket] = {}
+    for owner, path in candidates:
+        place = root / path.lstrip("/")
+        if _is_socket(place):
+            found.setdefault(os.path.realpath(place), FoundSocket(owner, str(place)))
+    return tuple(found.values())
+
+
+def _rootless(environ: Mapping[str, str], root: Path) -> list[tuple[str, str]]:
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    try:
+        child = (root / runtime.lstrip("/") / "containerd-rootless" / "child_pid").read_text().strip()
+    except OSError:
+        return []
+    # The socket is inside the mount namespace of the rootless daemon, which /proc shows from outside.
+    return [("rootless", f"/proc/{child}/root{DEFAULT_ADDRESS}")] if child.isdecimal() else []
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> DaemonUnreachable:
+    """Find out why no containerd answers at `path`, and give the error that says so and what to do next.
+
+    `detail` is what a call through the socket failed with; it is used when the socket itself accepts clients.
+    """
+    problem, advice = _socket_problem(path) or _service_problem(path, detail)
+    hints = [advice] if advice else []
+    others = [
+        found for found in find_sockets(environ) if os.path.realpath(found.path) != os.path.realpath(path)
+    ]
+    if others:
+        names = ", ".join(f"{found.path} ({found.owner})" for found in others)
+        hints.append(f"other containerd sockets here, for --address: {names}")
+    return DaemonUnreachable(f"cannot reach containerd at {path}: {problem}", hint="; ".join(hints) or None)
+
+
+def check_socket(path: str, environ: Mapping[str, str]) -> None:
+    """Raise DaemonUnreachable, with its reason, unless somebody serves a socket at `path`."""
+    if _socket_problem(path):
+        raise unreachable(path, environ)
+
+
+def _socket_problem(path: str) -> tuple[str, str] | None:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return "it is not a socket", "give the path of containerd's socket with --address"
+        with _connected(path):
+            return None
+    except OSError as error:
+        return _explain_os_error(path, error)
+
+
+def _connected(path: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(_PROBE_SECONDS)
+    try:
+        client.connect(path)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
+    start = "start containerd (systemctl start containerd)"
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return "no such file or directory", f"{start}, or name its socket with --address"
+        case errno.EACCES | errno.EPERM:
+            return "permission denied", _permission_hint(path)
+        case errno.ECONNREFUSED:
+            return "connection refused: the socket is there, but nobody serves it", start
+        case errno.EPROTOTYPE:
+            return (
+                "it is a socket, but not a stream socket",
+                "give the path of containerd's socket with --address",
+            )
+        case _:
+            return error.strerror or str(error), ""
+
+
+def _permission_hint(path: str) -> str:
+    try:
+        owner = Path(path).stat()
+    except OSError:
+        return "run as root, or rootless containerd as yourself"
+    group = f", or as a member of the group with id {owner.st_gid}" if owner.st_mode & stat.S_IWGRP else ""
+    return f"run as root{group}"
+
+
+def _service_problem(path: str, detail: str) -> tuple[str, str]:
+    server = _http_server(path)
+    if server is None:
+        return (
+            detail or "it does not answer as containerd does",
+            "see the daemon's log (journalctl -u containerd)",
+        )
+    if server.lower().startswith("docker"):
+        return "this is Docker's API, not containerd's", "Docker's containerd has a socket of its own"
+    return f"an HTTP server ({server or 'unnamed'}) answers there, not containerd", ""
+
+
+def _http_server(path: str) -> str | None:
+    """Give the Server header of an HTTP/1 server at `path`, None when it is none.
+
+    /_ping is Docker's health check; no HTTP server does anything but answer it.
+    """
+    request = b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    try:
+        with _connected(path) as client:
+            client.sendall(request)
+            answer = client.recv(4096)
+    except OSError:
+        return None
+    if not answer.startswith(b"HTTP/1."):
+        return None
+    header = re.search(rb"^server:[ \t]*([^\r\n]*)", answer, re.IGNORECASE | re.MULTILINE)
+    return header.group(1).decode("latin-1").strip() if header else ""

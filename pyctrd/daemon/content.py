@@ -1,0 +1,123 @@
+"""containerd's content service in one namespace: blobs, their labels, and unfinished writes.
+
+Source: containerd api/services/content/v1/content.proto, core/metadata/content.go,
+plugins/services/content/contentserver/contentserver.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from pyctrd.daemon import convert
+from pyctrd.daemon.channel import Connection
+from pyctrd.daemon.ingest import IngestWriter
+from pyctrd.errors import ContentError, NotFound
+from pyctrd.model import ContentInfo, Digest, IngestStatus
+from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+
+_KIND = "content"
+
+
+class ContentService:
+    """Implements ports.ContentStore."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = content_pb2_grpc.ContentStub(connection.channel)
+
+    def info(self, digest: Digest) -> ContentInfo:
+        """Give a blob's size and labels; raises NotFound."""
+        with self._connection.calling(_KIND, digest):
+            answer = self._stub.Info(content_pb2.InfoRequest(digest=digest))
+        return convert.to_content_info(answer.info)
+
+    def list(self, filters: Sequence[str] = ()) -> Generator[ContentInfo]:
+        """List blobs that match any of the filters (containerd filter syntax), as the server sends them."""
+        call = self._stub.List(content_pb2.ListContentRequest(filters=filters))
+        try:
+            with self._connection.calling(_KIND, "list"):
+                for answer in call:
+                    yield from map(convert.to_content_info, answer.info)
+        finally:
+            call.cancel()
+
+    @contextmanager
+    def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> Iterator[Iterator[bytes]]:
+        """Open a blob's bytes from an offset; `size` 0 is to the end.
+
+        The iterator gives chunks of at most 1 MiB and raises NotFound at its first step when the blob is
+        absent; leaving the context cancels what was not read.
+        """
+        call = self._stub.Read(content_pb2.ReadContentRequest(digest=digest, offset=offset, size=size))
+        try:
+            yield self._chunks(call, digest)
+        finally:
+            call.cancel()
+
+    def _chunks(self, answers: Iterable[content_pb2.ReadContentResponse], digest: Digest) -> Iterator[bytes]:
+        with self._connection.calling(_KIND, digest):
+            for answer in answers:
+                yield answer.data
+
+    def read_all(self, digest: Digest, *, limit: int) -> bytes:
+        """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
+        with self.read(digest, size=limit + 1) as chunks:
+            data = b"".join(chunks)
+        if len(data) > limit:
+            raise ContentError(f"content {digest} is larger than {limit} bytes")
+        return data
+
+    @contextmanager
+    def open_ingest(self, ref: str, *, digest: Digest, size: int) -> Iterator[IngestWriter]:
+        """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+
+        An ingest that was not committed stays, with every byte that was written, for a later resume. Raises
+        AlreadyExists when the namespace has the blob (a lease in force has it then, too), IngestLocked while
+        somebody else writes it, and NotFound (kind `lease`) when the lease of this view is gone.
+        """
+        writer = IngestWriter(self._connection, self._stub, ref, digest, size)
+        try:
+            yield writer
+        except Exception:
+            writer.close(keep=True)
+            raise
+        except BaseException:
+            writer.close(keep=False)
+            raise
+        else:
+            writer.close(keep=True)
+
+    def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
+        """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+        if not labels:
+            return
+        request = content_pb2.UpdateRequest(info=content_pb2.Info(digest=digest, labels=labels))
+        request.update_mask.paths.extend(f"labels.{key}" for key in labels)
+        with self._connection.calling(_KIND, digest):
+            self._stub.Update(request)
+
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob from the namespace; raises NotFound."""
+        with self._connection.calling(_KIND, digest):
+            self._stub.Delete(content_pb2.DeleteContentRequest(digest=digest))
+
+    def ingests(self) -> Sequence[IngestStatus]:
+        """List the unfinished writes of the namespace."""
+        with self._connection.calling("ingest", "list"):
+            answer = self._stub.ListStatuses(content_pb2.ListStatusesRequest())
+        return tuple(map(convert.to_ingest_status, answer.statuses))
+
+    def ingest_status(self, ref: str) -> IngestStatus:
+        """Give one unfinished write; raises NotFound."""
+        with self._connection.calling("ingest", ref):
+            answer = self._stub.Status(content_pb2.StatusRequest(ref=ref))
+        return convert.to_ingest_status(answer.status)
+
+    def abort(self, ref: str) -> None:
+        """Throw an unfinished write away; absent is fine."""
+        try:
+            with self._connection.calling("ingest", ref):
+                self._stub.Abort(content_pb2.AbortRequest(ref=ref))
+        except NotFound:
+            return

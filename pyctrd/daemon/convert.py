@@ -1,0 +1,119 @@
+"""Between the generated messages and our models; nothing else knows both.
+
+Messages are built field by field: their well-known types live in a private descriptor pool, so no protobuf
+object from elsewhere may be assigned into them (pyctrd/protos/_registry.py).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Protocol
+
+from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
+from pyctrd.protos.services.content.v1 import content_pb2
+from pyctrd.protos.services.images.v1 import images_pb2
+from pyctrd.protos.services.snapshots.v1 import snapshots_pb2
+from pyctrd.protos.types import descriptor_pb2, mount_pb2
+
+
+class _Timestamp(Protocol):
+    """google.protobuf.Timestamp, of whichever pool."""
+
+    seconds: int
+    nanos: int
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def to_datetime(stamp: _Timestamp) -> dt.datetime | None:
+    """Give a time in UTC, None for the unset time (Go's zero time is the year 1, which is unset too)."""
+    if stamp.seconds <= 0 and not (stamp.seconds == 0 and stamp.nanos):
+        return None
+    return _EPOCH + dt.timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+
+
+def to_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
+    """Give our descriptor for containerd's, which carries no platform, urls or data."""
+    return Descriptor(
+        media_type=message.media_type,
+        digest=Digest(message.digest),
+        size=message.size,
+        annotations=dict(message.annotations),
+    )
+
+
+def from_descriptor(descriptor: Descriptor) -> descriptor_pb2.Descriptor:
+    """Give containerd's descriptor for ours."""
+    return descriptor_pb2.Descriptor(
+        media_type=descriptor.media_type,
+        digest=descriptor.digest,
+        size=descriptor.size,
+        annotations=descriptor.annotations,
+    )
+
+
+def to_mounts(messages: Iterable[mount_pb2.Mount]) -> tuple[Mount, ...]:
+    """Give our mounts for containerd's."""
+    return tuple(
+        Mount(type=item.type, source=item.source, target=item.target, options=tuple(item.options))
+        for item in messages
+    )
+
+
+def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
+    """Give containerd's mounts for ours."""
+    return [
+        mount_pb2.Mount(type=item.type, source=item.source, target=item.target, options=item.options)
+        for item in mounts
+    ]
+
+
+def to_content_info(message: content_pb2.Info) -> ContentInfo:
+    """Give our model of a blob."""
+    return ContentInfo(
+        digest=Digest(message.digest),
+        size=message.size,
+        labels=dict(message.labels),
+        created_at=to_datetime(message.created_at),
+        updated_at=to_datetime(message.updated_at),
+    )
+
+
+def to_ingest_status(message: content_pb2.Status) -> IngestStatus:
+    """Give our model of an unfinished write."""
+    return IngestStatus(
+        ref=message.ref,
+        offset=message.offset,
+        total=message.total,
+        expected=message.expected,
+        started_at=to_datetime(message.started_at),
+        updated_at=to_datetime(message.updated_at),
+    )
+
+
+def to_image_record(message: images_pb2.Image) -> ImageRecord:
+    """Give our model of an image record."""
+    return ImageRecord(
+        name=message.name,
+        target=to_descriptor(message.target),
+        labels=dict(message.labels),
+        created_at=to_datetime(message.created_at),
+        updated_at=to_datetime(message.updated_at),
+    )
+
+
+def from_image_record(image: ImageRecord) -> images_pb2.Image:
+    """Give containerd's image record for ours; the times are the server's to set."""
+    return images_pb2.Image(name=image.name, labels=image.labels, target=from_descriptor(image.target))
+
+
+def to_snapshot_info(message: snapshots_pb2.Info) -> SnapshotInfo:
+    """Give our model of a snapshot."""
+    return SnapshotInfo(
+        name=message.name,
+        parent=message.parent,
+        kind=snapshots_pb2.Kind.Name(message.kind).lower(),
+        labels=dict(message.labels),
+    )

@@ -1,0 +1,61 @@
+"""containerd's image service in one namespace: names for targets.
+
+Source: containerd api/services/images/v1/images.proto, core/metadata/images.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyctrd.daemon import convert
+from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.model import ImageRecord
+from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
+
+_KIND = "image"
+
+
+class ImageService:
+    """Implements ports.ImageStore."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = images_pb2_grpc.ImagesStub(connection.channel)
+
+    def get(self, name: str) -> ImageRecord:
+        """Give the record of exactly this name; raises NotFound."""
+        with self._connection.calling(_KIND, name):
+            answer = self._stub.Get(images_pb2.GetImageRequest(name=name))
+        return convert.to_image_record(answer.image)
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
+        """List records that match any of the filters (containerd filter syntax)."""
+        with self._connection.calling(_KIND, "list"):
+            answer = self._stub.List(images_pb2.ListImagesRequest(filters=filters))
+        return tuple(map(convert.to_image_record, answer.images))
+
+    def create(self, image: ImageRecord) -> ImageRecord:
+        """Create a record and give it as the server has it; raises AlreadyExists."""
+        request = images_pb2.CreateImageRequest(image=convert.from_image_record(image))
+        with self._connection.calling(_KIND, image.name):
+            answer = self._stub.Create(request)
+        return convert.to_image_record(answer.image)
+
+    def update(self, image: ImageRecord, *, fields: Sequence[str]) -> ImageRecord:
+        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record; raises NotFound.
+
+        Without a field the server would replace target and labels altogether, which drops the labels of other
+        tools; that is never meant, so no fields is an error of the caller (ValueError).
+        """
+        if not fields:
+            raise ValueError("an update of an image names the fields that it changes")
+        request = images_pb2.UpdateImageRequest(image=convert.from_image_record(image))
+        request.update_mask.paths.extend(fields)
+        with self._connection.calling(_KIND, image.name):
+            answer = self._stub.Update(request)
+        return convert.to_image_record(answer.image)
+
+    def delete(self, name: str, *, sync: bool = False) -> None:
+        """Delete a record; with `sync` the garbage collector has run when this returns. Raises NotFound."""
+        with self._connection.calling(_KIND, name):
+            self._stub.Delete(images_pb2.DeleteImageRequest(name=name, sync=sync), timeout=WORK_SECONDS)

@@ -1,0 +1,197 @@
+"""Writing one blob: the Write stream of containerd's content service.
+
+The protocol: STAT names the ingest and gives the offset that the store has, WRITE appends at the current
+offset, COMMIT makes it content. A message whose offset is 0 truncates an ingest that has data, so the offset
+is kept here and every message carries it. The server answers each message, and COMMIT twice.
+Source: containerd plugins/services/content/contentserver/contentserver.go (Write), core/metadata/content.go.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import grpc
+
+from pyctrd.daemon.channel import Connection, Subject, status_of
+from pyctrd.errors import AlreadyExists, DaemonError, IngestLocked, NotFound, PyctrdError
+from pyctrd.model import Digest
+from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+
+MESSAGE_BYTES: Final = 1024 * 1024
+# Messages that may wait for their answer: the client fills the next ones while the daemon writes to disk.
+WINDOW: Final = 4
+
+_Request = content_pb2.WriteContentRequest
+
+
+class _Requests:
+    """The messages of the stream, handed to gRPC's sending thread.
+
+    Never raises: gRPC would only log the error, and the server would take it for the end of the stream.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+
+    def put(self, request: _Request) -> None:
+        self._queue.put(request)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[_Request]:
+        return iter(self._queue.get, None)
+
+
+class IngestWriter:
+    """Implements ports.Ingest: bytes go in by `write`, and `commit` makes them content."""
+
+    def __init__(
+        self, connection: Connection, stub: content_pb2_grpc.ContentStub, ref: str, digest: Digest, size: int
+    ) -> None:
+        self._connection = connection
+        self._ref, self._digest, self._size = ref, digest, size
+        self._buffer = bytearray()
+        self._unanswered = 0
+        self._finished = False
+        self._requests = _Requests()
+        self._requests.put(_Request(action=content_pb2.STAT, ref=ref, total=size, expected=digest))
+        self._call = stub.Write(iter(self._requests))
+        try:
+            self._sent = next(self._call).offset
+        except grpc.RpcError as error:
+            self._shut()
+            raise self._translate_open(error) from error
+        except BaseException:
+            self._shut()
+            raise
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the blob were taken, those still on their way included; writing goes on there."""
+        return self._sent + len(self._buffer)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes at the offset; small pieces are gathered into messages of 1 MiB.
+
+        An error of the store may come some messages later, at the latest in `commit`. Raises AlreadyExists
+        when somebody else has finished the blob meanwhile, and DaemonError and its subclasses.
+        """
+        if not self._buffer and len(data) == MESSAGE_BYTES:
+            self._send(data)  # the common case, without a copy
+            return
+        self._buffer += data
+        while len(self._buffer) >= MESSAGE_BYTES:
+            chunk = bytes(memoryview(self._buffer)[:MESSAGE_BYTES])
+            del self._buffer[:MESSAGE_BYTES]
+            self._send(chunk)
+
+    def commit(self, labels: Mapping[str, str] | None = None) -> None:
+        """Make the ingest content, with labels if given. A blob that exists already is success.
+
+        Raises FailedPrecondition when size or digest is not the expected one; the ingest stays then, and has
+        to be aborted, because the store would commit the same bytes again.
+        """
+        try:
+            self._flush()
+            request = _Request(
+                action=content_pb2.COMMIT,
+                offset=self._sent,
+                total=self._size,
+                expected=self._digest,
+                labels=labels,
+            )
+            self._exchange(request)
+            self._drain()
+        except AlreadyExists:
+            self._shut()
+        else:
+            self._end()
+
+    def close(self, *, keep: bool) -> None:
+        """End the stream; with `keep`, what was written is brought to the store first, for a later resume.
+
+        Never raises: the write is either committed already, or given up for a reason that the caller knows.
+        """
+        if self._finished:
+            return
+        try:
+            if keep:
+                self._flush()
+                self._end()
+        except PyctrdError:
+            return
+        finally:
+            self._shut()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            chunk, self._buffer = bytes(self._buffer), bytearray()
+            self._send(chunk)
+        self._drain()
+
+    def _send(self, data: bytes) -> None:
+        request = _Request(action=content_pb2.WRITE, offset=self._sent, data=data)
+        self._sent += len(data)
+        self._exchange(request)
+
+    def _exchange(self, request: _Request) -> None:
+        if self._finished:
+            raise DaemonError(f"the write of {self._ref} is closed", kind="ingest", name=self._ref)
+        self._requests.put(request)
+        self._unanswered += 1
+        self._drain(WINDOW - 1)
+
+    def _drain(self, leave: int = 0) -> None:
+        """Read answers until only `leave` are outstanding; a failed stream is shut and its error raised."""
+        while self._unanswered > leave:
+            try:
+                next(self._call)
+            except grpc.RpcError as error:
+                self._shut()
+                raise self._translate(error) from error
+            except StopIteration as error:
+                self._shut()
+                message = f"containerd ended the write of {self._ref} without an answer"
+                raise DaemonError(message, kind="ingest", name=self._ref) from error
+            except BaseException:
+                self._shut()
+                raise
+            self._unanswered -= 1
+
+    def _end(self) -> None:
+        """Half-close and read to the end, so that the lock on the ingest is free when this returns.
+
+        What still comes is the second answer to a COMMIT, or one to the half-close itself.
+        """
+        self._requests.end()
+        try:
+            for _ in self._call:
+                pass
+        except grpc.RpcError:
+            pass  # everything that counts was answered before
+        finally:
+            self._shut()
+
+    def _shut(self) -> None:
+        self._finished = True
+        self._requests.end()  # or gRPC's sending thread would wait for ever
+        self._call.cancel()
+
+    def _translate(self, error: grpc.RpcError) -> PyctrdError:
+        return self._connection.translate(error, Subject("content", self._digest))
+
+    def _translate_open(self, error: grpc.RpcError) -> PyctrdError:
+        """Give the error of STAT, where two codes mean something that only STAT can say."""
+        code, details = status_of(error)
+        if code is grpc.StatusCode.UNAVAILABLE and self._connection.is_served():
+            message = details or f"ref {self._ref} locked"
+            return IngestLocked(message, code=code.name, kind="ingest", name=self._ref)
+        if code is grpc.StatusCode.NOT_FOUND and self._connection.lease:
+            # Content need not exist to be written, so what is absent is the lease.
+            lease = self._connection.lease
+            message = details if lease in details else f"lease {lease}: {details}"
+            return NotFound(message, kind="lease", name=lease)
+        return self._translate(error)

@@ -1,0 +1,71 @@
+"""What a containerd says of itself: its identity, its plugins and why some of them did not start.
+
+Source: containerd api/services/introspection/v1/introspection.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import msgspec
+from google.protobuf import empty_pb2
+
+from pyctrd.daemon.channel import Connection
+from pyctrd.errors import Unsupported
+from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
+
+SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A plugin of containerd; `error` says why it did not start, and is empty when it did."""
+
+    type: str
+    id: str
+    capabilities: tuple[str, ...] = ()
+    error: str = ""
+
+
+class IntrospectionService:
+    """The introspection service of one containerd."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = introspection_pb2_grpc.IntrospectionStub(connection.channel)
+
+    def server_uuid(self) -> str:
+        """Give the identity that this containerd keeps in its root directory."""
+        with self._connection.calling("server", self._connection.path):
+            return self._stub.Server(empty_pb2.Empty()).uuid
+
+    def plugins(self, filters: Sequence[str] = ()) -> Sequence[Plugin]:
+        """List plugins that match any of the filters, e.g. `type==io.containerd.snapshotter.v1`."""
+        with self._connection.calling("plugins", "list"):
+            answer = self._stub.Plugins(introspection_pb2.PluginsRequest(filters=filters))
+        return tuple(map(_to_plugin, answer.plugins))
+
+    def require_snapshotter(self, name: str) -> None:
+        """Raise Unsupported, with the reason that containerd has, unless it has loaded this snapshotter."""
+        plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
+        loaded = sorted(plugin.id for plugin in plugins if not plugin.error)
+        if name in loaded:
+            return
+        reason = next((plugin.error for plugin in plugins if plugin.id == name), "there is no such plugin")
+        raise Unsupported(
+            f"snapshotter not loaded: {name}: {reason}",
+            code=grpc.StatusCode.UNIMPLEMENTED.name,
+            kind="snapshotter",
+            name=name,
+            hint=f"this containerd has loaded {', '.join(loaded) or 'none'}; choose one with --snapshotter",
+        )
+
+
+def _to_plugin(message: introspection_pb2.Plugin) -> Plugin:
+    error = message.init_err
+    return Plugin(
+        type=message.type,
+        id=message.id,
+        capabilities=tuple(message.capabilities),
+        error=(error.message or f"code {error.code}") if message.HasField("init_err") else "",
+    )

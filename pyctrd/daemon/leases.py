@@ -1,0 +1,90 @@
+"""containerd's leases: what keeps content, ingests and snapshots from the garbage collector while we work.
+
+Source: containerd api/services/leases/v1/leases.proto, client/lease.go, core/leases/id.go,
+core/metadata/gc.go.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pyctrd.daemon import convert
+from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
+
+EXPIRE_LABEL = "containerd.io/gc.expire"
+PURPOSE_LABEL = "pyctrd.io/command"
+LIFETIME = dt.timedelta(hours=24)
+# The server refuses a label whose key and value together are longer (pkg/labels/validate.go).
+_LABEL_BYTES = 4096
+
+_KIND = "lease"
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease of the namespace."""
+
+    id: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created_at: dt.datetime | None = None
+
+
+class LeaseResource(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lease holds: `type` is `content`, `ingests` or `snapshots/<snapshotter>`."""
+
+    type: str
+    id: str
+
+
+def new_lease_id() -> str:
+    """Make an id of containerd's form. The client makes it, so that a lost answer can't lose the lease."""
+    return f"{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)}"
+
+
+def lease_labels(purpose: str, now: dt.datetime) -> dict[str, str]:
+    """Give the labels of a lease for a command: when it expires by itself, and whose it is."""
+    expires = (now.astimezone(dt.UTC) + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+    room = _LABEL_BYTES - len(PURPOSE_LABEL)
+    return {EXPIRE_LABEL: expires, PURPOSE_LABEL: purpose.encode()[:room].decode(errors="ignore")}
+
+
+class LeaseService:
+    """Leases of one namespace."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = leases_pb2_grpc.LeasesStub(connection.channel)
+
+    def create(self, lease_id: str, labels: Mapping[str, str]) -> Lease:
+        """Create a lease; raises AlreadyExists."""
+        with self._connection.calling(_KIND, lease_id):
+            answer = self._stub.Create(leases_pb2.CreateRequest(id=lease_id, labels=labels))
+        return _to_lease(answer.lease)
+
+    def delete(self, lease_id: str, *, sync: bool = False) -> None:
+        """Delete a lease; with `sync` the garbage collector has run when this returns. Raises NotFound."""
+        with self._connection.calling(_KIND, lease_id):
+            self._stub.Delete(leases_pb2.DeleteRequest(id=lease_id, sync=sync), timeout=WORK_SECONDS)
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Lease]:
+        """List leases that match any of the filters (containerd filter syntax)."""
+        with self._connection.calling(_KIND, "list"):
+            answer = self._stub.List(leases_pb2.ListRequest(filters=filters))
+        return tuple(map(_to_lease, answer.leases))
+
+    def resources(self, lease_id: str) -> Sequence[LeaseResource]:
+        """List what a lease holds; raises NotFound."""
+        with self._connection.calling(_KIND, lease_id):
+            answer = self._stub.ListResources(leases_pb2.ListResourcesRequest(id=lease_id))
+        return tuple(LeaseResource(type=item.type, id=item.id) for item in answer.resources)
+
+
+def _to_lease(message: leases_pb2.Lease) -> Lease:
+    return Lease(
+        id=message.id, labels=dict(message.labels), created_at=convert.to_datetime(message.created_at)
+    )

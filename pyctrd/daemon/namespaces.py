@@ -1,0 +1,68 @@
+"""containerd's namespaces and their labels.
+
+Source: containerd api/services/namespaces/v1/namespace.proto, core/metadata/namespaces.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pyctrd.daemon.channel import Connection
+from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
+
+_KIND = "namespace"
+
+
+class Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    """A namespace and its labels."""
+
+    name: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class NamespaceService:
+    """The namespaces of one containerd; they exist as soon as something in them does."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = namespace_pb2_grpc.NamespacesStub(connection.channel)
+
+    def list(self) -> Sequence[Namespace]:
+        """List all namespaces."""
+        with self._connection.calling(_KIND, "list"):
+            answer = self._stub.List(namespace_pb2.ListNamespacesRequest())
+        return tuple(map(_to_namespace, answer.namespaces))
+
+    def get(self, name: str) -> Namespace:
+        """Give a namespace; one that nobody has created yet is given without labels, as containerd does."""
+        with self._connection.calling(_KIND, name):
+            answer = self._stub.Get(namespace_pb2.GetNamespaceRequest(name=name))
+        return _to_namespace(answer.namespace)
+
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> Namespace:
+        """Create a namespace; raises AlreadyExists."""
+        message = namespace_pb2.Namespace(name=name, labels=labels)
+        with self._connection.calling(_KIND, name):
+            answer = self._stub.Create(namespace_pb2.CreateNamespaceRequest(namespace=message))
+        return _to_namespace(answer.namespace)
+
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+        if not labels:
+            return
+        message = namespace_pb2.Namespace(name=name, labels=labels)
+        request = namespace_pb2.UpdateNamespaceRequest(namespace=message)
+        request.update_mask.paths.extend(f"labels.{key}" for key in labels)
+        with self._connection.calling(_KIND, name):
+            self._stub.Update(request)
+
+    def delete(self, name: str) -> None:
+        """Delete an empty namespace; raises NotFound, FailedPrecondition when something is in it."""
+        with self._connection.calling(_KIND, name):
+            self._stub.Delete(namespace_pb2.DeleteNamespaceRequest(name=name))
+
+
+def _to_namespace(message: namespace_pb2.Namespace) -> Namespace:
+    return Namespace(name=message.name, labels=dict(message.labels))

@@ -1,0 +1,85 @@
+"""containerd's snapshots service: where layers are unpacked.
+
+Source: containerd api/services/snapshots/v1/snapshots.proto, plugins/services/snapshots/service.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import grpc
+
+from pyctrd.daemon import convert
+from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.daemon.introspection import IntrospectionService
+from pyctrd.errors import DaemonError
+from pyctrd.model import Mount, SnapshotInfo
+from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
+
+_KIND = "snapshot"
+
+
+class SnapshotService:
+    """Implements ports.SnapshotStore. Every call raises Unsupported when the snapshotter is not loaded."""
+
+    def __init__(
+        self, connection: Connection, introspection: IntrospectionService, default: Callable[[], str]
+    ) -> None:
+        self._connection = connection
+        self._introspection = introspection
+        self._default = default
+        self._stub = snapshots_pb2_grpc.SnapshotsStub(connection.channel)
+
+    @contextmanager
+    def _calling(self, snapshotter: str, name: str) -> Iterator[str]:
+        """Give the snapshotter's name for a call, and find out why when the server refuses its arguments."""
+        snapshotter = snapshotter or self._default()
+        try:
+            with self._connection.calling(_KIND, name):
+                yield snapshotter
+        except DaemonError as error:
+            if error.code == grpc.StatusCode.INVALID_ARGUMENT.name:
+                self._introspection.require_snapshotter(snapshotter)
+            raise
+
+    def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
+        """Give a snapshot; raises NotFound."""
+        with self._calling(snapshotter, name) as chosen:
+            answer = self._stub.Stat(snapshots_pb2.StatSnapshotRequest(snapshotter=chosen, key=name))
+        return convert.to_snapshot_info(answer.info)
+
+    def prepare(
+        self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Mount]:
+        """Make an active snapshot on a parent ("" for none) and give its mounts; raises AlreadyExists."""
+        with self._calling(snapshotter, key) as chosen:
+            request = snapshots_pb2.PrepareSnapshotRequest(
+                snapshotter=chosen, key=key, parent=parent, labels=labels
+            )
+            answer = self._stub.Prepare(request, timeout=WORK_SECONDS)
+        return convert.to_mounts(answer.mounts)
+
+    def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
+        """Turn the active snapshot `key` into the committed `name`; raises AlreadyExists."""
+        with self._calling(snapshotter, name) as chosen:
+            request = snapshots_pb2.CommitSnapshotRequest(
+                snapshotter=chosen, name=name, key=key, labels=labels
+            )
+            self._stub.Commit(request, timeout=WORK_SECONDS)
+
+    def remove(self, snapshotter: str, key: str) -> None:
+        """Remove a snapshot; raises NotFound, FailedPrecondition while it has children."""
+        with self._calling(snapshotter, key) as chosen:
+            request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=chosen, key=key)
+            self._stub.Remove(request, timeout=WORK_SECONDS)
+
+    def list(self, snapshotter: str) -> Generator[SnapshotInfo]:
+        """List a snapshotter's snapshots in this namespace, as the server sends them."""
+        with self._calling(snapshotter, "list") as chosen:
+            call = self._stub.List(snapshots_pb2.ListSnapshotsRequest(snapshotter=chosen))
+            try:
+                for answer in call:
+                    yield from map(convert.to_snapshot_info, answer.info)
+            finally:
+                call.cancel()
