@@ -17,6 +17,7 @@ from integration.rig.cache import PeerUnavailable, entry, peers_dir
 from integration.rig.debs import closure, run
 
 MODULE = "github.com/containerd/nerdctl/v2"
+TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # nerdctl's own entries are not in its go.sum; these are the sums that the checksum database publishes.
 SUMS = {
     "2.0.3": (
@@ -87,14 +88,23 @@ def _build(version: str, scratch: Path, output: Path) -> None:
     needed = next(line for line in lines if line.startswith("go "))
     text = f"module scratch\n\n{needed}\n\nrequire {MODULE} v{version}\n"
     if any("mod/tigron" in line for line in lines):
-        # A test helper that nerdctl replaces by a folder which its module zip leaves out; nothing we build uses it.
-        tigron = "github.com/containerd/nerdctl/mod/tigron"
-        _empty(scratch / "tigron", tigron)
-        text += f"\nreplace {tigron} v0.0.0 => ./tigron\n"
+        text += f"\nreplace {TIGRON} v0.0.0 => ./tigron\n"
+        _write_tigron(scratch / "tigron")
     (scratch / "go.mod").write_text(text)
     flags = f"-s -w -X {MODULE}/pkg/version.Version=v{version}"
     command = [go(), "build", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", output, f"{MODULE}/cmd/nerdctl"]
     run(command, cwd=scratch, env=env)
+
+
+def _write_tigron(folder: Path) -> None:
+    """The module that nerdctl replaces by a folder which its published zip leaves out.
+
+    All that the program's own sources (a helper of its tests that is compiled in, and never called) name of it
+    is an interface of testing.
+    """
+    _empty(folder, TIGRON)
+    (folder / "tig").mkdir()
+    (folder / "tig/tig.go").write_text('package tig\n\nimport "testing"\n\ntype T = testing.TB\n')
 
 
 def _empty(folder: Path, module: str = "scratch") -> Path:

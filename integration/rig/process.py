@@ -1,0 +1,99 @@
+"""Starting, waiting for and surely ending the processes of the rig."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from integration.rig.cache import PeerUnavailable
+
+STOP_SECONDS = 10.0
+
+
+class Process:
+    """One daemon in a process group of its own, its output in a log file."""
+
+    def __init__(self, command: Sequence[str | Path], log: Path, env: dict[str, str] | None = None) -> None:
+        self.log = log
+        self._name = Path(command[0]).name
+        with log.open("ab") as sink:
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, also that of its group."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._child.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Return when `ready()`; raises PeerUnavailable with the log when it ended or took longer."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running:
+                raise PeerUnavailable(f"{self._name} ended with {self._child.returncode}:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise PeerUnavailable(f"{self._name} not ready after {seconds:g} s:\n{self.log_tail()}")
+            time.sleep(0.01)
+
+    def log_tail(self, size: int = 4000) -> str:
+        """The last `size` characters of its output."""
+        return self.log.read_text(errors="replace")[-size:]
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to the whole group for what is left."""
+        if self.running:
+            self._child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, as a crash or the OOM killer would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+
+@contextmanager
+def ending(process: Process) -> Iterator[Process]:
+    """The process, ended when the block raises: for start-ups that fail half way."""
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+
+
+def unix_answers(path: Path) -> bool:
+    """Whether somebody accepts connections on the unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def tcp_answers(port: int) -> bool:
+    """Whether somebody accepts connections on 127.0.0.1:port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

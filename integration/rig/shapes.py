@@ -1,0 +1,160 @@
+"""The images that the scenarios use, built from `images`; every function gives the same bytes in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from integration.rig.images import (
+    IN_TOTO,
+    OCI_EMPTY,
+    OCTET_STREAM,
+    Blob,
+    Graph,
+    Layer,
+    config,
+    index,
+    layer,
+    manifest,
+    platform,
+    random_layer,
+    to_json,
+)
+
+PAUSE_PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/s390x")
+MIXED_PLATFORMS = ("linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/386")
+
+
+def layers_for(on: str, count: int, salt: str = "", **how: object) -> list[Layer]:
+    """`count` small layers whose content belongs to the platform `on`."""
+    made = []
+    for number in range(count):
+        files = {f"app/{on.replace('/', '-')}/{number}": f"{salt}{on} layer {number}\n".encode() * 40}
+        made.append(layer(files, compression=str(how.get("compression", "gzip")), docker=bool(how.get("docker"))))
+    return made
+
+
+def single(on: str = "linux/amd64", layers: int = 2, *, docker: bool = False, salt: str = "") -> Graph:
+    """One manifest without a platform on its descriptor."""
+    made = layers_for(on, layers, salt, docker=docker)
+    return manifest(config(made, on, docker=docker), made, docker=docker)
+
+
+def multi(platforms: Sequence[str], layers: int = 2, *, docker: bool = False, salt: str = "") -> Graph:
+    """An index (Docker: manifest list) with one image per platform and nothing shared."""
+    children = []
+    for on in platforms:
+        made = layers_for(on, layers, salt, docker=docker)
+        children.append(manifest(config(made, on, docker=docker), made, docker=docker, on=on))
+    return index(children, docker=docker)
+
+
+def five_platform(layers: int = 1, *, docker: bool = True, salt: str = "") -> Graph:
+    """Like registry.k8s.io/pause:3.10: a Docker manifest list of amd64, arm64, arm/v7, ppc64le and s390x."""
+    return multi(PAUSE_PLATFORMS, layers, docker=docker, salt=salt)
+
+
+def attestation(of: Graph) -> Graph:
+    """BuildKit's attestation manifest for an image manifest: provenance and SBOM as in-toto statements."""
+    statements = [
+        Blob(
+            to_json(
+                {
+                    "_type": "https://in-toto.io/Statement/v0.1",
+                    "predicateType": kind,
+                    "subject": [{"name": "_", "digest": {"sha256": of.digest.removeprefix("sha256:")}}],
+                    "predicate": {},
+                }
+            ),
+            IN_TOTO,
+            {"annotations": {"in-toto.io/predicate-type": kind}},
+        )
+        for kind in ("https://spdx.dev/Document", "https://slsa.dev/provenance/v0.2")
+    ]
+    # BuildKit's config of an attestation lists the statements' digests as if they were diff ids.
+    rootfs = {"type": "layers", "diff_ids": [one.digest for one in statements]}
+    made = manifest(config([], "unknown/unknown", config={}, rootfs=rootfs), statements)
+    marks = {
+        "vnd.docker.reference.digest": of.digest,
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    return made.described_as(annotations=marks, platform=platform("unknown/unknown"))
+
+
+def mixed(layers: int = 2, *, salt: str = "") -> Graph:
+    """An OCI index of amd64, arm64/v8, arm/v7, 386 and the attestation of amd64."""
+    images = [multi([on], layers, salt=salt).child(0) for on in MIXED_PLATFORMS]
+    return index([*images, attestation(images[0])])
+
+
+def nested(*, salt: str = "") -> Graph:
+    """index -> index without platform -> amd64, arm64."""
+    return index([multi(["linux/amd64", "linux/arm64"], salt=salt)])
+
+
+def without_platforms(*, salt: str = "") -> Graph:
+    """An index whose two children (amd64, arm64 by their configs) carry no platform."""
+    return index([single("linux/amd64", salt=salt), single("linux/arm64", salt=salt)])
+
+
+def artifact(*, subject: Graph | None = None) -> Graph:
+    """An artifact: empty config, one text blob; with `subject`, a referrer of it."""
+    members: dict[str, object] = {"artifactType": "application/vnd.example.thing"}
+    if subject:
+        members["subject"] = {key: subject.root[key] for key in ("mediaType", "digest", "size")}
+    return manifest(Blob(b"{}", OCI_EMPTY), [Blob(b"a text of an artifact\n", "text/plain")], **members)
+
+
+def wasm(layers: int = 2) -> Graph:
+    """An artifact of a foreign config type whose blobs have an image layer's media type."""
+    return manifest(Blob(b'{"module":"main.wasm"}', "application/vnd.wasm.config.v0+json"), layers_for("wasm", layers))
+
+
+def octet_stream_config(layers: int = 2) -> Graph:
+    """A Docker manifest whose config says application/octet-stream, as very old pushers wrote it."""
+    made = layers_for("linux/amd64", layers, docker=True)
+    return manifest(Blob(config(made, docker=True).data, OCTET_STREAM), made, docker=True)
+
+
+def foreign(urls: Sequence[str]) -> Graph:
+    """One image whose first layer is to be had from `urls`; its bytes are in the graph too."""
+    made = [layer({"base/file": b"foreign base\n" * 50}, urls=urls), *layers_for("linux/amd64", 1)]
+    return manifest(config(made), made)
+
+
+def inline_data() -> Graph:
+    """One image whose layer descriptor carries its own bytes as `data`."""
+    plain = layers_for("linux/amd64", 1)[0]
+    carrying = Layer(plain.data, plain.media_type, {"data": manifest(plain, []).inlined(plain.digest)}, plain.diff_id)
+    return manifest(config([carrying]), [carrying])
+
+
+def shared_layers(*, salt: str = "") -> Graph:
+    """amd64 and arm64 with the same base layer, and one config that two manifests share."""
+    base = layer({"base": f"{salt}shared base\n".encode() * 40})
+    top = [layers_for(on, 1, salt)[0] for on in ("linux/amd64", "linux/arm64")]
+    first = config([base, top[0]])
+    return index(
+        [
+            manifest(first, [base, top[0]], on="linux/amd64"),
+            manifest(first, [base, top[0]], on="linux/amd64", annotations={"second": "manifest"}),
+            manifest(config([base, top[1]], "linux/arm64"), [base, top[1]], on="linux/arm64"),
+        ]
+    )
+
+
+def compressions(kinds: Sequence[str] = ("gzip", "", "zstd")) -> Graph:
+    """One image with a layer of each compression."""
+    made = [layer({f"{kind or 'plain'}/file": b"compressed somehow\n" * 60}, compression=kind) for kind in kinds]
+    return manifest(config(made), made)
+
+
+def recompressed(compression: str, *, salt: str = "") -> Graph:
+    """The same files as `recompressed` with another compression: equal diff ids, other layer blobs."""
+    made = layers_for("linux/amd64", 2, salt, compression=compression)
+    return manifest(config(made), made)
+
+
+def big(size: int, layers: int = 4, *, seed: int = 0) -> Graph:
+    """One image of `size` bytes of incompressible data in equal layers, for measurements."""
+    made = [random_layer(size // layers, seed * 1000 + number) for number in range(layers)]
+    return manifest(config(made), made)
