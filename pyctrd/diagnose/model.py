@@ -1,4 +1,7 @@
-"""What diagnose says about an image; its JSON encoding is the documented one (docs/json.md)."""
+"""What diagnose says about an image; its JSON encoding is the documented one (docs/json.md).
+
+Digests are plain strings here: msgspec encodes no subclass of str without a hook.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
-from pyctrd.model import Descriptor, Digest
+from pyctrd.model import Descriptor
 
 Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
 
@@ -15,13 +18,13 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A descriptor, cut down to what names the content; the size is in bytes."""
 
     media_type: str
-    digest: Digest
+    digest: str
     size: int
 
     @classmethod
     def of(cls, descriptor: Descriptor) -> Self:
         """Take the naming part of a descriptor."""
-        return cls(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
+        return cls(media_type=descriptor.media_type, digest=str(descriptor.digest), size=descriptor.size)
 
 
 class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,7 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     platform: str
-    digest: Digest
+    digest: str
     kind: Kind
     target: bool
     complete: bool
@@ -70,7 +73,7 @@ class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
     `error` are about the export afterwards, granted that the registry has everything.
     """
 
-    fetch: tuple[Digest, ...]
+    fetch: tuple[str, ...]
     bytes: int
     network: bool
     fetch_known: bool = True
@@ -97,11 +100,11 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     platform: str
-    digest: Digest | None
+    digest: str | None
     text: str
     certain: bool
     evidence: tuple[str, ...]
-    missing: tuple[Digest, ...]
+    missing: tuple[str, ...]
     remedy: str
 
 

@@ -27,7 +27,7 @@ def _row(
     attests = branch.attests
     return PlatformState(
         platform=branch.platform_text,
-        digest=branch.descriptor.digest,
+        digest=str(branch.descriptor.digest),
         kind=branch.kind,
         target=targets.includes(branch),
         complete=known and not missing,
@@ -40,5 +40,5 @@ def _row(
         missing_known=known,
         unpacked=bool(branch.unpacked_in) if snapshotter is None else snapshotter in branch.unpacked_in,
         unpacked_in=branch.unpacked_in,
-        attestation_for=platform_of.get(attests) or f"{attests.short}" if attests else None,
+        attestation_for=(platform_of.get(attests) or attests.short) if attests else None,
     )

@@ -66,7 +66,7 @@ def _nerdctl(
     ).forecast(survey.image)
     notes = [outcome.note, _NERDCTL_NETWORK if asks else "", _NERDCTL_ALL if targets.all else ""]
     return SaveForecast(
-        fetch=tuple(item.digest for item in fetch),
+        fetch=tuple(str(item.digest) for item in fetch),
         bytes=sum(item.size for item in fetch),
         network=asks,
         ok=outcome.ok,
@@ -83,7 +83,7 @@ def _pyctrd(survey: Survey, targets: Targets) -> SaveForecast:
     fetch = ensure.plan(survey.inspection.store, survey.image, targets.matcher)
     hidden = any(walk.has_children(item) for item in fetch)
     return SaveForecast(
-        fetch=tuple(item.digest for item in fetch),
+        fetch=tuple(str(item.digest) for item in fetch),
         bytes=sum(item.size for item in fetch),
         network=bool(fetch),
         fetch_known=not hidden,

@@ -47,7 +47,7 @@ def causes(
     if target_here:
         found += absent_documents.no_such_platform(survey, absent)
         for branch, row in zip(survey.branches, rows, strict=True):
-            found += _of_branch(survey, branch, _label(row), others)
+            found += _of_branch(survey, branch, _label(branch, row), others)
     return tuple(found)
 
 
@@ -69,7 +69,7 @@ def _explain(gap: Gap) -> Iterator[Cause]:
             gap = gap.without(cause.missing)
 
 
-def _label(row: PlatformState) -> str:
+def _label(branch: Branch, row: PlatformState) -> str:
     if row.attestation_for:
         return f"attestation for {row.attestation_for}"
-    return row.platform or row.digest.short
+    return row.platform or branch.descriptor.digest.short

@@ -21,12 +21,12 @@ def target_gone(survey: Survey) -> Cause:
     return Cause(
         code=TARGET_GONE,
         platform="",
-        digest=target.digest,
+        digest=str(target.digest),
         text=f"the record {survey.image.name} points at {target.digest.short}, which is not here: the record "
         "was made by hand or restored, or the content was removed under it",
         certain=True,
         evidence=(f"content digest {target.digest}: not found",),
-        missing=(target.digest,),
+        missing=(str(target.digest),),
         remedy=command(survey, "ensure"),
     )
 
@@ -38,11 +38,11 @@ def indexes_gone(survey: Survey) -> Iterator[Cause]:
             yield Cause(
                 code=INDEX_GONE,
                 platform="",
-                digest=index.digest,
+                digest=str(index.digest),
                 text=f"the nested index {index.digest.short} is not here, so its platforms are not known",
                 certain=True,
                 evidence=(f"content digest {index.digest}: not found",),
-                missing=(index.digest,),
+                missing=(str(index.digest),),
                 remedy=command(survey, "ensure"),
             )
 

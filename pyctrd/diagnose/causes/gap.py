@@ -51,7 +51,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         labels = self.survey.labels(self.branch.descriptor.digest)
         return unlabelled(labels, [manifest.config, *manifest.layers])
 
-    def without(self, digests: Sequence[Digest]) -> Gap:
+    def without(self, digests: Sequence[str]) -> Gap:
         """Give the gap that is left when these are explained."""
         left = tuple(item for item in self.missing if item.digest not in digests)
         return msgspec.structs.replace(self, missing=left)
@@ -63,11 +63,11 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         return Cause(
             code=code,
             platform=self.label,
-            digest=self.branch.descriptor.digest,
+            digest=str(self.branch.descriptor.digest),
             text=text,
             certain=certain,
             evidence=evidence,
-            missing=tuple(dict.fromkeys(missing)),
+            missing=tuple(map(str, dict.fromkeys(missing))),
             remedy=self.remedy,
         )
 

@@ -27,7 +27,7 @@ def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
     return Cause(
         code=CODE,
         platform=label,
-        digest=branch.descriptor.digest,
+        digest=str(branch.descriptor.digest),
         text=f"{count(len(set(digests)), 'blob')} of {label} here, but not kept by this image: gone with the "
         "next garbage collection after whatever else holds them",
         certain=True,
