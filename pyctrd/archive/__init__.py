@@ -1,0 +1,1 @@
+"""Image archives: what is in one (layout), how it is written (tar), and where to (output)."""

@@ -1,0 +1,98 @@
+"""Tar headers as Go's archive/tar writes them. Nothing here does input or output.
+
+The standard library's tarfile is not used: its PAX headers, which sizes of 8 GiB and more and the long names
+of sha512 blobs need, are named otherwise than Go's, and an archive must equal containerd's in every byte.
+
+Source: Go archive/tar writer.go, strconv.go, format.go; POSIX pax, "ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Final
+
+BLOCK: Final = 512
+END: Final = bytes(2 * BLOCK)
+
+_NAME_BYTES: Final = 100
+_PREFIX_BYTES: Final = 155
+_LARGEST_SIZE: Final = 8**11 - 1
+_REGULAR: Final = b"0"
+_DIRECTORY: Final = b"5"
+_EXTENDED: Final = b"x"
+
+
+def header(name: str, mode: int, size: int) -> bytes:
+    """Give all blocks that come before a member's bytes; a name that ends in a slash is a directory.
+
+    `size` is in bytes; times, owners and devices are zero. One block, or three with PAX records.
+    """
+    records, prefix, short = b"", "", name
+    if size > _LARGEST_SIZE:
+        records += _record("size", str(size))
+    if len(name) > _NAME_BYTES:
+        prefix, short = _split(name)
+        if not prefix:
+            records = _record("path", name) + records
+    kind = _DIRECTORY if name.endswith("/") else _REGULAR
+    if not records:
+        return _block(short, mode, size, kind, prefix=prefix, device=b"0000000")
+    folder, file = posixpath.split(name)
+    extended = posixpath.join(folder, "PaxHeaders.0", file)[:_NAME_BYTES].rstrip("/")
+    return (
+        _block(extended, 0, len(records), _EXTENDED)
+        + _padded(records)
+        + _block(name, mode, size, kind, device=b"0000000")
+    )
+
+
+def padding(size: int) -> bytes:
+    """Give the zeros that fill a member of `size` bytes up to a whole block."""
+    return bytes(-size % BLOCK)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + padding(len(data))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split a long name into ustar's prefix and name; two empty strings where that does not go."""
+    cut = name.rfind("/", 0, min(len(name.rstrip("/")), _PREFIX_BYTES + 1))
+    if cut <= 0 or not 0 < len(name) - cut - 1 <= _NAME_BYTES:
+        return "", ""
+    return name[:cut], name[cut + 1 :]
+
+
+def _record(key: str, value: str) -> bytes:
+    """Give a PAX record; its length counts its own digits."""
+    body = f" {key}={value}\n"
+    length = len(body) + len(str(len(body)))
+    length = len(body) + len(str(length))
+    return f"{length}{body}".encode()
+
+
+def _block(name: str, mode: int, size: int, kind: bytes, *, prefix: str = "", device: bytes = b"") -> bytes:
+    """Give one header block; a size that does not fit is written as 0, its PAX record counts."""
+    fields = (
+        (name.encode(), _NAME_BYTES),
+        (_octal(mode, 7), 8),
+        (_octal(0, 7), 8),
+        (_octal(0, 7), 8),
+        (_octal(size if size <= _LARGEST_SIZE else 0, 11), 12),
+        (_octal(0, 11), 12),
+        (b" " * 8, 8),
+        (kind, 1),
+        (b"", 100),
+        (b"ustar\x0000", 8),
+        (b"", 64),
+        (device, 8),
+        (device, 8),
+        (prefix.encode(), _PREFIX_BYTES),
+    )
+    block = b"".join(value[:width].ljust(width, b"\0") for value, width in fields).ljust(BLOCK, b"\0")
+    checksum = b"%06o\0 " % sum(block)
+    return block[:148] + checksum + block[156:]
+
+
+def _octal(value: int, digits: int) -> bytes:
+    return b"%0*o" % (digits, value)

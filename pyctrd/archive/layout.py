@@ -1,0 +1,186 @@
+"""What an archive consists of, worked out before its first byte is written; without input or output.
+
+The result is, byte for byte, what containerd's exporter writes: an OCI image layout that `docker load` takes
+as well. Where containerd's generations differ we follow 2.0 - 2.2: a name without a tag gives an empty
+`org.opencontainers.image.ref.name` (2.3 writes the whole name), `index.json` has a media type and the
+`containerd.io/distribution.source.*` annotations (1.6 writes neither).
+
+On purpose other than there:
+
+* manifest.json lists its entries in the order of the arguments (there: random), and a name is never lost from
+  RepoTags (there: an index whose chosen manifest was exported before drops the names of the latter);
+* a name that is no docker reference is left out of RepoTags (there: the export fails).
+
+Source: containerd core/images/archive/exporter.go; OCI image-spec image-layout.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from pyctrd import gojson, mediatypes, reference
+from pyctrd.errors import InvalidReference
+from pyctrd.model import Descriptor, Digest
+
+IMAGE_NAME: Final = "io.containerd.image.name"
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+
+_OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class DockerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The one manifest of an image that `docker load` shall take: an entry of manifest.json."""
+
+    manifest: Digest
+    config: Digest
+    layers: tuple[Digest, ...] = ()
+
+
+class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as it goes into an archive.
+
+    `name` is the image record's. `entries` become the index.json entries of that name; usually it is the
+    record's target alone, with its annotations. `companions` become entries without a name. `sources` are
+    the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are all descriptors whose
+    content goes in; those in `generated` are taken from there and not from the store.
+    """
+
+    name: str
+    entries: tuple[Descriptor, ...]
+    companions: tuple[Descriptor, ...] = ()
+    sources: Mapping[str, str] = msgspec.field(default_factory=dict)
+    docker: DockerEntry | None = None
+    blobs: tuple[Descriptor, ...] = ()
+    generated: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of the archive: `source` is its bytes, or the digest of the blob that has them.
+
+    A directory has a name that ends in a slash. `size` is in bytes.
+    """
+
+    name: str
+    mode: int
+    size: int
+    source: bytes | Digest
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell a directory from a file."""
+        return self.name.endswith("/")
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """All members of an archive, in the order in which they are written."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def blobs(self) -> tuple[Digest, ...]:
+        """The blobs that are read from the store, in the order of writing."""
+        return tuple(item.source for item in self.entries if isinstance(item.source, Digest))
+
+
+def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layout:
+    """Lay an archive out: sorted by the bytes of the name, every name once.
+
+    `reproducible` leaves out what depends on where the images were pulled from.
+    """
+    entries = [
+        _file("index.json", 0o644, _index_json(images, reproducible)),
+        _file("oci-layout", 0o444, _OCI_LAYOUT),
+        *_directories(images),
+    ]
+    manifests = _manifest_json(images)
+    if manifests is not None:
+        entries.append(_file("manifest.json", 0o644, manifests))
+    for image in images:
+        entries.extend(_blob(item, image.generated) for item in image.blobs)
+    named = {item.name: item for item in reversed(entries)}
+    return Layout(entries=tuple(named[name] for name in sorted(named)))
+
+
+def blob_path(digest: Digest) -> str:
+    """Give a blob's name in an image layout."""
+    return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+
+def _file(name: str, mode: int, data: bytes) -> Entry:
+    return Entry(name=name, mode=mode, size=len(data), source=data)
+
+
+def _blob(descriptor: Descriptor, generated: Mapping[Digest, bytes]) -> Entry:
+    source = generated.get(descriptor.digest, descriptor.digest)
+    return Entry(name=blob_path(descriptor.digest), mode=0o444, size=descriptor.size, source=source)
+
+
+def _directories(images: Iterable[ArchiveImage]) -> Iterator[Entry]:
+    """Give a directory per algorithm; that of an index which is a target does not count, as in containerd."""
+    algorithms = set[str]()
+    for image in images:
+        tops = {item.digest for item in image.entries if mediatypes.is_index(item.media_type)}
+        algorithms.update(item.digest.algorithm for item in image.blobs if item.digest not in tops)
+    names = [f"blobs/{algorithm}/" for algorithm in sorted(algorithms)]
+    if names:
+        names.insert(0, "blobs/")
+    return (Entry(name=name, mode=0o755, size=0, source=b"") for name in names)
+
+
+def _index_json(images: Iterable[ArchiveImage], reproducible: bool) -> bytes:
+    manifests: list[dict[str, Any]] = []
+    for image in images:
+        names = {IMAGE_NAME: image.name, REF_NAME: reference.oci_ref_name(image.name)}
+        sources = {} if reproducible else dict(image.sources)
+        manifests += [_annotated(_clean(item, reproducible), names | sources) for item in image.entries]
+        manifests += [_annotated(_clean(item, reproducible), sources) for item in image.companions]
+    return gojson.marshal({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": manifests})
+
+
+def _annotated(descriptor: Descriptor, annotations: Mapping[str, str]) -> dict[str, Any]:
+    merged = {**descriptor.annotations, **annotations}
+    return gojson.descriptor(msgspec.structs.replace(descriptor, annotations=merged))
+
+
+def _clean(descriptor: Descriptor, reproducible: bool) -> Descriptor:
+    """Drop the sources that an import left in the record: an earlier archive had them as annotations."""
+    if not reproducible:
+        return descriptor
+    kept = {
+        key: value
+        for key, value in descriptor.annotations.items()
+        if not key.startswith(mediatypes.DISTRIBUTION_SOURCE)
+    }
+    return msgspec.structs.replace(descriptor, annotations=kept)
+
+
+def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
+    """Give docker's list of images, one entry per chosen manifest with all its names; None without any."""
+    chosen: dict[Digest, DockerEntry] = {}
+    tags: dict[Digest, list[str]] = {}
+    for image in images:
+        if image.docker is not None:
+            chosen.setdefault(image.docker.manifest, image.docker)
+            tags.setdefault(image.docker.manifest, []).extend(_repo_tags(image.name))
+    if not chosen:
+        return None
+    return gojson.marshal(
+        [
+            {
+                "Config": blob_path(entry.config),
+                "RepoTags": tags[digest] or None,
+                "Layers": [blob_path(layer) for layer in entry.layers] or None,
+            }
+            for digest, entry in chosen.items()
+        ]
+    )
+
+
+def _repo_tags(name: str) -> list[str]:
+    try:
+        return [reference.parse(name).familiar]
+    except InvalidReference:
+        return []

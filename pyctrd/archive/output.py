@@ -1,0 +1,123 @@
+"""Where an archive goes: a file that appears whole or not at all, or a stream that is written straight."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pyctrd.errors import ArchiveError, InvalidInput
+
+_STANDARD: Final = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
+_MODE: Final = 0o666  # less the umask, as any program's file
+
+
+@contextmanager
+def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
+    """Open the place that an archive is to be written to; None and `-` are stdout.
+
+    A regular file gets its name only when the context is left without an error: until then an existing one
+    stays as it is, and after an error (KeyboardInterrupt too) nothing new is left. A symbolic link is
+    followed. Pipes, devices and `/dev/stdout` are written straight.
+    Raises InvalidInput for a terminal or a directory, ArchiveError when the place cannot be written.
+    """
+    name = "/dev/stdout" if path is None or path == "-" else os.fspath(path)
+    number = _descriptor_number(name)
+    if number is not None:
+        with _opened(name, number) as stream:
+            yield stream
+    elif _is_special(name):
+        with _opened(name) as stream:
+            yield stream
+    else:
+        with _replacing(Path(os.path.realpath(name))) as stream:
+            yield stream
+
+
+def _descriptor_number(name: str) -> int | None:
+    """Tell which open file a name stands for: renaming onto it would not reach who reads from it."""
+    found = _DESCRIPTOR.fullmatch(name)
+    return int(found.group(1)) if found else _STANDARD.get(name)
+
+
+@contextmanager
+def _opened(name: str, number: int | None = None) -> Iterator[BinaryIO]:
+    """Open a stream by name, or as another descriptor of an open file; both go on where that stands."""
+    try:
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        opened = os.open(name, flags) if number is None else os.dup(number)
+    except OSError as error:
+        raise _failure(name, error) from error
+    with os.fdopen(opened, "wb", buffering=0) as stream:
+        yield _no_terminal(stream)
+
+
+def _no_terminal(stream: BinaryIO) -> BinaryIO:
+    if stream.isatty():
+        raise InvalidInput("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    return stream
+
+
+def _is_special(name: str) -> bool:
+    try:
+        mode = Path(name).stat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _failure(name, error) from error
+    if stat.S_ISDIR(mode):
+        raise InvalidInput(
+            f"{name}: is a directory", hint=f"name a file, e.g. -o {name.rstrip('/')}/image.tar"
+        )
+    return not stat.S_ISREG(mode)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file beside `path`, which takes that name at the end."""
+    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    except OSError as error:
+        raise _failure(str(path), error) from error
+    try:
+        with os.fdopen(number, "wb", buffering=0) as stream:
+            yield stream
+            _sync(path, number)
+        _rename(part, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            part.unlink()
+        raise
+
+
+def _sync(path: Path, number: int) -> None:
+    try:
+        os.fsync(number)
+    except OSError as error:
+        raise _failure(str(path), error) from error
+
+
+def _rename(part: Path, path: Path) -> None:
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise _failure(str(path), error) from error
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    except OSError:  # some file systems cannot; the file itself is safe
+        pass
+    finally:
+        os.close(folder)
+
+
+def _failure(name: str, error: OSError) -> ArchiveError:
+    hint = "make the folder first" if isinstance(error, FileNotFoundError) else None
+    return ArchiveError(f"cannot write {name}: {error.strerror or error}", hint=hint)

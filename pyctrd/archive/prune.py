@@ -1,0 +1,49 @@
+"""Rewrite an index so that it names only what an archive holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from pyctrd import gojson
+from pyctrd.errors import ContentError
+from pyctrd.model import Descriptor, Digest, parse_json
+
+ORIGINAL_INDEX: Final = "io.pyctrd.original-index.digest"
+
+
+def pruned(original: Descriptor, raw: bytes, children: Sequence[Descriptor | None]) -> bytes:
+    """Give an index's bytes without the children that are None, and with the others as they are now.
+
+    `raw` are the bytes of `original`; `children` has an item for each of its manifests, in order: the
+    descriptor as it was, one with another digest and size where the child was rewritten itself, or None. An
+    index that loses nothing comes back as it is. All other fields stay, unknown ones too; the annotation
+    `io.pyctrd.original-index.digest` tells what the registry has, and stays when an index is pruned again.
+    The same input always gives the same bytes. Raises ContentError when `raw` is no index.
+    """
+    document = parse_json(raw)
+    entries = document.get("manifests", []) if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) != len(children):
+        raise ContentError(f"invalid desc {original.digest}: not an index of {len(children)} manifests")
+    kept = [_entry(entry, child) for entry, child in zip(entries, children, strict=True) if child]
+    if kept == entries:
+        return raw
+    annotations = {ORIGINAL_INDEX: str(original.digest), **document.get("annotations", {})}
+    document["manifests"] = kept
+    document["annotations"] = gojson.sorted_map(annotations)
+    return gojson.marshal(document)
+
+
+def _entry(entry: dict[str, object], child: Descriptor) -> dict[str, object]:
+    if entry.get("digest") == child.digest:
+        return entry
+    changed = {key: value for key, value in entry.items() if key != "data"}
+    return changed | {"digest": str(child.digest), "size": child.size}
+
+
+def descriptor_of(original: Descriptor, raw: bytes) -> Descriptor:
+    """Describe rewritten bytes of an index: media type, platform and annotations stay the original's."""
+    digest = Digest.of(raw, original.digest.algorithm)
+    return msgspec.structs.replace(original, digest=digest, size=len(raw), data=b"")

@@ -1,0 +1,262 @@
+"""Write a layout as a tar stream: blobs are read, hashed and written at the same time, and checked.
+
+Three threads share the work, with a short queue between them: one reads from the store, one hashes, and the
+caller's writes. Hashing and writing release the interpreter lock. Memory stays at a few chunks.
+
+Source: containerd core/images/archive/exporter.go writeTar, blobRecord.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import queue
+import select
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import BinaryIO, Final, TypeAlias
+
+from pyctrd.archive.headers import END, header, padding
+from pyctrd.archive.layout import Entry, Layout
+from pyctrd.errors import ArchiveError, DigestMismatch, NotFound
+from pyctrd.model import Digest
+
+# Opens a blob's bytes, in chunks of at most 1 MiB; raises NotFound.
+Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[bytes]]]
+
+_QUEUED_CHUNKS: Final = 8
+_POLL_SECONDS: Final = 0.1
+# How long the end of a failed write waits for a thread that hangs in the store's connection.
+_PATIENCE_SECONDS: Final = 2.0
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class _Stopped(Exception):
+    """Ends a helper thread after the write was given up; never reaches a caller."""
+
+
+def size(layout: Layout) -> int:
+    """Give the length in bytes that the archive will have."""
+    return len(END) + sum(
+        len(header(item.name, item.mode, item.size)) + item.size + len(padding(item.size))
+        for item in layout.entries
+    )
+
+
+def write(
+    layout: Layout,
+    read: Reader,
+    output: BinaryIO,
+    *,
+    progress: Callable[[Entry, int], None] = lambda _entry, _written: None,
+) -> int:
+    """Write an archive and give its length in bytes; `progress` hears how much of a blob is written.
+
+    Every blob's digest and size are checked. `output` is neither closed nor synced; what it holds after an
+    error is useless. Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError (a wrong size, no
+    space, a reader that went away), NotFound (`failed to get reader: content digest ...: not found`).
+    """
+    expected = size(layout)
+    sink = _Sink(output, expected)
+    with _reading(layout, read) as stream:
+        _copy(layout, stream, sink, progress)
+    sink.write(END)
+    sink.flush()
+    if sink.written != expected:
+        raise ArchiveError(f"archive/tar: wrote {sink.written} bytes, expected {expected}")
+    return sink.written
+
+
+def _copy(
+    layout: Layout, stream: Iterator[bytes], sink: _Sink, progress: Callable[[Entry, int], None]
+) -> None:
+    with _Hasher() as hasher:
+        for entry in layout.entries:
+            sink.write(header(entry.name, entry.mode, entry.size))
+            if isinstance(entry.source, Digest):
+                hasher.start(entry.source)
+                written = 0
+                for chunk in _exactly(entry, stream):
+                    hasher.feed(chunk)
+                    sink.write(chunk)
+                    written += len(chunk)
+                    progress(entry, written)
+                _compare(entry, entry.source, hasher.finish())
+            else:
+                sink.write(entry.source)
+            sink.write(padding(entry.size))
+
+
+def _exactly(entry: Entry, stream: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the chunks of one blob, which an empty one ends."""
+    rest = entry.size
+    for chunk in stream:
+        if not chunk:
+            break
+        rest -= len(chunk)
+        if rest < 0:
+            raise ArchiveError(f"archive/tar: write too long: {entry.name} has more than {entry.size} bytes")
+        yield chunk
+    if rest:
+        raise ArchiveError(
+            f"unexpected copy size for {entry.name}: {entry.size - rest} bytes instead of {entry.size}"
+        )
+
+
+def _compare(entry: Entry, expected: Digest, actual: str) -> None:
+    if actual != expected:
+        raise DigestMismatch(
+            f"unexpected digest {actual} copied: the content store's {entry.name} is corrupt",
+            expected=expected,
+            actual=actual,
+            hint=f"`ctr content rm {expected}`, then pull the image again",
+        )
+
+
+# --- the reading thread -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[bytes]]:
+    """Read all blobs of a layout ahead, in order; each is followed by an empty chunk."""
+    chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
+    stop = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return chunks.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+        raise _Stopped
+
+    thread = threading.Thread(target=_read_all, args=(layout, read, put), name="pyctrd-read", daemon=True)
+    thread.start()
+    try:
+        yield _taken(chunks)
+    finally:
+        stop.set()
+        thread.join(_PATIENCE_SECONDS)
+
+
+def _read_all(layout: Layout, read: Reader, put: Callable[[bytes | BaseException | None], None]) -> None:
+    try:
+        for digest in layout.blobs:
+            with read(digest) as blob:
+                for chunk in blob:
+                    if chunk:
+                        put(chunk)
+            put(b"")
+        put(None)
+    except _Stopped:
+        return
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+        _put_last(error, put)
+
+
+def _put_last(error: BaseException, put: Callable[[bytes | BaseException | None], None]) -> None:
+    try:
+        put(error)
+    except _Stopped:
+        return
+
+
+def _without_reader(error: NotFound) -> NotFound:
+    return NotFound(
+        f"failed to get reader: {error.message}", kind=error.kind, name=error.name, hint=error.hint
+    )
+
+
+def _taken(chunks: queue.Queue[bytes | BaseException | None]) -> Iterator[bytes]:
+    while (item := chunks.get()) is not None:
+        if isinstance(item, NotFound):
+            raise _without_reader(item) from item
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+# --- the hashing thread -----------------------------------------------------------------------------------
+
+
+class _Hasher:
+    """Takes digests in a thread of its own, one blob after the other."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
+        self._hash = hashlib.sha256()
+        self._algorithm = ""
+        self._thread = threading.Thread(target=self._run, name="pyctrd-hash", daemon=True)
+
+    def __enter__(self) -> _Hasher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def start(self, expected: Digest) -> None:
+        """Begin a blob, with the algorithm that its digest names."""
+        self._algorithm = expected.algorithm
+        self._hash = hashlib.new(expected.algorithm)
+
+    def feed(self, chunk: bytes) -> None:
+        """Add bytes; blocks while the thread is behind."""
+        self._queue.put(chunk)
+
+    def finish(self) -> str:
+        """Give the digest of all bytes since the start."""
+        self._queue.join()
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+    def _run(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            self._hash.update(chunk)
+            self._queue.task_done()
+
+
+# --- the writing side -------------------------------------------------------------------------------------
+
+
+class _Sink:
+    """The output, buffered or not: writes all of it, counts, and explains failures."""
+
+    def __init__(self, output: BinaryIO, needed: int) -> None:
+        self._output = output
+        self._needed = needed
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                count: int | None = self._output.write(view)
+                if count is None:  # a pipe that somebody made non-blocking
+                    select.select([], [self._output], [])
+                    continue
+                view = view[count:]
+        except OSError as error:
+            raise self._explained(error) from error
+        self.written += len(data)
+
+    def flush(self) -> None:
+        try:
+            self._output.flush()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: OSError) -> ArchiveError:
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            return ArchiveError(
+                f"cannot write the archive: {reason}: {self._needed} bytes are needed",
+                hint="free some space, or choose another place with -o",
+            )
+        if isinstance(error, BrokenPipeError):
+            return ArchiveError(
+                f"cannot write the archive: {reason}: its reader went away after {self.written} of "
+                f"{self._needed} bytes"
+            )
+        return ArchiveError(f"cannot write the archive: {reason}")
