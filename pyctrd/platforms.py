@@ -1,0 +1,390 @@
+"""Platforms: parse, normalise, format, match, and order them as containerd does.
+
+Source of every rule: github.com/containerd/platforms v1.0.0-rc.5 (platforms.go, compare.go,
+database.go), which containerd 2.3 and later use. Earlier
+containerds differ in corners only: no os.features, no arm64 ladder above v8.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from pyctrd import machine
+from pyctrd.errors import InvalidPlatform
+from pyctrd.model import Platform
+
+_COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
+_OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_LEVEL = re.compile(r"v?([0-9]{1,9})")
+_HINT: Final = "write os/arch[/variant], e.g. linux/amd64 or linux/arm/v7; several with commas"
+
+_KNOWN_OS: Final = re.compile(
+    "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|windows|zos"
+)
+_KNOWN_ARCH: Final = re.compile(
+    "386|amd64|amd64p32|arm|armbe|arm64|arm64be|ppc64|ppc64le|loong64|mips|mipsle|mips64|mips64le|mips64p32"
+    "|mips64p32le|ppc|riscv|riscv64|s390|s390x|sparc|sparc64|wasm"
+)
+
+@functools.cache
+def host() -> Platform:
+    """Give the platform of this machine, as containerd's clients find theirs (platforms.DefaultSpec)."""
+    os, architecture, variant = machine.current()
+    return Platform(os=os, architecture=architecture, variant=variant)
+
+
+# --- parse and format -------------------------------------------------------------------------------------
+
+
+def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
+    """Read `os[(version[+feature]...)][/arch[/variant]]` or a bare architecture.
+
+    What a bare word leaves open is taken from `host_platform` (default: this host). Raises InvalidPlatform.
+    Source: containerd platforms.Parse.
+    """
+    here = host_platform or host()
+    if "*" in text:
+        raise _invalid(f'"{text}": wildcards not yet supported')
+    first, *rest = text.split("/", 3)
+    os, version, features = _parse_os(first, text)
+    for part in rest:
+        if not _COMPONENT.fullmatch(part):
+            raise _invalid(
+                f'"{_shown(part)}" is an invalid component of "{_shown(text)}": '
+                f'platform specifier component must match "{_COMPONENT.pattern}"'
+            )
+    if len(rest) > 2:
+        raise _invalid(f'"{text}": cannot parse platform specifier')
+    if not rest:
+        return _parse_word(first, Platform(os=os, os_version=version, os_features=features), here)
+    architecture, variant = _normal_arch(rest[0], rest[1] if len(rest) == 2 else "")
+    if len(rest) == 1 and (architecture, variant) == ("arm", "v7"):
+        variant = ""
+    if len(rest) == 2 and (architecture, variant) == ("arm64", ""):
+        variant = "v8"
+    return Platform(
+        os=os, architecture=architecture, variant=variant, os_version=version, os_features=features
+    )
+
+
+def _parse_word(word: str, named: Platform, here: Platform) -> Platform:
+    if _KNOWN_OS.fullmatch(named.os):
+        variant = here.variant if here.architecture == "arm" and here.variant != "v7" else ""
+        return msgspec.structs.replace(named, architecture=here.architecture, variant=variant)
+    architecture, variant = _normal_arch(word, "")
+    if not _KNOWN_ARCH.fullmatch(architecture):
+        raise _invalid(f'"{word}": unknown operating system or architecture')
+    if (architecture, variant) == ("arm", "v7"):
+        variant = ""
+    return Platform(os=here.os, architecture=architecture, variant=variant)
+
+
+def _parse_os(part: str, text: str) -> tuple[str, str, tuple[str, ...]]:
+    found = _OS.fullmatch(part)
+    if not found:
+        raise _invalid(
+            f'"{_shown(part)}" is an invalid OS component of "{_shown(text)}": '
+            f'OSAndVersion specifier component must match "{_OS.pattern}"'
+        )
+    name, version, features = found.groups(default="")
+    return (
+        _normal_os(name),
+        _decode(version, text),
+        tuple(_decode(feature, text) for feature in features.split("+")[1:]),
+    )
+
+
+def _decode(option: str, text: str) -> str:
+    if _BAD_ESCAPE.search(option):
+        raise _invalid(f'"{text}" has an invalid OS option "{option}": invalid URL escape')
+    try:
+        return urllib.parse.unquote(option, errors="strict")
+    except UnicodeDecodeError:
+        raise _invalid(f'"{text}" has an invalid OS option "{option}": not UTF-8') from None
+
+
+def _invalid(message: str) -> InvalidPlatform:
+    return InvalidPlatform(f"{message}: invalid argument", hint=_HINT)
+
+
+def _shown(text: str) -> str:
+    """Make text fit for a line of output, whatever is in it."""
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def normalize(platform: Platform) -> Platform:
+    """Give the canonical form: aliases replaced, lower case, defaults of variants left out, features sorted.
+
+    Source: containerd platforms.Normalize.
+    """
+    architecture, variant = _normal_arch(platform.architecture, platform.variant)
+    return Platform(
+        os=_normal_os(platform.os),
+        architecture=architecture,
+        variant=variant,
+        os_version=platform.os_version,
+        os_features=tuple(sorted(set(platform.os_features))),
+    )
+
+
+def _normal_os(name: str) -> str:
+    if not name:
+        return host().os
+    return "darwin" if name.lower() == "macos" else name.lower()
+
+
+_ALIASES: Final = {
+    "i386": ("386", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_ARCH_NAMES: Final = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+_VARIANTS: Final = {
+    "amd64": {"v1": ""},
+    "arm64": {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"},
+    "arm": {"": "v7", "7": "v7", "5": "v5", "6": "v6", "8": "v8"},
+}
+
+
+def _normal_arch(architecture: str, variant: str) -> tuple[str, str]:
+    architecture, variant = architecture.lower(), variant.lower()
+    if architecture in _ALIASES:
+        return _ALIASES[architecture]
+    architecture = _ARCH_NAMES.get(architecture, architecture)
+    return architecture, _VARIANTS.get(architecture, {}).get(variant, variant)
+
+
+def to_string(platform: Platform) -> str:
+    """Format `os/arch[/variant]` of the normal form; `unknown` when there is no os.
+
+    Two descriptions of the same platform (arm64 and arm64/v8) give the same text.
+    Source: containerd platforms.Format.
+    """
+    if not platform.os:
+        return "unknown"
+    normal = normalize(platform)
+    return _joined(normal.os, normal)
+
+
+def format_all(platform: Platform) -> str:
+    """Format like `to_string`, with os.version and os.features: `windows(10.0.17763+win32k)/amd64`.
+
+    Source: containerd platforms.FormatAll.
+    """
+    if not platform.os:
+        return "unknown"
+    normal = normalize(platform)
+    options = _encode(normal.os_version) + "".join(f"+{_encode(item)}" for item in normal.os_features if item)
+    return _joined(f"{normal.os}({options})" if options else normal.os, normal)
+
+
+def _joined(os: str, platform: Platform) -> str:
+    return "/".join(part for part in (os, platform.architecture, platform.variant) if part)
+
+
+def _encode(option: str) -> str:
+    for character in "%+()/":  # the percent sign first, or it would be encoded twice
+        option = option.replace(character, f"%{ord(character):02X}")
+    return option
+
+
+# --- match and order --------------------------------------------------------------------------------------
+
+# A rank is the place of the first alternative that matches, in strides wide enough for the number of
+# os.features to decide between two platforms of the same place.
+_STRIDE: Final = 1 << 16
+_ONLY_WITHOUT_FEATURES: Final = 1 << 48
+NO_MATCH: Final = 1 << 62
+
+
+class Matcher(Protocol):
+    """Chooses platforms, and says which of two it likes better."""
+
+    def match(self, platform: Platform) -> bool:
+        """Tell whether this platform is wanted."""
+
+    def rank(self, platform: Platform) -> int:
+        """Give the closeness: lower is closer, NO_MATCH is the largest. Only the order has a meaning."""
+
+
+class _Single(msgspec.Struct, frozen=True):
+    """One platform, exactly; `wanted` is in its normal form."""
+
+    wanted: Platform
+    windows: bool
+
+    def match(self, platform: Platform) -> bool:
+        found = normalize(platform)
+        if (found.os, found.architecture, found.variant) != (
+            self.wanted.os,
+            self.wanted.architecture,
+            self.wanted.variant,
+        ):
+            return False
+        features = list(platform.os_features)
+        if self.windows:
+            if not machine.windows_runs(self.wanted.os_version, platform.os_version):
+                return False
+            if "win32k" in features:  # images name it, hosts never do
+                features.remove("win32k")
+        return set(features) <= set(self.wanted.os_features)
+
+
+def _single(platform: Platform) -> _Single:
+    return _Single(normalize(platform), windows=platform.os == "windows")
+
+
+class _Ordered(msgspec.Struct, frozen=True):
+    """Any of several platforms, the earlier ones preferred (or none, where not `preferring`)."""
+
+    singles: tuple[_Single, ...]
+    preferring: bool = True
+
+    def match(self, platform: Platform) -> bool:
+        return self._place(platform) is not None
+
+    def rank(self, platform: Platform) -> int:
+        place = self._place(platform)
+        if place is not None:
+            return place * _STRIDE - min(len(platform.os_features), _STRIDE - 1)
+        place = self._place(msgspec.structs.replace(platform, os_features=()))
+        return NO_MATCH if place is None else _ONLY_WITHOUT_FEATURES + place
+
+    def _place(self, platform: Platform) -> int | None:
+        for place, single in enumerate(self.singles):
+            if single.match(platform):
+                return place if self.preferring else 0
+        return None
+
+
+class _All(msgspec.Struct, frozen=True):
+    """Every platform, none preferred."""
+
+    def match(self, platform: Platform) -> bool:  # noqa: ARG002 - the protocol's name
+        return True
+
+    def rank(self, platform: Platform) -> int:  # noqa: ARG002
+        return 0
+
+
+ALL: Final[Matcher] = _All()
+
+
+def ordered(*platforms: Platform) -> Matcher:
+    """Match any of these exactly, the earlier ones preferred (containerd platforms.Ordered)."""
+    return _Ordered(tuple(_single(item) for item in platforms))
+
+
+def any_of(*platforms: Platform) -> Matcher:
+    """Match any of these exactly, none preferred; without any, match nothing (containerd platforms.Any)."""
+    return _Ordered(tuple(_single(item) for item in platforms), preferring=False)
+
+
+def only_strict(platform: Platform) -> Matcher:
+    """Match this platform and nothing that it could run besides (containerd platforms.OnlyStrict)."""
+    return ordered(normalize(platform))
+
+
+def only(platform: Platform) -> Matcher:
+    """Match this platform and those that it can run, the closest preferred (containerd platforms.Only).
+
+    amd64/vN runs the levels below and 386; arm/vN the versions below, down to v5; arm64 the revisions
+    below, then 32-bit arm.
+    """
+    return ordered(*_runnable(normalize(platform)))
+
+
+def _runnable(platform: Platform) -> Iterator[Platform]:
+    architecture = platform.architecture
+    if architecture == "arm64":
+        yield from _arm64_ladder(platform)
+        return
+    yield platform
+    if architecture == "amd64":
+        for level in range(_level(platform.variant) - 1, 0, -1):
+            yield msgspec.structs.replace(platform, variant=f"v{level}")
+        yield msgspec.structs.replace(platform, architecture="386", variant="")
+    elif architecture == "arm":
+        for level in range(_level(platform.variant) - 1, 4, -1):
+            yield msgspec.structs.replace(platform, variant=f"v{level}")
+
+
+def _level(variant: str) -> int:
+    found = _LEVEL.fullmatch(variant)
+    # There are four levels of amd64 and eight of arm: a document that says v999999999 must not cost memory.
+    return min(int(found.group(1)), 64) if found else 0
+
+
+def _arm64_ladder(platform: Platform) -> Iterator[Platform]:
+    found = re.fullmatch(r"v(?:8(?:\.([0-9]))?|9(?:\.([0-7]))?)", platform.variant or "v8")
+    if not found:
+        return  # as in containerd, an unknown variant is matched by nothing, not even itself
+    major8, major9 = found.group(1), found.group(2)
+    if (platform.variant or "v8").startswith("v9"):
+        revision = int(major9 or 0)
+        for minor in range(revision, -1, -1):
+            yield _arm64(platform, 9, minor)
+        top = min(revision + 5, 9)  # v9.N includes v8.(N+5)
+    else:
+        top = int(major8 or 0)
+    for minor in range(top, -1, -1):
+        yield _arm64(platform, 8, minor)
+    yield from _runnable(msgspec.structs.replace(platform, architecture="arm", variant="v8"))
+
+
+def _arm64(platform: Platform, major: int, minor: int) -> Platform:
+    return msgspec.structs.replace(platform, variant=f"v{major}.{minor}" if minor else f"v{major}")
+
+
+# --- what a person selects --------------------------------------------------------------------------------
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """The platforms that a command is to work on; nothing chosen is the host's.
+
+    `all` is every platform of the image, `local` those whose content is complete in the store.
+    """
+
+    platforms: tuple[Platform, ...] = ()
+    all: bool = False
+    local: bool = False
+
+    def matcher(self, host_platform: Platform, *, local: Sequence[Platform] | None = None) -> Matcher:
+        """Make the exact matcher; `local` are the platforms that are complete in the store.
+
+        Raises InvalidPlatform when the selection is `local` and the caller does not know those.
+        """
+        if self.all:
+            return ALL
+        if self.local:
+            if local is None:
+                raise InvalidPlatform("platform `local` has no meaning here: no image to look at")
+            return ordered(*local)
+        return ordered(*(self.platforms or (normalize(host_platform),)))
+
+
+def select(values: Sequence[str], all_platforms: bool = False) -> Selection:
+    """Read the values of `--platform` (each may be a list with commas) and of `--all-platforms`.
+
+    The words `all` and `local` stand alone. Raises InvalidPlatform.
+    """
+    words = [word.strip() for value in values for word in value.split(",")]
+    if all_platforms and words:
+        raise InvalidPlatform("cannot specify both --platform and --all-platforms")
+    if all_platforms:
+        return Selection(all=True)
+    for word in ("all", "local"):
+        if word in words:
+            if set(words) != {word}:
+                raise InvalidPlatform(f"platform `{word}` cannot be combined with others", hint=_HINT)
+            return Selection(all=word == "all", local=word == "local")
+    chosen = {normalize(item): item for item in reversed([parse(word) for word in words])}
+    return Selection(tuple(reversed(chosen.values())))
