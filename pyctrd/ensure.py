@@ -6,7 +6,7 @@ the digest that the local documents name (nerdctl asks for the tag, and so repla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -50,6 +50,15 @@ def _missing(content: ContentStore, root: Descriptor, step: walk.Children) -> tu
 
 def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> walk.Children:
     """Make the step over what is here: an absent document has no children, or is peeked at."""
+    step = walk.read_children(document_reader(store, fetchers))
+    return walk.tolerant(step, lambda _missing: None, NotFound)
+
+
+def document_reader(store: Store, fetchers: Sequence[Fetcher] = ()) -> Callable[[Descriptor], bytes]:
+    """Make something that reads indexes and manifests: from the store, else into memory from the fetchers.
+
+    It raises NotFound for one that neither has, RegistryError, ContentError.
+    """
 
     def read(descriptor: Descriptor) -> bytes:
         try:
@@ -59,7 +68,7 @@ def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> walk.Children:
                 raise
             return _peek(descriptor, fetchers)
 
-    return walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
+    return read
 
 
 def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
