@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from functools import cached_property
@@ -10,9 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 from integration.rig import peers
-from integration.rig.process import Process, ending, unix_answers
+from integration.rig.process import Process, ending, remove_folder, unix_answers, unmount_below
 
 START_SECONDS = 30.0
+ISOLATED_CONTENT = """
+[plugins."io.containerd.metadata.v1.bolt"]
+  content_sharing_policy = "isolated"
+"""
+"""Configuration with which a namespace never adopts what another one has: every pull asks the registry."""
 _CONFIG = """\
 version = {version}
 root = "{root}/root"
@@ -98,7 +102,8 @@ class Containerd:
 
     def _remove_sockets(self) -> None:
         if self._sockets:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+            remove_folder(self._sockets)
+        unmount_below(self.root)
 
     @property
     def address(self) -> Path:
@@ -125,7 +130,7 @@ class Containerd:
 
     def start(self) -> None:
         """Start the daemon on what `root` holds; returns when it serves."""
-        command = [self.peer.containerd, "--config", self.root / "config.toml"]
+        command: list[str | Path] = [self.peer.containerd, "--config", self.root / "config.toml"]
         process = Process(command, self.log, peers.tool_environment(self.peer.bin_dir))
         with ending(process):
             # Never `ctr version` in a loop: against a missing socket each call blocks for ten seconds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,13 +40,7 @@ class Process:
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         """Return when `ready()`; raises PeerUnavailable with the log when it ended or took longer."""
-        deadline = time.monotonic() + seconds
-        while not ready():
-            if not self.running:
-                raise PeerUnavailable(f"{self._name} ended with {self._child.returncode}:\n{self.log_tail()}")
-            if time.monotonic() > deadline:
-                raise PeerUnavailable(f"{self._name} not ready after {seconds:g} s:\n{self.log_tail()}")
-            time.sleep(0.01)
+        wait_until(ready, seconds, lambda: self.running, lambda: f"{self._name}: {self.log_tail()}")
 
     def log_tail(self, size: int = 4000) -> str:
         """The last `size` characters of its output."""
@@ -64,6 +59,36 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
+
+
+def wait_until(
+    ready: Callable[[], bool], seconds: float, alive: Callable[[], bool], story: Callable[[], str]
+) -> None:
+    """Return when `ready()`; raises PeerUnavailable with the `story` when not `alive()`, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if not alive():
+            raise PeerUnavailable(f"ended at its start: {story()}")
+        if time.monotonic() > deadline:
+            raise PeerUnavailable(f"not ready after {seconds:g} s: {story()}")
+        time.sleep(0.01)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with what daemons left mounted in it and the shims that still use it."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if f"{folder}/".encode() in place.read_bytes() and int(place.parent.name) != os.getpid():
+                os.kill(int(place.parent.name), signal.SIGKILL)
+    unmount_below(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount, deepest first, whatever is mounted below the folder: nobody can remove it otherwise."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], capture_output=True, check=False)
 
 
 @contextmanager

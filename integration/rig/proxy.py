@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Our log is the list of requests."""
 
-    def do_ANY(self) -> None:  # noqa: N802 - http.server's naming
+    def do_ANY(self) -> None:
         path = urlsplit(self.path).path
         fault = self.server.take_fault(self.command, path)
         if fault and fault.wait:

@@ -67,8 +67,8 @@ def _put(url: str, data: bytes, media_type: str) -> None:
 
 def _send(method: str, url: str, data: bytes | None = None, media_type: str = ""):  # type: ignore[no-untyped-def]
     headers = {"Content-Type": media_type} if media_type else {}
-    request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310 - 127.0.0.1
-    return urllib.request.urlopen(request, timeout=60)  # noqa: S310
+    request = urllib.request.Request(url, data=data, method=method, headers=headers)
+    return urllib.request.urlopen(request, timeout=60)
 
 
 def write_layout(graph: Graph, folder: Path, name: str = "") -> Path:

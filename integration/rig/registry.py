@@ -13,9 +13,9 @@ from integration.rig.process import Process, ending, free_port, tcp_answers
 from integration.rig.proxy import Fault, LoggingProxy, Request
 
 START_SECONDS = 20.0
-USER, PASSWORD = "tester", "correct horse"  # noqa: S105 - of a registry that lives for one test
+USER, PASSWORD = "tester", "correct horse"
 # bcrypt is all that docker-registry takes, and the standard library has none: `htpasswd -nbB -C 5`.
-HTPASSWD = "tester:@HASH@\n"
+HTPASSWD = "tester:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n"
 
 _CONFIG = """\
 version: 0.1

@@ -1,0 +1,108 @@
+"""Daemons for a whole test session; which generations of containerd: PYCTRD_GENERATIONS, e.g. "1.6,2"."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from integration.rig.daemons import Containerd, Dockerd, Registry
+from integration.rig.peers import GENERATIONS, PeerUnavailable
+
+
+@contextmanager
+def peer_required() -> Iterator[None]:
+    """A peer that this machine can't have skips the test with the reason; in CI it fails it."""
+    try:
+        yield
+    except PeerUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def _chosen() -> list[str]:
+    """The generations to test, all of them by default."""
+    names = [name.strip() for name in os.environ.get("PYCTRD_GENERATIONS", "").split(",") if name.strip()]
+    if unknown := set(names) - set(GENERATIONS):
+        raise pytest.UsageError(f"PYCTRD_GENERATIONS: unknown {sorted(unknown)}, have {list(GENERATIONS)}")
+    return names or list(GENERATIONS)
+
+
+@pytest.fixture(scope="session", params=_chosen())
+def generation(request: pytest.FixtureRequest) -> str:
+    """ "1.6", "1.7" or "2": every test that uses it, or a containerd, runs once for each."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd that the session's tests share; keep apart by `namespace`."""
+    with peer_required():
+        daemon = Containerd(generation, tmp_path_factory.mktemp(f"containerd-{generation}"))
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture
+def fresh_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd for one test, empty (no namespace has what another one could adopt); starts in 0.1 s."""
+    with peer_required():
+        daemon = Containerd(generation, tmp_path_factory.mktemp(f"fresh-{generation}"))
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def session_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The registry process behind `registry`."""
+    with peer_required():
+        daemon = Registry(tmp_path_factory.mktemp("registry"))
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture
+def registry(session_registry: Registry) -> Registry:
+    """A plain-http registry on 127.0.0.1 without faults and with an empty log; use `repository` in it."""
+    session_registry.clear_faults()
+    session_registry.clear_requests()
+    return session_registry
+
+
+@pytest.fixture(scope="session")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
+    """A Docker engine of the session's own."""
+    with peer_required():
+        daemon = Dockerd(tmp_path_factory.mktemp("dockerd"))
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A containerd namespace that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def repository(request: pytest.FixtureRequest) -> str:
+    """A repository name that no other test uses."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    return f"{words[:60].strip('-')}/{uuid.uuid4().hex[:8]}"

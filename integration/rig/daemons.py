@@ -1,0 +1,25 @@
+"""The daemons of the rig in one place."""
+
+from __future__ import annotations
+
+from integration.rig.containerd import ISOLATED_CONTENT, Containerd, Ctr
+from integration.rig.engine import ContainerdInDocker, Dockerd, container_image
+from integration.rig.proxy import Fault, LoggingProxy, Request
+from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
+
+__all__ = [
+    "HTPASSWD",
+    "ISOLATED_CONTENT",
+    "PASSWORD",
+    "USER",
+    "Certificate",
+    "Containerd",
+    "ContainerdInDocker",
+    "Ctr",
+    "Dockerd",
+    "Fault",
+    "LoggingProxy",
+    "Registry",
+    "Request",
+    "container_image",
+]

@@ -1,0 +1,160 @@
+"""What one namespace of a real containerd holds, as plain values that two of them can be compared by with ==.
+
+Read from containerd's own metadata files (buckets: containerd core/metadata/buckets.go and
+core/snapshots/storage/bolt.go); test_rig.py proves that ctr tells the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+from integration.rig import bolt
+from integration.rig.containerd import Containerd
+
+_KINDS = {1: "View", 2: "Active", 3: "Committed"}
+_TIME_LABELS = frozenset({"containerd.io/gc.expire"})
+
+
+class Content(TypedDict):
+    """A committed blob; size in bytes."""
+
+    size: int
+    labels: dict[str, str]
+
+
+class Target(TypedDict):
+    """The descriptor of an image record."""
+
+    mediaType: str
+    digest: str
+    size: int
+    annotations: dict[str, str]
+
+
+class Image(TypedDict):
+    """An image record."""
+
+    target: Target
+    labels: dict[str, str]
+
+
+class Snapshot(TypedDict):
+    """A snapshot; kind is View, Active or Committed; parent "" for none."""
+
+    parent: str
+    kind: str
+    labels: dict[str, str]
+
+
+class Lease(TypedDict):
+    """A lease (its expiry shows as a label without value) with the resources it holds, "type/id" sorted."""
+
+    labels: dict[str, str]
+    resources: list[str]
+
+
+class Ingest(TypedDict):
+    """An unfinished write: the digest it is to become ("" when unknown) and the bytes it has."""
+
+    expected: str
+    offset: int
+
+
+class State(TypedDict):
+    """Everything of a namespace but containers and times; `snapshots` by snapshotter and key."""
+
+    content: dict[str, Content]
+    images: dict[str, Image]
+    snapshots: dict[str, dict[str, Snapshot]]
+    leases: dict[str, Lease]
+    ingests: dict[str, Ingest]
+
+
+def snapshot_of(daemon: Containerd, namespace: str = "default") -> State:
+    """The state of the namespace now. Call `collect_garbage` first where a client has just ended."""
+    home = daemon.root / "root"
+    spaces = bolt.read(home / "io.containerd.metadata.v1.bolt/meta.db")
+    space = spaces.at("v1", namespace)
+    return {
+        "content": {
+            digest: {"size": _number(blob.values["size"]), "labels": blob.at("labels").texts()}
+            for digest, blob in space.at("content", "blob").buckets.items()
+        },
+        "images": {name: _image(record) for name, record in space.at("images").buckets.items()},
+        "snapshots": {
+            name: _snapshots(home / f"io.containerd.snapshotter.v1.{name}/metadata.db", keys)
+            for name, keys in space.at("snapshots").buckets.items()
+            if keys.buckets
+        },
+        "leases": {name: _lease(record) for name, record in space.at("leases").buckets.items()},
+        "ingests": _ingests(home / "io.containerd.content.v1.content/ingest", space.at("content", "ingests")),
+    }
+
+
+def digests(daemon: Containerd, namespace: str = "default") -> set[str]:
+    """Digests of all committed blobs of the namespace."""
+    return set(snapshot_of(daemon, namespace)["content"])
+
+
+def collect_garbage(daemon: Containerd, namespace: str = "default") -> None:
+    """Returns after a full garbage collection: the deletion of a lease with --sync waits for one."""
+    daemon.ctr("leases", "create", "--id", "rig-gc", namespace=namespace)
+    daemon.ctr("leases", "delete", "--sync", "rig-gc", namespace=namespace)
+
+
+def _number(data: bytes) -> int:
+    """A Go binary.PutVarint number: 7 bits a byte, lowest first, zigzag."""
+    value = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(data))
+    return (value >> 1) ^ -(value & 1)
+
+
+def _image(record: bolt.Bucket) -> Image:
+    target = record.at("target")
+    return {
+        "target": {
+            "mediaType": target.text("mediatype"),
+            "digest": target.text("digest"),
+            "size": _number(target.values["size"]),
+            "annotations": record.at("annotations").texts(),
+        },
+        "labels": record.at("labels").texts(),
+    }
+
+
+def _snapshots(own: Path, keys: bolt.Bucket) -> dict[str, Snapshot]:
+    """The namespace's snapshots; the kind stands in the snapshotter's own file, under the name in meta.db."""
+    backend = bolt.read(own).at("v1", "snapshots")
+    return {
+        key: {
+            "parent": record.text("parent"),
+            "kind": _KINDS[backend.at(record.text("name")).values["kind"][0]],
+            "labels": record.at("labels").texts(),
+        }
+        for key, record in keys.buckets.items()
+    }
+
+
+def _lease(record: bolt.Bucket) -> Lease:
+    labels = record.at("labels").texts()
+    held: list[str] = []
+    for kind in ("content", "ingests", "images"):
+        held.extend(f"{kind}/{name}" for name in record.at(kind).values)
+    for snapshotter, keys in record.at("snapshots").buckets.items():
+        held.extend(f"snapshots/{snapshotter}/{key}" for key in keys.values)
+    return {
+        "labels": {key: "" if key in _TIME_LABELS else value for key, value in labels.items()},
+        "resources": sorted(held),
+    }
+
+
+def _ingests(folder: Path, records: bolt.Bucket) -> dict[str, Ingest]:
+    """Unfinished writes; the store's folder of each holds its backend ref and the bytes so far."""
+    written = {}
+    for place in folder.glob("*/ref"):
+        data = place.with_name("data")
+        written[place.read_text()] = data.stat().st_size if data.exists() else 0
+    return {
+        ref: {"expected": record.text("expected"), "offset": written.get(record.text("ref"), 0)}
+        for ref, record in records.buckets.items()
+    }

@@ -1,0 +1,250 @@
+"""Proofs that the rig tells the truth: real ctr, real registry, real archives."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import peer_required
+from integration.rig import images, peers, shapes, store
+from integration.rig.daemons import Containerd, ContainerdInDocker, Dockerd, Fault, Registry, Request
+from integration.rig.publish import push, write_layout
+
+
+def test_five_platform_pull_stores_what_the_generation_stores(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    graph = shapes.five_platform(layers=12)
+    reference = push(graph, registry, repository, "3.10")
+    # index + 5 x (manifest + config + 12 layers)
+    assert len(graph.blobs) == 71
+    fresh_containerd.ctr("images", "pull", reference)
+    native = graph.child(0).document()
+    wanted = {graph.digest, graph.child(0).digest, native["config"]["digest"]}
+    if fresh_containerd.generation == "2":
+        for position in range(5):
+            other = graph.child(position)
+            wanted |= {other.digest, other.document()["config"]["digest"]}
+    wanted |= {layer["digest"] for layer in native["layers"]}
+    assert store.digests(fresh_containerd) == wanted
+
+
+def test_metadata_of_all_platforms_is_eight_blobs_more(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    graph = shapes.five_platform(layers=60)
+    reference = push(graph, registry, repository)
+    old = fresh_containerd.generation != "2"
+    every = ["--all-metadata"] if old else []
+    selected = [] if old else ["--skip-metadata"]
+    fresh_containerd.ctr("images", "pull", *selected, reference, namespace="selected")
+    fresh_containerd.ctr("images", "pull", *every, reference, namespace="every")
+    assert len(store.digests(fresh_containerd, "selected")) == 63
+    assert len(store.digests(fresh_containerd, "every")) == 71
+
+
+def test_requests_are_logged_completely_and_in_order(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    graph = shapes.single()
+    reference = push(graph, registry, repository, "v1")
+    assert registry.requests() == []
+    fresh_containerd.ctr("images", "pull", reference)
+    document = graph.document()
+    blobs = [document["config"]["digest"], *(layer["digest"] for layer in document["layers"])]
+    path = f"/v2/{repository}"
+    logged = registry.requests()
+    assert logged[:2] == [
+        Request("HEAD", f"{path}/manifests/v1", 200),
+        Request("GET", f"{path}/manifests/{graph.digest}", 200),
+    ]
+    assert set(logged[2:]) == {Request("GET", f"{path}/blobs/{digest}", 200) for digest in blobs}
+    assert registry.fetched() == set(graph.blobs)
+
+
+def test_state_survives_kill_and_restart(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    reference = push(shapes.single(), registry, repository)
+    fresh_containerd.ctr("images", "pull", reference)
+    store.collect_garbage(fresh_containerd)
+    before = store.snapshot_of(fresh_containerd)
+    first = fresh_containerd.pid
+    fresh_containerd.kill()
+    assert fresh_containerd.ctr("--connect-timeout", "200ms", "version", check=False).returncode
+    fresh_containerd.start()
+    assert fresh_containerd.pid != first
+    assert store.snapshot_of(fresh_containerd) == before
+    fresh_containerd.restart()
+    assert store.snapshot_of(fresh_containerd) == before
+    assert len(before["content"]) == 4
+
+
+def test_state_is_what_ctr_tells(fresh_containerd: Containerd, registry: Registry, repository: str) -> None:
+    graph = shapes.single()
+    first = push(graph, registry, repository)
+    second = push(graph, registry, f"another/{repository}")
+    for reference in (first, second):
+        fresh_containerd.ctr("images", "pull", reference)
+    fresh_containerd.ctr("images", "label", first, "note=a,b=c")
+    fresh_containerd.ctr("leases", "create", "--id", "kept", "why=a,b")
+    fresh_containerd.ctr("content", "ingest", "--expected-size", "9", "half", stdin=b"six...", check=False)
+    state = store.snapshot_of(fresh_containerd)
+    assert state["images"][first]["labels"] == {"note": "a,b=c"}
+    assert state["images"][first]["target"] == {**graph.root, "annotations": {}}
+    assert state["ingests"] == {"half": {"expected": "", "offset": 6}}
+    assert state["leases"]["kept"]["labels"] == {"why": "a,b", "containerd.io/gc.expire": ""}
+    for digest, blob in state["content"].items():
+        assert len(fresh_containerd.ctr("content", "get", digest).stdout) == blob["size"]
+    key = "containerd.io/distribution.source.127.0.0.1"
+    assert state["content"][graph.digest]["labels"][key] == f"another/{repository},{repository}"
+    assert _told(fresh_containerd, "content", "ls") == {
+        digest: sorted(f"{key}={value}" for key, value in blob["labels"].items())
+        for digest, blob in state["content"].items()
+    }
+    assert _told(fresh_containerd, "snapshots", "ls").keys() == state["snapshots"]["overlayfs"].keys()
+    assert fresh_containerd.ctr("images", "ls", "-q").stdout.decode().split() == sorted(state["images"])
+
+
+def _told(daemon: Containerd, *listing: str) -> dict[str, list[str]]:
+    """ctr's table: the first column, and the last one's labels (a part without "=" belongs to the one before)."""
+    rows = [line.split() for line in daemon.ctr(*listing).stdout.decode().splitlines()[1:]]
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        labels: list[str] = []
+        for part in row[-1].split(","):
+            if "=" in part or not labels:
+                labels.append(part)
+            else:
+                labels[-1] += f",{part}"
+        told[row[0]] = sorted(labels)
+    return told
+
+
+def test_fault_cuts_the_connection_and_ctr_resumes(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    layer = images.random_layer(3_000_000)
+    graph = images.manifest(images.config([layer]), [layer])
+    reference = push(graph, registry, repository)
+    registry.add_fault(Fault(layer.digest, times=1, cut_after=1_000_000))
+    fresh_containerd.ctr("images", "pull", reference)
+    ranges = [one.range for one in registry.requests() if one.path.endswith(layer.digest)]
+    assert len(ranges) == 2
+    assert ranges[0] == ""
+    assert ranges[1].startswith("bytes=")
+    assert 0 < int(ranges[1][6:].rstrip("-")) <= 1_000_000
+    assert layer.digest in store.digests(fresh_containerd)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("{layer}", corrupt_at=10), "unexpected commit digest"),
+        (Fault("{layer}", status=404), "not found"),
+        (Fault("{layer}", status=500), "500"),
+    ],
+    ids=["wrong bytes", "404", "500"],
+)
+def test_faults_reach_ctr(
+    fresh_containerd: Containerd, registry: Registry, repository: str, fault: Fault, words: str
+) -> None:
+    layer = images.layer({"a": b"text" * 100})
+    reference = push(images.manifest(images.config([layer]), [layer]), registry, repository)
+    registry.add_fault(Fault(layer.digest, status=fault.status, corrupt_at=fault.corrupt_at))
+    done = fresh_containerd.ctr("images", "pull", reference, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr.decode()
+
+
+def test_proxy_streams_uploads_and_downloads_of_other_clients(
+    registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    with peer_required():
+        skopeo, crane = peers.tool("skopeo"), peers.tool("crane")
+    graph = shapes.big(30_000_000)
+    write_layout(graph, tmp_path / "in", "v1")
+    target = f"{registry.host}/{repository}:v1"
+    _run(skopeo, "copy", "--dest-tls-verify=false", f"oci:{tmp_path}/in:v1", f"docker://{target}")
+    assert _run(crane, "digest", "--insecure", target).strip() == graph.digest
+    _run(crane, "pull", "--insecure", "--format", "oci", target, tmp_path / "out")
+    for digest, data in graph.blobs.items():
+        assert (tmp_path / "out/blobs/sha256" / digest[7:]).read_bytes() == data
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_images_are_the_same_bytes_every_time() -> None:
+    for make in (shapes.five_platform, shapes.mixed, shapes.nested, shapes.shared_layers, shapes.artifact):
+        assert make() == make()  # type: ignore[operator]
+    graph = shapes.mixed()
+    assert all(images.digest_of(data) == digest for digest, data in graph.blobs.items())
+    native = graph.child(0).document()
+    config = json.loads(graph.blobs[native["config"]["digest"]])
+    tars = [gzip.decompress(graph.blobs[layer["digest"]]) for layer in native["layers"]]
+    assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(tar).hexdigest() for tar in tars]
+
+
+def test_real_nerdctl_fetches_everything_or_nothing(
+    fresh_containerd: Containerd, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    if fresh_containerd.generation != "2":
+        pytest.skip("what nerdctl 2.0.3 fetches again is what only ctr 2.x leaves half there")
+    with peer_required():
+        old, new = peers.nerdctl("2.0.3"), peers.nerdctl("2.2.2")
+    graph = shapes.five_platform(layers=2)
+    reference = push(graph, registry, repository)
+    fresh_containerd.ctr("images", "pull", reference)
+    before = store.digests(fresh_containerd)
+    common = ["--address", fresh_containerd.address, "--namespace", "default", "--insecure-registry"]
+    registry.clear_requests()
+    _run(new, *common, "save", "-o", tmp_path / "new.tar", reference)
+    assert registry.requests() == []
+    _run(old, *common, "save", "-o", tmp_path / "old.tar", reference)
+    layers = {layer["digest"] for place in range(1, 5) for layer in graph.child(place).document()["layers"]}
+    assert {one for one in registry.fetched() if one not in before} == layers
+
+
+def test_containerd_in_a_container(
+    generation: str, dockerd: Dockerd, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    reference = push(shapes.mixed(), registry, repository)
+    with peer_required():
+        inside = ContainerdInDocker(dockerd, generation, tmp_path / "inside")
+        inside.__enter__()
+    try:
+        assert f" {inside.version}" in inside.ctr("version").stdout.decode().replace("~", " ").replace("+", " ")
+        inside.ctr("images", "pull", reference)
+        with Containerd(generation, tmp_path / "outside") as outside:
+            outside.ctr("images", "pull", reference)
+            for daemon in (inside, outside):
+                store.collect_garbage(daemon)
+            assert store.snapshot_of(inside) == store.snapshot_of(outside)
+        inside.restart()
+        assert reference in inside.ctr("images", "ls", "-q").stdout.decode()
+    finally:
+        inside.__exit__(None, None, None)
+
+
+def test_daemons_are_gone_afterwards(generation: str, tmp_path: Path) -> None:
+    with Containerd(generation, tmp_path) as daemon:
+        pid, address = daemon.pid, daemon.address
+    assert not Path(f"/proc/{pid}").exists()
+    assert not address.exists()
+
+
+def test_start_fails_quickly_and_shows_the_log(generation: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(peers.PeerUnavailable, match="(?s)ended at its start: containerd: .*toml"):
+        Containerd(generation, tmp_path, config="this is not toml").__enter__()
+    assert time.monotonic() - started < 10
