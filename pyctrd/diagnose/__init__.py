@@ -23,6 +23,7 @@ from pyctrd.diagnose.rows import rows
 from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import resolve
 from pyctrd.diagnose.tools import forecast
+from pyctrd.errors import Unsupported
 from pyctrd.model import ImageRecord, Platform
 from pyctrd.platforms import Selection
 from pyctrd.ports import Store
@@ -53,10 +54,11 @@ def diagnose(
     `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
     to look for unpacked layers in (empty: the server's default and those that the image's labels name),
     `others` the daemon's other namespaces, which are only asked whether they have missing content.
-    Raises ContentError for a document that is not what its media type says, DaemonUnreachable.
+    Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
+    that is not loaded, DaemonError, DaemonUnreachable.
     """
     inspection = Inspection(store)
-    survey = Survey(inspection, image, snapshotter or store.default_snapshotter())
+    survey = Survey(inspection, image, snapshotter or _default_snapshotter(store))
     resolved = resolve(targets, host, survey.branches)
     table = rows(survey.branches, resolved, snapshotter or None)
     absent = resolved.absent(survey.branches)
@@ -73,6 +75,14 @@ def diagnose(
         tools=forecast(survey, resolved, host),
         causes=causes(survey, table, absent, tuple(map(Inspection, others))),
     )
+
+
+def _default_snapshotter(store: Store) -> str:
+    """Give the default snapshotter; empty where it is not loaded, which is no obstacle to a diagnosis."""
+    try:
+        return store.default_snapshotter()
+    except Unsupported:
+        return ""
 
 
 def _complete(survey: Survey, table: Sequence[PlatformState], absent: Sequence[Platform]) -> bool:

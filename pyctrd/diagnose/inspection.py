@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyctrd import walk
-from pyctrd.errors import ContentError, DaemonError, NotFound
+from pyctrd.errors import ContentError, NotFound
 from pyctrd.model import MAX_MANIFEST_BYTES, ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
 from pyctrd.ports import Store
 
@@ -55,12 +55,12 @@ class Inspection:
         return dict(info.labels) if info else {}
 
     def snapshot(self, snapshotter: str, name: str) -> SnapshotInfo | None:
-        """Give a snapshot, or None when it, or its whole snapshotter, is not there."""
+        """Give a snapshot, or None when it is not there. Raises Unsupported for an unknown snapshotter."""
         key = (snapshotter, name)
         if key not in self._snapshots:
             try:
                 self._snapshots[key] = self.store.snapshots.stat(snapshotter, name)
-            except (NotFound, DaemonError):  # a label may name a snapshotter that is not loaded any more
+            except NotFound:
                 self._snapshots[key] = None
         return self._snapshots[key]
 

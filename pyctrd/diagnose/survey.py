@@ -10,7 +10,7 @@ import msgspec
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Kind
-from pyctrd.errors import NotFound
+from pyctrd.errors import NotFound, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
@@ -167,7 +167,7 @@ class Survey:
             diff_id, chain_id = (
                 next(links, (None, None)) if mediatypes.is_layer(item.media_type) else (None, None)
             )
-            found = {name: self.inspection.snapshot(name, chain_id) for name in snapshotters if chain_id}
+            found = {name: self._snapshot(name, chain_id) for name in snapshotters if chain_id}
             layers.append(
                 Layer(
                     descriptor=item,
@@ -178,8 +178,17 @@ class Survey:
             )
         return tuple(layers)
 
+    def _snapshot(self, snapshotter: str, chain_id: Digest) -> SnapshotInfo | None:
+        """Look for a snapshot; only the chosen snapshotter must exist, a label may outlive its own."""
+        try:
+            return self.inspection.snapshot(snapshotter, chain_id)
+        except Unsupported:
+            if snapshotter == self.snapshotter:
+                raise
+            return None
+
     def _snapshotters(self, config: Descriptor) -> list[str]:
         """Name the snapshotters to look at: the chosen one, and those that the config's labels name."""
         prefix = mediatypes.GC_REF_SNAPSHOT
         labelled = [key.removeprefix(prefix) for key in self.labels(config.digest) if key.startswith(prefix)]
-        return list(dict.fromkeys([self.snapshotter, *sorted(labelled)]))
+        return list(dict.fromkeys(filter(None, [self.snapshotter, *sorted(labelled)])))
