@@ -1,0 +1,240 @@
+"""An in-process server with containerd's API, for faults that a real daemon can't be made to have at will.
+
+What its content service does when nothing is scripted follows contentserver.go; integration/test_daemon.py
+has the same expectations of real daemons.
+"""
+# ruff: noqa: N802  # gRPC finds a service's methods by the names that the protos give them
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+
+from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
+from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
+from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
+from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
+from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
+from pyctrd.protos.services.version.v1 import version_pb2, version_pb2_grpc
+
+Fault = Callable[[Any, grpc.ServicerContext], None]
+
+
+def fault(code: grpc.StatusCode, text: str) -> Fault:
+    """Give a script that ends a call with a gRPC error."""
+
+    def end(_request: Any, context: grpc.ServicerContext) -> None:
+        context.abort(code, text)
+
+    return end
+
+
+class FakeDaemon:
+    """What the services share: the scripts by method name, and what was asked."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, Fault] = {}
+        self.calls: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.deadlines: dict[str, float | None] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.ingests: dict[str, bytearray] = {}
+        self.leases: dict[str, dict[str, str]] = {}
+        self.namespace_labels: dict[str, str] = {}
+        self.write_ended = threading.Event()
+        self.read_cancelled = threading.Event()
+
+    def seen(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        """Note a call, then run the method's script."""
+        self.calls.append((method, request))
+        self.headers.append({str(key): str(value) for key, value in context.invocation_metadata()})
+        self.deadlines[method] = context.time_remaining()
+        if script := self.faults.get(method):
+            script(request, context)
+
+    def requests(self, method: str) -> list[Any]:
+        """Give the requests of one method."""
+        return [request for name, request in self.calls if name == method]
+
+
+class FakeContent(content_pb2_grpc.ContentServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Info(
+        self, request: content_pb2.InfoRequest, context: grpc.ServicerContext
+    ) -> content_pb2.InfoResponse:
+        self.daemon.seen("Info", request, context)
+        size = len(self.daemon.blobs[request.digest])
+        return content_pb2.InfoResponse(info=content_pb2.Info(digest=request.digest, size=size))
+
+    def Update(
+        self, request: content_pb2.UpdateRequest, context: grpc.ServicerContext
+    ) -> content_pb2.UpdateResponse:
+        self.daemon.seen("Update", request, context)
+        return content_pb2.UpdateResponse(info=request.info)
+
+    def List(
+        self, request: content_pb2.ListContentRequest, context: grpc.ServicerContext
+    ) -> Iterator[content_pb2.ListContentResponse]:
+        for digest, data in self.daemon.blobs.items():
+            info = content_pb2.Info(digest=digest, size=len(data))
+            yield content_pb2.ListContentResponse(info=[info])
+        self.daemon.seen("List", request, context)
+
+    def Read(
+        self, request: content_pb2.ReadContentRequest, context: grpc.ServicerContext
+    ) -> Iterator[content_pb2.ReadContentResponse]:
+        context.add_callback(self.daemon.read_cancelled.set)
+        data = self.daemon.blobs[request.digest][request.offset :]
+        data = data[: request.size] if request.size > 0 else data
+        for start in range(0, len(data), 1 << 20):
+            yield content_pb2.ReadContentResponse(offset=start, data=data[start : start + (1 << 20)])
+        self.daemon.seen("Read", request, context)
+
+    def Abort(self, request: content_pb2.AbortRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        self.daemon.seen("Abort", request, context)
+        return empty_pb2.Empty()
+
+    def Write(
+        self, request_iterator: Iterator[content_pb2.WriteContentRequest], context: grpc.ServicerContext
+    ) -> Iterator[content_pb2.WriteContentResponse]:
+        ingest = bytearray()
+        total = 0
+        try:
+            for request in request_iterator:
+                action = content_pb2.WriteAction.Name(request.action)
+                self.daemon.seen(action, request, context)
+                if action == "STAT":
+                    ingest, total = self.daemon.ingests.setdefault(request.ref, bytearray()), request.total
+                else:
+                    _at_offset(ingest, request, context)
+                    ingest += request.data
+                answer = content_pb2.WriteContentResponse(
+                    action=request.action, offset=len(ingest), total=total
+                )
+                yield answer
+                if action == "COMMIT":
+                    self.daemon.blobs[request.expected] = bytes(ingest)
+                    yield answer  # as containerd does
+                    return
+        finally:
+            self.daemon.write_ended.set()
+
+
+def _at_offset(
+    ingest: bytearray, request: content_pb2.WriteContentRequest, context: grpc.ServicerContext
+) -> None:
+    if request.offset == 0:
+        ingest.clear()
+    elif request.offset != len(ingest):
+        context.abort(grpc.StatusCode.OUT_OF_RANGE, f"write @{request.offset} must occur at {len(ingest)}")
+
+
+class FakeImages(images_pb2_grpc.ImagesServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Update(
+        self, request: images_pb2.UpdateImageRequest, context: grpc.ServicerContext
+    ) -> images_pb2.UpdateImageResponse:
+        self.daemon.seen("Images.Update", request, context)
+        return images_pb2.UpdateImageResponse(image=request.image)
+
+
+class FakeLeases(leases_pb2_grpc.LeasesServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Create(
+        self, request: leases_pb2.CreateRequest, context: grpc.ServicerContext
+    ) -> leases_pb2.CreateResponse:
+        self.daemon.seen("Leases.Create", request, context)
+        self.daemon.leases[request.id] = dict(request.labels)
+        return leases_pb2.CreateResponse(lease=leases_pb2.Lease(id=request.id, labels=request.labels))
+
+    def Delete(self, request: leases_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
+        self.daemon.seen("Leases.Delete", request, context)
+        self.daemon.leases.pop(request.id, None)
+        return empty_pb2.Empty()
+
+
+class FakeNamespaces(namespace_pb2_grpc.NamespacesServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Get(
+        self, request: namespace_pb2.GetNamespaceRequest, context: grpc.ServicerContext
+    ) -> namespace_pb2.GetNamespaceResponse:
+        self.daemon.seen("Namespaces.Get", request, context)
+        namespace = namespace_pb2.Namespace(name=request.name, labels=self.daemon.namespace_labels)
+        return namespace_pb2.GetNamespaceResponse(namespace=namespace)
+
+
+class FakeSnapshots(snapshots_pb2_grpc.SnapshotsServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Stat(
+        self, request: snapshots_pb2.StatSnapshotRequest, context: grpc.ServicerContext
+    ) -> snapshots_pb2.StatSnapshotResponse:
+        self.daemon.seen("Snapshots.Stat", request, context)
+        return snapshots_pb2.StatSnapshotResponse(
+            info=snapshots_pb2.Info(name=request.key, kind=snapshots_pb2.COMMITTED)
+        )
+
+
+class FakeIntrospection(introspection_pb2_grpc.IntrospectionServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Plugins(
+        self, request: introspection_pb2.PluginsRequest, context: grpc.ServicerContext
+    ) -> introspection_pb2.PluginsResponse:
+        self.daemon.seen("Plugins", request, context)
+        broken = introspection_pb2.Plugin(type="io.containerd.snapshotter.v1", id="zfs")
+        broken.init_err.message = "no zfs here: skip plugin"
+        working = introspection_pb2.Plugin(type="io.containerd.snapshotter.v1", id="overlayfs")
+        return introspection_pb2.PluginsResponse(plugins=[broken, working])
+
+
+class FakeVersion(version_pb2_grpc.VersionServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Version(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> version_pb2.VersionResponse:
+        self.daemon.seen("Version", request, context)
+        return version_pb2.VersionResponse(version="0.0.0-fake", revision="none")
+
+
+def _new(servicer: Any, daemon: FakeDaemon) -> Any:
+    """Make a servicer; methods that its class leaves out are those that no test calls."""
+    return servicer(daemon)
+
+
+def new_server(path: Path) -> grpc.Server:
+    """Make a gRPC server on a unix socket; the caller adds services, starts and stops it."""
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=8))
+    server.add_insecure_port(f"unix:{path}")
+    return server
+
+
+def serve(path: Path, daemon: FakeDaemon) -> grpc.Server:
+    """Start a server with all services of the fake daemon."""
+    server = new_server(path)
+    content_pb2_grpc.add_ContentServicer_to_server(_new(FakeContent, daemon), server)
+    images_pb2_grpc.add_ImagesServicer_to_server(_new(FakeImages, daemon), server)
+    leases_pb2_grpc.add_LeasesServicer_to_server(_new(FakeLeases, daemon), server)
+    namespace_pb2_grpc.add_NamespacesServicer_to_server(_new(FakeNamespaces, daemon), server)
+    snapshots_pb2_grpc.add_SnapshotsServicer_to_server(_new(FakeSnapshots, daemon), server)
+    introspection_pb2_grpc.add_IntrospectionServicer_to_server(_new(FakeIntrospection, daemon), server)
+    version_pb2_grpc.add_VersionServicer_to_server(_new(FakeVersion, daemon), server)
+    server.start()
+    return server

@@ -1,0 +1,164 @@
+"""Content, images, snapshots, leases: what is asked of the daemon, and what its answers become."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import grpc
+import pytest
+
+from pyctrd.daemon import Daemon, convert, leases
+from pyctrd.errors import ContentError, DaemonError, Unsupported
+from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.protos.services.content.v1 import content_pb2
+from tests.daemon.fake import FakeDaemon, fault
+
+DATA = b"0123456789" * 300_000
+DIGEST = Digest.of(DATA)
+IMAGE = ImageRecord(
+    name="docker.io/library/alpine:latest",
+    target=Descriptor(media_type="application/vnd.oci.image.index.v1+json", digest=DIGEST, size=7),
+    labels={"a": "1"},
+)
+
+
+def test_read_from_an_offset(client: Daemon, fake: FakeDaemon) -> None:
+    fake.blobs[DIGEST] = DATA
+    with client.content.read(DIGEST, offset=5, size=10) as chunks:
+        assert b"".join(chunks) == DATA[5:15]
+    with client.content.read(DIGEST, offset=5) as chunks:
+        assert b"".join(chunks) == DATA[5:]
+
+
+def test_read_that_is_left_early_is_cancelled(client: Daemon, fake: FakeDaemon) -> None:
+    fake.blobs[DIGEST] = bytes(64 * 1024 * 1024)
+    with client.content.read(DIGEST) as chunks:
+        next(chunks)
+    assert fake.read_cancelled.wait(5)
+    assert not fake.requests("Read"), "the daemon had sent it all"
+
+
+def test_read_all_has_a_limit(client: Daemon, fake: FakeDaemon) -> None:
+    fake.blobs[DIGEST] = DATA
+    assert client.content.read_all(DIGEST, limit=len(DATA)) == DATA
+    with pytest.raises(ContentError, match=f"larger than {len(DATA) - 1} bytes"):
+        client.content.read_all(DIGEST, limit=len(DATA) - 1)
+
+
+def test_labels_are_named_one_by_one(client: Daemon, fake: FakeDaemon) -> None:
+    client.content.set_labels(DIGEST, {"containerd.io/gc.ref.content.m.0": "x", "gone": ""})
+    (request,) = fake.requests("Update")
+    assert sorted(request.update_mask.paths) == ["labels.containerd.io/gc.ref.content.m.0", "labels.gone"]
+    assert dict(request.info.labels) == {"containerd.io/gc.ref.content.m.0": "x", "gone": ""}
+
+
+def test_no_labels_is_no_call(client: Daemon, fake: FakeDaemon) -> None:
+    client.content.set_labels(DIGEST, {})
+    assert not fake.calls
+
+
+def test_aborting_what_is_not_there_is_fine(client: Daemon, fake: FakeDaemon) -> None:
+    fake.faults["Abort"] = fault(grpc.StatusCode.NOT_FOUND, "no such ref")
+    client.content.abort("layer-x")
+    fake.faults["Abort"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
+    with pytest.raises(DaemonError, match="layer-x: disk on fire"):
+        client.content.abort("layer-x")
+
+
+def test_image_update_names_its_fields(client: Daemon, fake: FakeDaemon) -> None:
+    assert client.images.update(IMAGE, fields=["target", "labels.a"]) == IMAGE
+    (request,) = fake.requests("Images.Update")
+    assert list(request.update_mask.paths) == ["target", "labels.a"]
+
+
+def test_image_update_without_fields_would_wipe_labels_and_is_refused(
+    client: Daemon, fake: FakeDaemon
+) -> None:
+    with pytest.raises(ValueError, match="names the fields"):
+        client.images.update(IMAGE, fields=[])
+    assert not fake.calls
+
+
+def test_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+    assert client.default_snapshotter() == "overlayfs"
+    assert client.snapshots.stat("", "sha256:1").kind == "committed"
+    (request,) = fake.requests("Snapshots.Stat")
+    assert request.snapshotter == "overlayfs"
+
+
+def test_namespace_label_names_the_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+    fake.namespace_labels["containerd.io/defaults/snapshotter"] = "zfs"
+    with pytest.raises(Unsupported, match="snapshotter not loaded: zfs: no zfs here: skip plugin") as caught:
+        client.default_snapshotter()
+    assert "has loaded overlayfs;" in (caught.value.hint or "")
+
+
+def test_refused_arguments_are_explained_by_an_absent_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+    fake.faults["Snapshots.Stat"] = fault(grpc.StatusCode.INVALID_ARGUMENT, "some text")
+    with pytest.raises(Unsupported, match="snapshotter not loaded: lazy: there is no such plugin"):
+        client.snapshots.stat("lazy", "sha256:1")
+    with pytest.raises(DaemonError, match="some text"):
+        client.snapshots.stat("overlayfs", "sha256:1")
+
+
+def test_lease_has_labels_and_is_deleted(client: Daemon, fake: FakeDaemon) -> None:
+    with client.lease("pyctrd pull alpine") as leased:
+        assert leased.namespace == client.namespace
+        ((lease_id, labels),) = fake.leases.items()
+        assert labels["pyctrd.io/command"] == "pyctrd pull alpine"
+        with leased.lease("inner") as inner:
+            assert inner is leased
+        assert lease_id in fake.leases
+    assert not fake.leases
+    assert [request.sync for request in fake.requests("Leases.Delete")] == [False]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_lease_is_deleted_after_an_error(
+    client: Daemon, fake: FakeDaemon, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), client.lease("test"):
+        raise error
+    assert fake.requests("Leases.Create")
+    assert not fake.leases
+
+
+def test_lease_that_has_expired_meanwhile_is_no_error(client: Daemon, fake: FakeDaemon) -> None:
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    with client.lease("test"):
+        pass
+
+
+def test_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
+    with pytest.raises(DaemonError, match="disk on fire"), client.lease("test"):
+        pass
+    with pytest.raises(ZeroDivisionError) as caught, client.lease("test"):
+        raise ZeroDivisionError
+    assert "expires within 24 hours" in caught.value.__notes__[0]
+
+
+def test_lease_that_cannot_be_made(client: Daemon, fake: FakeDaemon) -> None:
+    fake.faults["Leases.Create"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
+    with pytest.raises(DaemonError, match="disk on fire"), client.lease("test"):
+        pytest.fail("the context was entered")
+
+
+def test_lease_labels_fit_what_the_server_takes() -> None:
+    now = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    labels = leases.lease_labels("ä" * 5000, now)
+    assert labels["containerd.io/gc.expire"] == "2026-01-03T01:04:05Z"
+    assert 4090 < len("pyctrd.io/command") + len(labels["pyctrd.io/command"].encode()) <= 4096
+
+
+def test_lease_ids_differ() -> None:
+    assert len({leases.new_lease_id() for _ in range(100)}) == 100
+
+
+def test_times_are_in_utc_and_unset_ones_are_none() -> None:
+    info = content_pb2.Info()
+    assert convert.to_datetime(info.created_at) is None
+    info.created_at.FromJsonString("0001-01-01T00:00:00Z")  # the zero time of Go
+    assert convert.to_datetime(info.created_at) is None
+    info.created_at.FromJsonString("2026-01-02T03:04:05.678901234Z")
+    assert convert.to_datetime(info.created_at) == dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
