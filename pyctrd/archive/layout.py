@@ -23,7 +23,7 @@ import msgspec
 
 from pyctrd import gojson, mediatypes, reference
 from pyctrd.errors import InvalidReference
-from pyctrd.model import Descriptor, Digest
+from pyctrd.model import Descriptor, Digest, Platform
 
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -45,7 +45,8 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     `name` is the image record's. `entries` become the index.json entries of that name; usually it is the
     record's target alone, with its annotations. `companions` become entries without a name. `sources` are
     the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are all descriptors whose
-    content goes in; those in `generated` are taken from there and not from the store.
+    content goes in; those in `generated` are taken from there and not from the store. `platforms` are its
+    manifests' ones; `universal` says that an index lists one without a platform, which may be for any.
     """
 
     name: str
@@ -55,6 +56,8 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     docker: DockerEntry | None = None
     blobs: tuple[Descriptor, ...] = ()
     generated: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
+    platforms: tuple[Platform, ...] = ()
+    universal: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,209 @@
+"""What of an image goes into an archive: its documents are read, nothing is written.
+
+On purpose other than containerd's exporter: a nested index is filtered by platform too (there: all of it goes
+in), and so can give the manifest that docker is to load (there: the export fails); with all platforms the
+image need not have the host's (there: `no manifest found for platform`).
+
+Source: containerd core/images/archive/exporter.go Export, getRecords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from pyctrd import mediatypes, walk
+from pyctrd.archive.layout import ArchiveImage, DockerEntry
+from pyctrd.archive.prune import ORIGINAL_INDEX, descriptor_of, pruned
+from pyctrd.errors import ArchiveError, ContentError, NotFound
+from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Index, Manifest, Platform
+from pyctrd.platforms import Matcher
+
+IndexMode: TypeAlias = Literal["keep", "prune", "flatten"]
+ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
+
+
+def contents(
+    image: ImageRecord,
+    read: ReadDocument,
+    targets: Matcher,
+    *,
+    preferences: Sequence[Matcher],
+    mode: IndexMode = "keep",
+    sources: Mapping[str, str] | None = None,
+) -> ArchiveImage:
+    """Collect an image's content for the target platforms.
+
+    `read` gives a document's bytes, and may raise NotFound. `preferences` choose the manifest that docker
+    loads, the first that matches anything decides; without one the image has no entry in manifest.json.
+    `sources` are the `containerd.io/distribution.source.*` labels of the target's blob.
+    Raises ArchiveError when the target is neither an index nor a manifest, and ContentError.
+    """
+    if not walk.has_children(image.target):
+        raise ArchiveError(f"only manifests may be exported: {image.target.media_type}: invalid argument")
+    step = walk.only_platforms(walk.read_children(read), targets)
+    blobs = tuple(walk.preorder(image.target, step))
+    manifests = [item for item in blobs if _is_image(item)]
+    found = ArchiveImage(
+        name=image.name,
+        entries=(image.target,),
+        sources=sources or {},
+        docker=_docker_entry(image.target, read, step, preferences),
+        blobs=blobs,
+        platforms=tuple(dict.fromkeys(item for item in map(_platform_of(read), manifests) if item)),
+        universal=any(item.platform is None for item in manifests),
+    )
+    if mediatypes.is_index(image.target.media_type):
+        if mode == "prune":
+            return _prune(found, read, step)
+        if mode == "flatten":
+            return _flatten(found, step)
+    return found
+
+
+# --- docker's one manifest --------------------------------------------------------------------------------
+
+
+def _docker_entry(
+    target: Descriptor, read: ReadDocument, step: walk.Children, preferences: Sequence[Matcher]
+) -> DockerEntry | None:
+    chosen = None
+    for preference in preferences:
+        chosen = chosen or _choose(target, step, preference)
+    if chosen is None:
+        return None
+    manifest = Manifest.parse(read(chosen))
+    layers = tuple(layer.digest for layer in manifest.layers)
+    return DockerEntry(manifest=chosen.digest, config=manifest.config.digest, layers=layers)
+
+
+def _choose(descriptor: Descriptor, step: walk.Children, preference: Matcher) -> Descriptor | None:
+    """Find the manifest that a matcher likes best; an attestation never is."""
+    if mediatypes.is_manifest(descriptor.media_type):
+        return descriptor
+    if not mediatypes.is_index(descriptor.media_type):
+        return None
+    matching = [
+        child
+        for child in step(descriptor)
+        if child.platform is None or (preference.match(child.platform) and not is_attestation(child))
+    ]
+    for child in walk.closest(matching, preference):
+        chosen = _choose(child, step, preference)
+        if chosen is not None:
+            return chosen
+    return None
+
+
+def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
+    """Give a manifest's platform: the index's word for it, else that of its config, where it is there."""
+
+    def find(descriptor: Descriptor) -> Platform | None:
+        if descriptor.platform is not None:
+            return descriptor.platform
+        config = Manifest.parse(read(descriptor)).config
+        if not mediatypes.is_image_config(config.media_type):
+            return None
+        try:
+            return ImageConfig.parse(read(config)).platform
+        except (NotFound, ContentError):  # still to be fetched, in a plan; or no config that we understand
+            return None
+
+    return find
+
+
+def is_attestation(descriptor: Descriptor) -> bool:
+    """Tell whether a manifest is about others: its platform is unknown/unknown."""
+    return descriptor.platform is not None and descriptor.platform.os == "unknown"
+
+
+# --- other forms of the index -----------------------------------------------------------------------------
+
+
+def _prune(image: ArchiveImage, read: ReadDocument, step: walk.Children) -> ArchiveImage:
+    """Rewrite the index, and those in it, to what the archive holds."""
+    generated: dict[Digest, bytes] = {}
+    target = image.entries[0]
+    top = _pruned(target, read, step, generated) or _emptied(target, read, generated)
+
+    def changed(descriptor: Descriptor) -> bytes:
+        return generated.get(descriptor.digest) or read(descriptor)
+
+    rest = walk.read_children(changed)
+    blobs = tuple(walk.preorder(top, lambda item: step(item) if item.digest not in generated else rest(item)))
+    return msgspec.structs.replace(image, entries=(top,), blobs=blobs, generated=generated)
+
+
+def _pruned(
+    descriptor: Descriptor, read: ReadDocument, step: walk.Children, generated: dict[Digest, bytes]
+) -> Descriptor | None:
+    """Give what an index becomes; None where nothing of it is left."""
+    if not mediatypes.is_index(descriptor.media_type):
+        return descriptor
+    raw, inside = read(descriptor), step(descriptor)
+    children = [
+        _pruned(child, read, step, generated) if child in inside else None
+        for child in Index.parse(raw).manifests
+    ]
+    if not any(children):
+        return None
+    return _generated(descriptor, raw, children, generated)
+
+
+def _emptied(descriptor: Descriptor, read: ReadDocument, generated: dict[Digest, bytes]) -> Descriptor:
+    raw = read(descriptor)
+    return _generated(descriptor, raw, [None] * len(Index.parse(raw).manifests), generated)
+
+
+def _generated(
+    descriptor: Descriptor,
+    raw: bytes,
+    children: Sequence[Descriptor | None],
+    generated: dict[Digest, bytes],
+) -> Descriptor:
+    new = pruned(descriptor, raw, children)
+    if new == raw:
+        return descriptor
+    changed = descriptor_of(descriptor, new)
+    generated[changed.digest] = new
+    return changed
+
+
+def _flatten(image: ArchiveImage, step: walk.Children) -> ArchiveImage:
+    """Put the manifests where the index was; the index itself is left out.
+
+    Attestations and what is no manifest at all get no name: an import would take them for the image. A single
+    entry loses its platform, since an import on another host would skip it.
+    """
+    target = image.entries[0]
+    leaves = list(_leaves(target, step))
+    origin = {**target.annotations, ORIGINAL_INDEX: str(target.digest)}
+    annotated = [msgspec.structs.replace(leaf, annotations={**leaf.annotations, **origin}) for leaf in leaves]
+    named = [leaf for leaf in annotated if _is_image(leaf)]
+    if len(named) == 1:
+        named = [msgspec.structs.replace(named[0], platform=None)]
+    return msgspec.structs.replace(
+        image,
+        entries=tuple(named),
+        companions=tuple(leaf for leaf in annotated if not _is_image(leaf)),
+        blobs=tuple(blob for blob in image.blobs if not mediatypes.is_index(blob.media_type)),
+    )
+
+
+def _is_image(leaf: Descriptor) -> bool:
+    return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
+
+
+def _leaves(target: Descriptor, step: walk.Children) -> Iterator[Descriptor]:
+    """Yield what the indexes name that is no index itself, each digest once."""
+    seen = set[Digest]()
+
+    def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
+        return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()
+
+    for descriptor in walk.preorder(target, indexes_only):
+        if not mediatypes.is_index(descriptor.media_type) and descriptor.digest not in seen:
+            seen.add(descriptor.digest)
+            yield descriptor

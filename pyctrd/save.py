@@ -1,0 +1,347 @@
+"""Save: image records -> walk -> ensure -> archive, all under one lease.
+
+Everything that goes into an archive is held by the lease before the first byte is written, and everything
+that is missing is found then: an archive is whole, or there is none.
+
+A target that is a single manifest is saved whatever its platform is, as ctr does: nothing else is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import BinaryIO, Final, Literal, TypeAlias
+
+import msgspec
+
+from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
+from pyctrd.archive import layout, tar
+from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
+from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
+from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NoMatchingPlatform, NotFound
+from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.platforms import Matcher, Selection
+from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.transfer import is_present
+
+EnsureMode: TypeAlias = Literal["target", "all", "none"]
+# Gives the repositories to fetch an image's content from; called only when something is missing.
+Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
+
+_HOLD: Final = "pyctrd-hold-"
+
+
+class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to save.
+
+    `ensure` says what is fetched before: what is missing of the saved platforms, what nerdctl 2.0.0 - 2.0.3
+    fetch (in addition), or nothing. `index` says what becomes of an image's index. `reproducible` leaves out
+    what depends on this host.
+    """
+
+    platforms: Selection = Selection()
+    ensure: EnsureMode = "target"
+    index: IndexMode = "keep"
+    reproducible: bool = False
+    max_concurrent_downloads: int = 3
+
+
+class SavePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a save would do: the blobs to fetch, and the archive to write; sizes in bytes."""
+
+    images: tuple[str, ...]
+    platforms: tuple[Platform, ...]
+    fetch: tuple[Descriptor, ...]
+    fetch_bytes: int
+    layout: Layout
+    archive_bytes: int
+
+
+class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a save did: the names and platforms in the archive, what was fetched before; sizes in bytes."""
+
+    images: tuple[str, ...]
+    platforms: tuple[Platform, ...]
+    fetched: tuple[Descriptor, ...]
+    bytes_fetched: int
+    bytes_written: int
+
+
+def plan(
+    store: Store,
+    images: Sequence[ImageRecord],
+    options: SaveOptions,
+    *,
+    host: Platform,
+    fetchers: Fetchers,
+) -> SavePlan:
+    """Work out what `save` would fetch and write; changes nothing.
+
+    The network is used only where a manifest is absent, since only it can tell what else is, and never with
+    `ensure` none. Raises what `save` raises before it writes.
+    """
+    fetch: dict[Digest, Descriptor] = {}
+    archived: list[ArchiveImage] = []
+    for image in images:
+        item = _Item(store, image, options, host)
+        missing, read = item.peek(fetchers)
+        fetch.update((descriptor.digest, descriptor) for descriptor in missing)
+        item.require(read, fetch)
+        archived.append(item.contents(read))
+    result = layout.build(archived, reproducible=options.reproducible)
+    return SavePlan(
+        images=tuple(image.name for image in images),
+        platforms=_platforms(archived),
+        fetch=tuple(fetch.values()),
+        fetch_bytes=sum(descriptor.size for descriptor in fetch.values()),
+        layout=result,
+        archive_bytes=tar.size(result),
+    )
+
+
+def save(
+    store: Store,
+    images: Sequence[ImageRecord],
+    options: SaveOptions,
+    output: BinaryIO,
+    *,
+    host: Platform,
+    fetchers: Fetchers,
+    progress: ProgressSink = no_progress,
+) -> SaveResult:
+    """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
+
+    Raises NoMatchingPlatform (`no manifest found for platform: not found`) and IncompleteContent (`content
+    digest ...: not found`) before the first byte is written; RegistryError, ContentError, DigestMismatch,
+    ArchiveError, DaemonError.
+    """
+    with store.lease("save") as leased:
+        items = [_Item(leased, image, options, host) for image in images]
+        results = [result for item in items for result in item.ensure(fetchers, progress)]
+        archived = [item.hold() for item in items]
+        written = tar.write(
+            layout.build(archived, reproducible=options.reproducible),
+            leased.content.read,
+            output,
+            progress=_reporter(archived, progress),
+        )
+    return SaveResult(
+        images=tuple(image.name for image in images),
+        platforms=_platforms(archived),
+        fetched=tuple(dict.fromkeys(descriptor for result in results for descriptor in result.fetched)),
+        bytes_fetched=sum(result.bytes for result in results),
+        bytes_written=written,
+    )
+
+
+def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:
+    return tuple(dict.fromkeys(platform for image in archived for platform in image.platforms))
+
+
+def _reporter(archived: Sequence[ArchiveImage], progress: ProgressSink) -> Callable[[Entry, int], None]:
+    descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
+
+    def report(entry: Entry, written: int) -> None:
+        descriptor = descriptors[entry.name]
+        progress(Progress(action="writing", descriptor=descriptor, offset=written, total=entry.size))
+
+    return report
+
+
+class _Item:
+    """One image of a save, seen through a store.
+
+    Its targets are settled before anything is fetched: what `local` means must not grow meanwhile.
+    """
+
+    def __init__(self, store: Store, image: ImageRecord, options: SaveOptions, host: Platform) -> None:
+        self._store = store
+        self._image = image
+        self._options = options
+        self._host = host
+        local = ensure.local_platforms(store, image) if options.platforms.local else None
+        self._targets = options.platforms.matcher(host, local=local)
+
+    # --- fetch what is missing
+
+    def _wanted(self) -> Iterator[Matcher]:
+        """Give what is to be made complete, a matcher for each fetch."""
+        if self._options.ensure == "all":
+            replayed = nerdctl.ensured_by_2_0_3(self._store, self._image)
+            if replayed:
+                yield platforms.any_of(*replayed)
+        if self._options.ensure != "none":
+            yield self._targets
+
+    def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
+        """Fetch what is missing; where nothing is, nobody is asked for a fetcher."""
+        for matcher in self._wanted():
+            if ensure.plan(self._store, self._image, matcher):
+                yield ensure.ensure(
+                    self._store,
+                    self._image,
+                    matcher,
+                    fetchers(self._image),
+                    max_concurrent_downloads=self._options.max_concurrent_downloads,
+                    progress=progress,
+                )
+
+    def peek(self, fetchers: Fetchers) -> tuple[list[Descriptor], ReadDocument]:
+        """List what would be fetched, and give a reader for documents, of which some may be remote still."""
+        missing: list[Descriptor] = []
+        remote: Sequence[Fetcher] = ()
+        for matcher in self._wanted():
+            found = ensure.plan(self._store, self._image, matcher)
+            if any(map(walk.has_children, found)):
+                remote = remote or fetchers(self._image)
+                found = ensure.plan(self._store, self._image, matcher, fetchers=remote)
+            missing += found
+        return missing, ensure.document_reader(self._store, remote)
+
+    # --- hold and check
+
+    def hold(self) -> ArchiveImage:
+        """Collect the image's content, once the lease has all of it."""
+        read = ensure.document_reader(self._store)
+        held = set[Digest]()
+        for descriptor in walk.preorder(self._image.target, self._step(read)):
+            if descriptor.digest not in held and _hold(self._store.content, descriptor):
+                held.add(descriptor.digest)
+        self.require(read, held)
+        return self.contents(read)
+
+    def _step(self, read: ReadDocument) -> walk.Children:
+        step = walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
+        return walk.only_platforms(step, self._targets)
+
+    def require(self, read: ReadDocument, available: Collection[Digest]) -> None:
+        """Raise IncompleteContent, with all that is missing, unless all is `available` or in the store."""
+        step = self._step(read)
+        owner: dict[Digest, Platform | None] = {}
+
+        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
+            children = step(descriptor)
+            for child in children:
+                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
+            return children
+
+        absent = {
+            item.digest: item
+            for item in walk.preorder(self._image.target, remembering)
+            if item.digest not in available and not is_present(self._store.content, item)
+        }
+        if absent:
+            raise _incomplete(self._image, list(absent.values()), owner)
+
+    def contents(self, read: ReadDocument) -> ArchiveImage:
+        """Collect what goes into the archive; raises NoMatchingPlatform unless every target is in it."""
+        found = contents(
+            self._image,
+            read,
+            self._targets,
+            preferences=self._preferences(),
+            mode=self._options.index,
+            sources=self._sources(),
+        )
+        absent = self._absent(found)
+        if absent is not None:
+            raise _no_match(self._store, self._image, absent)
+        return found
+
+    def _preferences(self) -> list[Matcher]:
+        """Say which manifest docker is to load: of several, it should be one that runs here."""
+        chosen = self._options.platforms
+        if chosen.all:
+            return [platforms.only_strict(self._host), platforms.only(self._host), platforms.ALL]
+        if chosen.local:
+            return [platforms.only_strict(self._host), self._targets]
+        return [self._targets]
+
+    def _sources(self) -> dict[str, str]:
+        try:
+            labels = self._store.content.info(self._image.target.digest).labels
+        except NotFound:  # a plan, with an index that is still to be fetched
+            return {}
+        return {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+
+    def _absent(self, found: ArchiveImage) -> Sequence[Platform] | None:
+        """Give the targets that the image does not have; None when it has all of them.
+
+        A manifest that an index lists without a platform may be for any.
+        """
+        selection = self._options.platforms
+        if selection.all or not mediatypes.is_index(self._image.target.media_type):
+            return None
+        if found.docker is None:
+            return selection.platforms or (() if selection.local else (self._host,))
+        absent = [
+            platform
+            for platform in selection.platforms
+            if not any(map(platforms.only_strict(platform).match, found.platforms))
+        ]
+        return absent if absent and not found.universal else None
+
+
+def _hold(content: ContentStore, descriptor: Descriptor) -> bool:
+    """Put a blob under the lease; gives False where it is absent.
+
+    The content service leases an existing blob when somebody wants to write it, and not when it is read
+    (containerd core/metadata/content.go Writer).
+    """
+    try:
+        size = content.info(descriptor.digest).size
+    except NotFound:
+        return False
+    if size != descriptor.size:
+        raise ContentError(
+            f"unexpected copy size for {blob_path(descriptor.digest)}: the store has {size} bytes, "
+            f"the image says {descriptor.size}"
+        )
+    ref = f"{_HOLD}{descriptor.digest}"
+    try:
+        with content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size):
+            pass
+    except AlreadyExists:
+        return True
+    content.abort(ref)  # the collector was faster than we
+    return False
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def _incomplete(
+    image: ImageRecord, absent: Sequence[Descriptor], owner: Mapping[Digest, Platform | None]
+) -> IncompleteContent:
+    def told(item: Descriptor) -> str:
+        platform = owner.get(item.digest)
+        of = f" of {platforms.to_string(platform)}" if platform else ""
+        return f"content digest {item.digest}: not found ({item.size} bytes{of})"
+
+    chosen = [
+        platforms.to_string(item) for item in dict.fromkeys(owner.get(a.digest) for a in absent) if item
+    ]
+    flags = "".join(f" --platform {name}" for name in dict.fromkeys(chosen))
+    return IncompleteContent(
+        "; ".join(map(told, absent)),
+        missing=absent,
+        hint=f"`pyctrd ensure{flags} {image.name}` fetches it, as does save without --offline",
+    )
+
+
+def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
+    """Make the error that names what the image has, and which of it could be saved at once."""
+    step = walk.tolerant(walk.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
+    listed = [
+        platforms.to_string(item.platform)
+        for item in walk.preorder(image.target, step)
+        if item.platform is not None and not is_attestation(item)
+    ]
+    complete = {platforms.to_string(item) for item in ensure.local_platforms(store, image)}
+    names = sorted(dict.fromkeys(listed), key=lambda name: name not in complete)
+    has = ", ".join(f"{name} (complete)" if name in complete else name for name in names)
+    wanted = ", ".join(map(platforms.format_all, absent))
+    return NoMatchingPlatform(
+        f"no manifest found for platform: not found: {image.name} has no {wanted or 'complete platform'}",
+        name=wanted,
+        hint=f"it has {has}: `pyctrd save --platform {names[0]} {image.name}`" if names else None,
+    )
