@@ -10,6 +10,7 @@ import http.client
 import re
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -92,6 +93,8 @@ class LoggingProxy:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+        if self._server.errors:
+            raise ExceptionGroup("errors of the logging proxy", self._server.errors)
 
     def requests(self) -> list[Request]:
         """Every request so far, in the order of their answers."""
@@ -133,6 +136,7 @@ class _Server(ThreadingHTTPServer):
         self.log: list[Request] = []
         self.faults: list[Fault] = []
         self.routes: dict[str, Route] = {}
+        self.errors: list[Exception] = []
         self.closing = False
 
     def take_fault(self, method: str, path: str) -> Fault | None:
@@ -145,7 +149,14 @@ class _Server(ThreadingHTTPServer):
         return None
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that go away are part of the tests; there is nobody to tell."""
+        """Keep errors of the proxy itself; clients that go away are part of the tests.
+
+        A Go client repeats a request silently when a kept connection dies, so a swallowed error would spoil
+        what tests count.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not isinstance(error, OSError) and not self.closing:
+            self.errors.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -217,11 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _request_body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
+            yield from self._chunks()
             return
         left = int(self.headers.get("Content-Length") or 0)
         while left:
@@ -230,6 +237,18 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ConnectionError("client went away")
             left -= len(data)
             yield data
+
+    def _chunks(self) -> Iterator[bytes]:
+        while line := self.rfile.readline():
+            size = int(line.split(b";")[0], 16)
+            if size:
+                yield self.rfile.read(size)
+                self.rfile.readline()
+                continue
+            while self.rfile.readline().strip():
+                pass
+            return
+        raise ConnectionError("client went away")
 
     def _pass_on(self, fault: Fault | None) -> None:
         if self._upstream is None:
@@ -308,3 +327,5 @@ class _Handler(BaseHTTPRequestHandler):
 def _body_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while data := response.read1(CHUNK):
         yield data
+    # read1 leaves an answer open that it has read to the last byte, and the connection refuses the next request.
+    response.close()

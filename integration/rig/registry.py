@@ -102,9 +102,11 @@ class Registry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.proxy.close()
-        if self._process:
-            self._process.stop()
+        try:
+            self.proxy.close()
+        finally:
+            if self._process:
+                self._process.stop()
 
     @property
     def proxy(self) -> LoggingProxy:
