@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,49 +16,37 @@ from subprocess import CompletedProcess
 import msgspec
 import pytest
 
-from integration.rig import shapes
-from integration.rig.containerd import Containerd
+from integration.conftest import peer_required
+from integration.rig import peers, shapes
+from integration.rig.daemons import Containerd, Registry
 from integration.rig.images import Graph, index
-from integration.rig.peers import GENERATIONS
 from integration.rig.publish import push
-from integration.rig.registry import Registry
+from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.daemon import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.platforms import host, select
-
-_numbers = count()
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module", params=GENERATIONS)
-def containerd(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Containerd]:
-    with Containerd(request.param, tmp_path_factory.mktemp("containerd")) as started:
-        yield started
 
 
 class Bench:
     """One namespace of a real containerd, filled by its own ctr and looked at by diagnose."""
 
-    def __init__(self, containerd: Containerd, registry: Registry, folder: Path) -> None:
+    def __init__(
+        self, containerd: Containerd, registry: Registry, folder: Path, *, namespace: str, repository: str
+    ) -> None:
         self.containerd = containerd
         self.registry = registry
         self.folder = folder
-        self.namespace = f"bench{next(_numbers)}"
+        self.namespace = namespace
+        self.repository = repository
+        self._pulls = count()
         self.is_old = containerd.generation.startswith("1.")
 
     def ctr(self, *arguments: str | Path, check: bool = True) -> CompletedProcess[bytes]:
         return self.containerd.ctr(*arguments, namespace=self.namespace, check=check)
 
-    def pull(self, graph: Graph, *flags: str, repository: str = "", check: bool = True) -> str:
-        """Publish the graph and pull it by ctr; gives the image's name."""
-        name = push(graph, self.registry, repository or f"bench/{next(_numbers)}")
+    def pull(self, graph: Graph, *flags: str, check: bool = True) -> str:
+        """Publish the graph under a name of its own and pull it by ctr; gives the image's name."""
+        name = push(graph, self.registry, f"{self.repository}/{next(self._pulls)}")
         self.ctr("images", "pull", "--plain-http", *flags, name, check=check)
         return name
 
@@ -69,28 +57,20 @@ class Bench:
     def remove(self, digest: str) -> None:
         """Remove content by ctr, and wait for the collector: what only that kept is gone afterwards, too."""
         self.ctr("content", "rm", digest)
-        self.collect()
-
-    def collect(self) -> None:
-        """Let the garbage collector run to its end."""
-        with self.daemon() as daemon:
-            daemon.leases.create("collect", {})
-            daemon.leases.delete("collect", sync=True)
+        collect_garbage(self.containerd, self.namespace)
 
     def look(self, name: str, *values: str) -> Diagnosis:
         """Diagnose, and make sure that nothing changed by that and no request was made."""
+        before = snapshot_of(self.containerd, self.namespace)
+        self.registry.clear_requests()
         with self.daemon() as daemon:
-            before = snapshot_of(daemon)
-            self.registry.clear_requests()
             found = diagnose(daemon, daemon.images.get(name), select(values), host=host())
-            assert self.registry.requests() == []
-            assert snapshot_of(daemon) == before
+        assert self.registry.requests() == []
+        assert snapshot_of(self.containerd, self.namespace) == before
         return found
 
-    @contextmanager
-    def daemon(self, namespace: str = "") -> Iterator[Daemon]:
-        with Daemon.connect(str(self.containerd.address), namespace or self.namespace) as daemon:
-            yield daemon
+    def daemon(self, namespace: str = "") -> Daemon:
+        return Daemon.connect(str(self.containerd.address), namespace or self.namespace)
 
     def export(self, name: str, *values: str) -> list[CompletedProcess[bytes]]:
         """Export by the real ctr; from 2.0 on both ways that it has, locally and by the transfer service."""
@@ -115,20 +95,11 @@ class Bench:
 
 
 
-def snapshot_of(daemon: Daemon) -> dict[str, object]:
-    """Everything that a call could change in a namespace."""
-    return {
-        "content": sorted(daemon.content.list(), key=lambda item: item.digest),
-        "ingests": daemon.content.ingests(),
-        "images": daemon.images.list(),
-        "leases": daemon.leases.list(),
-        "snapshots": sorted(daemon.snapshots.list(""), key=lambda item: item.name),
-    }
-
-
 @pytest.fixture
-def bench(containerd: Containerd, registry: Registry, tmp_path: Path) -> Bench:
-    return Bench(containerd, registry, tmp_path)
+def bench(
+    containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
+) -> Bench:
+    return Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
 
 
 def codes(found: Diagnosis) -> set[str]:
@@ -202,6 +173,26 @@ def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> 
     assert not found.tools.ctr_export.ok
     assert found.platforms[0].missing[0].digest == digest
     assert found.tools.pyctrd_save.fetch == (digest,)
+
+
+@pytest.mark.parametrize("version", peers.NERDCTL_VERSIONS)
+@pytest.mark.parametrize("values", [[], [ARM64], ["all"]], ids=["host", "arm64", "all"])
+def test_nerdctl_save_does_as_foretold(bench: Bench, version: str, values: list[str]) -> None:
+    with peer_required():
+        program = peers.nerdctl(version)
+    graph = shapes.five_platform(layers=2, salt=f"{version}{values}")
+    name = bench.pull_like_2x(graph)
+    tools = bench.look(name, *values).tools
+    forecast = tools.nerdctl_save_2_0_3 if version == "2.0.3" else tools.nerdctl_save_2_0_4
+    everywhere: list[str | Path] = ["--address", bench.containerd.address, "--namespace", bench.namespace]
+    everywhere += ["--data-root", bench.folder / "nerdctl", "--insecure-registry"]
+    flags = ["--all-platforms"] if values == ["all"] else [f"--platform={value}" for value in values]
+    command: list[str | Path] = [program, *everywhere, "save", "-o", bench.folder / "out.tar", *flags, name]
+    real = subprocess.run(command, capture_output=True, check=False, timeout=100)
+    assert (real.returncode == 0) == forecast.ok, real.stderr
+    layers = {digest for position in range(5) for digest in layers_of(graph.child(position))}
+    assert bench.registry.fetched() & layers == set(forecast.fetch)
+    assert bool(bench.registry.requests()) == forecast.network
 
 
 # --- why something is missing -----------------------------------------------------------------------------
@@ -288,7 +279,7 @@ def test_layers_whose_snapshots_existed_are_skipped_by_2x(bench: Bench) -> None:
 
 def test_a_second_pull_of_2x_skips_a_layer_that_was_removed(bench: Bench) -> None:
     graph = shapes.single(layers=2, salt="again")
-    name = bench.pull(graph, repository="bench/again")
+    name = bench.pull(graph)
     bench.remove(layers_of(graph)[0])
     bench.ctr("images", "pull", "--plain-http", name)
     found = bench.foretell(name)
@@ -304,7 +295,7 @@ def test_an_import_of_1x_leaves_other_platforms_out(bench: Bench) -> None:
     bench.namespace = f"{bench.namespace}x"
     local = [] if bench.is_old else ["--local"]
     bench.ctr("images", "import", *local, "--platform", "linux/amd64", archive)
-    bench.collect()
+    collect_garbage(bench.containerd, bench.namespace)
     found = bench.foretell(name)
     assert found.complete
     assert codes(found) == {"never_imported"}
