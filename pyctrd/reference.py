@@ -1,0 +1,213 @@
+"""Image references: read by the distribution grammar, completed as Docker and nerdctl complete them.
+
+Sources: github.com/distribution/reference v0.6.0 (regexp.go, normalize.go, reference.go, helpers.go);
+containerd pkg/reference/reference.go for what containerd itself makes of a name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+from typing import Final
+
+import msgspec
+
+from pyctrd.errors import InvalidReference
+from pyctrd.model import Digest
+
+_DEFAULT_DOMAIN: Final = "docker.io"
+_LEGACY_DOMAIN: Final = "index.docker.io"
+_OFFICIAL: Final = "library/"
+_DEFAULT_TAG: Final = "latest"
+_MAX_PATH: Final = 255
+_HINT: Final = "write [host[:port]/]repository[:tag][@digest], e.g. alpine:3.20 or example.org:5000/team/app"
+
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_WORD}(?:/{_WORD})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_FULL_ID = re.compile(r"[a-f0-9]{64}")
+_PREFIX = re.compile(r"(?:(sha256|sha384|sha512):)?([a-f0-9]{1,128})")
+_HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete reference: registry, repository, and a tag, a digest, or both.
+
+    `domain` is host[:port], `path` the repository's path; `tag` is empty where there is none.
+    """
+
+    domain: str
+    path: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        """Give the full name, e.g. `docker.io/library/alpine:latest`."""
+        return f"{self.domain}/{self.path}{self._suffix()}"
+
+    @property
+    def repository(self) -> str:
+        """The repository's path, e.g. `library/alpine`."""
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The full name without tag and digest, e.g. `docker.io/library/alpine`."""
+        return f"{self.domain}/{self.path}"
+
+    @property
+    def familiar(self) -> str:
+        """The short name that people know, e.g. `alpine:latest`."""
+        if self.domain != _DEFAULT_DOMAIN:
+            return str(self)
+        rest = self.path.removeprefix(_OFFICIAL)
+        return f"{self.path if '/' in rest else rest}{self._suffix()}"
+
+    def _suffix(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{tag}@{self.digest}" if self.digest else tag
+
+
+def parse(text: str) -> Reference:
+    """Read a reference and complete it: `alpine` is `docker.io/library/alpine:latest`.
+
+    The tag `latest` is added only where there is neither tag nor digest; both are kept where both are
+    given. Raises InvalidReference, which says what is wrong with the text.
+    """
+    if not text:
+        raise _invalid(text, "repository name must have at least one component")
+    if not text.isprintable() or " " in text:
+        raise _invalid(text, "it contains white space or a control character")
+    if _FULL_ID.fullmatch(text):
+        raise _invalid(text, "invalid repository name, cannot specify 64-byte hexadecimal strings")
+    domain, remainder = _split_domain(text)
+    named, at, digest_text = remainder.partition("@")
+    path, colon, tag = named.partition(":")
+    _check_path(text, path)
+    if not _DOMAIN.fullmatch(domain):
+        raise _invalid(text, f"`{_shown(domain)}` is not a host name, or its port is not a number")
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(text, _tag_fault(tag))
+    digest = _parse_digest(text, digest_text) if at else None
+    if not tag and digest is None:
+        tag = _DEFAULT_TAG
+    return Reference(domain=domain, path=path, tag=tag, digest=digest)
+
+
+def _split_domain(text: str) -> tuple[str, str]:
+    """Tell the registry from the repository: it has a dot, a port or a capital letter, or is localhost."""
+    first, slash, rest = text.partition("/")
+    if not slash:
+        return _DEFAULT_DOMAIN, _OFFICIAL + text
+    if first == _LEGACY_DOMAIN:
+        first = _DEFAULT_DOMAIN
+    if first != "localhost" and not set(".:") & set(first) and first.lower() == first:
+        return _DEFAULT_DOMAIN, text
+    if first == _DEFAULT_DOMAIN and "/" not in rest:
+        rest = _OFFICIAL + rest
+    return first, rest
+
+
+def _check_path(text: str, path: str) -> None:
+    given = path.removeprefix(_OFFICIAL) if not text.startswith(_OFFICIAL) else path
+    if not given:
+        raise _invalid(text, "the repository name is missing")
+    if path.lower() != path:
+        raise _invalid(text, f"repository name ({_shown(given)}) must be lowercase")
+    if not _PATH.fullmatch(path):
+        raise _invalid(
+            text,
+            f"repository name ({_shown(given)}) must be words of a-z and 0-9, joined by `.`, `_`, `__`, "
+            "dashes or `/`",
+        )
+    if len(path) > _MAX_PATH:
+        raise _invalid(text, f"repository name must not be more than {_MAX_PATH} characters")
+
+
+def _tag_fault(tag: str) -> str:
+    if not tag:
+        return "the tag after `:` is missing"
+    if len(tag) > 128:
+        return f"invalid tag format: {len(tag)} characters, at most 128 are allowed"
+    return f"invalid tag format: `{_shown(tag)}` must be letters, digits, `_`, `.`, `-`; no `.` or `-` first"
+
+
+def _parse_digest(text: str, digest: str) -> Digest:
+    if not digest:
+        raise _invalid(text, "the digest after `@` is missing")
+    try:
+        return Digest(digest)
+    except InvalidReference as error:
+        raise _invalid(text, _shown(error.message.partition(":")[0])) from None
+
+
+def _invalid(text: str, reason: str) -> InvalidReference:
+    return InvalidReference(f"invalid reference format: {_shown(text)!r}: {reason}", hint=_HINT)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def digest_prefix(text: str) -> str | None:
+    """Give `algorithm:hex` for what is an image id or the beginning of one, None for anything else.
+
+    A bare hexadecimal text is taken for sha256. Any number of digits will do, as nerdctl has it
+    (nerdctl pkg/idutil/imagewalker/imagewalker.go).
+    """
+    found = _PREFIX.fullmatch(text)
+    if not found:
+        return None
+    algorithm, digits = found.group(1) or "sha256", found.group(2)
+    return f"{algorithm}:{digits}" if len(digits) <= _HEX_LENGTHS[algorithm] else None
+
+
+def is_local_host(domain: str) -> bool:
+    """Tell whether host[:port] is this machine: localhost, 127.0.0.0/8, or ::1.
+
+    Source: containerd core/remotes/docker/registry.go MatchLocalhost.
+    """
+    try:
+        host = urllib.parse.urlsplit(f"//{domain}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- names as containerd itself reads them ----------------------------------------------------------------
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_USER = re.compile(r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*")
+_HOST = re.compile(r"(?:[^\x00-\x7f]|[A-Za-z0-9._~!$&'()*+,;=<>\"-]|%25|%[89A-Fa-f][0-9A-Fa-f])+(?::[0-9]*)?")
+_HOST6 = re.compile(r"\[[^\[\]%/\x00-\x20]*\](?::[0-9]*)?")
+
+
+def oci_ref_name(name: str, *, full_when_untagged: bool = False) -> str:
+    """Give the value of org.opencontainers.image.ref.name that containerd's exporter writes for a record.
+
+    It is what follows the repository: the tag, `tag@digest` or `@digest`, or nothing. A name that does not
+    read as a URL is given back whole. With `full_when_untagged` a name without a tag is, too: containerd
+    2.3 and later. Source: containerd core/images/archive/reference.go ociReferenceName.
+    """
+    found = _object(name)
+    if found is None or (full_when_untagged and (not found or found.startswith("@"))):
+        return name
+    return found
+
+
+def _object(name: str) -> str | None:
+    """Give what follows the first `:` or `@` of the path, as containerd's reference.Parse reads a name."""
+    if "://" in name or re.search(r"[\x00-\x1f\x7f]", name):
+        return None
+    before, _, fragment = name.partition("#")
+    authority, slash, path = before.partition("?")[0].partition("/")
+    user, at, host = authority.rpartition("@")
+    if _BAD_ESCAPE.search(path + fragment) or not (_HOST.fullmatch(host) or _HOST6.fullmatch(host)):
+        return None
+    if at and (not _USER.fullmatch(user) or _BAD_ESCAPE.search(user)):
+        return None
+    found = re.search("[:@]", decoded := urllib.parse.unquote(slash + path, errors="surrogateescape"))
+    return decoded[found.start() :].removeprefix(":") if found else ""
