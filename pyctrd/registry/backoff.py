@@ -1,0 +1,47 @@
+"""How long to wait before the next try; pure apart from the dice.
+
+Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter" so that many clients do not come back together.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+FIRST_SECONDS: Final = 0.5
+LONGEST_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often to try, and for how many seconds in total."""
+
+    tries: int = 5
+    seconds: float = 60.0
+
+
+PATIENT: Final = Patience()
+# For an endpoint behind which others stand: falling over is better than waiting.
+NONE: Final = Patience(tries=1)
+
+
+def seconds_to_wait(attempt: int, retry_after: str, *, now: float) -> float:
+    """Give the pause after try number `attempt` (from 1), in seconds; `now` is Unix time."""
+    asked = parse_retry_after(retry_after, now=now)
+    if asked is not None:
+        return asked
+    ceiling = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempt - 1, 10))
+    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def parse_retry_after(value: str, *, now: float) -> float | None:
+    """Read Retry-After, seconds or a date, as seconds from now (0 for the past); None when it is neither."""
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

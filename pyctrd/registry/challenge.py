@@ -1,0 +1,60 @@
+"""The WWW-Authenticate header: what a registry wants to see. Pure, and never raises.
+
+Source: RFC 9110 section 11.6.1; one field may hold several challenges, and a value may be quoted or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_HEADER_CHARACTERS: Final = 1 << 14
+
+_SCHEME = re.compile(r"[\s,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?=\s|,|$)")
+_PARAMETER = re.compile(
+    r"""[\s,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))(?=[\s,]|$)""",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One challenge: the scheme in lower case (`bearer`, `basic`), and its parameters by lower-case name."""
+
+    scheme: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> str:
+        """Give a parameter's value, "" when it is absent."""
+        return self.parameters.get(name, "")
+
+
+def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
+    """Read the challenges of all header lines, in order; what is malformed ends its line."""
+    found: list[Challenge] = []
+    for header in headers:
+        found += _parse_line(header[:MAX_HEADER_CHARACTERS])
+    return tuple(found)
+
+
+def choose(challenges: Iterable[Challenge]) -> Challenge | None:
+    """Pick what we can answer: Bearer before Basic; None when there is neither."""
+    known = {challenge.scheme: challenge for challenge in reversed(tuple(challenges))}
+    return known.get("bearer") or known.get("basic")
+
+
+def _parse_line(line: str) -> list[Challenge]:
+    found: list[Challenge] = []
+    position = 0
+    while scheme := _SCHEME.match(line, position):
+        position = scheme.end()
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(line, position):
+            position = parameter.end()
+            name, quoted, plain = parameter.groups()
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+            parameters.setdefault(name.lower(), value)
+        found.append(Challenge(scheme[1].lower(), parameters))
+    return found
