@@ -73,7 +73,7 @@ def _complete(text: str, *, required: bool) -> str | None:
 
 
 def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None:
-    # digest_prefix lets only lower-case letters, digits and one colon through: nothing in it means anything to the filter.
+    # Letters, digits and one colon (digest_prefix saw to it): nothing that means anything to the filter.
     found = sorted(images.list([f"target.digest~=^{prefix}"]), key=_preference)
     digests = {str(record.target.digest) for record in found}
     if len(digests) > 1:
