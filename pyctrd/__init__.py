@@ -1,0 +1,130 @@
+"""A client for containerd: pull, diagnose, ensure and save images through a real containerd socket.
+
+    import pyctrd
+
+    with pyctrd.Client(namespace="k8s.io") as client:
+        diagnosis = client.diagnose("registry.k8s.io/pause:3.10")
+        client.save(["registry.k8s.io/pause:3.10"], "pause.tar")
+
+Names are imported on first use: `import pyctrd` alone loads neither grpc nor an HTTP library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pyctrd.archive.contents import IndexMode
+    from pyctrd.client import Client, EnsurePlan
+    from pyctrd.daemon.version import DaemonVersion
+    from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
+    from pyctrd.ensure import EnsureResult
+    from pyctrd.errors import (
+        AlreadyExists,
+        AmbiguousReference,
+        ArchiveError,
+        AuthenticationFailed,
+        ContentError,
+        DaemonError,
+        DaemonUnreachable,
+        DigestMismatch,
+        FailedPrecondition,
+        IncompleteContent,
+        IngestLocked,
+        InvalidInput,
+        InvalidPlatform,
+        InvalidReference,
+        NoMatchingPlatform,
+        NotFound,
+        PyctrdError,
+        RegistryContentError,
+        RegistryError,
+        RegistryUnreachable,
+        Unsupported,
+    )
+    from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
+    from pyctrd.ports import Progress, ProgressSink
+    from pyctrd.pull import PullResult
+    from pyctrd.registry import RegistryOptions
+    from pyctrd.save import EnsureMode, SavePlan, SaveResult
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "AlreadyExists",
+    "AmbiguousReference",
+    "ArchiveError",
+    "AuthenticationFailed",
+    "Cause",
+    "Client",
+    "Content",
+    "ContentError",
+    "ContentInfo",
+    "DaemonError",
+    "DaemonUnreachable",
+    "DaemonVersion",
+    "Descriptor",
+    "Diagnosis",
+    "Digest",
+    "DigestMismatch",
+    "EnsureMode",
+    "EnsurePlan",
+    "EnsureResult",
+    "ExportForecast",
+    "FailedPrecondition",
+    "ImageRecord",
+    "IncompleteContent",
+    "IndexMode",
+    "IngestLocked",
+    "InvalidInput",
+    "InvalidPlatform",
+    "InvalidReference",
+    "NoMatchingPlatform",
+    "NotFound",
+    "Platform",
+    "PlatformState",
+    "Progress",
+    "ProgressSink",
+    "PullResult",
+    "PyctrdError",
+    "RegistryContentError",
+    "RegistryError",
+    "RegistryOptions",
+    "RegistryUnreachable",
+    "SaveForecast",
+    "SavePlan",
+    "SaveResult",
+    "Tools",
+    "Unsupported",
+    "__version__",
+]
+
+# Module -> the names that it gives; every name that is not here is one of pyctrd.errors.
+_HOMES: Final = {
+    "archive.contents": ("IndexMode",),
+    "client": ("Client", "EnsurePlan"),
+    "daemon.version": ("DaemonVersion",),
+    "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
+    "ensure": ("EnsureResult",),
+    "model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
+    "ports": ("Progress", "ProgressSink"),
+    "pull": ("PullResult",),
+    "registry": ("RegistryOptions",),
+    "save": ("EnsureMode", "SavePlan", "SaveResult"),
+}
+_HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

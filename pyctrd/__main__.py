@@ -1,0 +1,8 @@
+"""`python -m pyctrd` is `pyctrd`."""
+
+from __future__ import annotations
+
+from pyctrd.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""The command line: click for the words, rich for what a person sees. It holds no logic of its own."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run `pyctrd` with the arguments of this process, and leave with its exit code."""
+    from pyctrd.cli.app import app
+
+    app.main(prog_name="pyctrd")

@@ -1,0 +1,102 @@
+"""Where errors become exit codes: the only place that catches them all.
+
+0 ok   1 error   2 usage   3 not found   4 content incomplete   5 registry or authentication
+6 daemon unreachable   129 hung up   130 interrupted   143 terminated
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+import click
+
+from pyctrd.cli.settings import Settings
+from pyctrd.cli.text import sanitize
+from pyctrd.errors import PyctrdError
+
+INTERRUPTED: Final = 130
+_USAGE: Final = 2
+_ERROR: Final = 1
+
+
+def run(body: Callable[[], object], settings: Settings) -> int:
+    """Run a command line and give the exit code; whatever goes wrong is told on stderr."""
+    try:
+        with _termination_unwinds():
+            code = body()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        close_stdout()
+        return _ERROR
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _usage(error)
+    except PyctrdError as error:
+        _say(error.message, error.hint)
+        code = error.exit_code
+        _traceback(settings)
+    except OSError as error:
+        _say(str(error))
+        _traceback(settings)
+        return _ERROR
+    except Exception as error:  # noqa: BLE001 - the boundary: everything else is a fault of ours
+        _say(
+            f"internal error, please report it: {type(error).__name__}: {error}",
+            None if settings.debug else "run it again with --debug for the traceback",
+        )
+        _traceback(settings)
+        return _ERROR
+    return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP leave every context manager, as Ctrl-C does, so that nothing stays half done."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's SIG_IGN stays
+            previous[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "pyctrd"
+    hint = f"see `{command} --help`" if isinstance(error, click.UsageError) else None
+    _say(error.format_message(), hint)
+    return _USAGE if isinstance(error, click.UsageError) else error.exit_code
+
+
+def _say(message: str, hint: str | None = None) -> None:
+    with contextlib.suppress(OSError):  # stderr may be gone, too
+        click.echo(f"pyctrd: {sanitize(message)}", err=True)
+        if hint:
+            click.echo(f"hint: {sanitize(hint)}", err=True)
+
+
+def _traceback(settings: Settings) -> None:
+    if settings.debug:
+        click.echo(sanitize(traceback.format_exc(), keep="\n"), err=True)
+
+
+def close_stdout() -> None:
+    """Point stdout at nothing: the interpreter flushes it once more at exit, and would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,36 @@
+"""`pyctrd diagnose`."""
+
+from __future__ import annotations
+
+import click
+
+from pyctrd.cli import settings
+from pyctrd.cli.completions import image_names
+from pyctrd.cli.page import MarkdownPage, open_page
+from pyctrd.cli.render import emit_json
+from pyctrd.cli.session import open_client
+from pyctrd.errors import IncompleteContent
+
+
+@click.command("diagnose")
+@click.argument("ref", shell_complete=image_names)
+@settings.platform_option("Platform that the answer is about (default: the host's).")
+@settings.format_option("table", "json", "markdown")
+@settings.global_options
+@click.pass_context
+def command(context: click.Context, ref: str, platforms: tuple[str, ...], output_format: str) -> None:
+    """Show what of an image is here, what is not, and what each tool would do.
+
+    Reads the local content store only: no registry is asked, nothing is changed. Exits with 4 when a target
+    platform is incomplete.
+    """
+    from pyctrd.cli.diagnosis import render
+
+    with open_client() as client:
+        diagnosis = client.diagnose(ref, platforms)
+    if output_format == "json":
+        emit_json(diagnosis)
+    else:
+        render(diagnosis, MarkdownPage() if output_format == "markdown" else open_page())
+    if not diagnosis.complete:
+        context.exit(IncompleteContent.exit_code)

@@ -1,0 +1,65 @@
+"""`pyctrd ensure`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from pyctrd.cli import settings
+from pyctrd.cli.completions import image_names
+from pyctrd.cli.page import open_page
+from pyctrd.cli.progress import reporting
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json
+from pyctrd.cli.session import open_client
+from pyctrd.model import Descriptor
+
+
+@click.command("ensure")
+@click.argument("ref", shell_complete=image_names)
+@settings.platform_option("Platform to complete (default: the host's).")
+@settings.all_platforms_option
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched, and change nothing.")
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.progress_option
+@settings.quiet_option
+@settings.global_options
+def command(
+    ref: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    dry_run: bool,
+    output_format: str,
+    progress: str,
+    quiet: bool,
+) -> None:
+    """Fetch what an image lacks for its target platforms, and nothing else.
+
+    Every blob is asked for by its digest, in the repository that the image or its content's labels name:
+    a tag that moved, or is gone, does no harm. Where nothing is missing, no registry is asked.
+    """
+    with open_client() as client:
+        if dry_run:
+            plan = client.plan_ensure(ref, platforms, all_platforms=all_platforms)
+            _show("fetch", "would fetch", plan.fetch, plan.bytes, output_format, quiet)
+            return
+        with reporting(progress, quiet=quiet) as sink:
+            result = client.ensure(ref, platforms, all_platforms=all_platforms, progress=sink)
+    _show("fetched", "fetched", result.fetched, result.bytes, output_format, quiet)
+
+
+def _show(
+    key: str, verb: str, blobs: Sequence[Descriptor], total: int, output_format: str, quiet: bool
+) -> None:
+    page = open_page()
+    if output_format == "json":
+        emit_json({key: [content_of(item) for item in blobs], "bytes": total})
+    elif quiet:
+        for item in blobs:
+            page.line(item.digest)
+    elif not blobs:
+        page.line("nothing is missing", "good")
+    else:
+        page.line(f"{verb} {amount(blobs, total)}", "strong")
+        blobs_table(page, blobs)

@@ -1,0 +1,124 @@
+"""`pyctrd pull`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pyctrd.cli import settings
+from pyctrd.cli.page import Page, open_page
+from pyctrd.cli.progress import reporting
+from pyctrd.cli.render import amount, content_of, emit_json
+from pyctrd.cli.session import open_client
+
+if TYPE_CHECKING:
+    from pyctrd import PullResult
+
+
+def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        labels[key] = text
+    return labels
+
+
+@click.command("pull")
+@click.argument("ref")
+@settings.platform_option("Platform whose layers to fetch (default: the host's).")
+@settings.all_platforms_option
+@click.option(
+    "--metadata",
+    type=click.Choice(["all", "selected"]),
+    default="all",
+    show_default=True,
+    help="Manifests and configs of all platforms, as ctr of containerd 2.x, or of the selected ones only, "
+    "as nerdctl.",
+)
+@click.option("--metadata-only", is_flag=True, help="Fetch no layers.")
+@click.option(
+    "--unpack/--no-unpack",
+    default=None,
+    help="Put the layers into the snapshotter.  [default: unpack, but not with all platforms]",
+)
+@settings.snapshotter_option
+@click.option(
+    "--max-concurrent-downloads",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many blobs to fetch at once.",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="K=V",
+    callback=_labels,
+    help="Label of the image; may be repeated.",
+)
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.progress_option
+@settings.quiet_option
+@settings.global_options
+def command(
+    ref: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    metadata: Literal["all", "selected"],
+    metadata_only: bool,
+    unpack: bool | None,
+    snapshotter: str | None,
+    max_concurrent_downloads: int,
+    labels: dict[str, str],
+    output_format: str,
+    progress: str,
+    quiet: bool,
+) -> None:
+    """Pull an image into containerd's content store.
+
+    Stores what `ctr images pull` stores, and checks afterwards that all of it is there. Content that is
+    already here is not fetched again; what an interrupted pull left is resumed.
+    """
+    with open_client(snapshotter=snapshotter) as client, reporting(progress, quiet=quiet) as sink:
+        result = client.pull(
+            ref,
+            platforms=platforms,
+            all_platforms=all_platforms,
+            metadata=metadata,
+            metadata_only=metadata_only,
+            unpack=unpack,
+            max_concurrent_downloads=max_concurrent_downloads,
+            labels=labels,
+            progress=sink,
+        )
+    if output_format == "json":
+        emit_json(_document(result))
+    elif quiet:
+        open_page().line(result.image.name)
+    else:
+        _print(open_page(), result)
+
+
+def _document(result: PullResult) -> dict[str, object]:
+    return {
+        "image": result.image.name,
+        "target": content_of(result.image.target),
+        "fetched": [content_of(item) for item in result.fetched],
+        "bytes": result.bytes,
+        "unpacked": result.unpacked,
+    }
+
+
+def _print(page: Page, result: PullResult) -> None:
+    page.line(result.image.name, "strong")
+    page.item("digest", result.image.target.digest)
+    fetched = amount(result.fetched, result.bytes) if result.fetched else "nothing, all of it was here"
+    page.item("fetched", fetched)
+    page.item("unpacked", ", ".join(result.unpacked) or "no")

@@ -1,0 +1,163 @@
+"""`pyctrd save`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pyctrd import platforms as platform_names
+from pyctrd.cli import settings
+from pyctrd.cli.completions import image_names
+from pyctrd.cli.page import Page, open_page
+from pyctrd.cli.progress import reporting
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json
+from pyctrd.cli.session import open_client
+from pyctrd.cli.text import sanitize, size
+
+if TYPE_CHECKING:
+    from pyctrd import EnsureMode, IndexMode, SavePlan, SaveResult
+
+
+@click.command("save")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...", shell_complete=image_names)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Archive to write; it appears whole or not at all.  [default: stdout, when that is no terminal]",
+)
+@settings.platform_option("Platform to save (default: the host's).")
+@settings.all_platforms_option
+@click.option(
+    "--ensure",
+    type=click.Choice(["target", "all", "none"]),
+    default=None,
+    help="What to fetch before: what the saved platforms lack, or what nerdctl 2.0.0 - 2.0.3 would fetch, "
+    "or nothing.  [default: target]",
+)
+@click.option("--offline", is_flag=True, help="Never open a connection; the same as --ensure none.")
+@click.option(
+    "--index",
+    type=click.Choice(["keep", "prune", "flatten"]),
+    default="keep",
+    show_default=True,
+    help="The image's index: as it is, cut to what the archive holds, or replaced by the manifests.",
+)
+@click.option("--reproducible", is_flag=True, help="Leave out what depends on this host.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, and change nothing.")
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.progress_option
+@settings.quiet_option
+@settings.global_options
+def command(
+    refs: tuple[str, ...],
+    output: str | None,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    ensure: EnsureMode | None,
+    offline: bool,
+    index: IndexMode,
+    reproducible: bool,
+    dry_run: bool,
+    output_format: str,
+    progress: str,
+    quiet: bool,
+) -> None:
+    """Write images to an archive that ctr, docker and podman load.
+
+    Fetches what the images lack for the saved platforms first, and nothing else. The archive is an OCI image
+    layout with Docker's manifest.json, as `ctr images export` writes it.
+    """
+    if offline and ensure not in (None, "none"):
+        raise click.UsageError(f"--offline and --ensure {ensure} contradict each other")
+    mode: EnsureMode = "none" if offline else ensure or "target"
+    if dry_run:
+        with open_client() as client:
+            plan = client.plan_save(
+                refs,
+                platforms=platforms,
+                all_platforms=all_platforms,
+                ensure=mode,
+                index=index,
+                reproducible=reproducible,
+            )
+        _show_plan(plan, output_format)
+        return
+    to_stdout = output in (None, "-")
+    _check_stdout(to_stdout, output_format)
+    with open_client() as client, reporting(progress, quiet=quiet) as sink:
+        result = client.save(
+            refs,
+            output,
+            platforms=platforms,
+            all_platforms=all_platforms,
+            ensure=mode,
+            index=index,
+            reproducible=reproducible,
+            progress=sink,
+        )
+    if output_format == "json":
+        emit_json(_document(result))
+    elif not quiet:
+        _tell(result, "stdout" if output is None or output == "-" else output)
+
+
+def _check_stdout(to_stdout: bool, output_format: str) -> None:
+    """Refuse before anything is fetched what could not be printed in the end."""
+    if to_stdout and output_format == "json":
+        raise click.UsageError("--format json needs -o FILE: stdout is the archive")
+    if to_stdout and sys.stdout.isatty():
+        raise click.UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+
+
+def _document(result: SaveResult) -> dict[str, object]:
+    return {
+        "images": result.images,
+        "platforms": [platform_names.to_string(item) for item in result.platforms],
+        "fetched": [content_of(item) for item in result.fetched],
+        "bytes_fetched": result.bytes_fetched,
+        "bytes_written": result.bytes_written,
+    }
+
+
+def _tell(result: SaveResult, place: str) -> None:
+    """Say on stderr what was done: stdout may be the archive."""
+    names = ", ".join(platform_names.to_string(item) for item in result.platforms)
+    fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
+    click.echo(
+        sanitize(
+            f"saved {', '.join(result.images)} ({names}) to {place}: {size(result.bytes_written)} written, "
+            f"{fetched} fetched"
+        ),
+        err=True,
+    )
+
+
+def _show_plan(plan: SavePlan, output_format: str) -> None:
+    if output_format == "json":
+        emit_json(
+            {
+                "images": plan.images,
+                "platforms": [platform_names.to_string(item) for item in plan.platforms],
+                "fetch": [content_of(item) for item in plan.fetch],
+                "fetch_bytes": plan.fetch_bytes,
+                "write": plan.layout.blobs,
+                "archive_bytes": plan.archive_bytes,
+            }
+        )
+        return
+    page = open_page()
+    _print_plan(page, plan)
+
+
+def _print_plan(page: Page, plan: SavePlan) -> None:
+    for name in plan.images:
+        page.line(name, "strong")
+    page.item("platforms", ", ".join(platform_names.to_string(item) for item in plan.platforms))
+    page.item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing")
+    blobs_table(page, plan.fetch)
+    page.item("would write", f"{amount(plan.layout.blobs, plan.archive_bytes)} archive")

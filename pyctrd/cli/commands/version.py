@@ -1,0 +1,28 @@
+"""`pyctrd version`."""
+
+from __future__ import annotations
+
+import click
+
+from pyctrd import __version__
+from pyctrd.cli import settings
+from pyctrd.cli.page import open_page
+from pyctrd.cli.render import emit_json
+from pyctrd.cli.session import open_client
+
+
+@click.command("version")
+@settings.format_option("text", "json")
+@settings.global_options
+def command(output_format: str) -> None:
+    """Show the versions of pyctrd and of containerd."""
+    with open_client() as client:
+        server = client.version
+    if output_format == "json":
+        emit_json(
+            {"pyctrd": __version__, "containerd": {"version": server.version, "revision": server.revision}}
+        )
+        return
+    page = open_page()
+    page.item("pyctrd", __version__)
+    page.item("containerd", server.version, notes=[f"revision {server.revision}"] if server.revision else ())

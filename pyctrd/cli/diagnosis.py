@@ -1,0 +1,150 @@
+"""A diagnosis for people: what is here, what each tool would do now, why, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from pyctrd.cli.page import Cell, Column, Page, Tone
+from pyctrd.cli.render import digest_cell
+from pyctrd.cli.text import count, size
+from pyctrd.mediatypes import ingest_prefix
+
+if TYPE_CHECKING:
+    from pyctrd.diagnose import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast
+
+_COLUMNS: Final = (
+    Column("PLATFORM"),
+    Column("MANIFEST"),
+    Column("CONFIG"),
+    Column("LAYERS", right=True),
+    Column("MISSING", right=True),
+    Column("UNPACKED"),
+    Column("NOTE"),
+    Column("DIGEST", brief=True),
+)
+
+
+def render(diagnosis: Diagnosis, page: Page) -> None:
+    """Print a diagnosis on a page."""
+    target = diagnosis.target
+    page.line(diagnosis.image, "strong")
+    page.line(
+        f"{ingest_prefix(target.media_type)} {target.digest}, {size(target.size)}, "
+        f"namespace {diagnosis.namespace}",
+        "dim",
+    )
+    page.line("")
+    page.table(_COLUMNS, [_row(row) for row in diagnosis.platforms])
+    _gaps(diagnosis, page)
+    page.heading(f"What each tool would do now for {_targets(diagnosis)}")
+    _tools(diagnosis, page)
+    if diagnosis.causes:
+        page.heading("Why, and what helps")
+        for number, cause in enumerate(diagnosis.causes, 1):
+            _cause(number, cause, page)
+
+
+def _targets(diagnosis: Diagnosis) -> str:
+    if diagnosis.targets == ("all",):
+        return "all platforms"
+    return ", ".join(diagnosis.targets) or "no platform"
+
+
+def _row(row: PlatformState) -> tuple[Cell, ...]:
+    tone: Tone = "strong" if row.target else ""
+    name = row.kind if row.kind != "image" else row.platform or "(not known)"
+    return (
+        Cell(name, tone),
+        _presence(row.manifest),
+        _presence(row.config),
+        _layers(row),
+        _missing(row),
+        Cell(", ".join(row.unpacked_in) or "no", "" if row.unpacked else "dim"),
+        _note(row),
+        digest_cell(row.digest),
+    )
+
+
+def _presence(here: bool | None) -> Cell:
+    if here is None:
+        return Cell("?", "dim")
+    return Cell("here", "good") if here else Cell("missing", "bad")
+
+
+def _layers(row: PlatformState) -> Cell:
+    if row.layers_total is None:
+        return Cell("?", "dim")
+    complete = row.layers_present == row.layers_total
+    return Cell(f"{row.layers_present}/{row.layers_total}", "good" if complete else "bad")
+
+
+def _missing(row: PlatformState) -> Cell:
+    if not row.missing:
+        return Cell("-", "dim")
+    text = size(row.missing_bytes) if row.missing_known else f"> {size(row.missing_bytes)}"
+    return Cell(text, "bad" if row.target else "warn")
+
+
+def _note(row: PlatformState) -> Cell:
+    about = f"for {row.attestation_for}" if row.attestation_for else ""
+    state = "complete" if row.complete else "incomplete"
+    text = f"{state}, wanted" if row.target else state
+    tone: Tone = "good" if row.complete else "bad" if row.target else "dim"
+    return Cell("; ".join(filter(None, (text, about))), tone)
+
+
+def _gaps(diagnosis: Diagnosis, page: Page) -> None:
+    """Name what the table can't show: platforms that the image lacks, and indexes that are absent."""
+    if diagnosis.absent_platforms:
+        page.line("")
+        page.line(f"The image has no {', '.join(diagnosis.absent_platforms)}.", "bad")
+    for item in diagnosis.unread:
+        page.line("")
+        page.line(f"The index {item.digest} is missing: what it names is not known.", "bad")
+
+
+def _tools(diagnosis: Diagnosis, page: Page) -> None:
+    tools = diagnosis.tools
+    text, tone = _export(tools.ctr_export)
+    page.item("ctr images export", text, tone, notes=_notes(tools.ctr_export.note))
+    for name, forecast in (
+        ("nerdctl save 2.0.0 - 2.0.3", tools.nerdctl_save_2_0_3),
+        ("nerdctl save 2.0.4 and later", tools.nerdctl_save_2_0_4),
+        ("pyctrd save", tools.pyctrd_save),
+    ):
+        text, tone = _save(forecast)
+        page.item(name, text, tone, notes=_notes(forecast.note))
+
+
+def _export(forecast: ExportForecast) -> tuple[str, Tone]:
+    if forecast.ok:
+        return "works", "good"
+    return f"fails: {forecast.error}", "bad"
+
+
+def _save(forecast: SaveForecast) -> tuple[str, Tone]:
+    """Say what is downloaded, then how it ends."""
+    fetch = "downloads nothing"
+    if forecast.fetch:
+        least = "" if forecast.fetch_known else "at least "
+        fetch = f"downloads {least}{count(len(forecast.fetch), 'blob')}, {size(forecast.bytes)}"
+    elif forecast.network:
+        fetch = "asks the registry, downloads nothing"
+    if not forecast.ok:
+        return f"{fetch}, then fails: {forecast.error}", "bad"
+    return f"works, {fetch}", "warn" if forecast.network else "good"
+
+
+def _notes(note: str) -> Sequence[str]:
+    return [note] if note else []
+
+
+def _cause(number: int, cause: Cause, page: Page) -> None:
+    about = f"{cause.platform}: " if cause.platform else ""
+    doubt = "" if cause.certain else " (likely)"
+    page.line(f"{number}. {about}{cause.text}{doubt}")
+    for evidence in cause.evidence:
+        page.line(f"- {evidence}", "dim", indent=3)
+    if cause.remedy:
+        page.command(cause.remedy)

@@ -1,0 +1,137 @@
+"""What a command prints for people: headings, lines, tables and commands, on three kinds of paper.
+
+A terminal gets rich's tables, cut to its width; a pipe gets plain columns, whole and uncut, so that a script
+that reads them finds full digests; markdown is for issues. Control characters are escaped here, for all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import click
+
+from pyctrd.cli.text import sanitize
+
+Tone: TypeAlias = Literal["", "good", "bad", "warn", "dim", "strong"]
+
+
+class Column(NamedTuple):
+    """A column's title; `right` aligns numbers, `brief` columns may be left out where room is short."""
+
+    title: str
+    right: bool = False
+    brief: bool = False
+
+
+class Cell(NamedTuple):
+    """A table's cell; `brief` is what a terminal shows in its place (a short digest)."""
+
+    text: str
+    tone: Tone = ""
+    brief: str = ""
+
+
+class Page(Protocol):
+    """Somewhere to print to."""
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
+        """Print a paragraph, wrapped where there is a width."""
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
+        """Print a table."""
+
+    def command(self, text: str) -> None:
+        """Print a command to copy: never wrapped or cut."""
+
+    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
+        """Print a term, what is said about it, and notes below."""
+
+
+class PlainPage:
+    """Text without escapes or width: for pipes and files."""
+
+    def heading(self, text: str) -> None:
+        """Begin a section after an empty line."""
+        click.echo(f"\n{sanitize(text)}")
+
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:  # noqa: ARG002 - no tones here
+        """Print a line."""
+        click.echo(" " * indent + sanitize(text))
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
+        """Print columns, two spaces apart."""
+        lines = [
+            [column.title for column in columns],
+            *([sanitize(cell.text) for cell in row] for row in rows),
+        ]
+        widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+        for texts in lines:
+            cells = (
+                text.rjust(width) if column.right else text.ljust(width)
+                for text, width, column in zip(texts, widths, columns, strict=True)
+            )
+            click.echo("  ".join(cells).rstrip())
+
+    def command(self, text: str) -> None:
+        """Print a command."""
+        click.echo(f"    {sanitize(text)}")
+
+    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
+        """Print a term and its text on one line, the notes below."""
+        click.echo(f"{sanitize(term)}: {sanitize(text)}")
+        for note in notes:
+            click.echo(f"  {sanitize(note)}")
+
+
+class MarkdownPage:
+    """GitHub's markdown."""
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        click.echo(f"\n### {_markdown(text)}\n")
+
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
+        """Print a paragraph, or a list's continuation where it is indented."""
+        strong = "**" if tone == "strong" else ""
+        click.echo(f"{' ' * indent}{strong}{_markdown(text)}{strong}\n")
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
+        """Print a table; digests in code quotes, so that nothing reads them as something else."""
+        click.echo("| " + " | ".join(column.title.capitalize() for column in columns) + " |")
+        click.echo("|" + "|".join("---:" if column.right else "---" for column in columns) + "|")
+        for row in rows:
+            click.echo("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
+
+    def command(self, text: str) -> None:
+        """Print a command as a code block."""
+        click.echo(f"\n```sh\n{sanitize(text)}\n```\n")
+
+    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
+        """Print a list item, the notes below it."""
+        click.echo(f"- **{_markdown(term)}**: {_markdown(text)}")
+        for note in notes:
+            click.echo(f"  - {_markdown(note)}")
+
+
+def _markdown(text: str) -> str:
+    """Escape what markdown or HTML would take for its own."""
+    quoted = "".join(f"\\{char}" if char in "\\`*_[]|~#" else char for char in sanitize(text))
+    return quoted.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return f"`{sanitize(cell.text)}`" if cell.brief else _markdown(cell.text)
+
+
+def open_page() -> Page:
+    """Choose the paper for stdout."""
+    if not sys.stdout.isatty():
+        return PlainPage()
+    from pyctrd.cli.terminal import TerminalPage
+
+    return TerminalPage()

@@ -1,0 +1,60 @@
+"""From the command line to a client. The client, and with it grpc, is imported only when it is opened."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pyctrd.cli.settings import RegistryArguments, settings
+
+if TYPE_CHECKING:
+    from pyctrd.client import Client
+    from pyctrd.registry import RegistryOptions
+
+
+def open_client(*, snapshotter: str | None = None) -> Client:
+    """Make the client that the global options ask for; it is a context manager."""
+    from pyctrd.client import Client
+
+    chosen = settings()
+    return Client(
+        chosen.address,
+        chosen.namespace,
+        snapshotter=snapshotter,
+        registry=_registry_options(chosen.registry),
+    )
+
+
+def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
+    username, password = _credentials(arguments)
+    if arguments == RegistryArguments():
+        return None
+    from pyctrd.registry import RegistryOptions
+
+    return RegistryOptions(
+        plain_http=arguments.plain_http,
+        skip_verify=arguments.skip_verify,
+        username=username,
+        password=password,
+        hosts_dir=Path(arguments.hosts_dir) if arguments.hosts_dir else None,
+    )
+
+
+def _credentials(arguments: RegistryArguments) -> tuple[str, str]:
+    if arguments.user is None:
+        if arguments.password_stdin:
+            raise click.UsageError("--password-stdin needs --user")
+        return "", ""
+    username, colon, password = arguments.user.partition(":")
+    if arguments.password_stdin:
+        if colon:
+            raise click.UsageError("a password was given twice: in --user and by --password-stdin")
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif not colon:
+        if not sys.stdin.isatty():
+            raise click.UsageError("no password: use --password-stdin, or -u USER:PASS")
+        password = click.prompt(f"Password for {username}", hide_input=True, err=True)
+    return username, password

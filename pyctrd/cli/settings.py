@@ -1,0 +1,182 @@
+"""The options that several commands share, and what they said on this command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass
+class RegistryArguments:
+    """How to talk to registries, as far as the command line says."""
+
+    plain_http: bool = False
+    skip_verify: bool = False
+    user: str | None = None
+    password_stdin: bool = False
+    hosts_dir: str | None = None
+
+
+@dataclass
+class Settings:
+    """What one run was told; None means that the environment or the default decides."""
+
+    address: str | None = None
+    namespace: str | None = None
+    debug: bool = False
+    registry: RegistryArguments = field(default_factory=RegistryArguments)
+
+
+def settings() -> Settings:
+    """Give the settings of the command that runs now."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # Called once for the group and once for the command: only an option that was given may overwrite.
+    if value is not None and value is not False:
+        setattr(context.ensure_object(Settings), str(parameter.name), value)
+
+
+def _remember_registry(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    setattr(context.ensure_object(Settings).registry, str(parameter.name), value)
+
+
+def _all(options: list[Callable[[_F], _F]]) -> Callable[[_F], _F]:
+    def decorate(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+global_options = _all(
+    [
+        click.option(
+            "-a",
+            "--address",
+            metavar="ADDRESS",
+            expose_value=False,
+            callback=_remember,
+            help="containerd's socket, a path or unix://PATH.  "
+            "[env: CONTAINERD_ADDRESS; default: /run/containerd/containerd.sock]",
+        ),
+        click.option(
+            "-n",
+            "--namespace",
+            metavar="NAMESPACE",
+            expose_value=False,
+            callback=_remember,
+            help="containerd's namespace.  [env: CONTAINERD_NAMESPACE; default: default]",
+        ),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="Show the traceback of an error.",
+        ),
+    ]
+)
+"""Give a command the options that every command has; their values are in `Settings`."""
+
+registry_options = _all(
+    [
+        click.option(
+            "--plain-http",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_registry,
+            help="Talk HTTP to the registry.  [default: only to localhost]",
+        ),
+        click.option(
+            "-k",
+            "--skip-verify",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_registry,
+            help="Accept any TLS certificate of the registry.",
+        ),
+        click.option(
+            "-u",
+            "--user",
+            metavar="USER[:PASS]",
+            expose_value=False,
+            callback=_remember_registry,
+            help="Log in as this user; without a password it is asked for.  [default: Docker's config.json]",
+        ),
+        click.option(
+            "--password-stdin",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_registry,
+            help="Read the password from stdin.",
+        ),
+        click.option(
+            "--hosts-dir",
+            metavar="DIR",
+            expose_value=False,
+            callback=_remember_registry,
+            help="Folder with HOST/hosts.toml files, as containerd reads them.",
+        ),
+    ]
+)
+"""Give a command the options about registries; their values are in `Settings.registry`."""
+
+
+def platform_option(help_text: str) -> Callable[[_F], _F]:
+    """Give a command `--platform`; the values are read by the client."""
+    return click.option(
+        "--platform",
+        "platforms",
+        multiple=True,
+        metavar="P",
+        callback=_checked_platforms,
+        help=f"{help_text} {_PLATFORM_FORMS}",
+    )
+
+
+def _checked_platforms(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    from pyctrd.platforms import select
+
+    select(values)  # a malformed one is an error of usage, before anything is connected
+    return values
+
+
+_PLATFORM_FORMS = (
+    "May be repeated, or a list with commas; `all` and `local` (what is complete here) work, too."
+)
+
+all_platforms_option = click.option("--all-platforms", is_flag=True, help="Every platform of the image.")
+snapshotter_option = click.option(
+    "--snapshotter",
+    metavar="S",
+    help="Snapshotter to use.  [env: CONTAINERD_SNAPSHOTTER; default: the server's]",
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no progress, and only the essential.")
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "plain", "json", "none"]),
+    default="auto",
+    help="How to show progress on stderr.  [default: auto, bars on a terminal, lines elsewhere]",
+)
+
+
+def format_option(*choices: str) -> Callable[[_F], _F]:
+    """Give a command `--format`; the first choice is the default."""
+    return click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(choices),
+        default=choices[0],
+        show_default=True,
+        help="Format of the data on stdout; docs/json.md has the JSON schemas.",
+    )

@@ -1,0 +1,72 @@
+"""The page for a terminal, with rich. rich honours NO_COLOR, TERM=dumb and COLUMNS by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pyctrd.cli.page import Cell, Column, Tone
+from pyctrd.cli.text import sanitize
+
+STYLES: Final[Mapping[Tone, str]] = {
+    "": "",
+    "good": "green",
+    "bad": "red",
+    "warn": "yellow",
+    "dim": "dim",
+    "strong": "bold",
+}
+# Narrower terminals do without the columns that are only nice to have.
+_ROOMY: Final = 100
+_TERM_WIDTH: Final = 30
+
+
+class TerminalPage:
+    """A page of a terminal's width. Texts are `Text`, never markup: a name may hold brackets."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, emoji=False, markup=False)
+
+    def heading(self, text: str) -> None:
+        """Begin a section after an empty line."""
+        self._console.print()
+        self._console.print(Text(sanitize(text), style="bold"))
+
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
+        """Print a paragraph."""
+        self._console.print(Padding(_text(text, tone), (0, 0, 0, indent)))
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
+        """Print a table without frames; a cell that is too long is folded, never cut."""
+        roomy = self._console.width >= _ROOMY
+        shown = [index for index, column in enumerate(columns) if roomy or not column.brief]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        for index in shown:
+            column = columns[index]
+            table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(_text(row[index].brief or row[index].text, row[index].tone) for index in shown))
+        self._console.print(table)
+
+    def command(self, text: str) -> None:
+        """Print a command; the terminal itself wraps it, so that it can be copied whole."""
+        self._console.print(Text(f"  $ {sanitize(text)}", style="cyan"), soft_wrap=True)
+
+    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
+        """Print a term, and in a second column what is said about it."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=min(_TERM_WIDTH, self._console.width // 3), overflow="fold")
+        grid.add_column(overflow="fold")
+        grid.add_row(_text(term), _text(text, tone))
+        for note in notes:
+            grid.add_row("", _text(note, "dim"))
+        self._console.print(grid)
+
+
+def _text(text: str, tone: Tone = "") -> Text:
+    return Text(sanitize(text), style=STYLES[tone], overflow="fold")
