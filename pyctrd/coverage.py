@@ -15,11 +15,11 @@ class Coverage:
     A manifest without a platform may be for any: it counts for all, as containerd's filters treat it.
     """
 
-    def __init__(self, root: Digest, wanted: Sequence[Platform]) -> None:
-        self._root = root
+    def __init__(self, root: Descriptor, wanted: Sequence[Platform]) -> None:
+        self._root = root.digest
         self._wanted = tuple(wanted)
         self._found: list[Platform] = []
-        self._universal = False
+        self._universal = not mediatypes.is_index(root.media_type)
 
     def watch(self, children: walk.Children) -> walk.Children:
         """Wrap a step, before any filter, so that absent platforms can be told from filtered ones."""
@@ -28,8 +28,6 @@ class Coverage:
             found = children(descriptor)
             if mediatypes.is_index(descriptor.media_type):
                 self._look_at(found)
-            elif descriptor.digest == self._root:
-                self._universal = True
             return found
 
         return step

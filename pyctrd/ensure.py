@@ -29,15 +29,23 @@ class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    store: Store, image: ImageRecord, targets: Matcher, *, fetchers: Sequence[Fetcher] = ()
+    store: Store,
+    image: ImageRecord,
+    targets: Matcher,
+    *,
+    wanted: Sequence[Platform] = (),
+    fetchers: Sequence[Fetcher] = (),
 ) -> tuple[Descriptor, ...]:
     """List what is missing of the target platforms, in the walk's order; changes nothing.
 
     An absent manifest is read from the fetchers into memory, so that what it names is counted too; without
-    fetchers the manifest alone is listed, since nobody can know its children. Raises RegistryError,
-    ContentError, DaemonError.
+    fetchers the manifest alone is listed, since nobody can know its children. `wanted` are platforms that the
+    image must have (none: any). Raises NoMatchingPlatform, RegistryError, ContentError, DaemonError.
     """
-    return _missing(store.content, image.target, walk.only_platforms(_reading(store, fetchers), targets))
+    coverage = Coverage(image.target, wanted)
+    found = _missing(store.content, image.target, _targeted(_reading(store, fetchers), coverage, targets))
+    coverage.check()
+    return found
 
 
 def _missing(content: ContentStore, root: Descriptor, step: walk.Children) -> tuple[Descriptor, ...]:
@@ -107,7 +115,7 @@ def ensure(
     `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
     written and no fetcher is asked. Raises NoMatchingPlatform, RegistryError, ContentError, DaemonError.
     """
-    coverage = Coverage(image.target.digest, wanted)
+    coverage = Coverage(image.target, wanted)
     if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
         coverage.check()
         return EnsureResult(fetched=(), bytes=0)

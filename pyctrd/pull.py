@@ -113,7 +113,7 @@ def _bring_all(
 
     Unpacking of a manifest starts as soon as all that it names has been asked for.
     """
-    coverage = Coverage(root.digest, options.platforms.platforms or (host,))
+    coverage = Coverage(root, options.platforms.platforms or (host,))
     step = _step(store, options, options.platforms.matcher(host), coverage)
     unchecked = not (options.metadata_only or options.platforms.all)
     parents: Sequence[Descriptor] = ()

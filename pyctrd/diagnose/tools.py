@@ -96,7 +96,7 @@ def _coverage_error(survey: Survey, targets: Targets) -> str:
     """Say which platform the image does not have; behind an absent index there may be any."""
     if survey.unread:
         return ""
-    coverage = Coverage(survey.image.target.digest, targets.wanted)
+    coverage = Coverage(survey.image.target, targets.wanted)
     step = walk.tolerant(coverage.watch(survey.inspection.children), lambda _absent: None, NotFound)
     for _ in walk.preorder(survey.image.target, walk.only_platforms(step, targets.matcher)):
         pass
