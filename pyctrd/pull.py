@@ -115,17 +115,21 @@ def _bring_all(
     """
     coverage = Coverage(root, options.platforms.platforms or (host,))
     step = _step(store, options, options.platforms.matcher(host), coverage)
-    unchecked = not (options.metadata_only or options.platforms.all)
     parents: Sequence[Descriptor] = ()
     for generation in walk.generations(root, step):
-        if unchecked and not any(mediatypes.is_index(item.media_type) for item in generation):
-            coverage.check()  # all indexes are read: better now than after the layers
-            unchecked = False
+        if not any(mediatypes.is_index(item.media_type) for item in generation):
+            _check_platforms(options, coverage)  # all indexes are read: better now than after the layers
         downloads.submit(generation)
         if options.unpacks:
             unpacking.consider(parents, options.platforms, host)
         downloads.join()
         parents = generation
+    _check_platforms(options, coverage)
+
+
+def _check_platforms(options: PullOptions, coverage: Coverage) -> None:
+    if not (options.metadata_only or options.platforms.all):
+        coverage.check()
 
 
 def _step(store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage) -> walk.Children:

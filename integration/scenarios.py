@@ -1,0 +1,97 @@
+"""The images and options that pull is compared with ctr on, and the flags that make ctr do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from integration.rig import images, shapes
+from integration.rig.images import Graph
+from pyctrd.platforms import select
+from pyctrd.pull import PullOptions
+
+Mode = Literal["all", "selected"]
+VARIANTS = ("linux/amd64/v2", "linux/amd64", "linux/arm/v6", "linux/arm/v7")
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A real ctr: its generation, and whether it pulls by itself (`--local`) or lets the daemon do it."""
+
+    generation: str
+    local: bool
+
+    def __str__(self) -> str:
+        """Name it for pytest."""
+        return f"{self.generation}{'-local' if self.generation == '2' and self.local else ''}"
+
+    def pull_flags(self, mode: Mode) -> list[str]:
+        """Give the flags for the metadata mode."""
+        flags = ["--plain-http"]
+        if self.generation == "2":
+            flags += ["--local"] if self.local else []
+            return flags + (["--skip-metadata"] if mode == "selected" else [])
+        return flags + (["--all-metadata"] if mode == "all" else [])
+
+
+ORACLES = (Oracle("1.6", True), Oracle("1.7", True), Oracle("2", False), Oracle("2", True))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """An image and what is asked of it; on it every ctr and pyctrd must leave the same behind.
+
+    `not_on` names the oracles that do something else, with the row of docs/differences.md that says why.
+    """
+
+    name: str
+    graph: Callable[[], Graph]
+    platforms: Sequence[str] = ()
+    all_platforms: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    not_on: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self, oracle: Oracle, mode: Mode) -> PullOptions:
+        """Give our options for what is asked; ctr 1.x unpacks all platforms where 2.x unpacks none."""
+        return PullOptions(
+            platforms=select(self.platforms, self.all_platforms),
+            metadata=mode,
+            labels=self.labels,
+            unpack=True if self.all_platforms and oracle.local else None,
+        )
+
+    def ctr_flags(self) -> list[str]:
+        """Give ctr's flags for what is asked."""
+        flags = [f"--platform={platform}" for platform in self.platforms]
+        flags += ["--all-platforms"] if self.all_platforms else []
+        return flags + [f"--label={key}={value}" for key, value in self.labels.items()]
+
+
+SCENARIOS = (
+    Scenario("single", shapes.single),
+    Scenario("single-docker", lambda: shapes.single(docker=True)),
+    Scenario("single-foreign-platform", lambda: shapes.single("linux/arm64")),
+    Scenario("five-platforms", shapes.five_platform),
+    Scenario("mixed", shapes.mixed),
+    Scenario("mixed-386", shapes.mixed, platforms=["linux/386"]),
+    Scenario("mixed-arm64", shapes.mixed, platforms=["linux/arm64"]),
+    Scenario("mixed-two", shapes.mixed, platforms=["linux/arm64", "linux/amd64"]),
+    Scenario("all-platforms", shapes.five_platform, all_platforms=True),
+    Scenario("all-with-attestation", shapes.mixed, all_platforms=True, not_on={"1.6": "P9"}),
+    Scenario("labels", shapes.single, labels={"io.example.team": "storage", "empty": "x=y"}),
+    Scenario("nested", shapes.nested),
+    Scenario("variants", lambda: shapes.multi(VARIANTS)),
+    Scenario("shared-layers", shapes.shared_layers),
+    Scenario("compressions", lambda: shapes.compressions(("gzip", "", "zstd"))),
+    Scenario("inline-data", shapes.inline_data),
+    Scenario("artifact", shapes.artifact, not_on={"1.6": "P2"}),
+    Scenario("artifact-subject", lambda: shapes.artifact(subject=shapes.single()), not_on={"1.6": "P2"}),
+    Scenario("octet-stream-config", shapes.octet_stream_config, not_on={"2": "P2"}),
+    Scenario("unknown-child", lambda: images.index([shapes.multi(["linux/amd64"]).child(0), _weird_child()])),
+)
+
+
+def _weird_child() -> Graph:
+    blob = images.Blob(b'{"what": "is this"}', "application/vnd.example.weird+json")
+    return Graph(blob.descriptor, {blob.digest: blob.data})
