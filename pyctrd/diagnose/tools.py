@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pyctrd import ensure, nerdctl, walk
-from pyctrd.coverage import Coverage
 from pyctrd.diagnose.export import Export
 from pyctrd.diagnose.model import ExportForecast, SaveForecast, Tools
 from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import Targets
-from pyctrd.errors import NoMatchingPlatform, NotFound
+from pyctrd.errors import NoMatchingPlatform
 from pyctrd.model import Descriptor, Platform
 from pyctrd.platforms import ordered
 
@@ -77,10 +76,11 @@ def _nerdctl(
 
 def _pyctrd(survey: Survey, targets: Targets) -> SaveForecast:
     """`pyctrd save`: fetches what is missing for the targets, absent manifests included, by digest."""
-    error = _coverage_error(survey, targets)
-    if error:
-        return SaveForecast(fetch=(), bytes=0, network=False, ok=False, error=error)
-    fetch = ensure.plan(survey.inspection.store, survey.image, targets.matcher)
+    wanted = () if survey.unread else targets.wanted  # behind an absent index there may be any platform
+    try:
+        fetch = ensure.plan(survey.inspection.store, survey.image, targets.matcher, wanted=wanted)
+    except NoMatchingPlatform as error:
+        return SaveForecast(fetch=(), bytes=0, network=False, ok=False, error=error.message)
     hidden = any(walk.has_children(item) for item in fetch)
     return SaveForecast(
         fetch=tuple(str(item.digest) for item in fetch),
@@ -90,21 +90,6 @@ def _pyctrd(survey: Survey, targets: Targets) -> SaveForecast:
         ok=True,
         note=_HIDDEN if hidden else "",
     )
-
-
-def _coverage_error(survey: Survey, targets: Targets) -> str:
-    """Say which platform the image does not have; behind an absent index there may be any."""
-    if survey.unread:
-        return ""
-    coverage = Coverage(survey.image.target, targets.wanted)
-    step = walk.tolerant(coverage.watch(survey.inspection.children), lambda _absent: None, NotFound)
-    for _ in walk.preorder(survey.image.target, walk.only_platforms(step, targets.matcher)):
-        pass
-    try:
-        coverage.check()
-    except NoMatchingPlatform as error:
-        return error.message
-    return ""
 
 
 def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:

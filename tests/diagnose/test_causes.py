@@ -205,7 +205,8 @@ def test_an_index_without_any_label_did_not_come_from_an_import() -> None:
     target = world.index(foreign, world.manifest("linux/amd64", ["a"]))
     world.unlabel(target, "m.")
     world.remove(foreign)
-    assert codes(causes(world, target)) == ["gc_label_lost"]
+    # The other platform is next: it is here, and the index does not keep it either.
+    assert codes(causes(world, target)) == ["gc_label_lost", "unprotected"]
 
 
 def test_a_record_can_point_at_nothing() -> None:
@@ -258,6 +259,18 @@ def test_content_that_nothing_keeps_is_a_warning() -> None:
     assert codes(found.causes) == ["unprotected"]
     assert found.causes[0].missing == ()
     assert "containerd.io/gc.ref.content.l.1" in found.causes[0].evidence[0]
+
+
+def test_a_manifest_that_its_index_does_not_keep_is_a_warning() -> None:
+    world = World()
+    image = world.manifest("linux/amd64", ["a"])
+    target = world.index(image, world.attestation(image))
+    world.unlabel(target, "m.")
+    first, second = causes(world, target)
+    assert first.evidence == (f"{target.digest} has no containerd.io/gc.ref.content.m.0",)
+    assert first.remedy == f"pyctrd pull --platform linux/amd64 {NAME}"
+    assert second.evidence == (f"{target.digest} has no containerd.io/gc.ref.content.m.1",)
+    assert second.remedy == f"pyctrd pull --all-platforms {NAME}"
 
 
 def test_the_remedy_is_safe_to_paste() -> None:

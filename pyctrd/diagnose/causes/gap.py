@@ -74,13 +74,17 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def remedy(self) -> str:
         """The command that fetches what is missing of this branch."""
-        is_image = self.branch.kind in ("image", "artifact")
-        platform = self.branch.descriptor.platform if is_image else None
-        everything = not is_image and self.branch.parent is not None
-        return command(self.survey, "ensure", platform, all_platforms=everything)
+        return command_for(self.survey, "ensure", self.branch)
 
 
 Check: TypeAlias = Callable[[Gap], Cause | None]
+
+
+def command_for(survey: Survey, verb: str, branch: Branch) -> str:
+    """Write a pyctrd command about one branch; an attestation cannot be chosen, only taken with all else."""
+    is_image = branch.kind in ("image", "artifact")
+    platform = branch.descriptor.platform if is_image else None
+    return command(survey, verb, platform, all_platforms=not is_image and branch.parent is not None)
 
 
 def command(

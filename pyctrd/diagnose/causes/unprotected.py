@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from pyctrd.diagnose.causes.gap import command, count, lost_keys, unlabelled
+from collections.abc import Iterator, Sequence
+
+from pyctrd.diagnose.causes.gap import command_for, count, lost_keys, unlabelled
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Survey
+from pyctrd.model import Descriptor
 
 CODE = "unprotected"
 
+_SHOWN = 3
+
 
 def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
-    """Warn of present config and layers without a gc label on their manifest.
+    """Warn of present content without a gc label on the manifest or index that names it.
 
-    Another image or a lease may keep them for now (a garbage collection was, so far, either not due or
+    Another image or a lease may keep it for now (a garbage collection was, so far, either not due or
     prevented by that).
     """
-    if branch.manifest is None:
+    loose = list(_loose(survey, branch))
+    if not loose:
         return None
-    children = [branch.manifest.config, *branch.manifest.layers]
-    loose = unlabelled(survey.labels(branch.descriptor.digest), children)
-    here = [child for child in children if survey.inspection.present(child)]
-    digests = [child.digest for child in here if child.digest in loose]
-    if not digests:
-        return None
-    keys = ", ".join(lost_keys(children, digests)[:3])
     return Cause(
         code=CODE,
         platform=label,
         digest=str(branch.descriptor.digest),
-        text=f"{count(len(set(digests)), 'blob')} of {label} here, but not kept by this image: gone with the "
-        "next garbage collection after whatever else holds them",
+        text=f"{count(len(loose), 'blob')} of {label} here, but not kept by this image: gone with the next "
+        "garbage collection after whatever else holds them",
         certain=True,
-        evidence=(f"manifest {branch.descriptor.digest} has no {keys}",),
+        evidence=tuple(f"{parent.digest} has no {key}" for parent, key in loose[:_SHOWN]),
         missing=(),
-        remedy=command(survey, "pull", branch.descriptor.platform),
+        remedy=command_for(survey, "pull", branch),
     )
+
+
+def _loose(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, str]]:
+    """Give the parent, and the label that it ought to have, for each blob that is here without one."""
+    for parent, children in _families(survey, branch):
+        unkept = unlabelled(survey.labels(parent.digest), children)
+        here = {child.digest for child in children if survey.inspection.present(child)}
+        of_branch = unkept & here
+        if parent is branch.parent:
+            of_branch &= {branch.descriptor.digest}
+        yield from ((parent, key) for key in lost_keys(children, list(of_branch)))
+
+
+def _families(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, Sequence[Descriptor]]]:
+    if branch.parent is not None:
+        yield branch.parent, survey.inspection.children(branch.parent)
+    if branch.manifest is not None:
+        yield branch.descriptor, [branch.manifest.config, *branch.manifest.layers]
