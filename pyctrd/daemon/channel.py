@@ -118,6 +118,9 @@ class Connection:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.default_authority", "localhost"),
+            # A socket costs nothing to try: a daemon that was restarted is found again within a second.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         base = grpc.insecure_channel(f"unix:{quote(path)}", options=options)
         return cls(base, path=path, namespace=namespace, lease="", environ=environ)
