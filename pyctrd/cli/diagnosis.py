@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyctrd.cli.page import Cell, Column, Page, Tone
 from pyctrd.cli.render import digest_cell
@@ -23,6 +23,8 @@ _COLUMNS: Final = (
     Column("NOTE"),
     Column("DIGEST", brief=True),
 )
+# Stands for the platform while causes are compared; no platform has it.
+_PLACE: Final = "\0"
 
 
 def render(diagnosis: Diagnosis, page: Page) -> None:
@@ -39,10 +41,11 @@ def render(diagnosis: Diagnosis, page: Page) -> None:
     _gaps(diagnosis, page)
     page.heading(f"What each tool would do now for {_targets(diagnosis)}")
     _tools(diagnosis, page)
-    if diagnosis.causes:
+    explanations = _explanations(diagnosis)
+    if explanations:
         page.heading("Why, and what helps")
-        for number, cause in enumerate(diagnosis.causes, 1):
-            _cause(number, cause, page)
+    for number, explanation in enumerate(explanations, 1):
+        _explain(number, explanation, page)
 
 
 def _targets(diagnosis: Diagnosis) -> str:
@@ -89,9 +92,10 @@ def _missing(row: PlatformState) -> Cell:
 def _note(row: PlatformState) -> Cell:
     about = f"for {row.attestation_for}" if row.attestation_for else ""
     state = "complete" if row.complete else "incomplete"
-    text = f"{state}, wanted" if row.target else state
+    if row.target:
+        state = f"target, {state}"
     tone: Tone = "good" if row.complete else "bad" if row.target else "dim"
-    return Cell("; ".join(filter(None, (text, about))), tone)
+    return Cell("; ".join(filter(None, (about, state))), tone)
 
 
 def _gaps(diagnosis: Diagnosis, page: Page) -> None:
@@ -110,7 +114,7 @@ def _tools(diagnosis: Diagnosis, page: Page) -> None:
     page.item("ctr images export", text, tone, notes=_notes(tools.ctr_export.note))
     for name, forecast in (
         ("nerdctl save 2.0.0 - 2.0.3", tools.nerdctl_save_2_0_3),
-        ("nerdctl save 2.0.4 and later", tools.nerdctl_save_2_0_4),
+        ("nerdctl save 2.0.4+", tools.nerdctl_save_2_0_4),
         ("pyctrd save", tools.pyctrd_save),
     ):
         text, tone = _save(forecast)
@@ -140,11 +144,38 @@ def _notes(note: str) -> Sequence[str]:
     return [note] if note else []
 
 
-def _cause(number: int, cause: Cause, page: Page) -> None:
-    about = f"{cause.platform}: " if cause.platform else ""
+class _Explanation(NamedTuple):
+    """One cause, told once for all the platforms that it fits word for word."""
+
+    platforms: tuple[str, ...]
+    cause: Cause
+    target: bool
+
+
+def _explanations(diagnosis: Diagnosis) -> list[_Explanation]:
+    """Group the causes, those of target platforms first: five foreign platforms need no five paragraphs."""
+    targets = {row.platform for row in diagnosis.platforms if row.target} | {""}
+    groups: dict[object, _Explanation] = {}
+    for cause in diagnosis.causes:
+        target = cause.platform in targets
+        key = (cause.code, cause.certain, target, *_with_name(cause, _PLACE), bool(cause.platform))
+        known = groups.get(key)
+        names = (*(known.platforms if known else ()), cause.platform)
+        groups[key] = _Explanation(names, known.cause if known else cause, target)
+    return sorted(groups.values(), key=lambda item: not item.target)
+
+
+def _with_name(cause: Cause, name: str) -> tuple[str, ...]:
+    """Give a cause's texts for another platform."""
+    texts = (cause.text, *cause.evidence, cause.remedy)
+    return tuple(text.replace(cause.platform, name) for text in texts) if cause.platform else texts
+
+
+def _explain(number: int, explanation: _Explanation, page: Page) -> None:
+    cause = explanation.cause
+    names = ", ".join(explanation.platforms)
+    text, *evidence, _ = _with_name(cause, names)
+    about = f"{names}: " if names not in text else ""
     doubt = "" if cause.certain else " (likely)"
-    page.line(f"{number}. {about}{cause.text}{doubt}")
-    for evidence in cause.evidence:
-        page.line(f"- {evidence}", "dim", indent=3)
-    if cause.remedy:
-        page.command(cause.remedy)
+    remedy = _with_name(cause, ",".join(explanation.platforms))[-1]
+    page.step(number, f"{about}{text}{doubt}", notes=evidence, command=remedy)

@@ -45,11 +45,11 @@ class Page(Protocol):
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table."""
 
-    def command(self, text: str) -> None:
-        """Print a command to copy: never wrapped or cut."""
-
     def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
         """Print a term, what is said about it, and notes below."""
+
+    def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
+        """Print a numbered paragraph with notes, and a command to copy, which is never wrapped or cut."""
 
 
 class PlainPage:
@@ -77,15 +77,19 @@ class PlainPage:
             )
             click.echo("  ".join(cells).rstrip())
 
-    def command(self, text: str) -> None:
-        """Print a command."""
-        click.echo(f"    {sanitize(text)}")
-
     def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
         """Print a term and its text on one line, the notes below."""
         click.echo(f"{sanitize(term)}: {sanitize(text)}")
         for note in notes:
             click.echo(f"  {sanitize(note)}")
+
+    def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
+        """Print a numbered line, notes and the command below it."""
+        click.echo(f"{number}. {sanitize(text)}")
+        for note in notes:
+            click.echo(f"   - {sanitize(note)}")
+        if command:
+            click.echo(f"   $ {sanitize(command)}")
 
 
 class MarkdownPage:
@@ -107,15 +111,19 @@ class MarkdownPage:
         for row in rows:
             click.echo("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
 
-    def command(self, text: str) -> None:
-        """Print a command as a code block."""
-        click.echo(f"\n```sh\n{sanitize(text)}\n```\n")
-
     def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
         """Print a list item, the notes below it."""
         click.echo(f"- **{_markdown(term)}**: {_markdown(text)}")
         for note in notes:
             click.echo(f"  - {_markdown(note)}")
+
+    def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
+        """Print an item of a numbered list, with the command as a code block in it."""
+        click.echo(f"{number}. {_markdown(text)}")
+        for note in notes:
+            click.echo(f"   - {_markdown(note)}")
+        if command:
+            click.echo(f"\n   ```sh\n   {sanitize(command)}\n   ```\n")
 
 
 def _markdown(text: str) -> str:

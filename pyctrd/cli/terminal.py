@@ -53,10 +53,6 @@ class TerminalPage:
             table.add_row(*(_text(row[index].brief or row[index].text, row[index].tone) for index in shown))
         self._console.print(table)
 
-    def command(self, text: str) -> None:
-        """Print a command; the terminal itself wraps it, so that it can be copied whole."""
-        self._console.print(Text(f"  $ {sanitize(text)}", style="cyan"), soft_wrap=True)
-
     def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
         """Print a term, and in a second column what is said about it."""
         grid = Table.grid(padding=(0, 2, 0, 0))
@@ -66,6 +62,19 @@ class TerminalPage:
         for note in notes:
             grid.add_row("", _text(note, "dim"))
         self._console.print(grid)
+
+    def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
+        """Print a numbered paragraph; the terminal itself wraps the command, so that it copies whole."""
+        self._console.print()
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(width=2)
+        grid.add_column(overflow="fold")
+        grid.add_row(_text(f"{number}."), _text(text))
+        for note in notes:
+            grid.add_row("", _text(note, "dim"))
+        self._console.print(grid)
+        if command:
+            self._console.print(Text(f"   $ {sanitize(command)}", style="cyan"), soft_wrap=True)
 
 
 def _text(text: str, tone: Tone = "") -> Text:
