@@ -57,7 +57,7 @@ def pyctrd(address: str, *arguments: str, namespace: str = "default", expect: in
 
 def embedded() -> int:
     """Do it all with an own containerd and registry, which are gone afterwards."""
-    from integration.rig import images
+    from integration.rig import publish, shapes
     from integration.rig.daemons import Containerd, Registry
 
     with ExitStack() as stack:
@@ -65,9 +65,8 @@ def embedded() -> int:
         registry = stack.enter_context(Registry(folder / "registry"))
         source = stack.enter_context(Containerd("2", folder / "source"))
         empty = stack.enter_context(Containerd("2", folder / "empty"))
-        graph = images.five_platform()
-        images.push(graph, registry.host, "pause", "3.10")
-        reference = f"{registry.host}/pause:3.10"
+        graph = shapes.five_platform()
+        reference = publish.push(graph, registry, "pause", "3.10")
         heading(f"An image for five platforms, in a registry of our own; containerd {source.version}")
 
         heading("1. Real ctr pulls it, as it does by default")
@@ -75,7 +74,7 @@ def embedded() -> int:
         source.ctr("images", "pull", "--plain-http", reference)
 
         heading("2. What is here now, and what would each tool do?")
-        pyctrd(source.address, "diagnose", reference)
+        pyctrd(str(source.address), "diagnose", reference)
 
         heading("3. What nerdctl save 2.0.0-2.0.3 did: ensure every platform that it sees")
         registry.clear_requests()
@@ -84,26 +83,32 @@ def embedded() -> int:
         source.ctr("images", "pull", "--plain-http", reference, namespace="replay")
         registry.clear_requests()
         save = ("save", "--progress", "none", "--plain-http")
-        pyctrd(source.address, *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay")
+        pyctrd(str(source.address), *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay")
         asked = show_requests(registry)
 
         heading("4. What pyctrd save does: ensure and export only the target platform")
         registry.clear_requests()
         archive = folder / "pause.tar"
-        pyctrd(source.address, *save, "-o", str(archive), reference)
+        pyctrd(str(source.address), *save, "-o", str(archive), reference)
         unasked = show_requests(registry)
 
         heading("5. Real ctr loads the archive into an empty containerd")
         console.print(f"[bold]$ ctr images import {archive.name}[/]")
         empty.ctr("images", "import", "--platform", "linux/amd64", "--no-unpack", str(archive))
-        verdict = json.loads(pyctrd(empty.address, "diagnose", "--format", "json", reference))
-        here = [row["platform"] for row in verdict["platforms"] if row["complete"]]
+        here = complete_platforms(str(empty.address), reference)
         console.print(f"complete in the empty containerd: {', '.join(here)}")
 
         good = asked > 0 and unasked == 0 and bool(here)
         heading(f"Old rule: {asked} requests for layers nobody asked for. pyctrd: {unasked}.")
     console.print("Everything that was started has been stopped.")
     return 0 if good else 1
+
+
+def complete_platforms(address: str, reference: str) -> list[str]:
+    """Ask the diagnosis, as a script would, which platforms are complete."""
+    command = [*PYCTRD, "-a", address, "diagnose", "--format", "json", reference]
+    verdict = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return [row["platform"] for row in verdict["platforms"] if row["complete"]]
 
 
 def show_requests(registry: object) -> int:

@@ -1,0 +1,170 @@
+"""Measure pull and save beside ctr, on the same daemon and registry, in the same run.
+
+    python -m benchmarks [--size MiB] [--rounds N] [--generation 1.6|1.7|2] [--json FILE]
+
+Every figure is a ratio to ctr: wall-clock time of whole commands, taking turns, the best of the rounds each.
+Peak memory is that of the command's own process, as the kernel counted it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from integration.rig import publish, shapes
+from integration.rig.containerd import Containerd
+from integration.rig.peers import tool_environment
+from integration.rig.registry import Registry
+from integration.rig.store import collect_garbage
+
+ISOLATED = '[plugins."io.containerd.metadata.v1.bolt"]\n  content_sharing_policy = "isolated"\n'
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished command."""
+
+    seconds: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: the best runs of ctr and of pyctrd, and their ratio."""
+
+    what: str
+    ctr_seconds: float
+    pyctrd_seconds: float
+    ratio: float
+    limit: float
+    pyctrd_peak_mib: float
+
+
+def timed(command: Sequence[str | Path], env: dict[str, str]) -> Run:
+    """Run a command to its end; raises RuntimeError when it fails."""
+    start = time.perf_counter()
+    with open(os.devnull, "wb") as sink:
+        pid = os.posix_spawn(
+            command[0],
+            list(map(str, command)),
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), 1)],
+        )
+        _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(map(str, command))}: status {status}")
+    return Run(time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+class Bench:
+    """A daemon and a registry with one large image."""
+
+    def __init__(self, daemon: Containerd, reference: str, folder: Path) -> None:
+        self._daemon = daemon
+        self._reference = reference
+        self._folder = folder
+        self._env = {**tool_environment(daemon.peer.bin_dir), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        self._round = 0
+
+    def ctr(self, namespace: str, *arguments: str | Path) -> Run:
+        """Time a ctr command."""
+        head = [self._daemon.peer.ctr, "-a", self._daemon.address, "-n", namespace]
+        return timed([*head, *arguments], self._env)
+
+    def pyctrd(self, namespace: str, *arguments: str | Path) -> Run:
+        """Time a pyctrd command."""
+        head = [sys.executable, "-m", "pyctrd", "-a", str(self._daemon.address), "-n", namespace]
+        return timed([*head, *arguments], self._env)
+
+    def pull_by_ctr(self, *flags: str) -> Run:
+        """Time ctr's pull into an empty namespace."""
+        return self._in_empty(lambda name: self.ctr(name, "images", "pull", "--plain-http", *flags, self._reference))
+
+    def pull_by_pyctrd(self, *flags: str) -> Run:
+        """Time our pull into an empty namespace."""
+        return self._in_empty(
+            lambda name: self.pyctrd(name, "pull", "--progress", "none", "--plain-http", *flags, self._reference)
+        )
+
+    def _in_empty(self, pull: Callable[[str], Run]) -> Run:
+        self._round += 1
+        namespace = f"pull{self._round}"
+        run = pull(namespace)
+        self._daemon.ctr("images", "rm", "--sync", self._reference, namespace=namespace)
+        collect_garbage(self._daemon, namespace)
+        return run
+
+    def export(self) -> Run:
+        """Time ctr's default export."""
+        return self._to_file(lambda file: self.ctr("default", "images", "export", file, self._reference))
+
+    def save(self) -> Run:
+        """Time our save."""
+        return self._to_file(
+            lambda file: self.pyctrd("default", "save", "--progress", "none", "-o", file, self._reference)
+        )
+
+    def _to_file(self, write: Callable[[Path], Run]) -> Run:
+        file = self._folder / "archive.tar"
+        run = write(file)
+        file.unlink()
+        return run
+
+
+def compared(what: str, limit: float, rounds: int, ctr: Callable[[], Run], ours: Callable[[], Run]) -> Figure:
+    """Let both take turns, and compare the best of each."""
+    pairs = [(ctr(), ours()) for _ in range(rounds)]
+    best_ctr = min(run.seconds for run, _ in pairs)
+    best_ours = min(run.seconds for _, run in pairs)
+    peak = max(run.peak_mib for _, run in pairs)
+    return Figure(what, best_ctr, best_ours, best_ours / best_ctr, limit, peak)
+
+
+def measure(generation: str, size: int, rounds: int) -> list[Figure]:
+    """Start everything, measure, stop everything; `size` in bytes."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-bench-")))
+        registry = stack.enter_context(Registry(folder / "registry"))
+        daemon = stack.enter_context(Containerd(generation, folder / "containerd", ISOLATED))
+        reference = publish.push(shapes.big(size), registry, "bench/big")
+        bench = Bench(daemon, reference, folder)
+        bench.ctr("default", "images", "pull", "--plain-http", reference)
+        mib = size // MIB
+        return [
+            compared(f"save {mib} MiB / ctr images export", 1 / 3, rounds, bench.export, bench.save),
+            compared(f"pull {mib} MiB / ctr images pull", 1.2, rounds, bench.pull_by_ctr, bench.pull_by_pyctrd),
+        ]
+
+
+def main() -> int:
+    """Print the table; exit 1 when a ratio or the memory is over its limit."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--size", type=int, default=512, help="MiB of layers (default 512)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--generation", default="2", choices=["1.6", "1.7", "2"])
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    arguments = parser.parse_args()
+    figures = measure(arguments.generation, arguments.size * MIB, arguments.rounds)
+    print("| what | ctr s | pyctrd s | ratio | at most | peak MiB |")
+    print("|---|---|---|---|---|---|")
+    for one in figures:
+        print(
+            f"| {one.what} | {one.ctr_seconds:.2f} | {one.pyctrd_seconds:.2f} "
+            f"| {one.ratio:.2f} | {one.limit:.2f} | {one.pyctrd_peak_mib:.0f} |"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+    return 0 if all(one.ratio <= one.limit and one.pyctrd_peak_mib < 100 for one in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
