@@ -260,6 +260,8 @@ def test_pruned_references_lose_the_second_nested_index(bench: Bench) -> None:
     second = graph.child(1).digest
     assert [item.digest for item in found.unread] == [second]
     assert {"index_gone", "gc_label_lost"} <= codes(found)
+    gone = next(cause for cause in found.causes if cause.code == "index_gone")
+    assert gone.evidence[1] == f"index {graph.digest} is here without containerd.io/gc.ref.content.1"
 
 
 def test_layers_whose_snapshots_existed_are_skipped_by_2x(bench: Bench) -> None:

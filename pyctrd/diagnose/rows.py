@@ -30,7 +30,7 @@ def _row(
         digest=str(branch.descriptor.digest),
         kind=branch.kind,
         target=targets.includes(branch),
-        complete=known and not missing,
+        complete=not missing,
         manifest=branch.present,
         config=branch.config_present if branch.manifest else None,
         layers_present=sum(layer.present for layer in branch.layers) if known else None,

@@ -115,6 +115,10 @@ class Survey:
         found = walk.preorder(self.image.target, step)
         return tuple(self._branch(item) for item in found if not mediatypes.is_index(item.media_type))
 
+    def parent_of(self, descriptor: Descriptor) -> Descriptor | None:
+        """Give the index that names a manifest or index of the image; None for the target itself."""
+        return self._parents.get(descriptor.digest)
+
     def labels(self, digest: Digest) -> dict[str, str]:
         """Give a blob's labels."""
         return self.inspection.labels(digest)
@@ -136,7 +140,7 @@ class Survey:
         chain = [layer for layer in layers if mediatypes.is_layer(layer.descriptor.media_type)]
         return Branch(
             descriptor=descriptor,
-            parent=self._parents.get(descriptor.digest),
+            parent=self.parent_of(descriptor),
             present=self.inspection.present(descriptor),
             readable=mediatypes.is_manifest(descriptor.media_type),
             manifest=manifest,

@@ -157,6 +157,17 @@ def test_a_skip_ends_where_the_snapshots_end() -> None:
     assert [cause.missing for cause in found] == [(layers[0].digest,), (layers[2].digest,)]
 
 
+def test_a_layer_without_a_snapshot_was_not_skipped() -> None:
+    world = World()
+    target = world.manifest("linux/amd64", ["a", "b", "c", "d"])
+    world.unpack("a", "b")
+    layers = world.below(target)[1]
+    world.remove(*layers[:3])
+    found = causes(world, target)
+    assert codes(found) == ["skipped_snapshot_existed", "content_removed"]
+    assert found[1].missing == (layers[2].digest,)
+
+
 def test_a_layer_missing_above_a_present_one_was_removed() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b"])
@@ -226,7 +237,10 @@ def test_a_nested_index_can_be_gone() -> None:
     target = world.index(inner, world.manifest("linux/amd64", ["a"]))
     world.remove(inner)
     (cause,) = causes(world, target)
-    assert (cause.code, cause.missing) == ("index_gone", (inner.digest,))
+    assert (cause.code, cause.missing, len(cause.evidence)) == ("index_gone", (inner.digest,), 1)
+    world.content.labels[target.digest].pop("containerd.io/gc.ref.content.0")
+    (cause,) = causes(world, target)
+    assert cause.evidence[1] == f"index {target.digest} is here without containerd.io/gc.ref.content.0"
 
 
 def test_a_platform_that_was_never_built_is_told_with_those_there_are() -> None:

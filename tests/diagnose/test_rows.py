@@ -82,6 +82,7 @@ def test_a_single_manifest_has_the_platform_of_its_config() -> None:
     chosen = look(world, target, "linux/amd64")
     assert not chosen.complete
     assert chosen.absent_platforms == ("linux/amd64",)
+    assert look(world, target, "linux/arm64,linux/amd64").absent_platforms == ("linux/amd64",)
 
 
 def test_an_attestation_is_named_after_what_it_attests() -> None:
@@ -148,6 +149,14 @@ def test_half_a_chain_is_not_unpacked() -> None:
     target = world.index(world.manifest("linux/amd64", ["a", "b"]))
     world.unpack("a")
     assert not look(world, target).platforms[0].unpacked
+
+
+def test_only_file_system_layers_have_a_place_in_the_chain() -> None:
+    world = World()
+    config, layers = world.below(world.manifest("linux/amd64", ["a"]))
+    target = world.document(config, [world.add("text/plain", b"hello"), *layers])
+    world.unpack("a")
+    assert look(world, target).platforms[0].unpacked
 
 
 def test_local_stands_for_the_complete_platforms() -> None:

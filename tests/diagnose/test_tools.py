@@ -84,6 +84,15 @@ def test_a_platform_that_the_image_lacks() -> None:
     assert "linux/riscv64" in found.pyctrd_save.error
 
 
+def test_behind_an_absent_index_there_may_be_any_platform() -> None:
+    world = World()
+    inner = world.index(world.manifest("linux/riscv64", ["a"]))
+    target = world.index(world.manifest("linux/amd64", ["b"]), inner)
+    world.remove(inner)
+    found = tools(world, target, "linux/riscv64").pyctrd_save
+    assert (found.fetch, found.fetch_known, found.ok) == ((inner.digest,), False, True)
+
+
 def test_all_platforms_of_a_foreign_image_fail_in_ctr_and_not_in_nerdctl() -> None:
     world = World()
     target = world.index(world.manifest("linux/arm64", ["a"]))

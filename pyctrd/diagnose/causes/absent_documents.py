@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pyctrd import mediatypes, platforms
-from pyctrd.diagnose.causes.gap import command
+from pyctrd.diagnose.causes.gap import command, lost_keys, unlabelled
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Survey
 from pyctrd.model import Descriptor, Platform
@@ -41,10 +41,19 @@ def indexes_gone(survey: Survey) -> Iterator[Cause]:
                 digest=str(index.digest),
                 text=f"the nested index {index.digest.short} is not here, so its platforms are not known",
                 certain=True,
-                evidence=(f"content digest {index.digest}: not found",),
+                evidence=(f"content digest {index.digest}: not found", *_lost_label(survey, index)),
                 missing=(str(index.digest),),
                 remedy=command(survey, "ensure"),
             )
+
+
+def _lost_label(survey: Survey, index: Descriptor) -> Iterator[str]:
+    """Tell of the label that would have kept the index (`ctr content prune references` takes it away)."""
+    parent = survey.parent_of(index)
+    if parent is not None:
+        children = survey.inspection.children(parent)
+        if index.digest in unlabelled(survey.labels(parent.digest), children):
+            yield f"index {parent.digest} is here without {', '.join(lost_keys(children, [index.digest]))}"
 
 
 def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cause]:
