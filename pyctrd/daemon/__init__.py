@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from pyctrd.daemon import address
+from pyctrd.daemon.address import resolve_address, resolve_namespace, resolve_snapshotter
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
@@ -47,7 +47,7 @@ class Daemon:
     @classmethod
     def connect(
         cls,
-        address_flag: str | None = None,
+        address: str | None = None,
         namespace: str | None = None,
         *,
         snapshotter: str | None = None,
@@ -60,9 +60,9 @@ class Daemon:
         DaemonUnreachable with the reason and the next step, InvalidInput for a malformed address or
         namespace.
         """
-        path = address.resolve_address(address_flag, environ)
-        connection = Connection.open(path, address.resolve_namespace(namespace, environ), environ)
-        daemon = cls(connection, address.resolve_snapshotter(snapshotter, environ))
+        path = resolve_address(address, environ)
+        connection = Connection.open(path, resolve_namespace(namespace, environ), environ)
+        daemon = cls(connection, resolve_snapshotter(snapshotter, environ))
         try:
             daemon.version()
         except BaseException:
