@@ -1,9 +1,9 @@
-"""Reads a bbolt file, the format of containerd's metadata (go.etcd.io/bbolt: page.go, node.go, bucket.go).
+"""Reads a bbolt file, the format of containerd's metadata (go.etcd.io/bbolt: page.go, bucket.go).
 
-ctr prints sizes rounded and joins labels with commas that their values hold too, so a comparison of two stores
-on ctr's text alone would miss differences. The file is read as it is, without bbolt's lock: pages that the newest
-meta page leads to are never overwritten by the next transaction, and a read that two transactions overtook is
-repeated.
+ctr prints sizes rounded and joins labels with commas that their values hold too, so a comparison of two
+stores on ctr's text alone would miss differences. The file is read as it is, without bbolt's lock: pages that
+the newest meta page leads to are never overwritten by the next transaction, and a read that two transactions
+overtook is repeated.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Meta(NamedTuple):
 
 
 def read(path: Path) -> Bucket:
-    """The root bucket of the file; raises ValueError when it is no bbolt file, or changes too fast to be read."""
+    """The root bucket of the file; raises ValueError when it is none, or changes too fast."""
     for _ in range(_TRIES):
         data = path.read_bytes()
         meta = _newest_meta(data)

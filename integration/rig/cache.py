@@ -16,7 +16,7 @@ class PeerUnavailable(Exception):
 
 
 def cache_dir() -> Path:
-    """The folder of everything downloaded: $PYCTRD_CACHE, else $XDG_CACHE_HOME/pyctrd, else ~/.cache/pyctrd."""
+    """Where downloads go: $PYCTRD_CACHE, else $XDG_CACHE_HOME/pyctrd, else ~/.cache/pyctrd."""
     if own := os.environ.get("PYCTRD_CACHE"):
         return Path(own)
     if xdg := os.environ.get("XDG_CACHE_HOME"):

@@ -53,7 +53,9 @@ class Ctr:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `ctr ARGUMENTS`; raises AssertionError with ctr's words when `check` and it fails."""
         command = [self._program, "--address", self._address, "--namespace", namespace, *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, env=self._env, timeout=600, check=False)
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, env=self._env, timeout=600, check=False
+        )
         if check and done.returncode:
             words = done.stderr.decode(errors="replace").strip()
             raise AssertionError(f"ctr {' '.join(map(str, arguments))}: exit {done.returncode}: {words}")

@@ -6,6 +6,7 @@ from integration.rig.containerd import ISOLATED_CONTENT, Containerd, Ctr
 from integration.rig.engine import ContainerdInDocker, Dockerd, container_image
 from integration.rig.proxy import Fault, LoggingProxy, Request
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
+from integration.rig.tokens import TokenService
 
 __all__ = [
     "HTPASSWD",
@@ -21,5 +22,6 @@ __all__ = [
     "LoggingProxy",
     "Registry",
     "Request",
+    "TokenService",
     "container_image",
 ]

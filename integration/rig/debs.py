@@ -22,7 +22,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """stdout of a command; raises PeerUnavailable with the end of its output when it fails or is not there."""
+    """stdout of a command; raises PeerUnavailable with the end of its output when it fails."""
     try:
         done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -37,7 +37,9 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str
 def mirror() -> str:
     """The machine's own Debian mirror where it is a Debian, else deb.debian.org."""
     try:
-        lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).splitlines()
+        lines = run(
+            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+        ).splitlines()
     except PeerUnavailable:
         lines = []
     found = (line.rstrip("/") for line in lines)
@@ -97,7 +99,7 @@ def unpacked(suite: str, *packages: str) -> Path:
 
 
 def closure(suite: str, *packages: str) -> Path:
-    """The root folder of `packages` of `suite` and all they depend on, libc too; usable as a container's rootfs."""
+    """The root folder of `packages` and all they depend on, libc too; fit for a container's rootfs."""
 
     def fill(folder: Path) -> None:
         with lock(f"apt-{suite}"), tempfile.TemporaryDirectory(dir=peers_dir()) as downloads:

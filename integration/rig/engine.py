@@ -22,7 +22,7 @@ _NOT_IN_IMAGE = ("usr/share/doc", "usr/share/man", "usr/share/locale", "run-in",
 
 
 class Dockerd:
-    """A running dockerd on a private socket; a context manager. It needs root, and leaves the firewall alone."""
+    """A running dockerd on a private socket; a context manager. Needs root, leaves the firewall alone."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -88,7 +88,7 @@ class Dockerd:
 
 
 def container_image(dockerd: Dockerd, generation: str) -> str:
-    """The name of an image with containerd of that generation, built from Debian packages without a registry."""
+    """The name of an image with that containerd, built from Debian packages without a registry."""
     name = f"pyctrd-rig/containerd:{generation}"
     if dockerd.docker("image", "inspect", name, check=False).returncode == 0:
         return name
@@ -122,8 +122,9 @@ class ContainerdInDocker(Containerd):
 
     def start(self) -> None:
         """Start a container on what `root` holds; returns when it serves."""
-        import docker  # noqa: PLC0415 - the rig must load without it: the demo has only the standard library
-        from docker.errors import DockerException  # noqa: PLC0415
+        # Here, not above: the rig must load where only the standard library is.
+        import docker
+        from docker.errors import DockerException
 
         image = container_image(self._dockerd, self.generation)
         places = {str(path): {"bind": str(path), "mode": "rw"} for path in (self.root, self.address.parent)}
@@ -170,7 +171,7 @@ class ContainerdInDocker(Containerd):
         self._end("kill")
 
     def _end(self, how: str) -> None:
-        from docker.errors import DockerException  # noqa: PLC0415
+        from docker.errors import DockerException
 
         if self._container is None:
             return

@@ -1,8 +1,8 @@
 """nerdctl, built from the Go module proxy inside a scratch module.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
-dependency with sum.golang.org, which not every network lets through. A scratch module that requires nerdctl and
-carries nerdctl's own go.sum builds all releases, and go.sum still proves each dependency.
+dependency with sum.golang.org, which not every network lets through. A scratch module that requires nerdctl
+and carries nerdctl's own go.sum builds all releases, and go.sum still proves each dependency.
 """
 
 from __future__ import annotations
@@ -92,15 +92,25 @@ def _build(version: str, scratch: Path, output: Path) -> None:
         _write_tigron(scratch / "tigron")
     (scratch / "go.mod").write_text(text)
     flags = f"-s -w -X {MODULE}/pkg/version.Version=v{version}"
-    command = [go(), "build", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", output, f"{MODULE}/cmd/nerdctl"]
+    command: list[str | Path] = [
+        go(),
+        "build",
+        "-mod=mod",
+        "-trimpath",
+        "-ldflags",
+        flags,
+        "-o",
+        output,
+        f"{MODULE}/cmd/nerdctl",
+    ]
     run(command, cwd=scratch, env=env)
 
 
 def _write_tigron(folder: Path) -> None:
     """The module that nerdctl replaces by a folder which its published zip leaves out.
 
-    All that the program's own sources (a helper of its tests that is compiled in, and never called) name of it
-    is an interface of testing.
+    All that the program's own sources name of it (in a helper of its tests that is compiled in and never
+    called) is an interface of testing.
     """
     _empty(folder, TIGRON)
     (folder / "tig").mkdir()

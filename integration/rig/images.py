@@ -133,7 +133,7 @@ def layer(
     urls: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Layer:
-    """A layer of the files; compression is "gzip", "" or "zstd" (needs the zstd program); urls make it foreign."""
+    """A layer of the files; compression is "gzip", "" or "zstd" (the zstd program); urls make it foreign."""
     return layer_of_tar(tar_of(files), compression=compression, docker=docker, urls=urls, extra=extra)
 
 
@@ -160,7 +160,9 @@ def _compress(tar: bytes, compression: str) -> bytes:
     if compression == "gzip":
         return gzip.compress(tar, 6, mtime=0)
     if compression == "zstd":
-        return subprocess.run(["zstd", "-q", "-c", "-3", "-"], input=tar, capture_output=True, check=True).stdout
+        return subprocess.run(
+            ["zstd", "-q", "-c", "-3", "-"], input=tar, capture_output=True, check=True
+        ).stdout
     if compression:
         raise ValueError(f"unknown compression: {compression}")
     return tar
@@ -176,8 +178,10 @@ def platform(text: str) -> dict[str, str]:
     return dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
 
 
-def config(layers: Iterable[Layer], on: str = "linux/amd64", *, docker: bool = False, **members: object) -> Blob:
-    """An image config for the platform `on` with the layers' diff ids; `members` are added or replace others."""
+def config(
+    layers: Iterable[Layer], on: str = "linux/amd64", *, docker: bool = False, **members: object
+) -> Blob:
+    """An image config for the platform `on` with the layers' diff ids; `members` add or replace others."""
     document = {
         "created": "1970-01-01T00:00:00Z",
         **platform(on),
@@ -189,9 +193,14 @@ def config(layers: Iterable[Layer], on: str = "linux/amd64", *, docker: bool = F
 
 
 def manifest(
-    config_blob: Blob, layers: Sequence[Blob], *, docker: bool = False, on: str | None = None, **members: object
+    config_blob: Blob,
+    layers: Sequence[Blob],
+    *,
+    docker: bool = False,
+    on: str | None = None,
+    **members: object,
 ) -> Graph:
-    """A manifest of config and layers; `on` puts a platform on its descriptor; `members` go into the document."""
+    """A manifest of config and layers; `on` is its descriptor's platform; `members` go into the document."""
     media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
     document = {
         "schemaVersion": 2,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ NERDCTL_VERSIONS = ("2.0.3", "2.2.2")
 
 @dataclass(frozen=True)
 class ContainerdPeer:
-    """The binaries of one generation; `bin_dir` holds containerd, ctr, the shims and a runc that runs here."""
+    """The binaries of one generation; `bin_dir` holds containerd, ctr, shims and a runc that runs here."""
 
     generation: str
     version: str
@@ -72,7 +73,7 @@ TOOLS = {
 
 
 def tool(name: str) -> Path:
-    """The path of a runnable program of TOOLS, downloaded when missing; raises PeerUnavailable with the reason."""
+    """The path of a program of TOOLS, downloaded when missing; raises PeerUnavailable with the reason."""
     spec = TOOLS.get(name)
     if spec is None:
         raise PeerUnavailable(f"no such tool: {name} (have {', '.join(TOOLS)})")
@@ -81,7 +82,9 @@ def tool(name: str) -> Path:
         if runs(path, spec.probe):
             return path
     if not spec.own_libc_suite:
-        raise PeerUnavailable(f"{name} of {', '.join(spec.suites)} does not run with this machine's libraries")
+        raise PeerUnavailable(
+            f"{name} of {', '.join(spec.suites)} does not run with this machine's libraries"
+        )
     return through_loader(closure(spec.own_libc_suite, spec.package), spec.program, *spec.first_arguments)
 
 
@@ -96,14 +99,15 @@ def containerd(generation: str) -> ContainerdPeer:
         shutil.copy2(tool("containerd-runc"), folder / "runc")
 
     bin_dir = entry(f"containerd/{generation}", fill)
-    version = run([bin_dir / "containerd", "--version"]).split()[2].partition("~")[0].partition("+")[0].lstrip("v")
+    told = run([bin_dir / "containerd", "--version"]).split()[2]
+    version = re.split(r"[~+]", told.lstrip("v"))[0]
     if not version.startswith(generation + "."):
         raise PeerUnavailable(f"Debian {suite} has containerd {version} now, not {generation}.x")
     return ContainerdPeer(generation, version, bin_dir, bin_dir / "containerd", bin_dir / "ctr")
 
 
 def nerdctl(version: str) -> Path:
-    """The real nerdctl of that release, built from its published module; raises PeerUnavailable with the reason."""
+    """The real nerdctl of that release, built from its module; raises PeerUnavailable with the reason."""
     if version not in NERDCTL_VERSIONS:
         raise PeerUnavailable(f"no such nerdctl: {version} (have {', '.join(NERDCTL_VERSIONS)})")
     return golang.nerdctl(version)
@@ -129,7 +133,7 @@ def _describe(name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Get the named peers (default: what the tests need at least) and print their versions; 1 when one failed."""
+    """Get the named peers (default: the least the tests need), print their versions; 1 when one failed."""
     least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
     rest = [*TOOLS, *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
     names = [one for one in arguments if not one.startswith("-")] or least

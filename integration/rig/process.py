@@ -64,7 +64,7 @@ class Process:
 def wait_until(
     ready: Callable[[], bool], seconds: float, alive: Callable[[], bool], story: Callable[[], str]
 ) -> None:
-    """Return when `ready()`; raises PeerUnavailable with the `story` when not `alive()`, or after `seconds`."""
+    """Return when `ready()`; raises PeerUnavailable with the `story` if not `alive()` or after `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready():
         if not alive():

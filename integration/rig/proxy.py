@@ -1,7 +1,7 @@
-"""An HTTP proxy in front of a registry: logs every request before its answer, and can spoil answers on demand.
+"""An HTTP proxy in front of a registry: logs every request, and can spoil answers on demand.
 
-docker-registry writes its access log after the answer has gone out, so a test that reads that log right after a
-pull can miss the last line. The proxy logs when the answer's head is known, before a byte of it is sent.
+docker-registry writes its access log after the answer has gone out, so a test that reads that log right
+after a pull can miss the last line. The proxy logs when the answer's head is known, before a byte is sent.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 CHUNK = 1 << 18
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "expect"})
 # What Go's server says in plain text to a TLS client. containerd from 1.7 on falls back to http only when the
-# answer starts with "HTTP/" (core/remotes/docker/resolver.go), and Python's own server answers something else.
+# answer starts with "HTTP/" (core/remotes/docker/resolver.go), and Python's own server says something else.
 _TO_TLS_CLIENT = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n"
 
 
 @dataclass(frozen=True)
 class Request:
-    """One logged request. `range` is the Range header or ""; headers (lower-case names) do not count for ==."""
+    """One logged request. `range` is the Range header or ""; headers (lower-case) do not count for ==."""
 
     method: str
     path: str
@@ -177,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._upstream.close()
         with suppress(OSError):
             super().finish()
+        if self._secure:  # the server closes the socket it accepted, and TLS has taken that one over
+            self.request.close()
 
     def handle_one_request(self) -> None:
         if not self._secure and self.rfile.peek(1)[:1] == b"\x16":  # type: ignore[attr-defined]
@@ -257,7 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
         link.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         for name, value in self.headers.items():
-            dropped = name.lower() in _HOP_BY_HOP or (fault and fault.ignore_range and name.lower() == "range")
+            dropped = name.lower() in _HOP_BY_HOP or (
+                fault and fault.ignore_range and name.lower() == "range"
+            )
             if not dropped:
                 link.putheader(name, value)
         if self._secure:
@@ -327,5 +331,5 @@ class _Handler(BaseHTTPRequestHandler):
 def _body_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while data := response.read1(CHUNK):
         yield data
-    # read1 leaves an answer open that it has read to the last byte, and the connection refuses the next request.
+    # read1 leaves an answer open that it has read to its end, and the connection refuses the next request.
     response.close()

@@ -5,32 +5,50 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Graph
 from integration.rig.registry import Registry
 
 
+class _Place(NamedTuple):
+    """A repository's URL and the headers that every request to it needs."""
+
+    base: str
+    headers: Mapping[str, str]
+
+
 def push(
-    graph: Graph, registry: Registry, repository: str, tag: str = "latest", *, leave_out: frozenset[str] = frozenset()
+    graph: Graph,
+    registry: Registry,
+    repository: str,
+    tag: str = "latest",
+    *,
+    leave_out: frozenset[str] = frozenset(),
 ) -> str:
     """Upload the graph; returns the reference "host/repository:tag".
 
-    Blobs whose digests are in `leave_out` stay away (the registry must not check a manifest that misses them).
+    Blobs whose digests are in `leave_out` stay away (the registry must not check what a manifest names).
     The requests made here are not in the registry's log.
     """
-    base = f"http://{registry.direct_host}/v2/{repository}"
+    authorization = registry.authorization(repository)
+    place = _Place(
+        f"http://{registry.direct_host}/v2/{repository}",
+        {"Authorization": authorization} if authorization else {},
+    )
     for descriptor in _children_first(graph, graph.root):
         digest = str(descriptor["digest"])
         if digest in leave_out:
             continue
         if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
-            _put(f"{base}/manifests/{digest}", graph.blobs[digest], str(descriptor["mediaType"]))
+            _put(place, f"{place.base}/manifests/{digest}", graph.blobs[digest], str(descriptor["mediaType"]))
         else:
-            _push_blob(base, digest, graph.blobs[digest])
-    _put(f"{base}/manifests/{tag}", graph.blobs[graph.digest], str(graph.root["mediaType"]))
+            _push_blob(place, digest, graph.blobs[digest])
+    _put(place, f"{place.base}/manifests/{tag}", graph.blobs[graph.digest], str(graph.root["mediaType"]))
     return f"{registry.host}/{repository}:{tag}"
 
 
@@ -45,34 +63,37 @@ def _children_first(graph: Graph, descriptor: Descriptor) -> Iterator[Descriptor
     yield descriptor
 
 
-def _push_blob(base: str, digest: str, data: bytes) -> None:
+def _push_blob(place: _Place, digest: str, data: bytes) -> None:
     try:
-        with _send("HEAD", f"{base}/blobs/{digest}"):
+        with _send(place, "HEAD", f"{place.base}/blobs/{digest}"):
             return
     except urllib.error.HTTPError as error:
         if error.code != 404:
             raise
-    with _send("POST", f"{base}/blobs/uploads/", b"") as answer:
-        place = urljoin(base, answer.headers["Location"])
-    _put(f"{place}{'&' if '?' in place else '?'}digest={digest}", data, "application/octet-stream")
+    with _send(place, "POST", f"{place.base}/blobs/uploads/", b"") as answer:
+        upload = urljoin(place.base, answer.headers["Location"])
+    _put(place, f"{upload}{'&' if '?' in upload else '?'}digest={digest}", data, "application/octet-stream")
 
 
-def _put(url: str, data: bytes, media_type: str) -> None:
+def _put(place: _Place, url: str, data: bytes, media_type: str) -> None:
     try:
-        with _send("PUT", url, data, media_type):
+        with _send(place, "PUT", url, data, media_type):
             pass
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"PUT {url}: {error.code} {error.read().decode(errors='replace')}") from error
 
 
-def _send(method: str, url: str, data: bytes | None = None, media_type: str = ""):  # type: ignore[no-untyped-def]
-    headers = {"Content-Type": media_type} if media_type else {}
+def _send(
+    place: _Place, method: str, url: str, data: bytes | None = None, media_type: str = ""
+) -> HTTPResponse:
+    headers = {**place.headers, **({"Content-Type": media_type} if media_type else {})}
     request = urllib.request.Request(url, data=data, method=method, headers=headers)
-    return urllib.request.urlopen(request, timeout=60)
+    answer: HTTPResponse = urllib.request.urlopen(request, timeout=60)
+    return answer
 
 
 def write_layout(graph: Graph, folder: Path, name: str = "") -> Path:
-    """Write the graph as an OCI image layout; `name` becomes org.opencontainers.image.ref.name. Returns `folder`."""
+    """Write the graph as an OCI image layout, `name` as its ref.name annotation; returns `folder`."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     for digest, data in graph.blobs.items():

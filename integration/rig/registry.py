@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,11 @@ http:
 """
 
 
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 class Certificate(NamedTuple):
     """PEM files of a server certificate and its key."""
 
@@ -49,7 +55,8 @@ class Registry:
     """A running docker-registry; a context manager.
 
     `auth` is htpasswd text (HTPASSWD fits USER and PASSWORD). `tls` makes it speak https only.
-    `config` is YAML appended to its configuration; a function gets the registry (its port is known by then).
+    `config` is YAML appended to its configuration; a function gets the registry (its port is known by then),
+    for example a `tokens.TokenService`.
     """
 
     def __init__(
@@ -64,6 +71,8 @@ class Registry:
         self.log = root / "registry.log"
         self.direct_host = ""
         """The registry itself, without the proxy: for measurements; nothing is logged."""
+        self.authorization: Callable[[str], str] = lambda _repository: ""
+        """The Authorization header with which `publish.push` may write to a repository, "" for none."""
         self._auth = auth
         self._tls = tls
         self._config = config
@@ -88,6 +97,7 @@ class Registry:
     def _start(self, binary: Path, port: int) -> None:
         extra = self._config if isinstance(self._config, str) else self._config(self)
         if self._auth:
+            self.authorization = lambda _repository: basic(USER, PASSWORD)
             (self.root / "htpasswd").write_text(self._auth)
             extra += f"\nauth:\n  htpasswd:\n    realm: rig\n    path: {self.root}/htpasswd\n"
         settings = self.root / "config.yml"
@@ -125,7 +135,7 @@ class Registry:
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
     def requests(self) -> list[Request]:
-        """Every request since the start or `clear_requests`, complete as soon as the client has its answer."""
+        """Every request since `clear_requests`, complete as soon as the client has its answer."""
         return self.proxy.requests()
 
     def clear_requests(self) -> None:

@@ -1,8 +1,9 @@
-"""The images that the scenarios use, built from `images`; every function gives the same bytes in every run."""
+"""The images that the scenarios use; every function gives the same bytes in every run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from integration.rig.images import (
     IN_TOTO,
@@ -29,7 +30,9 @@ def layers_for(on: str, count: int, salt: str = "", **how: object) -> list[Layer
     made = []
     for number in range(count):
         files = {f"app/{on.replace('/', '-')}/{number}": f"{salt}{on} layer {number}\n".encode() * 40}
-        made.append(layer(files, compression=str(how.get("compression", "gzip")), docker=bool(how.get("docker"))))
+        made.append(
+            layer(files, compression=str(how.get("compression", "gzip")), docker=bool(how.get("docker")))
+        )
     return made
 
 
@@ -98,7 +101,7 @@ def without_platforms(*, salt: str = "") -> Graph:
 
 def artifact(*, subject: Graph | None = None) -> Graph:
     """An artifact: empty config, one text blob; with `subject`, a referrer of it."""
-    members: dict[str, object] = {"artifactType": "application/vnd.example.thing"}
+    members: dict[str, Any] = {"artifactType": "application/vnd.example.thing"}
     if subject:
         members["subject"] = {key: subject.root[key] for key in ("mediaType", "digest", "size")}
     return manifest(Blob(b"{}", OCI_EMPTY), [Blob(b"a text of an artifact\n", "text/plain")], **members)
@@ -106,7 +109,9 @@ def artifact(*, subject: Graph | None = None) -> Graph:
 
 def wasm(layers: int = 2) -> Graph:
     """An artifact of a foreign config type whose blobs have an image layer's media type."""
-    return manifest(Blob(b'{"module":"main.wasm"}', "application/vnd.wasm.config.v0+json"), layers_for("wasm", layers))
+    return manifest(
+        Blob(b'{"module":"main.wasm"}', "application/vnd.wasm.config.v0+json"), layers_for("wasm", layers)
+    )
 
 
 def octet_stream_config(layers: int = 2) -> Graph:
@@ -124,7 +129,9 @@ def foreign(urls: Sequence[str]) -> Graph:
 def inline_data() -> Graph:
     """One image whose layer descriptor carries its own bytes as `data`."""
     plain = layers_for("linux/amd64", 1)[0]
-    carrying = Layer(plain.data, plain.media_type, {"data": manifest(plain, []).inlined(plain.digest)}, plain.diff_id)
+    carrying = Layer(
+        plain.data, plain.media_type, {"data": manifest(plain, []).inlined(plain.digest)}, plain.diff_id
+    )
     return manifest(config([carrying]), [carrying])
 
 
@@ -144,7 +151,9 @@ def shared_layers(*, salt: str = "") -> Graph:
 
 def compressions(kinds: Sequence[str] = ("gzip", "", "zstd")) -> Graph:
     """One image with a layer of each compression."""
-    made = [layer({f"{kind or 'plain'}/file": b"compressed somehow\n" * 60}, compression=kind) for kind in kinds]
+    made = [
+        layer({f"{kind or 'plain'}/file": b"compressed somehow\n" * 60}, compression=kind) for kind in kinds
+    ]
     return manifest(config(made), made)
 
 
