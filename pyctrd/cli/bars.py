@@ -17,18 +17,11 @@ from pyctrd.cli.text import count, sanitize, size
 if TYPE_CHECKING:
     from pyctrd.ports import Progress
 
-_PHASES: Final = {
-    "waiting": "download",
-    "downloading": "download",
-    "downloaded": "download",
-    "retrying": "download",
-    "unpacking": "unpack",
-    "unpacked": "unpack",
-    "writing": "write",
-}
-_VERBS: Final = {"download": "fetched", "unpack": "unpacked", "write": "written"}
+_DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
+_UNPACK: Final = frozenset({"unpacking", "unpacked"})
 # Lines that the total and the prompt need, beside those of the blobs.
-_RESERVED_LINES: Final = 4
+_RESERVED_LINES: Final = 5
+_NAME_WIDTH: Final = 28
 
 
 class _Amount(ProgressColumn):
@@ -52,17 +45,58 @@ class _Note(ProgressColumn):
         return Text(sanitize(note).ljust(12), style="dim", no_wrap=True, overflow="ellipsis")
 
 
+class _Sum:
+    """The state of all blobs in one phase of the work."""
+
+    def __init__(self, verb: str, noun: str) -> None:
+        self._verb = verb
+        self._noun = noun
+        self._blobs: dict[str, tuple[int, int, bool]] = {}
+        self._present = 0
+        self._present_bytes = 0
+
+    def found(self, size: int) -> None:
+        """Count a blob that was here before."""
+        self._present += 1
+        self._present_bytes += size
+
+    def note(self, name: str, done: int, total: int, *, finished: bool) -> None:
+        self._blobs[name] = done, total, finished
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """The bytes done, and those of all blobs known so far; where nothing was to be done, what is here."""
+        if not self._blobs:
+            return self._present_bytes, self._present_bytes
+        return sum(done for done, _, _ in self._blobs.values()), sum(
+            all_ for _, all_, _ in self._blobs.values()
+        )
+
+    @property
+    def text(self) -> str:
+        if not self._blobs:
+            return f"{count(self._present, self._noun)} here"
+        here = f"{self._present} here" if self._present else ""
+        finished = sum(done for _, _, done in self._blobs.values())
+        text = f"{self._verb} {finished}/{count(len(self._blobs), self._noun)}"
+        return f"{text}, {here}" if here else text
+
+
 class Bars:
     """A live region on stderr; leaving the context leaves the last state on the screen."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False, emoji=False, markup=False)
         self._blobs = self._bars()
-        self._sums = self._bars()
-        self._tasks: dict[tuple[str, str], TaskID] = {}
-        self._totals: dict[str, TaskID] = {}
-        self._present = 0
-        self._live = Live(Group(self._blobs, self._sums), console=self._console, refresh_per_second=8)
+        self._totals = self._bars()
+        self._lines: dict[str, TaskID] = {}
+        self._sums = {
+            "download": _Sum("fetched", "blob"),
+            "unpack": _Sum("unpacked", "layer"),
+            "write": _Sum("written", "blob"),
+        }
+        self._sum_lines: dict[str, TaskID] = {}
+        self._live = Live(Group(self._blobs, self._totals), console=self._console, refresh_per_second=8)
 
     def _bars(self) -> RichProgress:
         return RichProgress(
@@ -87,41 +121,35 @@ class Bars:
 
     def show(self, event: Progress) -> None:
         """Take an event in."""
-        phase = _PHASES.get(event.action)
-        if phase is not None:
-            self._advance(phase, event)
-            self._make_room()
-            self._sum_up(phase)
+        if event.action in _DOWNLOAD:
+            self._advance("download", event, finished=event.action == "downloaded")
+        elif event.action in _UNPACK:
+            self._advance("unpack", event, finished=event.action == "unpacked")
+        elif event.action == "writing":
+            self._advance("write", event, finished=event.offset >= event.total)
         elif event.action == "exists":
-            self._present += 1
+            self._sums["download"].found(event.total)
             self._sum_up("download")
         elif event.action == "resolved" and event.descriptor is not None:
             self._console.print(Text(sanitize(f"{event.detail} {event.descriptor.digest}"), style="bold"))
 
-    def _advance(self, phase: str, event: Progress) -> None:
-        done = event.action in ("downloaded", "unpacked") or (
-            event.action == "writing" and event.offset >= event.total
-        )
-        note = event.action if event.action in ("waiting", "retrying", "unpacking") else ""
-        total = event.total or 1
-        self._blobs.update(
-            self._task(phase, event),
-            completed=total if done else event.offset,
-            total=total,
-            note="done" if done else note,
-        )
+    def _advance(self, phase: str, event: Progress, *, finished: bool) -> None:
+        done = event.total if finished else event.offset
+        line = self._line(event)
+        # The bar of a layer that is unpacked stays full: nobody knows how far the daemon is.
+        shown = event.total if phase == "unpack" else done
+        self._blobs.update(line, completed=max(shown, finished), total=max(event.total, 1), note=_note(event))
+        self._sums[phase].note(title(event), done, event.total, finished=finished)
+        self._make_room()
+        self._sum_up(phase)
 
-    def _task(self, phase: str, event: Progress) -> TaskID:
-        key = (phase, event.descriptor.digest if event.descriptor else event.detail)
-        if key not in self._tasks:
-            self._tasks[key] = self._blobs.add_task(
-                sanitize(title(event)).ljust(28)[:40],
-                total=event.total or 1,
-                completed=event.offset,
-                phase=phase,
-                note="",
+    def _line(self, event: Progress) -> TaskID:
+        name = title(event)
+        if name not in self._lines:
+            self._lines[name] = self._blobs.add_task(
+                sanitize(name).ljust(_NAME_WIDTH), total=max(event.total, 1), completed=event.offset, note=""
             )
-        return self._tasks[key]
+        return self._lines[name]
 
     def _make_room(self) -> None:
         """Hide the oldest finished lines when the region grows beyond the screen."""
@@ -132,17 +160,22 @@ class Bars:
             self._blobs.update(task.id, visible=False)
 
     def _sum_up(self, phase: str) -> None:
-        tasks = [task for task in self._blobs.tasks if task.fields["phase"] == phase]
-        finished = sum(task.finished for task in tasks)
-        text = f"{_VERBS[phase]} {finished}/{count(len(tasks), 'blob')}"
-        if phase == "download" and self._present:
-            text += f", {self._present} here"
-        text = text.ljust(28)
-        if phase not in self._totals:
-            self._totals[phase] = self._sums.add_task(text, total=1, note="")
-        self._sums.update(
-            self._totals[phase],
-            description=text,
-            completed=sum(task.completed for task in tasks),
-            total=sum(task.total or 0 for task in tasks),
+        known = self._sums[phase]
+        if phase not in self._sum_lines:
+            self._sum_lines[phase] = self._totals.add_task("", total=1, note="")
+        done, total = known.bytes
+        self._totals.update(
+            self._sum_lines[phase],
+            description=known.text.ljust(_NAME_WIDTH),
+            completed=done if total else 1,
+            total=max(total, 1),
         )
+
+
+def _note(event: Progress) -> str:
+    """Say the state where it is no speed."""
+    if event.action == "downloading":
+        return ""
+    if event.action == "writing":
+        return "written" if event.offset >= event.total else ""
+    return event.action

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pyctrd.cli.page import Cell, Column, Page, Tone
+from pyctrd.cli.page import Cell, Column, Item, Page, Tone
 from pyctrd.cli.render import digest_cell
 from pyctrd.cli.text import count, size
 from pyctrd.mediatypes import ingest_prefix
@@ -110,15 +110,17 @@ def _gaps(diagnosis: Diagnosis, page: Page) -> None:
 
 def _tools(diagnosis: Diagnosis, page: Page) -> None:
     tools = diagnosis.tools
-    text, tone = _export(tools.ctr_export)
-    page.item("ctr images export", text, tone, notes=_notes(tools.ctr_export.note))
-    for name, forecast in (
+    saves = (
         ("nerdctl save 2.0.0 - 2.0.3", tools.nerdctl_save_2_0_3),
         ("nerdctl save 2.0.4+", tools.nerdctl_save_2_0_4),
         ("pyctrd save", tools.pyctrd_save),
-    ):
-        text, tone = _save(forecast)
-        page.item(name, text, tone, notes=_notes(forecast.note))
+    )
+    page.items(
+        [
+            Item("ctr images export", *_export(tools.ctr_export), _notes(tools.ctr_export.note)),
+            *(Item(name, *_save(forecast), _notes(forecast.note)) for name, forecast in saves),
+        ]
+    )
 
 
 def _export(forecast: ExportForecast) -> tuple[str, Tone]:

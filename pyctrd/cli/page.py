@@ -33,6 +33,15 @@ class Cell(NamedTuple):
     brief: str = ""
 
 
+class Item(NamedTuple):
+    """A term, what is said about it, and notes below."""
+
+    term: str
+    text: str
+    tone: Tone = ""
+    notes: Sequence[str] = ()
+
+
 class Page(Protocol):
     """Somewhere to print to."""
 
@@ -45,8 +54,8 @@ class Page(Protocol):
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table."""
 
-    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
-        """Print a term, what is said about it, and notes below."""
+    def items(self, items: Sequence[Item]) -> None:
+        """Print a list of terms."""
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print a numbered paragraph with notes, and a command to copy, which is never wrapped or cut."""
@@ -77,11 +86,12 @@ class PlainPage:
             )
             click.echo("  ".join(cells).rstrip())
 
-    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
-        """Print a term and its text on one line, the notes below."""
-        click.echo(f"{sanitize(term)}: {sanitize(text)}")
-        for note in notes:
-            click.echo(f"  {sanitize(note)}")
+    def items(self, items: Sequence[Item]) -> None:
+        """Print each term with its text on a line, the notes below."""
+        for item in items:
+            click.echo(f"{sanitize(item.term)}: {sanitize(item.text)}")
+            for note in item.notes:
+                click.echo(f"  {sanitize(note)}")
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print a numbered line, notes and the command below it."""
@@ -111,11 +121,12 @@ class MarkdownPage:
         for row in rows:
             click.echo("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
 
-    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:  # noqa: ARG002
-        """Print a list item, the notes below it."""
-        click.echo(f"- **{_markdown(term)}**: {_markdown(text)}")
-        for note in notes:
-            click.echo(f"  - {_markdown(note)}")
+    def items(self, items: Sequence[Item]) -> None:
+        """Print list items, the notes as a list below each."""
+        for item in items:
+            click.echo(f"- **{_markdown(item.term)}**: {_markdown(item.text)}")
+            for note in item.notes:
+                click.echo(f"  - {_markdown(note)}")
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print an item of a numbered list, with the command as a code block in it."""

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pyctrd.cli.page import Cell, Column, Tone
+from pyctrd.cli.page import Cell, Column, Item, Tone
 from pyctrd.cli.text import sanitize
 
 STYLES: Final[Mapping[Tone, str]] = {
@@ -23,7 +23,6 @@ STYLES: Final[Mapping[Tone, str]] = {
 }
 # Narrower terminals do without the columns that are only nice to have.
 _ROOMY: Final = 100
-_TERM_WIDTH: Final = 30
 
 
 class TerminalPage:
@@ -53,14 +52,15 @@ class TerminalPage:
             table.add_row(*(_text(row[index].brief or row[index].text, row[index].tone) for index in shown))
         self._console.print(table)
 
-    def item(self, term: str, text: str, tone: Tone = "", *, notes: Sequence[str] = ()) -> None:
-        """Print a term, and in a second column what is said about it."""
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(width=min(_TERM_WIDTH, self._console.width // 3), overflow="fold")
+    def items(self, items: Sequence[Item]) -> None:
+        """Print the terms, and in a second column what is said about them."""
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(overflow="fold", no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(_text(term), _text(text, tone))
-        for note in notes:
-            grid.add_row("", _text(note, "dim"))
+        for item in items:
+            grid.add_row(_text(item.term), _text(item.text, item.tone))
+            for note in item.notes:
+                grid.add_row("", _text(note, "dim"))
         self._console.print(grid)
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.page import Page, open_page
+from pyctrd.cli.page import Item, Page, open_page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, content_of, emit_json
 from pyctrd.cli.session import open_client
@@ -118,7 +118,11 @@ def _document(result: PullResult) -> dict[str, object]:
 
 def _print(page: Page, result: PullResult) -> None:
     page.line(result.image.name, "strong")
-    page.item("digest", result.image.target.digest)
     fetched = amount(result.fetched, result.bytes) if result.fetched else "nothing, all of it was here"
-    page.item("fetched", fetched)
-    page.item("unpacked", ", ".join(result.unpacked) or "no")
+    page.items(
+        [
+            Item("digest", result.image.target.digest),
+            Item("fetched", fetched),
+            Item("unpacked", ", ".join(result.unpacked) or "no"),
+        ]
+    )

@@ -10,11 +10,11 @@ import click
 from pyctrd import platforms as platform_names
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_names
-from pyctrd.cli.page import Page, open_page
+from pyctrd.cli.page import Item, Page, open_page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json
 from pyctrd.cli.session import open_client
-from pyctrd.cli.text import sanitize, size
+from pyctrd.cli.text import count, sanitize, size
 
 if TYPE_CHECKING:
     from pyctrd import EnsureMode, IndexMode, SavePlan, SaveResult
@@ -150,14 +150,17 @@ def _show_plan(plan: SavePlan, output_format: str) -> None:
             }
         )
         return
-    page = open_page()
-    _print_plan(page, plan)
+    _print_plan(open_page(), plan)
 
 
 def _print_plan(page: Page, plan: SavePlan) -> None:
     for name in plan.images:
         page.line(name, "strong")
-    page.item("platforms", ", ".join(platform_names.to_string(item) for item in plan.platforms))
-    page.item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing")
+    page.items(
+        [
+            Item("platforms", ", ".join(platform_names.to_string(item) for item in plan.platforms)),
+            Item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing"),
+            Item("would write", f"{size(plan.archive_bytes)}, with {count(len(plan.layout.blobs), 'blob')}"),
+        ]
+    )
     blobs_table(page, plan.fetch)
-    page.item("would write", f"{amount(plan.layout.blobs, plan.archive_bytes)} archive")

@@ -6,7 +6,7 @@ import click
 
 from pyctrd import __version__
 from pyctrd.cli import settings
-from pyctrd.cli.page import open_page
+from pyctrd.cli.page import Item, open_page
 from pyctrd.cli.render import emit_json
 from pyctrd.cli.session import open_client
 
@@ -23,6 +23,5 @@ def command(output_format: str) -> None:
             {"pyctrd": __version__, "containerd": {"version": server.version, "revision": server.revision}}
         )
         return
-    page = open_page()
-    page.item("pyctrd", __version__)
-    page.item("containerd", server.version, notes=[f"revision {server.revision}"] if server.revision else ())
+    notes = [f"revision {server.revision}"] if server.revision else []
+    open_page().items([Item("pyctrd", __version__), Item("containerd", server.version, notes=notes)])
