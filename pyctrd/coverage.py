@@ -39,6 +39,11 @@ class Coverage:
             elif not mediatypes.is_index(child.media_type):
                 self._universal = True
 
+    def before(self, generation: Sequence[Descriptor]) -> None:
+        """Check as soon as the walk has read all indexes: better now than after the layers."""
+        if not any(mediatypes.is_index(item.media_type) for item in generation):
+            self.check()
+
     def check(self) -> None:
         """Raise NoMatchingPlatform, naming what there is, unless every wanted platform was seen."""
         if self._universal:

@@ -142,7 +142,7 @@ class RootFS(_Document, frozen=True, kw_only=True):
 
     @property
     def chain_ids(self) -> tuple[Digest, ...]:
-        """The name of each layer's committed snapshot, bottom first (OCI image-spec config.md#layer-chainid)."""
+        """The names of the committed snapshots, bottom first (OCI image-spec config.md#layer-chainid)."""
         chain: list[Digest] = []
         for diff_id in self.diff_ids:
             chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)

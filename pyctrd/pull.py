@@ -113,23 +113,18 @@ def _bring_all(
 
     Unpacking of a manifest starts as soon as all that it names has been asked for.
     """
-    coverage = Coverage(root, options.platforms.platforms or (host,))
+    anything = options.metadata_only or options.platforms.all
+    coverage = Coverage(root, () if anything else options.platforms.platforms or (host,))
     step = _step(store, options, options.platforms.matcher(host), coverage)
     parents: Sequence[Descriptor] = ()
     for generation in walk.generations(root, step):
-        if not any(mediatypes.is_index(item.media_type) for item in generation):
-            _check_platforms(options, coverage)  # all indexes are read: better now than after the layers
+        coverage.before(generation)
         downloads.submit(generation)
         if options.unpacks:
             unpacking.consider(parents, options.platforms, host)
         downloads.join()
         parents = generation
-    _check_platforms(options, coverage)
-
-
-def _check_platforms(options: PullOptions, coverage: Coverage) -> None:
-    if not (options.metadata_only or options.platforms.all):
-        coverage.check()
+    coverage.check()
 
 
 def _step(store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage) -> walk.Children:
