@@ -27,13 +27,12 @@ def header(name: str, mode: int, size: int) -> bytes:
 
     `size` is in bytes; times, owners and devices are zero. One block, or three with PAX records.
     """
-    records, prefix, short = b"", "", name
-    if size > _LARGEST_SIZE:
-        records += _record("size", str(size))
-    if len(name) > _NAME_BYTES:
-        prefix, short = _split(name)
-        if not prefix:
-            records = _record("path", name) + records
+    long = len(name) > _NAME_BYTES
+    prefix, short = _split(name) if long else ("", name)
+    records = b""
+    if size > _LARGEST_SIZE or (long and not prefix):
+        records += _record("path", name) if long else b""
+        records += _record("size", str(size)) if size > _LARGEST_SIZE else b""
     kind = _DIRECTORY if name.endswith("/") else _REGULAR
     if not records:
         return _block(short, mode, size, kind, prefix=prefix, device=b"0000000")
