@@ -324,3 +324,15 @@ def test_registry_speaks_tls(fresh_containerd: Containerd, tmp_path: Path, repos
         assert registry.fetched() == set(graph.blobs)
     finally:
         registry.__exit__(None, None, None)
+
+
+def test_ctr_runs_the_runnable_image(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
+    with peer_required():
+        graph = shapes.runnable()
+    reference = push(graph, registry, repository)
+    fresh_containerd.ctr("images", "pull", reference)
+    shell = ["/bin/sh", "-c", "read line < /etc/greeting; echo $line"]
+    done = fresh_containerd.ctr("run", "--rm", reference, "one", *shell)
+    assert done.stdout.decode().strip() == "hello from a layer"

@@ -170,7 +170,10 @@ def _compress(tar: bytes, compression: str) -> bytes:
 
 def random_layer(size: int, seed: int = 0, *, compression: str = "gzip") -> Layer:
     """A layer with one incompressible file of `size` bytes, the same for the same seed."""
-    return layer({f"data/{seed}.bin": random.Random(seed).randbytes(size)}, compression=compression)
+    source = random.Random(seed)
+    step = 64 << 20  # randbytes refuses 256 MiB at once
+    data = b"".join(source.randbytes(min(step, size - start)) for start in range(0, size, step))
+    return layer({f"data/{seed}.bin": data}, compression=compression)
 
 
 def platform(text: str) -> dict[str, str]:

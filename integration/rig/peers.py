@@ -60,6 +60,7 @@ class _Tool:
 
 
 TOOLS = {
+    "busybox": _Tool("busybox-static", "usr/bin/busybox", ("trixie", "sid", "bookworm"), probe="true"),
     "containerd-runc": _Tool("runc", "usr/sbin/runc", ("sid", "trixie", "bookworm")),
     "crane": _Tool("crane", "usr/bin/crane", ("sid",), probe="version"),
     "docker": _Tool("docker-cli", "usr/bin/docker", ("sid", "trixie")),
