@@ -167,7 +167,10 @@ class Authorizer:
         return self._read_token(endpoint, document, started)
 
     def _check_realm(self, endpoint: Endpoint, realm: str) -> None:
-        parts = urlsplit(realm) if _TOKEN.fullmatch(realm) else None
+        try:
+            parts = urlsplit(realm) if _TOKEN.fullmatch(realm) else None
+        except ValueError:
+            parts = None
         if parts is None or parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
             raise self._failed(endpoint, f"the realm {realm[:200]!r} is not the URL of a token server")
         if endpoint.scheme == "https" and parts.scheme == "http":

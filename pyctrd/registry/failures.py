@@ -10,9 +10,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from pyctrd.errors import RegistryUnreachable
+from pyctrd.registry.proxy import without_secrets
 
 
 class Kind(enum.Enum):
@@ -57,7 +57,7 @@ def unreachable(
     error: BaseException, url: str, *, proxy: str | None = None, kind: Kind | None = None
 ) -> Unreachable:
     """Make the error for a request that got no answer; `proxy` is the proxy's URL without its password."""
-    host = urlsplit(url).netloc.rpartition("@")[2]
+    host = without_secrets(url).partition("://")[2].partition("/")[0]
     kind = kind or _kind(error)
     detail = "" if kind in _FINAL - {Kind.BAD_CERTIFICATE, Kind.TLS} else f": {plain_text(_innermost(error))}"
     if kind in (Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.READ_TIMEOUT):

@@ -24,7 +24,10 @@ def proxy_for(scheme: str, host: str) -> str | None:
 
 def without_secrets(url: str) -> str:
     """Give scheme, host and path of a URL, without user information and query: fit for logs and errors."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not a URL)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

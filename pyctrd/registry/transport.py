@@ -23,6 +23,7 @@ from urllib3.exceptions import (
     HTTPError,
     InsecureRequestWarning,
     NameResolutionError,
+    NewConnectionError,
     ReadTimeoutError,
 )
 
@@ -217,10 +218,11 @@ class Transport:
         raise RegistryError(f"{request.host}: stopped after {MAX_REDIRECTS} redirects", host=request.host)
 
     def _exchange(self, request: Request) -> Response:
-        parts = urlsplit(request.url)
-        proxy = proxy_for(parts.scheme, parts.netloc)
         started = time.monotonic()
+        proxy: str | None = None
         try:
+            parts = urlsplit(request.url)
+            proxy = proxy_for(parts.scheme, parts.netloc)
             pool = self._pool(request.tls if parts.scheme == "https" else None, proxy)
             raw = pool.request(
                 request.method,
@@ -311,11 +313,14 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 def _redirected(request: Request, status: int, location: str) -> Request:
     """Make the request that follows a redirect; nothing private goes to another origin."""
-    url = urljoin(request.url, location)
-    old, new = urlsplit(request.url), urlsplit(url)
+    try:
+        url = urljoin(request.url, location)
+        old, new = urlsplit(request.url), urlsplit(url)
+    except ValueError as error:
+        raise _not_followed(request, "to something that is not a URL") from error
     shown = without_secrets(url)
-    if new.scheme not in ("http", "https") or not new.hostname:
-        raise _not_followed(request, f"to {shown!r}, which is not http,")
+    if new.scheme not in ("http", "https") or not new.hostname or new.username is not None:
+        raise _not_followed(request, f"to {shown!r}, which is not a plain http URL,")
     if old.scheme == "https" and new.scheme == "http":
         raise _not_followed(
             request, f"from https down to {shown}", hint="The registry's own URL is wrong: correct it there."
@@ -373,7 +378,7 @@ def _unreachable(error: BaseException, url: str, proxy: str | None) -> RegistryU
     for cause in failures.chain(error):
         if isinstance(cause, NameResolutionError):
             kind = failures.Kind.NO_SUCH_NAME
-        elif isinstance(cause, ConnectTimeoutError):
+        elif isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
             kind = failures.Kind.CONNECT_TIMEOUT
         elif isinstance(cause, ReadTimeoutError):
             kind = failures.Kind.READ_TIMEOUT

@@ -1,0 +1,63 @@
+"""A scripted server per test, and a client of it that does not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyctrd import reference
+from pyctrd.registry import RegistryClient, RegistryOptions
+from pyctrd.registry.remote import RegistryRemote
+from tests.registry.server import ScriptedServer
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the machine's own logins and proxies out."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """Fails a test that did not ask for everything in its script."""
+    with ScriptedServer() as running:
+        yield running
+    assert running.unused() == {}
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedServer]:
+    """A second host: a redirect's target, a mirror, a token server."""
+    with ScriptedServer() as running:
+        yield running
+    assert running.unused() == {}
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """The seconds that the client wanted to wait."""
+    return []
+
+
+RemoteMaker = Callable[..., RegistryRemote]
+
+
+@pytest.fixture
+def remote(server: ScriptedServer, pauses: list[float]) -> Iterator[RemoteMaker]:
+    """Make the remote of `host/team/app:v1`; keywords are RegistryOptions, `text` another reference."""
+    clients: list[RegistryClient] = []
+
+    def make(text: str = "", **options: Any) -> RegistryRemote:
+        client = RegistryClient(RegistryOptions(**options), sleep=pauses.append)
+        clients.append(client)
+        return client.remote(reference.parse(text or f"{server.host}/team/app:v1"))
+
+    yield make
+    for client in clients:
+        client.close()
