@@ -179,10 +179,12 @@ def is_local_host(domain: str) -> bool:
 
 # --- names as containerd itself reads them ----------------------------------------------------------------
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _USER = re.compile(r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*")
-_HOST = re.compile(r"(?:[^\x00-\x7f]|[A-Za-z0-9._~!$&'()*+,;=<>\"-]|%25|%[89A-Fa-f][0-9A-Fa-f])+(?::[0-9]*)?")
-_HOST6 = re.compile(r"\[[^\[\]%/\x00-\x20]*\](?::[0-9]*)?")
+_HOST_CHARACTER = r"(?:[^\x00-\x7f]|[A-Za-z0-9._~!$&'()*+,;=<>\"\]-]|%25|%[89A-Fa-f][0-9A-Fa-f])"
+_HOST = re.compile(rf"{_HOST_CHARACTER}+|(?:{_HOST_CHARACTER}|:)*:[0-9]*")
+_HOST6 = re.compile(rf"\[([^\[\]%]*)(?:%25(?:{_HOST_CHARACTER}|:)+)?\](?::[0-9]*)?")
 
 
 def oci_ref_name(name: str, *, full_when_untagged: bool = False) -> str:
@@ -200,14 +202,23 @@ def oci_ref_name(name: str, *, full_when_untagged: bool = False) -> str:
 
 def _object(name: str) -> str | None:
     """Give what follows the first `:` or `@` of the path, as containerd's reference.Parse reads a name."""
-    if "://" in name or re.search(r"[\x00-\x1f\x7f]", name):
-        return None
     before, _, fragment = name.partition("#")
+    if "://" in name or _CONTROL.search(before) or _BAD_ESCAPE.search(fragment):
+        return None
     authority, slash, path = before.partition("?")[0].partition("/")
-    user, at, host = authority.rpartition("@")
-    if _BAD_ESCAPE.search(path + fragment) or not (_HOST.fullmatch(host) or _HOST6.fullmatch(host)):
+    user, _, host = authority.rpartition("@")
+    if not _USER.fullmatch(user) or _BAD_ESCAPE.search(f"{user}/{path}") or not _is_host(host):
         return None
-    if at and (not _USER.fullmatch(user) or _BAD_ESCAPE.search(user)):
-        return None
-    found = re.search("[:@]", decoded := urllib.parse.unquote(slash + path, errors="surrogateescape"))
+    decoded = urllib.parse.unquote(slash + path, errors="replace")
+    found = re.search("[:@]", decoded)
     return decoded[found.start() :].removeprefix(":") if found else ""
+
+
+def _is_host(host: str) -> bool:
+    if not host.startswith("["):
+        return _HOST.fullmatch(host) is not None
+    found = _HOST6.fullmatch(host)
+    try:
+        return bool(found and ipaddress.IPv6Address(found.group(1)))
+    except ValueError:
+        return False
