@@ -197,7 +197,7 @@ def _from_toml(
         raise InvalidInput(f"{path}: {error}") from error
     tables = document.get("host", {})
     if not isinstance(tables, dict):
-        raise InvalidInput(f"{path}: invalid `host` tree: expected tables [host.\"URL\"]")
+        raise InvalidInput(f'{path}: invalid `host` tree: expected tables [host."URL"]')
     found = []
     for url, table in tables.items():
         where = f"{path}:{_line_of(text, url)}"

@@ -147,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif not answer.endless:
-            self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
+            self.send_header(
+                "Content-Length", str(len(answer.body) if answer.length is None else answer.length)
+            )
         else:
             self.close_connection = True
         self.end_headers()

@@ -57,7 +57,7 @@ def bearer(realm: str, scope: str = SCOPE) -> str:
     return f'Bearer realm="{realm}/token",service="the registry",scope="{scope}"'
 
 
-def token(value: str = "tok1", **more: object) -> Answer:
+def token(value: str = "tok1", /, **more: object) -> Answer:
     return Answer(200, json.dumps({"token": value, **more}).encode())
 
 
@@ -68,8 +68,14 @@ def token(value: str = "tok1", **more: object) -> Answer:
     ("header", "expected"),
     [
         ('Bearer realm="https://a/t",service=s', [("bearer", {"realm": "https://a/t", "service": "s"})]),
-        ('bearer REALM = "x" , scope="a:b:pull,push c"', [("bearer", {"realm": "x", "scope": "a:b:pull,push c"})]),
-        ('Basic realm="a \\"b\\" \\\\", charset="UTF-8"', [("basic", {"realm": 'a "b" \\', "charset": "UTF-8"})]),
+        (
+            'bearer REALM = "x" , scope="a:b:pull,push c"',
+            [("bearer", {"realm": "x", "scope": "a:b:pull,push c"})],
+        ),
+        (
+            'Basic realm="a \\"b\\" \\\\", charset="UTF-8"',
+            [("basic", {"realm": 'a "b" \\', "charset": "UTF-8"})],
+        ),
         ('Basic realm="a", Bearer realm="b"', [("basic", {"realm": "a"}), ("bearer", {"realm": "b"})]),
         ("Negotiate, Basic", [("negotiate", {}), ("basic", {})]),
         ('Basic realm="1",realm="2"', [("basic", {"realm": "1"})]),
@@ -119,11 +125,16 @@ def test_bearer_is_chosen_before_basic(schemes: list[str]) -> None:
     assert challenge.choose([Challenge("negotiate")]) is None
 
 
-@given(st.binary(max_size=200) | st.recursive(
-    st.none() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["errors", "code", "message", "detail"]), inner),
-).map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["errors", "code", "message", "detail"]), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
 def test_no_error_body_breaks_us(body: bytes) -> None:
     assert reason_in(body).isprintable()
 
@@ -243,8 +254,14 @@ def test_refused_token_is_refreshed_once(
 
 @pytest.mark.parametrize(
     ("stated", "seconds"),
-    [({}, 54), ({"expires_in": 300}, 270), ({"expires_in": -5}, 54), ({"expires_in": "9"}, 54),
-     ({"expires_in": True}, 54), ({"expires_in": 10**400}, 77760)],
+    [
+        ({}, 54),
+        ({"expires_in": 300}, 270),
+        ({"expires_in": -5}, 54),
+        ({"expires_in": "9"}, 54),
+        ({"expires_in": True}, 54),
+        ({"expires_in": 10**400}, 77760),
+    ],
 )
 def test_tokens_expire(
     server: ScriptedServer, other: ScriptedServer, stated: dict[str, object], seconds: float
@@ -305,7 +322,9 @@ def test_token_servers_that_talk_nonsense(
         remote().resolve()
 
 
-@pytest.mark.parametrize("realm", ["", "ftp://x", "http://u:p@x", "file:///etc/passwd", "http://[", "http://a\x7fb"])
+@pytest.mark.parametrize(
+    "realm", ["", "ftp://x", "http://u:p@x", "file:///etc/passwd", "http://[", "http://a\x7fb"]
+)
 def test_realms_that_are_no_token_server(server: ScriptedServer, remote: RemoteMaker, realm: str) -> None:
     server.always("HEAD", TAG, needs("x", f'Bearer realm="{realm}"'))
     with pytest.raises(AuthenticationFailed, match="is not the URL of a token server"):
@@ -392,7 +411,11 @@ def test_no_secret_in_any_error_or_log(
         for action in (one.resolve, lambda r=one: read(r, descriptor)):
             with pytest.raises(PyctrdError) as caught:
                 action()
-            told += "".join(traceback.format_exception(caught.value)) + repr(caught.value) + str(caught.value.hint)
+            told += (
+                "".join(traceback.format_exception(caught.value))
+                + repr(caught.value)
+                + str(caught.value.hint)
+            )
             told += repr(vars(caught.value))
     logs = "".join(record.getMessage() for record in caplog.records if record.name.startswith("pyctrd"))
     assert "HEAD http://" in logs
@@ -472,7 +495,9 @@ read server
 echo "$server" >> {tmp_path}/asked
 echo '{{"ServerURL":"x","Username":"me","Secret":"from-helper"}}'"""
     write_helper(tmp_path, "test", script)
-    chain = keychain(tmp_path, {"credsStore": "gone", "credHelpers": {"a.example": "test", "docker.io": "test"}})
+    chain = keychain(
+        tmp_path, {"credsStore": "gone", "credHelpers": {"a.example": "test", "docker.io": "test"}}
+    )
     for account in ("a.example", "docker.io", "a.example"):
         credential = chain.find(account, own=False)
         assert credential is not None
@@ -539,8 +564,12 @@ def test_broken_config_is_told_without_its_text(tmp_path: Path, text: str) -> No
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["auth", "username", "password", "identitytoken", "a.example"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["auth", "username", "password", "identitytoken", "a.example"]), inner
+        )
+    ),
     max_leaves=10,
 )
 

@@ -195,8 +195,31 @@ def test_hosts_toml_that_is_not_text(tmp_path: Path) -> None:
 
 
 LINES = st.sampled_from(
-    ["server", "host", '[host."https://m"]', "ca", "client", "header", "capabilities", "=", '"x"', "[", "]", "3",
-     "dial_timeout", "override_path", "true", "\n", "{", "}", ".", '"1m"', '"https://["', '"pull"', ","]
+    [
+        "server",
+        "host",
+        '[host."https://m"]',
+        "ca",
+        "client",
+        "header",
+        "capabilities",
+        "=",
+        '"x"',
+        "[",
+        "]",
+        "3",
+        "dial_timeout",
+        "override_path",
+        "true",
+        "\n",
+        "{",
+        "}",
+        ".",
+        '"1m"',
+        '"https://["',
+        '"pull"',
+        ",",
+    ]
 )
 
 
@@ -209,7 +232,10 @@ def test_no_hosts_toml_breaks_us(text: str) -> None:
     assert found[-1].is_own
 
 
-@given(st.from_regex(r"[a-z][a-z0-9.-]{0,9}|\[[0-9a-f:]{2,9}\]", fullmatch=True), st.none() | st.integers(1, 65535))
+@given(
+    st.from_regex(r"[a-z][a-z0-9.-]{0,9}|\[[0-9a-f:]{2,9}\]", fullmatch=True),
+    st.none() | st.integers(1, 65535),
+)
 def test_ports_split_off(host: str, port: int | None) -> None:
     assert split_port(f"{host}:{port}" if port else host) == (host, str(port) if port else "")
 
