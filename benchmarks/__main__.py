@@ -81,7 +81,7 @@ class Bench:
 
     def ctr(self, namespace: str, *arguments: str | Path) -> Run:
         """Time a ctr command."""
-        head = [self._daemon.peer.ctr, "-a", self._daemon.address, "-n", namespace]
+        head: list[str | Path] = [self._daemon.peer.ctr, "-a", self._daemon.address, "-n", namespace]
         return timed([*head, *arguments], self._env)
 
     def pyctrd(self, namespace: str, *arguments: str | Path) -> Run:
