@@ -12,12 +12,19 @@ import msgspec
 from pyctrd.cli.page import Cell, Column, Page
 from pyctrd.cli.text import count, short, size
 from pyctrd.mediatypes import ingest_prefix
-from pyctrd.model import Descriptor
+from pyctrd.model import Descriptor, Digest
 
 
 def emit_json(value: Any) -> None:
     """Print one JSON document: UTF-8 safe and free of raw control characters, since all is escaped ASCII."""
-    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=_plain), indent=2))
+
+
+def _plain(value: Any) -> str:
+    """Give a digest as the string that it is: msgspec takes no subclass for its base."""
+    if isinstance(value, Digest):
+        return str(value)
+    raise NotImplementedError(f"no JSON for {type(value).__name__}")
 
 
 def content_of(descriptor: Descriptor) -> dict[str, object]:

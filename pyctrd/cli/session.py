@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyctrd.cli.settings import RegistryArguments, settings
+from pyctrd.cli.settings import RegistryArguments, Settings
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
     from pyctrd.registry import RegistryOptions
 
 
-def open_client(*, snapshotter: str | None = None) -> Client:
-    """Make the client that the global options ask for; it is a context manager."""
+def open_client(*, snapshotter: str | None = None, context: click.Context | None = None) -> Client:
+    """Make the client that the global options ask for; it is a context manager.
+
+    `context` is the command's; without one it is that of the command which runs now.
+    """
     from pyctrd.client import Client
 
-    chosen = settings()
+    chosen = (context or click.get_current_context()).ensure_object(Settings)
     return Client(
         chosen.address,
         chosen.namespace,

@@ -32,11 +32,6 @@ class Settings:
     registry: RegistryArguments = field(default_factory=RegistryArguments)
 
 
-def settings() -> Settings:
-    """Give the settings of the command that runs now."""
-    return click.get_current_context().ensure_object(Settings)
-
-
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     # Called once for the group and once for the command: only an option that was given may overwrite.
     if value is not None and value is not False:

@@ -1,0 +1,147 @@
+"""Words, options and usage errors; what --help and --version cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from pyctrd.cli.app import COMMANDS, app
+from pyctrd.errors import NotFound
+from tests.cli.stub import run, with_outcome
+
+HEAVY = ("grpc", "urllib3", "rich", "google.protobuf")
+
+
+def loaded_by(*arguments: str) -> tuple[str, set[str]]:
+    """Run pyctrd in a fresh interpreter; give its stdout, and the heavy modules that it has loaded."""
+    script = (
+        "import sys\n"
+        "from pyctrd.cli import main\n"
+        f"sys.argv = ['pyctrd', *{list(arguments)!r}]\n"
+        "try:\n    main()\n"
+        f"finally:\n    print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return done.stdout, set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        *[(name, "--help") for name in COMMANDS],
+        ("pull", "--no-such-option"),
+        ("save",),
+        ("pull", "--platform", "a/b/c/d/e", "alpine"),
+    ],
+    ids=" ".join,
+)
+def test_answers_that_need_no_daemon_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert loaded_by(*arguments)[1] == set()
+
+
+def test_the_check_above_would_see_grpc() -> None:
+    assert "grpc" in loaded_by("images", "-a", "/nonexistent/c.sock")[1]
+
+
+def test_offline_commands_load_no_http_library() -> None:
+    assert "urllib3" not in loaded_by("save", "--offline", "-a", "/nonexistent/c.sock", "x", "-o", "x.tar")[1]
+
+
+def test_help_lists_every_command() -> None:
+    text = run("--help").output
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_listed_line_is_the_commands_own(name: str) -> None:
+    command = app.get_command(click.Context(app), name)
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").split("\n\n")[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["pull"], "Missing argument 'REF'"),
+        (["pull", "--metadata", "some", "alpine"], "'some' is not one of 'all', 'selected'"),
+        (["pull", "--label", "novalue", "alpine"], "is not KEY=VALUE"),
+        (["pull", "--max-concurrent-downloads", "0", "alpine"], "0 is not in the range x>=1"),
+        (["pull", "--platform", "linux/amd64/v1/x", "alpine"], "cannot parse platform specifier"),
+        (["pull", "--password-stdin", "alpine"], "--password-stdin needs --user"),
+        (["pull", "-u", "me:secret", "--password-stdin", "alpine"], "given twice"),
+        (["pull", "-u", "me", "alpine"], "no password"),
+        (["save", "--offline", "--ensure", "all", "alpine"], "contradict"),
+        (["save", "--format", "json", "alpine"], "stdout is the archive"),
+        (["completion", "tcsh"], "'tcsh' is not one of"),
+    ],
+)
+def test_usage_errors(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("pyctrd: ")
+    assert result.stdout == ""
+
+
+def test_a_usage_error_names_the_commands_help() -> None:
+    assert "hint: see `pyctrd pull --help`" in run("pull").stderr.replace("app pull", "pyctrd pull")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-a", "/x.sock", "-n", "k8s.io", "images"],
+        ["images", "-a", "/x.sock", "-n", "k8s.io"],
+        ["-a", "/y.sock", "-n", "k8s.io", "images", "--address", "/x.sock"],
+    ],
+)
+def test_global_options_stand_before_and_after_the_command(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    stub = with_outcome(monkeypatch, ())
+    assert run(*arguments).exit_code == 0
+    assert stub.opened == [(("/x.sock", "k8s.io"), {"snapshotter": None, "registry": None})]
+
+
+def test_registry_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
+    run("ensure", "-u", "me", "--password-stdin", "--plain-http", "-k", "alpine", stdin="secret\n")
+    options = stub.opened[0][1]["registry"]
+    assert (options.username, options.password) == ("me", "secret")
+    assert (options.plain_http, options.skip_verify, options.hosts_dir) == (True, True, None)
+
+
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete"), ("zsh", "#compdef"), ("fish", "complete")])
+def test_completion_scripts(shell: str, word: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert word in result.stdout
+    assert "_PYCTRD_COMPLETE" in result.stdout
+
+
+def test_completion_completes_commands_and_survives_a_missing_daemon() -> None:
+    def complete(words: str, number: int) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from pyctrd.cli import main; main()"],
+            env={
+                "_PYCTRD_COMPLETE": "bash_complete",
+                "COMP_WORDS": words,
+                "COMP_CWORD": str(number),
+                "CONTAINERD_ADDRESS": "/nonexistent/c.sock",
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert complete("pyctrd im", 1) == ["plain,images"]
+    assert complete("pyctrd diagnose al", 2) == []

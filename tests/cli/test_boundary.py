@@ -1,0 +1,179 @@
+"""Every way to end: exit codes, messages, signals, readers that go away."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyctrd import errors
+from pyctrd.errors import PyctrdError
+from tests.cli.stub import run, with_outcome
+
+PYCTRD = [sys.executable, "-m", "pyctrd"]
+CODES = {
+    "PyctrdError": 1,
+    "InvalidInput": 2,
+    "InvalidReference": 2,
+    "InvalidPlatform": 2,
+    "NotFound": 3,
+    "NoMatchingPlatform": 3,
+    "AmbiguousReference": 1,
+    "IncompleteContent": 4,
+    "ContentError": 1,
+    "DigestMismatch": 1,
+    "RegistryError": 5,
+    "RegistryUnreachable": 5,
+    "AuthenticationFailed": 5,
+    "RegistryContentError": 5,
+    "DaemonError": 1,
+    "AlreadyExists": 1,
+    "FailedPrecondition": 1,
+    "IngestLocked": 1,
+    "Unsupported": 1,
+    "DaemonUnreachable": 6,
+    "ArchiveError": 1,
+}
+CLASSES = {
+    name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PyctrdError)
+}
+
+
+def make(kind: type[PyctrdError]) -> PyctrdError:
+    """Make an error of any class: the words that a class wants besides are empty."""
+    wanted = inspect.signature(kind).parameters.values()
+    named = {
+        item.name: () if item.name in ("missing", "candidates") else ""
+        for item in wanted
+        if item.kind is item.KEYWORD_ONLY and item.default is item.empty
+    }
+    return kind("it went wrong", hint="try again", **named)
+
+
+def test_every_error_has_its_documented_code() -> None:
+    assert {name: kind.exit_code for name, kind in CLASSES.items()} == CODES
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_an_error_becomes_a_message_and_its_code(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with_outcome(monkeypatch, make(CLASSES[name]))
+    result = run("images")
+    assert (result.exit_code, result.stdout) == (CODES[name], "")
+    assert result.stderr == "pyctrd: it went wrong\nhint: try again\n"
+
+
+def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, PyctrdError("it went wrong"))
+    for arguments in (("--debug", "images"), ("images", "--debug")):
+        stderr = run(*arguments).stderr
+        assert stderr.startswith("pyctrd: it went wrong\n")
+        assert "Traceback (most recent call last)" in stderr
+
+
+def test_a_fault_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, ZeroDivisionError("division by zero"))
+    result = run("images")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "pyctrd: internal error, please report it: ZeroDivisionError: division by zero",
+        "hint: run it again with --debug for the traceback",
+    ]
+    assert "Traceback" in run("images", "--debug").stderr
+
+
+def test_control_characters_of_an_error_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, PyctrdError("name \x1b]0;owned\x07", hint="\x1b[2J"))
+    assert run("images").stderr == "pyctrd: name \\x1b]0;owned\\x07\nhint: \\x1b[2J\n"
+
+
+def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, KeyboardInterrupt())
+    result = run("images")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "pyctrd: interrupted"
+
+
+def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with_outcome(monkeypatch, ())
+    run("images")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children have SIGINT: one that is ignored, as in a shell's background job, is inherited so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_end_a_waiting_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A socket that accepts and never answers: the command waits for the daemon's version."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
+        silent.bind("c.sock")
+        silent.listen()
+        command = subprocess.Popen(
+            [*PYCTRD, "-a", "c.sock", "images"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(errors.__file__).parent.parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connections = [silent.accept()[0]]
+        silent.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            connections.append(silent.accept()[0])  # the first one only looks who is there
+        time.sleep(0.3)
+        command.send_signal(number)
+        stdout, stderr = command.communicate(timeout=20)
+        for connection in connections:
+            connection.close()
+    assert (command.returncode, stdout) == (code, "")
+    assert "Traceback" not in stderr
+
+
+def test_a_reader_who_goes_away_is_no_news() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [*PYCTRD, "completion", "fish"], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PYCTRD, "completion", "fish"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_socket_is_6() -> None:
+    done = subprocess.run(
+        [*PYCTRD, "images", "-a", "/nonexistent/c.sock"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 6
+    assert "/nonexistent/c.sock: no such file or directory" in done.stderr
+    assert "hint: " in done.stderr

@@ -1,0 +1,190 @@
+"""The diagnosis on paper: every row, every tool, each cause once, the target's first."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from pyctrd.cli.diagnosis import render
+from pyctrd.cli.page import PlainPage
+from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
+from pyctrd.model import Digest
+from tests.cli.stub import run, with_outcome
+
+NAME = "docker.io/library/pause:3.10"
+DIGESTS = [Digest.of(bytes([number])) for number in range(8)]
+LAYER = Content(
+    media_type="application/vnd.oci.image.layer.v1.tar+gzip", digest=Digest.of(b"layer"), size=3 << 20
+)
+
+
+def state(number: int, platform: str, **how: object) -> PlatformState:
+    here = PlatformState(
+        platform=platform,
+        digest=DIGESTS[number],
+        kind="image",
+        target=False,
+        complete=True,
+        manifest=True,
+        config=True,
+        layers_present=2,
+        layers_total=2,
+        missing=(),
+        missing_bytes=0,
+        missing_known=True,
+        unpacked=True,
+        unpacked_in=("overlayfs",),
+        attestation_for=None,
+    )
+    return msgspec.structs.replace(here, **how)
+
+
+LACKING = {
+    "complete": False,
+    "layers_present": 1,
+    "missing": (LAYER,),
+    "missing_bytes": 3 << 20,
+    "unpacked": False,
+    "unpacked_in": (),
+}
+
+
+def cause(number: int, platform: str, *, certain: bool = True) -> Cause:
+    return Cause(
+        code="never_pulled",
+        platform=platform,
+        digest=DIGESTS[number],
+        text=f"nobody pulled {platform}",
+        certain=certain,
+        evidence=(f"no layer of {platform} is here",),
+        missing=(LAYER.digest,),
+        remedy=f"pyctrd ensure --platform {platform} {NAME}",
+    )
+
+
+def diagnosis(**how: object) -> Diagnosis:
+    nothing = SaveForecast(fetch=(), bytes=0, network=False, ok=True)
+    found = Diagnosis(
+        image=NAME,
+        namespace="k8s.io",
+        target=Content(media_type="application/vnd.oci.image.index.v1+json", digest=DIGESTS[7], size=2048),
+        snapshotter="overlayfs",
+        targets=("linux/arm64",),
+        complete=False,
+        absent_platforms=(),
+        platforms=(
+            state(0, "linux/amd64"),
+            state(1, "linux/arm64", target=True, **LACKING),
+            state(2, "linux/s390x", **LACKING),
+            state(3, "linux/ppc64le", **LACKING),
+            state(4, "unknown/unknown", kind="attestation", attestation_for="linux/amd64"),
+            state(
+                5,
+                "linux/386",
+                complete=False,
+                manifest=False,
+                config=None,
+                layers_present=None,
+                layers_total=None,
+                missing=(LAYER,),
+                missing_bytes=500,
+                missing_known=False,
+            ),
+        ),
+        unread=(),
+        tools=Tools(
+            ctr_export=ExportForecast(ok=False, error="content digest x: not found", exit_code=1),
+            nerdctl_save_2_0_3=SaveForecast(
+                fetch=tuple(DIGESTS), bytes=5 << 20, network=True, ok=True, note="asks for the tag"
+            ),
+            nerdctl_save_2_0_4=SaveForecast(
+                fetch=(), bytes=0, network=False, ok=False, error="no manifest found for platform: not found"
+            ),
+            pyctrd_save=nothing,
+        ),
+        causes=(
+            cause(2, "linux/s390x", certain=False),
+            cause(1, "linux/arm64"),
+            cause(3, "linux/ppc64le", certain=False),
+        ),
+    )
+    return msgspec.structs.replace(found, **how)
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    render(diagnosis(), PlainPage())
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
+    start = next(number for number, line in enumerate(lines) if line.startswith("PLATFORM"))
+    rows = [line.split("  ") for line in lines[start : start + 7]]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        ["PLATFORM", "MANIFEST", "CONFIG", "LAYERS", "MISSING", "UNPACKED", "NOTE", "DIGEST"],
+        ["linux/amd64", "here", "here", "2/2", "-", "overlayfs", "complete", DIGESTS[0]],
+        ["linux/arm64", "here", "here", "1/2", "3.0 MiB", "no", "target, incomplete", DIGESTS[1]],
+        ["linux/s390x", "here", "here", "1/2", "3.0 MiB", "no", "incomplete", DIGESTS[2]],
+        ["linux/ppc64le", "here", "here", "1/2", "3.0 MiB", "no", "incomplete", DIGESTS[3]],
+        ["attestation", "here", "here", "2/2", "-", "overlayfs", "for linux/amd64; complete", DIGESTS[4]],
+        ["linux/386", "missing", "?", "?", "> 500 B", "overlayfs", "incomplete", DIGESTS[5]],
+    ]
+
+
+def test_each_tool_is_told(lines: list[str]) -> None:
+    start = lines.index("What each tool would do now for linux/arm64")
+    assert lines[start + 1 : start + 6] == [
+        "ctr images export: fails: content digest x: not found",
+        "nerdctl save 2.0.0 - 2.0.3: works, downloads 8 blobs, 5.0 MiB",
+        "  asks for the tag",
+        "nerdctl save 2.0.4+: downloads nothing, then fails: no manifest found for platform: not found",
+        "pyctrd save: works, downloads nothing",
+    ]
+
+
+def test_a_cause_of_several_platforms_is_told_once_after_the_targets(lines: list[str]) -> None:
+    start = lines.index("Why, and what helps")
+    assert lines[start + 1 :] == [
+        "1. nobody pulled linux/arm64",
+        "   - no layer of linux/arm64 is here",
+        f"   $ pyctrd ensure --platform linux/arm64 {NAME}",
+        "2. nobody pulled linux/s390x, linux/ppc64le (likely)",
+        "   - no layer of linux/s390x, linux/ppc64le is here",
+        f"   $ pyctrd ensure --platform linux/s390x,linux/ppc64le {NAME}",
+    ]
+
+
+def test_what_the_table_cannot_show(capsys: pytest.CaptureFixture[str]) -> None:
+    index = Content(media_type="application/vnd.oci.image.index.v1+json", digest=DIGESTS[6], size=9)
+    render(diagnosis(absent_platforms=("linux/riscv64",), unread=(index,)), PlainPage())
+    text = capsys.readouterr().out
+    assert "The image has no linux/riscv64." in text
+    assert f"The index {DIGESTS[6]} is missing: what it names is not known." in text
+
+
+@pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 4)])
+@pytest.mark.parametrize("form", ["table", "json", "markdown"])
+def test_the_exit_code_follows_completeness_in_every_format(
+    monkeypatch: pytest.MonkeyPatch, form: str, complete: bool, code: int
+) -> None:
+    with_outcome(monkeypatch, diagnosis(complete=complete))
+    assert run("diagnose", "--format", form, "pause").exit_code == code
+
+
+def test_json_is_the_documented_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, diagnosis(image="na\x1b\x9bme"))
+    result = run("diagnose", "--format", "json", "pause")
+    assert not set(result.stdout) & set("\x1b\x9b")
+    document = json.loads(result.stdout)
+    assert document["image"] == "na\x1b\x9bme"
+    assert document["target"] == {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": DIGESTS[7],
+        "size": 2048,
+    }
+    assert document["platforms"][1]["missing"] == [
+        {"mediaType": LAYER.media_type, "digest": LAYER.digest, "size": LAYER.size}
+    ]
+    assert document["tools"]["nerdctl_save_2_0_3"]["bytes"] == 5 << 20

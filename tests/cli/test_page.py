@@ -1,0 +1,123 @@
+"""What people see: tables that are whole in a pipe and fit a terminal, and names that can't do harm."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pyctrd.cli.page import Cell, Column, Item, MarkdownPage, Page, PlainPage
+from pyctrd.cli.render import digest_cell
+from pyctrd.cli.terminal import TerminalPage
+
+HOSTILE = ["\x1b[31m\x07", "a\r\nb", "\x9b\x85", "\u202e"]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+COLUMNS = [Column("NAME"), Column("SIZE", right=True), Column("DIGEST"), Column("MORE", brief=True)]
+ROWS = [
+    (Cell("a" * 90, "good"), Cell("7 B"), digest_cell(DIGEST), Cell("x")),
+    (Cell("b"), Cell("1023.9 MiB"), digest_cell(DIGEST), Cell("y")),
+]
+
+
+def terminal(width: int = 80, **how: object) -> tuple[TerminalPage, io.StringIO]:
+    """Make a terminal page that is written into memory."""
+    stream = io.StringIO()
+    options = {"force_terminal": True, "color_system": "standard", "width": width, **how}
+    return TerminalPage(Console(file=stream, highlight=False, **options)), stream  # type: ignore[arg-type]
+
+
+def everything(page: Page, hostile: str) -> None:
+    """Print a text in every place that there is."""
+    page.heading(hostile)
+    page.line(hostile, "bad")
+    page.table([Column("A"), Column("B")], [(Cell(hostile), Cell(hostile, brief=hostile))])
+    page.items([Item(hostile, hostile, "good", [hostile])])
+    page.step(1, hostile, notes=[hostile], command=hostile)
+
+
+PLACES = 10  # in which `everything` prints
+
+
+def test_a_pipe_gets_whole_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainPage().table(COLUMNS, ROWS)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["NAME", "SIZE", "DIGEST", "MORE"]
+    assert [line.split() for line in lines] == [
+        ["a" * 90, "7", "B", DIGEST, "x"],
+        ["b", "1023.9", "MiB", DIGEST, "y"],
+    ]
+    assert {line.index(DIGEST) for line in lines} == {header.index("DIGEST")}
+    assert not any(line.endswith(" ") for line in (header, *lines))
+
+
+def test_a_terminal_gets_short_digests_and_folded_cells() -> None:
+    page, stream = terminal()
+    page.table(COLUMNS, ROWS)
+    text = stream.getvalue()
+    assert "sha256:0123456789ab" in text
+    assert DIGEST not in text
+    assert "MORE" not in text
+    assert text.count("a") == 90 + 2 * 2  # folded, not cut; each digest has an a and, of its name, another
+
+
+def test_a_wide_terminal_gets_all_columns() -> None:
+    page, stream = terminal(160)
+    page.table(COLUMNS, ROWS)
+    assert "MORE" in stream.getvalue()
+
+
+def test_a_command_is_never_wrapped_by_us() -> None:
+    command = f"pyctrd ensure --platform {'linux/arm64,' * 20} x"
+    page, stream = terminal(40, color_system=None)
+    page.step(1, "because", command=command)
+    assert f"   $ {command}\n" in stream.getvalue()
+
+
+def test_a_digest_fits_beside_its_term_at_80_columns() -> None:
+    page, stream = terminal(color_system=None)
+    page.items([Item("unpacked", "linux/amd64"), Item("digest", DIGEST)])
+    assert f"digest   {DIGEST}\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "hostile", ["\x1b[31m\x07", "[bold]x[/bold]", ":smile:", "a\r\nb", "\x9b\x85", "\u202e"]
+)
+def test_names_cannot_steer_a_terminal(hostile: str) -> None:
+    page, stream = terminal(color_system=None)
+    everything(page, hostile)
+    text = stream.getvalue()
+    assert not set(text) & set("\x1b\x07\r\x9b\x85\u202e")
+    if hostile.isprintable():
+        assert text.count(hostile) == PLACES
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_names_cannot_steer_what_a_pipe_leads_to(capsys: pytest.CaptureFixture[str], hostile: str) -> None:
+    for page in (PlainPage(), MarkdownPage()):
+        everything(page, hostile)
+    text = capsys.readouterr().out
+    assert not set(text) & set("\x1b\x07\r\x9b\x85\u202e")
+
+
+def test_markdown_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    page = MarkdownPage()
+    page.table([Column("A")], [(Cell("x|y <b> *z*"),)])
+    page.line("`code` [link](url) _a_")
+    assert capsys.readouterr().out.splitlines() == [
+        "| A |",
+        "|---|",
+        "| x\\|y &lt;b&gt; \\*z\\* |",
+        "\\`code\\` \\[link\\](url) \\_a\\_",
+        "",
+    ]
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured, stream = terminal()
+    coloured.line("x", "good")
+    assert "\x1b[32m" in stream.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain, stream = terminal()
+    plain.line("x", "good")
+    assert "\x1b[32m" not in stream.getvalue()

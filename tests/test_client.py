@@ -1,0 +1,143 @@
+"""The library's front door: what an import costs, what wins, and who gets a password.
+
+What a client does with a containerd is shown on real ones, in integration/test_cli.py and beside it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import pytest
+
+import pyctrd
+from pyctrd.client import Client
+from pyctrd.errors import DaemonUnreachable, InvalidPlatform, InvalidReference, RegistryUnreachable
+from pyctrd.reference import Reference
+from pyctrd.registry import RegistryOptions
+from tests.daemon.fake import FakeDaemon, serve
+
+
+@pytest.fixture
+def socket() -> Iterator[str]:
+    """The path of a served fake daemon; short, since a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="pyctrd-", dir="/tmp") as folder:
+        path = Path(folder) / "c.sock"
+        server: grpc.Server = serve(path, FakeDaemon())
+        yield str(path)
+        server.stop(None).wait()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = "import sys, pyctrd; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "pyctrd" in loaded
+    assert loaded.isdisjoint({"grpc", "urllib3", "google.protobuf", "msgspec", "click", "rich"})
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert sorted(pyctrd.__all__) == pyctrd.__dir__()
+    for name in pyctrd.__all__:
+        assert getattr(pyctrd, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = pyctrd.nonsense
+
+
+def test_every_error_is_public() -> None:
+    from pyctrd import errors
+
+    own = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.PyctrdError)
+    }
+    assert own <= set(pyctrd.__all__)
+
+
+def test_the_version_is_the_distributions() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert pyctrd.__version__ == project["version"]
+
+
+def test_arguments_win_over_the_environment_and_that_over_defaults(
+    monkeypatch: pytest.MonkeyPatch, socket: str
+) -> None:
+    monkeypatch.delenv("CONTAINERD_NAMESPACE", raising=False)
+    monkeypatch.setenv("CONTAINERD_ADDRESS", "/nonexistent/c.sock")
+    with Client(f"unix://{socket}") as client:
+        assert (client.address, client.namespace) == (socket, "default")
+    monkeypatch.setenv("CONTAINERD_ADDRESS", socket)
+    monkeypatch.setenv("CONTAINERD_NAMESPACE", "k8s.io")
+    with Client() as client:
+        assert (client.address, client.namespace) == (socket, "k8s.io")
+    with Client(namespace="moby") as client:
+        assert client.namespace == "moby"
+
+
+def test_no_daemon_is_an_error_at_once() -> None:
+    with pytest.raises(DaemonUnreachable, match=r"/nonexistent/c\.sock: no such file"):
+        Client("/nonexistent/c.sock")
+
+
+def test_malformed_input_is_refused_before_anybody_is_asked(socket: str) -> None:
+    with Client(socket) as client:
+        with pytest.raises(InvalidPlatform):
+            client.pull("alpine", platforms=["a/b/c/d/e"])
+        with pytest.raises(InvalidPlatform):
+            client.ensure("alpine", ["arm64"], all_platforms=True)
+        with pytest.raises(InvalidReference):
+            client.pull("al pine")
+
+
+class Recorder:
+    """Stands for the registry client: notes how it was made, and knows no registry."""
+
+    made: list[Any]
+
+    def __init__(self, options: RegistryOptions, **_named: Any) -> None:
+        self.made.append(options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def remote(self, wanted: Reference) -> None:
+        raise RegistryUnreachable(f"{wanted}: unreachable")
+
+
+def test_a_password_is_for_the_registry_of_the_reference_alone(
+    monkeypatch: pytest.MonkeyPatch, socket: str
+) -> None:
+    monkeypatch.setattr(Recorder, "made", [], raising=False)
+    monkeypatch.setattr("pyctrd.registry.RegistryClient", Recorder)
+    with Client(socket, registry=RegistryOptions(username="me", password="secret")) as client:
+        for ref in ("one.example/x", "two.example:5000/x", "one.example/y"):
+            with pytest.raises(RegistryUnreachable):
+                client.pull(ref)
+    assert [options.account for options in Recorder.made] == ["one.example", "two.example:5000"]
+
+
+def test_a_registry_client_is_made_only_when_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, socket: str
+) -> None:
+    monkeypatch.setattr(Recorder, "made", [], raising=False)
+    monkeypatch.setattr("pyctrd.registry.RegistryClient", Recorder)
+    with Client(socket) as client:
+        assert client.version.version
+        assert Recorder.made == []
+        for _ in range(2):
+            with pytest.raises(RegistryUnreachable):
+                client.pull("alpine")
+    assert len(Recorder.made) == 1
