@@ -5,26 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import stat
 import threading
 import traceback
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from pyctrd.errors import AuthenticationFailed, PyctrdError, RegistryError
-from pyctrd.registry import challenge
-from pyctrd.registry.auth import Authorizer, reason_in
-from pyctrd.registry.challenge import Challenge
+from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.credentials import Credential, Keychain
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.transport import Request, Transport
 from tests.registry.conftest import RemoteMaker
-from tests.registry.server import Answer, Reply, ScriptedServer, Seen, ranges
-from tests.registry.test_remote import (
+from tests.registry.samples import (
     BLOB,
     DIGEST,
     HEADERS,
@@ -35,6 +29,7 @@ from tests.registry.test_remote import (
     mirror_config,
     read,
 )
+from tests.registry.server import Answer, Reply, ScriptedServer, Seen, ranges
 
 PASSWORD = "pa:ss+wörd&x"
 BASIC = f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode()).decode()}"
@@ -59,84 +54,6 @@ def bearer(realm: str, scope: str = SCOPE) -> str:
 
 def token(value: str = "tok1", /, **more: object) -> Answer:
     return Answer(200, json.dumps({"token": value, **more}).encode())
-
-
-# --- the header -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ('Bearer realm="https://a/t",service=s', [("bearer", {"realm": "https://a/t", "service": "s"})]),
-        (
-            'bearer REALM = "x" , scope="a:b:pull,push c"',
-            [("bearer", {"realm": "x", "scope": "a:b:pull,push c"})],
-        ),
-        (
-            'Basic realm="a \\"b\\" \\\\", charset="UTF-8"',
-            [("basic", {"realm": 'a "b" \\', "charset": "UTF-8"})],
-        ),
-        ('Basic realm="a", Bearer realm="b"', [("basic", {"realm": "a"}), ("bearer", {"realm": "b"})]),
-        ("Negotiate, Basic", [("negotiate", {}), ("basic", {})]),
-        ('Basic realm="1",realm="2"', [("basic", {"realm": "1"})]),
-        ("", []),
-        ('=,"', []),
-    ],
-)
-def test_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
-    assert [(one.scheme, dict(one.parameters)) for one in challenge.parse([header])] == expected
-
-
-VALUES = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]))
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["bearer", "basic", "negotiate", "digest"]),
-            st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), VALUES, min_size=1),
-        ),
-        min_size=1,
-        max_size=3,
-    )
-)
-def test_written_challenges_are_read_back(written: list[tuple[str, dict[str, str]]]) -> None:
-    def quoted(value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-    line = ", ".join(
-        f"{scheme} {', '.join(f'{name}={quoted(value)}' for name, value in fields.items())}"
-        for scheme, fields in written
-    )
-    assert [(one.scheme, dict(one.parameters)) for one in challenge.parse([line])] == written
-
-
-@given(st.lists(st.text(max_size=300), max_size=3))
-@example(['Bearer realm="' + "\\" * 5000])
-def test_no_header_breaks_the_parser(headers: list[str]) -> None:
-    for one in challenge.parse(headers):
-        assert one.scheme == one.scheme.lower()
-
-
-@given(st.permutations(["bearer", "basic", "negotiate"]))
-def test_bearer_is_chosen_before_basic(schemes: list[str]) -> None:
-    chosen = challenge.choose([Challenge(scheme) for scheme in schemes])
-    assert chosen == Challenge("bearer")
-    assert challenge.choose([Challenge("negotiate")]) is None
-
-
-@given(
-    st.binary(max_size=200)
-    | st.recursive(
-        st.none() | st.integers() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["errors", "code", "message", "detail"]), inner)
-        ),
-    ).map(lambda value: json.dumps(value).encode())
-)
-def test_no_error_body_breaks_us(body: bytes) -> None:
-    assert reason_in(body).isprintable()
 
 
 # --- basic ------------------------------------------------------------------------------------------------
@@ -436,146 +353,3 @@ def test_no_secret_in_repr() -> None:
         Endpoint("https", "x", account="x", headers=(("Authorization", "hush"),)),
     ]
     assert not [thing for thing in things if "hush" in repr(thing)]
-
-
-# --- config.json and helpers ------------------------------------------------------------------------------
-
-
-def write_helper(folder: Path, name: str, script: str) -> None:
-    path = folder / f"docker-credential-{name}"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def keychain(tmp_path: Path, document: object) -> Keychain:
-    config = tmp_path / "config.json"
-    config.write_text(document if isinstance(document, str) else json.dumps(document))
-    return Keychain(environ={"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"})
-
-
-def encode(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-@pytest.mark.parametrize(
-    ("key", "account", "found"),
-    [
-        ("example.org:5000", "example.org:5000", True),
-        ("https://example.org:5000/v2/", "example.org:5000", True),
-        ("http://example.org", "example.org", True),
-        ("example.org", "example.org:5000", False),
-        ("example.org", "sub.example.org", False),
-        ("https://index.docker.io/v1/", "docker.io", True),
-        ("docker.io", "docker.io", True),
-        ("https://index.docker.io/v1/", "registry-1.docker.io", True),
-        ("quay.io", "docker.io", False),
-    ],
-)
-def test_keys_of_auths(tmp_path: Path, key: str, account: str, found: bool) -> None:
-    chain = keychain(tmp_path, {"auths": {"x.example": {}, key: {"auth": encode("me:p:w")}}})
-    credential = chain.find(account, own=True)
-    assert (credential is not None) == found
-    if credential:
-        assert (credential.username, credential.password) == ("me", "p:w")
-        assert credential.source == str(tmp_path / "config.json")
-
-
-def test_default_place_of_the_config(tmp_path: Path) -> None:
-    (tmp_path / ".docker").mkdir()
-    text = json.dumps({"auths": {"a.example": {"username": "me", "password": "pw"}}})
-    (tmp_path / ".docker" / "config.json").write_text(text)
-    credential = Keychain(environ={"HOME": str(tmp_path)}).find("a.example", own=True)
-    assert credential is not None
-    assert credential.password == "pw"
-
-
-def test_credential_helper(tmp_path: Path, server: ScriptedServer) -> None:
-    script = f"""test "$1" = get || exit 9
-read server
-echo "$server" >> {tmp_path}/asked
-echo '{{"ServerURL":"x","Username":"me","Secret":"from-helper"}}'"""
-    write_helper(tmp_path, "test", script)
-    chain = keychain(
-        tmp_path, {"credsStore": "gone", "credHelpers": {"a.example": "test", "docker.io": "test"}}
-    )
-    for account in ("a.example", "docker.io", "a.example"):
-        credential = chain.find(account, own=False)
-        assert credential is not None
-        assert (credential.password, credential.source) == ("from-helper", "docker-credential-test")
-    assert (tmp_path / "asked").read_text().split() == ["a.example", "https://index.docker.io/v1/"]
-    assert chain.problems == []
-
-
-def test_identity_token_of_a_helper(tmp_path: Path) -> None:
-    write_helper(tmp_path, "test", """echo '{"Username":"<token>","Secret":"idt"}'""")
-    credential = keychain(tmp_path, {"credsStore": "test"}).find("a.example", own=True)
-    assert credential is not None
-    assert (credential.identity_token, credential.password, credential.basic) == ("idt", "", "")
-
-
-def test_a_helper_without_credentials_is_no_problem(tmp_path: Path) -> None:
-    write_helper(tmp_path, "test", "echo credentials not found in native keychain; exit 1")
-    chain = keychain(tmp_path, {"credsStore": "test", "auths": {"a.example": {"auth": encode("me:pw")}}})
-    assert chain.find("b.example", own=True) is None
-    credential = chain.find("a.example", own=True)
-    assert credential is not None
-    assert credential.password == "pw"
-    assert chain.problems == []
-
-
-@pytest.mark.parametrize(
-    ("helper", "script", "problem"),
-    [
-        ("gone", "", "docker-credential-gone (named in"),
-        ("test", "echo hush; echo hush >&2; exit 3", "docker-credential-test failed with status 3"),
-        ("test", "echo hush", "did not answer with a JSON object"),
-        ("../x", "", "is not the name of a credential helper"),
-    ],
-)
-def test_broken_helpers_are_told_without_their_output(
-    tmp_path: Path, helper: str, script: str, problem: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_helper(tmp_path, "test", script)
-    chain = keychain(tmp_path, {"credsStore": helper})
-    assert chain.find("a.example", own=True) is None
-    assert problem in chain.problems[0]
-    assert problem in caplog.text
-    assert "hush" not in caplog.text
-
-
-def test_a_broken_helper_shows_up_where_authentication_fails(
-    server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
-) -> None:
-    config = tmp_path / "config.json"
-    config.write_text('{"credsStore":"gone"}')
-    server.always("HEAD", TAG, needs(BASIC, "Basic realm=x"))
-    with pytest.raises(AuthenticationFailed) as caught:
-        remote(docker_config=config).resolve()
-    assert "docker-credential-gone" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "\0", '{"auths":"hush"} x', "[" * 100_000])
-def test_broken_config_is_told_without_its_text(tmp_path: Path, text: str) -> None:
-    chain = keychain(tmp_path, text)
-    assert chain.find("a.example", own=True) is None
-    assert len(chain.problems) == 1
-    assert "hush" not in chain.problems[0]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["auth", "username", "password", "identitytoken", "a.example"]), inner
-        )
-    ),
-    max_leaves=10,
-)
-
-
-@given(st.fixed_dictionaries({"auths": JSON, "credHelpers": st.none() | st.lists(st.text())}))
-def test_no_config_breaks_us(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
-    chain = keychain(tmp_path_factory.mktemp("config"), document)
-    credential = chain.find("a.example", own=True)
-    assert credential is None or credential.identity_token or credential.password
