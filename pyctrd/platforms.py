@@ -33,6 +33,7 @@ _KNOWN_ARCH: Final = re.compile(
     "|mips64p32le|ppc|riscv|riscv64|s390|s390x|sparc|sparc64|wasm"
 )
 
+
 @functools.cache
 def host() -> Platform:
     """Give the platform of this machine, as containerd's clients find theirs (platforms.DefaultSpec)."""
@@ -51,7 +52,7 @@ def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
     """
     here = host_platform or host()
     if "*" in text:
-        raise _invalid(f'"{text}": wildcards not yet supported')
+        raise _invalid(f'"{_shown(text)}": wildcards not yet supported')
     first, *rest = text.split("/", 3)
     os, version, features = _parse_os(first, text)
     for part in rest:
@@ -61,7 +62,7 @@ def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
                 f'platform specifier component must match "{_COMPONENT.pattern}"'
             )
     if len(rest) > 2:
-        raise _invalid(f'"{text}": cannot parse platform specifier')
+        raise _invalid(f'"{_shown(text)}": cannot parse platform specifier')
     if not rest:
         return _parse_word(first, Platform(os=os, os_version=version, os_features=features), here)
     architecture, variant = _normal_arch(rest[0], rest[1] if len(rest) == 2 else "")
@@ -80,7 +81,7 @@ def _parse_word(word: str, named: Platform, here: Platform) -> Platform:
         return msgspec.structs.replace(named, architecture=here.architecture, variant=variant)
     architecture, variant = _normal_arch(word, "")
     if not _KNOWN_ARCH.fullmatch(architecture):
-        raise _invalid(f'"{word}": unknown operating system or architecture')
+        raise _invalid(f'"{_shown(word)}": unknown operating system or architecture')
     if (architecture, variant) == ("arm", "v7"):
         variant = ""
     return Platform(os=here.os, architecture=architecture, variant=variant)
@@ -103,11 +104,11 @@ def _parse_os(part: str, text: str) -> tuple[str, str, tuple[str, ...]]:
 
 def _decode(option: str, text: str) -> str:
     if _BAD_ESCAPE.search(option):
-        raise _invalid(f'"{text}" has an invalid OS option "{option}": invalid URL escape')
+        raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": invalid URL escape')
     try:
         return urllib.parse.unquote(option, errors="strict")
     except UnicodeDecodeError:
-        raise _invalid(f'"{text}" has an invalid OS option "{option}": not UTF-8') from None
+        raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": not UTF-8') from None
 
 
 def _invalid(message: str) -> InvalidPlatform:
@@ -386,5 +387,7 @@ def select(values: Sequence[str], all_platforms: bool = False) -> Selection:
             if set(words) != {word}:
                 raise InvalidPlatform(f"platform `{word}` cannot be combined with others", hint=_HINT)
             return Selection(all=word == "all", local=word == "local")
-    chosen = {normalize(item): item for item in reversed([parse(word) for word in words])}
-    return Selection(tuple(reversed(chosen.values())))
+    chosen: dict[Platform, Platform] = {}
+    for platform in map(parse, words):
+        chosen.setdefault(normalize(platform), platform)
+    return Selection(tuple(chosen.values()))

@@ -1,0 +1,309 @@
+"""Platforms against the answers of containerd's own package, and by their laws."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyctrd import machine, platforms
+from pyctrd.errors import InvalidInput, InvalidPlatform
+from pyctrd.model import Platform
+from pyctrd.platforms import NO_MATCH, Matcher, Selection
+from tests.vectors import rows
+
+# The machine that the tables were made on: a bare word takes what is missing from the host.
+TABLE_HOST = Platform(os="linux", architecture="amd64")
+PARSED = rows("platform_parse")
+MATCHED = rows("platform_match")
+CANDIDATES: list[str] = MATCHED[0]["candidates"]
+MAKERS = {
+    "only": platforms.only,
+    "only_strict": platforms.only_strict,
+    "ordered": platforms.ordered,
+    "any_of": platforms.any_of,
+}
+
+
+def fields(platform: Platform) -> list[Any]:
+    return [
+        platform.os,
+        platform.architecture,
+        platform.variant,
+        platform.os_version,
+        list(platform.os_features),
+    ]
+
+
+def parse(text: str) -> Platform:
+    return platforms.parse(text, host_platform=TABLE_HOST)
+
+
+# --- the tables -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", PARSED, ids=[repr(row["text"]) for row in PARSED])
+def test_parse_and_format_as_containerd(row: dict[str, Any]) -> None:
+    if row["platform"] is None:
+        with pytest.raises(InvalidPlatform, match="invalid argument") as caught:
+            parse(row["text"])
+        assert caught.value.exit_code == 2
+        assert caught.value.message.isprintable()
+        return
+    parsed = parse(row["text"])
+    assert fields(parsed) == row["platform"]
+    assert fields(platforms.normalize(parsed)) == row["normal"]
+    assert platforms.to_string(parsed) == row["format"]
+    assert platforms.format_all(parsed) == row["format_all"]
+
+
+@pytest.mark.parametrize("row", MATCHED[1:], ids=[f"{row['kind']} {row['platforms']}" for row in MATCHED[1:]])
+def test_match_and_order_as_containerd(row: dict[str, Any]) -> None:
+    matcher = MAKERS[row["kind"]](*(parse(text) for text in row["platforms"]))
+    matching = [text for text in CANDIDATES if matcher.match(parse(text))]
+    by_rank = sorted(matching, key=lambda text: matcher.rank(parse(text)))
+    groups = [list(group) for _, group in groupby(by_rank, key=lambda text: matcher.rank(parse(text)))]
+    assert groups == row["groups"]
+
+
+@pytest.mark.parametrize("row", MATCHED[1:], ids=[f"{row['kind']} {row['platforms']}" for row in MATCHED[1:]])
+def test_what_does_not_match_ranks_below_all_that_does(row: dict[str, Any]) -> None:
+    matcher = MAKERS[row["kind"]](*(parse(text) for text in row["platforms"]))
+    ranks: dict[bool, list[int]] = {True: [], False: []}
+    for text in CANDIDATES:
+        ranks[matcher.match(parse(text))].append(matcher.rank(parse(text)))
+    assert max(ranks[True], default=-1) < min(ranks[False], default=NO_MATCH)
+    assert max(ranks[False], default=0) <= NO_MATCH
+
+
+# --- matching, the corners --------------------------------------------------------------------------------
+
+
+def test_a_platform_that_lacks_only_features_comes_before_other_strangers() -> None:
+    matcher = platforms.ordered(parse("linux/amd64"))
+    near, far = parse("linux(+erofs)/amd64"), parse("linux/s390x")
+    assert not matcher.match(near)
+    assert not matcher.match(far)
+    assert matcher.rank(near) < matcher.rank(far) == NO_MATCH
+
+
+def test_all_matches_everything_without_preference() -> None:
+    for text in CANDIDATES:
+        assert platforms.ALL.match(parse(text))
+    assert {platforms.ALL.rank(parse(text)) for text in CANDIDATES} == {0}
+
+
+@pytest.mark.parametrize("variant", ["v999999999", "v" + "9" * 4000])
+@pytest.mark.parametrize("architecture", ["amd64", "arm", "arm64"])
+def test_a_hostile_variant_costs_nothing(architecture: str, variant: str) -> None:
+    hostile = Platform(os="linux", architecture=architecture, variant=variant)
+    matcher = platforms.only(hostile)
+    assert matcher.match(hostile) == (architecture != "arm64")
+    assert not matcher.match(Platform(os="linux", architecture="s390x"))
+
+
+def test_an_empty_os_is_the_hosts_to_match_but_unknown_to_show() -> None:
+    nameless = Platform(architecture="amd64")
+    assert platforms.normalize(nameless).os == platforms.host().os
+    assert platforms.to_string(nameless) == platforms.format_all(nameless) == "unknown"
+
+
+# --- laws -------------------------------------------------------------------------------------------------
+
+_names = st.sampled_from(
+    ["amd64", "x86_64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "Riscv64", "unknown"]
+)
+_variants = st.sampled_from(["", "v1", "v2", "5", "v6", "7", "v7", "8", "v8", "v8.0", "v8.3", "9", "v9.2"])
+_platforms = st.builds(
+    Platform,
+    os=st.sampled_from(["linux", "Linux", "windows", "macos", "freebsd", "unknown"]),
+    architecture=_names,
+    variant=_variants,
+    os_version=st.sampled_from(["", "10.0.17763", "10.0.20348.1", "10.0.26100", "odd (1)+2/%"]),
+    os_features=st.lists(st.sampled_from(["win32k", "a", "b/c", "d+e%(f)"]), max_size=3).map(tuple),
+)
+
+
+@given(_platforms)
+def test_normalizing_twice_is_normalizing_once(platform: Platform) -> None:
+    once = platforms.normalize(platform)
+    assert platforms.normalize(once) == once
+    assert platforms.to_string(once) == platforms.to_string(platform)
+
+
+@given(_platforms.filter(lambda item: " " not in item.os_version))
+def test_what_is_formatted_parses_to_the_same_platform(platform: Platform) -> None:
+    again = platforms.parse(platforms.format_all(platform))
+    assert platforms.normalize(again) == platforms.normalize(platform)
+
+
+@given(_platforms.map(platforms.normalize))
+def test_every_platform_matches_itself_best(platform: Platform) -> None:
+    matchers = [
+        platforms.only_strict(platform),
+        platforms.ordered(platform, TABLE_HOST),
+        platforms.any_of(platform),
+    ]
+    if not has_no_ladder(platform):
+        matchers.append(platforms.only(platform))
+    for matcher in matchers:
+        assert matcher.match(platform)
+        assert matcher.rank(platform) <= 0
+
+
+def has_no_ladder(platform: Platform) -> bool:
+    """Tell the one corner where containerd's Only matches nothing at all: arm64 of an unknown variant."""
+    normal = platforms.normalize(platform)
+    return normal.architecture == "arm64" and normal.variant[:2] not in ("", "v8", "v9")
+
+
+@given(_platforms.filter(lambda item: not has_no_ladder(item)), _platforms)
+def test_only_takes_at_least_what_only_strict_takes(wanted: Platform, candidate: Platform) -> None:
+    if platforms.only_strict(wanted).match(candidate):
+        assert platforms.only(wanted).match(candidate)
+
+
+@given(st.lists(_platforms, max_size=4), _platforms)
+def test_ordered_and_any_of_match_the_same(wanted: list[Platform], candidate: Platform) -> None:
+    single = any(platforms.ordered(item).match(candidate) for item in wanted)
+    assert platforms.ordered(*wanted).match(candidate) == platforms.any_of(*wanted).match(candidate) == single
+
+
+@given(st.text() | st.text(alphabet="linuxarmd64v/()+%.*, \n\x00é"))
+def test_any_text_is_a_platform_or_our_error(text: str) -> None:
+    try:
+        parsed = platforms.parse(text)
+    except InvalidPlatform as error:
+        assert error.message.isprintable()  # noqa: PT017 - not every text is an error
+    else:
+        assert parsed.os
+        assert parsed.architecture
+
+
+@given(st.builds(Platform, architecture=st.text(), os=st.text(), variant=st.text(), os_version=st.text()))
+def test_no_documents_platform_breaks_a_matcher(platform: Platform) -> None:
+    matchers: list[Matcher] = [platforms.only(platform), platforms.only(TABLE_HOST), platforms.ALL]
+    for matcher in matchers:
+        assert matcher.match(platform) == (matcher.rank(platform) < 1 << 40)
+    assert isinstance(platforms.format_all(platform), str)
+
+
+# --- selection --------------------------------------------------------------------------------------------
+
+
+def chosen(*values: str, all_platforms: bool = False) -> list[str]:
+    return [platforms.to_string(item) for item in platforms.select(values, all_platforms).platforms]
+
+
+def test_platforms_come_repeated_and_with_commas_in_the_order_given() -> None:
+    assert chosen("linux/s390x,linux/amd64", "linux/arm64") == ["linux/s390x", "linux/amd64", "linux/arm64"]
+    assert chosen(" linux/s390x , linux/arm/v6") == ["linux/s390x", "linux/arm/v6"]
+
+
+def test_the_same_platform_in_two_spellings_is_chosen_once() -> None:
+    assert chosen("linux/arm64,linux/amd64", "linux/aarch64/v8") == ["linux/arm64", "linux/amd64"]
+
+
+def test_nothing_chosen_is_exactly_the_host() -> None:
+    assert platforms.select([]) == Selection()
+    matcher = Selection().matcher(parse("linux/amd64"))
+    assert matcher.match(parse("linux/amd64"))
+    assert not matcher.match(parse("linux/386"))
+
+
+def test_the_hosts_variant_counts_in_its_normal_form() -> None:
+    matcher = Selection().matcher(Platform(os="linux", architecture="arm64", variant="v8"))
+    assert matcher.match(Platform(os="linux", architecture="arm64"))
+
+
+@pytest.mark.parametrize("selection", [platforms.select(["all"]), platforms.select([], all_platforms=True)])
+def test_all_is_all(selection: Selection) -> None:
+    assert selection == Selection(all=True)
+    assert selection.matcher(TABLE_HOST) is platforms.ALL
+
+
+def test_local_needs_the_platforms_that_are_here() -> None:
+    selection = platforms.select(["local"])
+    assert selection == Selection(local=True)
+    with pytest.raises(InvalidPlatform, match="local"):
+        selection.matcher(TABLE_HOST)
+    matcher = selection.matcher(TABLE_HOST, local=[parse("linux/arm64")])
+    assert matcher.match(parse("linux/arm64"))
+    assert not matcher.match(TABLE_HOST)
+
+
+def test_local_where_nothing_is_complete_does_not_become_the_host() -> None:
+    assert not platforms.select(["local"]).matcher(TABLE_HOST, local=[]).match(TABLE_HOST)
+
+
+@pytest.mark.parametrize("values", [["all,linux/amd64"], ["local", "linux/amd64"], ["all", "local"]])
+def test_the_words_stand_alone(values: list[str]) -> None:
+    with pytest.raises(InvalidPlatform, match="cannot be combined"):
+        platforms.select(values)
+
+
+@pytest.mark.parametrize("values", [[""], ["linux/amd64,"], [","], ["linux/amd64;linux/arm64"]])
+def test_an_empty_or_broken_item_is_refused(values: list[str]) -> None:
+    with pytest.raises(InvalidInput):
+        platforms.select(values)
+
+
+def test_platform_and_all_platforms_contradict_each_other() -> None:
+    with pytest.raises(InvalidPlatform, match="cannot specify both --platform and --all-platforms"):
+        platforms.select(["linux/amd64"], all_platforms=True)
+
+
+# --- the host ---------------------------------------------------------------------------------------------
+
+PI_ZERO = "processor\t: 0\nmodel name\t: ARMv6-compatible processor rev 7 (v6l)\nCPU architecture: 7\n"
+PI_4 = "processor\t: 0\nmodel name\t: ARMv7 Processor rev 3 (v7l)\nCPU architecture: 7\n"
+GRAVITON = "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel\n"
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "cpuinfo", "wide", "expected"),
+    [
+        ("Linux", "x86_64", X86, True, ("linux", "amd64", "")),
+        ("Linux", "x86_64", X86, False, ("linux", "386", "")),
+        ("Linux", "i686", X86, False, ("linux", "386", "")),
+        ("Linux", "aarch64", GRAVITON, True, ("linux", "arm64", "v8")),
+        ("Linux", "aarch64", GRAVITON.replace(": 8", ": AArch64"), True, ("linux", "arm64", "v8")),
+        ("Linux", "aarch64", GRAVITON, False, ("linux", "arm", "v8")),
+        ("Linux", "armv6l", PI_ZERO, False, ("linux", "arm", "v6")),
+        ("Linux", "armv7l", PI_4, False, ("linux", "arm", "v7")),
+        ("Linux", "armv7l", PI_4.replace(": 7", ": 5TEJ"), False, ("linux", "arm", "v5")),
+        ("Linux", "armv7l", PI_4.replace(": 7", ": 99"), False, ("linux", "arm", "unknown")),
+        # emulated: the processors are the machine's below
+        ("Linux", "aarch64", X86, True, ("linux", "arm64", "v8")),
+        ("Linux", "armv6l", X86, False, ("linux", "arm", "v6")),
+        ("Linux", "arm64", X86, True, ("linux", "arm64", "")),
+        ("Linux", "aarch64", None, True, ("linux", "arm64", "")),
+        ("Linux", "ppc64le", "", True, ("linux", "ppc64le", "")),
+        ("Linux", "loongarch64", "", True, ("linux", "loong64", "")),
+        ("Darwin", "arm64", None, True, ("darwin", "arm64", "v8")),
+        ("FreeBSD", "amd64", None, True, ("freebsd", "amd64", "")),
+        ("Windows", "AMD64", None, True, ("windows", "amd64", "")),
+    ],
+)
+def test_the_host_is_found_as_containerd_finds_it(
+    system: str, name: str, cpuinfo: str | None, wide: bool, expected: tuple[str, str, str]
+) -> None:
+    assert machine.detect(system, name, cpuinfo, wide=wide) == expected
+
+
+def test_this_host_is_found() -> None:
+    found = platforms.host()
+    assert found.os == "linux"
+    assert platforms.parse(platforms.to_string(found)).architecture == found.architecture
+    assert platforms.parse("linux").architecture == found.architecture
+
+
+def test_a_bare_os_takes_an_old_arm_hosts_variant() -> None:
+    pi = Platform(os="linux", architecture="arm", variant="v6")
+    assert platforms.parse("linux", host_platform=pi) == pi
+    newer = Platform(os="linux", architecture="arm", variant="v7")
+    assert platforms.parse("linux", host_platform=newer).variant == ""
