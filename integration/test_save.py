@@ -15,16 +15,18 @@ import pytest
 
 from integration.conftest import peer_required
 from integration.rig import images, peers, shapes
-from integration.rig.daemons import Containerd, Registry
+from integration.rig.daemons import Containerd, Dockerd, Registry
 from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.archive.output import open_output
+from pyctrd.client import Client
 from pyctrd.daemon import Daemon
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform
 from pyctrd.model import ImageRecord
 from pyctrd.platforms import host, select
 from pyctrd.ports import Fetcher
+from pyctrd.registry import RegistryOptions
 from pyctrd.save import SaveOptions, SaveResult, plan, save
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -89,6 +91,13 @@ class Bench:
         assert planned.archive_bytes == result.bytes_written
         assert planned.fetch == result.fetched == ()
         return result
+
+    def client(self) -> Client:
+        return Client(
+            address=str(self.containerd.address),
+            namespace=self.namespace,
+            registry=RegistryOptions(plain_http=True),
+        )
 
     def daemon(self, namespace: str = "") -> Daemon:
         return Daemon.connect(str(self.containerd.address), namespace or self.namespace)
@@ -171,3 +180,206 @@ def test_names_are_repeated_as_asked(bench: Bench) -> None:
     same(bench, ours, bench.export(*asked))
     (entry,) = json.loads(members(ours)["manifest.json"])
     assert entry["RepoTags"] == ["foo:latest", name, "foo:latest", "team/app:1"]
+
+
+def test_a_name_without_a_tag(bench: Bench) -> None:
+    bench.ctr("images", "tag", bench.pull(shapes.single(salt="bare")), "bare")
+    ours = bench.save("bare")
+    same(bench, ours, bench.export("bare"))
+    assert json.loads(members(ours)["manifest.json"])[0]["RepoTags"] == ["bare:latest"]
+
+
+def test_several_images_differ_only_in_the_order_of_manifest_json(bench: Bench) -> None:
+    base = shapes.shared_layers(salt="several")
+    names = [bench.pull(graph) for graph in (shapes.single(salt="s"), base, shapes.five_platform(salt="s"))]
+    ours, theirs = members(bench.save(*names)), members(bench.export(*names))
+    order = json.loads(ours.pop("manifest.json"))
+    assert [entry["RepoTags"] for entry in order] == [[name] for name in names]
+    other = json.loads(theirs.pop("manifest.json"))
+    assert sorted(order, key=lambda entry: entry["Config"]) == sorted(
+        other, key=lambda entry: entry["Config"]
+    )
+    if not bench.is_1_6:
+        assert ours == theirs
+
+
+# --- on purpose other than ctr (docs/differences.md) ------------------------------------------------------
+
+
+def test_tags_survive_an_index_that_holds_their_manifest(bench: Bench) -> None:
+    index = shapes.multi([AMD64, ARM64], salt="both")
+    single = bench.pull(index.child(0).described_as(platform=None))
+    multi = bench.pull(index)
+    lost = json.loads(members(bench.export(single, multi))["manifest.json"])
+    assert [entry["RepoTags"] for entry in lost] == [[multi]]
+    for names in ([single, multi], [multi, single]):
+        (entry,) = json.loads(members(bench.save(*names))["manifest.json"])
+        assert entry["RepoTags"] == names
+
+
+def test_a_name_that_is_no_reference_is_only_left_out_for_docker(bench: Bench) -> None:
+    name = bench.pull(shapes.single(salt="odd"))
+    with bench.daemon() as daemon:
+        daemon.images.create(ImageRecord(name="Odd/NAME", target=daemon.images.get(name).target))
+    with pytest.raises(AssertionError, match="failed to parse"):
+        bench.export("Odd/NAME")
+    found = members(bench.save("Odd/NAME"))
+    assert json.loads(found["manifest.json"])[0]["RepoTags"] is None
+    annotations = json.loads(found["index.json"])["manifests"][0]["annotations"]
+    assert annotations["io.containerd.image.name"] == "Odd/NAME"
+
+
+def test_a_nested_index_alone_can_be_saved_and_loaded(bench: Bench) -> None:
+    graph = shapes.nested(salt="alone")
+    name = bench.pull_all(graph)
+    with pytest.raises(AssertionError, match="invalid checksum digest"):
+        bench.export(name)
+    archive = bench.save(name)
+    other = f"blobs/sha256/{graph.child(0).child(1).digest.partition(':')[2]}"
+    assert other not in members(archive)
+    load(bench, archive, "--platform", AMD64)
+
+
+def test_everything_of_an_image_without_the_hosts_platform(bench: Bench) -> None:
+    name = bench.pull_all(shapes.multi([ARM64, "linux/s390x"], salt="foreign"))
+    with pytest.raises(AssertionError, match="no manifest found for platform"):
+        bench.export(name, platforms=["all"])
+    with pytest.raises(NoMatchingPlatform, match="no manifest found for platform: not found"):
+        bench.save(name)
+    assert len(json.loads(members(bench.save(name, platforms=["all"]))["manifest.json"])) == 1
+    same(bench, bench.save(name, platforms=[ARM64]), bench.export(name, platforms=[ARM64]))
+
+
+@pytest.mark.parametrize("part", ["target", "manifest", "config", "layer"])
+def test_nothing_is_written_of_an_image_that_lacks_something(bench: Bench, part: str) -> None:
+    graph = shapes.multi([AMD64, ARM64], salt=part)
+    native = graph.child(0)
+    name = bench.pull(graph)
+    document = native.document()
+    digest = {
+        "target": graph.digest,
+        "manifest": native.digest,
+        "config": document["config"]["digest"],
+        "layer": document["layers"][1]["digest"],
+    }[part]
+    bench.ctr("content", "rm", digest)
+    collect_garbage(bench.containerd, bench.namespace)
+    output = bench.folder / "image.tar"
+    with pytest.raises(IncompleteContent, match=f"content digest {digest}: not found"):
+        save_to_file(bench, output, name)
+    assert list(bench.folder.glob("*image*")) == list(bench.folder.glob(".*")) == []
+
+
+def save_to_file(bench: Bench, path: Path, *names: str, **options: Any) -> SaveResult:
+    with open_output(path) as output:
+        return bench.save_to(output, *names, **options)
+
+
+# --- fetching before, by digest ---------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_asked_for(bench: Bench) -> None:
+    graph = shapes.five_platform(layers=2, salt="ensure")
+    name = bench.pull(graph)
+    gone = graph.child(0).document()["layers"][1]["digest"]
+    bench.ctr("content", "rm", gone)
+    collect_garbage(bench.containerd, bench.namespace)
+    bench.registry.clear_requests()
+    with bench.client() as client:
+        planned = client.plan_save([name])
+        assert bench.registry.requests() == []
+        result = client.save([name], output=bench.folder / "image.tar")
+    assert [item.digest for item in planned.fetch] == [item.digest for item in result.fetched] == [gone]
+    assert bench.registry.fetched() == {gone}
+    same(bench, (bench.folder / "image.tar").read_bytes(), bench.export(name))
+
+
+# --- others read it ---------------------------------------------------------------------------------------
+
+
+def load(bench: Bench, archive: bytes, *flags: str) -> None:
+    """Import into an empty namespace by the real ctr, which must then find everything."""
+    path = bench.folder / "load.tar"
+    path.write_bytes(archive)
+    other = f"{bench.namespace}-load{next(bench._numbers)}"
+    bench.ctr("images", "import", *flags, path, namespace=other)
+    lines = bench.ctr("images", "check", namespace=other).stdout.decode().splitlines()[1:]
+    assert lines
+    assert all(" complete " in line for line in lines), lines
+
+
+@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
+@pytest.mark.parametrize("make", [shapes.single, shapes.five_platform], ids=["single", "five"])
+def test_ctr_loads_it(bench: Bench, make: Callable[[], Graph], index: str) -> None:
+    load(bench, bench.save(bench.pull(make()), index=index))
+
+
+@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
+@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
+def test_skopeo_and_umoci_read_it(bench: Bench, index: str, docker: bool) -> None:
+    with peer_required():
+        skopeo, umoci = peers.tool("skopeo"), peers.tool("umoci")
+    name = bench.pull(shapes.five_platform(docker=docker))
+    archive = bench.folder / "image.tar"
+    save_to_file(bench, archive, name, index=index)
+    # skopeo takes no Docker media types out of an OCI layout, whoever wrote it.
+    sources = [f"docker-archive:{archive}:{name}", *([] if docker else [f"oci-archive:{archive}:latest"])]
+    for source in sources:
+        done = subprocess.run([skopeo, "inspect", source], capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["Architecture"] == "amd64"
+    layout = bench.folder / "layout"
+    with tarfile.open(archive) as tar:
+        tar.extractall(layout, filter="data")
+    done = subprocess.run([umoci, "list", "--layout", layout], capture_output=True, check=False, timeout=60)
+    assert done.stdout.split() == [b"latest"], done.stderr
+
+
+def test_docker_loads_it(bench: Bench, dockerd: Dockerd) -> None:
+    names = [bench.pull(shapes.five_platform(salt="docker")), bench.pull(shapes.single(salt="docker"))]
+    dockerd.docker("load", stdin=bench.save(*names))
+    for name in names:
+        dockerd.docker("image", "inspect", name)
+
+
+# --- the same elsewhere -----------------------------------------------------------------------------------
+
+
+def test_reproducible_from_two_daemons(bench: Bench, fresh_containerd: Containerd) -> None:
+    graph = shapes.five_platform(salt="twice")
+    archives = []
+    for number, containerd in enumerate((bench.containerd, fresh_containerd)):
+        name = push(graph, bench.registry, f"{bench.repository}/{number}")
+        containerd.ctr("images", "pull", "--plain-http", name, namespace=bench.namespace)
+        containerd.ctr("images", "tag", name, "docker.io/library/same:1", namespace=bench.namespace)
+        bench.containerd = containerd
+        archives.append(bench.save("docker.io/library/same:1", reproducible=True))
+        assert archives[-1] != bench.save("docker.io/library/same:1")
+    assert archives[0] == archives[1]
+
+
+# --- the lease --------------------------------------------------------------------------------------------
+
+
+class Removing(io.BytesIO):
+    """An output at whose first byte the image is removed, and the collector has been through."""
+
+    def __init__(self, remove: Callable[[], object]) -> None:
+        super().__init__()
+        self._remove = remove
+
+    def write(self, data: Any) -> int:
+        if not self.tell():
+            self._remove()
+        return super().write(data)
+
+
+def test_the_collector_takes_nothing_from_a_save_under_way(bench: Bench) -> None:
+    name = bench.pull(shapes.single(salt="held"))
+    expected = bench.save(name)
+    output = Removing(lambda: bench.ctr("images", "rm", "--sync", name))
+    bench.save_to(output, name)
+    assert output.getvalue() == expected
+    collect_garbage(bench.containerd, bench.namespace)
+    after = snapshot_of(bench.containerd, bench.namespace)
+    assert (after["content"], after["leases"], after["ingests"]) == ({}, {}, {})
