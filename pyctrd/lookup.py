@@ -11,12 +11,15 @@ import difflib
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from pyctrd import reference
 from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound
 from pyctrd.model import ImageRecord
 from pyctrd.ports import ImageStore
 
 _NEAR: Final = 3
+_ALIKE: Final = 0.75
 _LISTED: Final = 8
 
 
@@ -93,17 +96,28 @@ def _preference(record: ImageRecord) -> tuple[bool, str]:
 
 
 def _not_found(images: ImageStore, text: str, name: str) -> NotFound:
-    names = [record.name for record in images.list()]
-    near = difflib.get_close_matches(name, names, n=_NEAR, cutoff=0.75)
-    near += [other for other in names if _repository(other) == _repository(name) and other not in near]
-    hint = f"did you mean {', '.join(near[:_NEAR])}?" if near else f"pyctrd pull {name}"
-    if near == [] and reference.digest_prefix(text):
+    near = _near(images, name)
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
+    elif reference.digest_prefix(text):
         hint = "pyctrd images lists what is here"
+    else:
+        hint = f"pyctrd pull {name}"
     return NotFound(f'image "{text}": not found', kind="image", name=name, hint=hint)
 
 
+def _near(images: ImageStore, name: str) -> list[str]:
+    """Give names of the same repository, then of repositories that are spelled alike."""
+    names: dict[str, list[str]] = {}
+    for record in images.list():
+        names.setdefault(_repository(record.name), []).append(record.name)
+    alike = difflib.get_close_matches(_repository(name), names, n=_NEAR, cutoff=_ALIKE)
+    return [found for repository in alike for found in names[repository]][:_NEAR]
+
+
 def _repository(name: str) -> str:
+    """Give the short name without tag: registry and tag are alike too often to tell anything."""
     try:
-        return reference.parse(name).name
+        return msgspec.structs.replace(reference.parse(name), tag="", digest=None).familiar
     except InvalidReference:
         return name

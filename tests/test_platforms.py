@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +21,7 @@ TABLE_HOST = Platform(os="linux", architecture="amd64")
 PARSED = rows("platform_parse")
 MATCHED = rows("platform_match")
 CANDIDATES: list[str] = MATCHED[0]["candidates"]
-MAKERS = {
+MAKERS: dict[str, Callable[..., Matcher]] = {
     "only": platforms.only,
     "only_strict": platforms.only_strict,
     "ordered": platforms.ordered,

@@ -1,0 +1,229 @@
+"""References against the answers of the distribution project's own package, and by their laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pyctrd import reference
+from pyctrd.errors import InvalidReference
+from pyctrd.model import Digest
+from pyctrd.reference import Reference
+from tests.vectors import rows
+
+PARSED = rows("references")
+NAMES = rows("record_names")
+HEX = "0123456789abcdef" * 4
+
+# --- the tables -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", PARSED, ids=[repr(row["text"])[:60] for row in PARSED])
+def test_parse_as_the_distribution_project_does(row: dict[str, Any]) -> None:
+    if row["parsed"] is None:
+        with pytest.raises(InvalidReference, match="invalid reference format") as caught:
+            reference.parse(row["text"])
+        assert caught.value.exit_code == 2
+        assert caught.value.message.isprintable()
+        return
+    parsed = reference.parse(row["text"])
+    assert {
+        "str": str(parsed),
+        "domain": parsed.domain,
+        "path": parsed.repository,
+        "tag": parsed.tag,
+        "digest": str(parsed.digest or ""),
+        "familiar": parsed.familiar,
+    } == row["parsed"]
+    assert f"{parsed.name}{str(parsed).removeprefix(parsed.name)}" == row["parsed"]["str"]
+
+
+@pytest.mark.parametrize("row", NAMES, ids=[repr(row["name"])[:60] for row in NAMES])
+def test_the_reference_name_in_archives_is_containerds(row: dict[str, Any]) -> None:
+    assert reference.oci_ref_name(row["name"]) == row["before"]
+    assert reference.oci_ref_name(row["name"], full_when_untagged=True) == row["since"]
+
+
+# --- messages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "at least one component"),
+        ("Alpine", r"repository name \(Alpine\) must be lowercase"),
+        ("team/App:V1", r"repository name \(team/App\) must be lowercase"),
+        ("docker.io/", "repository name is missing"),
+        (":v1", "repository name is missing"),
+        ("registry.example:5000/", "repository name is missing"),
+        ("alpine:", "tag after `:` is missing"),
+        ("alpine:-x", "invalid tag format: `-x`"),
+        ("alpine:" + "t" * 129, "invalid tag format: 129 characters"),
+        ("alpine@", "digest after `@` is missing"),
+        (f"alpine@sha256:{HEX[:-1]}", "invalid checksum digest length"),
+        ("alpine@sha256", "invalid checksum digest format"),
+        (f"alpine@md5:{HEX[:32]}", "unsupported digest algorithm"),
+        ("alp ine", "white space"),
+        ("alpine\n", "white space or a control character"),
+        ("alp\x1b[31mine", "control character"),
+        ("a..b/c", "`a..b` is not a host name"),
+        ("host:port/app", "`host:port` is not a host name, or its port is not a number"),
+        ("a_b.c/app", "`a_b.c` is not a host name"),
+        ("team/-app", "must be words of a-z and 0-9"),
+        ("example.com/" + "a" * 256, "must not be more than 255 characters"),
+        (HEX, "cannot specify 64-byte hexadecimal strings"),
+    ],
+)
+def test_the_message_says_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(InvalidReference, match=reason) as caught:
+        reference.parse(text)
+    assert caught.value.hint is not None
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a-" * 50_000 + ".x/b",
+        "x/" + "a_" * 50_000,
+        "a." * 50_000 + "!/b",
+        "x:" + "a" * 100_000,
+        "[:" * 50_000,
+    ],
+)
+@pytest.mark.timeout(10)
+def test_a_long_hostile_text_is_refused_at_once(text: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        reference.parse(text)
+    assert len(caught.value.message) < 400
+    assert isinstance(reference.oci_ref_name(text), str)
+
+
+# --- laws -------------------------------------------------------------------------------------------------
+
+_domains = st.one_of(
+    st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\.[a-z]{2,5}(:[0-9]{1,5})?", fullmatch=True),
+    st.sampled_from(["docker.io", "localhost", "localhost:5000", "[::1]", "[fe80::1]:443", "REGISTRY"]),
+)
+_words = st.from_regex(r"[a-z0-9]{1,6}((?:[._]|__|-{1,3})[a-z0-9]{1,4}){0,2}", fullmatch=True)
+_digests = st.builds(Digest.of, st.binary(max_size=4), st.sampled_from(["sha256", "sha384", "sha512"]))
+_references = st.builds(
+    Reference,
+    domain=_domains,
+    path=st.lists(_words, min_size=2, max_size=4).map("/".join),
+    tag=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+    digest=st.none() | _digests,
+)
+
+
+@given(_references)
+def test_what_is_written_is_read_again(ref: Reference) -> None:
+    assert reference.parse(str(ref)) == ref
+
+
+@given(_references)
+def test_the_short_name_leads_back(ref: Reference) -> None:
+    first = ref.path.split("/")[0]
+    if ref.domain == "docker.io" and ("." in first or first == "localhost"):
+        return  # without its domain such a name reads as another registry's, with Docker's tools too
+    assert reference.parse(ref.familiar) == ref
+
+
+@given(_references)
+def test_a_digest_needs_no_tag(ref: Reference) -> None:
+    if ref.digest:
+        assert reference.parse(f"{ref.name}@{ref.digest}").tag == ""
+    assert reference.parse(ref.name).tag == "latest"
+
+
+@given(
+    st.text()
+    | st.text(alphabet="aA0./:@_-[]%é \x7f", max_size=20)
+    | st.builds("{}@sha256:{}".format, st.text(max_size=5), st.text(alphabet="0aF", min_size=60, max_size=66))
+)
+@example("ſ")  # its lower case is itself, its upper case S
+@example("a" * 63 + "\n")
+def test_any_text_is_a_reference_or_our_error(text: str) -> None:
+    try:
+        parsed = reference.parse(text)
+    except InvalidReference as error:
+        assert error.message.isprintable()  # noqa: PT017 - not every text is an error
+    else:
+        assert reference.parse(str(parsed)) == parsed
+
+
+@given(st.text() | st.text(alphabet="h/:@[]%25#?é\x00", max_size=12))
+def test_any_name_has_a_reference_name(name: str) -> None:
+    since = reference.oci_ref_name(name, full_when_untagged=True)
+    assert since == name or not since.startswith("@")
+    assert since == name or since == reference.oci_ref_name(name)
+
+
+# --- ids --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("c", "sha256:c"),
+        ("cafe", "sha256:cafe"),
+        ("sha256:cafe", "sha256:cafe"),
+        ("sha512:" + "0" * 128, "sha512:" + "0" * 128),
+        (HEX, f"sha256:{HEX}"),
+        (f"sha256:{HEX}", f"sha256:{HEX}"),
+        (HEX + "0", None),
+        (f"sha256:{HEX}0", None),
+        ("sha512:" + "0" * 129, None),
+        ("sha256:", None),
+        ("sha256", None),
+        ("md5:cafe", None),
+        ("", None),
+        ("CAFE", None),
+        ("coffee", None),
+        ("cafe\n", None),
+        ("cafe,name~=.*", None),
+        (".*", None),
+        ("sha256:.*", None),
+        ("٣", None),
+        ("alpine", None),
+    ],
+)
+def test_what_is_taken_for_an_id(text: str, expected: str | None) -> None:
+    assert reference.digest_prefix(text) == expected
+
+
+@given(st.text() | st.from_regex(r"(sha256:|sha512:)?[0-9a-f]*.?", fullmatch=True))
+def test_an_id_is_made_of_harmless_characters(text: str) -> None:
+    found = reference.digest_prefix(text)
+    if found is not None:
+        algorithm, colon, digits = found.partition(":")
+        assert (algorithm, colon) in {("sha256", ":"), ("sha384", ":"), ("sha512", ":")}
+        assert digits
+        assert set(digits) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("domain", "local"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1", True),
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9:80", True),
+        ("::1", False),  # no domain of a reference: the grammar wants brackets
+        ("[::1]", True),
+        ("[::1]:5000", True),
+        ("[::2]:5000", False),
+        ("[::1", False),
+        ("docker.io", False),
+        ("localhost.example", False),
+        ("128.0.0.1", False),
+        ("127.0.0.1.example", False),
+        ("", False),
+    ],
+)
+def test_is_local_host(domain: str, local: bool) -> None:
+    assert reference.is_local_host(domain) is local
