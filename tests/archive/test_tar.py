@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pyctrd.archive import tar
 from pyctrd.archive.layout import Entry, Layout, blob_path
+from pyctrd.archive.output import open_output
 from pyctrd.errors import ArchiveError, DaemonUnreachable, DigestMismatch, NotFound
 from pyctrd.model import Digest
 
@@ -231,3 +232,9 @@ def test_progress_ends_at_each_blobs_size() -> None:
         blob_path(Digest.of(b"x" * 2500)): [1000, 2000, 2500],
         blob_path(Digest.of(b"y" * 10)): [10],
     }
+
+
+def test_a_device_that_is_always_full() -> None:
+    blobs = by_digest(b"x" * 5000)
+    with open_output("/dev/full") as output, pytest.raises(ArchiveError, match="No space left on device"):
+        tar.write(layout_of(blobs), reader(blobs), output)
