@@ -5,6 +5,10 @@ from __future__ import annotations
 
 def main() -> None:
     """Run `pyctrd` with the arguments of this process, and leave with its exit code."""
+    from pyctrd.cli import boundary
     from pyctrd.cli.app import app
 
-    app.main(prog_name="pyctrd")
+    try:
+        app.main(prog_name="pyctrd")
+    except SystemExit as leaving:
+        boundary.leave(leaving)

@@ -10,10 +10,11 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -56,6 +57,21 @@ def run(body: Callable[[], object], settings: Settings) -> int:
         _traceback(settings)
         return _ERROR
     return code if isinstance(code, int) else 0
+
+
+def leave(leaving: SystemExit) -> NoReturn:
+    """End the process, at once when a thread still waits for a silent registry.
+
+    By now every context manager has been left, so all that could be lost is that thread's wait; the
+    interpreter would sit through it until the read times out.
+    """
+    waiting = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in waiting):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(leaving.code if isinstance(leaving.code, int) else _ERROR)
+    raise leaving
 
 
 @contextlib.contextmanager

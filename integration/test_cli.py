@@ -1,0 +1,462 @@
+"""The command line as its users have it: a process of its own against a real containerd and a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tarfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.rig import shapes
+from integration.rig.daemons import Containerd, Registry
+from integration.rig.images import Graph
+from integration.rig.proxy import Fault
+from integration.rig.publish import push
+from integration.rig.store import digests, snapshot_of
+from pyctrd import Client
+from pyctrd.platforms import host, to_string
+
+PLATFORM_COUNT = 5
+LAYER_COUNT = 2
+REPOSITORY_ROOT = Path(__file__).parent.parent
+FOREIGN = "linux/s390x"
+
+
+class Shell:
+    """Runs pyctrd with a namespace of its own."""
+
+    def __init__(self, containerd: Containerd, namespace: str, folder: Path) -> None:
+        self.containerd = containerd
+        self.namespace = namespace
+        self.folder = folder
+        self.env = {
+            **os.environ,
+            "CONTAINERD_ADDRESS": str(containerd.address),
+            "CONTAINERD_NAMESPACE": namespace,
+            "PYTHONPATH": str(REPOSITORY_ROOT),
+            "DOCKER_CONFIG": str(folder / "no-docker-config"),
+        }
+
+    def start(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pyctrd", *arguments], env=self.env, cwd=self.folder, **how
+        )
+
+    def __call__(self, *arguments: str, code: int = 0, **how: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run a command line; the exit code must be `code`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pyctrd", *arguments],
+            env=self.env,
+            cwd=self.folder,
+            check=False,
+            timeout=120,
+            **{"capture_output": True, **how},
+        )
+        words = (done.stderr or b"").decode(errors="replace")
+        assert done.returncode == code, f"pyctrd {' '.join(arguments)}: exit {done.returncode}\n{words}"
+        assert "Traceback" not in words
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--format", "json", code=code).stdout)
+
+    def have(self) -> set[str]:
+        return digests(self.containerd, self.namespace)
+
+
+@pytest.fixture
+def shell(containerd: Containerd, namespace: str, tmp_path: Path) -> Shell:
+    return Shell(containerd, namespace, tmp_path)
+
+
+class Pause(tuple[Graph, str]):
+    """A five-platform image of this test alone, and its name in the registry."""
+
+    __slots__ = ()
+
+    @property
+    def graph(self) -> Graph:
+        return self[0]
+
+    @property
+    def name(self) -> str:
+        return self[1]
+
+
+@pytest.fixture
+def pause(registry: Registry, repository: str) -> Pause:
+    graph = shapes.five_platform(LAYER_COUNT, salt=uuid.uuid4().hex)
+    return Pause((graph, push(graph, registry, repository)))
+
+
+def archived(source: Path | bytes) -> set[str]:
+    """List the digests of the blobs in an archive that a file or bytes hold; it must be a whole one."""
+    command = ["tar", "-t", "-f", str(source) if isinstance(source, Path) else "-"]
+    done = subprocess.run(
+        command, input=None if isinstance(source, Path) else source, capture_output=True, check=True
+    )
+    names = done.stdout.decode().split()
+    assert {"oci-layout", "index.json", "manifest.json"} <= set(names)
+    return {
+        f"sha256:{name.rpartition('/')[2]}"
+        for name in names
+        if name.startswith("blobs/sha256/") and name[-1] != "/"
+    }
+
+
+def layers_of(graph: Graph, platform: str) -> set[str]:
+    for entry in json.loads(graph.blobs[graph.digest])["manifests"]:
+        on = entry["platform"]
+        if "/".join(filter(None, (on["os"], on["architecture"], on.get("variant")))) == platform:
+            return {layer["digest"] for layer in json.loads(graph.blobs[entry["digest"]])["layers"]}
+    raise AssertionError(platform)
+
+
+def on_a_terminal(shell: Shell, *arguments: str) -> tuple[int, str]:
+    """Run with a terminal as stdin, stdout and stderr; give the exit code and what appeared."""
+    controller, terminal = pty.openpty()
+    with shell.start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        text = b"".join(_until_closed(controller))
+        os.close(controller)
+    return process.returncode, text.decode(errors="replace")
+
+
+def _until_closed(controller: int) -> Iterator[bytes]:
+    while True:
+        try:
+            yield os.read(controller, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            return
+
+
+# --- pull -------------------------------------------------------------------------------------------------
+
+
+def test_pull_stores_what_it_says(shell: Shell, pause: Pause) -> None:
+    result = shell.json("pull", pause.name)
+    here = shell.have()
+    assert result["image"] == pause.name
+    assert result["target"]["digest"] == pause.graph.digest
+    assert {item["digest"] for item in result["fetched"]} == here
+    assert result["bytes"] == sum(len(pause.graph.blobs[digest]) for digest in here)
+    assert len(here) == 1 + 2 * PLATFORM_COUNT + LAYER_COUNT
+    assert result["unpacked"] == [to_string(host())]
+    assert shell.json("pull", pause.name)["fetched"] == []
+
+
+def test_pull_options_reach_the_work(shell: Shell, pause: Pause) -> None:
+    shell(
+        "pull", "--metadata", "selected", "--no-unpack", "--platform", FOREIGN, "--label", "a=b", pause.name
+    )
+    assert len(shell.have()) == 1 + 2 + LAYER_COUNT
+    state = snapshot_of(shell.containerd, shell.namespace)
+    assert state["images"][pause.name]["labels"]["a"] == "b"
+    shell("pull", "--metadata-only", pause.name)
+    assert len(shell.have()) == 1 + 2 * PLATFORM_COUNT + LAYER_COUNT
+    shell("pull", "--all-platforms", pause.name)
+    assert shell.have() == set(pause.graph.blobs)
+
+
+def test_pull_prints_the_name_alone_when_quiet(shell: Shell, pause: Pause) -> None:
+    done = shell("pull", "-q", pause.name)
+    assert (done.stdout.decode(), done.stderr) == (f"{pause.name}\n", b"")
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+def test_progress_is_lines_on_stderr(shell: Shell, pause: Pause, mode: str) -> None:
+    done = shell("pull", "--progress", mode, "--no-unpack", "--platform", FOREIGN, pause.name)
+    lines = done.stderr.decode().splitlines()
+    if mode == "json":
+        lines = [json.loads(line)["action"] for line in lines]
+    assert sum("downloaded" in line for line in lines) == len(shell.have())
+    assert "downloaded" not in done.stdout.decode()
+
+
+def test_a_terminal_gets_bars(shell: Shell, pause: Pause) -> None:
+    shell.env |= {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    code, text = on_a_terminal(shell, "pull", pause.name)
+    assert code == 0
+    assert "━" in text
+    assert f"fetched {len(shell.have())}/{len(shell.have())} blobs" in text
+
+
+# --- diagnose, ensure, save -------------------------------------------------------------------------------
+
+
+def test_the_main_job(shell: Shell, pause: Pause, registry: Registry) -> None:
+    """After a pull of ctr's kind: diagnose tells, save asks nobody, and what is wanted besides is fetched."""
+    shell("pull", pause.name)
+    registry.clear_requests()
+    here = shell.json("diagnose", pause.name)
+    assert here["complete"]
+    assert [row["complete"] for row in here["platforms"]].count(True) == 1
+    assert here["tools"]["pyctrd_save"]["fetch"] == []
+    shell("save", "-o", "host.tar", pause.name)
+    assert archived(shell.folder / "host.tar") <= shell.have()
+    assert registry.requests() == []
+
+    there = shell.json("diagnose", "--platform", FOREIGN, pause.name, code=4)
+    wanted = layers_of(pause.graph, FOREIGN)
+    row = next(row for row in there["platforms"] if row["platform"] == FOREIGN)
+    assert {item["digest"] for item in row["missing"]} == wanted
+    assert set(there["tools"]["pyctrd_save"]["fetch"]) == wanted
+    assert registry.requests() == []
+
+    plan = shell.json("ensure", "--dry-run", "--platform", FOREIGN, pause.name)
+    assert {item["digest"] for item in plan["fetch"]} == wanted
+    assert registry.requests() == []
+    done = shell.json("ensure", "--platform", FOREIGN, pause.name)
+    assert {item["digest"] for item in done["fetched"]} == wanted == registry.fetched()
+    assert done["bytes"] == plan["bytes"] == sum(len(pause.graph.blobs[digest]) for digest in wanted)
+    assert shell.json("diagnose", "--platform", FOREIGN, pause.name)["complete"]
+    assert shell.json("ensure", "--platform", FOREIGN, pause.name) == {"fetched": [], "bytes": 0}
+
+
+def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, registry: Registry) -> None:
+    shell("pull", pause.name)
+    before = shell.have()
+    registry.clear_requests()
+    arguments = ("save", "--platform", f"{FOREIGN},{to_string(host())}", pause.name)
+    plan = shell.json(*arguments, "--dry-run")
+    assert (shell.have(), registry.requests()) == (before, [])
+    text = shell(*arguments, "--dry-run").stdout.decode()
+    assert all(item["digest"] in text for item in plan["fetch"])
+    result = shell.json(*arguments, "-o", "both.tar")
+    assert result["fetched"] == plan["fetch"]
+    assert result["bytes_written"] == plan["archive_bytes"] == (shell.folder / "both.tar").stat().st_size
+    assert archived(shell.folder / "both.tar") == set(plan["write"])
+
+
+def test_ensure_all_replays_old_nerdctl(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    before = shell.have()
+    foretold = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
+    shell("save", "--ensure", "all", "-o", "x.tar", pause.name)
+    assert shell.have() == set(pause.graph.blobs)
+    assert shell.have() - before == set(foretold)
+
+
+def test_save_to_a_pipe(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    done = shell("save", pause.name)
+    shell("save", "-o", "file.tar", pause.name)
+    assert done.stdout == (shell.folder / "file.tar").read_bytes()
+    assert archived(done.stdout) <= shell.have()
+
+
+def test_save_of_several_images_is_one_archive(shell: Shell, pause: Pause, registry: Registry) -> None:
+    other = push(pause.graph, registry, f"other/{uuid.uuid4().hex[:8]}")
+    for name in (pause.name, other):
+        shell("pull", name)
+    assert shell.json("save", "-o", "two.tar", pause.name, other)["images"] == [pause.name, other]
+    with tarfile.open(shell.folder / "two.tar") as archive:
+        index = archive.extractfile("index.json")
+        assert index is not None
+        listed = json.load(index)["manifests"]
+    assert [item["annotations"]["io.containerd.image.name"] for item in listed] == [pause.name, other]
+
+
+def test_ctr_loads_what_was_saved(shell: Shell, pause: Pause, namespace: str) -> None:
+    shell("pull", pause.name)
+    archive = shell.folder / "image.tar"
+    shell("save", "-o", str(archive), pause.name)
+    shell.containerd.ctr(
+        "images", "import", "--platform", to_string(host()), archive, namespace=f"{namespace}-loaded"
+    )
+    loaded = Shell(shell.containerd, f"{namespace}-loaded", shell.folder)
+    assert loaded.json("diagnose", pause.name)["complete"]
+
+
+def test_offline_never_connects(shell: Shell, pause: Pause, registry: Registry) -> None:
+    shell("pull", pause.name)
+    before = shell.have()
+    registry.clear_requests()
+    for flags in (("--offline",), ("--ensure", "none")):
+        done = shell("save", *flags, "--platform", FOREIGN, "-o", "x.tar", pause.name, code=4)
+        assert f"content digest {min(layers_of(pause.graph, FOREIGN))}: not found" in done.stderr.decode()
+        assert "hint: " in done.stderr.decode()
+    assert list(shell.folder.iterdir()) == []
+    assert (shell.have(), registry.requests()) == (before, [])
+    shell("save", "--offline", "-o", "x.tar", pause.name)
+    assert registry.requests() == []
+
+
+def test_a_terminal_gets_no_archive(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    code, text = on_a_terminal(shell, "save", pause.name)
+    assert code == 2
+    assert "cowardly refusing to save to a terminal. Use the -o flag or redirect" in text
+
+
+def test_a_reader_who_goes_away_ends_a_save(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = shell("save", pause.name, code=1, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert "Broken pipe" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("what", ["pull", "save"])
+def test_an_interrupt_leaves_nothing_half_done(
+    shell: Shell, pause: Pause, registry: Registry, what: str, number: signal.Signals, code: int
+) -> None:
+    """One layer stalls in the registry for ever; the signal comes while it does."""
+    stuck = min(layers_of(pause.graph, FOREIGN))
+    if what == "save":
+        shell("pull", "--metadata-only", pause.name)
+    fault = registry.add_fault(Fault(f"blobs/{stuck}", stall_after=10))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored by our child
+    try:
+        arguments = {"pull": ("--no-unpack",), "save": ("-o", "x.tar")}[what]
+        process = shell.start(what, *arguments, "--platform", FOREIGN, pause.name, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        assert fault.stalled.wait(30)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()  # a no-op where it has ended
+        process.communicate()
+        fault.release.set()
+    assert process.returncode == code, stderr.decode()
+    assert "Traceback" not in stderr.decode()
+    state = snapshot_of(shell.containerd, shell.namespace)
+    assert state["leases"] == {}
+    assert list(shell.folder.iterdir()) == []
+    if what == "pull":
+        assert state["images"] == {}
+
+
+# --- lists ------------------------------------------------------------------------------------------------
+
+
+def test_lists(shell: Shell, pause: Pause) -> None:
+    assert shell("images", "-q").stdout == b""
+    shell("pull", pause.name)
+    state = snapshot_of(shell.containerd, shell.namespace)
+    assert shell("images", "-q").stdout.decode().split() == [pause.name]
+    assert shell("content", "-q").stdout.decode().split() == sorted(shell.have())
+    [image] = shell.json("images")
+    assert (image["name"], image["target"]["digest"]) == (pause.name, pause.graph.digest)
+    assert image["labels"] == state["images"][pause.name]["labels"]
+    blobs = {blob["digest"]: blob for blob in shell.json("content")}
+    assert {digest: blob["labels"] for digest, blob in blobs.items()} == {
+        digest: info["labels"] for digest, info in state["content"].items()
+    }
+    assert all(blob["size"] == len(pause.graph.blobs[digest]) for digest, blob in blobs.items())
+    table = shell("images").stdout.decode()
+    assert pause.graph.digest in table
+    assert all(digest in shell("content").stdout.decode() for digest in blobs)
+
+
+def test_images_are_found_by_digest(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    encoded = pause.graph.digest.removeprefix("sha256:")
+    for text in (pause.graph.digest, encoded, encoded[:12]):
+        assert shell.json("diagnose", text)["image"] == pause.name
+
+
+def test_version(shell: Shell) -> None:
+    versions = shell.json("version")
+    own = shell.containerd.ctr("version").stdout.decode()
+    assert versions["containerd"]["version"] in own
+    assert versions["pyctrd"] in shell("version").stdout.decode()
+
+
+def test_completion_of_image_names(shell: Shell, pause: Pause) -> None:
+    shell("pull", pause.name)
+    shell.env |= {
+        "_PYCTRD_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"pyctrd diagnose {pause.name[:5]}",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from pyctrd.cli import main; main()"],
+        env=shell.env,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().split() == [f"plain,{pause.name}"]
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("images", "-a", "/nonexistent/c.sock"), 6, "/nonexistent/c.sock: no such file or directory"),
+        (("diagnose", "not-here"), 3, 'image "not-here": not found'),
+        (("ensure", "not-here"), 3, 'image "not-here": not found'),
+        (("save", "-o", "x.tar", "not-here"), 3, 'image "not-here": not found'),
+        (("pull", "in valid"), 2, "invalid reference format"),
+        (("diagnose", "in valid"), 2, "invalid reference format"),
+        (("pull", "--platform", "no/such/plat/form", "alpine"), 2, "cannot parse platform specifier"),
+        (("images", "-n", "in valid"), 2, "invalid namespace"),
+        (("pull", "127.0.0.1:1/nobody/there"), 5, "connection refused"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_errors(shell: Shell, arguments: Sequence[str], code: int, words: str) -> None:
+    done = shell(*arguments, code=code)
+    assert words in done.stderr.decode()
+    assert done.stderr.decode().startswith("pyctrd: ")
+    assert done.stdout == b""
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_a_registry_that_does_not_know_the_image_is_3(shell: Shell, registry: Registry) -> None:
+    done = shell("pull", f"{registry.host}/never/pushed", code=3)
+    assert "not found" in done.stderr.decode()
+
+
+def test_a_registry_that_refuses_us_is_5(shell: Shell, pause: Pause, registry: Registry) -> None:
+    registry.add_fault(Fault("manifests/", methods=("GET", "HEAD"), status=401))
+    shell("pull", pause.name, code=5)
+    assert snapshot_of(shell.containerd, shell.namespace)["images"] == {}
+
+
+def test_a_platform_that_the_image_lacks_is_3(shell: Shell, pause: Pause) -> None:
+    shell("pull", "--platform", "linux/riscv64", pause.name, code=3)
+    assert shell("images", "-q").stdout == b""
+    shell("pull", pause.name)
+    for command in (["ensure"], ["ensure", "--dry-run"], ["save", "-o", "x.tar"], ["save", "--dry-run"]):
+        done = shell(*command, "--platform", "linux/riscv64", pause.name, code=3)
+        assert "linux/riscv64" in done.stderr.decode()
+    shell("diagnose", "--platform", "linux/riscv64", pause.name, code=4)
+    assert list(shell.folder.iterdir()) == []
+
+
+# --- the library ------------------------------------------------------------------------------------------
+
+
+def test_the_library_does_the_same(shell: Shell, pause: Pause) -> None:
+    actions = set[str]()
+    with Client(str(shell.containerd.address), shell.namespace) as client:
+        pulled = client.pull(pause.name, progress=lambda event: actions.add(event.action))
+        assert client.images() == (pulled.image,)
+        assert client.image(pause.name) == pulled.image
+        assert {info.digest for info in client.contents()} == shell.have()
+        assert not client.diagnose(pause.name, [FOREIGN]).complete
+        plan = client.plan_ensure(pause.name, [FOREIGN])
+        assert {item.digest for item in plan.fetch} == layers_of(pause.graph, FOREIGN)
+        assert client.ensure(pause.name, [FOREIGN]).fetched == plan.fetch
+        with (shell.folder / "x.tar").open("wb") as stream:
+            written = client.save([pause.name], stream, platforms=["local"]).bytes_written
+        planned = client.plan_save([pause.name], platforms=["local"])
+        assert written == planned.archive_bytes == (shell.folder / "x.tar").stat().st_size
+        assert len(planned.platforms) == 2
+    assert {"resolved", "downloading", "downloaded", "unpacked", "done"} <= actions
