@@ -203,10 +203,10 @@ def generations(root: Descriptor, children: Children) -> Iterator[list[Descripto
     generation = [root]
     depth = 0
     while generation:
-        yield generation
-        depth += 1
         if depth > MAX_DEPTH:
             raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
+        yield generation
+        depth += 1
         following: list[Descriptor] = []
         for parent in generation:
             for child in children(parent):

@@ -1,0 +1,277 @@
+"""The walk over real documents, case by case: labels, filters, limits, and documents that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyctrd import mediatypes, platforms, walk
+from pyctrd.errors import ContentError, NoMatchingPlatform, NotFound
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
+from pyctrd.walk import MAX_DEPTH
+from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, digests, everything, types, wire
+
+# --- labels -----------------------------------------------------------------------------------------------
+
+
+def test_labels_are_numbered_per_key_in_document_order() -> None:
+    world = World()
+    first, second = world.image("a", AMD64), world.image("b", ARM64)
+    nested = world.index([first])
+    prefix = "containerd.io/gc.ref.content."
+    assert walk.child_labels([first, nested, second]) == {
+        f"{prefix}m.0": str(first.digest),
+        f"{prefix}0": str(nested.digest),
+        f"{prefix}m.1": str(second.digest),
+    }
+    config, layer, other = world.children(first)[0], world.children(first)[1], world.children(first)[2]
+    statement = world.blob(mediatypes.IN_TOTO, b"in-toto")
+    assert walk.child_labels([config, layer, statement, other, config, layer]) == {
+        f"{prefix}config": str(config.digest),
+        f"{prefix}l.0": str(layer.digest),
+        f"{prefix}0": str(statement.digest),
+        f"{prefix}l.1": str(other.digest),
+        f"{prefix}config1": str(config.digest),
+        f"{prefix}l.2": str(layer.digest),
+    }
+
+
+# --- platforms --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def five() -> tuple[World, Descriptor]:
+    """An image like most: three platforms, one of them listed twice, and an attestation."""
+    world = World()
+    attestation = world.manifest(
+        world.blob(mediatypes.OCI_CONFIG, b"attestation config"),
+        [world.blob(mediatypes.IN_TOTO, b"statement")],
+        UNKNOWN,
+    )
+    return world, world.index(
+        [world.image("amd", AMD64), world.image("arm64", ARM64), world.image("arm7", ARM7), attestation]
+    )
+
+
+def test_selected_platforms_have_everything_and_others_nothing(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    step = walk.only_platforms(world.children, platforms.ordered(ARM64))
+    assert types(root, step) == ["index", "manifest", "config", "layer", "layer"]
+    assert everything(root, step)[1].platform == ARM64
+
+
+def test_metadata_of_all_takes_manifests_and_configs_of_the_others(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    step = walk.metadata_of_all(world.children, platforms.ordered(AMD64))
+    assert types(root, step) == ["index", "manifest", "config", "layer", "layer", *["manifest", "config"] * 3]
+
+
+def test_metadata_only_takes_no_layer_of_anybody(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    assert types(root, walk.metadata_only(world.children)) == ["index", *["manifest", "config"] * 4]
+
+
+def test_metadata_only_takes_the_config_of_a_single_manifest_and_of_an_artifact() -> None:
+    world = World()
+    artifact = world.manifest(
+        world.blob("application/vnd.oci.empty.v1+json", b"{}"), [world.blob("text/plain", b"x")]
+    )
+    assert types(artifact, walk.metadata_only(world.children)) == ["manifest", "unknown"]
+
+
+def test_a_child_without_a_platform_passes_every_filter() -> None:
+    world = World()
+    root = world.index([world.image("one", None), world.image("two", ARM64)])
+    nobody = platforms.any_of()
+    for step in (walk.only_platforms(world.children, nobody), walk.metadata_of_all(world.children, nobody)):
+        assert types(root, step)[:5] == ["index", "manifest", "config", "layer", "layer"]
+
+
+@pytest.mark.parametrize("order", [[AMD64, ARM64], [ARM64, AMD64]])
+@pytest.mark.parametrize("wanted", [AMD64, ARM64])
+def test_a_manifest_listed_for_two_platforms_keeps_its_layers(
+    order: list[Platform], wanted: Platform
+) -> None:
+    # an artifact (or a mistake) that is the same for all: whichever entry comes first must not hide the other
+    world = World()
+    both = [world.image("same", platform) for platform in order]
+    assert both[0].digest == both[1].digest
+    root = world.index(both)
+    step = walk.metadata_of_all(world.children, platforms.ordered(wanted))
+    assert types(root, step).count("layer") == 2
+    wide = [item for generation in walk.generations(root, step) for item in generation]
+    assert sum(mediatypes.is_layer(item.media_type) for item in wide) == 2
+    assert len([item for item in wide if item.digest == both[0].digest]) == 2
+
+
+def test_what_is_repeated_is_given_once() -> None:
+    world = World()
+    image = world.image("a", AMD64)
+    layer = world.children(image)[1]
+    twice = world.manifest(world.children(image)[0], [layer, layer], ARM64)
+    root = world.index([image, image, twice])
+    assert digests(everything(root, world.children)).count(layer.digest) == 1
+    assert digests(everything(root, world.children)).count(image.digest) == 1
+    assert walk.child_labels(world.children(root))["containerd.io/gc.ref.content.m.1"] == str(image.digest)
+
+
+# --- limits and order -------------------------------------------------------------------------------------
+
+
+def test_limited_keeps_the_closest(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    matcher = platforms.only(ARM64)
+    step = walk.limited(walk.only_platforms(world.children, matcher), matcher, 1)
+    assert [child.platform for child in step(root)] == [ARM64]
+    two = walk.limited(walk.only_platforms(world.children, matcher), matcher, 2)
+    assert [child.platform for child in two(root)] == [ARM64, ARM7]
+    assert len(step(world.children(root)[0])) == 3  # a manifest's children are not limited
+
+
+def test_limited_reports_an_index_without_the_platform(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    matcher = platforms.ordered(Platform(os="linux", architecture="s390x"))
+    step = walk.limited(walk.only_platforms(world.children, matcher), matcher, 1)
+    with pytest.raises(
+        NoMatchingPlatform, match=f"no match for platform in manifest {root.digest}: not found"
+    ):
+        step(root)
+
+
+def test_closest_is_stable_and_puts_those_without_a_platform_last() -> None:
+    world = World()
+    bare, amd, other, arm = (
+        world.image("0", None),
+        world.image("1", AMD64),
+        world.image("2", AMD64),
+        world.image("3", ARM64),
+    )
+    assert walk.closest([bare, amd, other, arm], platforms.ordered(ARM64, AMD64)) == [arm, amd, other, bare]
+
+
+def nested(world: World, levels: int) -> Descriptor:
+    root = world.blob("text/plain", b"bottom")
+    for _ in range(levels):
+        root = world.index([root])
+    return root
+
+
+def test_nesting_has_a_limit_for_both_drivers() -> None:
+    world = World()
+    allowed = nested(world, MAX_DEPTH)
+    assert len(everything(allowed, world.children)) == MAX_DEPTH + 1
+    assert sum(map(len, walk.generations(allowed, world.children))) == MAX_DEPTH + 1
+    too_deep = nested(world, MAX_DEPTH + 1)
+    for driver in (walk.preorder, walk.generations):
+        with pytest.raises(ContentError, match=f"nested deeper than {MAX_DEPTH} levels"):
+            list(driver(too_deep, world.children))
+
+
+@pytest.mark.timeout(20)
+def test_wide_repetition_at_every_level_costs_nothing() -> None:
+    world = World()
+    root = world.blob("text/plain", b"bottom")
+    for _ in range(MAX_DEPTH - 1):
+        root = world.index([root] * 50)  # 50 to the power of 15 paths, 16 blobs
+    assert len(everything(root, world.children)) == MAX_DEPTH
+    assert sum(map(len, walk.generations(root, world.children))) == MAX_DEPTH
+
+
+def test_a_document_is_read_only_after_its_generation_was_consumed() -> None:
+    world = World()
+    root = world.index([world.image("a", AMD64)])
+    fetched = set[Digest]()
+
+    def read(descriptor: Descriptor) -> bytes:
+        assert descriptor.digest in fetched, "read before it was fetched"
+        return world.read(descriptor)
+
+    for generation in walk.generations(root, walk.read_children(read)):
+        fetched |= {item.digest for item in generation}
+    assert fetched == set(world.blobs)
+
+
+# --- documents --------------------------------------------------------------------------------------------
+
+
+def test_content_of_other_types_is_never_read() -> None:
+    world = World()
+    for media_type in (mediatypes.OCI_CONFIG, mediatypes.OCI_LAYER_GZIP, "application/vnd.weird+json", ""):
+        leaf = Descriptor(media_type=media_type, digest=Digest.of(b"absent"), size=1)
+        assert world.children(leaf) == ()
+        assert walk.children_in(leaf, b"not even JSON") == ()
+        assert not walk.has_children(leaf)
+    assert world.reads == []
+
+
+def test_a_manifest_too_large_is_not_read() -> None:
+    world = World()
+    for media_type in (mediatypes.OCI_MANIFEST, mediatypes.OCI_INDEX):
+        huge = Descriptor(media_type=media_type, digest=Digest.of(b""), size=MAX_MANIFEST_BYTES + 1)
+        with pytest.raises(ContentError, match=f"rejecting {MAX_MANIFEST_BYTES + 1} byte manifest"):
+            world.children(huge)
+    assert world.reads == []
+
+
+def test_a_subject_is_no_child() -> None:
+    world = World()
+    image = world.image("a", AMD64)
+    config = world.blob(mediatypes.OCI_CONFIG, b"c")
+    referrer = world.manifest(config, [], subject=wire(image))
+    assert world.children(referrer) == (config,)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "message"),
+    [
+        (mediatypes.OCI_MANIFEST, {"manifests": [{}]}, "media-type: expected manifest but found index"),
+        (mediatypes.DOCKER_MANIFEST, {"manifests": [{}]}, "media-type: expected manifest but found index"),
+        (mediatypes.OCI_INDEX, {"layers": [{}]}, "media-type: expected index but found manifest"),
+        (mediatypes.OCI_INDEX, {"config": {"x": 1}}, "media-type: expected index but found manifest"),
+        (mediatypes.DOCKER_LIST, {"config": {"x": 1}, "manifests": []}, "expected index but found manifest"),
+        (mediatypes.OCI_MANIFEST, {"fsLayers": [], "config": {}}, "schema 1 not supported"),
+        (mediatypes.OCI_INDEX, [], "expected index but found list"),
+        (mediatypes.OCI_MANIFEST, "text", "expected manifest but found str"),
+        (mediatypes.OCI_MANIFEST, {}, "not a valid manifest"),
+        (mediatypes.OCI_INDEX, {"manifests": [{}]}, "not a valid index"),
+    ],
+)
+def test_a_document_of_two_readings_is_refused(media_type: str, content: Any, message: str) -> None:
+    world = World()
+    with pytest.raises(ContentError, match=message):
+        world.children(world.document(media_type, content))
+
+
+def test_an_empty_index_has_no_children() -> None:
+    world = World()
+    contents: list[dict[str, Any]] = [
+        {},
+        {"manifests": []},
+        {"manifests": None, "config": None, "layers": []},
+    ]
+    for content in contents:
+        assert world.children(world.document(mediatypes.OCI_INDEX, content)) == ()
+
+
+# --- absent documents -------------------------------------------------------------------------------------
+
+
+def test_tolerant_reports_what_is_absent_and_goes_on(five: tuple[World, Descriptor]) -> None:
+    world, root = five
+    gone = world.children(root)[1]
+    del world.blobs[gone.digest]
+    missing: list[Descriptor] = []
+    step = walk.tolerant(world.children, missing.append, NotFound)
+    found = everything(root, step)
+    assert missing == [gone]
+    assert gone in found  # it is named, though nothing below it is known
+    assert len(found) == 1 + 4 + 3 + 3 + 2
+
+
+def test_tolerant_forgives_absence_only() -> None:
+    world = World()
+    broken = world.blob(mediatypes.OCI_INDEX, b"{")
+    step = walk.tolerant(world.children, lambda descriptor: pytest.fail(str(descriptor)), NotFound)
+    with pytest.raises(ContentError):
+        step(broken)
