@@ -4,73 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 import tarfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from integration.rig import shapes
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
-from integration.rig.store import digests, snapshot_of
+from integration.rig.store import snapshot_of
+from integration.shell import Pause, Shell, archived, layers_of, on_a_terminal
 from pyctrd import Client
 from pyctrd.platforms import host, to_string
 
 PLATFORM_COUNT = 5
 LAYER_COUNT = 2
-REPOSITORY_ROOT = Path(__file__).parent.parent
 FOREIGN = "linux/s390x"
-
-
-class Shell:
-    """Runs pyctrd with a namespace of its own."""
-
-    def __init__(self, containerd: Containerd, namespace: str, folder: Path) -> None:
-        self.containerd = containerd
-        self.namespace = namespace
-        self.folder = folder
-        self.env = {
-            **os.environ,
-            "CONTAINERD_ADDRESS": str(containerd.address),
-            "CONTAINERD_NAMESPACE": namespace,
-            "PYTHONPATH": str(REPOSITORY_ROOT),
-            "DOCKER_CONFIG": str(folder / "no-docker-config"),
-        }
-
-    def start(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pyctrd", *arguments], env=self.env, cwd=self.folder, **how
-        )
-
-    def __call__(self, *arguments: str, code: int = 0, **how: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run a command line; the exit code must be `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pyctrd", *arguments],
-            env=self.env,
-            cwd=self.folder,
-            check=False,
-            timeout=120,
-            **{"capture_output": True, **how},
-        )
-        words = (done.stderr or b"").decode(errors="replace")
-        assert done.returncode == code, f"pyctrd {' '.join(arguments)}: exit {done.returncode}\n{words}"
-        assert "Traceback" not in words
-        return done
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        return json.loads(self(*arguments, "--format", "json", code=code).stdout)
-
-    def have(self) -> set[str]:
-        return digests(self.containerd, self.namespace)
 
 
 @pytest.fixture
@@ -78,65 +33,10 @@ def shell(containerd: Containerd, namespace: str, tmp_path: Path) -> Shell:
     return Shell(containerd, namespace, tmp_path)
 
 
-class Pause(tuple[Graph, str]):
-    """A five-platform image of this test alone, and its name in the registry."""
-
-    __slots__ = ()
-
-    @property
-    def graph(self) -> Graph:
-        return self[0]
-
-    @property
-    def name(self) -> str:
-        return self[1]
-
-
 @pytest.fixture
 def pause(registry: Registry, repository: str) -> Pause:
     graph = shapes.five_platform(LAYER_COUNT, salt=uuid.uuid4().hex)
-    return Pause((graph, push(graph, registry, repository)))
-
-
-def archived(source: Path | bytes) -> set[str]:
-    """List the digests of the blobs in an archive that a file or bytes hold; it must be a whole one."""
-    command = ["tar", "-t", "-f", str(source) if isinstance(source, Path) else "-"]
-    done = subprocess.run(
-        command, input=None if isinstance(source, Path) else source, capture_output=True, check=True
-    )
-    names = done.stdout.decode().split()
-    assert {"oci-layout", "index.json", "manifest.json"} <= set(names)
-    return {
-        f"sha256:{name.rpartition('/')[2]}"
-        for name in names
-        if name.startswith("blobs/sha256/") and name[-1] != "/"
-    }
-
-
-def layers_of(graph: Graph, platform: str) -> set[str]:
-    for entry in json.loads(graph.blobs[graph.digest])["manifests"]:
-        on = entry["platform"]
-        if "/".join(filter(None, (on["os"], on["architecture"], on.get("variant")))) == platform:
-            return {layer["digest"] for layer in json.loads(graph.blobs[entry["digest"]])["layers"]}
-    raise AssertionError(platform)
-
-
-def on_a_terminal(shell: Shell, *arguments: str) -> tuple[int, str]:
-    """Run with a terminal as stdin, stdout and stderr; give the exit code and what appeared."""
-    controller, terminal = pty.openpty()
-    with shell.start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
-        os.close(terminal)
-        text = b"".join(_until_closed(controller))
-        os.close(controller)
-    return process.returncode, text.decode(errors="replace")
-
-
-def _until_closed(controller: int) -> Iterator[bytes]:
-    while True:
-        try:
-            yield os.read(controller, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            return
+    return Pause(graph, push(graph, registry, repository))
 
 
 # --- pull -------------------------------------------------------------------------------------------------

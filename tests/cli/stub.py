@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr, redirect_stdout
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
-from click.testing import CliRunner, Result
 
 from pyctrd.cli.app import app
 
@@ -41,9 +42,23 @@ class StubClient:
         return call
 
 
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    """Run a command line; its streams and exit code are in the result."""
-    return CliRunner().invoke(app, list(arguments), input=stdin)
+class Result(NamedTuple):
+    """How a command line ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, stdin: str = "") -> Result:
+    """Run a command line in this process (click's own runner keeps the streams apart only from 8.2 on)."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as leaving:
+            app.main(list(arguments), prog_name="pyctrd")
+    assert isinstance(leaving.value.code, int)
+    return Result(leaving.value.code, stdout.getvalue(), stderr.getvalue())
 
 
 def with_outcome(monkeypatch: pytest.MonkeyPatch, outcome: object) -> StubClient:
