@@ -118,6 +118,9 @@ class Connection:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.default_authority", "localhost"),
+            # How far gRPC reads ahead of a slow reader, per call: its own estimate grows to tens of MiB.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", 1024 * 1024),
             # A socket costs nothing to try: a daemon that was restarted is found again within a second.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
