@@ -11,7 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from pyctrd.cli.progress import title
+from pyctrd.cli.render import title
 from pyctrd.cli.text import count, sanitize, size
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ that reads them finds full digests; markdown is for issues. Control characters a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -145,12 +144,3 @@ def _markdown(text: str) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     return f"`{sanitize(cell.text)}`" if cell.brief else _markdown(cell.text)
-
-
-def open_page() -> Page:
-    """Choose the paper for stdout."""
-    if not sys.stdout.isatty():
-        return PlainPage()
-    from pyctrd.cli.terminal import TerminalPage
-
-    return TerminalPage()

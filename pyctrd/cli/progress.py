@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pyctrd.cli.text import sanitize, short, size
-from pyctrd.mediatypes import ingest_prefix
+from pyctrd.cli.render import title
+from pyctrd.cli.text import sanitize, size
 from pyctrd.ports import no_progress
 
 if TYPE_CHECKING:
@@ -58,13 +58,6 @@ def _one_at_a_time(show: Callable[[Progress], None]) -> ProgressSink:
             show(event)
 
     return sink
-
-
-def title(event: Progress) -> str:
-    """Name what an event is about: `layer sha256:0123456789ab`, or its detail."""
-    if event.descriptor is None:
-        return event.detail
-    return f"{ingest_prefix(event.descriptor.media_type)} {short(event.descriptor.digest)}"
 
 
 class _PlainLines:

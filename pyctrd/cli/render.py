@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from pyctrd.cli.page import Cell, Column, Page
+from pyctrd.cli.page import Cell, Column, Page, PlainPage
 from pyctrd.cli.text import count, short, size
 from pyctrd.mediatypes import ingest_prefix
 from pyctrd.model import Descriptor, Digest
+
+if TYPE_CHECKING:
+    from pyctrd.ports import Progress
+
+
+def open_page() -> Page:
+    """Choose the paper for stdout: a terminal's or a pipe's."""
+    if not sys.stdout.isatty():
+        return PlainPage()
+    from pyctrd.cli.terminal import TerminalPage
+
+    return TerminalPage()
 
 
 def emit_json(value: Any) -> None:
@@ -52,3 +65,10 @@ def blobs_table(page: Page, blobs: Sequence[Descriptor]) -> None:
 def amount(blobs: Iterable[object], total: int) -> str:
     """Say how many blobs and bytes: `3 blobs, 4.5 MiB`."""
     return f"{count(len(list(blobs)), 'blob')}, {size(total)}"
+
+
+def title(event: Progress) -> str:
+    """Name what an event is about: `layer sha256:0123456789ab`, or its detail."""
+    if event.descriptor is None:
+        return event.detail
+    return f"{ingest_prefix(event.descriptor.media_type)} {short(event.descriptor.digest)}"

@@ -6,8 +6,8 @@ import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_names
-from pyctrd.cli.page import MarkdownPage, open_page
-from pyctrd.cli.render import emit_json
+from pyctrd.cli.page import MarkdownPage
+from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.errors import IncompleteContent
 

@@ -8,9 +8,8 @@ import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_names
-from pyctrd.cli.page import open_page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, blobs_table, content_of, emit_json
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.model import Descriptor
 

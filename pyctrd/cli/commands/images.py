@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.page import Cell, Column, open_page
-from pyctrd.cli.render import content_of, digest_cell, emit_json
+from pyctrd.cli.page import Cell, Column
+from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import moment
 from pyctrd.model import ImageRecord

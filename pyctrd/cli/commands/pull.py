@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.page import Item, Page, open_page
+from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, content_of, emit_json
+from pyctrd.cli.render import amount, content_of, emit_json, open_page
 from pyctrd.cli.session import open_client
 
 if TYPE_CHECKING:

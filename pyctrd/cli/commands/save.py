@@ -10,9 +10,9 @@ import click
 from pyctrd import platforms as platform_names
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_names
-from pyctrd.cli.page import Item, Page, open_page
+from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, blobs_table, content_of, emit_json
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import count, sanitize, size
 

@@ -6,8 +6,8 @@ import click
 
 from pyctrd import __version__
 from pyctrd.cli import settings
-from pyctrd.cli.page import Item, open_page
-from pyctrd.cli.render import emit_json
+from pyctrd.cli.page import Item
+from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
 
 
