@@ -102,13 +102,8 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-# The edges that may close a cycle. An error names the descriptors that it is about, for type checkers only;
-# what loads rich is imported late, when there is a terminal to draw on.
-LATE: Final = {
-    ("pyctrd.errors", "pyctrd.model"),
-    ("pyctrd.cli.page", "pyctrd.cli.terminal"),
-    ("pyctrd.cli.progress", "pyctrd.cli.bars"),
-}
+# The one edge that may close a cycle: an error names the descriptors that it is about, for type checkers only.
+LATE: Final = {("pyctrd.errors", "pyctrd.model")}
 
 
 class Import(NamedTuple):
