@@ -102,7 +102,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-# The one edge that may close a cycle: an error names the descriptors that it is about, for type checkers only.
+# The one edge that may close a cycle: an error names the descriptors it is about, for type checkers only.
 LATE: Final = {("pyctrd.errors", "pyctrd.model")}
 
 
