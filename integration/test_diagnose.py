@@ -93,8 +93,6 @@ class Bench:
         return found
 
 
-
-
 @pytest.fixture
 def bench(
     containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str

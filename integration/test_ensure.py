@@ -84,7 +84,13 @@ def test_ensure_all_fetches_what_the_old_nerdctl_fetches(
     with Containerd(containerd.generation, tmp_path / "containerd") as alone:
         ctr_pull(alone, "default", reference)
         registry.clear_requests()
-        common = ["--address", str(alone.address), "--data-root", str(tmp_path / "data"), "--insecure-registry"]
+        common = [
+            "--address",
+            str(alone.address),
+            "--data-root",
+            str(tmp_path / "data"),
+            "--insecure-registry",
+        ]
         save = [str(nerdctl), *common, "save", "-o", str(tmp_path / "theirs.tar"), reference]
         subprocess.run(save, check=True, capture_output=True, timeout=100)
         assert registry.fetched() - before == set(ours)

@@ -47,7 +47,10 @@ def daemon(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def pull(
     daemon: Containerd, namespace: str, reference: str, options: PullOptions | None = None
 ) -> PullResult:
-    with Daemon.connect(str(daemon.address), namespace) as store, RegistryClient(RegistryOptions()) as registries:
+    with (
+        Daemon.connect(str(daemon.address), namespace) as store,
+        RegistryClient(RegistryOptions()) as registries,
+    ):
         remote = registries.remote(parse(reference))
         return run_pull(store, remote, reference, options or PullOptions(), host=host())
 
@@ -170,7 +173,9 @@ def test_run_image_that_was_unpacked_is_usable(
     checked = daemon.ctr("images", "check", f"name=={reference}", namespace=namespace).stdout.decode()
     assert "complete (3/3)" in checked
     assert checked.split()[-1] == "true"
-    chain = max(snapshot_of(daemon, namespace)["snapshots"]["overlayfs"].items(), key=lambda one: one[1]["parent"])
+    chain = max(
+        snapshot_of(daemon, namespace)["snapshots"]["overlayfs"].items(), key=lambda one: one[1]["parent"]
+    )
     daemon.ctr("snapshots", "prepare", "probe", chain[0], namespace=namespace)
 
 
@@ -387,11 +392,20 @@ def test_locked_ingest_is_waited_for(
     assert set(graph.blobs) == digests(daemon, namespace)
 
 
+def _misnamed(graph: Graph) -> Graph:
+    return graph.described_as(mediaType=images.OCI_MANIFEST)
+
+
+def _with_empty_layer() -> Graph:
+    empty = images.Blob(b"", "application/vnd.oci.image.layer.v1.tar")
+    return images.manifest(images.config([]), [empty])
+
+
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
         (lambda: _misnamed(shapes.mixed()), "expected manifest but found index"),
-        (lambda: _with_empty_layer(), "content size of zero"),
+        (_with_empty_layer, "content size of zero"),
     ],
     ids=["T15-index-called-manifest", "T16-empty-layer"],
 )
@@ -410,15 +424,6 @@ def test_broken_documents(
     with pytest.raises((ContentError, RegistryContentError), match=words):
         pull(daemon, namespace, reference)
     assert_nothing_left(state(daemon, namespace))
-
-
-def _misnamed(graph: Graph) -> Graph:
-    return graph.described_as(mediaType=images.OCI_MANIFEST)
-
-
-def _with_empty_layer() -> Graph:
-    empty = images.Blob(b"", "application/vnd.oci.image.layer.v1.tar")
-    return images.manifest(images.config([]), [empty])
 
 
 def _serve(registry: Registry, repository: str, graph: Graph) -> str:

@@ -83,7 +83,9 @@ def embedded() -> int:
         source.ctr("images", "pull", "--plain-http", reference, namespace="replay")
         registry.clear_requests()
         save = ("save", "--progress", "none", "--plain-http")
-        pyctrd(str(source.address), *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay")
+        pyctrd(
+            str(source.address), *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay"
+        )
         asked = show_requests(registry)
 
         heading("4. What pyctrd save does: ensure and export only the target platform")

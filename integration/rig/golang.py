@@ -18,8 +18,8 @@ from integration.rig.debs import closure, run
 
 MODULE = "github.com/containerd/nerdctl/v2"
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
-# nerdctl's own entries are not in its go.sum: these were taken from the module proxy when the rig was written,
-# and hold every later download to the same bytes.
+# nerdctl's own entries are not in its go.sum: these were taken from the module proxy when the rig was
+# written, and hold every later download to the same bytes.
 SUMS = {
     "2.0.3": (
         "h1:hdbDSsFHFNehQEbUortBTXpYUOY13bQmLAvtNHBthc8=",

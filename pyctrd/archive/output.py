@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -9,12 +10,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from pyctrd.errors import ArchiveError, InvalidInput
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _STANDARD: Final = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
+_WRITE_BACK_BYTES: Final = 32 << 20
 _MODE: Final = 0o666  # less the umask, as any program's file
 
 
@@ -87,14 +92,31 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise _failure(str(path), error) from error
     try:
-        with os.fdopen(number, "wb", buffering=0) as stream:
-            yield stream
+        with _WrittenBack(number, "wb") as stream:
+            yield cast("BinaryIO", stream)
             _sync(path, number)
         _rename(part, path)
     except BaseException:
         with suppress(FileNotFoundError):
             part.unlink()
         raise
+
+
+class _WrittenBack(io.FileIO):
+    """A file that goes to the disk while it is written, so that the last sync has little to wait for."""
+
+    _pending = 0
+    _start = 0
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, and begin to write back what has piled up."""
+        count = super().write(data) or 0
+        self._pending += count
+        if self._pending >= _WRITE_BACK_BYTES:
+            # The kernel starts the write-back of dirty pages that are not needed any more, and goes on.
+            os.posix_fadvise(self.fileno(), self._start, self._pending, os.POSIX_FADV_DONTNEED)
+            self._start, self._pending = self._start + self._pending, 0
+        return count
 
 
 def _sync(path: Path, number: int) -> None:

@@ -68,9 +68,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
             return [target]
         if not mediatypes.is_index(target.media_type):
             raise ContentError("only manifests may be exported: invalid argument")
-        return [
-            child for child in self._children(target) if self.all_platforms or self._matches(child)
-        ]
+        return [child for child in self._children(target) if self.all_platforms or self._matches(child)]
 
     def _docker_manifest_error(self, image: ImageRecord) -> str:
         """Give the error of choosing and writing the manifest.json of `docker load`."""
@@ -121,5 +119,3 @@ class _AbsentError(Exception):
 
 def _not_found(descriptor: Descriptor) -> str:
     return f"content digest {descriptor.digest}: not found"
-
-

@@ -53,9 +53,7 @@ def _ctr(survey: Survey, targets: Targets, host: Platform) -> ExportForecast:
     ).forecast(survey.image)
 
 
-def _nerdctl(
-    survey: Survey, targets: Targets, *, fetch: Sequence[Descriptor], asks: bool
-) -> SaveForecast:
+def _nerdctl(survey: Survey, targets: Targets, *, fetch: Sequence[Descriptor], asks: bool) -> SaveForecast:
     """`nerdctl save`: the exporter runs after the fetch; all platforms are its matcher, not its flag."""
     outcome = Export(
         inspection=survey.inspection,

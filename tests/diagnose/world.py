@@ -88,9 +88,7 @@ class World:
         self.content.labels[descriptor.digest] = {mediatypes.UNCOMPRESSED: diff_id(diff or text)}
         return descriptor
 
-    def manifest(
-        self, platform: str, diffs: Sequence[str], *, packed: str = "", **fields: Any
-    ) -> Descriptor:
+    def manifest(self, platform: str, diffs: Sequence[str], *, packed: str = "", **fields: Any) -> Descriptor:
         """Store a manifest with its config and a layer for each diff; the descriptor has the platform."""
         spec = parse(platform)
         document = {
