@@ -111,10 +111,12 @@ def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children have SIGINT: one that is ignored, as in a shell's background job, is inherited so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let children have the signals: one that is ignored, as in a background job or by nohup, is inherited so."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("interruptible")
