@@ -111,7 +111,7 @@ def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children have the signals: one that is ignored, as in a background job or by nohup, is inherited so."""
+    """Let children have the signals: those ignored, as in a background job or by nohup, stay so."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
