@@ -145,3 +145,9 @@ def test_completion_completes_commands_and_survives_a_missing_daemon() -> None:
 
     assert complete("pyctrd im", 1) == ["plain,images"]
     assert complete("pyctrd diagnose al", 2) == []
+
+
+def test_a_malformed_reference_is_a_usage_error_before_any_connection() -> None:
+    result = run("-a", "/nonexistent/c.sock", "pull", "UPPER")
+    assert result.exit_code == 2
+    assert "invalid reference format" in result.stderr

@@ -27,8 +27,16 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
     return labels
 
 
+def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> str:
+    """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
+    from pyctrd import reference
+
+    reference.parse(ref)
+    return ref
+
+
 @click.command("pull")
-@click.argument("ref")
+@click.argument("ref", callback=_checked)
 @settings.platform_option("Platform whose layers to fetch (default: the host's).")
 @settings.all_platforms_option
 @click.option(
