@@ -7,9 +7,11 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from integration.bench import Bench
 from integration.rig.daemons import Containerd, Dockerd, Registry
 from integration.rig.peers import GENERATIONS, PeerUnavailable
 
@@ -106,3 +108,10 @@ def repository(request: pytest.FixtureRequest) -> str:
     """A repository name that no other test uses."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
     return f"{words[:60].strip('-')}/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def bench(
+    containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
+) -> Bench:
+    return Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)

@@ -281,6 +281,15 @@ def test_p7_children_without_platform(
     assert (tree(ours) == tree(theirs)) == oracle.local
 
 
+def test_p7_an_only_child_without_platform_is_judged_by_its_config(
+    daemon: Containerd, registry: Registry, repository: str, namespace: str
+) -> None:
+    """T10: an image for arm64 has no snapshots on amd64, whether its index says so or its config."""
+    reference = publish.push(images.index([shapes.single("linux/arm64")]), registry, repository)
+    assert pull(daemon, namespace, reference).unpacked == ()
+    assert tree(state(daemon, namespace)) == {}
+
+
 # --- faults -------------------------------------------------------------------------------------------------
 
 

@@ -4,116 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.conftest import peer_required
-from integration.rig import images, peers, shapes
-from integration.rig.daemons import Containerd, Dockerd, Registry
+from integration.bench import Bench
+from integration.rig import images, shapes
+from integration.rig.daemons import Containerd
 from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.archive.output import open_output
-from pyctrd.client import Client
-from pyctrd.daemon import Daemon
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform
 from pyctrd.model import ImageRecord
-from pyctrd.platforms import host, select
-from pyctrd.ports import Fetcher
-from pyctrd.registry import RegistryOptions
-from pyctrd.save import SaveOptions, SaveResult, plan, save
+from pyctrd.save import SaveResult
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
-
-
-def no_fetchers(_image: ImageRecord) -> Sequence[Fetcher]:
-    raise AssertionError("nothing is missing, so nobody may be asked for")
-
-
-class Bench:
-    """One namespace of a real containerd, filled and exported by its own ctr, and saved by us."""
-
-    def __init__(
-        self, containerd: Containerd, registry: Registry, folder: Path, *, namespace: str, repository: str
-    ) -> None:
-        self.containerd = containerd
-        self.registry = registry
-        self.folder = folder
-        self.namespace = namespace
-        self.repository = repository
-        self.is_1_6 = containerd.generation == "1.6"
-        self.is_old = containerd.generation.startswith("1.")
-        self._numbers = count()
-
-    def ctr(
-        self, *arguments: str | Path, check: bool = True, namespace: str = ""
-    ) -> subprocess.CompletedProcess[bytes]:
-        return self.containerd.ctr(*arguments, namespace=namespace or self.namespace, check=check)
-
-    def pull(self, graph: Graph, *flags: str, check: bool = True) -> str:
-        """Publish a graph and pull it with every platform's metadata; gives the image's name."""
-        name = push(graph, self.registry, f"{self.repository}/{next(self._numbers)}")
-        metadata = ["--all-metadata"] if self.is_old else []
-        self.ctr("images", "pull", "--plain-http", *metadata, *flags, name, check=check)
-        return name
-
-    def pull_all(self, graph: Graph) -> str:
-        """Pull every platform's content; 1.6 then fails to unpack attestations, and keeps all the same."""
-        name = push(graph, self.registry, f"{self.repository}/{next(self._numbers)}")
-        self.ctr("content", "fetch", "--plain-http", "--all-platforms", name)
-        return name
-
-    def export(self, *names: str, platforms: Sequence[str] = ()) -> bytes:
-        """Export by the real ctr, by itself: the transfer service's way may lose the end of the archive."""
-        archive = self.folder / f"ctr-{next(self._numbers)}.tar"
-        local = [] if self.is_old else ["--local"]
-        self.ctr("images", "export", *local, *_flags(platforms), archive, *names)
-        return archive.read_bytes()
-
-    def save(self, *names: str, platforms: Sequence[str] = (), **options: Any) -> bytes:
-        """Save by us, offline."""
-        output = io.BytesIO()
-        self.save_to(output, *names, platforms=platforms, **options)
-        return output.getvalue()
-
-    def save_to(self, output: Any, *names: str, platforms: Sequence[str] = (), **options: Any) -> SaveResult:
-        chosen = SaveOptions(platforms=select(platforms), **{"ensure": "none", **options})
-        with self.daemon() as daemon:
-            records = [daemon.images.get(name) for name in names]
-            planned = plan(daemon, records, chosen, host=host(), fetchers=no_fetchers)
-            result = save(daemon, records, chosen, output, host=host(), fetchers=no_fetchers)
-        assert planned.archive_bytes == result.bytes_written
-        assert planned.fetch == result.fetched == ()
-        return result
-
-    def client(self) -> Client:
-        return Client(
-            address=str(self.containerd.address),
-            namespace=self.namespace,
-            registry=RegistryOptions(plain_http=True),
-        )
-
-    def daemon(self, namespace: str = "") -> Daemon:
-        return Daemon.connect(str(self.containerd.address), namespace or self.namespace)
-
-
-def _flags(values: Sequence[str]) -> list[str]:
-    if list(values) == ["all"]:
-        return ["--all-platforms"]
-    return [word for value in values for word in ("--platform", value)]
-
-
-@pytest.fixture
-def bench(
-    containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
-) -> Bench:
-    return Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
 
 
 def members(archive: bytes) -> dict[str, bytes]:
@@ -237,7 +146,7 @@ def test_a_nested_index_alone_can_be_saved_and_loaded(bench: Bench) -> None:
     archive = bench.save(name)
     other = f"blobs/sha256/{graph.child(0).child(1).digest.partition(':')[2]}"
     assert other not in members(archive)
-    load(bench, archive, "--platform", AMD64)
+    bench.load(archive, "--platform", AMD64)
 
 
 def test_everything_of_an_image_without_the_hosts_platform(bench: Bench) -> None:
@@ -292,54 +201,6 @@ def test_only_what_is_missing_is_asked_for(bench: Bench) -> None:
     assert [item.digest for item in planned.fetch] == [item.digest for item in result.fetched] == [gone]
     assert bench.registry.fetched() == {gone}
     same(bench, (bench.folder / "image.tar").read_bytes(), bench.export(name))
-
-
-# --- others read it ---------------------------------------------------------------------------------------
-
-
-def load(bench: Bench, archive: bytes, *flags: str) -> None:
-    """Import into an empty namespace by the real ctr, which must then find everything."""
-    path = bench.folder / "load.tar"
-    path.write_bytes(archive)
-    other = f"{bench.namespace}-load{next(bench._numbers)}"
-    bench.ctr("images", "import", *flags, path, namespace=other)
-    lines = bench.ctr("images", "check", namespace=other).stdout.decode().splitlines()[1:]
-    assert lines
-    assert all(" complete " in line for line in lines), lines
-
-
-@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
-@pytest.mark.parametrize("make", [shapes.single, shapes.five_platform], ids=["single", "five"])
-def test_ctr_loads_it(bench: Bench, make: Callable[[], Graph], index: str) -> None:
-    load(bench, bench.save(bench.pull(make()), index=index))
-
-
-@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
-@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-def test_skopeo_and_umoci_read_it(bench: Bench, index: str, docker: bool) -> None:
-    with peer_required():
-        skopeo, umoci = peers.tool("skopeo"), peers.tool("umoci")
-    name = bench.pull(shapes.five_platform(docker=docker))
-    archive = bench.folder / "image.tar"
-    save_to_file(bench, archive, name, index=index)
-    # skopeo takes no Docker media types out of an OCI layout, whoever wrote it.
-    sources = [f"docker-archive:{archive}:{name}", *([] if docker else [f"oci-archive:{archive}:latest"])]
-    for source in sources:
-        done = subprocess.run([skopeo, "inspect", source], capture_output=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["Architecture"] == "amd64"
-    layout = bench.folder / "layout"
-    with tarfile.open(archive) as tar:
-        tar.extractall(layout, filter="data")
-    done = subprocess.run([umoci, "list", "--layout", layout], capture_output=True, check=False, timeout=60)
-    assert done.stdout.split() == [b"latest"], done.stderr
-
-
-def test_docker_loads_it(bench: Bench, dockerd: Dockerd) -> None:
-    names = [bench.pull(shapes.five_platform(salt="docker")), bench.pull(shapes.single(salt="docker"))]
-    dockerd.docker("load", stdin=bench.save(*names))
-    for name in names:
-        dockerd.docker("image", "inspect", name)
 
 
 # --- the same elsewhere -----------------------------------------------------------------------------------

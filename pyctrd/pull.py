@@ -80,7 +80,7 @@ def pull(
             Downloads(
                 transfer.bring, transfer.stop, max_concurrent=options.max_concurrent_downloads
             ) as downloads,
-            Unpacking(leased, options.snapshotter, downloads.wait, progress) as unpacking,
+            Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
         ):
             _bring_all(leased, root, options, host, downloads, unpacking)
             fetched = downloads.downloaded()

@@ -19,18 +19,20 @@ _PATIENCE_SECONDS: Final = 2.0
 class Unpacking:
     """A context that unpacks what it is shown, and waits for it at the end.
 
-    Each platform is unpacked once, from the first manifest that is for it. An image whose only manifest
-    names no platform is unpacked whatever its config says, as ctr does.
+    Each platform is unpacked once, from the first manifest that is for it. An image that is a manifest, not
+    an index, is unpacked whatever its config says, as ctr does.
     """
 
     def __init__(
         self,
         store: Store,
+        target: Descriptor,
         snapshotter: str,
         wait: Callable[[Digest], None],
         progress: ProgressSink,
     ) -> None:
         self._store = store
+        self._target = target
         self._snapshotter = snapshotter
         self._wait = wait
         self._progress = progress
@@ -56,9 +58,9 @@ class Unpacking:
 
         All that they name must have been submitted to the downloads.
         """
-        alone = len(generation) == 1 and not self._futures and generation[0].platform is None
         for descriptor in generation:
             if mediatypes.is_manifest(descriptor.media_type):
+                alone = descriptor.digest == self._target.digest
                 matcher = platforms.ALL if alone else selection.matcher(host)
                 self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
 

@@ -1,0 +1,73 @@
+"""Archives in other hands: ctr of every generation, docker, skopeo and umoci read what we save."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from integration.bench import Bench
+from integration.conftest import peer_required
+from integration.rig import peers, shapes
+from integration.rig.daemons import Containerd, Dockerd
+from integration.rig.images import Graph
+from integration.rig.peers import GENERATIONS
+
+
+@pytest.fixture(scope="module", params=GENERATIONS)
+def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd of each generation that has none of the content: what it finds came by the archive."""
+    with peer_required():
+        daemon = Containerd(str(request.param), tmp_path_factory.mktemp(f"reader-{request.param}"))
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
+@pytest.mark.parametrize("make", [shapes.single, shapes.five_platform], ids=["single", "five"])
+def test_ctr_of_every_generation_loads_it(
+    bench: Bench, reader: Containerd, make: Callable[..., Graph], index: str
+) -> None:
+    graph = make(salt=bench.namespace)
+    name = bench.pull(graph)
+    archive = bench.folder / "image.tar"
+    archive.write_bytes(bench.save(name, index=index))
+    reader.ctr("images", "import", archive, namespace=bench.namespace)
+    lines = reader.ctr("images", "check", namespace=bench.namespace).stdout.decode().splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [name]
+    assert " complete " in lines[0], lines
+    assert "unpacked" in lines[0] or "true" in lines[0], lines
+
+
+@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
+@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
+def test_skopeo_and_umoci_read_it(bench: Bench, index: str, docker: bool) -> None:
+    with peer_required():
+        skopeo, umoci = peers.tool("skopeo"), peers.tool("umoci")
+    name = bench.pull(shapes.five_platform(docker=docker))
+    archive = bench.folder / "image.tar"
+    archive.write_bytes(bench.save(name, index=index))
+    # skopeo takes no Docker media types out of an OCI layout, whoever wrote it.
+    sources = [f"docker-archive:{archive}:{name}", *([] if docker else [f"oci-archive:{archive}:latest"])]
+    for source in sources:
+        done = subprocess.run([skopeo, "inspect", source], capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["Architecture"] == "amd64"
+    layout = bench.folder / "layout"
+    with tarfile.open(archive) as tar:
+        tar.extractall(layout, filter="data")
+    done = subprocess.run([umoci, "list", "--layout", layout], capture_output=True, check=False, timeout=60)
+    assert done.stdout.split() == [b"latest"], done.stderr
+
+
+def test_docker_loads_it(bench: Bench, dockerd: Dockerd) -> None:
+    names = [bench.pull(shapes.five_platform(salt="docker")), bench.pull(shapes.single(salt="docker"))]
+    dockerd.docker("load", stdin=bench.save(*names))
+    for name in names:
+        dockerd.docker("image", "inspect", name)
