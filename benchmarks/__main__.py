@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,11 @@ print(time.perf_counter() - start, usage.ru_maxrss / 1024, status)
 
 
 def timed(command: Sequence[str | Path], env: dict[str, str]) -> Run:
-    """Run a command to its end; raises RuntimeError when it fails."""
+    """Run a command to its end; raises RuntimeError when it fails.
+
+    What earlier commands wrote is on the disk before: pyctrd syncs its archive, and would wait for it.
+    """
+    os.sync()
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, command)]
     done = subprocess.run(launcher, env=env, capture_output=True, text=True, check=True)
     seconds, peak, status = done.stdout.split()
@@ -168,7 +173,7 @@ def main() -> int:
     """Print the table; exit 1 when a ratio or the memory is over its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="MiB of layers (default 512)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--generation", default="2", choices=["1.6", "1.7", "2"])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args()

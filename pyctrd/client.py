@@ -21,7 +21,6 @@ from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import Daemon
 from pyctrd.daemon.version import DaemonVersion
-from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.ensure import EnsureResult
 from pyctrd.errors import DaemonError
 from pyctrd.model import ContentInfo, Descriptor, ImageRecord, Platform
@@ -32,6 +31,7 @@ from pyctrd.reference import Reference
 from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
 
 if TYPE_CHECKING:
+    from pyctrd.diagnose import Diagnosis
     from pyctrd.registry import RegistryClient, RegistryOptions
 
 
@@ -170,6 +170,8 @@ class Client:
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
         InvalidReference, InvalidPlatform, and ContentError for a document that is not what it ought to be.
         """
+        from pyctrd.diagnose import diagnose
+
         selection = _select(platforms)
         image = self.image(ref)
         with ExitStack() as stack:

@@ -93,6 +93,9 @@ class Remote(Fetcher, Protocol):
 
 # --- the local side ---------------------------------------------------------------------------------------
 
+# Bytes that may lie inside a larger message, so that nobody has to copy them.
+Chunk: TypeAlias = bytes | memoryview
+
 
 class Ingest(Protocol):
     """An open write to the content store (containerd content service, Write stream)."""
@@ -122,7 +125,7 @@ class ContentStore(Protocol):
 
     def read(
         self, digest: Digest, *, offset: int = 0, size: int = 0
-    ) -> AbstractContextManager[Iterator[bytes]]:
+    ) -> AbstractContextManager[Iterator[Chunk]]:
         """Open a blob's bytes from an offset; `size` 0 is to the end. Chunks are of at most 1 MiB."""
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:

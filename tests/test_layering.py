@@ -294,8 +294,12 @@ HEAVY: Final = ("grpc", "google.protobuf", "urllib3", "pyctrd.protos", "pyctrd.c
 
 # (`-X importtime` would not do: it does not see what importlib.import_module loads.)
 RUN: Final = """
-import atexit, runpy, sys
-atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
+import atexit, os, runpy, sys
+def report(code=0, end=os._exit):
+    print("loaded:", *sys.modules, file=sys.stderr, flush=True)
+    end(code)
+atexit.register(report)
+os._exit = report  # how the command line leaves
 if sys.argv[1:2] == ["-c"]:
     exec(sys.argv[2])
 else:

@@ -21,9 +21,10 @@ from pyctrd.archive.headers import END, header, padding
 from pyctrd.archive.layout import Entry, Layout
 from pyctrd.errors import ArchiveError, DigestMismatch, NotFound
 from pyctrd.model import Digest
+from pyctrd.ports import Chunk
 
 # Opens a blob's bytes, in chunks of at most 1 MiB; raises NotFound.
-Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[bytes]]]
+Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]
 
 _QUEUED_CHUNKS: Final = 8
 _POLL_SECONDS: Final = 0.1
@@ -69,7 +70,7 @@ def write(
 
 
 def _copy(
-    layout: Layout, stream: Iterator[bytes], sink: _Sink, progress: Callable[[Entry, int], None]
+    layout: Layout, stream: Iterator[Chunk], sink: _Sink, progress: Callable[[Entry, int], None]
 ) -> None:
     with _Hasher() as hasher:
         for entry in layout.entries:
@@ -88,7 +89,7 @@ def _copy(
             sink.write(padding(entry.size))
 
 
-def _exactly(entry: Entry, stream: Iterator[bytes]) -> Iterator[bytes]:
+def _exactly(entry: Entry, stream: Iterator[Chunk]) -> Iterator[Chunk]:
     """Yield the chunks of one blob, which an empty one ends."""
     rest = entry.size
     for chunk in stream:
@@ -118,12 +119,12 @@ def _compare(entry: Entry, expected: Digest, actual: str) -> None:
 
 
 @contextmanager
-def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[bytes]]:
+def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[Chunk]]:
     """Read all blobs of a layout ahead, in order; each is followed by an empty chunk."""
-    chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
+    chunks: queue.Queue[Chunk | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
     stop = threading.Event()
 
-    def put(item: bytes | BaseException | None) -> None:
+    def put(item: Chunk | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return chunks.put(item, timeout=_POLL_SECONDS)
@@ -140,7 +141,7 @@ def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[bytes]]:
         thread.join(_PATIENCE_SECONDS)
 
 
-def _read_all(layout: Layout, read: Reader, put: Callable[[bytes | BaseException | None], None]) -> None:
+def _read_all(layout: Layout, read: Reader, put: Callable[[Chunk | BaseException | None], None]) -> None:
     try:
         for digest in layout.blobs:
             with read(digest) as blob:
@@ -155,7 +156,7 @@ def _read_all(layout: Layout, read: Reader, put: Callable[[bytes | BaseException
         _put_last(error, put)
 
 
-def _put_last(error: BaseException, put: Callable[[bytes | BaseException | None], None]) -> None:
+def _put_last(error: BaseException, put: Callable[[Chunk | BaseException | None], None]) -> None:
     try:
         put(error)
     except _Stopped:
@@ -168,7 +169,7 @@ def _without_reader(error: NotFound) -> NotFound:
     )
 
 
-def _taken(chunks: queue.Queue[bytes | BaseException | None]) -> Iterator[bytes]:
+def _taken(chunks: queue.Queue[Chunk | BaseException | None]) -> Iterator[Chunk]:
     while (item := chunks.get()) is not None:
         if isinstance(item, NotFound):
             raise _without_reader(item) from item
@@ -184,7 +185,7 @@ class _Hasher:
     """Takes digests in a thread of its own, one blob after the other."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
+        self._queue: queue.Queue[Chunk | None] = queue.Queue(_QUEUED_CHUNKS)
         self._hash = hashlib.sha256()
         self._algorithm = ""
         self._thread = threading.Thread(target=self._run, name="pyctrd-hash", daemon=True)
@@ -202,7 +203,7 @@ class _Hasher:
         self._algorithm = expected.algorithm
         self._hash = hashlib.new(expected.algorithm)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Add bytes; blocks while the thread is behind."""
         self._queue.put(chunk)
 
@@ -228,7 +229,7 @@ class _Sink:
         self._needed = needed
         self.written = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Chunk) -> None:
         view = memoryview(data)
         try:
             while view:

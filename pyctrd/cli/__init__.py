@@ -5,6 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run `pyctrd` with the arguments of this process, and leave with its exit code."""
+    from pyctrd.cli import process
+
+    process.tune()
     from pyctrd.cli import boundary
     from pyctrd.cli.app import app
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Final
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.ingest import IngestWriter
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.model import ContentInfo, Digest, IngestStatus
+from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 _KIND = "content"
+_READ: Final = "/containerd.services.content.v1.Content/Read"
 
 
 class ContentService:
@@ -25,6 +28,12 @@ class ContentService:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = content_pb2_grpc.ContentStub(connection.channel)
+        channel: Any = connection.channel
+        self._read = channel.unary_stream(
+            _READ,
+            request_serializer=content_pb2.ReadContentRequest.SerializeToString,
+            response_deserializer=data_of,
+        )
 
     def info(self, digest: Digest) -> ContentInfo:
         """Give a blob's size and labels; raises NotFound."""
@@ -43,22 +52,21 @@ class ContentService:
             call.cancel()
 
     @contextmanager
-    def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> Iterator[Iterator[bytes]]:
+    def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> Iterator[Iterator[Chunk]]:
         """Open a blob's bytes from an offset; `size` 0 is to the end.
 
         The iterator gives chunks of at most 1 MiB and raises NotFound at its first step when the blob is
         absent; leaving the context cancels what was not read.
         """
-        call = self._stub.Read(content_pb2.ReadContentRequest(digest=digest, offset=offset, size=size))
+        call = self._read(content_pb2.ReadContentRequest(digest=digest, offset=offset, size=size))
         try:
             yield self._chunks(call, digest)
         finally:
             call.cancel()
 
-    def _chunks(self, answers: Iterable[content_pb2.ReadContentResponse], digest: Digest) -> Iterator[bytes]:
+    def _chunks(self, answers: Iterable[Chunk], digest: Digest) -> Iterator[Chunk]:
         with self._connection.calling(_KIND, digest):
-            for answer in answers:
-                yield answer.data
+            yield from answers
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
@@ -121,3 +129,28 @@ class ContentService:
                 self._stub.Abort(content_pb2.AbortRequest(ref=ref))
         except NotFound:
             return
+
+
+def data_of(message: bytes) -> Chunk:
+    """Give the data of a serialized ReadContentResponse where it stands: it is nearly all of the message.
+
+    protobuf would copy it twice, which costs a save a twentieth of its time. Anything but the one form that
+    is sent, the offset and then the data, is left to it.
+    """
+    position = _after_varint(message, 1) if message[:1] == b"\x08" else 0  # field 1, offset
+    if message[position : position + 1] == b"\x12":  # field 2, data: its length, then the bytes to the end
+        start = _after_varint(message, position + 1)
+        length = _varint(message[position + 1 : start])
+        if start + length == len(message):
+            return memoryview(message)[start:]
+    return content_pb2.ReadContentResponse.FromString(message).data
+
+
+def _after_varint(message: bytes, position: int) -> int:
+    while position < len(message) and message[position] >= 0x80:
+        position += 1
+    return position + 1
+
+
+def _varint(encoded: bytes) -> int:
+    return sum((byte & 0x7F) << (7 * number) for number, byte in enumerate(encoded))

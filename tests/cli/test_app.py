@@ -18,11 +18,14 @@ HEAVY = ("grpc", "urllib3", "rich", "google.protobuf")
 def loaded_by(*arguments: str) -> tuple[str, set[str]]:
     """Run pyctrd in a fresh interpreter; give its stdout, and the heavy modules that it has loaded."""
     script = (
-        "import sys\n"
+        "import os, sys\n"
         "from pyctrd.cli import main\n"
         f"sys.argv = ['pyctrd', *{list(arguments)!r}]\n"
-        "try:\n    main()\n"
-        f"finally:\n    print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "def end(code, leave=os._exit):\n"
+        f"    print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr, flush=True)\n"
+        "    leave(code)\n"
+        "os._exit = end\n"
+        "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return done.stdout, set(done.stderr.splitlines()[-1].split())

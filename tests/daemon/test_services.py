@@ -6,8 +6,11 @@ import datetime as dt
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyctrd.daemon import Daemon, convert, leases
+from pyctrd.daemon.content import data_of
 from pyctrd.errors import ContentError, DaemonError, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
@@ -162,3 +165,17 @@ def test_times_are_in_utc_and_unset_ones_are_none() -> None:
     assert convert.to_datetime(info.created_at) is None
     info.created_at.FromJsonString("2026-01-02T03:04:05.678901234Z")
     assert convert.to_datetime(info.created_at) == dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
+
+
+@given(data=st.binary(max_size=300), offset=st.integers(min_value=0, max_value=2**63 - 1))
+def test_data_is_found_without_protobuf(data: bytes, offset: int) -> None:
+    message = content_pb2.ReadContentResponse(offset=offset, data=data).SerializeToString()
+    assert data_of(message) == data
+    assert isinstance(data_of(message), memoryview) == bool(data)
+
+
+@given(data=st.binary(min_size=1, max_size=50), later=st.binary(min_size=1, max_size=50))
+def test_data_in_any_other_form_is_left_to_protobuf(data: bytes, later: bytes) -> None:
+    parts = [content_pb2.ReadContentResponse(data=item).SerializeToString() for item in (data, later)]
+    assert data_of(b"".join(parts)) == later  # the last one counts
+    assert data_of(parts[0] + b"\x18\x01") == data  # a field of a later version
