@@ -21,7 +21,7 @@ from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 MESSAGE_BYTES: Final = 1024 * 1024
 # Messages that may wait for their answer: the client fills the next ones while the daemon writes to disk.
-WINDOW: Final = 4
+WINDOW: Final = 3
 
 _Request = content_pb2.WriteContentRequest
 

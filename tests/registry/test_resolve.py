@@ -12,7 +12,7 @@ from pyctrd.errors import (
     RegistryError,
 )
 from pyctrd.model import MAX_MANIFEST_BYTES, Digest
-from pyctrd.registry.remote import ACCEPT
+from pyctrd.registry.resolve import ACCEPT
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import (
     BLOB,
