@@ -34,6 +34,7 @@ Action: TypeAlias = Literal[
     "unpacking",
     "unpacked",
     "writing",
+    "verifying",
     "done",
 ]
 
@@ -131,8 +132,13 @@ class ContentStore(Protocol):
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
 
-    def open_ingest(self, ref: str, *, digest: Digest, size: int) -> AbstractContextManager[Ingest]:
+    def open_ingest(
+        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+    ) -> AbstractContextManager[Ingest]:
         """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+
+        Without `expected` the store hears the digest at the commit only, and so opens the write although it
+        has such a blob already.
 
         An ingest that was not committed stays for a later resume. Raises AlreadyExists when the namespace
         has the blob (a lease in force has it then, too), IngestLocked while somebody else writes it.
@@ -140,6 +146,9 @@ class ContentStore(Protocol):
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
         """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob from the namespace; raises NotFound."""
 
     def ingests(self) -> Sequence[IngestStatus]:
         """List the unfinished writes."""
@@ -218,3 +227,12 @@ class Store(Protocol):
         Everything written or touched through that view is safe from the garbage collector until the
         context is left, which deletes the lease. `purpose` is the command, kept as a label for people.
         """
+
+    def hold_references(self, labels: Mapping[str, str]) -> None:
+        """Put under the lease of this view what a blob's gc labels keep: content, and snapshots.
+
+        Whoever deletes the blob for a moment so keeps all below it. Outside a lease this does nothing.
+        """
+
+    def collect_garbage(self) -> None:
+        """Run the garbage collector, and wait for it."""

@@ -15,7 +15,7 @@ from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
 from pyctrd.daemon.images import ImageService
 from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.leases import LeaseService, lease_labels, new_lease_id
+from pyctrd.daemon.leases import LeaseService, lease_labels, new_lease_id, referenced
 from pyctrd.daemon.namespaces import NamespaceService
 from pyctrd.daemon.snapshots import SnapshotService
 from pyctrd.daemon.version import DaemonVersion, ask_version
@@ -126,6 +126,18 @@ class Daemon:
             if cause is None:
                 raise
             cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+
+    def hold_references(self, labels: Mapping[str, str]) -> None:
+        """Put under the lease of this view what a blob's gc labels keep: content, and snapshots."""
+        if self._connection.lease:
+            for resource in referenced(labels):
+                self.leases.add(self._connection.lease, resource)
+
+    def collect_garbage(self) -> None:
+        """Run the garbage collector, and wait for it: a lease's end does, where that is asked for."""
+        lease_id = new_lease_id()
+        self.leases.create(lease_id, lease_labels("collect garbage", dt.datetime.now(dt.UTC)))
+        self.leases.delete(lease_id, sync=True)
 
     def close(self) -> None:
         """Close the channel; calls that are under way in other threads end as cancelled."""

@@ -77,14 +77,19 @@ class ContentService:
         return data
 
     @contextmanager
-    def open_ingest(self, ref: str, *, digest: Digest, size: int) -> Iterator[IngestWriter]:
+    def open_ingest(
+        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+    ) -> Iterator[IngestWriter]:
         """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+
+        Without `expected` the store hears the digest at the commit only, and so opens the write although it
+        has such a blob already.
 
         An ingest that was not committed stays, with every byte that was written, for a later resume. Raises
         AlreadyExists when the namespace has the blob (a lease in force has it then, too), IngestLocked while
         somebody else writes it, and NotFound (kind `lease`) when the lease of this view is gone.
         """
-        writer = IngestWriter(self._connection, self._stub, ref, digest, size)
+        writer = IngestWriter(self._connection, self._stub, ref, digest, size, expected=expected)
         try:
             yield writer
         except Exception:

@@ -49,7 +49,14 @@ class IngestWriter:
     """Implements ports.Ingest: bytes go in by `write`, and `commit` makes them content."""
 
     def __init__(
-        self, connection: Connection, stub: content_pb2_grpc.ContentStub, ref: str, digest: Digest, size: int
+        self,
+        connection: Connection,
+        stub: content_pb2_grpc.ContentStub,
+        ref: str,
+        digest: Digest,
+        size: int,
+        *,
+        expected: bool = True,
     ) -> None:
         self._connection = connection
         self._ref, self._digest, self._size = ref, digest, size
@@ -57,7 +64,8 @@ class IngestWriter:
         self._unanswered = 0
         self._finished = False
         self._requests = _Requests()
-        self._requests.put(_Request(action=content_pb2.STAT, ref=ref, total=size, expected=digest))
+        known = digest if expected else ""
+        self._requests.put(_Request(action=content_pb2.STAT, ref=ref, total=size, expected=known))
         self._call = stub.Write(iter(self._requests))
         try:
             self._sent = next(self._call).offset

@@ -15,6 +15,7 @@ import msgspec
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.mediatypes import GC_REF, GC_REF_SNAPSHOT
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 
 EXPIRE_LABEL = "containerd.io/gc.expire"
@@ -22,6 +23,7 @@ PURPOSE_LABEL = "pyctrd.io/command"
 LIFETIME = dt.timedelta(hours=24)
 # The server refuses a label whose key and value together are longer (pkg/labels/validate.go).
 _LABEL_BYTES = 4096
+
 
 _KIND = "lease"
 
@@ -77,11 +79,32 @@ class LeaseService:
             answer = self._stub.List(leases_pb2.ListRequest(filters=filters))
         return tuple(map(_to_lease, answer.leases))
 
+    def add(self, lease_id: str, resource: LeaseResource) -> None:
+        """Put something under a lease; a second time does nothing. Raises NotFound."""
+        item = leases_pb2.Resource(id=resource.id, type=resource.type)
+        with self._connection.calling(_KIND, lease_id):
+            self._stub.AddResource(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
+
     def resources(self, lease_id: str) -> Sequence[LeaseResource]:
         """List what a lease holds; raises NotFound."""
         with self._connection.calling(_KIND, lease_id):
             answer = self._stub.ListResources(leases_pb2.ListResourcesRequest(id=lease_id))
         return tuple(LeaseResource(type=item.type, id=item.id) for item in answer.resources)
+
+
+def referenced(labels: Mapping[str, str]) -> Sequence[LeaseResource]:
+    """List what the gc labels of a blob keep, as a lease would name it.
+
+    Source: containerd core/metadata/gc.go (sendLabelRefs).
+    """
+    found = []
+    for key, value in labels.items():
+        if key.startswith(GC_REF_SNAPSHOT):
+            snapshotter = key.removeprefix(GC_REF_SNAPSHOT).partition("/")[0]
+            found.append(LeaseResource(type=f"snapshots/{snapshotter}", id=value))
+        elif key.startswith(GC_REF):
+            found.append(LeaseResource(type="content", id=value))
+    return found
 
 
 def _to_lease(message: leases_pb2.Lease) -> Lease:

@@ -122,8 +122,10 @@ class MemoryContent:
         return self._state.blobs[digest]
 
     @contextmanager
-    def open_ingest(self, ref: str, *, digest: Digest, size: int) -> Iterator[MemoryIngest]:
-        if digest in self._state.blobs:
+    def open_ingest(
+        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+    ) -> Iterator[MemoryIngest]:
+        if expected and digest in self._state.blobs:
             if self._lease:
                 self._state.leases[self._lease].add(digest)
             raise AlreadyExists(f"content {digest}: already exists", code="ALREADY_EXISTS")
@@ -139,6 +141,10 @@ class MemoryContent:
         self._get(digest)
         merged = {**self._state.labels.get(digest, {}), **labels}
         self._state.labels[digest] = {key: value for key, value in merged.items() if value}
+
+    def delete(self, digest: Digest) -> None:
+        self._get(digest)
+        del self._state.blobs[digest]
 
     def ingests(self) -> Sequence[IngestStatus]:
         return [IngestStatus(ref=ref, offset=len(data), total=0) for ref, data in self._state.ingests.items()]
@@ -272,6 +278,14 @@ class MemoryStore:
             yield MemoryStore(self.state, name)
         finally:
             del self.state.leases[name]
+
+    def hold_references(self, labels: Mapping[str, str]) -> None:
+        if self._lease:
+            kept = {Digest(value) for key, value in labels.items() if key.startswith(mediatypes.GC_REF)}
+            self.state.leases[self._lease] |= kept
+
+    def collect_garbage(self) -> None:
+        self.state.collect()
 
     def put(self, blobs: Mapping[str, bytes], *, without: Collection[str] = ()) -> None:
         """Put blobs in by their digests, as they are: nothing is checked, nothing labelled."""

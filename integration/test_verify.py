@@ -1,0 +1,192 @@
+"""verify on stores that lie: what the disk did to content is found, and mended from the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from integration.bench import Bench
+from integration.conftest import peer_required
+from integration.rig import shapes
+from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
+from integration.rig.images import Graph
+from integration.rig.store import collect_garbage, snapshot_of
+from pyctrd import platforms
+from pyctrd.daemon import Daemon
+from pyctrd.model import ImageRecord
+from pyctrd.ports import Fetcher, Store
+from pyctrd.reference import parse
+from pyctrd.registry import RegistryClient
+from pyctrd.verify import Repair, VerifyResult, verify
+
+
+def blob_file(containerd: Containerd, digest: str) -> Path:
+    """Where a local content store keeps a blob."""
+    (found,) = containerd.root.rglob(f"blobs/sha256/{digest.partition(':')[2]}")
+    return found
+
+
+def altered(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def spoil(containerd: Containerd, digest: str, how: Callable[[bytes], bytes]) -> None:
+    file = blob_file(containerd, digest)
+    data = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(how(data))
+
+
+def run(
+    bench: Bench, names: Sequence[str], mending: Repair | None = None, *, orphans: bool = False
+) -> VerifyResult:
+    target = platforms.only_strict(platforms.host())
+    with bench.daemon() as daemon:
+        images = [daemon.images.get(name) for name in names]
+        return verify(daemon, images, lambda _image: target, mending=mending, orphans=orphans)
+
+
+@pytest.fixture
+def registries() -> Iterator[Callable[[ImageRecord], Sequence[Fetcher]]]:
+    with RegistryClient() as client:
+        yield lambda image: [client.remote(parse(image.name))]
+
+
+def digest_of(graph: Graph, part: str) -> str:
+    child = graph.child(0)
+    document = child.document()
+    found = {
+        "index": graph.digest,
+        "manifest": child.digest,
+        "config": document["config"]["digest"],
+        "layer": document["layers"][1]["digest"],
+    }
+    return str(found[part])
+
+
+PARTS = ["index", "manifest", "config", "layer"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("how", "fault"), [(altered, "corrupt"), (truncated, "truncated")])
+def test_what_the_disk_did_is_found_and_mended(
+    bench: Bench,
+    registries: Callable[[ImageRecord], Sequence[Fetcher]],
+    part: str,
+    how: Callable[[bytes], bytes],
+    fault: str,
+) -> None:
+    graph = shapes.five_platform(layers=2, salt=bench.namespace)
+    name = bench.pull(graph)
+    collect_garbage(bench.containerd, bench.namespace)
+    before = snapshot_of(bench.containerd, bench.namespace)
+    assert run(bench, [name]).findings == ()
+    spoil(bench.containerd, digest_of(graph, part), how)
+    (found,) = run(bench, [name]).findings
+    assert (found.digest, found.fault, found.images) == (digest_of(graph, part), fault, (name,))
+    bench.registry.clear_requests()
+    mended = run(bench, [name], Repair(fetchers=registries))
+    assert mended.ok
+    assert [item.digest for item in mended.findings] == [found.digest]
+    assert bench.registry.fetched() == {found.digest}
+    assert run(bench, [name]).findings == ()
+    collect_garbage(bench.containerd, bench.namespace)
+    assert snapshot_of(bench.containerd, bench.namespace) == before
+
+
+def test_a_file_that_is_gone_comes_back(
+    bench: Bench, registries: Callable[[ImageRecord], Sequence[Fetcher]]
+) -> None:
+    graph = shapes.five_platform(layers=2, salt=bench.namespace)
+    name = bench.pull(graph)
+    blob_file(bench.containerd, digest_of(graph, "layer")).unlink()
+    (found,) = run(bench, [name]).findings
+    assert found.fault == "unreadable"
+    assert run(bench, [name], Repair(fetchers=registries)).ok
+    assert run(bench, [name]).findings == ()
+
+
+def test_missing_content_of_the_target_platform_counts_and_of_others_does_not(
+    bench: Bench, registries: Callable[[ImageRecord], Sequence[Fetcher]]
+) -> None:
+    graph = shapes.five_platform(layers=2, salt=bench.namespace)
+    name = bench.pull(graph)
+    bench.ctr("content", "rm", digest_of(graph, "layer"))
+    (found,) = run(bench, [name]).findings
+    assert (found.digest, found.fault) == (digest_of(graph, "layer"), "missing")
+    assert run(bench, [name], Repair(fetchers=registries)).ok
+    assert run(bench, [name]).findings == ()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_without_a_good_copy_nothing_is_changed(
+    bench: Bench, registries: Callable[[ImageRecord], Sequence[Fetcher]], part: str
+) -> None:
+    graph = shapes.five_platform(layers=2, salt=bench.namespace)
+    name = bench.pull(graph)
+    spoil(bench.containerd, digest_of(graph, part), altered)
+    # The registry has the same disease: the same bytes are altered there.
+    (file,) = bench.registry.root.rglob(f"{digest_of(graph, part).partition(':')[2]}/data")
+    file.write_bytes(altered(file.read_bytes()))
+    collect_garbage(bench.containerd, bench.namespace)
+    before = snapshot_of(bench.containerd, bench.namespace)
+    result = run(bench, [name], Repair(fetchers=registries))
+    assert not result.ok
+    assert "not repaired" in result.findings[0].detail
+    collect_garbage(bench.containerd, bench.namespace)
+    assert snapshot_of(bench.containerd, bench.namespace) == before
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["shared", "isolated"])
+def test_every_namespace_that_has_the_blob_gets_the_good_copy(
+    generation: str,
+    isolated: bool,
+    tmp_path: Path,
+    registry: Registry,
+    repository: str,
+    registries: Callable[[ImageRecord], Sequence[Fetcher]],
+) -> None:
+    with peer_required():
+        containerd = Containerd(generation, tmp_path / "c", ISOLATED_CONTENT if isolated else "")
+    with containerd:
+        benches = [
+            Bench(containerd, registry, tmp_path, namespace=name, repository=f"{repository}/{name}")
+            for name in ("first", "second")
+        ]
+        graph = shapes.five_platform(layers=2)
+        names = [bench.pull(graph) for bench in benches]
+        for bench in benches:
+            collect_garbage(containerd, bench.namespace)
+        before = [snapshot_of(containerd, bench.namespace) for bench in benches]
+        spoil(containerd, digest_of(graph, "manifest"), altered)
+        with Daemon.connect(str(containerd.address), "second") as other:
+            others: Sequence[Store] = [other]
+            assert run(benches[0], names[:1], Repair(fetchers=registries, others=others)).ok
+        for bench, name in zip(benches, names, strict=True):
+            assert run(bench, [name]).findings == ()
+            collect_garbage(containerd, bench.namespace)
+        assert [snapshot_of(containerd, bench.namespace) for bench in benches] == before
+
+
+def test_blobs_that_no_image_names_are_hashed_when_asked_for(bench: Bench) -> None:
+    graph = shapes.single(salt=bench.namespace)
+    name = bench.pull(graph)
+    digest = str(graph.document()["config"]["digest"])
+    spoil(bench.containerd, digest, altered)
+    assert [item.digest for item in run(bench, [], orphans=True).findings] == [digest]
+    both = run(bench, [name], orphans=True)
+    assert [(item.digest, item.images) for item in both.findings] == [(digest, (name,))]
+
+
+def test_a_record_whose_target_is_gone(bench: Bench) -> None:
+    graph = shapes.single(salt=bench.namespace)
+    name = bench.pull(graph)
+    bench.ctr("content", "rm", graph.digest)
+    (found,) = run(bench, [name]).findings
+    assert (found.digest, found.fault) == (graph.digest, "missing")
