@@ -13,6 +13,7 @@ from integration.rig import shapes
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
 from integration.rig.images import Graph
 from integration.rig.store import collect_garbage, snapshot_of
+from integration.shell import Shell
 from pyctrd import platforms
 from pyctrd.daemon import Daemon
 from pyctrd.model import ImageRecord
@@ -190,3 +191,23 @@ def test_a_record_whose_target_is_gone(bench: Bench) -> None:
     bench.ctr("content", "rm", graph.digest)
     (found,) = run(bench, [name]).findings
     assert (found.digest, found.fault) == (graph.digest, "missing")
+
+
+def test_the_command_tells_and_mends(
+    containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
+) -> None:
+    bench = Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
+    shell = Shell(containerd, namespace, tmp_path)
+    graph = shapes.five_platform(layers=2, salt=namespace)
+    name = bench.pull(graph)
+    assert "all as they should be" in shell("verify").stdout.decode()
+    layer = digest_of(graph, "layer")
+    spoil(containerd, layer, altered)
+    told = shell("verify", name, code=4).stdout.decode()
+    assert layer in told
+    assert f"pyctrd verify --repair {name}" in told
+    (found,) = shell.json("verify", code=4)["findings"]
+    assert (found["digest"], found["fault"], found["repaired"]) == (layer, "corrupt", False)
+    mended = shell.json("verify", "--repair", name)
+    assert [item["repaired"] for item in mended["findings"]] == [True]
+    shell("verify", "-q")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pyctrd.pull import PullResult
     from pyctrd.registry import RegistryOptions
     from pyctrd.save import EnsureMode, SavePlan, SaveResult
+    from pyctrd.verify import Finding, VerifyResult
 
 __version__: Final = "0.1.0"
 
@@ -73,6 +74,7 @@ __all__ = [
     "EnsureResult",
     "ExportForecast",
     "FailedPrecondition",
+    "Finding",
     "ImageRecord",
     "IncompleteContent",
     "IndexMode",
@@ -97,6 +99,7 @@ __all__ = [
     "SaveResult",
     "Tools",
     "Unsupported",
+    "VerifyResult",
     "__version__",
 ]
 
@@ -112,6 +115,7 @@ _HOMES: Final = {
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),
     "save": ("EnsureMode", "SavePlan", "SaveResult"),
+    "verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -33,6 +33,7 @@ from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
 if TYPE_CHECKING:
     from pyctrd.diagnose import Diagnosis
     from pyctrd.registry import RegistryClient, RegistryOptions
+    from pyctrd.verify import VerifyResult
 
 
 class EnsurePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -283,6 +284,37 @@ class Client:
             platforms=_select(platforms, all_platforms), ensure=ensure, index=index, reproducible=reproducible
         )
         return _save.plan(self._daemon, self._images(refs), options, host=_host(), fetchers=self._fetchers)
+
+    def verify(
+        self,
+        refs: Sequence[str] = (),
+        platforms: Sequence[str] = (),
+        all_platforms: bool = False,
+        *,
+        repair: bool = False,
+        progress: ProgressSink = no_progress,
+    ) -> VerifyResult:
+        """Hash what is here of images, or without `refs` everything in the namespace, and tell what is wrong.
+
+        `repair` fetches good copies by digest and puts them in place, in every namespace that shares them.
+        Raises NotFound, AmbiguousReference, InvalidReference, InvalidPlatform.
+        """
+        from pyctrd.verify import Repair, verify
+
+        selection = _select(platforms, all_platforms)
+        with ExitStack() as stack:
+            mending = None
+            if repair:
+                others = list(self._other_namespaces(stack))
+                mending = Repair(fetchers=self._fetchers, others=others)
+            return verify(
+                self._daemon,
+                self._images(refs) if refs else self.images(),
+                lambda image: self._targets(image, selection),
+                orphans=not refs,
+                mending=mending,
+                progress=progress,
+            )
 
     # --- wiring
 

@@ -151,9 +151,8 @@ class _Run:
     def _hash(
         self, descriptor: Descriptor, image: ImageRecord | None = None, *, absent_is_fine: bool = False
     ) -> Finding | None:
-        self._progress(Progress(action="verifying", descriptor=descriptor, total=descriptor.size))
         try:
-            size, actual = digest_of(self._store.content, descriptor.digest)
+            size, actual = digest_of(self._store.content, descriptor.digest, self._reporter(descriptor))
         except NotFound as error:
             if is_present(self._store.content, descriptor):
                 return self._note(descriptor, "unreadable", f"its file is gone: {error.message}", image)
@@ -168,6 +167,14 @@ class _Run:
             return self._note(descriptor, "corrupt", f"unexpected digest {actual}", image)
         self._sound.add(descriptor.digest)
         return None
+
+    def _reporter(self, descriptor: Descriptor) -> Callable[[int], None]:
+        def report(done: int) -> None:
+            self._progress(
+                Progress(action="verifying", descriptor=descriptor, offset=done, total=descriptor.size)
+            )
+
+        return report
 
     def _note(self, descriptor: Descriptor, fault: Fault, detail: str, image: ImageRecord | None) -> Finding:
         found = Finding(
@@ -224,8 +231,12 @@ class _Needed:
         return children
 
 
-def digest_of(content: ContentStore, digest: Digest) -> tuple[int, str]:
+def digest_of(
+    content: ContentStore, digest: Digest, report: Callable[[int], None] = lambda _done: None
+) -> tuple[int, str]:
     """Read a blob to its end; gives its size in bytes and what its digest really is.
+
+    `report` hears how many bytes have been read.
 
     Raises NotFound, and DaemonError when the store cannot read it.
     """
@@ -235,4 +246,5 @@ def digest_of(content: ContentStore, digest: Digest) -> tuple[int, str]:
         for chunk in chunks:
             state.update(chunk)
             size += len(chunk)
+            report(size)
     return size, f"{digest.algorithm}:{state.hexdigest()}"

@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "diagnose": "Show what of an image is here, what is not, and what each tool would do.",
     "ensure": "Fetch what an image lacks for its target platforms, and nothing else.",
     "save": "Write images to an archive that ctr, docker and podman load.",
+    "verify": "Hash what is in the content store, and tell what is not what it should be.",
     "images": "List the images of a namespace.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",

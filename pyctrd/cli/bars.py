@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
 _UNPACK: Final = frozenset({"unpacking", "unpacked"})
+# Work that is done when all bytes are.
+_COUNTED: Final = {"writing": "write", "verifying": "verify"}
+_COUNTED_NOTES: Final = {"writing": "written", "verifying": "verified"}
 # Lines that the total and the prompt need, beside those of the blobs.
 _RESERVED_LINES: Final = 5
 _NAME_WIDTH: Final = 28
@@ -94,6 +97,7 @@ class Bars:
             "download": _Sum("fetched", "blob"),
             "unpack": _Sum("unpacked", "layer"),
             "write": _Sum("written", "blob"),
+            "verify": _Sum("verified", "blob"),
         }
         self._sum_lines: dict[str, TaskID] = {}
         self._live = Live(Group(self._blobs, self._totals), console=self._console, refresh_per_second=8)
@@ -125,8 +129,8 @@ class Bars:
             self._advance("download", event, finished=event.action == "downloaded")
         elif event.action in _UNPACK:
             self._advance("unpack", event, finished=event.action == "unpacked")
-        elif event.action == "writing":
-            self._advance("write", event, finished=event.offset >= event.total)
+        elif event.action in _COUNTED:
+            self._advance(_COUNTED[event.action], event, finished=event.offset >= event.total)
         elif event.action == "exists":
             self._sums["download"].found(event.total)
             self._sum_up("download")
@@ -176,6 +180,6 @@ def _note(event: Progress) -> str:
     """Say the state where it is no speed."""
     if event.action == "downloading":
         return ""
-    if event.action == "writing":
-        return "written" if event.offset >= event.total else ""
+    if event.action in _COUNTED:
+        return _COUNTED_NOTES[event.action] if event.offset >= event.total else ""
     return event.action

@@ -1,0 +1,104 @@
+"""`pyctrd verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pyctrd.cli import settings
+from pyctrd.cli.completions import image_names
+from pyctrd.cli.page import Cell, Column, Page
+from pyctrd.cli.progress import reporting
+from pyctrd.cli.render import digest_cell, emit_json, open_page
+from pyctrd.cli.session import open_client
+from pyctrd.cli.text import count, size
+
+if TYPE_CHECKING:
+    from pyctrd import Finding, VerifyResult
+
+_INCOMPLETE = 4
+
+
+@click.command("verify")
+@click.argument("refs", nargs=-1, metavar="[REF...]", shell_complete=image_names)
+@settings.platform_option("Platform that must be whole (default: the host's).")
+@settings.all_platforms_option
+@click.option("--repair", is_flag=True, help="Fetch good copies by digest and put them in place.")
+@settings.registry_options
+@settings.format_option("table", "json")
+@settings.progress_option
+@settings.quiet_option
+@settings.global_options
+def command(
+    refs: tuple[str, ...],
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    repair: bool,
+    output_format: str,
+    progress: str,
+    quiet: bool,
+) -> None:
+    """Hash what is in the content store, and tell what is not what it should be.
+
+    Of the images REF, or of all images and every other blob of the namespace. Content that is absent counts
+    where a platform must be whole. Exits with 4 when something is wrong and was not repaired.
+    """
+    with open_client() as client, reporting(progress, quiet=quiet) as sink:
+        result = client.verify(
+            refs, platforms=platforms, all_platforms=all_platforms, repair=repair, progress=sink
+        )
+    if output_format == "json":
+        emit_json(
+            {
+                "blobs": result.blobs,
+                "bytes": result.bytes,
+                "findings": [_document(x) for x in result.findings],
+            }
+        )
+    elif not quiet or not result.ok:
+        _print(open_page(), result, repair)
+    if not result.ok:
+        click.get_current_context().exit(_INCOMPLETE)
+
+
+def _document(finding: Finding) -> dict[str, object]:
+    return {
+        "digest": finding.digest,
+        "mediaType": finding.media_type,
+        "size": finding.size,
+        "fault": finding.fault,
+        "detail": finding.detail,
+        "images": list(finding.images),
+        "repaired": finding.repaired,
+    }
+
+
+def _print(page: Page, result: VerifyResult, repair: bool) -> None:
+    hashed = f"{count(result.blobs, 'blob')}, {size(result.bytes)} hashed"
+    if not result.findings:
+        page.line(f"{hashed}: all as they should be", "good")
+        return
+    page.line(f"{hashed}: {len(result.findings)} not as they should be", "bad")
+    page.table(
+        [Column("DIGEST"), Column("FAULT"), Column("REPAIRED"), Column("SIZE", right=True), Column("IMAGE")],
+        [
+            (
+                digest_cell(item.digest),
+                Cell(item.fault, "bad"),
+                Cell("yes", "good") if item.repaired else Cell("no", "bad"),
+                Cell(size(item.size)),
+                Cell(", ".join(item.images) or "-"),
+            )
+            for item in result.findings
+        ],
+    )
+    for item in result.findings:
+        if not item.repaired:
+            page.line(f"{item.digest}: {item.detail}", "dim")
+    if not result.ok and not repair:
+        names = dict.fromkeys(name for item in result.findings for name in item.images)
+        if names:
+            page.line(f"`pyctrd verify --repair {' '.join(names)}` fetches good copies by digest")
+        if any(not item.images for item in result.findings):
+            page.line("what no image names can only be removed: `ctr content rm DIGEST`")
