@@ -228,10 +228,10 @@ class Store(Protocol):
         context is left, which deletes the lease. `purpose` is the command, kept as a label for people.
         """
 
-    def hold_references(self, labels: Mapping[str, str]) -> None:
-        """Put under the lease of this view what a blob's gc labels keep: content, and snapshots.
+    def hold_everything(self) -> None:
+        """Put all content of the namespace, and all that its gc labels keep, under the lease of this view.
 
-        Whoever deletes the blob for a moment so keeps all below it. Outside a lease this does nothing.
+        Outside a lease this does nothing.
         """
 
     def collect_garbage(self) -> None:

@@ -118,11 +118,14 @@ def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: Pr
 
 
 def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:
-    """Delete a blob from a namespace, holding all that its labels hold; gives its labels."""
+    """Delete a blob from a namespace, and nothing with it; gives its labels.
+
+    Everything is held: what is below the blob, and what has lost its labels and only was not collected yet.
+    """
     labels = _labels(view.content, digest)
     if labels is None:
         return {}
-    view.hold_references(labels)
+    view.hold_everything()
     with suppress(NotFound):
         view.content.delete(digest)
     return labels

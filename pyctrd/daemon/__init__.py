@@ -15,7 +15,7 @@ from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
 from pyctrd.daemon.images import ImageService
 from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.leases import LeaseService, lease_labels, new_lease_id, referenced
+from pyctrd.daemon.leases import LeaseService, held_with, lease_labels, new_lease_id
 from pyctrd.daemon.namespaces import NamespaceService
 from pyctrd.daemon.snapshots import SnapshotService
 from pyctrd.daemon.version import DaemonVersion, ask_version
@@ -127,10 +127,12 @@ class Daemon:
                 raise
             cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
 
-    def hold_references(self, labels: Mapping[str, str]) -> None:
-        """Put under the lease of this view what a blob's gc labels keep: content, and snapshots."""
-        if self._connection.lease:
-            for resource in referenced(labels):
+    def hold_everything(self) -> None:
+        """Put all content of the namespace, and all that its gc labels keep, under the lease of this view."""
+        if not self._connection.lease:
+            return
+        for info in tuple(self.content.list()):
+            for resource in held_with(info):
                 self.leases.add(self._connection.lease, resource)
 
     def collect_garbage(self) -> None:

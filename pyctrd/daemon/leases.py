@@ -15,7 +15,8 @@ import msgspec
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
-from pyctrd.mediatypes import GC_REF, GC_REF_SNAPSHOT
+from pyctrd.mediatypes import GC_REF_SNAPSHOT
+from pyctrd.model import ContentInfo
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 
 EXPIRE_LABEL = "containerd.io/gc.expire"
@@ -92,19 +93,17 @@ class LeaseService:
         return tuple(LeaseResource(type=item.type, id=item.id) for item in answer.resources)
 
 
-def referenced(labels: Mapping[str, str]) -> Sequence[LeaseResource]:
-    """List what the gc labels of a blob keep, as a lease would name it.
+def held_with(info: ContentInfo) -> Sequence[LeaseResource]:
+    """List a blob and the snapshots that its gc labels keep, as a lease would name them.
 
     Source: containerd core/metadata/gc.go (sendLabelRefs).
     """
-    found = []
-    for key, value in labels.items():
-        if key.startswith(GC_REF_SNAPSHOT):
-            snapshotter = key.removeprefix(GC_REF_SNAPSHOT).partition("/")[0]
-            found.append(LeaseResource(type=f"snapshots/{snapshotter}", id=value))
-        elif key.startswith(GC_REF):
-            found.append(LeaseResource(type="content", id=value))
-    return found
+    snapshots = [
+        LeaseResource(type=f"snapshots/{key.removeprefix(GC_REF_SNAPSHOT).partition('/')[0]}", id=value)
+        for key, value in info.labels.items()
+        if key.startswith(GC_REF_SNAPSHOT)
+    ]
+    return [LeaseResource(type="content", id=str(info.digest)), *snapshots]
 
 
 def _to_lease(message: leases_pb2.Lease) -> Lease:

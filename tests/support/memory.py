@@ -279,10 +279,9 @@ class MemoryStore:
         finally:
             del self.state.leases[name]
 
-    def hold_references(self, labels: Mapping[str, str]) -> None:
+    def hold_everything(self) -> None:
         if self._lease:
-            kept = {Digest(value) for key, value in labels.items() if key.startswith(mediatypes.GC_REF)}
-            self.state.leases[self._lease] |= kept
+            self.state.leases[self._lease] |= set(self.state.blobs)
 
     def collect_garbage(self) -> None:
         self.state.collect()
