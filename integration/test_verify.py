@@ -211,3 +211,24 @@ def test_the_command_tells_and_mends(
     mended = shell.json("verify", "--repair", name)
     assert [item["repaired"] for item in mended["findings"]] == [True]
     shell("verify", "-q")
+
+
+@pytest.mark.parametrize("how", [altered, truncated, None], ids=["altered", "truncated", "gone"])
+@pytest.mark.parametrize("part", PARTS)
+def test_every_command_that_meets_it_names_it_and_the_way_out(
+    bench: Bench, part: str, how: Callable[[bytes], bytes] | None
+) -> None:
+    shell = Shell(bench.containerd, bench.namespace, bench.folder)
+    graph = shapes.five_platform(layers=2, salt=bench.namespace)
+    name = bench.pull(graph)
+    digest = digest_of(graph, part)
+    if how is None:
+        blob_file(bench.containerd, digest).unlink()
+    else:
+        spoil(bench.containerd, digest, how)
+    documents = part in ("index", "manifest")
+    for command in (["save", "--offline", "-o", "image.tar"], *([["diagnose"]] if documents else [])):
+        told = shell(*command, name, code=3 if how is None and not documents else 1).stderr.decode()
+        assert digest.partition(":")[2] in told
+        assert "pyctrd verify --repair" in told
+    assert not list(bench.folder.glob("*image.tar*"))

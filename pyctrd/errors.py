@@ -28,7 +28,7 @@ The exit code is an attribute of the class, so the mapping has one place and can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from pyctrd.model import Descriptor
@@ -104,6 +104,10 @@ class IncompleteContent(PyctrdError):
 
 class ContentError(PyctrdError):
     """Content that is not what its descriptor says: not JSON, another media type, too large, too deep."""
+
+
+# For content that the disk has changed: the same words wherever it is found out.
+REPAIR_HINT: Final = "`pyctrd verify --repair IMAGE` finds such content and fetches good copies"
 
 
 class DigestMismatch(ContentError):

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from pyctrd.archive.headers import END, header, padding
 from pyctrd.archive.layout import Entry, Layout
-from pyctrd.errors import ArchiveError, DigestMismatch, NotFound
+from pyctrd.errors import REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
 from pyctrd.model import Digest
 from pyctrd.ports import Chunk
 
@@ -101,7 +101,8 @@ def _exactly(entry: Entry, stream: Iterator[Chunk]) -> Iterator[Chunk]:
         yield chunk
     if rest:
         raise ArchiveError(
-            f"unexpected copy size for {entry.name}: {entry.size - rest} bytes instead of {entry.size}"
+            f"unexpected copy size for {entry.name}: {entry.size - rest} bytes instead of {entry.size}",
+            hint=REPAIR_HINT,
         )
 
 
@@ -111,7 +112,7 @@ def _compare(entry: Entry, expected: Digest, actual: str) -> None:
             f"unexpected digest {actual} copied: the content store's {entry.name} is corrupt",
             expected=expected,
             actual=actual,
-            hint=f"`ctr content rm {expected}`, then pull the image again",
+            hint=REPAIR_HINT,
         )
 
 
@@ -164,9 +165,8 @@ def _put_last(error: BaseException, put: Callable[[Chunk | BaseException | None]
 
 
 def _without_reader(error: NotFound) -> NotFound:
-    return NotFound(
-        f"failed to get reader: {error.message}", kind=error.kind, name=error.name, hint=error.hint
-    )
+    message = f"failed to get reader: {error.message}"
+    return NotFound(message, kind=error.kind, name=error.name, hint=error.hint or REPAIR_HINT)
 
 
 def _taken(chunks: queue.Queue[Chunk | BaseException | None]) -> Iterator[Chunk]:

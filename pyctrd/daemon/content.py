@@ -13,7 +13,7 @@ from typing import Any, Final
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.ingest import IngestWriter
-from pyctrd.errors import ContentError, NotFound
+from pyctrd.errors import REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
@@ -69,12 +69,35 @@ class ContentService:
             yield from answers
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
-        """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
-        with self.read(digest, size=limit + 1) as chunks:
-            data = b"".join(chunks)
+        """Read a small blob whole, and check it: the disk may have changed it since its commit.
+
+        Raises NotFound when absent, ContentError above `limit` bytes and when its file is gone, and
+        DigestMismatch for other bytes than the digest names.
+        """
+        try:
+            with self.read(digest, size=limit + 1) as chunks:
+                data = b"".join(chunks)
+        except NotFound as error:
+            raise self._unreadable(digest, error) from error
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
+        actual = Digest.of(data, digest.algorithm)
+        if actual != digest:
+            raise DigestMismatch(
+                f"unexpected digest {actual}: the content store's {digest} is corrupt",
+                expected=digest,
+                actual=actual,
+                hint=REPAIR_HINT,
+            )
         return data
+
+    def _unreadable(self, digest: Digest, error: NotFound) -> NotFound | ContentError:
+        """Tell content that is listed and has lost its file from content that is not there."""
+        try:
+            self.info(digest)
+        except NotFound:
+            return error
+        return ContentError(f"the file of content {digest} is gone: {error.message}", hint=REPAIR_HINT)
 
     @contextmanager
     def open_ingest(
