@@ -1,4 +1,4 @@
-"""Hostile names and labels: whatever a store holds, terminals and logs get no raw control characters of it."""
+"""Hostile names and labels: whatever a store holds, terminals and logs get no raw control characters."""
 
 from __future__ import annotations
 
