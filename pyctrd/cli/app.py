@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ensure": "Fetch what an image lacks for its target platforms, and nothing else.",
     "save": "Write images to an archive that ctr, docker and podman load.",
     "images": "List the images of a namespace.",
+    "registry": "Show how registries would be reached, and why.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",
     "version": "Show the versions of pyctrd and of containerd.",
