@@ -128,7 +128,7 @@ class RegistryClient:
     def _configured(self, domain: str) -> tuple[Search, Plan]:
         """Read the configuration of a registry."""
         given = self._options.hosts_dir
-        if given is not None and not given.is_dir():
+        if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
         roots = (given,) if given is not None else self._roots
         search = hostsdir.search(roots, domain, forgiving=given is None)

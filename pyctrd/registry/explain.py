@@ -103,7 +103,7 @@ def explain(
             url=f"{item.scheme}://{item.host}{item.prefix}",
             plain_fallback=item.plain_fallback,
             namespace=item.namespace,
-            asked_for=tuple(errand for errand in _ERRANDS if errand in item.capabilities),
+            asked_for=_asked_for(item),
             origin=item.origin,
             credentials=credential_source(item),
             proxy=_proxy_of(item, environ),
@@ -134,8 +134,19 @@ def _proxy_of(endpoint: Endpoint, environ: Mapping[str, str]) -> ProxyUse:
     return ProxyUse(url, choice.variable, choice.excluded_by)
 
 
+def _asked_for(endpoint: Endpoint) -> tuple[str, ...]:
+    """List what the host is asked for: a tag is resolved only where it can be pulled, as in containerd."""
+    able = endpoint.capabilities if "pull" in endpoint.capabilities else endpoint.capabilities - {"resolve"}
+    return tuple(errand for errand in _ERRANDS if errand in able)
+
+
 def _of_hosts(endpoints: Sequence[Endpoint]) -> list[str]:
-    """Say which errands have nobody to do them."""
-    able = frozenset[str]().union(*(item.capabilities for item in endpoints))
+    """Say which errands have nobody to do them, and which host has none."""
+    found = [
+        f"{item.origin}: a host that may resolve, but not pull, is not asked to resolve"
+        for item in endpoints
+        if "resolve" in item.capabilities and "pull" not in item.capabilities
+    ]
+    able = {errand for item in endpoints for errand in _asked_for(item)}
     missing = [errand for errand in ("resolve", "pull") if errand not in able]
-    return [f"no host is configured that may {errand}" for errand in missing]
+    return [*found, *(f"no host is configured that may {errand}" for errand in missing)]

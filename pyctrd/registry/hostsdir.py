@@ -130,7 +130,7 @@ def _read(path: Path) -> str:
     if len(raw) > _MAX_FILE_BYTES:
         raise InvalidInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes", hint=_HINT)
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InvalidInput(f"{path}:{line}: not UTF-8 text", hint=_HINT) from error

@@ -50,6 +50,8 @@ _KEY = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[A-Za-z0-9_-]+)"
 _KEY_PART = re.compile(_KEY)
 _HEADER_LINE = re.compile(rf"\s*\[\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]\s*(?:#.*)?")
 _KEY_LINE = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
+# host, its URL, header, a name: nothing that is read lies deeper.
+_DEEPEST: Final = 4
 _DECODER_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
 
 
@@ -303,7 +305,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
             keys = (*table, *_key_parts(assignment[1]))
         else:
             continue
-        for length in range(1, len(keys) + 1):
+        for length in range(1, min(len(keys), _DEEPEST) + 1):
             found.setdefault(keys[:length], number)
     return found
 

@@ -113,6 +113,16 @@ def test_nobody_to_resolve(tmp_path: Path) -> None:
     assert found.notices == ("no host is configured that may resolve", "no host is configured that may pull")
 
 
+def test_a_host_that_may_resolve_alone_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "_default").mkdir()
+    (tmp_path / "_default" / "hosts.toml").write_text('[host."https://m"]\ncapabilities = ["resolve"]')
+    found = explained("example.org/x", [tmp_path], {})
+    assert found.hosts[0].asked_for == ()
+    assert found.notices == (
+        f"{tmp_path}/_default/hosts.toml:1: a host that may resolve, but not pull, is not asked to resolve",
+    )
+
+
 def test_a_broken_configuration_is_no_explanation(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text("\nserver = ")

@@ -104,6 +104,19 @@ def test_a_dead_mirror_and_a_registry_without_the_rest_end(
     assert len(server.seen) < 20
 
 
+@pytest.mark.parametrize("capability", ["resolve", "push", "referrers"])
+def test_a_mirror_that_may_not_pull_is_not_asked(
+    server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path, capability: str
+) -> None:
+    one = remote(hosts_dir=mirror_config(tmp_path, server, other, f'capabilities = ["{capability}"]'))
+    descriptor = layer()
+    server.once("HEAD", TAG, GOOD)
+    server.once("GET", blob_path(descriptor), ranges(BLOB))
+    assert one.resolve().digest == DIGEST
+    assert read(one, descriptor) == BLOB
+    assert other.seen == []
+
+
 def test_no_credential_of_the_registry_goes_to_another_host(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
@@ -186,6 +199,19 @@ def test_the_proxy_of_a_table(
     other.once("HEAD", f"http://mirror.invalid:5000{TAG}", GOOD)
     assert remote(hosts_dir=tmp_path).resolve().digest == DIGEST
     assert other.seen[0].headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_the_token_server_is_reached_through_the_same_proxy(
+    other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "_default"
+    folder.mkdir()
+    base = "http://registry.invalid:5000"
+    (folder / "hosts.toml").write_text(f'server = "{base}"\nproxy = "http://{other.host}"\n')
+    challenge = f'Bearer realm="{base}/token",service="s"'
+    other.once("HEAD", f"{base}{TAG}", Answer(401, headers={"WWW-Authenticate": challenge}), GOOD)
+    other.once("GET", f"{base}/token", Answer(200, b'{"token": "t"}'))
+    assert remote(hosts_dir=tmp_path).resolve().digest == DIGEST
 
 
 def ssl_context(authority: trustme.CA) -> ssl.SSLContext:
