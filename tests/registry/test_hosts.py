@@ -399,6 +399,25 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "hosts.toml:1: unknown key" in caplog.text
 
 
+def test_the_example_of_the_documentation() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "registries.md").read_text("utf-8")
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    found = plan("registry.example.com", directory=HostDirectory(HERE, text))
+    assert found.notices == ()
+    mirror, server = found.endpoints
+    assert (mirror.host, mirror.dial_timeout, mirror.headers) == (
+        "mirror.example.com:8443",
+        2,
+        (("x-team", "storage"),),
+    )
+    assert mirror.capabilities == {"pull", "resolve"}
+    assert (server.host, server.is_own, server.tls.ca_files) == (
+        "registry.example.com",
+        True,
+        (str(HERE / "ca.pem"),),
+    )
+
+
 def test_the_default_server_is_always_asked_last() -> None:
     mirror, server = from_toml('[host."https://m"]', "docker.io")
     assert mirror.url("a") == "https://m/v2/a?ns=docker.io"
