@@ -492,5 +492,5 @@ def test_explain_needs_no_containerd_and_no_network(tmp_path: Path, certs: Certs
         timeout=60,
     )
     text = done.stdout.decode()
-    assert "\n1. http://127.0.0.1:5000/v2  (a mirror of registry.test)\n" in text
-    assert "\n2. https://10.0.0.1/v2  (a mirror of registry.test)\n" in text
+    assert "\n1. http://127.0.0.1:5000/v2  (for registry.test)\n" in text
+    assert "\n2. https://10.0.0.1/v2  (for registry.test)\n" in text

@@ -117,6 +117,12 @@ class RegistryClient:
             notices=(*search.notices, *plan.notices, *map(_file_problem, plan.endpoints)),
         )
         problems = (*found.notices, *self._keychain.problems)
+        if (
+            self._options.username
+            and not self._options.account
+            and not any(item.is_own for item in plan.endpoints)
+        ):
+            problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def remote(self, reference: Reference) -> RegistryRemote:

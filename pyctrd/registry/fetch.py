@@ -100,7 +100,7 @@ class BlobFetcher:
         if position:
             headers["Range"] = f"bytes={position}-"
         kind = "manifests" if _is_manifest(descriptor) else "blobs"
-        hosts = [item for item in self._repository.endpoints if "pull" in item.capabilities]
+        hosts = self._repository.able({"pull"})
         hosts.sort(key=lambda item: cuts.counts[item.url("")] // _CUTS_IN_A_ROW)
         registry: list[tuple[str, Callable[[], Response]]] = [
             (

@@ -7,8 +7,9 @@ the order of hosts and which of several errors counts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import Final
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.reference import Reference
@@ -16,6 +17,11 @@ from pyctrd.registry import backoff, failures
 from pyctrd.registry.auth import Authorizer, reason_in
 from pyctrd.registry.hosts import Endpoint, split_port
 from pyctrd.registry.transport import Request, Response, Transport
+
+# What takes its time to fail; a refused connection is no loss.
+_SLOW: Final = frozenset(
+    {failures.Kind.CONNECT_TIMEOUT, failures.Kind.READ_TIMEOUT, failures.Kind.NO_SUCH_NAME}
+)
 
 
 class Repository:
@@ -33,6 +39,7 @@ class Repository:
         self.authorizer = authorizer
         self.transport = transport
         self._without_tls: set[str] = set()
+        self._silent: set[Endpoint] = set()
 
     @property
     def host(self) -> str:
@@ -43,6 +50,15 @@ class Repository:
     def name(self) -> str:
         """The repository's path, e.g. `library/alpine`."""
         return self.reference.repository
+
+    def able(self, needed: Set[str]) -> list[Endpoint]:
+        """List the endpoints that may do what is needed, in order.
+
+        One that has let us wait in vain is left out while there is another: a layer more must not cost a
+        time-out more.
+        """
+        hosts = [item for item in self.endpoints if needed <= item.capabilities]
+        return [item for item in hosts if item not in self._silent] or hosts
 
     def send(
         self,
@@ -63,7 +79,12 @@ class Repository:
             patience=patience,
             proxy=endpoint.proxy,
         )
-        return self._send(endpoint, request, [f"repository:{self.name}:pull"])
+        try:
+            return self._send(endpoint, request, [f"repository:{self.name}:pull"])
+        except failures.Unreachable as error:
+            if error.kind in _SLOW:
+                self._silent.add(endpoint)
+            raise
 
     def _send(self, endpoint: Endpoint, request: Request, scopes: Sequence[str]) -> Response:
         """Send; over plain HTTP where the configuration allows it and the host has no TLS, as containerd."""

@@ -49,9 +49,8 @@ class Resolver:
         got furthest. Source: containerd core/remotes/docker/resolver.go Resolve.
         """
         needed = {"pull"} if self._repository.reference.digest else {"pull", "resolve"}
-        hosts = [item for item in self._repository.endpoints if needed <= item.capabilities]
         errors: list[RegistryError] = []
-        for endpoint, patience in with_patience(hosts):
+        for endpoint, patience in with_patience(self._repository.able(needed)):
             try:
                 return self._resolve_at(endpoint, patience)
             except RegistryError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,13 @@ def test_a_host_that_may_resolve_alone_is_not_asked(tmp_path: Path) -> None:
     )
 
 
+def test_credentials_that_nobody_gets(tmp_path: Path) -> None:
+    (tmp_path / "_default").mkdir()
+    (tmp_path / "_default" / "hosts.toml").write_text('server = "https://m"')
+    found = explained("example.org/x", [tmp_path], {}, username="me", password="hush")
+    assert found.notices == ("-u is for example.org, which is not asked: it is sent to nobody",)
+
+
 def test_a_broken_configuration_is_no_explanation(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text("\nserver = ")
@@ -148,7 +157,7 @@ def test_as_text(roots: list[Path], environ: dict[str, str], monkeypatch: pytest
     assert done.exit_code == 0
     folder = roots[1] / "example.org"
     first, second = done.stdout.split("\n2. ")[0], done.stdout.split("\n2. ")[1].split("\n3. ")[0]
-    assert "\n1. https://mirror.example.net:8443/cache/v2  (a mirror of example.org)\n" in first
+    assert "\n1. https://mirror.example.net:8443/cache/v2  (for example.org)\n" in first
     for line in (
         f"because of: {folder}/hosts.toml:3",
         "asked for: resolve, pull (?ns=example.org)",
@@ -180,6 +189,14 @@ def test_as_json(roots: list[Path], environ: dict[str, str], monkeypatch: pytest
     assert document["hosts"][0]["asked_for"] == ["resolve", "pull"]
     assert document["directories"] == [{"path": str(roots[1]), "state": "used"}]
     assert "hush" not in done.stdout
+
+
+def test_no_containerd_is_needed_and_none_of_its_libraries() -> None:
+    script = "import sys; from pyctrd.cli import main; import os; os._exit = lambda code: None; main()"
+    code = f"{script}\nprint('grpc' in sys.modules, 'pyctrd.client' in sys.modules)"
+    words = [sys.executable, "-c", code, "registry", "explain", "127.0.0.1:1/x"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("\nFalse False\n")
 
 
 def test_control_characters_steer_no_terminal(tmp_path: Path) -> None:

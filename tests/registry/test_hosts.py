@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import re
 from pathlib import Path
 
@@ -533,6 +534,56 @@ def test_no_hosts_toml_breaks_us(text: str) -> None:
     except InvalidInput:
         return
     assert found[-1].is_own or found[-1].is_mirror
+
+
+SCALARS = (
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9)
+)
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(["pull", "1s", "https://h", "a.pem", "http://p:1", "x-a"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = (
+    "capabilities",
+    "ca",
+    "client",
+    "skip_verify",
+    "header",
+    "override_path",
+    "dial_timeout",
+    "proxy",
+    "server",
+)
+TABLES = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=9), VALUES, max_size=5)
+
+
+def written(value: object) -> str:
+    """Write a value as TOML."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{written(key)} = {written(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@given(
+    TABLES,
+    st.dictionaries(st.sampled_from(["https://m", "m:5000"]) | st.text(max_size=9), TABLES, max_size=3),
+)
+def test_no_value_of_another_kind_breaks_us(root: dict[str, object], hosts: dict[str, object]) -> None:
+    lines = [f"{written(key)} = {written(value)}" for key, value in {**root, "host": hosts}.items()]
+    problem = ""
+    try:
+        found = from_toml("\n".join(lines))
+    except InvalidInput as error:
+        problem = error.message
+    if problem:
+        assert re.match(r"/certs/example\.org/hosts\.toml:\d+: ", problem)
+        return
+    assert len(found) == len(hosts) + 1
+    for endpoint in found:
+        assert endpoint.url("a/b", "blobs", "d").isprintable()
 
 
 @given(

@@ -49,7 +49,7 @@ def test_whatever_a_mirror_answers_the_registry_is_asked_next(
     assert len(other.seen) <= 3
 
 
-def test_a_silent_mirror_is_left_after_the_time_out(
+def test_a_silent_mirror_costs_one_time_out(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -57,8 +57,29 @@ def test_a_silent_mirror_is_left_after_the_time_out(
         (tmp_path / "_default" / "hosts.toml").write_text(
             f'server = "{server.url}"\n[host."http://127.0.0.1:{silent.getsockname()[1]}"]'
         )
+        descriptor = layer()
         server.once("HEAD", TAG, GOOD)
-        assert remote(hosts_dir=tmp_path, read_timeout=0.2).resolve().digest == DIGEST
+        server.always("GET", blob_path(descriptor), ranges(BLOB))
+        one = remote(hosts_dir=tmp_path, read_timeout=0.2)
+        assert one.resolve().digest == DIGEST
+        for _layer in range(3):
+            assert read(one, descriptor) == BLOB
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_when_all_are_silent_all_are_asked_again(remote: RemoteMaker, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (tmp_path / "_default").mkdir()
+        (tmp_path / "_default" / "hosts.toml").write_text(
+            f'server = "http://127.0.0.1:{silent.getsockname()[1]}"'
+        )
+        one = remote(hosts_dir=tmp_path, read_timeout=0.05)
+        for _time in range(2):
+            with pytest.raises(RegistryUnreachable, match="timed out while waiting for an answer"):
+                one.resolve()
 
 
 def test_a_mirror_that_lacks_it_says_nothing_about_a_registry_that_is_down(

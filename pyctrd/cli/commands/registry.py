@@ -47,8 +47,8 @@ def explain(ref: str, output_format: str) -> None:
 def _print(page: Page, explanation: Explanation) -> None:
     page.line(explanation.reference, "strong")
     for number, host in enumerate(explanation.hosts, start=1):
-        mirror = f"  (a mirror of {host.namespace})" if host.namespace else ""
-        page.heading(f"{number}. {host.url}{mirror}")
+        stands_for = f"  (for {host.namespace})" if host.namespace else ""
+        page.heading(f"{number}. {host.url}{stands_for}")
         page.items(list(_items(host)))
     page.heading("Configuration directories")
     page.table(
