@@ -118,6 +118,12 @@ class Registry:
             if self._process:
                 self._process.stop()
 
+    def kill(self) -> None:
+        """End it as a crash does: what is on its way is cut, and nobody listens any more."""
+        if self._process:
+            self._process.kill()
+        self.proxy.close()
+
     @property
     def proxy(self) -> LoggingProxy:
         """The proxy in front, for routes of its own."""

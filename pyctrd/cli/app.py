@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "save": "Write images to an archive that ctr, docker and podman load.",
     "verify": "Hash what is in the content store, and tell what is not what it should be.",
     "images": "List the images of a namespace.",
+    "registry": "Show how registries would be reached, and why.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",
     "version": "Show the versions of pyctrd and of containerd.",

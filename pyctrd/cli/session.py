@@ -12,7 +12,7 @@ from pyctrd.cli.settings import RegistryArguments, Settings
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
-    from pyctrd.registry import RegistryOptions
+    from pyctrd.registry import RegistryClient, RegistryOptions
 
 
 def open_client(*, snapshotter: str | None = None, context: click.Context | None = None) -> Client:
@@ -29,6 +29,14 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
         snapshotter=snapshotter,
         registry=_registry_options(chosen.registry),
     )
+
+
+def open_registry() -> RegistryClient:
+    """Make the registry client that the options ask for, without any containerd; it is a context manager."""
+    from pyctrd.registry import RegistryClient, RegistryOptions
+
+    chosen = click.get_current_context().ensure_object(Settings)
+    return RegistryClient(_registry_options(chosen.registry) or RegistryOptions())
 
 
 def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:

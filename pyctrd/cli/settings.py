@@ -118,7 +118,8 @@ registry_options = _all(
             metavar="DIR",
             expose_value=False,
             callback=_remember_registry,
-            help="Folder with HOST/hosts.toml files, as containerd reads them.",
+            help="Folder with HOST/hosts.toml files, as containerd reads them.  "
+            "[default: /etc/containerd/certs.d, then /etc/docker/certs.d]",
         ),
     ]
 )

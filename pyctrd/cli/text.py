@@ -58,3 +58,8 @@ def short(digest: str) -> str:
     """Give enough of a digest for a person: the algorithm and twelve digits."""
     algorithm, colon, encoded = digest.partition(":")
     return f"{algorithm}{colon}{encoded[:12]}"
+
+
+def seconds(value: float) -> str:
+    """Write a duration for people: `10 s`, `0.5 s`."""
+    return f"{value:g} s"

@@ -3,5 +3,13 @@
 from __future__ import annotations
 
 from pyctrd.registry.client import RegistryClient, RegistryOptions
+from pyctrd.registry.explain import ConfigurationDirectory, ExplainedHost, Explanation, ProxyUse
 
-__all__ = ["RegistryClient", "RegistryOptions"]
+__all__ = [
+    "ConfigurationDirectory",
+    "ExplainedHost",
+    "Explanation",
+    "ProxyUse",
+    "RegistryClient",
+    "RegistryOptions",
+]

@@ -192,7 +192,14 @@ class Authorizer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode(form).encode()
         return self._transport.send(
-            Request("POST", realm, headers=headers, body=body, tls=_realm_tls(endpoint, realm))
+            Request(
+                "POST",
+                realm,
+                headers=headers,
+                body=body,
+                tls=_realm_tls(endpoint, realm),
+                proxy=endpoint.proxy,
+            )
         )
 
     def _get(
@@ -203,7 +210,9 @@ class Authorizer:
         realm = found["realm"]
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}" if fields else realm
         private = {"Authorization": credential.basic} if credential and credential.basic else {}
-        return self._transport.send(Request("GET", url, private=private, tls=_realm_tls(endpoint, realm)))
+        return self._transport.send(
+            Request("GET", url, private=private, tls=_realm_tls(endpoint, realm), proxy=endpoint.proxy)
+        )
 
     def _read_token(self, endpoint: Endpoint, document: Any, started: float) -> _Token:
         fields = document if isinstance(document, dict) else {}
@@ -224,6 +233,8 @@ class Authorizer:
     def _failed(self, endpoint: Endpoint, reason: str, *, status: int | None = 401) -> AuthenticationFailed:
         account = endpoint.account
         hint = f"Give credentials with -u USER, or log in with `docker login {account}` (or nerdctl login)."
+        if not endpoint.is_own:  # what is given or known for the reference's registry is not sent elsewhere
+            hint = f"Log in with `docker login {account}` (or nerdctl login): -u is not for this host."
         if self._keychain.problems:
             hint += f" Not used: {'; '.join(self._keychain.problems)}."
         return AuthenticationFailed(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pyctrd.errors import InvalidInput
+from pyctrd.errors import InvalidInput, RegistryError
 from pyctrd.reference import Reference
-from pyctrd.registry import hosts
+from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.credentials import Credential, Keychain
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.explain import Explanation
+from pyctrd.registry.hosts import Endpoint, Plan
+from pyctrd.registry.hostsdir import Search
 from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,10 @@ class RegistryOptions:
     """How registries are talked to.
 
     `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
-    alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates.
-    `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json, ~/.docker/config.json).
-    Time-outs are in seconds.
+    alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates
+    (default: /etc/containerd/certs.d, then /etc/docker/certs.d, before them the user's own; see
+    docs/registries.md). `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
+    ~/.docker/config.json). Time-outs are in seconds.
     """
 
     plain_http: bool = False
@@ -40,7 +46,10 @@ class RegistryOptions:
 
 
 class RegistryClient:
-    """Makes remotes; thread safe. A context manager: leaving it closes all connections."""
+    """Makes remotes; thread safe. A context manager: leaving it closes all connections.
+
+    `roots` replaces the default directories of host configuration, `environ` the environment.
+    """
 
     def __init__(
         self,
@@ -48,16 +57,21 @@ class RegistryClient:
         *,
         environ: Mapping[str, str] = os.environ,
         sleep: Callable[[float], None] = time.sleep,
+        roots: Sequence[Path] | None = None,
     ) -> None:
         given = None
         if options.username or options.password:
             given = Credential(options.username, options.password, source="-u")
         self._options = options
         self._sleep = sleep
+        self._environ = environ
+        self._roots = hostsdir.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
+        self._noticed: set[str] = set()
         self._transport = Transport(
             connect_timeout=options.connect_timeout, read_timeout=options.read_timeout, sleep=sleep
         )
         keychain = Keychain(options.docker_config, given=given, given_for=options.account, environ=environ)
+        self._keychain = keychain
         self._authorizer = Authorizer(self._transport, keychain)
 
     def __enter__(self) -> RegistryClient:
@@ -77,12 +91,39 @@ class RegistryClient:
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
-        return hosts.endpoints(
-            domain,
-            plain_http=self._options.plain_http,
-            skip_verify=self._options.skip_verify,
-            directory=hosts.load(self._roots(), domain),
+        search, plan = self._configured(domain)
+        for notice in (*search.notices, *plan.notices):
+            if notice not in self._noticed:
+                self._noticed.add(notice)
+                _log.warning("%s", notice)
+        for item in plan.endpoints:
+            _check_files(item)
+        return plan.endpoints
+
+    def explain(self, reference: Reference) -> Explanation:
+        """Tell which hosts would be asked for a reference, in order, and why; nothing is sent to any.
+
+        Raises InvalidInput for a host configuration that cannot be used.
+        """
+        search, plan = self._configured(reference.domain)
+        found = explain.explain(
+            reference,
+            plan.endpoints,
+            search.looks,
+            str(search.directory.path) if search.directory else "",
+            credential_source=lambda endpoint: self._credential_source(endpoint, reference),
+            environ=self._environ,
+            connect_timeout=self._options.connect_timeout,
+            notices=(*search.notices, *plan.notices, *map(_file_problem, plan.endpoints)),
         )
+        problems = (*found.notices, *self._keychain.problems)
+        if (
+            self._options.username
+            and not self._options.account
+            and not any(item.is_own for item in plan.endpoints)
+        ):
+            problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
+        return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def remote(self, reference: Reference) -> RegistryRemote:
         """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
@@ -90,11 +131,37 @@ class RegistryClient:
             reference, self.endpoints(reference.domain), self._authorizer, self._transport, sleep=self._sleep
         )
 
-    def _roots(self) -> tuple[Path, ...]:
-        """Give the directories to search for a host's configuration: default ones would join here."""
+    def _configured(self, domain: str) -> tuple[Search, Plan]:
+        """Read the configuration of a registry."""
         given = self._options.hosts_dir
-        if given is None:
-            return ()
-        if not given.is_dir():
+        if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
-        return (given,)
+        roots = (given,) if given is not None else self._roots
+        search = hostsdir.search(roots, domain, forgiving=given is None)
+        plan = hosts.plan(
+            domain,
+            plain_http=self._options.plain_http,
+            skip_verify=self._options.skip_verify,
+            directory=search.directory,
+        )
+        return search, plan
+
+    def _credential_source(self, endpoint: Endpoint, _reference: Reference) -> str:
+        """Name where the credential for an endpoint comes from, "" for none."""
+        found = self._keychain.find(endpoint.account, own=endpoint.is_own)
+        return found.source if found else ""
+
+
+def _file_problem(endpoint: Endpoint) -> str:
+    """Say what is wrong with the TLS files of an endpoint, "" for nothing."""
+    try:
+        tlsfiles.check(endpoint.tls)
+    except RegistryError as error:
+        return f"{endpoint.origin}: {error.message}"
+    return ""
+
+
+def _check_files(endpoint: Endpoint) -> None:
+    """Refuse TLS files that cannot be used: falling over to the next host would hide it."""
+    if problem := _file_problem(endpoint):
+        raise InvalidInput(problem)

@@ -6,8 +6,12 @@ Sources: OCI distribution-spec ("Pulling blobs"); containerd core/remotes/docker
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
 from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
@@ -17,6 +21,25 @@ from pyctrd.registry.repository import Repository, media_type_of, severity, with
 from pyctrd.registry.transport import Request, Response
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+
+# One cut may be an accident, and the first host is the nearest: after two the next one goes on.
+_CUTS_IN_A_ROW: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Cuts:
+    """How often each place broke off while it sent one blob, and which one sends now."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    serving: str = ""
+
+    def reopening(self) -> None:
+        """Take note that the place which sent until now is to be replaced."""
+        if self.serving:
+            self.counts[self.serving] += 1
+            self.serving = ""
 
 
 class BlobFetcher:
@@ -30,13 +53,14 @@ class BlobFetcher:
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
         """Open a descriptor's content at a byte offset; the iterator's chunks have at most 1 MiB.
 
-        A cut connection is re-opened at the byte reached, at the next host if need be. Raises RegistryError
-        with status 404 when no host has the content, RegistryContentError when it is shorter or longer than
-        the descriptor says, other RegistryErrors as they come. Bytes are not hashed here: whoever keeps
-        them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
+        A cut connection is re-opened at the byte reached, at another host if that broke off twice. Raises
+        RegistryError with status 404 when no host has the content, RegistryContentError when it is shorter or
+        longer than the descriptor says, other RegistryErrors as they come. Bytes are not hashed here: whoever
+        keeps them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
         """
+        cuts = _Cuts()
         body = ResumingBody(
-            lambda position: self._open(descriptor, position),
+            lambda position: self._open(descriptor, position, cuts),
             offset=offset,
             size=descriptor.size,
             fail=lambda text: RegistryContentError(
@@ -49,32 +73,51 @@ class BlobFetcher:
         finally:
             body.close()
 
-    def _open(self, descriptor: Descriptor, position: int) -> Opened:
+    def _open(self, descriptor: Descriptor, position: int, cuts: _Cuts) -> Opened:
+        cuts.reopening()
         errors: list[RegistryError] = []
-        for send in self._ways(descriptor, position):
+        for place, send in self._ways(descriptor, position, cuts):
             try:
-                return self._opened(send(), descriptor, position)
+                opened = self._opened(send(), descriptor, position)
             except RegistryError as error:
+                _log.info("%s", error.message)
                 errors.append(error)
+            else:
+                cuts.serving = place
+                return opened
         if not errors:
             errors = [RegistryError("no host is configured that may pull", host=self._repository.host)]
         raise self._fetch_error(descriptor, max(errors, key=severity))
 
-    def _ways(self, descriptor: Descriptor, position: int) -> list[Callable[[], Response]]:
-        """List the places to ask: a foreign layer's own URLs come before the registry, any other's after."""
+    def _ways(
+        self, descriptor: Descriptor, position: int, cuts: _Cuts
+    ) -> list[tuple[str, Callable[[], Response]]]:
+        """List the places to ask: a foreign layer's own URLs come before the registry, any other's after.
+
+        A mirror that keeps breaking off would else be asked first at every cut, and never be left.
+        """
         headers = {"Accept": f"{descriptor.media_type}, */*"}
         if position:
             headers["Range"] = f"bytes={position}-"
         kind = "manifests" if _is_manifest(descriptor) else "blobs"
-        hosts = [item for item in self._repository.endpoints if "pull" in item.capabilities]
-        registry: list[Callable[[], Response]] = [
-            lambda e=endpoint, p=patience: self._repository.send(  # type: ignore[misc]
-                e, "GET", e.url(self._repository.name, kind, str(descriptor.digest)), headers, p
+        hosts = self._repository.able({"pull"})
+        hosts.sort(key=lambda item: cuts.counts[item.url("")] // _CUTS_IN_A_ROW)
+        registry: list[tuple[str, Callable[[], Response]]] = [
+            (
+                endpoint.url(""),
+                lambda e=endpoint, p=patience: self._repository.send(  # type: ignore[misc]
+                    e, "GET", e.url(self._repository.name, kind, str(descriptor.digest)), headers, p
+                ),
             )
             for endpoint, patience in with_patience(hosts)
         ]
-        elsewhere: list[Callable[[], Response]] = [
-            lambda u=url: self._repository.transport.send(Request("GET", u, headers=headers))  # type: ignore[misc]
+        elsewhere: list[tuple[str, Callable[[], Response]]] = [
+            (
+                url,
+                lambda u=url: self._repository.transport.send(  # type: ignore[misc]
+                    Request("GET", u, headers=headers)
+                ),
+            )
             for url in descriptor.urls
             if url.startswith(("http://", "https://"))
         ]

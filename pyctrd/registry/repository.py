@@ -7,14 +7,21 @@ the order of hosts and which of several errors counts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Final
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.reference import Reference
-from pyctrd.registry import backoff
+from pyctrd.registry import backoff, failures
 from pyctrd.registry.auth import Authorizer, reason_in
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.hosts import Endpoint, split_port
 from pyctrd.registry.transport import Request, Response, Transport
+
+# What takes its time to fail; a refused connection is no loss.
+_SLOW: Final = frozenset(
+    {failures.Kind.CONNECT_TIMEOUT, failures.Kind.READ_TIMEOUT, failures.Kind.NO_SUCH_NAME}
+)
 
 
 class Repository:
@@ -31,6 +38,8 @@ class Repository:
         self.endpoints = endpoints
         self.authorizer = authorizer
         self.transport = transport
+        self._without_tls: set[str] = set()
+        self._silent: set[Endpoint] = set()
 
     @property
     def host(self) -> str:
@@ -41,6 +50,15 @@ class Repository:
     def name(self) -> str:
         """The repository's path, e.g. `library/alpine`."""
         return self.reference.repository
+
+    def able(self, needed: Set[str]) -> list[Endpoint]:
+        """List the endpoints that may do what is needed, in order.
+
+        One that has let us wait in vain is left out while there is another: a layer more must not cost a
+        time-out more.
+        """
+        hosts = [item for item in self.endpoints if needed <= item.capabilities]
+        return [item for item in hosts if item not in self._silent] or hosts
 
     def send(
         self,
@@ -55,12 +73,30 @@ class Repository:
             method,
             url,
             headers=headers,
-            private=dict(endpoint.headers),
+            private=_joined(endpoint.headers),
             tls=endpoint.tls,
             connect_timeout=endpoint.dial_timeout,
             patience=patience,
+            proxy=endpoint.proxy,
         )
-        return self.authorizer.send(endpoint, request, [f"repository:{self.name}:pull"])
+        try:
+            return self._send(endpoint, request, [f"repository:{self.name}:pull"])
+        except failures.Unreachable as error:
+            if error.kind in _SLOW:
+                self._silent.add(endpoint)
+            raise
+
+    def _send(self, endpoint: Endpoint, request: Request, scopes: Sequence[str]) -> Response:
+        """Send; over plain HTTP where the configuration allows it and the host has no TLS, as containerd."""
+        if endpoint.host not in self._without_tls or not endpoint.plain_fallback:
+            try:
+                return self.authorizer.send(endpoint, request, scopes)
+            except failures.Unreachable as error:
+                if not endpoint.plain_fallback or not _has_no_tls(endpoint, error):
+                    raise
+            self._without_tls.add(endpoint.host)
+        plain = replace(request, url=request.url.replace("https:", "http:", 1))
+        return self.authorizer.send(replace(endpoint, scheme="http"), plain, scopes)
 
     def check_encoding(self, response: Response) -> None:
         """Refuse a body that is compressed on its way: digests are of the bytes as they are stored."""
@@ -106,6 +142,20 @@ class Repository:
         told.repository = self.name
         told.__cause__ = error
         return told
+
+
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Give each header one value: several are a list with commas (RFC 9110 section 5.2)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _has_no_tls(endpoint: Endpoint, error: failures.Unreachable) -> bool:
+    """Tell whether plain HTTP may work: without a port, TLS and plain HTTP have different ones."""
+    refused = error.kind is failures.Kind.REFUSED and not split_port(endpoint.host)[1]
+    return refused or error.kind is failures.Kind.PLAIN_HTTP
 
 
 def with_patience(hosts: Sequence[Endpoint]) -> list[tuple[Endpoint, backoff.Patience]]:

@@ -6,11 +6,12 @@ Sources: OCI distribution-spec ("Pulling manifests"); containerd core/remotes/do
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Final
 
 from pyctrd import mediatypes
-from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError
+from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError, RegistryUnreachable
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
 from pyctrd.registry import backoff
 from pyctrd.registry.hosts import Endpoint
@@ -32,6 +33,8 @@ ACCEPT: Final = ", ".join(
 _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", mediatypes.OCTET_STREAM})
 _HEAD_REFUSED: Final = frozenset({403, 405, 501})
 
+_log = logging.getLogger(__name__)
+
 
 class Resolver:
     """Asks the endpoints of one repository in order."""
@@ -46,12 +49,12 @@ class Resolver:
         got furthest. Source: containerd core/remotes/docker/resolver.go Resolve.
         """
         needed = {"pull"} if self._repository.reference.digest else {"pull", "resolve"}
-        hosts = [item for item in self._repository.endpoints if needed <= item.capabilities]
         errors: list[RegistryError] = []
-        for endpoint, patience in with_patience(hosts):
+        for endpoint, patience in with_patience(self._repository.able(needed)):
             try:
                 return self._resolve_at(endpoint, patience)
             except RegistryError as error:
+                _log.info("%s", error.message)
                 errors.append(error)
         raise self._unresolved(errors)
 
@@ -63,6 +66,8 @@ class Resolver:
                 f"{prefix}: no host is configured that may pull and resolve", host=self._repository.host
             )
         worst = max(errors, key=severity)
+        if worst.status == 404 and isinstance(errors[-1], RegistryUnreachable):
+            worst = errors[-1]  # a mirror's 404 tells nothing about the registry that did not answer
         if worst.status == 404:
             return NotFound(
                 f"{prefix}: {name}: not found",

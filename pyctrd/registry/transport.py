@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 )
 
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.registry import failures
+from pyctrd.registry import failures, tlsfiles
 from pyctrd.registry.backoff import PATIENT, Patience, seconds_to_wait
 from pyctrd.registry.hosts import NO_TLS, Tls
 from pyctrd.registry.proxy import proxy_for, without_secrets
@@ -63,6 +63,7 @@ class Request:
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
     patience: Patience = PATIENT
+    proxy: str = field(default="", repr=False)  # "" leaves it to the environment
 
     @property
     def host(self) -> str:
@@ -222,7 +223,7 @@ class Transport:
         proxy: str | None = None
         try:
             parts = urlsplit(request.url)
-            proxy = proxy_for(parts.scheme, parts.netloc)
+            proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
             pool = self._pool(request.tls if parts.scheme == "https" else None, proxy)
             raw = pool.request(
                 request.method,
@@ -296,18 +297,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     if tls.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for name in tls.ca_files:
-        try:
-            context.load_verify_locations(cafile=name)
-        except (OSError, ssl.SSLError) as error:
-            raise RegistryError(f"cannot use CA file {name}: {failures.plain_text(error)}") from error
-    for certificate, key in tls.client_certs:
-        try:
-            # An encrypted key must fail here, not ask on the terminal.
-            context.load_cert_chain(certificate, key or None, password="")
-        except (OSError, ssl.SSLError) as error:
-            text = failures.plain_text(error)
-            raise RegistryError(f"cannot use client certificate {certificate}: {text}") from error
+    tlsfiles.load(context, tls)
     return context
 
 

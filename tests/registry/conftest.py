@@ -16,7 +16,9 @@ from tests.registry.server import ScriptedServer
 
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the machine's own logins and proxies out."""
+    """Keep the machine's own logins, proxies and host configuration out."""
+    monkeypatch.setattr("pyctrd.registry.hostsdir.SYSTEM_ROOTS", ())
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
     for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,32 @@
+"""The files of TLS settings: authorities and client certificates, in PEM."""
+
+from __future__ import annotations
+
+import ssl
+
+from pyctrd.errors import RegistryError
+from pyctrd.registry import failures
+from pyctrd.registry.hosts import Tls
+
+
+def load(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load CA files and client certificates; raises RegistryError naming the file that cannot be used."""
+    for name in tls.ca_files:
+        try:
+            context.load_verify_locations(cafile=name)
+        except (OSError, ssl.SSLError) as error:
+            raise RegistryError(f"cannot use CA file {name}: {failures.plain_text(error)}") from error
+    for certificate, key in tls.client_certs:
+        try:
+            # An encrypted key must fail here, not ask on the terminal.
+            context.load_cert_chain(certificate, key or None, password="")
+        except (OSError, ssl.SSLError) as error:
+            text = failures.plain_text(error)
+            text += f" (key: {key})" if key else " (it has to hold its key, too: there is no key file)"
+            raise RegistryError(f"cannot use client certificate {certificate}: {text}") from error
+
+
+def check(tls: Tls) -> None:
+    """Try the files before anybody is connected to; raises as `load` does."""
+    if tls.ca_files or tls.client_certs:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
