@@ -21,6 +21,7 @@ LEVELS: Final = {
     "errors": 0,
     "mediatypes": 0,
     "machine": 0,
+    "redact": 0,
     "model": 1,
     "reference": 1,
     "platforms": 1,
@@ -84,6 +85,7 @@ CLI_SEES: Final = {
     "pyctrd.model",
     "pyctrd.platforms",
     "pyctrd.ports",
+    "pyctrd.redact",
     "pyctrd.reference",
     "pyctrd.registry",  # RegistryOptions
 }

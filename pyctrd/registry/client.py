@@ -12,7 +12,7 @@ from pyctrd.errors import InvalidInput
 from pyctrd.reference import Reference
 from pyctrd.registry import hosts
 from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.credentials import Credential, Keychain
+from pyctrd.registry.credentials import Ask, Credential, Keychain
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
@@ -25,6 +25,8 @@ class RegistryOptions:
     `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
     alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates.
     `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json, ~/.docker/config.json).
+    Under sudo `sudo_user_config` True also uses the logins of the user who called it, False does not; None
+    puts the question to `ask`, if there is one, once and only when a registry refuses what we have.
     Time-outs are in seconds.
     """
 
@@ -35,6 +37,8 @@ class RegistryOptions:
     account: str = ""
     hosts_dir: Path | None = None
     docker_config: Path | None = None
+    sudo_user_config: bool | None = None
+    ask: Ask | None = field(default=None, repr=False, compare=False)
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
     read_timeout: float = READ_TIMEOUT_SECONDS
 
@@ -57,7 +61,14 @@ class RegistryClient:
         self._transport = Transport(
             connect_timeout=options.connect_timeout, read_timeout=options.read_timeout, sleep=sleep
         )
-        keychain = Keychain(options.docker_config, given=given, given_for=options.account, environ=environ)
+        keychain = Keychain(
+            options.docker_config,
+            given=given,
+            given_for=options.account,
+            environ=environ,
+            sudo_user_config=options.sudo_user_config,
+            ask=options.ask,
+        )
         self._authorizer = Authorizer(self._transport, keychain)
 
     def __enter__(self) -> RegistryClient:
