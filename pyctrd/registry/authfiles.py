@@ -122,28 +122,36 @@ def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = F
     `caller` called sudo: a file of theirs gets them as `invoker`. With `owned` it has to be a regular file of
     theirs, no symbolic link.
     """
-    try:
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if owned else 0)
-        )
-    except (FileNotFoundError, NotADirectoryError):
+    descriptor = _open(path, follow=not owned)
+    if descriptor is None:
         return None
-    except (OSError, ValueError) as error:
-        if owned and path.is_symlink():
-            raise Unusable(f"{path} is a symbolic link, which is not followed for another user") from error
-        raise Unusable(f"cannot read {path}: {getattr(error, 'strerror', None) or 'bad path'}") from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         about = os.fstat(descriptor)
         theirs = caller is not None and about.st_uid == caller.uid
         if not stat.S_ISREG(about.st_mode):
             raise Unusable(f"{path} is not a regular file")
         if owned and not theirs:
             raise Unusable(f"{path} does not belong to {caller.name if caller else 'its user'}")
-        try:
+        with open(descriptor, "rb", closefd=False) as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise Unusable(f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise Unusable(f"cannot read {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     return AuthFile(str(path), parse(raw, str(path)), is_docker, caller if theirs else None)
+
+
+def _open(path: Path, *, follow: bool) -> int | None:
+    """Open without waiting (it may be a pipe); None when there is nothing. Raises Unusable."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        if not follow and path.is_symlink():
+            raise Unusable(f"{path} is a symbolic link, which is not followed for another user") from error
+        raise Unusable(f"cannot read {path}: {getattr(error, 'strerror', None) or 'bad path'}") from error
 
 
 # --- pure -------------------------------------------------------------------------------------------------
