@@ -46,9 +46,8 @@ def repository_of(scopes: Iterable[str]) -> str:
 def _split(scope: str) -> tuple[str, tuple[str, ...]]:
     """Split into resource and actions; what does not have three parts is a resource of its own."""
     resource, colon, actions = scope.rpartition(":")
-    if not colon or ":" not in resource:
-        return scope, ()
-    return resource, tuple(action for action in actions.split(",") if action)
+    named = tuple(action for action in actions.split(",") if action)
+    return (resource, named) if colon and ":" in resource and named else (scope, ())
 
 
 def _join(resource: str, actions: Iterable[str]) -> str:

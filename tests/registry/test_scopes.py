@@ -24,7 +24,7 @@ from pyctrd.registry import scopes
             ("repository(plugin):a:pull", "repository:a:pull"),
         ),
         (("registry:catalog:*", "aws"), ("aws", "registry:catalog:*")),
-        (("repository:a:",), ("repository:a",)),
+        (("repository:a:",), ("repository:a:",)),
         ((f"repository:{'a' * 600}:pull",), ()),
     ],
 )
