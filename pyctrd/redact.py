@@ -83,6 +83,7 @@ def _forms_of(secret: str) -> Iterator[str]:
     encoding = {"encoding": "utf-8", "errors": "surrogatepass"}
     for quoted in (quote(secret, **encoding), quote(secret, "", **encoding), quote_plus(secret, **encoding)):
         yield quoted
+        yield quote(quoted, "")  # a URL within a URL
         yield _PERCENT.sub(lambda found: found[0].lower(), quoted)
     for ascii_only in (True, False):
         yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]

@@ -51,6 +51,7 @@ LEVELS: Final = {
 
 # Within a level only these: one step of the work that is made of another.
 PEERS: Final = {
+    ("errors", "redact"),
     ("reference", "model"),
     ("platforms", "model"),
     ("convert", "transfer"),
