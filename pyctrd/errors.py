@@ -38,15 +38,17 @@ class PyctrdError(Exception):
     """The root of all errors of this package.
 
     `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
-    do, in a sentence or a command, or None.
+    do, in a sentence or a command, or None. Neither holds a secret that a registry has echoed.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        from pyctrd import redact  # an error is rare, and what this imports costs a start
+
+        self.message = redact.strike(message)
+        self.hint = redact.strike(hint) if hint else hint
+        super().__init__(self.message)
 
 
 class InvalidInput(PyctrdError, ValueError):

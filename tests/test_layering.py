@@ -21,6 +21,7 @@ LEVELS: Final = {
     "errors": 0,
     "mediatypes": 0,
     "machine": 0,
+    "redact": 0,
     "model": 1,
     "reference": 1,
     "platforms": 1,
@@ -52,6 +53,7 @@ LEVELS: Final = {
 
 # Within a level only these: one step of the work that is made of another.
 PEERS: Final = {
+    ("errors", "redact"),
     ("reference", "model"),
     ("platforms", "model"),
     ("convert", "transfer"),
@@ -89,6 +91,7 @@ CLI_SEES: Final = {
     "pyctrd.model",
     "pyctrd.platforms",
     "pyctrd.ports",
+    "pyctrd.redact",
     "pyctrd.reference",
     "pyctrd.registry",  # RegistryOptions
 }

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from pyctrd.cli import screen
 from pyctrd.cli.render import title
 from pyctrd.cli.text import count, sanitize, size
 
@@ -114,14 +115,14 @@ class Bars:
 
     def __enter__(self) -> Self:
         """Start drawing."""
-        self._live.start()
+        screen.begin(self._live)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Draw the last state, and stop."""
-        self._live.stop()
+        screen.end(self._live)
 
     def show(self, event: Progress) -> None:
         """Take an event in."""

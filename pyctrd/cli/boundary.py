@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
+from pyctrd.cli import logs
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import sanitize
 from pyctrd.errors import PyctrdError
@@ -29,7 +30,7 @@ _ERROR: Final = 1
 def run(body: Callable[[], object], settings: Settings) -> int:
     """Run a command line and give the exit code; whatever goes wrong is told on stderr."""
     try:
-        with _termination_unwinds():
+        with _termination_unwinds(), logs.shown():
             code = body()
             sys.stdout.flush()
     except BrokenPipeError:
@@ -100,14 +101,21 @@ def _usage(error: click.ClickException) -> int:
 
 def _say(message: str, hint: str | None = None) -> None:
     with contextlib.suppress(OSError):  # stderr may be gone, too
-        click.echo(f"pyctrd: {sanitize(message)}", err=True)
+        click.echo(f"pyctrd: {_printable(message)}", err=True)
         if hint:
-            click.echo(f"hint: {sanitize(hint)}", err=True)
+            click.echo(f"hint: {_printable(hint)}", err=True)
 
 
 def _traceback(settings: Settings) -> None:
     if settings.debug:
-        click.echo(sanitize(traceback.format_exc(), keep="\n"), err=True)
+        click.echo(_printable(traceback.format_exc(), keep="\n"), err=True)
+
+
+def _printable(text: str, *, keep: str = "") -> str:
+    """Take out what must not be seen (an error of a library below us knows no better) or would steer."""
+    from pyctrd import redact
+
+    return sanitize(redact.strike(text), keep=keep)
 
 
 def close_stdout() -> None:

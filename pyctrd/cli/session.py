@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pyctrd.cli import screen
 from pyctrd.cli.settings import RegistryArguments, Settings
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def open_registry() -> RegistryClient:
 
 def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
     username, password = _credentials(arguments)
-    if arguments == RegistryArguments():
+    ask = screen.confirm if arguments.are_offered and _may_ask() else None
+    if ask is None and arguments == RegistryArguments(are_offered=arguments.are_offered):
         return None
     from pyctrd.registry import RegistryOptions
 
@@ -51,7 +54,14 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         username=username,
         password=password,
         hosts_dir=Path(arguments.hosts_dir) if arguments.hosts_dir else None,
+        sudo_user_config=arguments.sudo_user_config,
+        ask=ask,
     )
+
+
+def _may_ask() -> bool:
+    """Tell whether a question about sudo can come up, and somebody is there to answer it."""
+    return "SUDO_USER" in os.environ and screen.is_interactive()
 
 
 def _credentials(arguments: RegistryArguments) -> tuple[str, str]:

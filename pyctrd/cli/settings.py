@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from pyctrd.cli import logs
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -20,6 +22,9 @@ class RegistryArguments:
     user: str | None = None
     password_stdin: bool = False
     hosts_dir: str | None = None
+    sudo_user_config: bool | None = None
+    are_offered: bool = False
+    """Whether the command has these options at all."""
 
 
 @dataclass
@@ -38,8 +43,16 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(context.ensure_object(Settings), str(parameter.name), value)
 
 
+def _remember_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    _remember(context, parameter, value)
+    if value:
+        logs.show_everything()
+
+
 def _remember_registry(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    setattr(context.ensure_object(Settings).registry, str(parameter.name), value)
+    arguments = context.ensure_object(Settings).registry
+    arguments.are_offered = True
+    setattr(arguments, str(parameter.name), value)
 
 
 def _all(options: list[Callable[[_F], _F]]) -> Callable[[_F], _F]:
@@ -74,8 +87,8 @@ global_options = _all(
             "--debug",
             is_flag=True,
             expose_value=False,
-            callback=_remember,
-            help="Show the traceback of an error.",
+            callback=_remember_debug,
+            help="Show each request, retry and source of credentials, and the traceback of an error.",
         ),
     ]
 )
@@ -104,7 +117,8 @@ registry_options = _all(
             metavar="USER[:PASS]",
             expose_value=False,
             callback=_remember_registry,
-            help="Log in as this user; without a password it is asked for.  [default: Docker's config.json]",
+            help="Log in as this user; without a password it is asked for.  "
+            "[default: DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json]",
         ),
         click.option(
             "--password-stdin",
@@ -112,6 +126,13 @@ registry_options = _all(
             expose_value=False,
             callback=_remember_registry,
             help="Read the password from stdin.",
+        ),
+        click.option(
+            "--sudo-user-config/--no-sudo-user-config",
+            default=None,
+            expose_value=False,
+            callback=_remember_registry,
+            help="Under sudo: use the logins of the user who called it, too.  [default: ask when needed]",
         ),
         click.option(
             "--hosts-dir",

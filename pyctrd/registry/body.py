@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryUnreachable
 from pyctrd.registry.backoff import seconds_to_wait
 from pyctrd.registry.transport import Response
@@ -14,7 +14,7 @@ from pyctrd.registry.transport import Response
 # Re-opening goes on for as long as it gets anywhere; this many times in a row without a byte is the end.
 MAX_FRUITLESS: Final = 3
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)

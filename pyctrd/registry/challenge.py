@@ -40,9 +40,13 @@ def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
 
 
 def choose(challenges: Iterable[Challenge]) -> Challenge | None:
-    """Pick what we can answer: Bearer before Basic; None when there is neither."""
+    """Pick what we can answer: Bearer before Basic; None when there is neither.
+
+    A Bearer challenge that names no token server gives way to Basic.
+    """
     known = {challenge.scheme: challenge for challenge in reversed(tuple(challenges))}
-    return known.get("bearer") or known.get("basic")
+    bearer, basic = known.get("bearer"), known.get("basic")
+    return basic if bearer is not None and basic is not None and not bearer["realm"] else bearer or basic
 
 
 def _parse_line(line: str) -> list[Challenge]:

@@ -13,7 +13,7 @@ from pyctrd.errors import InvalidInput, RegistryError
 from pyctrd.reference import Reference
 from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.credentials import Credential, Keychain
+from pyctrd.registry.credentials import Ask, Credential, Keychain
 from pyctrd.registry.explain import Explanation
 from pyctrd.registry.hosts import Endpoint, Plan
 from pyctrd.registry.hostsdir import Search
@@ -31,7 +31,9 @@ class RegistryOptions:
     alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates
     (default: /etc/containerd/certs.d, then /etc/docker/certs.d, before them the user's own; see
     docs/registries.md). `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
-    ~/.docker/config.json). Time-outs are in seconds.
+    ~/.docker/config.json). Under sudo `sudo_user_config` True also uses the logins of the user who called it,
+    False does not; None puts the question to `ask`, if there is one, once and only when a registry refuses
+    what we have. Time-outs are in seconds.
     """
 
     plain_http: bool = False
@@ -41,6 +43,8 @@ class RegistryOptions:
     account: str = ""
     hosts_dir: Path | None = None
     docker_config: Path | None = None
+    sudo_user_config: bool | None = None
+    ask: Ask | None = field(default=None, repr=False, compare=False)
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
     read_timeout: float = READ_TIMEOUT_SECONDS
 
@@ -70,7 +74,14 @@ class RegistryClient:
         self._transport = Transport(
             connect_timeout=options.connect_timeout, read_timeout=options.read_timeout, sleep=sleep
         )
-        keychain = Keychain(options.docker_config, given=given, given_for=options.account, environ=environ)
+        keychain = Keychain(
+            options.docker_config,
+            given=given,
+            given_for=options.account,
+            environ=environ,
+            sudo_user_config=options.sudo_user_config,
+            ask=options.ask,
+        )
         self._keychain = keychain
         self._authorizer = Authorizer(self._transport, keychain)
 
@@ -146,9 +157,9 @@ class RegistryClient:
         )
         return search, plan
 
-    def _credential_source(self, endpoint: Endpoint, _reference: Reference) -> str:
+    def _credential_source(self, endpoint: Endpoint, reference: Reference) -> str:
         """Name where the credential for an endpoint comes from, "" for none."""
-        found = self._keychain.find(endpoint.account, own=endpoint.is_own)
+        found = self._keychain.find(endpoint.account, own=endpoint.is_own, repository=reference.repository)
         return found.source if found else ""
 
 

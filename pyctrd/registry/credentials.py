@@ -1,79 +1,67 @@
-"""Who we are at which registry: `-u`, Docker's config.json, and credential helpers. Nothing here is printed.
+"""Who we are at which registry: `-u`, what Docker and podman know, and their credential helpers.
 
-Sources: Docker CLI cli/config/configfile and cli/config/credentials; the docker-credential-helpers protocol
-(`docker-credential-NAME get`, the server on stdin, JSON on stdout).
+The order: `-u`, DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json, and last, only when it is
+allowed, the logins of the user who called sudo. docs/authentication.md has it for people.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import json
-import logging
 import os
-import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from pyctrd.registry.hosts import DOCKER_HUB, DOCKER_HUB_HOST
+from pyctrd import redact
+from pyctrd.registry import authfiles, helpers, sudo
+from pyctrd.registry.authfiles import AuthFile, Unusable, docker_config_file
 
-DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
-HELPER_TIMEOUT_SECONDS: Final = 60.0
+AUTH_CONFIG_VARIABLE: Final = "DOCKER_AUTH_CONFIG"
+SUDO_FLAG: Final = "--sudo-user-config"
 
-_MAX_FILE_BYTES: Final = 1 << 20
-_NOT_FOUND: Final = "credentials not found in native keychain"
-_HUB_HOSTS: Final = frozenset({DOCKER_HUB, DOCKER_HUB_HOST, "index.docker.io"})
-_Document: TypeAlias = Mapping[str, Any]
+Ask: TypeAlias = Callable[[str], bool]
+"""Puts a question to the user and tells whether the answer was yes."""
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A name with a password, or an identity token; `source` says where it comes from. No secret in repr."""
+    """A name with a password, an identity token (it buys tokens), or a registry token (it is one).
+
+    `source` says where it comes from, for people. No secret in repr.
+    """
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     source: str = ""
+    registry_token: str = field(default="", repr=False)
 
     @property
     def basic(self) -> str:
         """The value of an Authorization header for basic authentication, "" when that is not possible."""
         if not self.username or not self.password:
             return ""
-        pair = f"{self.username}:{self.password}".encode()
+        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
         return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every form in which the secret could show up in a text."""
-        return tuple(text for text in (self.password, self.identity_token, self.basic[6:]) if text)
-
-
-def split_user(text: str) -> tuple[str, str]:
-    """Split the value of `-u USER[:PASS]` into user and password ("" when it has none)."""
-    user, _, password = text.partition(":")
-    return user, password
-
-
-def docker_config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the path of Docker's config.json: $DOCKER_CONFIG is its directory, else ~/.docker."""
-    directory = environ.get("DOCKER_CONFIG")
-    if directory:
-        return Path(directory) / "config.json"
-    home = environ.get("HOME")
-    return (Path(home) if home else Path.home()) / ".docker" / "config.json"
+        """What must show up in no text."""
+        known = (self.password, self.identity_token, self.registry_token, self.basic[6:])
+        return tuple(text for text in known if text)
 
 
 class Keychain:
-    """Finds the credential of a host. Lookups are made once per host, and are thread safe.
+    """Finds the credential for a repository. Look-ups are made once, and are thread safe.
 
     `given` is for the references' own registries, or for the one host `given_for`: a mirror never sees it.
-    `problems` are what stood in the way of a lookup; no errors, since most images need no credential.
+    `config_file` stands in for Docker's config.json. `sudo_user_config` True uses the logins of the user who
+    called sudo, False never does; None asks by `ask`, once, when a registry refuses what we have.
+    `problems` are what stood in the way of a look-up; no errors, since most images need no credential.
     """
 
     def __init__(
@@ -83,156 +71,153 @@ class Keychain:
         given: Credential | None = None,
         given_for: str = "",
         environ: Mapping[str, str] = os.environ,
+        sudo_user_config: bool | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self._given = given
         self._given_for = given_for
-        self._file = config_file or docker_config_file(environ)
+        self._config_file = config_file or docker_config_file(environ)
         self._environ = environ
-        self._lock = threading.Lock()
-        self._found: dict[str, Credential | None] = {}
-        self._config: _Document | None = None
+        self._caller = sudo.invoker(environ)
+        self._sudo_allowed = sudo_user_config
+        self._ask = ask
+        self._lock = threading.RLock()
+        self._found: dict[tuple[str, str], Credential | None] = {}
+        self._answers: dict[tuple[str, str, str], Credential | None] = {}
+        self._files: list[AuthFile] | None = None
         self.problems: list[str] = []
+        if given is not None:
+            redact.remember(*given.secrets)
 
-    def find(self, account: str, *, own: bool) -> Credential | None:
-        """Give the credential of a host[:port], or None; `own`: it is the reference's own registry."""
+    def find(self, account: str, *, own: bool, repository: str = "") -> Credential | None:
+        """Give the credential for a repository at a host[:port], or None.
+
+        `own` says that it is the reference's own registry, for which `-u` is meant.
+        """
         if own and self._given is not None and self._given_for in ("", account):
+            redact.remember(*self._given.secrets)
             return self._given
         with self._lock:
-            if account not in self._found:
-                self._found[account] = self._look_up(account)
-            return self._found[account]
+            key = account, repository
+            if key not in self._found:
+                self._found[key] = self._look_up(account, repository)
+            found = self._found[key]
+        if found is not None:
+            redact.remember(*found.secrets)
+        return found
 
-    def redact(self, text: str) -> str:
-        """Strike out every secret that was handed out so far."""
+    def unlock(self, account: str, *, own: bool, repository: str = "") -> bool:
+        """Ask for the logins of the user who called sudo, when a registry refuses us without a credential.
+
+        Tells whether there is a credential for this repository now. The question is put once.
+        """
+        if self._sudo_allowed is not None or self._ask is None or self._caller is None:
+            return False
         with self._lock:
-            known = [item for item in (self._given, *self._found.values()) if item is not None]
-        for credential in known:
-            for secret in credential.secrets:
-                text = text.replace(secret, "***")
+            if self._sudo_allowed is None:
+                if self.find(account, own=own, repository=repository) or not self._caller.present:
+                    return False
+                files = " and ".join(map(str, self._caller.present))
+                self._sudo_allowed = self._ask(
+                    f"{account} wants credentials. Use those of {self._caller.name} ({files})?"
+                )
+                self._files = None
+                self._found.clear()
+            return bool(self._sudo_allowed and self.find(account, own=own, repository=repository))
+
+    def advice(self, account: str, *, own: bool = True) -> str:
+        """Give the hint for a registry that refuses us: where to put credentials, and what was not used.
+
+        `own` says that it is the reference's own registry: to any other one, what -u gives is not sent.
+        """
+        text = f"Give credentials with -u USER, or log in with `docker login {account}` (or nerdctl login)."
+        if not own:
+            text = f"Log in with `docker login {account}` (or nerdctl login): -u is not for this host."
+        if self._sudo_allowed is None and self._caller is not None and self._caller.present:
+            text += f" {SUDO_FLAG} uses {self._caller.present[0]}, the login of {self._caller.name}."
+        if self.problems:
+            text += f" Not used: {'; '.join(self.problems)}."
         return text
 
-    def _look_up(self, account: str) -> Credential | None:
-        if self._config is None:
-            self._config = self._read_config()
-        server = DOCKER_HUB_KEY if account in _HUB_HOSTS else account
-        helpers = self._config.get("credHelpers")
-        helper = _helper_for(helpers if isinstance(helpers, dict) else {}, account, server)
-        helper = helper or self._config.get("credsStore")
-        if helper and isinstance(helper, str):
-            found = self._ask_helper(helper, server)
+    # --- looking up
+
+    def _look_up(self, account: str, repository: str) -> Credential | None:
+        if self._files is None:
+            self._files = list(self._read_files())
+        for file in self._files:
+            found = self._from_file(file, account, repository)
             if found is not None:
                 return found
-        entries = self._config.get("auths")
-        return self._from_entries(entries if isinstance(entries, dict) else {}, account)
-
-    def _read_config(self) -> _Document:
-        try:
-            with self._file.open("rb") as stream:
-                raw = stream.read(_MAX_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            return self._problem(f"cannot read {self._file}: {error.strerror}")
-        if len(raw) > _MAX_FILE_BYTES:
-            return self._problem(f"{self._file} is larger than {_MAX_FILE_BYTES} bytes")
-        try:
-            document = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            # The decoder's text can quote the file, and the file holds secrets: only the place is told.
-            line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-            return self._problem(f"{self._file} is not valid JSON{line}")
-        if not isinstance(document, dict):
-            return self._problem(f"{self._file} is not a JSON object")
-        return document
-
-    def _problem(self, text: str) -> _Document:
-        self.problems.append(text)
-        _log.warning("%s", text)
-        return {}
-
-    def _from_entries(self, entries: _Document, account: str) -> Credential | None:
-        wanted = _HUB_HOSTS if account in _HUB_HOSTS else {account}
-        for key, entry in sorted(entries.items(), key=lambda item: item[0] not in wanted):
-            if hostname_of(key) not in wanted or not isinstance(entry, dict):
-                continue
-            credential = self._from_entry(key, entry)
-            if credential is not None:
-                return credential
         return None
 
-    def _from_entry(self, key: str, entry: _Document) -> Credential | None:
-        username, password = _string(entry, "username"), _string(entry, "password")
-        if encoded := _string(entry, "auth"):
+    def _read_files(self) -> Iterator[AuthFile]:
+        text = self._environ.get(AUTH_CONFIG_VARIABLE)
+        if text:
+            raw = text.encode("utf-8", "surrogateescape")
             try:
-                decoded = base64.b64decode(encoded, validate=True).decode("utf-8")
-            except (binascii.Error, ValueError):
-                self._problem(f"{self._file}: the auth of {key!r} is not base64 of user:password")
-                return None
-            username, _, password = decoded.partition(":")
-            password = password.strip("\0")
-        token = _string(entry, "identitytoken")
-        if not token and not (username and password):
-            return None
-        return Credential(username, password, token, source=str(self._file))
+                yield AuthFile(AUTH_CONFIG_VARIABLE, authfiles.parse(raw, AUTH_CONFIG_VARIABLE))
+            except Unusable as error:
+                self._problem(str(error))
+        yield from self._read(self._config_file, is_docker=True)
+        for path in authfiles.containers_auth_files(self._environ):
+            yield from self._read(path, is_docker=False)
+        if self._sudo_allowed and self._caller is not None:
+            for path in self._caller.auth_files:
+                yield from self._read(path, is_docker=path.name == "config.json", owned=True)
 
-    def _ask_helper(self, helper: str, server: str) -> Credential | None:
+    def _read(self, path: Path, *, is_docker: bool, owned: bool = False) -> Iterator[AuthFile]:
+        try:
+            file = authfiles.load(path, is_docker=is_docker, caller=self._caller, owned=owned)
+        except Unusable as error:
+            self._problem(str(error))
+            return
+        if file is not None:
+            yield file
+        elif str(path) == self._environ.get("REGISTRY_AUTH_FILE"):
+            self._problem(f"REGISTRY_AUTH_FILE names {path}, which does not exist")
+
+    def _from_file(self, file: AuthFile, account: str, repository: str) -> Credential | None:
+        named = file.helper(account)
+        if named is not None:
+            key = (file.source, *named)
+            if key not in self._answers:
+                self._answers[key] = self._ask_helper(file, *named)
+            if self._answers[key] is not None:
+                return self._answers[key]
+        for name in file.keys(account, repository):
+            try:
+                entry = file.entry(name)
+            except Unusable as error:
+                self._problem(f"{file.source}: {error}")
+                continue
+            if not entry.is_empty:
+                return Credential(
+                    entry.username,
+                    entry.password,
+                    entry.identity_token,
+                    source=file.source,
+                    registry_token=entry.registry_token,
+                )
+        return None
+
+    def _ask_helper(self, file: AuthFile, helper: str, server: str) -> Credential | None:
         """Run a credential helper; one that is broken is a problem to tell, not an end."""
-        name = f"docker-credential-{helper}"
-        if "/" in helper or "\0" in helper:
-            self._problem(f"{self._file}: {helper!r} is not the name of a credential helper")
-            return None
+        source = f"{helpers.program(helper)} (named in {file.source})"
         try:
-            done = subprocess.run(
-                [name, "get"],
-                input=f"{server}\n".encode(),
-                capture_output=True,
-                timeout=HELPER_TIMEOUT_SECONDS,
-                check=False,
-                env=dict(self._environ),
-            )
-        except FileNotFoundError:
-            self._problem(f"{name} (named in {self._file}) is not in PATH")
+            answer = helpers.ask(helper, server, environ=self._environ, user=file.invoker)
+        except helpers.HelperFailed as error:
+            self._problem(f"{error} (named in {file.source})")
             return None
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self._problem(f"{name} did not run: {type(error).__name__}")
+        if answer is None:
             return None
-        if done.returncode != 0:
-            if _NOT_FOUND not in done.stdout.decode("utf-8", "replace"):
-                # Its output stays unseen: what a broken helper prints may be the secret.
-                self._problem(f"{name} failed with status {done.returncode}")
-            return None
-        return self._read_answer(name, done.stdout)
-
-    def _read_answer(self, name: str, answer: bytes) -> Credential | None:
-        try:
-            document = json.loads(answer)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            self._problem(f"{name} did not answer with a JSON object")
-            return None
-        username, secret = _string(document, "Username"), _string(document, "Secret")
+        username, secret = authfiles.text_of(answer, "Username"), authfiles.text_of(answer, "Secret")
         if not secret:
             return None
         if username == "<token>":
-            return Credential(identity_token=secret, source=name)
-        return Credential(username, secret, source=name)
+            return Credential(identity_token=secret, source=source)
+        return Credential(username, secret, source=source)
 
-
-def hostname_of(key: str) -> str:
-    """Give the host[:port] of a key in `auths`, which may be a URL (Docker's ConvertToHostname)."""
-    stripped = key.removeprefix("https://").removeprefix("http://")
-    return stripped.partition("/")[0]
-
-
-def _helper_for(helpers: _Document, account: str, server: str) -> str | None:
-    for key in (account, server, hostname_of(server)):
-        value = helpers.get(key)
-        if isinstance(value, str) and value:
-            return value
-    return None
-
-
-def _string(document: _Document, key: str) -> str:
-    value = document.get(key)
-    return value if isinstance(value, str) else ""
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+            _log.warning("%s", text)

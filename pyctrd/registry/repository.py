@@ -129,7 +129,7 @@ class Repository:
                 host=response.host,
                 repository=self.name,
                 status=status,
-                hint=f"Give credentials with -u USER, or log in with `docker login {self.host}`.",
+                hint=self.authorizer.advice(self.host),
             )
         hint = "The registry limits how much it serves: wait, or log in." if status == 429 else None
         return RegistryError(text, host=response.host, repository=self.name, status=status, hint=hint)

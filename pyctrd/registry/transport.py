@@ -6,7 +6,6 @@ The only module that imports urllib3. Everything a caller sees is ours: Request,
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import ssl
 import threading
 import time
@@ -27,6 +26,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.registry import failures, tlsfiles
 from pyctrd.registry.backoff import PATIENT, Patience, seconds_to_wait
@@ -45,7 +45,10 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _POOLED_CONNECTIONS: Final = 16
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
+# They log whole URLs, and the query of a redirect may be a signature.
+for _name in ("connectionpool", "connection", "response", "util.retry", "poolmanager"):
+    redact.logger(f"urllib3.{_name}")
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,7 @@ def _new_pool(tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:
     user = urlsplit(proxy)
     if user.username:
         pair = f"{user.username}:{user.password or ''}"
+        redact.remember(user.password or "", pair)
         settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=pair)
     return urllib3.ProxyManager(proxy, **settings)
 
@@ -308,7 +312,8 @@ def _redirected(request: Request, status: int, location: str) -> Request:
         old, new = urlsplit(request.url), urlsplit(url)
     except ValueError as error:
         raise _not_followed(request, "to something that is not a URL") from error
-    shown = without_secrets(url)
+    redact.remember(new.query)
+    shown = redact.strike(without_secrets(url))
     if new.scheme not in ("http", "https") or not new.hostname or new.username is not None:
         raise _not_followed(request, f"to {shown!r}, which is not a plain http URL,")
     if old.scheme == "https" and new.scheme == "http":

@@ -69,9 +69,15 @@ def test_no_header_breaks_the_parser(headers: list[str]) -> None:
 
 @given(st.permutations(["bearer", "basic", "negotiate"]))
 def test_bearer_is_chosen_before_basic(schemes: list[str]) -> None:
-    chosen = challenge.choose([Challenge(scheme) for scheme in schemes])
-    assert chosen == Challenge("bearer")
+    chosen = challenge.choose([Challenge(scheme, {"realm": "x"}) for scheme in schemes])
+    assert chosen == Challenge("bearer", {"realm": "x"})
     assert challenge.choose([Challenge("negotiate")]) is None
+
+
+def test_bearer_without_a_token_server_gives_way_to_basic() -> None:
+    bearer, basic = Challenge("bearer", {"service": "x"}), Challenge("basic")
+    assert challenge.choose([bearer, basic]) == basic
+    assert challenge.choose([bearer]) == bearer
 
 
 @given(

@@ -94,7 +94,8 @@ echo '{{"ServerURL":"x","Username":"me","Secret":"from-helper"}}'"""
     for account in ("a.example", "docker.io", "a.example"):
         credential = chain.find(account, own=False)
         assert credential is not None
-        assert (credential.password, credential.source) == ("from-helper", "docker-credential-test")
+        named = f"docker-credential-test (named in {tmp_path}/config.json)"
+        assert (credential.password, credential.source) == ("from-helper", named)
     assert (tmp_path / "asked").read_text().split() == ["a.example", "https://index.docker.io/v1/"]
     assert chain.problems == []
 
@@ -119,7 +120,7 @@ def test_a_helper_without_credentials_is_no_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("helper", "script", "problem"),
     [
-        ("gone", "", "docker-credential-gone (named in"),
+        ("gone", "", "docker-credential-gone is not in PATH (named in"),
         ("test", "echo hush; echo hush >&2; exit 3", "docker-credential-test failed with status 3"),
         ("test", "echo hush", "did not answer with a JSON object"),
         ("../x", "", "is not the name of a credential helper"),

@@ -1,0 +1,197 @@
+"""Registries that want a login, and every way to give it to a command line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from integration.conftest import peer_required
+from integration.rig import shapes
+from integration.rig.containerd import Containerd
+from integration.rig.images import Graph
+from integration.rig.peers import GENERATIONS
+from integration.rig.publish import push
+from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
+from integration.rig.tokens import TokenService
+from integration.shell import Shell
+
+PAIR: Final = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+KINDS: Final = ("basic", "token", "token-get")
+
+
+def started(kind: str, folder: Path) -> Registry:
+    """Start a registry: `basic` has htpasswd, `token` a token server, `token-get` one that knows no POST."""
+    with peer_required():
+        if kind == "basic":
+            registry = Registry(folder, auth=HTPASSWD)
+        else:
+            tokens = TokenService(folder / "tokens", anonymous=False, post=kind == "token")
+            registry = Registry(folder, config=tokens)
+        registry.__enter__()
+    return registry
+
+
+class Login:
+    """A command line of a user who has an empty home, with what a way of logging in puts there."""
+
+    def __init__(self, shell: Shell, host: str) -> None:
+        self.shell = shell
+        self.host = host
+        self.home = shell.folder / "home"
+        self.home.mkdir()
+        self.asked = shell.folder / "asked"
+        for name in (
+            "DOCKER_AUTH_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "SUDO_USER",
+        ):
+            shell.env.pop(name, None)
+        shell.env |= {
+            "HOME": str(self.home),
+            "DOCKER_CONFIG": str(self.home / ".docker"),
+            "PATH": f"{shell.folder}:{shell.env['PATH']}",
+        }
+
+    def write(self, name: str, document: Mapping[str, object]) -> Path:
+        """Write a JSON file below the home folder."""
+        path = self.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+        return path
+
+    def helper(self, name: str, folder: Path | None = None) -> None:
+        """Put an executable credential helper into PATH.
+
+        It notes its arguments, what it reads, who it is, its command line and its parent's.
+        """
+        answer = json.dumps({"ServerURL": self.host, "Username": USER, "Secret": PASSWORD})
+        path = (folder or self.shell.folder) / f"docker-credential-{name}"
+        path.write_text(
+            f"#!/bin/sh\nread server\n"
+            f'echo "$# $1 $server $(id -u) $HOME ${{CONTAINERD_NAMESPACE-}}" >> {self.asked}\n'
+            f"cat /proc/$$/cmdline /proc/$PPID/cmdline | tr '\\0' ' ' >> {self.asked}-processes\n"
+            f'[ "$1" = get ] && [ "$server" = {self.host} ] && echo \'{answer}\' && exit\n'
+            f"echo credentials not found in native keychain; exit 1\n"
+        )
+        path.chmod(0o755)
+
+
+@contextmanager
+def one_containerd(folder: Path) -> Iterator[Containerd]:
+    """Start a containerd of the newest generation: who we are at a registry is nothing that it sees."""
+    with peer_required():
+        daemon = Containerd(GENERATIONS[-1], folder)
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+Way = Callable[[Login, str], list[str]]
+"""(who logs in, the repository) -> options of the command line."""
+
+
+def _auths(key: str) -> dict[str, object]:
+    return {"auths": {key: {"auth": PAIR}}}
+
+
+def _by_docker_auth_config(login: Login, _repository: str) -> list[str]:
+    login.shell.env["DOCKER_AUTH_CONFIG"] = json.dumps(_auths(login.host))
+    return []
+
+
+def _by_config(login: Login, _repository: str) -> list[str]:
+    login.write(".docker/config.json", _auths(login.host))
+    return []
+
+
+def _by_helper(login: Login, _repository: str) -> list[str]:
+    login.helper("rig")
+    login.write(".docker/config.json", {"auths": {login.host: {}}, "credHelpers": {login.host: "rig"}})
+    return []
+
+
+def _by_store(login: Login, _repository: str) -> list[str]:
+    login.helper("rig")
+    login.write(".docker/config.json", {"credsStore": "rig"})
+    return []
+
+
+def _by_podman(login: Login, repository: str) -> list[str]:
+    wrong = base64.b64encode(b"tester:another horse").decode()
+    document = {"auths": {login.host: {"auth": wrong}, f"{login.host}/{repository}": {"auth": PAIR}}}
+    login.write(".config/containers/auth.json", document)
+    return []
+
+
+def _by_podmans_helper(login: Login, _repository: str) -> list[str]:
+    login.helper("rig")
+    path = login.write("elsewhere.json", {"credHelpers": {login.host: "rig"}})
+    login.shell.env["REGISTRY_AUTH_FILE"] = str(path)
+    return []
+
+
+WAYS: Final[Mapping[str, Way]] = {
+    "-u": lambda _login, _repository: ["-u", f"{USER}:{PASSWORD}"],
+    "DOCKER_AUTH_CONFIG": _by_docker_auth_config,
+    "config.json": _by_config,
+    "credHelpers": _by_helper,
+    "credsStore": _by_store,
+    "auth.json with a path": _by_podman,
+    "auth.json with a helper": _by_podmans_helper,
+}
+
+
+class Image:
+    """An image of its own in a registry: nothing of it is in the store that tests share."""
+
+    def __init__(self, registry: Registry, repository: str) -> None:
+        self.registry = registry
+        self.repository = repository
+        self.graph: Graph = shapes.single(salt=uuid.uuid4().hex)
+        self.name = push(self.graph, registry, repository)
+
+
+Action = Callable[[Login, Image, list[str]], None]
+"""Does its work with the options, and checks that it is done."""
+
+
+def _pull(login: Login, image: Image, options: list[str]) -> None:
+    login.shell("pull", "--no-unpack", *options, image.name)
+    assert login.shell.have() == set(image.graph.blobs)
+
+
+def _metadata(login: Login, image: Image) -> None:
+    login.shell("pull", "--metadata-only", "-u", f"{USER}:{PASSWORD}", image.name)
+    assert login.shell.have() < set(image.graph.blobs)
+
+
+def _ensure(login: Login, image: Image, options: list[str]) -> None:
+    _metadata(login, image)
+    login.shell("ensure", *options, image.name)
+    assert login.shell.have() == set(image.graph.blobs)
+
+
+def _save(login: Login, image: Image, options: list[str]) -> None:
+    _metadata(login, image)
+    login.shell("save", *options, "-o", "image.tar", image.name)
+    assert (login.shell.folder / "image.tar").stat().st_size > 0
+    assert login.shell.have() == set(image.graph.blobs)
+
+
+ACTIONS: Final[Mapping[str, Action]] = {"pull": _pull, "ensure": _ensure, "save": _save}
+
+
+def login_at(registry: Registry, containerd: Containerd, namespace: str, folder: Path) -> Login:
+    """Make the command line of somebody who wants to log in at a registry."""
+    registry.clear_faults()
+    registry.clear_requests()
+    return Login(Shell(containerd, namespace, folder), registry.host)

@@ -1,0 +1,112 @@
+"""Strikes secrets out of texts: whatever was remembered here shows up in no message, log record or traceback.
+
+One memory for the whole process, since a log record and a traceback belong to no client: a registry may echo
+what it was sent in any header or body, encoded in ways of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+STRUCK: Final = "***"
+# Striking one letter out of every message would hide the message, and tell the letter.
+SHORTEST: Final = 4
+
+# Tokens come and go in a long life; passwords are remembered again whenever they are used.
+_MAX_SECRETS: Final = 512
+_SHORTEST_BASE64: Final = 6
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
+
+_lock = threading.Lock()
+_forms: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+
+
+def remember(*secrets: str) -> None:
+    """Strike these out of every text from now on; those shorter than SHORTEST characters cannot be."""
+    with _lock:
+        for secret in secrets:
+            if len(secret) >= SHORTEST:
+                _forms.setdefault(secret, tuple(sorted(set(_forms_of(secret)), key=len, reverse=True)))
+                _forms.move_to_end(secret)
+        while len(_forms) > _MAX_SECRETS:
+            _forms.popitem(last=False)
+
+
+def forget() -> None:
+    """Let all secrets show up again: for programs whose secrets are other people's words, as tests' are."""
+    with _lock:
+        _forms.clear()
+
+
+def strike(text: str) -> str:
+    """Give a text without the remembered secrets, whether plain, URL-encoded, escaped or in base64."""
+    with _lock:
+        known = [form for forms in _forms.values() for form in forms if form in text]
+    for form in sorted(known, key=len, reverse=True):
+        text = text.replace(form, STRUCK)
+    return text
+
+
+def excerpt(text: str, limit: int) -> str:
+    """Give at most `limit` characters of a foreign text in one line, struck before it is cut."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in strike(text))
+    return strike(plain)[:limit]
+
+
+def logger(name: str) -> logging.Logger:
+    """Give the logger of a module, whose records reach every handler without the secrets."""
+    found = logging.getLogger(name)
+    if _FILTER not in found.filters:
+        found.addFilter(_FILTER)
+    return found
+
+
+class _Filter(logging.Filter):
+    """Belongs on the loggers, not on handlers: an application's own handlers see its records only."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = strike(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = strike(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        return True
+
+
+_FILTER: Final = _Filter()
+
+
+def _forms_of(secret: str) -> Iterator[str]:
+    yield secret
+    encoding = {"encoding": "utf-8", "errors": "surrogatepass"}
+    for quoted in (quote(secret, **encoding), quote(secret, "", **encoding), quote_plus(secret, **encoding)):
+        yield quoted
+        yield quote(quoted, "")  # a URL within a URL
+        yield _PERCENT.sub(lambda found: found[0].lower(), quoted)
+    for ascii_only in (True, False):
+        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+    yield html.escape(secret)
+    yield repr(secret)[1:-1]
+    yield from _base64_forms(secret.encode("utf-8", "surrogatepass"))
+
+
+def _base64_forms(secret: bytes) -> Iterator[str]:
+    """Yield what base64 makes of the secret wherever it stands in a longer text, as in `user:password`."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + secret).decode("ascii").rstrip("=")
+        # The first and the last digit may be made of the neighbours' bits, too.
+        first = (before * 8 + 5) // 6
+        last = (before + len(secret)) * 8 // 6
+        inner = encoded[first:last]
+        if len(inner) >= _SHORTEST_BASE64:
+            yield inner
+            yield inner.translate({ord("+"): "-", ord("/"): "_"})
+            yield quote(inner, safe="")

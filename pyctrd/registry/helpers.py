@@ -1,0 +1,119 @@
+"""Credential helpers: programs that keep passwords for Docker and podman.
+
+Source: the docker-credential-helpers protocol: `docker-credential-NAME get` reads the server on stdin, so
+that it is in no list of processes, and answers with JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pyctrd.registry.sudo import Invoker
+
+TIMEOUT_SECONDS: Final = 60.0
+
+_MAX_ANSWER_BYTES: Final = 1 << 20
+_NOT_FOUND: Final = "credentials not found in native keychain"
+
+
+class HelperFailed(Exception):
+    """A helper that cannot be used. The text is ours: what a broken helper prints may be the secret."""
+
+
+def ask(
+    helper: str, server: str, *, environ: Mapping[str, str], user: Invoker | None = None
+) -> Mapping[str, Any] | None:
+    """Ask a helper for the login of a server; None when it knows of none.
+
+    The helper runs as `user`, by default as ourselves with `environ`. Raises HelperFailed.
+    """
+    name = program(helper)
+    if "/" in helper or "\0" in helper or not helper:
+        raise HelperFailed(f"{helper!r} is not the name of a credential helper")
+    try:
+        with _start(name, environ, user) as process:
+            try:
+                answer = _converse(process, server)
+            except BaseException:
+                process.kill()
+                raise
+    except FileNotFoundError as error:
+        raise HelperFailed(f"{name} is not in PATH") from error
+    except TimeoutError as error:
+        raise HelperFailed(f"{name} did not answer within {TIMEOUT_SECONDS:.0f} s") from error
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise HelperFailed(f"{name} did not run: {type(error).__name__}") from error
+    if process.returncode != 0:
+        if _NOT_FOUND in answer.decode("utf-8", "replace"):
+            return None
+        raise HelperFailed(
+            f"{name} failed with status {process.returncode} (try: echo {server} | {name} get)"
+        )
+    return _read(name, answer)
+
+
+def program(helper: str) -> str:
+    """Give the name of a helper's program."""
+    return f"docker-credential-{helper}"
+
+
+def _start(name: str, environ: Mapping[str, str], user: Invoker | None) -> subprocess.Popen[bytes]:
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "bufsize": 0,
+    }
+    if user is None:
+        return subprocess.Popen([name, "get"], env=dict(environ), **pipes)
+    return subprocess.Popen(
+        [name, "get"],
+        env=user.environment(environ.get("PATH", os.defpath)),
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=os.getgrouplist(user.name, user.gid),
+        umask=0o077,
+        **pipes,
+    )
+
+
+def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:
+    """Send the server and read the answer, which is bounded in size and in time."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(f"{server}\n".encode())
+    process.stdin.close()
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    descriptor = process.stdout.fileno()
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    answer = b""
+    while len(answer) <= _MAX_ANSWER_BYTES:
+        left = deadline - time.monotonic()
+        if left <= 0 or not waiting.poll(left * 1000):
+            raise TimeoutError
+        piece = os.read(descriptor, 1 << 16)
+        if not piece:
+            process.wait(max(left, 0.1))
+            return answer
+        answer += piece
+    raise ValueError("an endless answer")
+
+
+def _read(name: str, answer: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise HelperFailed(f"{name} did not answer with a JSON object")
+    return document

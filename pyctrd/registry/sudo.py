@@ -1,0 +1,68 @@
+"""Who called sudo: an operator's logins are in their own home, and root must not take them for granted.
+
+A file of that user is read only if it really is theirs, and programs that it names run as them, not as root.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Invoker:
+    """The user who called sudo."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+    @property
+    def auth_files(self) -> tuple[Path, ...]:
+        """The files that may hold this user's logins, in the order of looking."""
+        return (
+            self.home / ".docker" / "config.json",
+            Path(f"/run/user/{self.uid}/containers/auth.json"),
+            self.home / ".config" / "containers" / "auth.json",
+        )
+
+    @property
+    def present(self) -> tuple[Path, ...]:
+        """Those of the files that exist; nothing is read."""
+        return tuple(path for path in self.auth_files if os.path.lexists(path))
+
+    def environment(self, path: str) -> dict[str, str]:
+        """Make the environment of a program that runs as this user: nothing of root's goes along.
+
+        `path` is the PATH to begin with; the user's own folders follow, as a login shell would have them.
+        """
+        made = {
+            "HOME": str(self.home),
+            "USER": self.name,
+            "LOGNAME": self.name,
+            "PATH": ":".join(filter(None, (path, f"{self.home}/.local/bin", f"{self.home}/bin"))),
+        }
+        runtime = Path(f"/run/user/{self.uid}")
+        if runtime.is_dir():
+            # Keyrings answer on the session's bus.
+            made["XDG_RUNTIME_DIR"] = str(runtime)
+            made["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
+        return made
+
+
+def invoker(environ: Mapping[str, str] = os.environ, *, euid: int | None = None) -> Invoker | None:
+    """Find the user who called sudo; None when we are not root by sudo, or root called it."""
+    name = environ.get("SUDO_USER", "")
+    if (os.geteuid() if euid is None else euid) != 0 or not name:
+        return None
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return None
+    if entry.pw_uid == 0 or environ.get("SUDO_UID", str(entry.pw_uid)) != str(entry.pw_uid):
+        return None
+    return Invoker(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))

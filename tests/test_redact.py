@@ -1,0 +1,120 @@
+"""No remembered secret is left in a text, however it is written there."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+from collections.abc import Callable, Iterator
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyctrd import redact
+
+# Long enough for base64 to show it, and no part of the words around it.
+SECRETS = st.text(min_size=8, max_size=40).map(lambda text: f"§{text}§{text[::-1]}")
+WRITERS: list[Callable[[str], str]] = [
+    str,
+    quote,
+    quote_plus,
+    lambda text: quote(text, safe=""),
+    json.dumps,
+    lambda text: json.dumps(text, ensure_ascii=False),
+    html.escape,
+    repr,
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_forms", type(redact._forms)())
+
+
+@given(SECRETS, st.sampled_from(WRITERS))
+def test_every_way_of_writing_is_struck(secret: str, write: Callable[[str], str]) -> None:
+    redact.remember(secret)
+    struck = redact.strike(f"before {write(secret)} after")
+    assert write(secret).strip("'\"") not in struck
+    assert secret not in struck
+    assert struck.startswith("before ")
+    assert struck.endswith(" after")
+
+
+@given(st.binary(max_size=7), SECRETS, st.binary(max_size=7))
+def test_base64_of_a_longer_text_is_struck(before: bytes, secret: str, after: bytes) -> None:
+    redact.remember(secret)
+    whole = before + secret.encode() + after
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        struck = redact.strike(encode(whole).decode())
+        # What is left is of the neighbours, and of the letters that share a digit with them.
+        assert len(struck) <= (len(before) + len(after)) * 4 // 3 + 12
+
+
+def test_lower_case_percents_are_struck() -> None:
+    redact.remember("pa:ss+wörd&x")
+    assert redact.strike("?password=pa%3ass%2bw%c3%b6rd%26x") == "?password=***"
+
+
+def test_the_longer_secret_goes_first() -> None:
+    redact.remember("hush", "hush-hush")
+    assert redact.strike("hush-hush hush") == "*** ***"
+
+
+def test_what_is_too_short_to_strike_stays() -> None:
+    redact.remember("", "a", "abc")
+    assert redact.strike("abc") == "abc"
+
+
+def test_the_memory_is_bounded_and_keeps_what_is_used() -> None:
+    redact.remember("password")
+    for number in range(1000):
+        redact.remember(f"token-{number}", "password")
+    assert redact.strike("password token-0 token-999") == "*** token-0 ***"
+
+
+def test_an_excerpt_is_struck_before_it_is_cut() -> None:
+    redact.remember("0123456789")
+    assert redact.excerpt("xx\n0123456789 yy", 8) == "xx *** y"
+
+
+@pytest.fixture
+def records() -> Iterator[list[logging.LogRecord]]:
+    """What an application's handler on the root logger gets, at every level."""
+    found: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record)
+
+    handler, root = Handler(), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.NOTSET)
+    yield found
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_no_handler_sees_a_secret(records: list[logging.LogRecord]) -> None:
+    redact.remember("the-secret")
+    log = redact.logger("pyctrd.test")
+    log.warning("%s and %s", "the-secret", ["the-secret"])
+    try:
+        raise ValueError("the-secret")
+    except ValueError:
+        log.exception("the-secret")
+    text = "".join(logging.Formatter().format(record) + repr(vars(record)) for record in records)
+    assert len(records) == 2
+    assert "Traceback" in text
+    assert "the-secret" not in text
+    assert redact.logger("pyctrd.test").filters == log.filters
+    assert len(log.filters) == 1
+
+
+def test_surrogates_do_no_harm() -> None:
+    redact.remember("\udcff\ud800 xyz")
+    assert redact.strike("a \udcff\ud800 xyz b") == "a *** b"
