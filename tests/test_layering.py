@@ -92,7 +92,7 @@ CLI_SEES: Final = {
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc": ("pyctrd.daemon", "pyctrd.protos"),
     "google": ("pyctrd.daemon", "pyctrd.protos"),
-    "urllib3": ("pyctrd.registry.transport",),
+    "urllib3": tuple(f"pyctrd.registry.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),
     "http": (),

@@ -37,12 +37,18 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         return None
     from pyctrd.registry import RegistryOptions
 
+    timing = {
+        name: value
+        for name in ("connect_timeout", "stall_timeout", "retry_budget")
+        if (value := getattr(arguments, name)) is not None
+    }
     return RegistryOptions(
         plain_http=arguments.plain_http,
         skip_verify=arguments.skip_verify,
         username=username,
         password=password,
         hosts_dir=Path(arguments.hosts_dir) if arguments.hosts_dir else None,
+        **timing,
     )
 
 

@@ -192,7 +192,14 @@ class Authorizer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode(form).encode()
         return self._transport.send(
-            Request("POST", realm, headers=headers, body=body, tls=_realm_tls(endpoint, realm))
+            Request(
+                "POST",
+                realm,
+                headers=headers,
+                body=body,
+                tls=_realm_tls(endpoint, realm),
+                named_by=endpoint.base,
+            )
         )
 
     def _get(
@@ -203,7 +210,9 @@ class Authorizer:
         realm = found["realm"]
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}" if fields else realm
         private = {"Authorization": credential.basic} if credential and credential.basic else {}
-        return self._transport.send(Request("GET", url, private=private, tls=_realm_tls(endpoint, realm)))
+        return self._transport.send(
+            Request("GET", url, private=private, tls=_realm_tls(endpoint, realm), named_by=endpoint.base)
+        )
 
     def _read_token(self, endpoint: Endpoint, document: Any, started: float) -> _Token:
         fields = document if isinstance(document, dict) else {}

@@ -12,10 +12,11 @@ from pyctrd.errors import InvalidInput
 from pyctrd.reference import Reference
 from pyctrd.registry import hosts
 from pyctrd.registry.auth import Authorizer
+from pyctrd.registry.backoff import BUDGET_SECONDS, Budget
 from pyctrd.registry.credentials import Credential, Keychain
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.remote import RegistryRemote
-from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class RegistryOptions:
     `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
     alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates.
     `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json, ~/.docker/config.json).
-    Time-outs are in seconds.
+    Time-outs are in seconds: `connect_timeout` for a connection, `stall_timeout` without a byte;
+    `retry_budget` is what may be spent on waiting between tries, in all.
     """
 
     plain_http: bool = False
@@ -36,7 +38,8 @@ class RegistryOptions:
     hosts_dir: Path | None = None
     docker_config: Path | None = None
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
-    read_timeout: float = READ_TIMEOUT_SECONDS
+    stall_timeout: float = STALL_TIMEOUT_SECONDS
+    retry_budget: float = BUDGET_SECONDS
 
 
 class RegistryClient:
@@ -55,7 +58,10 @@ class RegistryClient:
         self._options = options
         self._sleep = sleep
         self._transport = Transport(
-            connect_timeout=options.connect_timeout, read_timeout=options.read_timeout, sleep=sleep
+            connect_timeout=options.connect_timeout,
+            stall_timeout=options.stall_timeout,
+            budget=Budget(options.retry_budget),
+            sleep=sleep,
         )
         keychain = Keychain(options.docker_config, given=given, given_for=options.account, environ=environ)
         self._authorizer = Authorizer(self._transport, keychain)

@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.transport import Request, Response
+from pyctrd.registry.transport import Response
+
+# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
+_DOCUMENT_STALLS: Final = 3
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -43,6 +47,10 @@ class BlobFetcher:
                 f"{_what(descriptor)}: {text}", host=self._repository.host, repository=self._repository.name
             ),
             sleep=self._sleep,
+            budget=self._repository.transport.budget,
+            seconds=_DOCUMENT_STALLS * self._repository.transport.stall_timeout
+            if _is_manifest(descriptor)
+            else None,
         )
         try:
             yield body.chunks()
@@ -74,7 +82,7 @@ class BlobFetcher:
             for endpoint, patience in with_patience(hosts)
         ]
         elsewhere: list[Callable[[], Response]] = [
-            lambda u=url: self._repository.transport.send(Request("GET", u, headers=headers))  # type: ignore[misc]
+            lambda u=url: self._repository.send_elsewhere(u, headers)  # type: ignore[misc]
             for url in descriptor.urls
             if url.startswith(("http://", "https://"))
         ]
