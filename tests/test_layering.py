@@ -28,6 +28,7 @@ LEVELS: Final = {
     "walk": 2,
     "gojson": 2,
     "protos": 2,
+    "documents": 3,
     "registry": 3,
     "daemon": 3,
     "archive": 3,
