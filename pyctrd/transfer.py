@@ -198,11 +198,14 @@ def _wrong_bytes(
     descriptor: Descriptor, fetcher: Fetcher | None, failure: FailedPrecondition
 ) -> RegistryContentError:
     source = f"{fetcher.host}/{fetcher.repository}" if fetcher else "the manifest's inline data"
+    hint = "the registry, or a proxy before it, serves other bytes than it names; nothing was kept of them"
+    if descriptor.digest.algorithm != "sha256" and "digest sha256:" in failure.message:
+        hint = "this containerd keeps content by sha256 only: build the image again with such digests"
     return RegistryContentError(
         f"{failure.message}: wrong content for {descriptor.digest} from {source}",
         host=fetcher.host if fetcher else "",
         repository=fetcher.repository if fetcher else "",
-        hint="the registry, or a proxy before it, serves other bytes than it names; nothing was kept of them",
+        hint=hint,
     )
 
 

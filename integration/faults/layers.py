@@ -195,5 +195,11 @@ BLOBS = (
         ("{host}", "{repository}", "short read"),
         asks=12,
     ),
-    Case("sha512", "a layer with a sha512 digest", None, (), 0, image=sha512),
+    Case(
+        "sha512",
+        "a layer with a sha512 digest, which is fetched and which containerd cannot keep",
+        None,
+        ("{host}", "{repository}", "sha512:", "this containerd keeps content by sha256 only"),
+        image=sha512,
+    ),
 )

@@ -137,14 +137,20 @@ def _watched(link: HTTPConnection, read: Callable[[], Any], seconds: float) -> A
     timer = threading.Timer(seconds, pull_the_plug)
     timer.daemon = True
     timer.start()
+    failure: Exception | None = None
+    answer = None
     try:
-        return read()
-    except Exception as error:
-        if late.is_set():
-            raise TimeoutError("the head of the answer did not end") from error
-        raise
+        answer = read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told unless we caused it
+        failure = error
     finally:
         timer.cancel()
+    # What was cut in the middle of a head may look like a whole one.
+    if late.is_set():
+        raise TimeoutError("the head of the answer did not end") from failure
+    if failure is not None:
+        raise failure
+    return answer
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

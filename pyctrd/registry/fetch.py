@@ -44,7 +44,9 @@ class BlobFetcher:
             offset=offset,
             size=descriptor.size,
             fail=lambda text: RegistryContentError(
-                f"{_what(descriptor)}: {text}", host=self._repository.host, repository=self._repository.name
+                f"{_what(descriptor)}: {self._repository.host}/{self._repository.name}: {text}",
+                host=self._repository.host,
+                repository=self._repository.name,
             ),
             sleep=self._sleep,
             budget=self._repository.transport.budget,

@@ -124,7 +124,11 @@ class Repository:
     def retold(self, error: RegistryError, prefix: str) -> RegistryError:
         """Give the same error, saying what it prevented."""
         told = copy.copy(error)
-        told.message = f"{prefix}: {error.message}"
+        text = error.message
+        if f"/{self.name}" not in f"{prefix}{text}":
+            # Errors of a connection know the host only.
+            text = text.replace(error.host, f"{error.host}/{self.name}", 1) if error.host else text
+        told.message = f"{prefix}: {text}"
         told.args = (told.message,)
         told.repository = self.name
         told.__cause__ = error

@@ -124,7 +124,8 @@ class Transport:
 
     def _follow(self, request: Request) -> Response:
         """Send along redirects. Whoever names another place must be one that may send us there."""
-        named_by = urlsplit(request.named_by or request.url)
+        request = replace(request, named_by=request.named_by or request.url)
+        named_by = urlsplit(request.named_by)
         for _hop in range(MAX_REDIRECTS + 1):
             own = _origin(urlsplit(request.url)) == _origin(named_by)
             # What we never connected to ourselves, behind a proxy for example, has no rights.
@@ -219,9 +220,10 @@ def _origin(url: SplitResult) -> tuple[str, int]:
 
 
 def _out_of_bounds(request: Request, error: zones.Forbidden) -> RegistryError:
+    sender = urlsplit(request.named_by).netloc
     return RegistryError(
-        f"{request.host}: not asked: {error}, and a registry elsewhere named it",
-        host=request.host,
+        f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
+        host=sender,
         hint="A registry may not send its clients to services of their own machine; it is broken or hostile.",
     )
 
