@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from integration.rig.faultserver import Behaviour, Fault, answering
+from integration.rig.faultserver import Behaviour, Exchange, Fault, answering
 from integration.rig.images import Graph
 
 LINK_LOCAL = "http://169.254.169.254/latest/meta-data"
@@ -37,6 +37,19 @@ class Case:
 def on(where: str, behave: Behaviour, times: int | None = None) -> Fault:
     """Spoil the answers to these kinds of requests; none named is all."""
     return Fault(frozenset(where.split()), behave, times)
+
+
+def first_layer(behave: Behaviour) -> Behaviour:
+    """Spoil the first layer of the root manifest alone: of two faults at once any may come first."""
+
+    def chosen(exchange: Exchange) -> None:
+        first = exchange.server.graph.document()["layers"][0]["digest"]
+        if exchange.asked.path.endswith(first):
+            behave(exchange)
+        else:
+            exchange.send()
+
+    return chosen
 
 
 AT = "{host}/{repository}"

@@ -11,7 +11,7 @@ from integration.faults.broken import (
     with_layer,
     with_members,
 )
-from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, on
+from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, on
 from integration.rig import images
 from integration.rig.faultserver import (
     Exchange,
@@ -213,7 +213,7 @@ MANIFESTS = (
     Case(
         "foreign-link-local",
         "a foreign layer that only the metadata service is said to have",
-        on("layer", answering(404)),
+        on("layer", first_layer(answering(404))),
         ("{repository}", "169.254.169.254", "link-local"),
         image=with_layer(urls=[LINK_LOCAL], mediaType=f"{images.OCI_FOREIGN_LAYER}+gzip"),
     ),
