@@ -96,7 +96,7 @@ class Source:
 def test_other_bytes_than_promised_are_refused() -> None:
     descriptor = described(b"one")
     assert fetch(Source(b"one"), descriptor) == b"one"
-    with pytest.raises(RegistryContentError, match=r"a\.example/team/app: wrong content for sha256:") as caught:
+    with pytest.raises(RegistryContentError, match="wrong content for sha256:") as caught:
         fetch(Source(b"two"), descriptor)
     assert (caught.value.host, caught.value.repository) == ("a.example", "team/app")
     large = described(b"", size=MAX_MANIFEST_BYTES + 1)
