@@ -12,7 +12,8 @@ import msgspec
 
 from pyctrd import mediatypes, platforms, reference, walk
 from pyctrd.coverage import Coverage
-from pyctrd.errors import InvalidReference, NotFound, RegistryContentError, RegistryError
+from pyctrd.documents import Documents
+from pyctrd.errors import InvalidReference, NotFound, RegistryError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.platforms import Matcher
 from pyctrd.ports import ContentStore, Fetcher, ProgressSink, Store, no_progress
@@ -85,18 +86,9 @@ def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
     failure: RegistryError | None = None
     for fetcher in fetchers:
         try:
-            with fetcher.fetch(descriptor) as chunks:
-                raw = b"".join(chunks)
+            return Documents().fetch(fetcher, descriptor)
         except RegistryError as error:
             failure = failure or error
-            continue
-        if Digest.of(raw, descriptor.digest.algorithm) == descriptor.digest:
-            return raw
-        failure = failure or RegistryContentError(
-            f"wrong content for {descriptor.digest} from {fetcher.host}/{fetcher.repository}",
-            host=fetcher.host,
-            repository=fetcher.repository,
-        )
     assert failure is not None
     raise failure
 

@@ -19,6 +19,11 @@ from pyctrd.errors import ContentError, InvalidReference
 # containerd reads no manifest above this many bytes (core/remotes/docker/resolver.go, MaxManifestSize).
 MAX_MANIFEST_BYTES: Final = 4 * 1048 * 1048
 
+# JSON that no image needs, and that would cost a reader much more memory than it has bytes.
+MAX_JSON_DEPTH: Final = 64
+MAX_JSON_ELEMENTS: Final = 250_000
+
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-zA-Z=_-]+")
 _HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
@@ -229,11 +234,33 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_json(raw: bytes) -> Any:
-    """Read JSON, with what Go's decoder reads as absent (null) left out; raises ContentError."""
+    """Read JSON, with what Go's decoder reads as absent (null) left out.
+
+    Raises ContentError, also for more than MAX_JSON_ELEMENTS elements or nesting deeper than MAX_JSON_DEPTH.
+    """
+    _check_json_size(raw)
     try:
         return _without_nulls(msgspec.json.decode(raw))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ContentError(f"not valid JSON: {error}") from error
+
+
+def _check_json_size(raw: bytes) -> None:
+    """Refuse a bomb before it is made into objects; most documents pass by being counted."""
+    if _brackets(raw) <= MAX_JSON_DEPTH and raw.count(b",") <= MAX_JSON_ELEMENTS:
+        return
+    bare = _JSON_STRING.sub(b"", raw)
+    if _brackets(bare) + bare.count(b",") > MAX_JSON_ELEMENTS:
+        raise ContentError(f"not valid JSON for an image: more than {MAX_JSON_ELEMENTS} elements")
+    depth = 0
+    for letter in re.findall(rb"[][{}]", bare):
+        depth += 1 if letter in (b"[", b"{") else -1
+        if depth > MAX_JSON_DEPTH:
+            raise ContentError(f"not valid JSON for an image: nested deeper than {MAX_JSON_DEPTH} levels")
+
+
+def _brackets(raw: bytes) -> int:
+    return raw.count(b"[") + raw.count(b"{")
 
 
 def _parse(raw: bytes, kind: type[_T]) -> _T:

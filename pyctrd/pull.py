@@ -7,15 +7,17 @@ core/transfer/local/pull.go). docs/differences.md lists where this is other than
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
 
-from pyctrd import mediatypes, walk
+from pyctrd import documents, mediatypes, walk
 from pyctrd.convert import with_image_config
 from pyctrd.coverage import Coverage
-from pyctrd.errors import AlreadyExists, IncompleteContent, NotFound, RegistryContentError
+from pyctrd.documents import Documents
+from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NotFound, RegistryContentError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
@@ -74,15 +76,16 @@ def pull(
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
-    with store.lease("pull") as leased:
-        transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress)
+    judge = Documents()
+    with _told_of(remote), store.lease("pull") as leased:
+        transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress, judge=judge)
         with (
             Downloads(
                 transfer.bring, transfer.stop, max_concurrent=options.max_concurrent_downloads
             ) as downloads,
             Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
         ):
-            _bring_all(leased, root, options, host, downloads, unpacking)
+            _bring_all(leased, root, options, host, downloads, unpacking, judge)
             fetched = downloads.downloaded()
             unpacked = unpacking.finish()
         target = with_image_config(leased.content, root)
@@ -90,6 +93,15 @@ def pull(
         image = put_record(leased.images, ImageRecord(name=name, target=target, labels=options.labels))
     progress(Progress(action="done", descriptor=target, detail=name))
     return PullResult(image=image, fetched=tuple(fetched), bytes=sum(fetched.values()), unpacked=unpacked)
+
+
+@contextmanager
+def _told_of(remote: Remote) -> Iterator[None]:
+    """Tell of content that is not what it says where it is from: all that a pull reads a registry names."""
+    try:
+        yield
+    except ContentError as error:
+        raise documents.refused(remote, error.message) from error
 
 
 def _refuse_schema1(root: Descriptor) -> None:
@@ -108,6 +120,7 @@ def _bring_all(
     host: Platform,
     downloads: Downloads,
     unpacking: Unpacking,
+    judge: Documents,
 ) -> None:
     """Walk the image, each generation into the store before the next is read.
 
@@ -115,7 +128,8 @@ def _bring_all(
     """
     anything = options.metadata_only or options.platforms.all
     coverage = Coverage(root, () if anything else options.platforms.platforms or (host,))
-    step = _step(store, options, options.platforms.matcher(host), coverage)
+    matcher = options.platforms.matcher(host)
+    step = judge.watch(_step(store, options, matcher, coverage), matcher)
     parents: Sequence[Descriptor] = ()
     for generation in walk.generations(root, step):
         coverage.before(generation)

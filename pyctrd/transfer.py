@@ -16,7 +16,8 @@ from typing import Final, Self
 
 import tenacity
 
-from pyctrd import mediatypes
+from pyctrd import documents, mediatypes
+from pyctrd.documents import Documents
 from pyctrd.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -24,6 +25,7 @@ from pyctrd.errors import (
     NotFound,
     RegistryContentError,
     RegistryError,
+    RegistryUnreachable,
 )
 from pyctrd.model import Descriptor, Digest
 from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Progress, ProgressSink, no_progress
@@ -53,7 +55,8 @@ class Transfer:
     """Brings single blobs from the first of several repositories that has them.
 
     `claim_present` is for a pull: the reference's repository names the blobs, so it goes onto their label
-    also when they were here before. `stop` ends all that is under way: set by whoever gives the run up.
+    also when they were here before. `judge` reads documents before they are stored. `stop` ends all that is
+    under way: set by whoever gives the run up.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class Transfer:
         *,
         claim_present: bool,
         progress: ProgressSink = no_progress,
+        judge: Documents | None = None,
     ) -> None:
+        self._judge = judge or Documents()
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
@@ -86,6 +91,11 @@ class Transfer:
             downloaded, fetcher = self._bring(descriptor)
         except AlreadyExists:
             downloaded, fetcher = 0, self._claimant
+        except RegistryContentError as error:
+            # Bytes of a liar are no start for the next pull; those before a cut are.
+            if not isinstance(error.__cause__, RegistryUnreachable):
+                self._content.abort(ingest_ref(descriptor))
+            raise
         if not downloaded:
             self._report("exists", descriptor, descriptor.size)
         if fetcher is not None:
@@ -101,7 +111,8 @@ class Transfer:
         for _ in range(2):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
-                complete = start == descriptor.size
+                # A document is read in any case: what the store has of it nobody has judged.
+                complete = start == descriptor.size and not documents.is_document(descriptor)
                 fetcher = self._claimant if complete else self._download(descriptor, ingest)
                 try:
                     ingest.commit()
@@ -141,6 +152,8 @@ class Transfer:
 
     def _download(self, descriptor: Descriptor, ingest: Ingest) -> Fetcher | None:
         if len(descriptor.data) == descriptor.size:
+            if documents.is_document(descriptor):
+                self._judge.check(descriptor, descriptor.data)
             ingest.write(descriptor.data[ingest.offset :])
             return self._claimant
         failure: RegistryError | None = None
@@ -161,6 +174,10 @@ class Transfer:
 
     def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest) -> None:
         self._report("downloading", descriptor, ingest.offset)
+        if documents.is_document(descriptor):
+            ingest.write(self._judge.fetch(fetcher, descriptor)[ingest.offset :])
+            self._report("downloaded", descriptor, ingest.offset)
+            return
         with fetcher.fetch(descriptor, ingest.offset) as chunks:
             for chunk in chunks:
                 if self.stop.is_set():
@@ -181,11 +198,14 @@ def _wrong_bytes(
     descriptor: Descriptor, fetcher: Fetcher | None, failure: FailedPrecondition
 ) -> RegistryContentError:
     source = f"{fetcher.host}/{fetcher.repository}" if fetcher else "the manifest's inline data"
+    hint = "the registry, or a proxy before it, serves other bytes than it names; nothing was kept of them"
+    if descriptor.digest.algorithm != "sha256" and "digest sha256:" in failure.message:
+        hint = "this containerd keeps content by sha256 only: build the image again with such digests"
     return RegistryContentError(
         f"{failure.message}: wrong content for {descriptor.digest} from {source}",
         host=fetcher.host if fetcher else "",
         repository=fetcher.repository if fetcher else "",
-        hint="the registry, or a proxy before it, serves other bytes than it names; nothing was kept of them",
+        hint=hint,
     )
 
 

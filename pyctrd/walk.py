@@ -7,7 +7,7 @@ core/remotes/handlers.go). `generations` and `preorder` drive a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from pyctrd import mediatypes
@@ -19,23 +19,32 @@ Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 
 # An index of an index of an index is already rare; this only stops a document made to exhaust us.
 MAX_DEPTH: Final = 16
+# The same for breadth: a manifest or index of so many entries, an image of so many pieces.
+MAX_CHILDREN: Final = 10_000
+MAX_DESCRIPTORS: Final = 100_000
 
 
 def children_in(descriptor: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
     """List what a document names, in document order; content of any other media type has no children.
 
     Raises ContentError when the bytes are not what the media type says (containerd's phrase is kept:
-    `media-type: expected manifest but found index`).
+    `media-type: expected manifest but found index`), and for more than MAX_CHILDREN.
     Source: containerd core/images/image.go Children; `subject` is no child, as there.
     """
     if mediatypes.is_manifest(descriptor.media_type):
         _check_shape(descriptor, raw, "manifest", absent=("manifests",))
         manifest = Manifest.parse(raw)
-        return (manifest.config, *manifest.layers)
+        return _bounded(descriptor, (manifest.config, *manifest.layers))
     if mediatypes.is_index(descriptor.media_type):
         _check_shape(descriptor, raw, "index", absent=("config", "layers"))
-        return Index.parse(raw).manifests
+        return _bounded(descriptor, Index.parse(raw).manifests)
     return ()
+
+
+def _bounded(descriptor: Descriptor, children: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+    if len(children) > MAX_CHILDREN:
+        raise ContentError(f"{descriptor.digest} names {len(children)} pieces: more than {MAX_CHILDREN}")
+    return children
 
 
 def has_children(descriptor: Descriptor) -> bool:
@@ -213,6 +222,7 @@ def generations(root: Descriptor, children: Children) -> Iterator[list[Descripto
                 if _identity(child) not in seen:
                     seen.add(_identity(child))
                     following.append(child)
+            _check_count(root, seen)
         generation = following
 
 
@@ -229,6 +239,12 @@ def preorder(root: Descriptor, children: Children) -> Iterator[Descriptor]:
         seen.add(_identity(descriptor))
         yield descriptor
         stack.extend((child, depth + 1) for child in reversed(children(descriptor)))
+        _check_count(root, seen)
+
+
+def _check_count(root: Descriptor, seen: Collection[object]) -> None:
+    if len(seen) > MAX_DESCRIPTORS:
+        raise ContentError(f"{root.digest} is made of more than {MAX_DESCRIPTORS} pieces")
 
 
 def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:

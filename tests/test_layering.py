@@ -29,6 +29,7 @@ LEVELS: Final = {
     "walk": 2,
     "gojson": 2,
     "protos": 2,
+    "documents": 3,
     "registry": 3,
     "daemon": 3,
     "archive": 3,
@@ -100,7 +101,7 @@ CLI_SEES: Final = {
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc": ("pyctrd.daemon", "pyctrd.protos"),
     "google": ("pyctrd.daemon", "pyctrd.protos"),
-    "urllib3": ("pyctrd.registry.transport",),
+    "urllib3": tuple(f"pyctrd.registry.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),
     "http": (),

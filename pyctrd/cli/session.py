@@ -48,6 +48,11 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         return None
     from pyctrd.registry import RegistryOptions
 
+    timing = {
+        name: value
+        for name in ("connect_timeout", "stall_timeout", "retry_budget")
+        if (value := getattr(arguments, name)) is not None
+    }
     return RegistryOptions(
         plain_http=arguments.plain_http,
         skip_verify=arguments.skip_verify,
@@ -56,6 +61,7 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         hosts_dir=Path(arguments.hosts_dir) if arguments.hosts_dir else None,
         sudo_user_config=arguments.sudo_user_config,
         ask=ask,
+        **timing,
     )
 
 

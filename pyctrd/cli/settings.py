@@ -22,6 +22,9 @@ class RegistryArguments:
     user: str | None = None
     password_stdin: bool = False
     hosts_dir: str | None = None
+    connect_timeout: float | None = None
+    stall_timeout: float | None = None
+    retry_budget: float | None = None
     sudo_user_config: bool | None = None
     are_offered: bool = False
     """Whether the command has these options at all."""
@@ -94,6 +97,18 @@ global_options = _all(
 )
 """Give a command the options that every command has; their values are in `Settings`."""
 
+
+def _seconds(name: str, help_text: str, least: float = 0.01) -> Callable[[_F], _F]:
+    return click.option(
+        name,
+        type=click.FloatRange(min=least, max=86400),
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_remember_registry,
+        help=help_text,
+    )
+
+
 registry_options = _all(
     [
         click.option(
@@ -141,6 +156,13 @@ registry_options = _all(
             callback=_remember_registry,
             help="Folder with HOST/hosts.toml files, as containerd reads them.  "
             "[default: /etc/containerd/certs.d, then /etc/docker/certs.d]",
+        ),
+        _seconds("--connect-timeout", "Give a connection up that is not there by then.  [default: 10]"),
+        _seconds("--stall-timeout", "Give a connection up that brings nothing for so long.  [default: 60]"),
+        _seconds(
+            "--retry-budget",
+            "Spend at most this on waiting for registries, in all; 0 never tries again.  [default: 300]",
+            least=0,
         ),
     ]
 )

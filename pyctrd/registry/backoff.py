@@ -6,20 +6,45 @@ Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter" so that many clien
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 FIRST_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 15.0
+BUDGET_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often to try, and for how many seconds in total."""
+    """How often to try one request."""
 
     tries: int = 5
-    seconds: float = 60.0
+
+
+class Budget:
+    """The seconds that may be spent on waiting for registries in all; thread safe.
+
+    One for a whole session: a registry must not gain time by failing in many places.
+    """
+
+    def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
+        self._left = seconds
+        self._lock = threading.Lock()
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._left
+
+    def spend(self, seconds: float) -> bool:
+        """Take a pause out of the budget; False, and nothing taken, when it is longer than what is left."""
+        with self._lock:
+            if seconds > self._left:
+                return False
+            self._left -= seconds
+            return True
 
 
 PATIENT: Final = Patience()
@@ -45,3 +70,11 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def in_words(seconds: float) -> str:
+    """Give a duration as people say it: seconds, and what that is in minutes, hours or days."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds:.0f} s ({seconds / length:.0f} {unit})"
+    return f"{seconds:.0f} s"

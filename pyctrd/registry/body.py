@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryUnreachable
-from pyctrd.registry.backoff import seconds_to_wait
-from pyctrd.registry.transport import Response
+from pyctrd.registry.backoff import Budget, seconds_to_wait
+from pyctrd.registry.response import LIVELY_BYTES, Response
 
-# Re-opening goes on for as long as it gets anywhere; this many times in a row without a byte is the end.
+# Re-opening goes on for as long as it gets anywhere; this many times in a row for next to nothing is the end.
 MAX_FRUITLESS: Final = 3
 
 _log = redact.logger(__name__)
@@ -29,7 +30,8 @@ class ResumingBody:
     """Reads a blob of `size` bytes from `offset`; `reopen(position)` gives a response for the rest of it.
 
     The first connection is opened at once, so that its errors come before any byte is asked for. `fail`
-    makes the error for content that is not what was promised.
+    makes the error for content that is not what was promised. Pauses come out of `budget`. A document is to
+    be there within `seconds`: it is small, and nobody sees it come.
     """
 
     def __init__(
@@ -40,12 +42,16 @@ class ResumingBody:
         size: int,
         fail: Callable[[str], RegistryContentError],
         sleep: Callable[[float], None],
+        budget: Budget,
+        seconds: float | None = None,
     ) -> None:
         self._reopen = reopen
         self._position = offset
         self._size = size
         self._fail = fail
         self._sleep = sleep
+        self._budget = budget
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._opened: Opened | None = reopen(offset) if offset < size else None
 
     def close(self) -> None:
@@ -66,10 +72,11 @@ class ResumingBody:
                 cut = error
             if self._position >= self._size:
                 return
-            fruitless = fruitless + 1 if self._position == before else 0
-            if fruitless >= MAX_FRUITLESS:
+            fruitless = fruitless + 1 if self._position - before < LIVELY_BYTES else 0
+            pause = seconds_to_wait(fruitless + 1, "", now=0.0)
+            if fruitless >= MAX_FRUITLESS or not self._budget.spend(pause):
                 raise self._short(cut)
-            self._resume(fruitless, cut)
+            self._resume(pause, cut)
 
     def _short(self, cut: RegistryUnreachable | None) -> RegistryContentError:
         because = f" ({cut.message})" if cut else ""
@@ -77,12 +84,12 @@ class ResumingBody:
         error.__cause__ = cut
         return error
 
-    def _resume(self, fruitless: int, cut: RegistryUnreachable | None) -> None:
+    def _resume(self, pause: float, cut: RegistryUnreachable | None) -> None:
         _log.info(
             "%s; going on at byte %d of %d", cut or "the connection ended early", self._position, self._size
         )
         self.close()
-        self._sleep(seconds_to_wait(fruitless + 1, "", now=0.0))
+        self._sleep(pause)
         self._opened = self._reopen(self._position)
 
     def _one_connection(self) -> Iterator[bytes]:
@@ -99,3 +106,5 @@ class ResumingBody:
             if chunk:
                 self._position += len(chunk)
                 yield chunk
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise self._fail(f"too slow: {self._position} of {self._size} bytes when time was up")

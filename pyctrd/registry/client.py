@@ -13,12 +13,13 @@ from pyctrd.errors import InvalidInput, RegistryError
 from pyctrd.reference import Reference
 from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
+from pyctrd.registry.backoff import BUDGET_SECONDS, Budget
 from pyctrd.registry.credentials import Ask, Credential, Keychain
 from pyctrd.registry.explain import Explanation
 from pyctrd.registry.hosts import Endpoint, Plan
 from pyctrd.registry.hostsdir import Search
 from pyctrd.registry.remote import RegistryRemote
-from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class RegistryOptions:
     docs/registries.md). `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
     ~/.docker/config.json). Under sudo `sudo_user_config` True also uses the logins of the user who called it,
     False does not; None puts the question to `ask`, if there is one, once and only when a registry refuses
-    what we have. Time-outs are in seconds.
+    what we have. Time-outs are in seconds: `connect_timeout` for a connection, `stall_timeout` without a
+    byte; `retry_budget` is what may be spent on waiting between tries, in all.
     """
 
     plain_http: bool = False
@@ -46,7 +48,8 @@ class RegistryOptions:
     sudo_user_config: bool | None = None
     ask: Ask | None = field(default=None, repr=False, compare=False)
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
-    read_timeout: float = READ_TIMEOUT_SECONDS
+    stall_timeout: float = STALL_TIMEOUT_SECONDS
+    retry_budget: float = BUDGET_SECONDS
 
 
 class RegistryClient:
@@ -72,7 +75,10 @@ class RegistryClient:
         self._roots = hostsdir.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
         self._noticed: set[str] = set()
         self._transport = Transport(
-            connect_timeout=options.connect_timeout, read_timeout=options.read_timeout, sleep=sleep
+            connect_timeout=options.connect_timeout,
+            stall_timeout=options.stall_timeout,
+            budget=Budget(options.retry_budget),
+            sleep=sleep,
         )
         keychain = Keychain(
             options.docker_config,

@@ -26,6 +26,8 @@ class Kind(enum.Enum):
     BAD_CERTIFICATE = "tls: failed to verify certificate"
     PLAIN_HTTP = "http: server gave HTTP response to HTTPS client"
     TLS = "tls: handshake failed"
+    TLS_ANSWER = "malformed HTTP response: the server speaks TLS"
+    MALFORMED = "malformed HTTP response"
     CUT = "the connection was cut"
     BAD_URL = "not a URL that can be asked"
 
@@ -35,16 +37,33 @@ _UNTRUSTED: Final = frozenset({18, 19, 20, 21, 27})
 _NOT_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 )
+_LONGEST_DETAIL: Final = 200
+# How http.client and urllib3 call a head that is no HTTP, and what a TLS record begins with.
+_NO_HTTP: Final = frozenset(
+    {"BadStatusLine", "UnknownProtocol", "LineTooLong", "HTTPException", "InvalidHeader"}
+)
+_TLS_RECORD: Final = ("\x15\x03", "\x16\x03")
 _HINTS: Final = {
     Kind.NO_SUCH_NAME: "Check the registry's name, and this machine's DNS.",
     Kind.REFUSED: "Check that the registry is running there, and the port.",
     Kind.UNKNOWN_AUTHORITY: "Put its CA into DIR/{host}/ca.crt and give --hosts-dir DIR, or -k.",
     Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
+    Kind.TLS_ANSWER: "Leave --plain-http away, or write https:// in hosts.toml.",
     Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",
 }
 _FINAL: Final = frozenset(
-    {Kind.NO_SUCH_NAME, Kind.UNKNOWN_AUTHORITY, Kind.BAD_CERTIFICATE, Kind.PLAIN_HTTP, Kind.TLS, Kind.BAD_URL}
+    {
+        Kind.NO_SUCH_NAME,
+        Kind.UNKNOWN_AUTHORITY,
+        Kind.BAD_CERTIFICATE,
+        Kind.PLAIN_HTTP,
+        Kind.TLS,
+        Kind.TLS_ANSWER,
+        Kind.MALFORMED,
+        Kind.BAD_URL,
+    }
 )
+_TELLING: Final = frozenset({Kind.BAD_CERTIFICATE, Kind.TLS, Kind.MALFORMED})
 
 
 class Unreachable(RegistryUnreachable):
@@ -59,7 +78,7 @@ def unreachable(
     """Make the error for a request that got no answer; `proxy` is the proxy's URL without its password."""
     host = without_secrets(url).partition("://")[2].partition("/")[0]
     kind = kind or _kind(error)
-    detail = "" if kind in _FINAL - {Kind.BAD_CERTIFICATE, Kind.TLS} else f": {plain_text(_innermost(error))}"
+    detail = "" if kind in _FINAL - _TELLING else f": {plain_text(_innermost(error))}"
     if kind in (Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.READ_TIMEOUT):
         detail = ""
     via = f" (through proxy {proxy})" if proxy else ""
@@ -93,7 +112,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def plain_text(error: BaseException) -> str:
     """Give an error's own text in one line, without Python's wrapping."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    # What a server sent may be in it, of any length.
+    return " ".join(text[:_LONGEST_DETAIL].split()) or type(error).__name__
 
 
 def _kind(error: BaseException) -> Kind:
@@ -115,6 +135,9 @@ def _kind_of(cause: BaseException) -> Kind | None:
         return Kind.REFUSED
     if isinstance(cause, TimeoutError):
         return Kind.READ_TIMEOUT
+    if type(cause).__name__ in _NO_HTTP:
+        is_tls = str(getattr(cause, "line", "")).lstrip("'\"").startswith(_TLS_RECORD)
+        return Kind.TLS_ANSWER if is_tls else Kind.MALFORMED
     return None
 
 

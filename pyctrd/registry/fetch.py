@@ -18,7 +18,10 @@ from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.transport import Request, Response
+from pyctrd.registry.transport import Response
+
+# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
+_DOCUMENT_STALLS: Final = 3
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -64,9 +67,15 @@ class BlobFetcher:
             offset=offset,
             size=descriptor.size,
             fail=lambda text: RegistryContentError(
-                f"{_what(descriptor)}: {text}", host=self._repository.host, repository=self._repository.name
+                f"{_what(descriptor)}: {self._repository.host}/{self._repository.name}: {text}",
+                host=self._repository.host,
+                repository=self._repository.name,
             ),
             sleep=self._sleep,
+            budget=self._repository.transport.budget,
+            seconds=_DOCUMENT_STALLS * self._repository.transport.stall_timeout
+            if _is_manifest(descriptor)
+            else None,
         )
         try:
             yield body.chunks()
@@ -112,12 +121,7 @@ class BlobFetcher:
             for endpoint, patience in with_patience(hosts)
         ]
         elsewhere: list[tuple[str, Callable[[], Response]]] = [
-            (
-                url,
-                lambda u=url: self._repository.transport.send(  # type: ignore[misc]
-                    Request("GET", u, headers=headers)
-                ),
-            )
+            (url, lambda u=url: self._repository.send_elsewhere(u, headers))  # type: ignore[misc]
             for url in descriptor.urls
             if url.startswith(("http://", "https://"))
         ]

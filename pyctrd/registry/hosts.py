@@ -63,6 +63,11 @@ class Endpoint:
         """Tell whether this host serves on behalf of another registry."""
         return bool(self.namespace)
 
+    @property
+    def base(self) -> str:
+        """Scheme and host[:port] as a URL."""
+        return f"{self.scheme}://{self.host}"
+
     def url(self, repository: str, *parts: str) -> str:
         """Give the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
         query = f"?ns={self.namespace}" if self.namespace else ""

@@ -7,6 +7,7 @@ the order of hosts and which of several errors counts.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
@@ -15,7 +16,9 @@ from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryEr
 from pyctrd.reference import Reference
 from pyctrd.registry import backoff, failures
 from pyctrd.registry.auth import Authorizer, reason_in
+from pyctrd.registry.backoff import in_words, parse_retry_after
 from pyctrd.registry.hosts import Endpoint, split_port
+from pyctrd.registry.proxy import without_secrets
 from pyctrd.registry.transport import Request, Response, Transport
 
 # What takes its time to fail; a refused connection is no loss.
@@ -78,6 +81,7 @@ class Repository:
             connect_timeout=endpoint.dial_timeout,
             patience=patience,
             proxy=endpoint.proxy,
+            named_by=endpoint.base,
         )
         try:
             return self._send(endpoint, request, [f"repository:{self.name}:pull"])
@@ -97,6 +101,14 @@ class Repository:
             self._without_tls.add(endpoint.host)
         plain = replace(request, url=request.url.replace("https:", "http:", 1))
         return self.authorizer.send(replace(endpoint, scheme="http"), plain, scopes)
+
+    def send_elsewhere(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Ask a place that a document names, without credentials; gives any status.
+
+        It has the rights of the reference's own registry, also where a mirror nearby gave the document.
+        """
+        own = next((endpoint.base for endpoint in self.endpoints if endpoint.is_own), f"https://{self.host}")
+        return self.transport.send(Request("GET", url, headers=headers, named_by=own))
 
     def check_encoding(self, response: Response) -> None:
         """Refuse a body that is compressed on its way: digests are of the bytes as they are stored."""
@@ -121,8 +133,11 @@ class Repository:
     def status_error(self, response: Response) -> RegistryError:
         """Make the error for an answer with an unexpected status, with the registry's own reason."""
         status = response.status
-        reason = self.authorizer.redact(reason_in(response.excerpt()))
+        body = response.excerpt()
+        reason = self.authorizer.redact(reason_in(body))
         text = f"{response.host}: unexpected status {status}{f' ({reason})' if reason else ''}"
+        if response.proxy:
+            text += f" (through proxy {without_secrets(response.proxy)})"
         if status in (401, 403):
             return AuthenticationFailed(
                 f"pull access denied, repository does not exist or may require authorization: {text}",
@@ -131,13 +146,25 @@ class Repository:
                 status=status,
                 hint=self.authorizer.advice(self.host),
             )
-        hint = "The registry limits how much it serves: wait, or log in." if status == 429 else None
+        asked = parse_retry_after(response.header("Retry-After"), now=time.time())
+        hint = None
+        if asked and status in (429, 503):
+            text += f"; it asks to wait {in_words(asked)}, and the retry budget has less left"
+            hint = f"Try again in {in_words(asked)}, or allow to wait as long: --retry-budget."
+        elif status == 429:
+            hint = "The registry limits how much it serves: wait, or log in."
+        elif b"HTTP request to an HTTPS server" in body:  # Go's server, spoken to in plain http
+            hint = "Leave --plain-http away, or write https:// in hosts.toml."
         return RegistryError(text, host=response.host, repository=self.name, status=status, hint=hint)
 
     def retold(self, error: RegistryError, prefix: str) -> RegistryError:
         """Give the same error, saying what it prevented."""
         told = copy.copy(error)
-        told.message = f"{prefix}: {error.message}"
+        text = error.message
+        if f"/{self.name}" not in f"{prefix}{text}":
+            # Errors of a connection know the host only.
+            text = text.replace(error.host, f"{error.host}/{self.name}", 1) if error.host else text
+        told.message = f"{prefix}: {text}"
         told.args = (told.message,)
         told.repository = self.name
         told.__cause__ = error

@@ -31,7 +31,8 @@ ACCEPT: Final = ", ".join(
 
 # Types that say nothing about a manifest: then the document itself is asked.
 _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", mediatypes.OCTET_STREAM})
-_HEAD_REFUSED: Final = frozenset({403, 405, 501})
+# Where GET may do better, or says at least why not: an answer to HEAD has no body.
+_HEAD_REFUSED: Final = frozenset({400, 403, 405, 501})
 
 _log = logging.getLogger(__name__)
 

@@ -113,6 +113,7 @@ class TokenServers:
                 body=body,
                 tls=_realm_tls(endpoint, realm),
                 proxy=endpoint.proxy,
+                named_by=endpoint.base,
             )
         )
 
@@ -124,7 +125,14 @@ class TokenServers:
         url = f"{realm}{'&' if '?' in realm else '?'}{query}" if fields else realm
         private = {"Authorization": basic} if basic else {}
         return self._transport.send(
-            Request("GET", url, private=private, tls=_realm_tls(endpoint, realm), proxy=endpoint.proxy)
+            Request(
+                "GET",
+                url,
+                private=private,
+                tls=_realm_tls(endpoint, realm),
+                proxy=endpoint.proxy,
+                named_by=endpoint.base,
+            )
         )
 
 

@@ -6,44 +6,35 @@ The only module that imports urllib3. Everything a caller sees is ours: Request,
 from __future__ import annotations
 
 import importlib.metadata
-import ssl
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import tenacity
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    InsecureRequestWarning,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import HTTPError
 
 from pyctrd import redact
-from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.registry import failures, tlsfiles
-from pyctrd.registry.backoff import PATIENT, Patience, seconds_to_wait
+from pyctrd.errors import RegistryError
+from pyctrd.registry import failures, zones
+from pyctrd.registry.backoff import PATIENT, Budget, Patience, seconds_to_wait
+from pyctrd.registry.connections import new_pool
 from pyctrd.registry.hosts import NO_TLS, Tls
 from pyctrd.registry.proxy import proxy_for, without_secrets
+from pyctrd.registry.response import CHUNK_BYTES as CHUNK_BYTES
+from pyctrd.registry.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
+from pyctrd.registry.response import Response as Response
+from pyctrd.registry.response import unreachable
+from pyctrd.registry.zones import Resolve, Zone
 
-CHUNK_BYTES: Final = 1 << 20
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-READ_TIMEOUT_SECONDS: Final = 60.0
 MAX_REDIRECTS: Final = 10
 
-# One recv fills at most this much; larger pieces only cost memory that is never filled.
-_PIECE_BYTES: Final = 1 << 18
-_MAX_DRAINED_BYTES: Final = 1 << 16
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
-_POOLED_CONNECTIONS: Final = 16
 
 _log = redact.logger(__name__)
 # They log whole URLs, and the query of a redirect may be a signature.
@@ -56,6 +47,8 @@ class Request:
     """What to send. `headers` and `body` may hold secrets, so they are in no repr.
 
     `private` headers go to the URL's own origin only, never along with a redirect to another one.
+    `named_by` is the URL of the registry that named this one (as token server, as source of a layer): where
+    that lies decides which addresses this request may reach; "" is the user's own choice of any.
     """
 
     method: str
@@ -67,98 +60,12 @@ class Request:
     connect_timeout: float | None = None
     patience: Patience = PATIENT
     proxy: str = field(default="", repr=False)  # "" leaves it to the environment
+    named_by: str = ""
 
     @property
     def host(self) -> str:
         """The host[:port] of the URL."""
         return urlsplit(self.url).netloc
-
-
-class Response:
-    """An answer whose body is still on the wire: read it or close it, on one thread."""
-
-    def __init__(self, raw: urllib3.HTTPResponse, url: str) -> None:
-        self._raw = raw
-        self.url = url
-        self.host = urlsplit(url).netloc
-        self.status = raw.status
-
-    def header(self, name: str) -> str:
-        """Give a header's value, "" when it is absent."""
-        return self._raw.headers.get(name, "")
-
-    def header_values(self, name: str) -> list[str]:
-        """Give the values of a header that may occur on several lines."""
-        return list(self._raw.headers.getlist(name))
-
-    @property
-    def length(self) -> int | None:
-        """The body's size in bytes as the server states it, None when it does not."""
-        text = self.header("Content-Length").strip()
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-    def chunks(self) -> Generator[bytes, None, None]:
-        """Yield the body in chunks of at most CHUNK_BYTES, never decoded.
-
-        What arrived before a connection broke is yielded before RegistryUnreachable is raised.
-        """
-        while True:
-            pieces: list[bytes] = []
-            room = CHUNK_BYTES
-            broken: RegistryUnreachable | None = None
-            while room:
-                try:
-                    piece = self._raw.read1(min(room, _PIECE_BYTES), decode_content=False)
-                except (HTTPError, OSError, ValueError) as error:
-                    broken = _unreachable(error, self.url, None)
-                    break
-                if not piece:
-                    break
-                pieces.append(piece)
-                room -= len(piece)
-            if pieces:
-                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            if broken is not None:
-                raise broken
-            if room:
-                return
-
-    def read(self, limit: int) -> bytes:
-        """Read the whole body; raises RegistryContentError when it has more than `limit` bytes."""
-        parts: list[bytes] = []
-        size = 0
-        with closing(self.chunks()) as chunks:
-            for chunk in chunks:
-                parts.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    self.close()
-                    raise RegistryContentError(
-                        f"{without_secrets(self.url)}: more than {limit} bytes",
-                        host=self.host,
-                        status=self.status,
-                    )
-        return b"".join(parts)
-
-    def excerpt(self) -> bytes:
-        """Read the beginning of an error's body, whatever happens, and be done with the response."""
-        try:
-            return next(self.chunks(), b"")
-        except RegistryUnreachable:
-            return b""
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end, drop it otherwise."""
-        remaining = self._raw.length_remaining
-        if remaining is not None and remaining <= _MAX_DRAINED_BYTES:
-            try:
-                self._raw.drain_conn()
-            except (HTTPError, OSError, ValueError):
-                _log.debug("%s: the connection broke while it was being emptied", without_secrets(self.url))
-        self._raw.close()
-        self._raw.release_conn()
 
 
 class Transport:
@@ -168,14 +75,20 @@ class Transport:
         self,
         *,
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
-        read_timeout: float = READ_TIMEOUT_SECONDS,
+        stall_timeout: float = STALL_TIMEOUT_SECONDS,
+        budget: Budget | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        resolver: Resolve = zones.resolve,
     ) -> None:
         self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
+        self.stall_timeout = stall_timeout
+        self.budget = budget or Budget()
         self._sleep = sleep
+        self._resolver = resolver
         self._lock = threading.Lock()
-        self._pools: dict[tuple[Tls | None, str | None], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[Tls | None, str | None, Zone | None], urllib3.PoolManager] = {}
+        # Where each host:port lay when it was connected to.
+        self._zones: dict[tuple[str, int], Zone] = {}
 
     def __enter__(self) -> Transport:
         """Give the transport itself."""
@@ -197,12 +110,14 @@ class Transport:
         """Send, follow redirects, and try again where that can help; gives the last answer, of any status.
 
         Raises RegistryUnreachable when there was no answer, RegistryError for a redirect that is not
-        followed. 429 and 5xx are retried; when patience ends their response is given, not raised.
+        followed, or whose address this request may not reach. 429 and 5xx are retried; when patience or the
+        budget ends their response is given, not raised.
         """
         retrying = tenacity.Retrying(
             sleep=self._sleep,
-            stop=tenacity.stop_after_attempt(request.patience.tries)
-            | tenacity.stop_before_delay(request.patience.seconds),
+            stop=lambda state: (
+                state.attempt_number >= request.patience.tries or not self.budget.spend(state.upcoming_sleep)
+            ),
             wait=_wait,
             retry=tenacity.retry_if_exception(failures.is_transient)
             | tenacity.retry_if_result(lambda response: response.status in _TRANSIENT),
@@ -212,8 +127,13 @@ class Transport:
         return retrying(self._follow, request)
 
     def _follow(self, request: Request) -> Response:
+        """Send along redirects. Whoever names another place must be one that may send us there."""
+        request = replace(request, named_by=request.named_by or request.url)
+        named_by = urlsplit(request.named_by)
         for _hop in range(MAX_REDIRECTS + 1):
-            response = self._exchange(request)
+            own = _origin(urlsplit(request.url)) == _origin(named_by)
+            # What we never connected to ourselves, behind a proxy for example, has no rights.
+            response = self._exchange(request, None if own else self._zone(named_by) or Zone.PUBLIC)
             location = response.header("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
@@ -221,13 +141,14 @@ class Transport:
             request = _redirected(request, response.status, location)
         raise RegistryError(f"{request.host}: stopped after {MAX_REDIRECTS} redirects", host=request.host)
 
-    def _exchange(self, request: Request) -> Response:
+    def _exchange(self, request: Request, sender: Zone | None) -> Response:
         started = time.monotonic()
         proxy: str | None = None
         try:
             parts = urlsplit(request.url)
             proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
-            pool = self._pool(request.tls if parts.scheme == "https" else None, proxy)
+            zones.check_literal(parts.hostname or "", sender)
+            pool = self._pool(request.tls if parts.scheme == "https" else None, proxy, sender)
             raw = pool.request(
                 request.method,
                 request.url,
@@ -239,26 +160,48 @@ class Transport:
                     **request.private,
                 },
                 timeout=urllib3.Timeout(
-                    connect=request.connect_timeout or self._connect_timeout, read=self._read_timeout
+                    connect=request.connect_timeout or self._connect_timeout, read=self.stall_timeout
                 ),
                 redirect=False,
                 retries=False,
                 preload_content=False,
                 decode_content=False,
             )
+        except zones.Forbidden as error:
+            raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
-            raise _unreachable(error, request.url, proxy) from error
+            raise unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
         _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
         assert isinstance(raw, urllib3.HTTPResponse)
-        return Response(raw, request.url)
+        return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
 
-    def _pool(self, tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:
+    def _pool(self, tls: Tls | None, proxy: str | None, sender: Zone | None) -> urllib3.PoolManager:
         with self._lock:
-            key = (tls, proxy)
+            key = (tls, proxy, sender)
             if key not in self._pools:
-                self._pools[key] = _new_pool(tls, proxy)
+                self._pools[key] = new_pool(
+                    tls,
+                    proxy,
+                    sender,
+                    known=self._known,
+                    landed=self._landed,
+                    head_seconds=1.5 * self.stall_timeout,
+                    resolver=self._resolver,
+                )
             return self._pools[key]
+
+    def _landed(self, host: str, port: int, zone: Zone) -> None:
+        with self._lock:
+            key = (host.lower(), port)
+            self._zones[key] = zones.most_public(self._zones.get(key), zone)
+
+    def _known(self, host: str, port: int) -> Zone | None:
+        with self._lock:
+            return self._zones.get((host.lower(), port))
+
+    def _zone(self, url: SplitResult) -> Zone | None:
+        return self._known(*_origin(url)) or zones.literal_zone(url.hostname or "")
 
 
 def user_agent() -> str:
@@ -276,40 +219,27 @@ def _version() -> str:
 _VERSION: Final = _version()
 
 
-def _new_pool(tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:
-    settings: dict[str, Any] = {"num_pools": _POOLED_CONNECTIONS, "maxsize": _POOLED_CONNECTIONS}
-    if tls is not None:
-        settings["ssl_context"] = tls_context(tls)
-    if tls is not None and tls.skip_verify:
-        urllib3.disable_warnings(InsecureRequestWarning)  # asked for; once per request is no news
-    if proxy is None:
-        return urllib3.PoolManager(**settings)
-    user = urlsplit(proxy)
-    if user.username:
-        pair = f"{user.username}:{user.password or ''}"
-        redact.remember(user.password or "", pair)
-        settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=pair)
-    return urllib3.ProxyManager(proxy, **settings)
+def _origin(url: SplitResult) -> tuple[str, int]:
+    return (url.hostname or "").lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Make the TLS settings of an endpoint: the system's authorities, and those that are named.
-
-    Raises RegistryError naming the file that cannot be used.
-    """
-    context = ssl.create_default_context()
-    if tls.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    tlsfiles.load(context, tls)
-    return context
+def _out_of_bounds(request: Request, error: zones.Forbidden) -> RegistryError:
+    sender = urlsplit(request.named_by).netloc
+    return RegistryError(
+        f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
+        host=sender,
+        hint="A registry may not send its clients to services of their own machine; it is broken or hostile.",
+    )
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:
     """Make the request that follows a redirect; nothing private goes to another origin."""
+    if not location.isascii() or not location.isprintable() or " " in location:
+        raise _not_followed(request, "to something that is not a URL")  # nor what http.client unfolded
     try:
         url = urljoin(request.url, location)
         old, new = urlsplit(request.url), urlsplit(url)
+        _origin(new)  # a port that is none
     except ValueError as error:
         raise _not_followed(request, "to something that is not a URL") from error
     redact.remember(new.query)
@@ -362,21 +292,3 @@ def _last_outcome(state: tenacity.RetryCallState) -> Response:
     assert state.outcome is not None
     response: Response = state.outcome.result()
     return response
-
-
-# --- what went wrong --------------------------------------------------------------------------------------
-
-
-def _unreachable(error: BaseException, url: str, proxy: str | None) -> RegistryUnreachable:
-    """Say what stood between us and the host; the URL's query and user stay out of it."""
-    kind: failures.Kind | None = None
-    for cause in failures.chain(error):
-        if isinstance(cause, NameResolutionError):
-            kind = failures.Kind.NO_SUCH_NAME
-        elif isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
-            kind = failures.Kind.CONNECT_TIMEOUT
-        elif isinstance(cause, ReadTimeoutError):
-            kind = failures.Kind.READ_TIMEOUT
-        if kind is not None:
-            break
-    return failures.unreachable(error, url, proxy=proxy and without_secrets(proxy), kind=kind)

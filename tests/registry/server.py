@@ -46,16 +46,16 @@ Reply = Answer | Callable[[Seen], Answer]
 
 
 class ScriptedServer:
-    """Listens on 127.0.0.1; a context manager. Scripts are (method, path without query) -> replies."""
+    """Listens on this machine; a context manager. Scripts are (method, path without query) -> replies."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.seen: list[Seen] = []
         self.connections = 0
         self._script: dict[tuple[str, str], list[Reply]] = {}
         self._lasting: dict[tuple[str, str], Reply] = {}
         self._lock = threading.Lock()
         self._tls = tls
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((address, 0), _Handler)
         self._server.owner = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
@@ -69,8 +69,12 @@ class ScriptedServer:
         self._thread.join()
 
     @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:

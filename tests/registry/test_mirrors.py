@@ -60,7 +60,7 @@ def test_a_silent_mirror_costs_one_time_out(
         descriptor = layer()
         server.once("HEAD", TAG, GOOD)
         server.always("GET", blob_path(descriptor), ranges(BLOB))
-        one = remote(hosts_dir=tmp_path, read_timeout=0.2)
+        one = remote(hosts_dir=tmp_path, stall_timeout=0.2)
         assert one.resolve().digest == DIGEST
         for _layer in range(3):
             assert read(one, descriptor) == BLOB
@@ -76,7 +76,7 @@ def test_when_all_are_silent_all_are_asked_again(remote: RemoteMaker, tmp_path: 
         (tmp_path / "_default" / "hosts.toml").write_text(
             f'server = "http://127.0.0.1:{silent.getsockname()[1]}"'
         )
-        one = remote(hosts_dir=tmp_path, read_timeout=0.05)
+        one = remote(hosts_dir=tmp_path, stall_timeout=0.05)
         for _time in range(2):
             with pytest.raises(RegistryUnreachable, match="timed out while waiting for an answer"):
                 one.resolve()

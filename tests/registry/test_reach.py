@@ -212,7 +212,7 @@ def test_a_silent_server(server: ScriptedServer, remote: RemoteMaker) -> None:
     descriptor = layer()
     stuck = Answer(200, BLOB[:1000], length=len(BLOB))
     server.once("GET", blob_path(descriptor), stuck, ranges(BLOB))
-    assert read(remote(read_timeout=0.2), descriptor) == BLOB
+    assert read(remote(stall_timeout=0.2), descriptor) == BLOB
     assert server.seen[1].headers["range"] == "bytes=1000-"
 
 

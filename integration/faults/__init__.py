@@ -1,0 +1,12 @@
+"""The table of faults: what a registry does wrong, and what `pyctrd pull` has to make of it."""
+
+from __future__ import annotations
+
+from integration.faults.case import Case
+from integration.faults.documents import MANIFESTS
+from integration.faults.layers import BLOBS
+from integration.faults.network import AUTHENTICATION, CONNECTIONS, REDIRECTS, WAITING
+
+__all__ = ["FAULTS", "Case"]
+
+FAULTS = (*CONNECTIONS, *WAITING, *AUTHENTICATION, *REDIRECTS, *MANIFESTS, *BLOBS)

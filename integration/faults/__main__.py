@@ -1,0 +1,84 @@
+"""`python -m integration.faults > docs/faults.md` writes the table for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from integration.faults import Case
+from integration.faults.documents import MANIFESTS
+from integration.faults.layers import BLOBS
+from integration.faults.network import AUTHENTICATION, CONNECTIONS, REDIRECTS, WAITING
+
+_GROUPS = {
+    "Connections": CONNECTIONS,
+    "Told to wait, and failures of the server": WAITING,
+    "Authentication": AUTHENTICATION,
+    "Redirects": REDIRECTS,
+    "Manifests, indexes, configs": MANIFESTS,
+    "Layers": BLOBS,
+}
+_HEAD = """\
+# Faults, and what becomes of them
+
+Each row is played by `integration/rig/faultserver.py` to the real `pyctrd pull` on a real containerd
+(`integration/test_faults.py`). In every row the process stays below 120 MiB and 12 s, shows no traceback
+and no secret, and sends no more requests than stated; after a failure content, images, leases and ingests
+are as they were before, and the next pull from a good registry succeeds. Errors name host, repository and,
+where one is known, digest. `integration/test_reach.py` adds registries that send clients to this machine,
+in a network namespace.
+
+This file is made by `python -m integration.faults > docs/faults.md`; a test holds it against the table.
+
+## The rules behind the rows
+
+- **Time.** `--connect-timeout` (10 s) is for all addresses of a name together. `--stall-timeout` (60 s)
+  ends a connection that brings fewer than 512 bytes in that time: a drip is a stall. containerd has
+  neither; more than that, a minimum rate, would end honest slow links. A head has to be there within 1.5
+  stall time-outs, a manifest within 3, since nobody sees them come.
+- **Waiting.** `--retry-budget` (300 s) is what all waiting of one run together may take: back-off (0.5 s,
+  doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
+  waited for; the error says how long it asked for. One request is tried 5 times; a cut blob goes on as long
+  as each connection brings something, and ends after 3 in a row that do not.
+- **Where a registry may send us**, by redirect, as token server or as URL of a foreign layer. The address
+  that is connected to counts, not the name:
+
+  | the registry is | loopback | link-local | private, public |
+  |---|---|---|---|
+  | public, or behind a proxy | no | no | yes |
+  | private | yes | no | yes |
+  | link-local | no | yes | yes |
+  | loopback | yes | no | yes |
+
+  Mirrors have the rights of where they are themselves, foreign layers those of the reference's own
+  registry. A name that was public once does not become a local one. Proxies are the user's choice and may
+  be anywhere.
+- **Documents** (indexes, manifests, image configs) are read into memory, and judged, before the store gets
+  a byte: digest, size (4 x 1048 x 1048 bytes, as containerd), at most 250000 JSON elements and 64 levels,
+  no key twice in one object or in other case, `mediaType` equal to what the registry or the index says, at
+  most 10000 entries, 16 levels of indexes and 100000 pieces in all, and a config for the platform (system
+  and architecture) that the index promises.
+- **Wrong bytes** of a layer are found by the store at the commit; the ingest is aborted. Those before a cut
+  are kept as long as containerd keeps them, and the next pull goes on there.
+"""
+
+
+def table(title: str, cases: Sequence[Case]) -> Iterator[str]:
+    """Yield the lines of one group."""
+    yield f"\n## {title}\n"
+    yield "| fault | what the registry does | what comes of it | requests |"
+    yield "|---|---|---|---|"
+    for case in cases:
+        told = [text for text in case.says if "{" not in text]
+        outcome = f"exit {case.code}: {', '.join(f'`{text}`' for text in told)}" if case.code else "survived"
+        yield f"| {case.name} | {case.story} | {outcome.removesuffix(': ')} | {case.asks} |"
+
+
+def render() -> str:
+    """Give the whole document."""
+    lines = [line for title, cases in _GROUPS.items() for line in table(title, cases)]
+    return "\n".join([_HEAD.rstrip("\n"), *lines, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

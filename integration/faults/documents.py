@@ -1,0 +1,220 @@
+"""Faults of manifests, indexes and configs."""
+
+from __future__ import annotations
+
+from integration.faults.broken import (
+    WIDE,
+    nested,
+    of_bytes,
+    often,
+    other_platform,
+    with_layer,
+    with_members,
+)
+from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, on
+from integration.rig import images
+from integration.rig.faultserver import (
+    Exchange,
+    Reply,
+    altered,
+    answering,
+    dripping,
+    endless,
+    with_headers,
+    wrong_byte,
+)
+from integration.rig.images import OCI_MANIFEST, Graph
+
+MANIFEST_LIMIT = 4 * 1048 * 1048
+
+
+def _endless_tag(exchange: Exchange) -> None:
+    if exchange.asked.method == "HEAD":
+        exchange.send(Reply(405))
+    else:
+        endless(b" " * 65536)(exchange)
+
+
+def _moves(exchange: Exchange) -> None:
+    """Answer HEAD, and let the tag point elsewhere at once; the old manifest stays."""
+    exchange.send()
+    old = exchange.server.graph
+    new = images.index([images.manifest(images.config([]), [], on="linux/amd64")])
+    exchange.server.graph = Graph(new.root, {**old.blobs, **new.blobs})
+
+
+MANIFESTS = (
+    Case(
+        "html-login", "a login page with status 200 for the tag", on("", AS_HTML), (AT, "HTML page"), asks=1
+    ),
+    Case(
+        "digest-lies",
+        "Docker-Content-Digest of something else",
+        on("resolve tag", with_headers(Docker_Content_Digest=images.digest_of(b"lie"))),
+        ("{host}", "{repository}", images.digest_of(b"lie"), "not found"),
+    ),
+    Case(
+        "digest-unknown",
+        "Docker-Content-Digest of an unknown algorithm",
+        on("resolve tag", with_headers(Docker_Content_Digest="md5:d41d8cd98f00b204e9800998ecf8427e")),
+        (AT, "unsupported digest algorithm"),
+        asks=1,
+    ),
+    Case(
+        "digest-injection",
+        "a line break in Docker-Content-Digest",
+        on("resolve tag", with_headers(Docker_Content_Digest="sha256:0\r\n X-Evil: 1")),
+        (AT, "invalid checksum digest"),
+        asks=1,
+    ),
+    Case("head-refused", "HEAD is not allowed", on("resolve", answering(405)), (), 0),
+    Case(
+        "head-disagrees",
+        "HEAD states another size than GET has",
+        on("resolve", with_headers(Content_Length="77")),
+        ROOT,
+    ),
+    Case("tag-moves", "the tag moves between HEAD and GET", on("resolve", _moves, 1), (), 0),
+    Case(
+        "manifest-wrong-bytes",
+        "a manifest with other bytes than its digest",
+        on("manifest", altered(wrong_byte)),
+        (*ROOT, "wrong content"),
+    ),
+    Case(
+        "manifest-too-large",
+        "a manifest of 5 MB",
+        None,
+        (AT, f"more than {MANIFEST_LIMIT} bytes"),
+        asks=1,
+        image=of_bytes(lambda good: good + b" " * 5_000_000),
+    ),
+    Case(
+        "manifest-endless",
+        "a manifest without an end",
+        on("resolve tag", _endless_tag),
+        (AT, f"more than {MANIFEST_LIMIT} bytes"),
+        asks=2,
+    ),
+    Case("manifest-empty", "a manifest of no bytes", None, ("content size of zero",), image=of_bytes(b"")),
+    Case(
+        "manifest-drips",
+        "a manifest that comes byte by byte",
+        on("manifest", dripping(0.1)),
+        ("{host}", "{repository}", "{root}"),
+    ),
+    Case(
+        "json-none",
+        "a manifest that is no JSON",
+        None,
+        (*ROOT, "not valid JSON"),
+        image=of_bytes(b"SALT, not JSON"),
+    ),
+    Case(
+        "json-deep",
+        "a manifest nested 100000 levels deep",
+        None,
+        (*ROOT, "nested deeper than"),
+        image=of_bytes(b'{"SALT":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    ),
+    Case(
+        "json-wide", "a manifest of a million empty arrays", None, (*ROOT, "elements"), image=of_bytes(WIDE)
+    ),
+    Case(
+        "json-huge-int",
+        "a size of four million digits",
+        None,
+        (*ROOT, "not valid JSON"),
+        image=of_bytes(b'{"schemaVersion":' + b"9" * 4_000_000 + b"}"),
+    ),
+    Case(
+        "json-nan", "NaN", None, (*ROOT, "not valid JSON"), image=of_bytes(b'{"SALT":1,"schemaVersion":NaN}')
+    ),
+    Case(
+        "json-not-utf8",
+        "bytes that are not UTF-8",
+        None,
+        (*ROOT, "not valid JSON"),
+        image=of_bytes(lambda good: good.replace(b'"schemaVersion"', b'"\xff\xfe":1,"schemaVersion"')),
+    ),
+    Case(
+        "json-twice",
+        "a key that occurs twice",
+        None,
+        (*ROOT, "'manifests' occurs twice"),
+        image=of_bytes(lambda good: good[:-1] + b',"manifests":[]}'),
+    ),
+    Case(
+        "json-other-case",
+        "a key in another case, which Go takes for the same",
+        None,
+        (*ROOT, "in other case"),
+        image=with_members(Manifests=[]),
+    ),
+    Case(
+        "index-as-manifest",
+        "an index that is served as a manifest",
+        None,
+        (*ROOT, "expected manifest but found index"),
+        image=with_members(OCI_MANIFEST),
+    ),
+    Case(
+        "media-type-lies",
+        "a mediaType that is not the Content-Type",
+        None,
+        (*ROOT, "media-type"),
+        image=with_members(mediaType="application/vnd.docker.distribution.manifest.list.v2+json"),
+    ),
+    Case(
+        "index-deep",
+        "20 indexes, one in another",
+        None,
+        ("{host}", "{repository}", "nested deeper than 16"),
+        asks=40,
+        image=nested,
+    ),
+    Case(
+        "index-wide",
+        "an index of 25000 entries",
+        None,
+        (*ROOT, "25000 pieces"),
+        image=often("manifests", 25_000),
+    ),
+    Case(
+        "layers-many",
+        "one layer listed 25000 times",
+        None,
+        (*ROOT, "25001 pieces"),
+        image=often("layers", 25_000),
+    ),
+    Case(
+        "other-platform",
+        "a config for another platform than the index says",
+        None,
+        ("{host}", "{repository}", "promises linux/amd64, the config is for linux/s390x"),
+        image=other_platform,
+    ),
+    Case("size-negative", "a layer of a negative size", None, ROOT, image=with_layer(size=-1)),
+    Case("size-beyond", "a layer of 2**63 bytes", None, ROOT, image=with_layer(size=2**63)),
+    Case(
+        "size-immense",
+        "a layer that is said to have 2**62 bytes",
+        None,
+        ("{host}", "{repository}", "short read"),
+        image=with_layer(size=2**62),
+    ),
+    Case(
+        "digest-algorithm",
+        "a layer's digest of an unknown algorithm",
+        None,
+        (*ROOT, "unsupported digest algorithm"),
+        image=with_layer(digest="md5:d41d8cd98f00b204e9800998ecf8427e"),
+    ),
+    Case(
+        "foreign-link-local",
+        "a foreign layer that only the metadata service is said to have",
+        on("layer", first_layer(answering(404))),
+        ("{repository}", "169.254.169.254", "link-local"),
+        image=with_layer(urls=[LINK_LOCAL], mediaType=f"{images.OCI_FOREIGN_LAYER}+gzip"),
+    ),
+)

@@ -1,0 +1,139 @@
+"""Documents at the door: an index, manifest or config is judged before the store gets a byte of it.
+
+What is committed is believed by every client of this containerd, so it has to be what it says, in one
+reading. Sources: OCI image-spec manifest.md and image-index.md (`mediaType` has to match), Go's encoding/json
+(keys in any case, and of two equal ones both count), containerd core/remotes/docker/resolver.go (the limit).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pyctrd import mediatypes, platforms, walk
+from pyctrd.errors import ContentError, RegistryContentError
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageConfig, Platform, parse_json
+from pyctrd.platforms import Matcher
+from pyctrd.ports import Fetcher
+
+_KNOWN_KEYS: Final = frozenset(
+    {"mediaType", "digest", "size", "platform", "urls", "data", "annotations", "artifactType"}
+    | {"schemaVersion", "config", "layers", "manifests", "subject"}
+)
+_CANONICAL: Final = {key.lower(): key for key in _KNOWN_KEYS}
+_HINT: Final = "The image is broken, or the registry hostile; nothing of this document was kept."
+
+
+def is_document(descriptor: Descriptor) -> bool:
+    """Tell whether the media type is one that is read before it is stored."""
+    return walk.has_children(descriptor) or mediatypes.is_image_config(descriptor.media_type)
+
+
+def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
+    """Read a document from a registry, of the digest and size that its descriptor promises.
+
+    Raises RegistryContentError for other bytes, and RegistryError as they come.
+    """
+    if descriptor.size > MAX_MANIFEST_BYTES:
+        raise refused(
+            fetcher,
+            f"rejecting {descriptor.size} byte manifest {descriptor.digest}: more than "
+            f"{MAX_MANIFEST_BYTES} bytes",
+        )
+    with fetcher.fetch(descriptor) as chunks:
+        raw = b"".join(chunks)
+    found = Digest.of(raw, descriptor.digest.algorithm)
+    if found != descriptor.digest:
+        raise refused(fetcher, f"wrong content for {descriptor.digest}: got {found}")
+    return raw
+
+
+def refused(fetcher: Fetcher, text: str) -> RegistryContentError:
+    """Make the error for a document that a repository should not have served."""
+    return RegistryContentError(
+        f"{fetcher.host}/{fetcher.repository}: {text}",
+        host=fetcher.host,
+        repository=fetcher.repository,
+        hint=_HINT,
+    )
+
+
+class Documents:
+    """Fetches documents and judges them, by themselves and by what their parents said."""
+
+    def __init__(self) -> None:
+        self._promised: dict[Digest, Platform] = {}
+
+    def watch(self, children: walk.Children, matcher: Matcher) -> walk.Children:
+        """Wrap a step, to note which platform an index promises of each config that is wanted."""
+
+        def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+            found = children(descriptor)
+            promised = descriptor.platform if mediatypes.is_manifest(descriptor.media_type) else None
+            if found and promised and matcher.match(promised):
+                self._promised[found[0].digest] = promised
+            return found
+
+        return step
+
+    def fetch(self, fetcher: Fetcher, descriptor: Descriptor) -> bytes:
+        """Read a document whole, judged; raises RegistryContentError, and RegistryError as they come."""
+        raw = fetch(fetcher, descriptor)
+        try:
+            self.check(descriptor, raw)
+        except ContentError as error:
+            raise refused(fetcher, f"{descriptor.digest}: {error.message}") from error
+        return raw
+
+    def check(self, descriptor: Descriptor, raw: bytes) -> None:
+        """Judge a document; raises ContentError saying what is wrong with it."""
+        if not walk.has_children(descriptor):
+            self._check_platform(descriptor, ImageConfig.parse(raw))
+            return
+        walk.children_in(descriptor, raw)
+        document = parse_json(raw)
+        stated = document.get("mediaType", "")
+        if stated and stated != descriptor.media_type:
+            raise ContentError(f"media-type: expected {descriptor.media_type} but found {str(stated)[:100]}")
+        _check_readings(raw, document)
+
+    def _check_platform(self, descriptor: Descriptor, config: ImageConfig) -> None:
+        """Compare what index and config say of a wanted image; variants differ in many good images."""
+        promised = self._promised.get(descriptor.digest)
+        if promised is None or not (config.os and config.architecture):
+            return
+        wanted, found = platforms.normalize(promised), platforms.normalize(config.platform)
+        if (wanted.os, wanted.architecture) != (found.os, found.architecture):
+            raise ContentError(
+                f"the index promises {platforms.format_all(wanted)}, the config is for "
+                f"{platforms.format_all(found)}"
+            )
+
+
+def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:
+    """Refuse what another reader takes otherwise: keys that occur twice, or are written in another case."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ContentError(f"the key {twice[:100]!r} occurs twice in one object")
+
+    try:
+        json.loads(raw, object_pairs_hook=unique, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError) as error:
+        raise ContentError(f"not valid JSON: {str(error)[:200]}") from error
+    for part in _structures(document):
+        for key in part:
+            if key not in _KNOWN_KEYS and key.lower() in _CANONICAL:
+                raise ContentError(f"the key {key!r} stands for {_CANONICAL[key.lower()]!r} in other case")
+
+
+def _structures(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the objects whose keys mean something: the document and its descriptors."""
+    found = [document]
+    for name in ("config", "subject", "layers", "manifests"):
+        part = document.get(name)
+        found += [item for item in (part if isinstance(part, list) else [part]) if isinstance(item, dict)]
+    return found

@@ -1,0 +1,167 @@
+"""Connections as urllib3 keeps them, with what it lacks: who may send us where, and heads that never end.
+
+Besides transport.py the only importer of urllib3. Sources: RFC 9112 section 2 (a head is all up to the empty
+line; nothing there bounds how long it may take).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    InsecureRequestWarning,
+    NameResolutionError,
+    NewConnectionError,
+)
+
+from pyctrd import redact
+from pyctrd.registry import tlsfiles, zones
+from pyctrd.registry.hosts import Tls
+from pyctrd.registry.zones import Resolve, Zone
+
+_POOLED_CONNECTIONS: Final = 16
+
+Landed = Callable[[str, int, Zone], None]
+Known = Callable[[str, int], Zone | None]
+
+
+def new_pool(
+    tls: Tls | None,
+    proxy: str | None,
+    sender: Zone | None,
+    *,
+    known: Known,
+    landed: Landed,
+    head_seconds: float,
+    resolver: Resolve = zones.resolve,
+) -> urllib3.PoolManager:
+    """Make a pool of connections to wherever `sender` may send us; `landed` hears where each one ended.
+
+    Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
+    local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
+    there after `head_seconds` ends its connection, however busily it drips.
+    """
+    settings: dict[str, Any] = {"num_pools": _POOLED_CONNECTIONS, "maxsize": _POOLED_CONNECTIONS}
+    if tls is not None:
+        settings["ssl_context"] = tls_context(tls)
+    if tls is not None and tls.skip_verify:
+        urllib3.disable_warnings(InsecureRequestWarning)  # asked for; once per request is no news
+    pool = urllib3.PoolManager(**settings) if proxy is None else _to_proxy(proxy, settings)
+
+    def dial(link: HTTPConnection) -> socket.socket:
+        seconds = link.timeout if isinstance(link.timeout, int | float) else None
+        host = link.host.strip("[]")
+        found, zone = zones.dial(
+            host,
+            link.port,
+            sender=None if proxy else sender or known(host, link.port),
+            seconds=seconds,
+            options=link.socket_options or (),
+            resolver=resolver,
+        )
+        if proxy is None:
+            landed(host, link.port, zone)
+        return found
+
+    pool.pool_classes_by_scheme = _pool_classes(dial, head_seconds)
+    return pool
+
+
+def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
+    user = urlsplit(proxy)
+    if user.username:
+        pair = f"{user.username}:{user.password or ''}"
+        redact.remember(user.password or "", pair)
+        settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=pair)
+    return urllib3.ProxyManager(proxy, **settings)
+
+
+def _pool_classes(dial: Callable[[HTTPConnection], socket.socket], head_seconds: float) -> dict[str, Any]:
+    """Give urllib3's two kinds of pools, with connections that are made and watched by us."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _dialed(self, dial)
+
+        def getresponse(self) -> Any:
+            return _watched(self, super().getresponse, head_seconds)
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _dialed(self, dial)
+
+        def getresponse(self) -> Any:
+            return _watched(self, super().getresponse, head_seconds)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket]) -> socket.socket:
+    """Connect, with the exceptions that urllib3 expects of its own way to do it."""
+    try:
+        return dial(link)
+    except socket.gaierror as error:
+        raise NameResolutionError(link.host, link, error) from error
+    except TimeoutError as error:
+        raise ConnectTimeoutError(link, f"connecting to {link.host} timed out") from error
+    except OSError as error:
+        raise NewConnectionError(link, f"cannot connect: {error}") from error
+
+
+def _watched(link: HTTPConnection, read: Callable[[], Any], seconds: float) -> Any:
+    """Read a head within `seconds`: the socket's own time-out begins anew with every byte."""
+    late = threading.Event()
+    plug = link.sock
+
+    def pull_the_plug() -> None:
+        late.set()
+        if plug is not None:
+            try:
+                socket.socket.shutdown(plug, socket.SHUT_RDWR)
+            except OSError:
+                late.set()  # it has ended by itself
+
+    timer = threading.Timer(seconds, pull_the_plug)
+    timer.daemon = True
+    timer.start()
+    failure: Exception | None = None
+    answer = None
+    try:
+        answer = read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told unless we caused it
+        failure = error
+    finally:
+        timer.cancel()
+    # What was cut in the middle of a head may look like a whole one.
+    if late.is_set():
+        raise TimeoutError("the head of the answer did not end") from failure
+    if failure is not None:
+        raise failure
+    return answer
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Make the TLS settings of an endpoint: the system's authorities, and those that are named.
+
+    Raises RegistryError naming the file that cannot be used.
+    """
+    context = ssl.create_default_context()
+    if tls.skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    tlsfiles.load(context, tls)
+    return context

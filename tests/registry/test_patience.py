@@ -1,0 +1,116 @@
+"""How long a registry may make us wait: budgets, drips, and heads that do not end."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
+from pyctrd.registry.backoff import Budget, in_words
+from pyctrd.registry.response import LIVELY_BYTES, Gathering
+from tests.registry.conftest import RemoteMaker
+from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
+from tests.registry.server import Answer, ScriptedServer, ranges
+
+
+def test_a_budget_is_spent_once_by_whoever_comes_first() -> None:
+    budget = Budget(10)
+    taken: list[bool] = []
+    threads = [threading.Thread(target=lambda: taken.append(budget.spend(3))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 3
+    assert budget.left == pytest.approx(1)
+    assert not budget.spend(1.1)
+    assert budget.spend(1)
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    said = [in_words(seconds) for seconds in (1, 119, 120, 7200, 172_800)]
+    assert said == ["1 s", "119 s", "120 s (2 minutes)", "7200 s (2 hours)", "172800 s (2 days)"]
+
+
+def test_one_budget_for_all_requests(
+    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
+) -> None:
+    busy = Answer(503, headers={"Retry-After": "4"})
+    server.once("HEAD", TAG, busy, Answer(200, MANIFEST, HEADERS), busy, busy)
+    one = remote(retry_budget=9)
+    assert one.resolve().digest == DIGEST
+    with pytest.raises(RegistryError, match="it asks to wait 4 s, and the retry budget has less left"):
+        one.resolve()
+    assert pauses == [4, 4]
+
+
+def test_without_a_budget_nothing_is_tried_again(
+    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
+) -> None:
+    descriptor = layer()
+    server.once("HEAD", TAG, Answer(500))
+    server.once("GET", blob_path(descriptor), ranges(BLOB, cut_after=1000))
+    one = remote(retry_budget=0)
+    with pytest.raises(RegistryError, match="status 500"):
+        one.resolve()
+    with pytest.raises(RegistryContentError, match="short read: expected 3000000 bytes but got 1000"):
+        read(one, descriptor)
+    assert pauses == []
+
+
+def test_an_absurd_retry_after_is_told(server: ScriptedServer, remote: RemoteMaker) -> None:
+    server.once("HEAD", TAG, Answer(429, headers={"Retry-After": "172800"}))
+    with pytest.raises(RegistryError, match=r"it asks to wait 172800 s \(2 days\)") as caught:
+        remote().resolve()
+    assert "--retry-budget" in str(caught.value.hint)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_drip_is_a_stall() -> None:
+    clock = Clock()
+    gathering = Gathering(10, clock)
+    for _ in range(10):
+        clock.now += 1
+        gathering.add(1)
+    clock.now += 0.5
+    with pytest.raises(TimeoutError, match="only 11 bytes in 10 s"):
+        gathering.add(1)
+
+
+def test_a_slow_link_is_none() -> None:
+    clock = Clock()
+    gathering = Gathering(10, clock)
+    for _ in range(100):
+        clock.now += 9
+        gathering.add(LIVELY_BYTES)
+    clock.now += 99
+    gathering.add(0)  # the end may come late
+
+
+def test_what_has_come_is_handed_on_each_second() -> None:
+    clock = Clock()
+    gathering = Gathering(60, clock)
+    due = []
+    for _ in range(5):
+        clock.now += 0.5
+        due.append(gathering.is_due())
+    assert due == [False, True, False, True, False]
+
+
+def test_a_small_body_that_does_not_come_is_not_waited_for(
+    server: ScriptedServer, remote: RemoteMaker
+) -> None:
+    """The connection of an answer is kept only if the rest of its body is there."""
+    server.once("HEAD", TAG, Answer(405))
+    server.once("GET", TAG, Answer(200, MANIFEST[:10], HEADERS, length=len(MANIFEST)))
+    one = remote(stall_timeout=0.3, retry_budget=0)
+    with pytest.raises(RegistryUnreachable, match="timed out while waiting"):
+        one.resolve()

@@ -1,0 +1,163 @@
+"""Who may send us where: by the address that is connected to, whatever name it goes by."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from pyctrd.errors import RegistryError
+from pyctrd.registry import zones
+from pyctrd.registry.transport import Request, Transport
+from pyctrd.registry.zones import AddressInfo, Zone
+from tests.registry.server import Answer, ScriptedServer
+
+LOOPBACK, LINK_LOCAL, PRIVATE, PUBLIC = Zone.LOOPBACK, Zone.LINK_LOCAL, Zone.PRIVATE, Zone.PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("address", "zone"),
+    [
+        ("127.0.0.1", LOOPBACK),
+        ("127.255.0.9", LOOPBACK),
+        ("0.0.0.0", LOOPBACK),
+        ("::1", LOOPBACK),
+        ("[::1]", LOOPBACK),
+        ("::", LOOPBACK),
+        ("::ffff:127.0.0.1", LOOPBACK),
+        ("64:ff9b::7f00:1", LOOPBACK),
+        ("2002:7f00:1::", LOOPBACK),
+        ("169.254.169.254", LINK_LOCAL),
+        ("::ffff:169.254.169.254", LINK_LOCAL),
+        ("fe80::1%eth0", LINK_LOCAL),
+        ("fd00:ec2::254", LINK_LOCAL),
+        ("10.1.2.3", PRIVATE),
+        ("172.31.0.1", PRIVATE),
+        ("192.168.0.1", PRIVATE),
+        ("100.64.0.1", PRIVATE),
+        ("fd12::1", PRIVATE),
+        ("172.32.0.1", PUBLIC),
+        ("203.0.113.7", PUBLIC),
+        ("2001:db8::1", PUBLIC),
+    ],
+)
+def test_zones(address: str, zone: Zone) -> None:
+    assert zones.zone_of(address) is zone
+
+
+def test_who_may_send_where() -> None:
+    allowed = {(sender, target) for sender in Zone for target in Zone if zones.may_send(sender, target)}
+    everybody = {(sender, target) for sender in Zone for target in (PRIVATE, PUBLIC)}
+    assert allowed - everybody == {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL)}
+    assert everybody <= allowed
+    assert all(zones.may_send(None, target) for target in Zone)
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "[::1]"])
+def test_literals_are_refused_before_anything_is_resolved(name: str) -> None:
+    with pytest.raises(zones.Forbidden):
+        zones.check_literal(name, PUBLIC)
+    zones.check_literal(name, LOOPBACK)
+    zones.check_literal("registry.example", PUBLIC)
+
+
+class Names:
+    """A resolver whose answers change: a name takes its next address each time, and keeps the last."""
+
+    def __init__(self, **addresses: list[str]) -> None:
+        self._addresses = {name.replace("_", "."): list(found) for name, found in addresses.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> Iterable[AddressInfo]:
+        self.asked.append(host)
+        left = self._addresses[host]
+        address = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))]
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 127.1.0.0/16 pass for public addresses: there are no others on this machine."""
+    real = zones.zone_of
+    monkeypatch.setattr(zones, "zone_of", lambda text: PUBLIC if text.startswith("127.1.") else real(text))
+
+
+@pytest.fixture
+def everywhere() -> Iterator[ScriptedServer]:
+    """A server that listens on every loopback address."""
+    with ScriptedServer(address="0.0.0.0") as running:
+        yield running
+
+
+def get(names: Names, url: str, named_by: str = "") -> int:
+    with Transport(resolver=names, sleep=lambda _: None) as transport:
+        return ask(transport, url, named_by)
+
+
+def ask(transport: Transport, url: str, named_by: str = "") -> int:
+    response = transport.send(Request("GET", url, named_by=named_by))
+    response.close()
+    return response.status
+
+
+@pytest.mark.usefixtures("public")
+def test_a_public_registry_cannot_redirect_to_a_name_of_this_machine(everywhere: ScriptedServer) -> None:
+    port = everywhere.port
+    names = Names(registry_example=["127.1.0.1"], innocent_example=["127.0.0.1"], cdn_example=["127.1.0.2"])
+    for target in ("innocent.example", "127.0.0.1", "localhost"):
+        everywhere.always("GET", "/", Answer(302, headers={"Location": f"http://{target}:{port}/secret"}))
+        with pytest.raises(RegistryError, match="loopback address") as caught:
+            get(names, f"http://registry.example:{port}/")
+        assert caught.value.host == f"registry.example:{port}"
+    assert [seen.path for seen in everywhere.seen] == ["/"] * 3
+    everywhere.always("GET", "/", Answer(302, headers={"Location": f"http://cdn.example:{port}/blob"}))
+    everywhere.once("GET", "/blob", Answer(200))
+    assert get(names, f"http://registry.example:{port}/") == 200
+
+
+@pytest.mark.usefixtures("public")
+def test_a_name_that_becomes_a_local_one_is_not_followed_there(everywhere: ScriptedServer) -> None:
+    names = Names(registry_example=["127.1.0.1", "127.0.0.1"])
+    everywhere.always("GET", "/", Answer(200, headers={"Connection": "close"}))
+    with Transport(resolver=names, sleep=lambda _: None) as transport:
+        url = f"http://registry.example:{everywhere.port}/"
+        assert ask(transport, url) == 200
+        with pytest.raises(RegistryError, match="loopback address"):
+            ask(transport, url)
+    assert len(everywhere.seen) == 1
+
+
+@pytest.mark.usefixtures("public")
+def test_what_was_never_connected_to_has_no_rights(everywhere: ScriptedServer) -> None:
+    names = Names(realm_example=["127.0.0.1"])
+    url = f"http://realm.example:{everywhere.port}/token"
+    with pytest.raises(RegistryError, match="loopback address"):
+        get(names, url, named_by="https://behind-a-proxy.example")
+    everywhere.always("GET", "/token", Answer(200))
+    assert get(names, url, named_by="http://127.0.0.1:5000") == 200
+    assert get(names, url) == 200
+
+
+def test_a_kept_connection_of_the_user_is_not_lent_to_a_registry(everywhere: ScriptedServer) -> None:
+    names = Names(a_example=["127.0.0.1"])
+    everywhere.always("GET", "/", Answer(200))
+    with Transport(resolver=names, sleep=lambda _: None) as transport:
+        url = f"http://a.example:{everywhere.port}/"
+        assert ask(transport, url) == ask(transport, url) == 200
+        with pytest.raises(RegistryError, match="loopback address"):
+            ask(transport, url, named_by="https://public.example")
+    assert everywhere.connections == 1
+
+
+def test_one_good_address_of_several_is_enough() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def resolver(_host: str, _port: int) -> Iterable[AddressInfo]:
+            for address in ("169.254.169.254", "127.0.0.1"):
+                yield (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))
+
+        link, zone = zones.dial("two.example", port, sender=LOOPBACK, seconds=2, resolver=resolver)
+        link.close()
+        assert zone is LOOPBACK
