@@ -400,6 +400,43 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "hosts.toml:1: unknown key" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        # As Spegel's configurator writes it.
+        (
+            "server = 'https://docker.io'\n\n[host]\n[host.'http://10.0.0.7:30020']\n"
+            "capabilities = ['pull', 'resolve']\ndial_timeout = '200ms'\n",
+            ["http://10.0.0.7:30020/v2", "https://registry-1.docker.io/v2"],
+        ),
+        # As k3s does.
+        (
+            'server = "https://registry-1.docker.io/v2"\ncapabilities = ["pull", "resolve", "push"]\n\n'
+            '[host]\n  [host."https://cache.example.com/v2"]\n    capabilities = ["pull", "resolve"]\n',
+            ["https://cache.example.com/v2", "https://registry-1.docker.io/v2"],
+        ),
+        # A project of Harbor that is a proxy cache.
+        (
+            '[host."https://harbor.example.com/v2/hub-proxy"]\n  override_path = true\n',
+            ["https://harbor.example.com/v2/hub-proxy", "https://registry-1.docker.io/v2"],
+        ),
+        # Dragonfly's daemon on each node.
+        (
+            'server = "https://index.docker.io"\n[host."http://127.0.0.1:4001"]\n'
+            '  capabilities = ["pull", "resolve"]\n  [host."http://127.0.0.1:4001".header]\n'
+            '    X-Dragonfly-Registry = ["https://index.docker.io"]\n',
+            ["http://127.0.0.1:4001/v2", "https://index.docker.io/v2"],
+        ),
+    ],
+    ids=["spegel", "k3s", "harbor", "dragonfly"],
+)
+def test_files_as_they_are_in_the_field(text: str, urls: list[str]) -> None:
+    found = plan("docker.io", directory=HostDirectory(HERE, text))
+    assert [item.url("")[:-1].partition("?")[0].rstrip("/") for item in found.endpoints] == urls
+    assert found.notices == ()
+    assert not any(item.plain_fallback for item in found.endpoints)
+
+
 def test_the_example_of_the_documentation() -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "registries.md").read_text("utf-8")
     text = page.partition("```toml\n")[2].partition("```")[0]
