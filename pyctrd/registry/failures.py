@@ -38,7 +38,7 @@ _NOT_TLS: Final = frozenset(
 _HINTS: Final = {
     Kind.NO_SUCH_NAME: "Check the registry's name, and this machine's DNS.",
     Kind.REFUSED: "Check that the registry is running there, and the port.",
-    Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt, or give -k.",
+    Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt (or --hosts-dir), or -k.",
     Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
     Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",
 }

@@ -405,14 +405,18 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     [
         # As Spegel's configurator writes it.
         (
-            "server = 'https://docker.io'\n\n[host]\n[host.'http://10.0.0.7:30020']\n"
-            "capabilities = ['pull', 'resolve']\ndial_timeout = '200ms'\n",
+            (
+                "server = 'https://docker.io'\n\n[host]\n[host.'http://10.0.0.7:30020']\n"
+                "capabilities = ['pull', 'resolve']\ndial_timeout = '200ms'\n"
+            ),
             ["http://10.0.0.7:30020/v2", "https://registry-1.docker.io/v2"],
         ),
         # As k3s does.
         (
-            'server = "https://registry-1.docker.io/v2"\ncapabilities = ["pull", "resolve", "push"]\n\n'
-            '[host]\n  [host."https://cache.example.com/v2"]\n    capabilities = ["pull", "resolve"]\n',
+            (
+                'server = "https://registry-1.docker.io/v2"\ncapabilities = ["pull", "resolve", "push"]\n\n'
+                '[host]\n  [host."https://cache.example.com/v2"]\n    capabilities = ["pull", "resolve"]\n'
+            ),
             ["https://cache.example.com/v2", "https://registry-1.docker.io/v2"],
         ),
         # A project of Harbor that is a proxy cache.
@@ -422,9 +426,11 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ),
         # Dragonfly's daemon on each node.
         (
-            'server = "https://index.docker.io"\n[host."http://127.0.0.1:4001"]\n'
-            '  capabilities = ["pull", "resolve"]\n  [host."http://127.0.0.1:4001".header]\n'
-            '    X-Dragonfly-Registry = ["https://index.docker.io"]\n',
+            (
+                'server = "https://index.docker.io"\n[host."http://127.0.0.1:4001"]\n'
+                '  capabilities = ["pull", "resolve"]\n  [host."http://127.0.0.1:4001".header]\n'
+                '    X-Dragonfly-Registry = ["https://index.docker.io"]\n'
+            ),
             ["http://127.0.0.1:4001/v2", "https://index.docker.io/v2"],
         ),
     ],
