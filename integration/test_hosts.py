@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -453,12 +454,16 @@ def explain(etc: Path, *options: str, user: str = "", **environ: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_user_has_directories_before_the_systems(tmp_path_factory: pytest.TempPathFactory) -> None:
-    base = tmp_path_factory.mktemp("users")
-    for folder in (base, *base.parents):  # pytest's folders are for their owner alone
-        if folder.owner() == "root" and folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    etc, home = base / "etc", base / "home"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read: pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory(prefix="pyctrd-hosts-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_user_has_directories_before_the_systems(open_folder: Path) -> None:
+    etc, home = open_folder / "etc", open_folder / "home"
     system = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
     own = [f"{home}/.config/containerd/certs.d", f"{home}/.config/docker/certs.d"]
     Certs(etc / "containerd" / "certs.d").write('server = "https://of-the-system"\n')

@@ -46,7 +46,7 @@ _TLS_RECORD: Final = ("\x15\x03", "\x16\x03")
 _HINTS: Final = {
     Kind.NO_SUCH_NAME: "Check the registry's name, and this machine's DNS.",
     Kind.REFUSED: "Check that the registry is running there, and the port.",
-    Kind.UNKNOWN_AUTHORITY: "Put its CA into DIR/{host}/ca.crt and give --hosts-dir DIR, or -k.",
+    Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt (or --hosts-dir), or -k.",
     Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
     Kind.TLS_ANSWER: "Leave --plain-http away, or write https:// in hosts.toml.",
     Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",

@@ -17,6 +17,7 @@ from pyctrd.registry.hoststoml import ALL_CAPABILITIES, HostsFile, HostTable
 
 DOCKER_HUB: Final = "docker.io"
 DOCKER_HUB_HOST: Final = "registry-1.docker.io"
+_HUB_HOSTS: Final = frozenset({DOCKER_HUB_HOST, "index.docker.io"})
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
 
 def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
     host = DOCKER_HUB_HOST if table.host == DOCKER_HUB else table.host
-    same = host == domain or (domain, host) == (DOCKER_HUB, DOCKER_HUB_HOST)
+    same = host == domain or (domain == DOCKER_HUB and host in _HUB_HOSTS)
     tls = _tls_of_table(table)
     endpoint = Endpoint(
         table.scheme,
