@@ -314,6 +314,12 @@ def test_sudo_believes_no_file_that_is_not_the_callers(sudo: Sudo, image: Image)
     assert sudo.helper_calls() == []
 
 
+def test_sudo_with_a_helper_that_is_not_there(sudo: Sudo, image: Image) -> None:
+    sudo.config.write_text('{"credsStore": "gone"}')
+    words = sudo("pull", "--sudo-user-config", image.name, code=5)
+    assert f"docker-credential-gone is not in PATH (named in {sudo.config})" in words
+
+
 def test_sudo_with_the_callers_home_still_runs_no_helper_as_root(sudo: Sudo, image: Image) -> None:
     """`sudo -E`, or env_keep: Docker's own rule finds the file, and it is alice's."""
     sudo.login.shell.env |= {"HOME": str(sudo.home), "DOCKER_CONFIG": str(sudo.home / ".docker")}
