@@ -19,6 +19,8 @@ from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import Shell
+from pyctrd import Client
+from pyctrd.registry import RegistryOptions
 
 PAIR: Final = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 KINDS: Final = ("basic", "token", "token-get")
@@ -169,19 +171,23 @@ def _pull(login: Login, image: Image, options: list[str]) -> None:
     assert login.shell.have() == set(image.graph.blobs)
 
 
-def _metadata(login: Login, image: Image) -> None:
-    login.shell("pull", "--metadata-only", "-u", f"{USER}:{PASSWORD}", image.name)
-    assert login.shell.have() < set(image.graph.blobs)
+def pull_metadata(login: Login, image: Image) -> None:
+    """Leave an image without its layers in the store, so that a command has to ask the registry."""
+    shell = login.shell
+    options = RegistryOptions(username=USER, password=PASSWORD)
+    with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
+        client.pull(image.name, metadata_only=True)
+    assert not set(image.graph.blobs) <= login.shell.have()
 
 
 def _ensure(login: Login, image: Image, options: list[str]) -> None:
-    _metadata(login, image)
+    pull_metadata(login, image)
     login.shell("ensure", *options, image.name)
     assert login.shell.have() == set(image.graph.blobs)
 
 
 def _save(login: Login, image: Image, options: list[str]) -> None:
-    _metadata(login, image)
+    pull_metadata(login, image)
     login.shell("save", *options, "-o", "image.tar", image.name)
     assert (login.shell.folder / "image.tar").stat().st_size > 0
     assert login.shell.have() == set(image.graph.blobs)

@@ -11,13 +11,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from integration.locked import ACTIONS, KINDS, PAIR, WAYS, Image, Login, login_at, one_containerd, started
+from integration.locked import (
+    ACTIONS,
+    KINDS,
+    PAIR,
+    WAYS,
+    Image,
+    Login,
+    login_at,
+    one_containerd,
+    pull_metadata,
+    started,
+)
 from integration.rig.containerd import Containerd
 from integration.rig.proxy import Fault
 from integration.rig.registry import PASSWORD, USER, Registry
@@ -261,14 +272,10 @@ def test_sudo_does_not_use_the_callers_login_unasked(sudo: Sudo, image: Image) -
 @pytest.mark.parametrize("action", ACTIONS)
 def test_sudo_with_the_flag_runs_the_helper_as_the_caller(sudo: Sudo, image: Image, action: str) -> None:
     host = sudo.login.host
-    metadata = ["pull", "--metadata-only", "-u", f"{USER}:{PASSWORD}", image.name]
-    commands: Mapping[str, list[list[str]]] = {
-        "pull": [["pull", "--sudo-user-config", image.name]],
-        "ensure": [metadata, ["ensure", "--sudo-user-config", image.name]],
-        "save": [metadata, ["save", "--sudo-user-config", "-o", "x.tar", image.name]],
-    }
-    for command in commands[action]:
-        sudo(*command, code=0)
+    if action != "pull":
+        pull_metadata(sudo.login, image)
+    options = ["-o", "x.tar"] if action == "save" else []
+    sudo(action, "--sudo-user-config", *options, image.name, code=0)
     assert sudo.login.shell.have() == set(image.graph.blobs)
     # The last word would be CONTAINERD_NAMESPACE: nothing of root's environment gets there.
     assert sudo.helper_calls() == [f"1 get {host} {ALICE} {sudo.home} "]
@@ -307,6 +314,12 @@ def test_sudo_believes_no_file_that_is_not_the_callers(sudo: Sudo, image: Image)
     assert sudo.helper_calls() == []
 
 
+def test_sudo_with_a_helper_that_is_not_there(sudo: Sudo, image: Image) -> None:
+    sudo.config.write_text('{"credsStore": "gone"}')
+    words = sudo("pull", "--sudo-user-config", image.name, code=5)
+    assert f"docker-credential-gone is not in PATH (named in {sudo.config})" in words
+
+
 def test_sudo_with_the_callers_home_still_runs_no_helper_as_root(sudo: Sudo, image: Image) -> None:
     """`sudo -E`, or env_keep: Docker's own rule finds the file, and it is alice's."""
     sudo.login.shell.env |= {"HOME": str(sudo.home), "DOCKER_CONFIG": str(sudo.home / ".docker")}
@@ -316,7 +329,7 @@ def test_sudo_with_the_callers_home_still_runs_no_helper_as_root(sudo: Sudo, ima
 
 def test_a_question_pauses_the_bars(sudo: Sudo, image: Image) -> None:
     """save fetches with the bars on the screen already."""
-    sudo("pull", "--metadata-only", "-u", f"{USER}:{PASSWORD}", image.name, code=0)
+    pull_metadata(sudo.login, image)
     code, text = sudo.on_a_terminal("save", "-o", "x.tar", "--progress", "bar", image.name, answer="y")
     assert code == 0, text
     assert text.count("[y/N]") == 1

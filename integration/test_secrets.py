@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from integration.conftest import peer_required
-from integration.locked import PAIR, Image, Login, login_at, one_containerd
+from integration.locked import PAIR, Image, Login, login_at, one_containerd, pull_metadata
 from integration.rig.containerd import Containerd
 from integration.rig.registry import PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
@@ -134,9 +134,8 @@ def library(login: Login, options: RegistryOptions | None = None) -> Client:
 @pytest.mark.parametrize("progress", PROGRESS)
 def test_debug_of_what_succeeds(rig: Rig, login: Login, repository: str, progress: str) -> None:
     images = [Image(rig.registry, f"{repository}/{number}") for number in range(3)]
-    with library(login, RegistryOptions(username=USER, password=PASSWORD)) as client:
-        for image in images[1:]:
-            client.pull(image.name, metadata_only=True)
+    for image in images[1:]:
+        pull_metadata(login, image)
     commands = (["pull"], ["ensure"], ["save", "-o", "x.tar"])
     for image, command in zip(images, commands, strict=True):
         text = told(login, "--debug", *command, "--progress", progress, image.name, code=0)

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,6 +22,27 @@ TIMEOUT_SECONDS: Final = 60.0
 
 _MAX_ANSWER_BYTES: Final = 1 << 20
 _NOT_FOUND: Final = "credentials not found in native keychain"
+
+
+# How a shell tells that there is no such command; our own launcher says so, too.
+_NO_COMMAND: Final = 127
+# Becomes another user, then the helper. Not by Popen(user=...): that forks where it else would vfork, and a
+# fork runs the handlers of gRPC, whose threads are busy; they abort the child now and then. Nothing may be
+# imported after the change, not even by execvp: that user need not be able to read our interpreter's modules.
+_LAUNCHER: Final = """
+import os, sys
+uid, gid, groups, *command = sys.argv[1:]
+os.setgroups([int(group) for group in groups.split(",")])
+os.setresgid(int(gid), int(gid), int(gid))
+os.setresuid(int(uid), int(uid), int(uid))
+os.umask(0o077)
+for folder in os.environ["PATH"].split(":"):
+    try:
+        os.execv(f"{folder}/{command[0]}", command)
+    except OSError:
+        pass
+os._exit(127)
+"""
 
 
 class HelperFailed(Exception):
@@ -53,6 +75,8 @@ def ask(
     if process.returncode != 0:
         if _NOT_FOUND in answer.decode("utf-8", "replace"):
             return None
+        if process.returncode == _NO_COMMAND:
+            raise HelperFailed(f"{name} is not in PATH")
         raise HelperFailed(
             f"{name} failed with status {process.returncode} (try: echo {server} | {name} get)"
         )
@@ -73,15 +97,12 @@ def _start(name: str, environ: Mapping[str, str], user: Invoker | None) -> subpr
     }
     if user is None:
         return subprocess.Popen([name, "get"], env=dict(environ), **pipes)
+    if not sys.executable:
+        raise HelperFailed(f"{name} did not run: there is no interpreter to become {user.name} with")
+    groups = ",".join(map(str, os.getgrouplist(user.name, user.gid)))
+    become = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(user.uid), str(user.gid), groups]
     return subprocess.Popen(
-        [name, "get"],
-        env=user.environment(environ.get("PATH", os.defpath)),
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=os.getgrouplist(user.name, user.gid),
-        umask=0o077,
-        **pipes,
+        [*become, name, "get"], env=user.environment(environ.get("PATH", os.defpath)), cwd="/", **pipes
     )
 
 
