@@ -14,8 +14,8 @@ from integration.faults.broken import (
 from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, on
 from integration.rig import images
 from integration.rig.faultserver import (
+    Behaviour,
     Exchange,
-    Reply,
     altered,
     answering,
     dripping,
@@ -28,11 +28,10 @@ from integration.rig.images import OCI_MANIFEST, Graph
 MANIFEST_LIMIT = 4 * 1048 * 1048
 
 
-def _endless_tag(exchange: Exchange) -> None:
-    if exchange.asked.method == "HEAD":
-        exchange.send(Reply(405))
-    else:
-        endless(b" " * 65536)(exchange)
+def _only_get(behave: Behaviour) -> Behaviour:
+    """Refuse HEAD, so that the document itself is asked."""
+    refuse = answering(405)
+    return lambda exchange: (refuse if exchange.asked.method == "HEAD" else behave)(exchange)
 
 
 def _moves(exchange: Exchange) -> None:
@@ -92,8 +91,15 @@ MANIFESTS = (
     Case(
         "manifest-endless",
         "a manifest without an end",
-        on("resolve tag", _endless_tag),
+        on("resolve tag", _only_get(endless(b" " * 65536))),
         (AT, f"more than {MANIFEST_LIMIT} bytes"),
+        asks=2,
+    ),
+    Case(
+        "manifest-trickles",
+        "a manifest without an end, 2000 bytes now and then",
+        on("resolve tag", _only_get(endless(b" " * 2000, chunked=True, pause=0.3))),
+        (AT, "too slow"),
         asks=2,
     ),
     Case("manifest-empty", "a manifest of no bytes", None, ("content size of zero",), image=of_bytes(b"")),

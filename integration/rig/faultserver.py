@@ -307,8 +307,8 @@ def dripping(seconds: float = 0.05, *, head: bool = False) -> Behaviour:
     return behave
 
 
-def endless(data: bytes, before: bytes = b"", *, chunked: bool = False) -> Behaviour:
-    """Send a head without a length (`before` instead, if given), and then data for ever."""
+def endless(data: bytes, before: bytes = b"", *, chunked: bool = False, pause: float = 0) -> Behaviour:
+    """Send a head without a length (`before` instead, if given), and then data for ever, with pauses."""
 
     def behave(exchange: Exchange) -> None:
         how = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
@@ -320,6 +320,8 @@ def endless(data: bytes, before: bytes = b"", *, chunked: bool = False) -> Behav
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             exchange.raw(piece)
+            if pause:
+                exchange.hold(pause)
 
     return behave
 

@@ -18,10 +18,7 @@ from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.transport import Response
-
-# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
-_DOCUMENT_STALLS: Final = 3
+from pyctrd.registry.response import DOCUMENT_STALLS, Response
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -73,7 +70,7 @@ class BlobFetcher:
             ),
             sleep=self._sleep,
             budget=self._repository.transport.budget,
-            seconds=_DOCUMENT_STALLS * self._repository.transport.stall_timeout
+            seconds=DOCUMENT_STALLS * self._repository.transport.stall_timeout
             if _is_manifest(descriptor)
             else None,
         )

@@ -29,6 +29,8 @@ CHUNK_BYTES: Final = 1 << 20
 STALL_TIMEOUT_SECONDS: Final = 60.0
 # A connection that brings fewer bytes than this in a whole stall time-out is as good as silent.
 LIVELY_BYTES: Final = 512
+# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
+DOCUMENT_STALLS: Final = 3
 
 # One recv fills at most this much; larger pieces only cost memory that is never filled.
 _PIECE_BYTES: Final = 1 << 18
@@ -105,21 +107,29 @@ class Response:
                 return
 
     def read(self, limit: int) -> bytes:
-        """Read the whole body; raises RegistryContentError when it has more than `limit` bytes."""
+        """Read the whole body of a document.
+
+        Raises RegistryContentError when it has more than `limit` bytes, or takes longer than
+        DOCUMENT_STALLS stall time-outs.
+        """
         parts: list[bytes] = []
         size = 0
+        deadline = time.monotonic() + DOCUMENT_STALLS * self._stall_seconds
         with closing(self.chunks()) as chunks:
             for chunk in chunks:
                 parts.append(chunk)
                 size += len(chunk)
                 if size > limit:
-                    self.close()
-                    raise RegistryContentError(
-                        f"{without_secrets(self.url)}: more than {limit} bytes",
-                        host=self.host,
-                        status=self.status,
-                    )
+                    raise self._refused(f"more than {limit} bytes")
+                if time.monotonic() > deadline:
+                    raise self._refused(f"too slow: {size} bytes when time was up")
         return b"".join(parts)
+
+    def _refused(self, text: str) -> RegistryContentError:
+        self.close()
+        return RegistryContentError(
+            f"{without_secrets(self.url)}: {text}", host=self.host, status=self.status
+        )
 
     def excerpt(self) -> bytes:
         """Read the beginning of an error's body, whatever happens, and be done with the response."""

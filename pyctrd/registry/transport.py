@@ -34,7 +34,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAX_REDIRECTS: Final = 10
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+_TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 _log = redact.logger(__name__)
 # They log whole URLs, and the query of a redirect may be a signature.
