@@ -42,12 +42,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the work, for whoever watches.
 
     `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry).
+    `resumed` are the bytes that an interrupted download had left here: of the blob, or at `done` in all.
     """
 
     action: Action
     descriptor: Descriptor | None = None
     offset: int = 0
     total: int = 0
+    resumed: int = 0
     detail: str = ""
 
 
