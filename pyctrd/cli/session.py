@@ -43,6 +43,7 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         username=username,
         password=password,
         hosts_dir=Path(arguments.hosts_dir) if arguments.hosts_dir else None,
+        parallel_ranges=arguments.parallel_ranges,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
+# As many as the governor (registry/governor.py) lets a process have.
+_MAX_RANGES = 8
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -20,6 +22,7 @@ class RegistryArguments:
     user: str | None = None
     password_stdin: bool = False
     hosts_dir: str | None = None
+    parallel_ranges: int | Literal["auto", "off"] = "auto"
 
 
 @dataclass
@@ -40,6 +43,13 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 
 def _remember_registry(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     setattr(context.ensure_object(Settings).registry, str(parameter.name), value)
+
+
+def _remember_ranges(context: click.Context, parameter: click.Parameter, value: str) -> None:
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
+    if value not in ("auto", "off") and not 1 <= number <= _MAX_RANGES:
+        raise click.BadParameter(f"{value!r} is not auto, off, or a number from 1 to {_MAX_RANGES}")
+    _remember_registry(context, parameter, number or value)
 
 
 def _all(options: list[Callable[[_F], _F]]) -> Callable[[_F], _F]:
@@ -119,6 +129,15 @@ registry_options = _all(
             expose_value=False,
             callback=_remember_registry,
             help="Folder with HOST/hosts.toml files, as containerd reads them.",
+        ),
+        click.option(
+            "--parallel-ranges",
+            default="auto",
+            show_default=True,
+            metavar="N|auto|off",
+            expose_value=False,
+            callback=_remember_ranges,
+            help="Connections for one large layer: auto opens more where one is slow and more are faster.",
         ),
     ]
 )

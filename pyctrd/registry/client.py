@@ -13,6 +13,7 @@ from pyctrd.reference import Reference
 from pyctrd.registry import hosts
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.credentials import Credential, Keychain
+from pyctrd.registry.governor import Governor, ParallelRanges
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
@@ -25,7 +26,8 @@ class RegistryOptions:
     `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
     alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates.
     `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json, ~/.docker/config.json).
-    Time-outs are in seconds.
+    Time-outs are in seconds. `parallel_ranges` is how many connections a large blob may have, `auto` (those
+    that help) or `off`.
     """
 
     plain_http: bool = False
@@ -37,6 +39,7 @@ class RegistryOptions:
     docker_config: Path | None = None
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
     read_timeout: float = READ_TIMEOUT_SECONDS
+    parallel_ranges: ParallelRanges = "auto"
 
 
 class RegistryClient:
@@ -59,6 +62,7 @@ class RegistryClient:
         )
         keychain = Keychain(options.docker_config, given=given, given_for=options.account, environ=environ)
         self._authorizer = Authorizer(self._transport, keychain)
+        self._governor = Governor(options.parallel_ranges)
 
     def __enter__(self) -> RegistryClient:
         """Give the client itself."""
@@ -87,7 +91,12 @@ class RegistryClient:
     def remote(self, reference: Reference) -> RegistryRemote:
         """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
         return RegistryRemote(
-            reference, self.endpoints(reference.domain), self._authorizer, self._transport, sleep=self._sleep
+            reference,
+            self.endpoints(reference.domain),
+            self._authorizer,
+            self._transport,
+            sleep=self._sleep,
+            governor=self._governor,
         )
 
     def _roots(self) -> tuple[Path, ...]:

@@ -13,6 +13,8 @@ from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
+from pyctrd.registry.governor import Governor
+from pyctrd.registry.ranges import RangedDownload, Segments
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
 from pyctrd.registry.transport import Request, Response
 
@@ -22,9 +24,11 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 class BlobFetcher:
     """Opens content of one repository."""
 
-    def __init__(self, repository: Repository, *, sleep: Callable[[float], None]) -> None:
+    def __init__(self, repository: Repository, *, sleep: Callable[[float], None], governor: Governor) -> None:
         self._repository = repository
         self._sleep = sleep
+        self._governor = governor
+        self._segments = Segments(repository)
 
     @contextlib.contextmanager
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
@@ -35,19 +39,25 @@ class BlobFetcher:
         the descriptor says, other RegistryErrors as they come. Bytes are not hashed here: whoever keeps
         them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
         """
-        body = ResumingBody(
-            lambda position: self._open(descriptor, position),
-            offset=offset,
-            size=descriptor.size,
-            fail=lambda text: RegistryContentError(
-                f"{_what(descriptor)}: {text}", host=self._repository.host, repository=self._repository.name
-            ),
-            sleep=self._sleep,
-        )
+
+        def plain(position: int) -> ResumingBody:
+            return ResumingBody(
+                lambda position: self._open(descriptor, position),
+                offset=position,
+                size=descriptor.size,
+                fail=lambda text: RegistryContentError(
+                    f"{_what(descriptor)}: {text}",
+                    host=self._repository.host,
+                    repository=self._repository.name,
+                ),
+                sleep=self._sleep,
+            )
+
+        download = RangedDownload(descriptor, offset, plain, self._segments, self._governor)
         try:
-            yield body.chunks()
+            yield download.chunks()
         finally:
-            body.close()
+            download.close()
 
     def _open(self, descriptor: Descriptor, position: int) -> Opened:
         errors: list[RegistryError] = []
