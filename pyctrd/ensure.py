@@ -130,7 +130,7 @@ def ensure(
     if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
         coverage.check()
         return EnsureResult(fetched=(), bytes=0)
-    with store.lease("ensure") as leased:
+    with store.lease("ensure", resumable=True) as leased:
         transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
         with Downloads(transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.

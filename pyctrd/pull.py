@@ -85,7 +85,7 @@ def pull(
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
-    with store.lease("pull") as leased:
+    with store.lease("pull", resumable=True) as leased:
         transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress)
         with (
             Downloads(

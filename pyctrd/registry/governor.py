@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 ParallelRanges: TypeAlias = int | Literal["auto", "off"]
 
 # What one request of several asks for; a finished one waits in memory for its turn.
-SEGMENT_BYTES: Final = 1 << 20
+SEGMENT_BYTES: Final = 1 << 19
 # Below this a blob is done before another connection has paid for itself.
 MIN_REMAINING_BYTES: Final = 16 << 20
 MIN_REMAINING_SECONDS: Final = 2.0
