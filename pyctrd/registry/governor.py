@@ -28,6 +28,8 @@ WINDOW_SECONDS: Final = 1.0
 WINDOW_SEGMENTS: Final = 2
 # The share of the time in which the readers wait for bytes rather than for the store.
 WAITING_SHARE: Final = 0.75
+# With less than this nobody read for a part of the time, and the rate is not the line's.
+READING_SHARE: Final = 0.8
 # Beyond this the disk and the hashing are what takes the time.
 FAST_BYTES_PER_SECOND: Final = 100 << 20
 GROWTH: Final = 1.2
@@ -111,9 +113,11 @@ class Governor:
             enough = WINDOW_SEGMENTS * max(self._held, 2) * SEGMENT_BYTES
             if seconds < WINDOW_SECONDS or self._bytes < enough:
                 return
-            rate, share = self._bytes / seconds, self._waited / max(self._waited + self._busy, 1e-9)
+            read = self._waited + self._busy
+            rate, share = self._bytes / seconds, self._waited / max(read, 1e-9)
             self._begin()
-            self._judge(rate, share)
+            if read >= seconds * READING_SHARE:
+                self._judge(rate, share)
 
     def _judge(self, rate: float, waiting_share: float) -> None:
         if self._passing:  # the connections were only being opened in this one
