@@ -20,6 +20,7 @@ from pyctrd.daemon import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
 from pyctrd.model import Digest
 from pyctrd.platforms import host, select
+from pyctrd.ports import ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
 from pyctrd.pull import pull as run_pull
 from pyctrd.reference import parse
@@ -45,14 +46,19 @@ def daemon(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def pull(
-    daemon: Containerd, namespace: str, reference: str, options: PullOptions | None = None
+    daemon: Containerd,
+    namespace: str,
+    reference: str,
+    options: PullOptions | None = None,
+    *,
+    progress: ProgressSink = no_progress,
 ) -> PullResult:
     with (
         Daemon.connect(str(daemon.address), namespace) as store,
         RegistryClient(RegistryOptions()) as registries,
     ):
         remote = registries.remote(parse(reference))
-        return run_pull(store, remote, reference, options or PullOptions(), host=host())
+        return run_pull(store, remote, reference, options or PullOptions(), host=host(), progress=progress)
 
 
 def ctr_pull(

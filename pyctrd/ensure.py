@@ -6,27 +6,37 @@ the digest that the local documents name (nerdctl asks for the tag, and so repla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from pyctrd import mediatypes, platforms, reference, walk
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
+from pyctrd.downloads import Downloads
 from pyctrd.errors import InvalidReference, NotFound, RegistryError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.platforms import Matcher
 from pyctrd.ports import ContentStore, Fetcher, ProgressSink, Store, no_progress
 from pyctrd.reference import Reference
-from pyctrd.transfer import Downloads, Transfer, host_name, is_present
+from pyctrd.transfer import Transfer, host_name, is_present
 from pyctrd.unpack import read_config
 
 
 class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was downloaded: the blobs, and their bytes in sum."""
+    """What was downloaded: the blobs, and their bytes in sum.
+
+    `resumed` are the blobs of which an interrupted download had left something here, with those bytes.
+    """
 
     fetched: tuple[Descriptor, ...]
     bytes: int
+    resumed: Mapping[Descriptor, int] = msgspec.field(default_factory=dict)
+
+    @property
+    def bytes_resumed(self) -> int:
+        """The bytes of `resumed` in sum."""
+        return sum(self.resumed.values())
 
 
 def plan(
@@ -112,7 +122,7 @@ def ensure(
     if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
         coverage.check()
         return EnsureResult(fetched=(), bytes=0)
-    with store.lease("ensure") as leased:
+    with store.lease("ensure", resumable=True) as leased:
         transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
         with Downloads(transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
@@ -122,8 +132,8 @@ def ensure(
                 downloads.submit(generation)
                 downloads.join()
             coverage.check()
-            fetched = downloads.downloaded()
-    return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()))
+            fetched, resumed = downloads.downloaded(), downloads.resumed()
+    return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()), resumed=resumed)
 
 
 def _targeted(step: walk.Children, coverage: Coverage, targets: Matcher) -> walk.Children:

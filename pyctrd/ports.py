@@ -43,12 +43,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the work, for whoever watches.
 
     `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry).
+    `resumed` are the bytes that an interrupted download had left here: of the blob, or at `done` in all.
     """
 
     action: Action
     descriptor: Descriptor | None = None
     offset: int = 0
     total: int = 0
+    resumed: int = 0
     detail: str = ""
 
 
@@ -221,11 +223,12 @@ class Store(Protocol):
     def default_snapshotter(self) -> str:
         """Give the name of the snapshotter to use when none is asked for."""
 
-    def lease(self, purpose: str) -> AbstractContextManager[Store]:
+    def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
         """Open a lease that expires by itself after 24 hours; the context gives this store through it.
 
         Everything written or touched through that view is safe from the garbage collector until the
-        context is left, which deletes the lease. `purpose` is the command, kept as a label for people.
+        context is left, which deletes the lease; only an interrupt of `resumable` work leaves it to its
+        expiry, for the next run to go on. `purpose` is the command, kept as a label for people.
         """
 
     def hold_everything(self) -> None:

@@ -17,11 +17,12 @@ from pyctrd import documents, mediatypes, walk
 from pyctrd.convert import with_image_config
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
+from pyctrd.downloads import Downloads
 from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NotFound, RegistryContentError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
-from pyctrd.transfer import Downloads, Transfer, is_present
+from pyctrd.transfer import Transfer, is_present
 from pyctrd.unpacking import Unpacking
 
 
@@ -51,12 +52,22 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PullResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pull did: `fetched` was downloaded (all of `bytes`), `unpacked` are platforms."""
+    """What a pull did: `fetched` was downloaded (all of `bytes`), `unpacked` are platforms.
+
+    `resumed` are the blobs of which an interrupted download had left something here, with the bytes of each
+    that did not have to come again.
+    """
 
     image: ImageRecord
     fetched: tuple[Descriptor, ...]
     bytes: int
     unpacked: tuple[str, ...]
+    resumed: Mapping[Descriptor, int] = msgspec.field(default_factory=dict)
+
+    @property
+    def bytes_resumed(self) -> int:
+        """The bytes of `resumed` in sum."""
+        return sum(self.resumed.values())
 
 
 def pull(
@@ -77,7 +88,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     judge = Documents()
-    with _told_of(remote), store.lease("pull") as leased:
+    with _told_of(remote), store.lease("pull", resumable=True) as leased:
         transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress, judge=judge)
         with (
             Downloads(
@@ -86,13 +97,20 @@ def pull(
             Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
         ):
             _bring_all(leased, root, options, host, downloads, unpacking, judge)
-            fetched = downloads.downloaded()
+            fetched, resumed = downloads.downloaded(), downloads.resumed()
             unpacked = unpacking.finish()
         target = with_image_config(leased.content, root)
         _verify(leased, downloads.wanted)
         image = put_record(leased.images, ImageRecord(name=name, target=target, labels=options.labels))
-    progress(Progress(action="done", descriptor=target, detail=name))
-    return PullResult(image=image, fetched=tuple(fetched), bytes=sum(fetched.values()), unpacked=unpacked)
+    result = PullResult(
+        image=image,
+        fetched=tuple(fetched),
+        bytes=sum(fetched.values()),
+        unpacked=unpacked,
+        resumed=resumed,
+    )
+    progress(Progress(action="done", descriptor=target, resumed=result.bytes_resumed, detail=name))
+    return result
 
 
 @contextmanager

@@ -57,13 +57,17 @@ class SavePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a save did: the names and platforms in the archive, what was fetched before; sizes in bytes."""
+    """What a save did: the names and platforms in the archive, what was fetched before; sizes in bytes.
+
+    `bytes_resumed` an interrupted download had left here, and did not have to come again.
+    """
 
     images: tuple[str, ...]
     platforms: tuple[Platform, ...]
     fetched: tuple[Descriptor, ...]
     bytes_fetched: int
     bytes_written: int
+    bytes_resumed: int = 0
 
 
 def plan(
@@ -130,6 +134,7 @@ def save(
         fetched=tuple(dict.fromkeys(descriptor for result in results for descriptor in result.fetched)),
         bytes_fetched=sum(result.bytes for result in results),
         bytes_written=written,
+        bytes_resumed=sum(result.bytes_resumed for result in results),
     )
 
 

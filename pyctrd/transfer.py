@@ -1,4 +1,4 @@
-"""Bring content from remote repositories into the content store: one blob, and several at once.
+"""Bring content from remote repositories into the content store, one blob at a time.
 
 The content service's own protocol decides what is downloaded: ask first, go on at the offset that the store
 has, take "already exists" for success, wait for a locked ingest (containerd core/remotes/handlers.go Fetch,
@@ -7,12 +7,10 @@ core/content/helpers.go OpenWriter). The store verifies size and digest at the c
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple
 
 import tenacity
 
@@ -33,12 +31,20 @@ from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Progress, Progre
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
 MAX_LABEL_BYTES: Final = 4096
-# How long a failed run waits for its threads: one that hangs in a dead connection must not hold up Ctrl-C.
-_PATIENCE_SECONDS: Final = 2.0
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Ends a worker after the run was given up; never reaches a caller."""
+
+
+class Brought(NamedTuple):
+    """What it took to have a blob: bytes that came now, and bytes that an interrupted download had left.
+
+    Both are 0 for a blob that was here, or that another namespace shared.
+    """
+
+    downloaded: int = 0
+    resumed: int = 0
 
 
 def ingest_ref(descriptor: Descriptor) -> str:
@@ -75,8 +81,8 @@ class Transfer:
         self._progress = progress
         self.stop = threading.Event()
 
-    def bring(self, descriptor: Descriptor) -> int:
-        """Make sure that the store (and the lease in force) has a blob; gives the bytes downloaded.
+    def bring(self, descriptor: Descriptor) -> Brought:
+        """Make sure that the store (and the lease in force) has a blob; tells what that took.
 
         Afterwards the blob's `containerd.io/distribution.source.<host>` label names the repository.
         Raises RegistryError, RegistryContentError, DaemonError.
@@ -88,34 +94,37 @@ class Transfer:
                 hint="the manifest that names this content is broken; it has to be built again",
             )
         try:
-            downloaded, fetcher = self._bring(descriptor)
+            brought, fetcher = self._bring(descriptor)
         except AlreadyExists:
-            downloaded, fetcher = 0, self._claimant
+            brought, fetcher = Brought(), self._claimant
         except RegistryContentError as error:
             # Bytes of a liar are no start for the next pull; those before a cut are.
             if not isinstance(error.__cause__, RegistryUnreachable):
                 self._content.abort(ingest_ref(descriptor))
             raise
-        if not downloaded:
+        if not any(brought):
             self._report("exists", descriptor, descriptor.size)
+        elif not brought.downloaded:
+            self._report("downloaded", descriptor, descriptor.size, resumed=brought.resumed)
         if fetcher is not None:
             add_source_label(self._content, descriptor.digest, fetcher)
-        return downloaded
+        return brought
 
     @property
     def _claimant(self) -> Fetcher | None:
         """The repository to name on a blob that was not downloaded now."""
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
-    def _bring(self, descriptor: Descriptor) -> tuple[int, Fetcher | None]:
+    def _bring(self, descriptor: Descriptor) -> tuple[Brought, Fetcher | None]:
         for _ in range(2):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
                 complete = start == descriptor.size  # also content of another namespace
+                resumed = self._left_here(descriptor) if complete else start
                 fetcher = self._claimant if complete else self._download(descriptor, ingest)
                 try:
                     ingest.commit()
-                    return descriptor.size - start, fetcher
+                    return Brought(descriptor.size - start, resumed), fetcher
                 except FailedPrecondition as error:
                     failure = error
             # Left to itself, a wrong ingest is committed again by every client that comes by, for ever.
@@ -124,6 +133,16 @@ class Transfer:
                 break
             self._report("retrying", descriptor, 0, "what an earlier download left here was corrupt")
         raise _wrong_bytes(descriptor, fetcher, failure) from failure
+
+    def _left_here(self, descriptor: Descriptor) -> int:
+        """Tell how much of a complete ingest an earlier download left: all of it, or nothing.
+
+        Content that another namespace shares opens as a complete write, too, but with no ingest of its own
+        behind it, or with one that is not complete (containerd core/metadata/content.go Writer).
+        """
+        ref = ingest_ref(descriptor)
+        whole = any(one.ref == ref and one.offset == descriptor.size for one in self._content.ingests())
+        return descriptor.size if whole else 0
 
     @contextmanager
     def _open(self, descriptor: Descriptor) -> Iterator[Ingest]:
@@ -156,9 +175,10 @@ class Transfer:
             ingest.write(descriptor.data[ingest.offset :])
             return self._claimant
         failure: RegistryError | None = None
+        resumed = ingest.offset
         for fetcher in self._fetchers:
             try:
-                self._copy(descriptor, fetcher, ingest)
+                self._copy(descriptor, fetcher, ingest, resumed)
                 return fetcher
             except RegistryError as error:
                 failure = failure or error
@@ -171,24 +191,31 @@ class Transfer:
             )
         raise failure
 
-    def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest) -> None:
-        self._report("downloading", descriptor, ingest.offset)
+    def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, resumed: int) -> None:
+        self._report("downloading", descriptor, ingest.offset, resumed=resumed)
         if documents.is_document(descriptor):
             ingest.write(self._judge.fetch(fetcher, descriptor)[ingest.offset :])
-            self._report("downloaded", descriptor, ingest.offset)
+            self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
             return
         with fetcher.fetch(descriptor, ingest.offset) as chunks:
             for chunk in chunks:
                 if self.stop.is_set():
-                    raise _Stopped
+                    raise Stopped
                 ingest.write(chunk)
-                self._report("downloading", descriptor, ingest.offset)
-        self._report("downloaded", descriptor, ingest.offset)
+                self._report("downloading", descriptor, ingest.offset, resumed=resumed)
+        self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
 
-    def _report(self, action: Action, descriptor: Descriptor, offset: int, detail: str = "") -> None:
+    def _report(
+        self, action: Action, descriptor: Descriptor, offset: int, detail: str = "", *, resumed: int = 0
+    ) -> None:
         self._progress(
             Progress(
-                action=action, descriptor=descriptor, offset=offset, total=descriptor.size, detail=detail
+                action=action,
+                descriptor=descriptor,
+                offset=offset,
+                total=descriptor.size,
+                resumed=resumed,
+                detail=detail,
             )
         )
 
@@ -236,72 +263,3 @@ def add_source_label(content: ContentStore, digest: Digest, fetcher: Fetcher) ->
     value = ",".join(sorted(repositories))
     if value != known and len(key) + len(value) <= MAX_LABEL_BYTES:
         content.set_labels(digest, {key: value})
-
-
-class Downloads:
-    """Several blobs at once, each digest once; a context that ends its threads.
-
-    The first failure stops all others: half an image is of no use, and what was committed is leased.
-    """
-
-    def __init__(
-        self, bring: Callable[[Descriptor], int], stop: threading.Event, *, max_concurrent: int
-    ) -> None:
-        self._bring = bring
-        self._stop = stop
-        self._pool = concurrent.futures.ThreadPoolExecutor(max_concurrent, thread_name_prefix="pyctrd-fetch")
-        self._futures: dict[Digest, concurrent.futures.Future[int]] = {}
-        self._descriptors: dict[Digest, Descriptor] = {}
-
-    def __enter__(self) -> Self:
-        """Start with no download."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for all, or, after an error, stop all."""
-        if kind is not None:
-            self._stop.set()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            concurrent.futures.wait(self._futures.values(), timeout=_PATIENCE_SECONDS)
-        self._pool.shutdown(wait=kind is None)
-
-    def submit(self, descriptors: Sequence[Descriptor]) -> None:
-        """Start bringing blobs; those that were submitted before are left alone."""
-        for descriptor in descriptors:
-            if descriptor.digest not in self._futures:
-                self._descriptors[descriptor.digest] = descriptor
-                self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
-
-    def _guarded(self, descriptor: Descriptor) -> int:
-        if self._stop.is_set():
-            raise _Stopped
-        try:
-            return self._bring(descriptor)
-        except BaseException:
-            self._stop.set()
-            raise
-
-    def wait(self, digest: Digest) -> None:
-        """Block until a submitted blob is in the store; raises what its download raised."""
-        self._futures[digest].result()
-
-    def join(self) -> None:
-        """Block until all submitted blobs are in the store; raises the first real error."""
-        futures = self._futures.values()
-        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
-        errors = [future.exception() for future in futures if future.done() and future.exception()]
-        for error in sorted(errors, key=lambda item: isinstance(item, _Stopped)):
-            if error is not None:
-                raise error
-
-    @property
-    def wanted(self) -> tuple[Descriptor, ...]:
-        """All that was submitted, in order."""
-        return tuple(self._descriptors.values())
-
-    def downloaded(self) -> dict[Descriptor, int]:
-        """Give the bytes that each blob cost, for those that cost any; only after `join`."""
-        bytes_of = {self._descriptors[digest]: future.result() for digest, future in self._futures.items()}
-        return {descriptor: count for descriptor, count in bytes_of.items() if count}

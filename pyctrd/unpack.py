@@ -95,12 +95,15 @@ class _LayerTask:
                 wait(self._layer.digest)
                 progress(Progress(action="unpacking", descriptor=self._layer, total=self._layer.size))
                 self._check(self._store.diffs.apply(self._layer, mounts))
+                # Before the snapshot is there: whoever finds that does not come by here again.
+                self._store.content.set_labels(
+                    self._layer.digest, {mediatypes.UNCOMPRESSED: str(self._diff_id)}
+                )
                 self._commit(key)
             except BaseException:
                 with suppress(NotFound):
                     self._snapshots.remove(self._snapshotter, key)
                 raise
-            self._store.content.set_labels(self._layer.digest, {mediatypes.UNCOMPRESSED: str(self._diff_id)})
             progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
             return
         raise ContentError(

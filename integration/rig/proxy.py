@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 CHUNK = 1 << 18
@@ -119,6 +120,12 @@ class LoggingProxy:
                 fault.release.set()
             self._server.faults.clear()
 
+    @property
+    def connections(self) -> int:
+        """How many connections of clients are open; what their requests did is logged before they are not."""
+        with self._server.guard:
+            return self._server.connections
+
     def add_route(self, path: str, route: Route) -> None:
         """Answer `path` here, not in the registry (a token service, for example)."""
         self._server.routes[path] = route
@@ -138,6 +145,17 @@ class _Server(ThreadingHTTPServer):
         self.routes: dict[str, Route] = {}
         self.errors: list[Exception] = []
         self.closing = False
+        self.connections = 0
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.guard:
+            self.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.guard:
+            self.connections -= 1
 
     def take_fault(self, method: str, path: str) -> Fault | None:
         with self.guard:

@@ -58,14 +58,16 @@ class _Sum:
         self._blobs: dict[str, tuple[int, int, bool]] = {}
         self._present = 0
         self._present_bytes = 0
+        self._resumed: dict[str, int] = {}
 
     def found(self, size: int) -> None:
         """Count a blob that was here before."""
         self._present += 1
         self._present_bytes += size
 
-    def note(self, name: str, done: int, total: int, *, finished: bool) -> None:
+    def note(self, name: str, done: int, total: int, *, finished: bool, resumed: int = 0) -> None:
         self._blobs[name] = done, total, finished
+        self._resumed[name] = resumed
 
     @property
     def bytes(self) -> tuple[int, int]:
@@ -83,7 +85,9 @@ class _Sum:
         here = f"{self._present} here" if self._present else ""
         finished = sum(done for _, _, done in self._blobs.values())
         text = f"{self._verb} {finished}/{count(len(self._blobs), self._noun)}"
-        return f"{text}, {here}" if here else text
+        begun = sum(self._resumed.values())
+        resumed = f"{size(begun)} resumed" if begun else ""
+        return ", ".join(filter(None, (text, here, resumed)))
 
 
 class Bars:
@@ -144,7 +148,7 @@ class Bars:
         # The bar of a layer that is unpacked stays full: nobody knows how far the daemon is.
         shown = event.total if phase == "unpack" else done
         self._blobs.update(line, completed=max(shown, finished), total=max(event.total, 1), note=_note(event))
-        self._sums[phase].note(title(event), done, event.total, finished=finished)
+        self._sums[phase].note(title(event), done, event.total, finished=finished, resumed=event.resumed)
         self._make_room()
         self._sum_up(phase)
 

@@ -11,6 +11,9 @@ _KEPT_BYTES: Final = 32 << 20
 # mallopt(3)
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+# glibc gives every thread an arena of its own, each of which would keep what its thread once had.
+_ARENAS: Final = 2
 
 
 def tune() -> None:
@@ -23,5 +26,6 @@ def tune() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

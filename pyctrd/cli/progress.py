@@ -74,8 +74,9 @@ class _PlainLines:
         parts = [f"{name}: {event.action}" if name else event.action]
         if event.action in ("downloading", "downloaded", "writing", "verifying") and event.total:
             parts.append(size(event.total))
-        if event.action == "downloading" and event.offset:
-            parts.append(f"resumed at {size(event.offset)}")
+        if event.resumed:
+            told = {"downloading": "resumed at", "done": "resumed"}.get(event.action, "of which resumed")
+            parts.append(f"{told} {size(event.resumed)}")
         if event.detail and event.detail != name:
             parts.append(event.detail)
         click.echo(sanitize(", ".join(parts)), err=True)
@@ -96,6 +97,8 @@ class _JsonLines:
             return
         self._shown[key] = now
         line: dict[str, object] = {"action": event.action, "offset": event.offset, "total": event.total}
+        if event.resumed:
+            line["resumed"] = event.resumed
         if event.descriptor:
             line["mediaType"] = event.descriptor.media_type
             line["digest"] = digest

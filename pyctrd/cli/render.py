@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +43,11 @@ def _plain(value: Any) -> str:
 def content_of(descriptor: Descriptor) -> dict[str, object]:
     """Give the part of a descriptor that names content, as the JSON schemas have it."""
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+def resumed_of(resumed: Mapping[Descriptor, int]) -> list[dict[str, object]]:
+    """Give the blobs that an interrupted download had begun, with the bytes that were here, for JSON."""
+    return [{**content_of(item), "bytes": count} for item, count in resumed.items()]
 
 
 def digest_cell(digest: str) -> Cell:

@@ -62,6 +62,7 @@ def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
         sudo_user_config=arguments.sudo_user_config,
         ask=ask,
         **timing,
+        parallel_ranges=arguments.parallel_ranges,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
 from pyctrd.cli import logs
 
+# As many as the governor (registry/governor.py) lets a process have.
+_MAX_RANGES = 8
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -22,6 +24,7 @@ class RegistryArguments:
     user: str | None = None
     password_stdin: bool = False
     hosts_dir: str | None = None
+    parallel_ranges: int | Literal["auto", "off"] = "auto"
     connect_timeout: float | None = None
     stall_timeout: float | None = None
     retry_budget: float | None = None
@@ -56,6 +59,13 @@ def _remember_registry(context: click.Context, parameter: click.Parameter, value
     arguments = context.ensure_object(Settings).registry
     arguments.are_offered = True
     setattr(arguments, str(parameter.name), value)
+
+
+def _remember_ranges(context: click.Context, parameter: click.Parameter, value: str) -> None:
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
+    if value not in ("auto", "off") and not 1 <= number <= _MAX_RANGES:
+        raise click.BadParameter(f"{value!r} is not auto, off, or a number from 1 to {_MAX_RANGES}")
+    _remember_registry(context, parameter, number or value)
 
 
 def _all(options: list[Callable[[_F], _F]]) -> Callable[[_F], _F]:
@@ -163,6 +173,15 @@ registry_options = _all(
             "--retry-budget",
             "Spend at most this on waiting for registries, in all; 0 never tries again.  [default: 300]",
             least=0,
+        ),
+        click.option(
+            "--parallel-ranges",
+            default="auto",
+            show_default=True,
+            metavar="N|auto|off",
+            expose_value=False,
+            callback=_remember_ranges,
+            help="Connections for one large layer: auto opens more where one is slow and more are faster.",
         ),
     ]
 )

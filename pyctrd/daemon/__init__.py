@@ -98,11 +98,13 @@ class Daemon:
         return self._default_snapshotter
 
     @contextmanager
-    def lease(self, purpose: str) -> Iterator[Daemon]:
+    def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[Daemon]:
         """Open a lease that expires by itself after 24 hours; the context gives this daemon through it.
 
-        The lease is deleted when the context is left, however it is left. `purpose` is the command, kept as a
-        label for people. Inside a lease this gives the same view again.
+        The lease is deleted when the context is left, also by an error. With `resumable` an interrupt
+        (KeyboardInterrupt, SystemExit) leaves it to its expiry: containerd collects soon after the deletion,
+        and what the next run could go on with would be gone. `purpose` is the command, kept as a label for
+        people. Inside a lease this gives the same view again.
         """
         if self._connection.lease:
             yield self
@@ -112,7 +114,8 @@ class Daemon:
             self.leases.create(lease_id, lease_labels(purpose, dt.datetime.now(dt.UTC)))
             yield Daemon(self._connection.leased(lease_id), self._snapshotter)
         except BaseException as error:
-            self._release(lease_id, error)
+            if not resumable or isinstance(error, Exception):
+                self._release(lease_id, error)
             raise
         self._release(lease_id)
 

@@ -16,6 +16,7 @@ from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.backoff import BUDGET_SECONDS, Budget
 from pyctrd.registry.credentials import Ask, Credential, Keychain
 from pyctrd.registry.explain import Explanation
+from pyctrd.registry.governor import Governor, ParallelRanges
 from pyctrd.registry.hosts import Endpoint, Plan
 from pyctrd.registry.hostsdir import Search
 from pyctrd.registry.remote import RegistryRemote
@@ -36,6 +37,7 @@ class RegistryOptions:
     False does not; None puts the question to `ask`, if there is one, once and only when a registry refuses
     what we have. Time-outs are in seconds: `connect_timeout` for a connection, `stall_timeout` without a
     byte; `retry_budget` is what may be spent on waiting between tries, in all.
+    `parallel_ranges` is how many connections a large blob may have, `auto` (those that help) or `off`.
     """
 
     plain_http: bool = False
@@ -50,6 +52,7 @@ class RegistryOptions:
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
     stall_timeout: float = STALL_TIMEOUT_SECONDS
     retry_budget: float = BUDGET_SECONDS
+    parallel_ranges: ParallelRanges = "auto"
 
 
 class RegistryClient:
@@ -90,6 +93,7 @@ class RegistryClient:
         )
         self._keychain = keychain
         self._authorizer = Authorizer(self._transport, keychain)
+        self._governor = Governor(options.parallel_ranges)
 
     def __enter__(self) -> RegistryClient:
         """Give the client itself."""
@@ -145,7 +149,12 @@ class RegistryClient:
     def remote(self, reference: Reference) -> RegistryRemote:
         """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
         return RegistryRemote(
-            reference, self.endpoints(reference.domain), self._authorizer, self._transport, sleep=self._sleep
+            reference,
+            self.endpoints(reference.domain),
+            self._authorizer,
+            self._transport,
+            sleep=self._sleep,
+            governor=self._governor,
         )
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:

@@ -17,6 +17,8 @@ from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
+from pyctrd.registry.governor import Governor
+from pyctrd.registry.ranges import RangedDownload, Segments
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
 from pyctrd.registry.response import DOCUMENT_STALLS, Response
 
@@ -45,9 +47,11 @@ class _Cuts:
 class BlobFetcher:
     """Opens content of one repository."""
 
-    def __init__(self, repository: Repository, *, sleep: Callable[[float], None]) -> None:
+    def __init__(self, repository: Repository, *, sleep: Callable[[float], None], governor: Governor) -> None:
         self._repository = repository
         self._sleep = sleep
+        self._governor = governor
+        self._segments = Segments(repository)
 
     @contextlib.contextmanager
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
@@ -59,25 +63,29 @@ class BlobFetcher:
         keeps them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
         """
         cuts = _Cuts()
-        body = ResumingBody(
-            lambda position: self._open(descriptor, position, cuts),
-            offset=offset,
-            size=descriptor.size,
-            fail=lambda text: RegistryContentError(
-                f"{_what(descriptor)}: {self._repository.host}/{self._repository.name}: {text}",
-                host=self._repository.host,
-                repository=self._repository.name,
-            ),
-            sleep=self._sleep,
-            budget=self._repository.transport.budget,
-            seconds=DOCUMENT_STALLS * self._repository.transport.stall_timeout
-            if _is_manifest(descriptor)
-            else None,
-        )
+
+        def plain(position: int) -> ResumingBody:
+            return ResumingBody(
+                lambda position: self._open(descriptor, position, cuts),
+                offset=position,
+                size=descriptor.size,
+                fail=lambda text: RegistryContentError(
+                    f"{_what(descriptor)}: {self._repository.host}/{self._repository.name}: {text}",
+                    host=self._repository.host,
+                    repository=self._repository.name,
+                ),
+                sleep=self._sleep,
+                budget=self._repository.transport.budget,
+                seconds=DOCUMENT_STALLS * self._repository.transport.stall_timeout
+                if _is_manifest(descriptor)
+                else None,
+            )
+
+        download = RangedDownload(descriptor, offset, plain, self._segments, self._governor)
         try:
-            yield body.chunks()
+            yield download.chunks()
         finally:
-            body.close()
+            download.close()
 
     def _open(self, descriptor: Descriptor, position: int, cuts: _Cuts) -> Opened:
         cuts.reopening()

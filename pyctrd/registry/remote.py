@@ -9,6 +9,7 @@ from pyctrd.model import Descriptor
 from pyctrd.reference import Reference
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.fetch import BlobFetcher
+from pyctrd.registry.governor import Governor
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.resolve import Resolver
@@ -26,10 +27,11 @@ class RegistryRemote:
         transport: Transport,
         *,
         sleep: Callable[[float], None],
+        governor: Governor,
     ) -> None:
         self._repository = Repository(reference, endpoints, authorizer, transport)
         self._resolver = Resolver(self._repository)
-        self._fetcher = BlobFetcher(self._repository, sleep=sleep)
+        self._fetcher = BlobFetcher(self._repository, sleep=sleep, governor=governor)
 
     @property
     def host(self) -> str:

@@ -22,8 +22,12 @@ LAYERS = [
 ]
 
 
-def event(action: Action, layer: Descriptor = LAYERS[0], offset: int = 0, detail: str = "") -> Progress:
-    return Progress(action=action, descriptor=layer, offset=offset, total=layer.size, detail=detail)
+def event(
+    action: Action, layer: Descriptor = LAYERS[0], offset: int = 0, detail: str = "", *, resumed: int = 0
+) -> Progress:
+    return Progress(
+        action=action, descriptor=layer, offset=offset, total=layer.size, resumed=resumed, detail=detail
+    )
 
 
 def download(layer: Descriptor = LAYERS[0]) -> list[Progress]:
@@ -49,13 +53,18 @@ def test_plain_is_a_line_for_each_change_of_state(capsys: pytest.CaptureFixture[
 
 def test_plain_tells_a_resume_and_every_retry(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("plain") as sink:
-        sink(event("downloading", offset=3 * MIB))
+        sink(event("downloading", offset=3 * MIB, resumed=3 * MIB))
+        sink(event("downloading", offset=5 * MIB, resumed=3 * MIB))
         sink(event("retrying", detail="cut off"))
         sink(event("downloading"))
+        sink(event("downloaded", LAYERS[1], 8 * MIB, resumed=8 * MIB))
+        sink(event("done", LAYERS[2], resumed=11 * MIB))
     assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
         "downloading, 8.0 MiB, resumed at 3.0 MiB",
         "retrying, cut off",
         "downloading, 8.0 MiB",
+        "downloaded, 8.0 MiB, of which resumed 8.0 MiB",
+        "done, resumed 11.0 MiB",
     ]
 
 
@@ -137,3 +146,22 @@ def test_bars_stay_within_the_screen() -> None:
         assert sum(task.visible for task in bars._blobs.tasks) <= 12
     assert isinstance(console.file, io.StringIO)
     assert "fetched 60/60 blobs" in console.file.getvalue()
+
+
+def test_json_lines_tell_what_was_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporting("json") as sink:
+        sink(event("downloading", offset=3 * MIB, resumed=3 * MIB))
+        sink(event("downloading", LAYERS[1]))
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["resumed"] == 3 * MIB
+    assert "resumed" not in second
+
+
+def test_bars_tell_what_was_resumed_in_sum() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=20)
+    with Bars(console) as bars:
+        bars.show(event("downloading", offset=3 * MIB, resumed=3 * MIB))
+        bars.show(event("downloaded", offset=8 * MIB, resumed=3 * MIB))
+        bars.show(event("downloaded", LAYERS[1], 8 * MIB, resumed=8 * MIB))
+    assert isinstance(console.file, io.StringIO)
+    assert "fetched 2/2 blobs, 11.0 MiB resumed" in console.file.getvalue()

@@ -267,7 +267,7 @@ class MemoryStore:
         return "memory"
 
     @contextmanager
-    def lease(self, purpose: str) -> Iterator[MemoryStore]:
+    def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[MemoryStore]:
         """Open a lease; inside one, give the same view again, as the daemon does."""
         if self._lease:
             yield self
@@ -276,8 +276,11 @@ class MemoryStore:
         self.state.leases[name] = set()
         try:
             yield MemoryStore(self.state, name)
-        finally:
-            del self.state.leases[name]
+        except BaseException as error:
+            if not resumable or isinstance(error, Exception):
+                del self.state.leases[name]
+            raise
+        del self.state.leases[name]
 
     def hold_everything(self) -> None:
         if self._lease:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_names
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client
 from pyctrd.model import Descriptor
+
+if TYPE_CHECKING:
+    from pyctrd import EnsureResult
 
 
 @click.command("ensure")
@@ -41,24 +45,39 @@ def command(
     with open_client() as client:
         if dry_run:
             plan = client.plan_ensure(ref, platforms, all_platforms=all_platforms)
-            _show("fetch", "would fetch", plan.fetch, plan.bytes, output_format, quiet)
+            document = {"fetch": [content_of(item) for item in plan.fetch], "bytes": plan.bytes}
+            _show(document, f"would fetch {amount(plan.fetch, plan.bytes)}", plan.fetch, output_format, quiet)
             return
         with reporting(progress, quiet=quiet) as sink:
             result = client.ensure(ref, platforms, all_platforms=all_platforms, progress=sink)
-    _show("fetched", "fetched", result.fetched, result.bytes, output_format, quiet)
+    _show(_document(result), _told(result), result.fetched or tuple(result.resumed), output_format, quiet)
+
+
+def _document(result: EnsureResult) -> dict[str, object]:
+    return {
+        "fetched": [content_of(item) for item in result.fetched],
+        "bytes": result.bytes,
+        "resumed": resumed_of(result.resumed),
+        "bytes_resumed": result.bytes_resumed,
+    }
+
+
+def _told(result: EnsureResult) -> str:
+    fetched = f"fetched {amount(result.fetched, result.bytes)}"
+    return f"{fetched}, resumed {amount(result.resumed, result.bytes_resumed)}" if result.resumed else fetched
 
 
 def _show(
-    key: str, verb: str, blobs: Sequence[Descriptor], total: int, output_format: str, quiet: bool
+    document: dict[str, object], told: str, blobs: Sequence[Descriptor], output_format: str, quiet: bool
 ) -> None:
     page = open_page()
     if output_format == "json":
-        emit_json({key: [content_of(item) for item in blobs], "bytes": total})
+        emit_json(document)
     elif quiet:
         for item in blobs:
             page.line(item.digest)
     elif not blobs:
         page.line("nothing is missing", "good")
     else:
-        page.line(f"{verb} {amount(blobs, total)}", "strong")
+        page.line(told, "strong")
         blobs_table(page, blobs)

@@ -10,7 +10,7 @@ import click
 from pyctrd.cli import settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, content_of, emit_json, open_page
+from pyctrd.cli.render import amount, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def _document(result: PullResult) -> dict[str, object]:
         "target": content_of(result.image.target),
         "fetched": [content_of(item) for item in result.fetched],
         "bytes": result.bytes,
+        "resumed": resumed_of(result.resumed),
+        "bytes_resumed": result.bytes_resumed,
         "unpacked": result.unpacked,
     }
 
@@ -127,10 +129,8 @@ def _document(result: PullResult) -> dict[str, object]:
 def _print(page: Page, result: PullResult) -> None:
     page.line(result.image.name, "strong")
     fetched = amount(result.fetched, result.bytes) if result.fetched else "nothing, all of it was here"
-    page.items(
-        [
-            Item("digest", result.image.target.digest),
-            Item("fetched", fetched),
-            Item("unpacked", ", ".join(result.unpacked) or "no"),
-        ]
-    )
+    items = [Item("digest", result.image.target.digest), Item("fetched", fetched)]
+    if result.resumed:
+        begun = amount(result.resumed, result.bytes_resumed)
+        items.append(Item("resumed", f"{begun} were here from an interrupted download"))
+    page.items([*items, Item("unpacked", ", ".join(result.unpacked) or "no")])

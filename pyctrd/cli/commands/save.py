@@ -120,6 +120,7 @@ def _document(result: SaveResult) -> dict[str, object]:
         "platforms": [platform_names.to_string(item) for item in result.platforms],
         "fetched": [content_of(item) for item in result.fetched],
         "bytes_fetched": result.bytes_fetched,
+        "bytes_resumed": result.bytes_resumed,
         "bytes_written": result.bytes_written,
     }
 
@@ -128,10 +129,11 @@ def _tell(result: SaveResult, place: str) -> None:
     """Say on stderr what was done: stdout may be the archive."""
     names = ", ".join(platform_names.to_string(item) for item in result.platforms)
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
+    resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
     click.echo(
         sanitize(
             f"saved {', '.join(result.images)} ({names}) to {place}: {size(result.bytes_written)} written, "
-            f"{fetched} fetched"
+            f"{fetched} fetched{resumed}"
         ),
         err=True,
     )

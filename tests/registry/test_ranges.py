@@ -1,0 +1,270 @@
+"""Several ranges of one blob against a scripted server: the bytes, the requests, and every way back."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pyctrd import reference
+from pyctrd.errors import RegistryContentError, RegistryError
+from pyctrd.model import Descriptor
+from pyctrd.registry import RegistryClient, RegistryOptions
+from pyctrd.registry.governor import MIN_REMAINING_BYTES, SEGMENT_BYTES
+from pyctrd.registry.lanes import LaneFailed, Lanes
+from tests.registry.samples import blob_path, layer, mirror_config, read
+from tests.registry.server import Answer, ScriptedServer, Seen, ranges
+
+MIB = 1 << 20
+LARGE = bytes(itertools.islice(itertools.cycle(range(251)), MIN_REMAINING_BYTES + 5 * MIB + 17))
+SMALL = LARGE[: MIN_REMAINING_BYTES - 1]
+
+
+def bounded(seen: Seen) -> tuple[int, int] | None:
+    """Give the range [start, end) of a request that has an end."""
+    found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
+    return (int(found[1]), int(found[2]) + 1) if found else None
+
+
+class Blob:
+    """A blob on a server that does ranges; `spoil(start)` may give another answer to one."""
+
+    def __init__(self, data: bytes = LARGE, spoil: Callable[[int], Answer | None] = lambda _: None) -> None:
+        self.data = data
+        self.descriptor = layer(data)
+        self._spoil = spoil
+        self._plain = ranges(data)
+
+    def __call__(self, seen: Seen) -> Answer:
+        span = bounded(seen)
+        if span is None:
+            return self._plain(seen)
+        start, end = span
+        total = {"Content-Range": f"bytes {start}-{end - 1}/{len(self.data)}"}
+        return self._spoil(start) or Answer(206, self.data[start:end], total)
+
+    def serve(self, server: ScriptedServer) -> Descriptor:
+        server.always("GET", blob_path(self.descriptor), self)
+        return self.descriptor
+
+
+@pytest.fixture
+def fetch(server: ScriptedServer, pauses: list[float]) -> Iterator[Callable[..., bytes]]:
+    """Read a blob with four connections."""
+    options = RegistryOptions(parallel_ranges=4)
+    with RegistryClient(options, sleep=pauses.append) as client:
+        yield lambda descriptor, offset=0: read(
+            client.remote(reference.parse(f"{server.host}/team/app:v1")), descriptor, offset
+        )
+
+
+def spans(server: ScriptedServer) -> list[tuple[int, int]]:
+    return sorted(filter(None, map(bounded, server.seen)))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3 * MIB + 5])
+def test_the_bytes_come_in_order_and_once(
+    server: ScriptedServer, fetch: Callable[..., bytes], offset: int
+) -> None:
+    descriptor = Blob().serve(server)
+    assert fetch(descriptor, offset) == LARGE[offset:]
+    asked = spans(server)
+    assert len(asked) > 20
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(asked))
+    assert max(end - start for start, end in asked) == SEGMENT_BYTES
+    assert asked[-1][1] == len(LARGE)
+    assert len(server.seen) == len(asked) + 1
+
+
+def test_a_small_blob_is_one_request(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
+    assert fetch(Blob(SMALL).serve(server)) == SMALL
+    assert len(server.seen) == 1
+
+
+def test_off_is_one_request(server: ScriptedServer) -> None:
+    descriptor = Blob().serve(server)
+    with RegistryClient(RegistryOptions(parallel_ranges="off")) as client:
+        assert read(client.remote(reference.parse(f"{server.host}/team/app:v1")), descriptor) == LARGE
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_ignores_range_costs_nothing_that_has_come(
+    server: ScriptedServer, fetch: Callable[..., bytes]
+) -> None:
+    """The first connection goes on to the end."""
+    blob = Blob(spoil=lambda _: Answer(200, LARGE))
+    assert fetch(blob.serve(server)) == LARGE
+    assert len(server.seen) - len(spans(server)) == 1
+    assert len(spans(server)) <= 4
+
+
+def test_a_remote_asks_no_second_time_for_ranges_that_are_ignored(server: ScriptedServer) -> None:
+    descriptor = Blob(spoil=lambda _: Answer(200, LARGE)).serve(server)
+    with RegistryClient(RegistryOptions(parallel_ranges=4)) as client:
+        remote = client.remote(reference.parse(f"{server.host}/team/app:v1"))
+        assert read(remote, descriptor) == LARGE
+        asked = len(spans(server))
+        assert read(remote, descriptor) == LARGE
+    assert len(spans(server)) == asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(206, b"x" * SEGMENT_BYTES, {"Content-Range": f"bytes 0-{SEGMENT_BYTES - 1}/{len(LARGE)}"}),
+        Answer(206, b"x" * SEGMENT_BYTES),
+        Answer(206, b"x" * SEGMENT_BYTES, {"Content-Range": "bytes 9-1/5"}),
+        Answer(429, b"slow down"),
+        Answer(404),
+        Answer(500),
+        Answer(403),
+        Answer(hang_up=True),
+    ],
+    ids=["another range", "no range said", "nonsense", "429", "404", "500", "403", "hang-up"],
+)
+def test_whatever_is_wrong_with_a_range_the_plain_way_goes_on(
+    server: ScriptedServer, fetch: Callable[..., bytes], answer: Answer
+) -> None:
+    blob = Blob(spoil=lambda start: answer if start >= 8 * MIB else None)
+    assert fetch(blob.serve(server)) == LARGE
+    plain = [seen for seen in server.seen if bounded(seen) is None]
+    assert 2 <= len(plain) <= 3
+    assert "range" not in plain[0].headers
+    went_on_at = [int(seen.headers["range"].removeprefix("bytes=").rstrip("-")) for seen in plain[1:]]
+    assert went_on_at[0] <= 8 * MIB
+
+
+def test_a_cut_range_goes_on_where_it_was(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
+    cuts = [4 * MIB + 2 * SEGMENT_BYTES]
+
+    def cut(start: int) -> Answer | None:
+        if start < cuts[0] or len(cuts) > 1:
+            return None
+        cuts.append(start)
+        body = LARGE[start : start + SEGMENT_BYTES]
+        content = f"bytes {start}-{start + SEGMENT_BYTES - 1}/{len(LARGE)}"
+        return Answer(206, body, {"Content-Range": content}, cut_after=1000)
+
+    assert fetch(Blob(spoil=cut).serve(server)) == LARGE
+    start = cuts[1]
+    assert (start + 1000, start + SEGMENT_BYTES) in spans(server)
+    assert sum(bounded(seen) is None for seen in server.seen) == 1
+
+
+def test_it_fails_as_the_plain_way_fails(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
+    """The blob vanishes half-way: the error is the one of a plain request, word for word."""
+    blob = Blob()
+    gone = threading.Event()
+
+    def answer(seen: Seen) -> Answer:
+        span = bounded(seen)
+        if gone.is_set() or (span and span[0] >= 6 * MIB):
+            gone.set()
+            return Answer(404)
+        return blob(seen)
+
+    server.always("GET", blob_path(blob.descriptor), answer)
+    with pytest.raises(RegistryError) as caught:
+        fetch(blob.descriptor)
+    with pytest.raises(RegistryError) as plain:
+        fetch(blob.descriptor)
+    assert (str(caught.value), caught.value.status) == (str(plain.value), 404)
+    assert str(blob.descriptor.digest) in str(caught.value)
+
+
+def test_a_blob_that_is_too_long_is_refused_as_ever(
+    server: ScriptedServer, fetch: Callable[..., bytes]
+) -> None:
+    blob = Blob()
+    server.always("GET", blob_path(blob.descriptor), Answer(200, LARGE + b"x"))
+    with pytest.raises(RegistryContentError, match=f"has {len(LARGE) + 1} bytes, expected {len(LARGE)}"):
+        fetch(blob.descriptor)
+
+
+def test_ranges_come_from_a_mirror_and_from_whoever_has_them(
+    server: ScriptedServer, other: ScriptedServer, tmp_path: Path
+) -> None:
+    """The mirror loses some of its ranges: the registry behind it gives those."""
+    lossy = Blob(spoil=lambda start: Answer(404) if start // SEGMENT_BYTES % 3 == 0 else None)
+    descriptor = lossy.serve(other)
+    Blob().serve(server)
+    options = RegistryOptions(parallel_ranges=4, hosts_dir=mirror_config(tmp_path, server, other))
+    with RegistryClient(options) as client:
+        remote = client.remote(reference.parse("registry.example/team/app:v1"))
+        assert read(remote, descriptor) == LARGE
+    assert len(spans(server)) > 5
+    assert len(spans(other)) > 20
+    assert {start // SEGMENT_BYTES % 3 for start, _ in spans(server)} == {0}
+
+
+def test_leaving_early_leaves_no_thread(server: ScriptedServer) -> None:
+    descriptor = Blob().serve(server)
+    with RegistryClient(RegistryOptions(parallel_ranges=4)) as client:
+        remote = client.remote(reference.parse(f"{server.host}/team/app:v1"))
+        with remote.fetch(descriptor) as chunks:
+            for _ in range(8):
+                next(chunks)
+            mine = [one for one in threading.enumerate() if one.name == "pyctrd-range"]
+            assert mine
+        for thread in mine:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+# --- the lanes themselves ---------------------------------------------------------------------------------
+
+
+def test_no_more_waits_than_there_is_room_for() -> None:
+    """The first segment is slow: the others fill what room there is, and no byte more."""
+    release, guard = threading.Event(), threading.Lock()
+    asked: list[int] = []
+    full = threading.Event()
+
+    def slow_first(start: int, end: int) -> bytes:
+        with guard:
+            asked.append(start)
+            if len(asked) == 6:
+                full.set()
+        if start == 0:
+            assert release.wait(20)
+        return bytes(end - start)
+
+    with closing(Lanes(slow_first, 0, 40 * SEGMENT_BYTES)) as lanes:
+        lanes.resize(4)
+        assert full.wait(20)
+        assert sorted(asked) == [number * SEGMENT_BYTES for number in range(6)]
+        release.set()
+        received = 0
+        while not lanes.drained:
+            received += len(lanes.take())
+        assert received == 40 * SEGMENT_BYTES
+    assert len(asked) == 40
+
+
+def test_lanes_that_are_taken_away_finish_what_they_began() -> None:
+    with closing(Lanes(lambda start, end: bytes(end - start), 5, 40 * SEGMENT_BYTES)) as lanes:
+        lanes.resize(3)
+        received = len(lanes.take())
+        lanes.resize(0)
+        while not lanes.drained:
+            received += len(lanes.take())
+        assert 0 < received < 40 * SEGMENT_BYTES
+
+
+def test_a_failure_is_told_after_what_came_before_it() -> None:
+    def second_fails(start: int, end: int) -> bytes:
+        if start:
+            raise RegistryError("gone", host="x")
+        return bytes(end - start)
+
+    with closing(Lanes(second_fails, 0, 4 * SEGMENT_BYTES)) as lanes:
+        lanes.resize(1)
+        assert lanes.proven()
+        assert len(lanes.take()) == SEGMENT_BYTES
+        with pytest.raises(LaneFailed, match="gone"):
+            lanes.take()

@@ -1,0 +1,109 @@
+"""One blob into a store in memory: what is asked for, and what is counted as resumed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from pyctrd import mediatypes
+from pyctrd.downloads import Downloads
+from pyctrd.model import Descriptor, Digest, IngestStatus
+from pyctrd.ports import Progress
+from pyctrd.transfer import Brought, Transfer, ingest_ref
+from tests.support.memory import MemoryStore
+
+DATA = bytes(range(256)) * 64
+LAYER = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=Digest.of(DATA), size=len(DATA))
+
+
+class Remote:
+    """A repository with one layer, that notes the offsets at which it is asked for it."""
+
+    host = "registry.example"
+    repository = "team/app"
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+
+    @contextmanager
+    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        self.offsets.append(offset)
+        yield (DATA[start : start + 4096] for start in range(offset, len(DATA), 4096))
+
+
+class Bench:
+    """A store in which an earlier download left `left`."""
+
+    def __init__(self, left: bytes = b"") -> None:
+        self.store = MemoryStore()
+        self.remote = Remote()
+        self.events: list[Progress] = []
+        if left:
+            self.store.state.ingests[ingest_ref(LAYER)] = bytearray(left)
+
+    def bring(self) -> Brought:
+        transfer = Transfer(
+            self.store.content, [self.remote], claim_present=True, progress=self.events.append
+        )
+        brought = transfer.bring(LAYER)
+        assert self.store.state.blobs == {LAYER.digest: DATA}
+        assert self.store.state.ingests == {}
+        return brought
+
+    def told(self) -> set[tuple[str, int]]:
+        return {(event.action, event.resumed) for event in self.events}
+
+
+@pytest.mark.parametrize("left", [1, 5000, len(DATA) - 1])
+def test_what_an_interrupted_download_left_is_resumed_and_counted(left: int) -> None:
+    bench = Bench(DATA[:left])
+    assert bench.bring() == Brought(len(DATA) - left, left)
+    assert bench.remote.offsets == [left]
+    assert bench.told() == {("downloading", left), ("downloaded", left)}
+
+
+def test_a_download_that_only_lacked_its_commit_is_resumed_whole() -> None:
+    bench = Bench(DATA)
+    assert bench.bring() == Brought(0, len(DATA))
+    assert bench.remote.offsets == []
+    assert bench.told() == {("downloaded", len(DATA))}
+
+
+def test_nothing_is_resumed_where_nothing_was() -> None:
+    bench = Bench()
+    assert bench.bring() == Brought(len(DATA), 0)
+    assert bench.told() == {("downloading", 0), ("downloaded", 0)}
+    assert bench.bring() == Brought()
+    assert bench.events[-1].action == "exists"
+
+
+@pytest.mark.parametrize("left", [100, len(DATA)])
+def test_what_was_corrupt_counts_for_nothing(left: int) -> None:
+    bench = Bench(b"x" * left)
+    assert bench.bring() == Brought(len(DATA), 0)
+    assert bench.remote.offsets[-1] == 0
+    assert bench.told() >= {("retrying", 0), ("downloaded", 0)}
+
+
+@pytest.mark.parametrize("listed", [[], [IngestStatus(ref=ingest_ref(LAYER), offset=100, total=0)]])
+def test_content_that_another_namespace_shares_is_not_resumed(
+    listed: Sequence[IngestStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens as complete, while the ingest that is listed (if any) is not what will be committed."""
+    bench = Bench(DATA)
+    monkeypatch.setattr(bench.store.content, "ingests", lambda: listed)
+    assert bench.bring() == Brought()
+    assert bench.told() == {("exists", 0)}
+
+
+def test_downloads_sum_up_what_came_and_what_was_here() -> None:
+    other = Descriptor(media_type="text/plain", digest=Digest.of(b"x"), size=1)
+    amounts = {LAYER.digest: Brought(7, 3), other.digest: Brought()}
+    with Downloads(lambda item: amounts[item.digest], threading.Event(), max_concurrent=2) as downloads:
+        downloads.submit([LAYER, other, LAYER])
+        downloads.join()
+        assert downloads.downloaded() == {LAYER: 7}
+        assert downloads.resumed() == {LAYER: 3}
