@@ -1,4 +1,4 @@
-"""A client for containerd: pull, diagnose, ensure and save images through a real containerd socket.
+"""A client for containerd: pull, diagnose, ensure, save and push images through a real containerd socket.
 
     import pyctrd
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client, EnsurePlan
+    from pyctrd.copier import RegistryCopier
     from pyctrd.daemon.version import DaemonVersion
     from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
     from pyctrd.ensure import EnsureResult
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from pyctrd.pull import PullResult
     from pyctrd.registry import RegistryOptions
     from pyctrd.save import EnsureMode, SavePlan, SaveResult
+    from pyctrd.sending import SendPlan, SendResult
+    from pyctrd.shipment import PushIndex
 
 __version__: Final = "0.1.0"
 
@@ -87,14 +90,18 @@ __all__ = [
     "Progress",
     "ProgressSink",
     "PullResult",
+    "PushIndex",
     "PyctrdError",
     "RegistryContentError",
+    "RegistryCopier",
     "RegistryError",
     "RegistryOptions",
     "RegistryUnreachable",
     "SaveForecast",
     "SavePlan",
     "SaveResult",
+    "SendPlan",
+    "SendResult",
     "Tools",
     "Unsupported",
     "__version__",
@@ -104,6 +111,7 @@ __all__ = [
 _HOMES: Final = {
     "archive.contents": ("IndexMode",),
     "client": ("Client", "EnsurePlan"),
+    "copier": ("RegistryCopier",),
     "daemon.version": ("DaemonVersion",),
     "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
     "ensure": ("EnsureResult",),
@@ -112,6 +120,8 @@ _HOMES: Final = {
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),
     "save": ("EnsureMode", "SavePlan", "SaveResult"),
+    "sending": ("SendPlan", "SendResult"),
+    "shipment": ("PushIndex",),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "diagnose": "Show what of an image is here, what is not, and what each tool would do.",
     "ensure": "Fetch what an image lacks for its target platforms, and nothing else.",
     "save": "Write images to an archive that ctr, docker and podman load.",
+    "push": "Push an image from containerd to a registry, under its own name or as TARGET.",
+    "copy": "Copy an image from registry to registry; needs no containerd, and keeps nothing.",
     "images": "List the images of a namespace.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",
@@ -89,7 +91,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Show the version of pyctrd and exit.",
 )
 def app() -> None:
-    """Pull, diagnose, complete and save container images through containerd's own socket.
+    """Pull, diagnose, complete, save and push container images through containerd's own socket.
 
     The options below are accepted before and after the command.
     """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyctrd.ports import Progress
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
+_UPLOAD: Final = frozenset({"uploading", "uploaded"})
 _UNPACK: Final = frozenset({"unpacking", "unpacked"})
 # Lines that the total and the prompt need, beside those of the blobs.
 _RESERVED_LINES: Final = 5
@@ -48,15 +49,16 @@ class _Note(ProgressColumn):
 class _Sum:
     """The state of all blobs in one phase of the work."""
 
-    def __init__(self, verb: str, noun: str) -> None:
+    def __init__(self, verb: str, noun: str, place: str = "here") -> None:
         self._verb = verb
         self._noun = noun
+        self._place = place
         self._blobs: dict[str, tuple[int, int, bool]] = {}
         self._present = 0
         self._present_bytes = 0
 
     def found(self, size: int) -> None:
-        """Count a blob that was here before."""
+        """Count a blob that was in its place before."""
         self._present += 1
         self._present_bytes += size
 
@@ -75,8 +77,8 @@ class _Sum:
     @property
     def text(self) -> str:
         if not self._blobs:
-            return f"{count(self._present, self._noun)} here"
-        here = f"{self._present} here" if self._present else ""
+            return f"{count(self._present, self._noun)} {self._place}"
+        here = f"{self._present} {self._place}" if self._present else ""
         finished = sum(done for _, _, done in self._blobs.values())
         text = f"{self._verb} {finished}/{count(len(self._blobs), self._noun)}"
         return f"{text}, {here}" if here else text
@@ -93,6 +95,7 @@ class Bars:
         self._sums = {
             "download": _Sum("fetched", "blob"),
             "unpack": _Sum("unpacked", "layer"),
+            "upload": _Sum("uploaded", "blob", "there"),
             "write": _Sum("written", "blob"),
         }
         self._sum_lines: dict[str, TaskID] = {}
@@ -123,6 +126,11 @@ class Bars:
         """Take an event in."""
         if event.action in _DOWNLOAD:
             self._advance("download", event, finished=event.action == "downloaded")
+        elif event.action in _UPLOAD:
+            self._advance("upload", event, finished=event.action == "uploaded")
+        elif event.action in ("mounted", "present"):
+            self._sums["upload"].found(event.total)
+            self._sum_up("upload")
         elif event.action in _UNPACK:
             self._advance("unpack", event, finished=event.action == "unpacked")
         elif event.action == "writing":
@@ -174,7 +182,7 @@ class Bars:
 
 def _note(event: Progress) -> str:
     """Say the state where it is no speed."""
-    if event.action == "downloading":
+    if event.action in ("downloading", "uploading"):
         return ""
     if event.action == "writing":
         return "written" if event.offset >= event.total else ""

@@ -72,7 +72,7 @@ class _PlainLines:
             return
         self._last[name] = (event.action, event.detail)
         parts = [f"{name}: {event.action}" if name else event.action]
-        if event.action in ("downloading", "downloaded", "writing") and event.total:
+        if event.action in ("downloading", "downloaded", "uploading", "uploaded", "writing") and event.total:
             parts.append(size(event.total))
         if event.action == "downloading" and event.offset:
             parts.append(f"resumed at {size(event.offset)}")

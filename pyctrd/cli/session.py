@@ -12,6 +12,7 @@ from pyctrd.cli.settings import RegistryArguments, Settings
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
+    from pyctrd.copier import RegistryCopier
     from pyctrd.registry import RegistryOptions
 
 
@@ -29,6 +30,26 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
         snapshotter=snapshotter,
         registry=_registry_options(chosen.registry),
     )
+
+
+def open_copier(
+    source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
+) -> RegistryCopier:
+    """Make the copier that the options ask for; the arguments are those about the source's registry."""
+    from pyctrd import reference
+    from pyctrd.copier import RegistryCopier
+
+    arguments = click.get_current_context().ensure_object(Settings).registry
+    of_source = RegistryArguments(
+        plain_http=plain_http, skip_verify=skip_verify, user=user, hosts_dir=arguments.hosts_dir
+    )
+    same = reference.parse(source).domain == reference.parse(target).domain
+    options = _registry_options(arguments)
+    if of_source == RegistryArguments() and (same or arguments == RegistryArguments()):
+        return RegistryCopier(options)
+    from pyctrd.registry import RegistryOptions
+
+    return RegistryCopier(options, source=_registry_options(of_source) or RegistryOptions())
 
 
 def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:

@@ -15,7 +15,9 @@ from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.credentials import Credential, Keychain
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.repository import Repository
 from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ class RegistryClient:
         return RegistryRemote(
             reference, self.endpoints(reference.domain), self._authorizer, self._transport, sleep=self._sleep
         )
+
+    def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
+        """Give the repository of a reference to write to; larger blobs than `chunk_bytes` go up in pieces.
+
+        0 sends every blob whole. Nothing is sent yet. Raises as `endpoints` does.
+        """
+        repository = Repository(
+            reference, self.endpoints(reference.domain), self._authorizer, self._transport, action="push"
+        )
+        return RegistryUploader(repository, chunk_bytes=chunk_bytes, sleep=self._sleep)
 
     def _roots(self) -> tuple[Path, ...]:
         """Give the directories to search for a host's configuration: default ones would join here."""

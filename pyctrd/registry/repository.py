@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.reference import Reference
 from pyctrd.registry import backoff
 from pyctrd.registry.auth import Authorizer, reason_in
 from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.stream import Stream
 from pyctrd.registry.transport import Request, Response, Transport
 
 
@@ -26,8 +28,11 @@ class Repository:
         endpoints: Sequence[Endpoint],
         authorizer: Authorizer,
         transport: Transport,
+        *,
+        action: Literal["pull", "push"] = "pull",
     ) -> None:
         self.reference = reference
+        self.action = action
         self.endpoints = endpoints
         self.authorizer = authorizer
         self.transport = transport
@@ -49,18 +54,27 @@ class Repository:
         url: str,
         headers: Mapping[str, str],
         patience: backoff.Patience,
+        *,
+        body: Stream | None = None,
+        read_also: Sequence[str] = (),
     ) -> Response:
-        """Send one request to one endpoint with the authorization that it wants; gives any status."""
+        """Send one request to one endpoint with the authorization that it wants; gives any status.
+
+        `read_also` are repositories of the same registry that the request reads from.
+        """
         request = Request(
             method,
             url,
             headers=headers,
             private=dict(endpoint.headers),
+            body=body,
             tls=endpoint.tls,
             connect_timeout=endpoint.dial_timeout,
             patience=patience,
         )
-        return self.authorizer.send(endpoint, request, [f"repository:{self.name}:pull"])
+        actions = "pull,push" if self.action == "push" else "pull"
+        scopes = [f"repository:{self.name}:{actions}", *(f"repository:{name}:pull" for name in read_also)]
+        return self.authorizer.send(endpoint, request, scopes)
 
     def check_encoding(self, response: Response) -> None:
         """Refuse a body that is compressed on its way: digests are of the bytes as they are stored."""
@@ -89,7 +103,8 @@ class Repository:
         text = f"{response.host}: unexpected status {status}{f' ({reason})' if reason else ''}"
         if status in (401, 403):
             return AuthenticationFailed(
-                f"pull access denied, repository does not exist or may require authorization: {text}",
+                f"{self.action} access denied, repository does not exist or may require authorization: "
+                f"{text}",
                 host=response.host,
                 repository=self.name,
                 status=status,

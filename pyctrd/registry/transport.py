@@ -32,6 +32,7 @@ from pyctrd.registry import failures
 from pyctrd.registry.backoff import PATIENT, Patience, seconds_to_wait
 from pyctrd.registry.hosts import NO_TLS, Tls
 from pyctrd.registry.proxy import proxy_for, without_secrets
+from pyctrd.registry.stream import Stream, length_header, opened
 
 CHUNK_BYTES: Final = 1 << 20
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -52,14 +53,15 @@ _log = logging.getLogger(__name__)
 class Request:
     """What to send. `headers` and `body` may hold secrets, so they are in no repr.
 
-    `private` headers go to the URL's own origin only, never along with a redirect to another one.
+    `private` headers go to the URL's own origin only, never along with a redirect to another one; neither
+    does a `body` of bytes.
     """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | Stream | None = field(default=None, repr=False)
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
     patience: Patience = PATIENT
@@ -224,24 +226,26 @@ class Transport:
             parts = urlsplit(request.url)
             proxy = proxy_for(parts.scheme, parts.netloc)
             pool = self._pool(request.tls if parts.scheme == "https" else None, proxy)
-            raw = pool.request(
-                request.method,
-                request.url,
-                body=request.body,
-                headers={
-                    "User-Agent": user_agent(),
-                    "Accept-Encoding": "identity",
-                    **request.headers,
-                    **request.private,
-                },
-                timeout=urllib3.Timeout(
-                    connect=request.connect_timeout or self._connect_timeout, read=self._read_timeout
-                ),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            with opened(request.body) as body:
+                raw = pool.request(
+                    request.method,
+                    request.url,
+                    body=body,
+                    headers={
+                        "User-Agent": user_agent(),
+                        "Accept-Encoding": "identity",
+                        **length_header(request.body),
+                        **request.headers,
+                        **request.private,
+                    },
+                    timeout=urllib3.Timeout(
+                        connect=request.connect_timeout or self._connect_timeout, read=self._read_timeout
+                    ),
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
         except (HTTPError, OSError, ValueError) as error:
             raise _unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
@@ -329,8 +333,8 @@ def _redirected(request: Request, status: int, location: str) -> Request:
         request = replace(request, method="GET", body=None)
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
         return replace(request, url=url)
-    if request.body is not None:
-        # The only bodies that are sent hold credentials, and those are for the first host alone.
+    if isinstance(request.body, bytes):
+        # Bodies of bytes hold credentials, and those are for the first host alone.
         raise _not_followed(request, f"of a {request.method} to {shown}")
     return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
 
