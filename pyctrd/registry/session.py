@@ -127,9 +127,9 @@ class BlobUpload:
     def _tried(self) -> bool:
         """Try once; tells whether the registry has the blob now. Raises what cannot be helped."""
         self._retry_after = ""
+        if self._session is None:
+            self._session = self._begin()  # which is patient by itself
         try:
-            if self._session is None:
-                self._session = self._begin()
             self._send_rest(self._session)
         except RegistryError as error:
             if error is self._reader.failure or not self._may_help(error):
@@ -160,7 +160,8 @@ class BlobUpload:
     def _patch(self, session: UploadSession) -> bool:
         """Send one chunk; False when the registry does not know how to take one."""
         start = session.offset
-        length = min(max(self._chunk_bytes, session.minimum), self._descriptor.size - start)
+        rest = self._descriptor.size - start
+        length = min(max(self._chunk_bytes, session.minimum), rest) if self._chunk_bytes else rest
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{start}-{start + length - 1}",
@@ -176,6 +177,10 @@ class BlobUpload:
             if answer.header("Location"):
                 session.url = location_of(self._repository, answer)
             session.offset = self._offset_in(answer, at_most=start + length) or start + length
+            if session.offset < start + min(length, _PROGRESS_BYTES):
+                raise self._repository.content_error(
+                    answer, f"took {session.offset - start} of {length} bytes, and says that this is fine"
+                )
         self._advanced(session.offset)
         return True
 
@@ -201,9 +206,8 @@ class BlobUpload:
     def _may_help(self, error: RegistryError) -> bool:
         if isinstance(error, RegistryContentError) or self._fruitless >= MAX_FRUITLESS:
             return False
-        if (
-            error.status == 400
-        ):  # after a cut the registry may have other bytes than we think: begin anew, once
+        if error.status == 400:
+            # After a cut the registry may have other bytes than we think: it is begun anew, once.
             disturbed, self._disturbed = self._disturbed, False
             return disturbed
         return failures.is_transient(error) or error.status in _TRANSIENT | _ASTRAY
@@ -248,7 +252,7 @@ class BlobUpload:
         return offset if 1 < offset <= at_most else None
 
     def _advanced(self, offset: int) -> None:
-        if offset >= self._reached + _PROGRESS_BYTES or offset == self._descriptor.size:
+        if offset >= min(self._reached + _PROGRESS_BYTES, self._descriptor.size) > self._reached:
             self._reached = offset
             self._fruitless = 0
 

@@ -52,9 +52,9 @@ def command(
 ) -> None:
     """Copy an image from registry to registry; needs no containerd, and keeps nothing.
 
-    Everything that SRC names is copied, byte for byte. --plain-http, -k and -u are about DST's registry, their
-    --src- forms about SRC's; where both are the same registry, the first are enough. Within one registry
-    blobs are mounted, not sent.
+    Everything that SRC names is copied, byte for byte. --plain-http, -k and -u are about DST's registry,
+    their --src- forms about SRC's; where both are the same registry, the first are enough. Within one
+    registry blobs are mounted, not sent.
     """
     with open_copier(
         source, target, plain_http=src_plain_http, skip_verify=src_skip_verify, user=src_user
