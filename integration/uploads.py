@@ -65,6 +65,8 @@ def reachable(graph: Graph) -> dict[str, bytes]:
     waiting = [graph.root]
     while waiting:
         descriptor = waiting.pop()
+        if descriptor["digest"] in found:
+            continue
         raw = found[descriptor["digest"]] = graph.blobs[descriptor["digest"]]
         if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
             document = json.loads(raw)

@@ -123,8 +123,6 @@ class _Run:
 
     def result(self) -> SendResult:
         shipment = self._sending.shipment
-        for blob in shipment.skipped:
-            self._report("present", blob, detail="not distributable, left out")
         self._each(self._blob, shipment.blobs)
         self._each(self._document, shipment.manifests)
         for item in shipment.indexes:
@@ -213,12 +211,8 @@ class _Run:
         self._outcomes[descriptor] = outcome
         self._report(outcome, descriptor, descriptor.size)
 
-    def _report(self, action: Action, descriptor: Descriptor, offset: int = 0, detail: str = "") -> None:
-        self._progress(
-            Progress(
-                action=action, descriptor=descriptor, offset=offset, total=descriptor.size, detail=detail
-            )
-        )
+    def _report(self, action: Action, descriptor: Descriptor, offset: int = 0) -> None:
+        self._progress(Progress(action=action, descriptor=descriptor, offset=offset, total=descriptor.size))
 
     # --- several at once
 
