@@ -447,3 +447,16 @@ def test_an_annotated_index_stays_as_it_is(bench: Bench, shell: Shell, target: s
     name = bench.pull_all(graph)
     shell("push", "--platform", AMD64, name, f"{bench.registry.host}/{target}:1")
     assert stored(bench.registry, target).tags == {"1": graph.digest}
+
+
+@newest
+def test_what_refers_to_an_image_can_be_found(bench: Bench, shell: Shell, target: str) -> None:
+    """docker-registry keeps no list of referrers, so the client does (OCI distribution-spec 1.1)."""
+    image = shapes.single(salt="subject")
+    shell("push", bench.pull(image), f"{bench.registry.host}/{target}:1")
+    artifact = shapes.artifact(subject=image)
+    shell("push", bench.pull_all(artifact), f"{bench.registry.host}/{target}:about")
+    subject = f"{bench.registry.host}/{target}@{image.digest}"
+    found = json.loads(run("oras", "discover", "--plain-http", "--format", "json", subject))
+    assert artifact.digest in json.dumps(found)
+    assert sorted(stored(bench.registry, target).tags) == ["1", "about", image.digest.replace(":", "-")]

@@ -8,15 +8,16 @@ core/remotes/docker/pusher.go.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 from urllib.parse import urlencode
 
 from pyctrd import mediatypes
-from pyctrd.errors import AuthenticationFailed, InvalidReference, RegistryError
-from pyctrd.model import Descriptor, Digest
+from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest
 from pyctrd.ports import BlobSource
-from pyctrd.registry import backoff
+from pyctrd.registry import backoff, referrers
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.resolve import ACCEPT
@@ -42,6 +43,7 @@ class RegistryUploader:
         self._repository = repository
         self._chunk_bytes = chunk_bytes
         self._sleep = sleep
+        self._listing = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -104,9 +106,19 @@ class RegistryUploader:
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
         """Store a manifest or an index under its digest, or under a tag.
 
-        Raises RegistryError, RegistryContentError when the registry says that it has stored something else.
+        One that refers to another (`subject`) is also put on the list of those, where the registry does not
+        keep that list itself. Raises RegistryError, RegistryContentError when the registry says that it has
+        stored something else, ContentError for a document that is none.
         """
-        url = self._endpoint.url(self.repository, "manifests", tag or str(descriptor.digest))
+        keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
+        subject = referrers.subject_of(descriptor, raw)
+        if subject is not None and not keeps_lists:
+            with self._listing:  # read, change, write: two at once would lose one
+                self._refer(descriptor, raw, subject)
+
+    def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
+        """Send it; tells whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
+        url = self._endpoint.url(self.repository, "manifests", name)
         answer = self._send("PUT", url, {"Content-Type": descriptor.media_type}, body=Stream.of(raw))
         with contextlib.closing(answer):
             if answer.status not in _STORED:
@@ -118,6 +130,23 @@ class RegistryUploader:
                 raise self._repository.content_error(
                     answer, f"{descriptor.digest} was pushed, the registry has stored it as {stored[:150]}"
                 )
+            return bool(answer.header("OCI-Subject"))
+
+    def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
+        tag = referrers.tag_of(subject.digest)
+        url = self._endpoint.url(self.repository, "manifests", tag)
+        with contextlib.closing(self._send("GET", url, {"Accept": mediatypes.OCI_INDEX})) as answer:
+            if answer.status not in (200, 404):
+                raise self._repository.status_error(answer)
+            present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
+            try:
+                changed = referrers.listed(descriptor, raw, present)
+            except ContentError as error:
+                raise self._repository.content_error(
+                    answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
+                ) from error
+        if changed is not None:
+            self._put(referrers.descriptor_of(changed), changed, tag)
 
     @property
     def _endpoint(self) -> Endpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -584,3 +585,62 @@ def test_a_manifest_that_is_refused_or_changed(server: ScriptedServer, uploader:
     with pytest.raises(AuthenticationFailed, match="push access denied") as caught:
         uploader().put(INDEX, MANIFEST, "v1")
     assert caught.value.exit_code == 5
+
+
+# --- what refers to what ---------------------------------------------------------------------------------
+
+SUBJECT = {"mediaType": mediatypes.OCI_MANIFEST, "digest": str(Digest.of(b"image")), "size": 5}
+LIST = f"/v2/team/app/manifests/sha256-{Digest.of(b'image').encoded}"
+
+
+def referrer(**more: Any) -> tuple[Descriptor, bytes]:
+    config = {"mediaType": "application/vnd.example+json", "digest": str(Digest.of(b"{}")), "size": 2}
+    raw = json.dumps(
+        {"schemaVersion": 2, "config": config, "subject": SUBJECT, "layers": [], **more}
+    ).encode()
+    return Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=Digest.of(raw), size=len(raw)), raw
+
+
+def test_a_registry_that_lists_referrers_itself(server: ScriptedServer, uploader: UploaderMaker) -> None:
+    manifest, raw = referrer()
+    server.once("PUT", TAG, Answer(201, headers={"OCI-Subject": str(SUBJECT["digest"])}))
+    uploader().put(manifest, raw, "v1")
+    assert len(server.seen) == 1
+
+
+def test_referrers_are_listed_under_a_tag_elsewhere(server: ScriptedServer, uploader: UploaderMaker) -> None:
+    manifest, raw = referrer(annotations={"b": "<", "a": "1"})
+    second, other = referrer(artifactType="application/vnd.other")
+    lists: list[bytes] = []
+
+    def take(seen: Seen) -> Answer:
+        lists.append(seen.body)
+        return Answer(201)
+
+    server.always("PUT", TAG, Answer(201))
+    server.always("PUT", LIST, take)
+    server.always("GET", LIST, lambda _seen: Answer(200, lists[-1]) if lists else Answer(404))
+    uploader().put(manifest, raw, "v1")
+    uploader().put(second, other, "v1")
+    uploader().put(manifest, raw, "v1")
+    assert len(lists) == 2, "nothing is listed twice"
+    entries = json.loads(lists[-1])["manifests"]
+    assert [entry["artifactType"] for entry in entries] == [
+        "application/vnd.example+json",
+        "application/vnd.other",
+    ]
+    assert [entry["digest"] for entry in entries] == [manifest.digest, second.digest]
+    assert entries[0]["annotations"] == {"a": "1", "b": "<"}
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b"<html>"), Answer(500), Answer(403)])
+def test_a_list_of_referrers_that_cannot_be_read(
+    server: ScriptedServer, uploader: UploaderMaker, answer: Answer
+) -> None:
+    manifest, raw = referrer()
+    server.always("PUT", TAG, Answer(201))
+    server.always("GET", LIST, answer)
+    with pytest.raises(RegistryError) as caught:
+        uploader().put(manifest, raw, "v1")
+    assert caught.value.host == server.host
+    assert not any(one.method == "PUT" and one.path == LIST for one in server.seen)
