@@ -330,6 +330,8 @@ def _redirected(request: Request, status: int, location: str) -> Request:
             request, f"from https down to {shown}", hint="The registry's own URL is wrong: correct it there."
         )
     if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
+        if isinstance(request.body, Stream):  # a GET of something else is no answer to an upload
+            raise _not_followed(request, f"of an upload to {shown}, by status {status},")
         request = replace(request, method="GET", body=None)
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
         return replace(request, url=url)

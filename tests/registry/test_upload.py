@@ -492,6 +492,15 @@ def test_a_redirected_upload_takes_its_body_along(
     assert bool(place.seen[-1].authorization) == (host == "same")
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_lose_the_body(
+    server: ScriptedServer, uploader: UploaderMaker, registry: Registry, status: int
+) -> None:
+    server.once("PUT", SESSION, Answer(status, headers={"Location": "/login"}))
+    with pytest.raises(RegistryError, match=f"of an upload to .*/login, by status {status}, is not followed"):
+        uploader(chunk_bytes=0).upload(blob(), Source())
+
+
 def test_a_token_that_expires_between_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
