@@ -202,6 +202,7 @@ def test_an_incomplete_image_is_not_pushed(bench: Bench, shell: Shell, target: s
     assert shell.json("push", name, pushed)["target"]["digest"] == graph.digest
 
 
+@newest
 def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.mixed(salt="pruned")
     name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pyctrd.errors import (
 )
 from pyctrd.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.session import MAX_FRUITLESS
+from pyctrd.registry.session import MAX_FRUITLESS, UploadSession
 from pyctrd.registry.stream import BlobReader
 from pyctrd.registry.upload import RegistryUploader
 from tests.registry.samples import MANIFEST
@@ -519,6 +519,36 @@ def test_a_location_of_no_use(server: ScriptedServer, uploader: UploaderMaker, l
     server.once("POST", START, Answer(202, headers={"Location": location} if location else {}))
     with pytest.raises(RegistryContentError, match="names no usable place to upload to"):
         uploader().upload(blob(), Source())
+
+
+class Told:
+    """An answer that has only headers."""
+
+    url = "https://registry.example/v2/team/app/blobs/uploads/"
+    host, status = "registry.example", 202
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def header(self, name: str) -> str:
+        return self._headers.get(name, "")
+
+
+_URLISH = st.text(alphabet="htps:/?#[]@%.0123456789aé\x00\r\n \\u202e-_~&=", max_size=60)
+
+
+@given(location=_URLISH | st.text(max_size=40), minimum=st.text(max_size=20) | st.integers().map(str))
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_headers_say_no_error_but_ours(location: str, minimum: str) -> None:
+    answer: Any = Told({"Location": location, "OCI-Chunk-Min-Length": minimum})
+    with RegistryClient(RegistryOptions()) as client:
+        repository = client.uploader(reference.parse("registry.example/team/app:v1"))._repository
+    try:
+        session = UploadSession.of(repository, answer)
+    except RegistryContentError:
+        return
+    assert session.url.startswith("https://")
+    assert session.minimum >= 0
 
 
 def test_no_upload_from_https_down_to_http(tmp_path: Path) -> None:
