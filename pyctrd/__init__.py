@@ -1,4 +1,4 @@
-"""A client for containerd: pull, diagnose, ensure and save images through a real containerd socket.
+"""A client for containerd: pull, diagnose, ensure, save and push images through a real containerd socket.
 
     import pyctrd
 
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pyctrd.archive.contents import IndexMode
-    from pyctrd.client import Client, EnsurePlan
+    from pyctrd.client import Client
+    from pyctrd.copier import RegistryCopier
     from pyctrd.daemon.version import DaemonVersion
     from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
-    from pyctrd.ensure import EnsureResult
+    from pyctrd.ensure import EnsurePlan, EnsureResult
     from pyctrd.errors import (
         AlreadyExists,
         AmbiguousReference,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from pyctrd.pull import PullResult
     from pyctrd.registry import RegistryOptions
     from pyctrd.save import EnsureMode, SavePlan, SaveResult
+    from pyctrd.sending import SendPlan, SendResult
+    from pyctrd.shipment import PushIndex
     from pyctrd.verify import Finding, VerifyResult
 
 __version__: Final = "0.1.0"
@@ -89,14 +92,18 @@ __all__ = [
     "Progress",
     "ProgressSink",
     "PullResult",
+    "PushIndex",
     "PyctrdError",
     "RegistryContentError",
+    "RegistryCopier",
     "RegistryError",
     "RegistryOptions",
     "RegistryUnreachable",
     "SaveForecast",
     "SavePlan",
     "SaveResult",
+    "SendPlan",
+    "SendResult",
     "Tools",
     "Unsupported",
     "VerifyResult",
@@ -106,15 +113,18 @@ __all__ = [
 # Module -> the names that it gives; every name that is not here is one of pyctrd.errors.
 _HOMES: Final = {
     "archive.contents": ("IndexMode",),
-    "client": ("Client", "EnsurePlan"),
+    "client": ("Client",),
+    "copier": ("RegistryCopier",),
     "daemon.version": ("DaemonVersion",),
     "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
-    "ensure": ("EnsureResult",),
+    "ensure": ("EnsurePlan", "EnsureResult"),
     "model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
     "ports": ("Progress", "ProgressSink"),
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),
     "save": ("EnsureMode", "SavePlan", "SaveResult"),
+    "sending": ("SendPlan", "SendResult"),
+    "shipment": ("PushIndex",),
     "verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
-import msgspec
-
 from pyctrd import ensure as _ensure
-from pyctrd import lookup, platforms, reference
+from pyctrd import lookup, reference
 from pyctrd import pull as _pull
 from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import Daemon
 from pyctrd.daemon.version import DaemonVersion
-from pyctrd.ensure import EnsureResult
+from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError
-from pyctrd.model import ContentInfo, Descriptor, ImageRecord, Platform
+from pyctrd.model import ContentInfo, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import Fetcher, ProgressSink, Remote, no_progress
+from pyctrd.platforms import host as _host
+from pyctrd.platforms import select as _select
+from pyctrd.ports import Fetcher, ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
 from pyctrd.reference import Reference
 from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
+from pyctrd.wiring import LazyRepository, Registries
 
 if TYPE_CHECKING:
     from pyctrd.diagnose import Diagnosis
-    from pyctrd.registry import RegistryClient, RegistryOptions
+    from pyctrd.registry import RegistryOptions
+    from pyctrd.sending import SendPlan, SendResult
+    from pyctrd.shipment import PushIndex
     from pyctrd.verify import VerifyResult
-
-
-class EnsurePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ensure would fetch, and the bytes of it in sum."""
-
-    image: ImageRecord
-    fetch: tuple[Descriptor, ...]
-    bytes: int
 
 
 class Client:
@@ -69,10 +61,9 @@ class Client:
     ) -> None:
         self._environ = dict(os.environ)
         self._snapshotter = snapshotter or self._environ.get("CONTAINERD_SNAPSHOTTER") or ""
-        self._registry_options = registry
-        self._registries: dict[str, RegistryClient] = {}
-        self._lock = threading.Lock()
         self._open = ExitStack()
+        self._registries = Registries(registry, self._environ)
+        self._open.callback(self._registries.close)
         self._daemon = self._open.enter_context(
             Daemon.connect(address, namespace, snapshotter=snapshotter, environ=self._environ)
         )
@@ -81,9 +72,7 @@ class Client:
         """Give the client itself: it is open already."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Close all connections."""
         self.close()
 
@@ -158,7 +147,7 @@ class Client:
         parsed = reference.parse(ref)
         return _pull.pull(
             self._daemon,
-            self._remote(parsed, parsed.domain),
+            self._registries.remote(parsed, parsed.domain),
             str(parsed),
             options,
             host=_host(),
@@ -316,7 +305,60 @@ class Client:
                 progress=progress,
             )
 
+    def push(
+        self,
+        ref: str,
+        target: str | None = None,
+        *,
+        platforms: Sequence[str] = (),
+        all_platforms: bool = False,
+        index: PushIndex = "prune",
+        nondistributable: bool = False,
+        max_concurrent_uploads: int = 3,
+        chunk_bytes: int | None = None,
+        progress: ProgressSink = no_progress,
+    ) -> SendResult:
+        """Push an image to the registry that its name, or `target`, is in; the tag comes last.
+
+        Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
+        them, or, with "flatten", one manifest takes its place. Blobs above `chunk_bytes` go up in pieces
+        (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before anything is
+        sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
+        """
+        from pyctrd.push import push
+        from pyctrd.sending import send_options
+
+        options = send_options(platforms, all_platforms, index, nondistributable, max_concurrent_uploads)
+        image, name = self._named(ref, target)
+        uploader = self._registries.uploader(name, name.domain, chunk_bytes)
+        return push(self._daemon, image, uploader, name, options, host=_host(), progress=progress)
+
+    def plan_push(
+        self,
+        ref: str,
+        target: str | None = None,
+        *,
+        platforms: Sequence[str] = (),
+        all_platforms: bool = False,
+        index: PushIndex = "prune",
+        nondistributable: bool = False,
+    ) -> SendPlan:
+        """Tell what `push` would send, by asking the registry what it has; raises what `push` raises."""
+        from pyctrd.push import plan
+        from pyctrd.sending import send_options
+
+        options = send_options(platforms, all_platforms, index, nondistributable)
+        image, name = self._named(ref, target)
+        uploader = self._registries.uploader(name, name.domain)
+        return plan(self._daemon, image, uploader, name, options, host=_host())
+
     # --- wiring
+
+    def _named(self, ref: str, target: str | None) -> tuple[ImageRecord, Reference]:
+        """Find an image, and say where it goes: to `target`, else to where its name says."""
+        name = reference.parse(target) if target else None
+        image = self.image(ref)
+        return image, name or reference.parse(image.name)
 
     def _images(self, refs: Sequence[str]) -> list[ImageRecord]:
         return lookup.find_all(self._daemon.images, refs)
@@ -325,25 +367,12 @@ class Client:
         local = _ensure.local_platforms(self._daemon, image) if selection.local else None
         return selection.matcher(_host(), local=local)
 
-    def _remote(self, wanted: Reference, account: str) -> Remote:
-        """Give a repository; an explicit user name and password go to the host `account` alone.
-
-        Labels in the store may name further registries, and those must not see them.
-        """
-        options = self._registry_options
-        key = account if options and options.username else ""
-        with self._lock:
-            if key not in self._registries:
-                from pyctrd.registry import RegistryClient, RegistryOptions
-
-                chosen = replace(options or RegistryOptions(), account=key)
-                client = RegistryClient(chosen, environ=self._environ)
-                self._registries[key] = self._open.enter_context(client)
-            return self._registries[key].remote(wanted)
-
     def _fetchers(self, image: ImageRecord) -> list[Fetcher]:
         sources = _ensure.sources(self._daemon, image)
-        return [_Repository(partial(self._remote, source, sources[0].domain), source) for source in sources]
+        return [
+            LazyRepository(partial(self._registries.remote, source, sources[0].domain), source)
+            for source in sources
+        ]
 
     def _other_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
         """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
@@ -357,39 +386,9 @@ class Client:
                     continue
 
 
-class _Repository:
-    """A repository that is contacted, and its registry configured, only when something is fetched from it.
-
-    A broken registry configuration must not matter to an image that is complete.
-    """
-
-    def __init__(self, connect: Callable[[], Remote], source: Reference) -> None:
-        self._connect = connect
-        self._source = source
-
-    @property
-    def host(self) -> str:
-        return self._source.domain
-
-    @property
-    def repository(self) -> str:
-        return self._source.repository
-
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
-        return self._connect().fetch(descriptor, offset)
-
-
-def _select(values: Sequence[str], all_platforms: bool = False) -> Selection:
-    return platforms.select(values, all_platforms)
-
-
 def _wanted(selection: Selection) -> Sequence[Platform]:
     """List the platforms that an image must have, for the request to make sense."""
     return () if selection.all or selection.local else selection.platforms or (_host(),)
-
-
-def _host() -> Platform:
-    return platforms.host()
 
 
 def _opened(output: str | os.PathLike[str] | BinaryIO | None) -> AbstractContextManager[BinaryIO]:

@@ -23,6 +23,14 @@ from pyctrd.transfer import Transfer, host_name, is_present
 from pyctrd.unpack import read_config
 
 
+class EnsurePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ensure would fetch, and the bytes of it in sum."""
+
+    image: ImageRecord
+    fetch: tuple[Descriptor, ...]
+    bytes: int
+
+
 class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was downloaded: the blobs, and their bytes in sum.
 

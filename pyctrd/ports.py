@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from pyctrd.errors import PyctrdError
 from pyctrd.model import (
     ContentInfo,
     Descriptor,
@@ -33,6 +34,10 @@ Action: TypeAlias = Literal[
     "retrying",
     "unpacking",
     "unpacked",
+    "uploading",
+    "uploaded",
+    "mounted",
+    "present",
     "writing",
     "verifying",
     "done",
@@ -61,11 +66,15 @@ def no_progress(_event: Progress) -> None:
     """Be the sink of callers who do not watch."""
 
 
+# Bytes that may lie inside a larger message, so that nobody has to copy them.
+Chunk: TypeAlias = bytes | memoryview
+
+
 # --- the remote side --------------------------------------------------------------------------------------
 
 
-class Fetcher(Protocol):
-    """Yields bytes of content from one remote repository."""
+class Place(Protocol):
+    """One remote repository."""
 
     @property
     def host(self) -> str:
@@ -74,6 +83,10 @@ class Fetcher(Protocol):
     @property
     def repository(self) -> str:
         """The repository's path, e.g. `library/alpine`."""
+
+
+class Fetcher(Place, Protocol):
+    """Yields bytes of content from one remote repository."""
 
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
         """Open the content of a descriptor at a byte offset.
@@ -94,10 +107,44 @@ class Remote(Fetcher, Protocol):
         """
 
 
-# --- the local side ---------------------------------------------------------------------------------------
+class BlobSource(Protocol):
+    """The bytes of one blob, for whoever sends them somewhere."""
 
-# Bytes that may lie inside a larger message, so that nobody has to copy them.
-Chunk: TypeAlias = bytes | memoryview
+    def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
+        """Open the bytes from an offset to the end, in chunks of at most 1 MiB."""
+
+    def wrong(self, text: str) -> PyctrdError:
+        """Make the error for bytes that are not what the descriptor promises."""
+
+
+class Uploader(Place, Protocol):
+    """Takes content into one remote repository."""
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Ask whether the repository has a blob or a manifest. Raises RegistryError."""
+
+    def tagged(self, tag: str) -> Digest | None:
+        """Ask what a tag names; None where there is no such tag, or the registry does not say."""
+
+    def upload(
+        self,
+        descriptor: Descriptor,
+        source: BlobSource,
+        *,
+        mount_from: str = "",
+        report: Callable[[int], None] = lambda _sent: None,
+    ) -> Literal["uploaded", "mounted"]:
+        """Bring a blob into the repository, from another repository of the registry if that has it.
+
+        Bytes are hashed on their way, and the last one is not sent unless they are the right ones.
+        `report` is told the offset. Raises RegistryError, and what the source raises.
+        """
+
+    def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
+        """Store a manifest or an index under its digest, or under a tag. Raises RegistryError."""
+
+
+# --- the local side ---------------------------------------------------------------------------------------
 
 
 class Ingest(Protocol):

@@ -9,7 +9,7 @@ A target that is a single manifest is saved whatever its platform is, as ctr doe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 
@@ -17,17 +17,16 @@ from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
-from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NoMatchingPlatform, NotFound
+from pyctrd.errors import IncompleteContent, NoMatchingPlatform, NotFound
+from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
 # Gives the repositories to fetch an image's content from; called only when something is missing.
 Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
-
-_HOLD: Final = "pyctrd-hold-"
 
 
 class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,7 +208,7 @@ class _Item:
         read = ensure.document_reader(self._store)
         held = set[Digest]()
         for descriptor in walk.preorder(self._image.target, self._step(read)):
-            if descriptor.digest not in held and _hold(self._store.content, descriptor):
+            if descriptor.digest not in held and hold(self._store.content, descriptor):
                 held.add(descriptor.digest)
         self.require(read, held)
         return self.contents(read)
@@ -284,31 +283,6 @@ class _Item:
             if not any(map(platforms.only_strict(platform).match, found.platforms))
         ]
         return absent if absent and not found.universal else None
-
-
-def _hold(content: ContentStore, descriptor: Descriptor) -> bool:
-    """Put a blob under the lease; gives False where it is absent.
-
-    The content service leases an existing blob when somebody wants to write it, and not when it is read
-    (containerd core/metadata/content.go Writer).
-    """
-    try:
-        size = content.info(descriptor.digest).size
-    except NotFound:
-        return False
-    if size != descriptor.size:
-        raise ContentError(
-            f"unexpected copy size for {blob_path(descriptor.digest)}: the store has {size} bytes, "
-            f"the image says {descriptor.size}"
-        )
-    ref = f"{_HOLD}{descriptor.digest}"
-    try:
-        with content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size):
-            pass
-    except AlreadyExists:
-        return True
-    content.abort(ref)  # the collector was faster than we
-    return False
 
 
 # --- errors -----------------------------------------------------------------------------------------------

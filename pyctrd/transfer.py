@@ -26,7 +26,7 @@ from pyctrd.errors import (
     RegistryUnreachable,
 )
 from pyctrd.model import Descriptor, Digest
-from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Progress, ProgressSink, no_progress
+from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Place, Progress, ProgressSink, no_progress
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
@@ -251,15 +251,15 @@ def host_name(domain: str) -> str:
     return domain.partition(":")[0]
 
 
-def add_source_label(content: ContentStore, digest: Digest, fetcher: Fetcher) -> None:
+def add_source_label(content: ContentStore, digest: Digest, place: Place) -> None:
     """Note on a blob which repository has it: comma-joined, sorted, each once.
 
     The host goes without its port, as in containerd, so two registries on one host share a label
     (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
     """
-    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(fetcher.host)}"
+    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(place.host)}"
     known = content.info(digest).labels.get(key, "")
-    repositories = {name for name in known.split(",") if name} | {fetcher.repository}
+    repositories = {name for name in known.split(",") if name} | {place.repository}
     value = ",".join(sorted(repositories))
     if value != known and len(key) + len(value) <= MAX_LABEL_BYTES:
         content.set_labels(digest, {key: value})

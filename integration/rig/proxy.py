@@ -45,6 +45,7 @@ class Fault:
     `times` limits how often. `status` answers alone, without the registry (with `headers` and `body`).
     `cut_after` closes the connection after that many body bytes; `corrupt_at` flips one body byte;
     `ignore_range` answers 200 with everything; `drop_headers` leaves out headers of the answer;
+    `cut_request_after` breaks both connections after that many bytes of the request's body (logged as 0);
     `stall_after` waits in the body at that byte until `release` is set; `wait` seconds before the answer.
     """
 
@@ -58,6 +59,7 @@ class Fault:
     corrupt_at: int | None = None
     ignore_range: bool = False
     drop_headers: tuple[str, ...] = ()
+    cut_request_after: int | None = None
     stall_after: int | None = None
     release: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -287,8 +289,14 @@ class _Handler(BaseHTTPRequestHandler):
         if chunked:
             link.putheader("Transfer-Encoding", "chunked")
         link.endheaders()
+        passed = 0
         for data in self._request_body():
+            if fault and fault.cut_request_after is not None and passed + len(data) > fault.cut_request_after:
+                link.send(data[: fault.cut_request_after - passed])
+                self._record(0)
+                self._cut()
             link.send(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            passed += len(data)
         if chunked:
             link.send(b"0\r\n\r\n")
         self._return(link.getresponse(), fault)

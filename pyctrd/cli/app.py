@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "diagnose": "Show what of an image is here, what is not, and what each tool would do.",
     "ensure": "Fetch what an image lacks for its target platforms, and nothing else.",
     "save": "Write images to an archive that ctr, docker and podman load.",
+    "push": "Push an image from containerd to a registry, under its own name or as TARGET.",
+    "copy": "Copy an image from registry to registry; needs no containerd, and keeps nothing.",
     "verify": "Hash what is in the content store, and tell what is not what it should be.",
     "images": "List the images of a namespace.",
     "registry": "Show how registries would be reached, and why.",
@@ -91,7 +93,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Show the version of pyctrd and exit.",
 )
 def app() -> None:
-    """Pull, diagnose, complete and save container images through containerd's own socket.
+    """Pull, diagnose, complete, save and push container images through containerd's own socket.
 
     The options below are accepted before and after the command.
     """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyctrd.ports import Progress
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
+_UPLOAD: Final = frozenset({"uploading", "uploaded"})
 _UNPACK: Final = frozenset({"unpacking", "unpacked"})
 # Work that is done when all bytes are.
 _COUNTED: Final = {"writing": "write", "verifying": "verify"}
@@ -52,16 +53,17 @@ class _Note(ProgressColumn):
 class _Sum:
     """The state of all blobs in one phase of the work."""
 
-    def __init__(self, verb: str, noun: str) -> None:
+    def __init__(self, verb: str, noun: str, place: str = "here") -> None:
         self._verb = verb
         self._noun = noun
+        self._place = place
         self._blobs: dict[str, tuple[int, int, bool]] = {}
         self._present = 0
         self._present_bytes = 0
         self._resumed: dict[str, int] = {}
 
     def found(self, size: int) -> None:
-        """Count a blob that was here before."""
+        """Count a blob that was in its place before."""
         self._present += 1
         self._present_bytes += size
 
@@ -81,8 +83,8 @@ class _Sum:
     @property
     def text(self) -> str:
         if not self._blobs:
-            return f"{count(self._present, self._noun)} here"
-        here = f"{self._present} here" if self._present else ""
+            return f"{count(self._present, self._noun)} {self._place}"
+        here = f"{self._present} {self._place}" if self._present else ""
         finished = sum(done for _, _, done in self._blobs.values())
         text = f"{self._verb} {finished}/{count(len(self._blobs), self._noun)}"
         begun = sum(self._resumed.values())
@@ -101,6 +103,7 @@ class Bars:
         self._sums = {
             "download": _Sum("fetched", "blob"),
             "unpack": _Sum("unpacked", "layer"),
+            "upload": _Sum("uploaded", "blob", "there"),
             "write": _Sum("written", "blob"),
             "verify": _Sum("verified", "blob"),
         }
@@ -132,6 +135,11 @@ class Bars:
         """Take an event in."""
         if event.action in _DOWNLOAD:
             self._advance("download", event, finished=event.action == "downloaded")
+        elif event.action in _UPLOAD:
+            self._advance("upload", event, finished=event.action == "uploaded")
+        elif event.action in ("mounted", "present"):
+            self._sums["upload"].found(event.total)
+            self._sum_up("upload")
         elif event.action in _UNPACK:
             self._advance("unpack", event, finished=event.action == "unpacked")
         elif event.action in _COUNTED:
@@ -183,7 +191,7 @@ class Bars:
 
 def _note(event: Progress) -> str:
     """Say the state where it is no speed."""
-    if event.action == "downloading":
+    if event.action in ("downloading", "uploading"):
         return ""
     if event.action in _COUNTED:
         return _COUNTED_NOTES[event.action] if event.offset >= event.total else ""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # JSON lines about one blob's bytes come no faster than this; changes of state always come.
 _INTERVAL_SECONDS: Final = 0.25
+# What is told with the size of its blob.
+_SIZED: Final = frozenset({"downloading", "downloaded", "uploading", "uploaded", "writing", "verifying"})
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ class _PlainLines:
             return
         self._last[name] = (event.action, event.detail)
         parts = [f"{name}: {event.action}" if name else event.action]
-        if event.action in ("downloading", "downloaded", "writing", "verifying") and event.total:
+        if event.action in _SIZED and event.total:
             parts.append(size(event.total))
         if event.resumed:
             told = {"downloading": "resumed at", "done": "resumed"}.get(event.action, "of which resumed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from pyctrd.cli.settings import RegistryArguments, Settings
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
+    from pyctrd.copier import RegistryCopier
     from pyctrd.registry import RegistryClient, RegistryOptions
 
 
@@ -39,6 +41,27 @@ def open_registry() -> RegistryClient:
 
     chosen = click.get_current_context().ensure_object(Settings)
     return RegistryClient(_registry_options(chosen.registry) or RegistryOptions())
+
+
+def open_copier(
+    source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
+) -> RegistryCopier:
+    """Make the copier that the options ask for; the arguments are those about the source's registry."""
+    from pyctrd import reference
+    from pyctrd.copier import RegistryCopier
+    from pyctrd.registry import RegistryOptions
+
+    arguments = click.get_current_context().ensure_object(Settings).registry
+    of_source = replace(
+        arguments, plain_http=plain_http, skip_verify=skip_verify, user=user, password_stdin=False
+    )
+    shared = reference.parse(source).domain == reference.parse(target).domain or not (
+        arguments.plain_http or arguments.skip_verify or arguments.user
+    )
+    options = _registry_options(arguments)
+    if shared and not (plain_http or skip_verify or user):
+        return RegistryCopier(options)
+    return RegistryCopier(options, source=_registry_options(of_source) or RegistryOptions())
 
 
 def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:

@@ -188,7 +188,59 @@ registry_options = _all(
 """Give a command the options about registries; their values are in `Settings.registry`."""
 
 
-def platform_option(help_text: str) -> Callable[[_F], _F]:
+def checked_reference(_context: click.Context, _parameter: click.Parameter, ref: str | None) -> str | None:
+    """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
+    from pyctrd import reference
+
+    if ref is not None:
+        reference.parse(ref)
+    return ref
+
+
+def _chunk_bytes(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    return None if value is None else value << 20
+
+
+sending_options = _all(
+    [
+        click.option(
+            "--index",
+            type=click.Choice(["prune", "flatten"]),
+            default="prune",
+            show_default=True,
+            help="The index where platforms are chosen: cut to those, or left out for the one manifest.",
+        ),
+        click.option(
+            "--allow-nondistributable",
+            is_flag=True,
+            help="Send layers, too, that say that they may not be distributed.",
+        ),
+        click.option(
+            "--max-concurrent-uploads",
+            type=click.IntRange(min=1),
+            default=3,
+            show_default=True,
+            metavar="N",
+            help="How many blobs to send at once.",
+        ),
+        click.option(
+            "--chunk-size",
+            type=click.IntRange(min=0),
+            metavar="MIB",
+            callback=_chunk_bytes,
+            help="Send larger blobs in pieces of this many MiB, 0 for never.  [default: 32]",
+        ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Print what would be sent, by what the registry has; send nothing.",
+        ),
+    ]
+)
+"""Give a command the options of what is sent to a registry, and how."""
+
+
+def platform_option(help_text: str, *, local: bool = True) -> Callable[[_F], _F]:
     """Give a command `--platform`; the values are read by the client."""
     return click.option(
         "--platform",
@@ -196,7 +248,7 @@ def platform_option(help_text: str) -> Callable[[_F], _F]:
         multiple=True,
         metavar="P",
         callback=_checked_platforms,
-        help=f"{help_text} {_PLATFORM_FORMS}",
+        help=f"{help_text} {_PLATFORM_FORMS if local else _REMOTE_PLATFORM_FORMS}",
     )
 
 
@@ -212,6 +264,8 @@ def _checked_platforms(
 _PLATFORM_FORMS = (
     "May be repeated, or a list with commas; `all` and `local` (what is complete here) work, too."
 )
+
+_REMOTE_PLATFORM_FORMS = "May be repeated, or a list with commas."
 
 all_platforms_option = click.option("--all-platforms", is_flag=True, help="Every platform of the image.")
 snapshotter_option = click.option(

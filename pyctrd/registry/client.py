@@ -20,7 +20,9 @@ from pyctrd.registry.governor import Governor, ParallelRanges
 from pyctrd.registry.hosts import Endpoint, Plan
 from pyctrd.registry.hostsdir import Search
 from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.repository import Repository
 from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
 _log = logging.getLogger(__name__)
 
@@ -156,6 +158,16 @@ class RegistryClient:
             sleep=self._sleep,
             governor=self._governor,
         )
+
+    def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
+        """Give the repository of a reference to write to; larger blobs than `chunk_bytes` go up in pieces.
+
+        0 sends every blob whole. Nothing is sent yet. Raises as `endpoints` does.
+        """
+        repository = Repository(
+            reference, self.endpoints(reference.domain), self._authorizer, self._transport, action="push"
+        )
+        return RegistryUploader(repository, chunk_bytes=chunk_bytes, sleep=self._sleep)
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:
         """Read the configuration of a registry."""

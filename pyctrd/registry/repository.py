@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.reference import Reference
@@ -19,6 +19,7 @@ from pyctrd.registry.auth import Authorizer, reason_in
 from pyctrd.registry.backoff import in_words, parse_retry_after
 from pyctrd.registry.hosts import Endpoint, split_port
 from pyctrd.registry.proxy import without_secrets
+from pyctrd.registry.stream import Stream
 from pyctrd.registry.transport import Request, Response, Transport
 
 # What takes its time to fail; a refused connection is no loss.
@@ -36,8 +37,11 @@ class Repository:
         endpoints: Sequence[Endpoint],
         authorizer: Authorizer,
         transport: Transport,
+        *,
+        action: Literal["pull", "push"] = "pull",
     ) -> None:
         self.reference = reference
+        self.action = action
         self.endpoints = endpoints
         self.authorizer = authorizer
         self.transport = transport
@@ -70,21 +74,30 @@ class Repository:
         url: str,
         headers: Mapping[str, str],
         patience: backoff.Patience,
+        *,
+        body: Stream | None = None,
+        read_also: Sequence[str] = (),
     ) -> Response:
-        """Send one request to one endpoint with the authorization that it wants; gives any status."""
+        """Send one request to one endpoint with the authorization that it wants; gives any status.
+
+        `read_also` are repositories of the same registry that the request reads from.
+        """
         request = Request(
             method,
             url,
             headers=headers,
             private=_joined(endpoint.headers),
+            body=body,
             tls=endpoint.tls,
             connect_timeout=endpoint.dial_timeout,
             patience=patience,
             proxy=endpoint.proxy,
             named_by=endpoint.base,
         )
+        actions = "pull,push" if self.action == "push" else "pull"
+        scopes = [f"repository:{self.name}:{actions}", *(f"repository:{name}:pull" for name in read_also)]
         try:
-            return self._send(endpoint, request, [f"repository:{self.name}:pull"])
+            return self._send(endpoint, request, scopes)
         except failures.Unreachable as error:
             if error.kind in _SLOW:
                 self._silent.add(endpoint)
@@ -140,7 +153,8 @@ class Repository:
             text += f" (through proxy {without_secrets(response.proxy)})"
         if status in (401, 403):
             return AuthenticationFailed(
-                f"pull access denied, repository does not exist or may require authorization: {text}",
+                f"{self.action} access denied, repository does not exist or may require authorization: "
+                f"{text}",
                 host=response.host,
                 repository=self.name,
                 status=status,

@@ -28,6 +28,7 @@ from pyctrd.registry.response import CHUNK_BYTES as CHUNK_BYTES
 from pyctrd.registry.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
 from pyctrd.registry.response import Response as Response
 from pyctrd.registry.response import unreachable
+from pyctrd.registry.stream import Stream, length_header, opened
 from pyctrd.registry.zones import Resolve, Zone
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -46,7 +47,8 @@ for _name in ("connectionpool", "connection", "response", "util.retry", "poolman
 class Request:
     """What to send. `headers` and `body` may hold secrets, so they are in no repr.
 
-    `private` headers go to the URL's own origin only, never along with a redirect to another one.
+    `private` headers go to the URL's own origin only, never along with a redirect to another one; neither
+    does a `body` of bytes.
     `named_by` is the URL of the registry that named this one (as token server, as source of a layer): where
     that lies decides which addresses this request may reach; "" is the user's own choice of any.
     """
@@ -55,7 +57,7 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | Stream | None = field(default=None, repr=False)
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
     patience: Patience = PATIENT
@@ -149,24 +151,26 @@ class Transport:
             proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
             zones.check_literal(parts.hostname or "", sender)
             pool = self._pool(request.tls if parts.scheme == "https" else None, proxy, sender)
-            raw = pool.request(
-                request.method,
-                request.url,
-                body=request.body,
-                headers={
-                    "User-Agent": user_agent(),
-                    "Accept-Encoding": "identity",
-                    **request.headers,
-                    **request.private,
-                },
-                timeout=urllib3.Timeout(
-                    connect=request.connect_timeout or self._connect_timeout, read=self.stall_timeout
-                ),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            with opened(request.body) as body:
+                raw = pool.request(
+                    request.method,
+                    request.url,
+                    body=body,
+                    headers={
+                        "User-Agent": user_agent(),
+                        "Accept-Encoding": "identity",
+                        **length_header(request.body),
+                        **request.headers,
+                        **request.private,
+                    },
+                    timeout=urllib3.Timeout(
+                        connect=request.connect_timeout or self._connect_timeout, read=self.stall_timeout
+                    ),
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
         except zones.Forbidden as error:
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
@@ -251,11 +255,13 @@ def _redirected(request: Request, status: int, location: str) -> Request:
             request, f"from https down to {shown}", hint="The registry's own URL is wrong: correct it there."
         )
     if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
+        if isinstance(request.body, Stream):  # a GET of something else is no answer to an upload
+            raise _not_followed(request, f"of an upload to {shown}, by status {status},")
         request = replace(request, method="GET", body=None)
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
         return replace(request, url=url)
-    if request.body is not None:
-        # The only bodies that are sent hold credentials, and those are for the first host alone.
+    if isinstance(request.body, bytes):
+        # Bodies of bytes hold credentials, and those are for the first host alone.
         raise _not_followed(request, f"of a {request.method} to {shown}")
     return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
 

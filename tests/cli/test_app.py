@@ -82,6 +82,13 @@ def test_the_listed_line_is_the_commands_own(name: str) -> None:
         (["pull", "-u", "me", "alpine"], "no password"),
         (["save", "--offline", "--ensure", "all", "alpine"], "contradict"),
         (["save", "--format", "json", "alpine"], "stdout is the archive"),
+        (["push"], "Missing argument 'REF'"),
+        (["push", "alpine", "al pine"], "invalid reference format"),
+        (["push", "--index", "keep", "alpine"], "'keep' is not one of 'prune', 'flatten'"),
+        (["push", "--chunk-size", "-1", "alpine"], "-1 is not in the range x>=0"),
+        (["copy", "alpine"], "Missing argument 'DST'"),
+        (["copy", "al pine", "alpine"], "invalid reference format"),
+        (["copy", "--src-user", "me", "alpine", "registry.example/alpine"], "no password"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
     ],
 )

@@ -137,6 +137,28 @@ def test_bars_show_blobs_and_their_sum() -> None:
     assert LAYERS[9].digest.short not in text
 
 
+def test_uploads_are_told_in_lines_and_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [
+        event("present", LAYERS[1]),
+        event("mounted", LAYERS[2]),
+        event("uploading"),
+        event("uploading", offset=4 * MIB),
+        event("uploaded", offset=8 * MIB),
+    ]
+    bars, console = screen()
+    with bars, reporting("plain") as sink:
+        for step in events:
+            sink(step)
+            bars.show(step)
+    name = f"layer {LAYERS[0].digest.short}"
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"{name}: uploading, 8.0 MiB",
+        f"{name}: uploaded, 8.0 MiB",
+    ]
+    assert isinstance(console.file, io.StringIO)
+    assert "uploaded 1/1 blob, 2 there" in console.file.getvalue()
+
+
 def test_bars_stay_within_the_screen() -> None:
     bars, console = screen(height=12)
     with bars:

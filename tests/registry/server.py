@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self._send_body(answer)
 
-    do_GET = do_HEAD = do_POST = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
     def _send_body(self, answer: Answer) -> None:
         body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]

@@ -1,0 +1,474 @@
+"""Push from real stores: the registry has what ctr would have pushed, and every reader takes it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.bench import Bench
+from integration.rig import images, shapes
+from integration.rig.daemons import Registry
+from integration.rig.images import Graph
+from integration.rig.proxy import Fault
+from integration.rig.registry import HTPASSWD, PASSWORD, USER
+from integration.rig.store import collect_garbage, snapshot_of
+from integration.rig.tokens import TokenService
+from integration.shell import Shell
+from integration.uploads import (
+    Stored,
+    layout_blobs,
+    methods,
+    open_uploads,
+    reachable,
+    run,
+    running,
+    sent,
+    stored,
+)
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+MIB = 1 << 20
+
+# Else docker-registry refuses a manifest whose layers are to be had elsewhere.
+URLS_ALLOWED = "validation:\n  manifests:\n    urls:\n      allow:\n        - ^http://127.0.0.1"
+
+# Where the registry is the other side, one containerd is as good as another.
+newest = pytest.mark.parametrize("generation", ["2"], indirect=True)
+
+SHAPES: dict[str, Callable[[], Graph]] = {
+    "five": shapes.five_platform,
+    "attestation": shapes.mixed,
+    "nested": shapes.nested,
+}
+MORE_SHAPES: dict[str, Callable[[], Graph]] = {
+    "single": shapes.single,
+    "single docker": lambda: shapes.single(docker=True),
+    "artifact": shapes.artifact,
+    "shared": shapes.shared_layers,
+}
+
+
+@pytest.fixture
+def shell(bench: Bench) -> Shell:
+    return Shell(bench.containerd, bench.namespace, bench.folder)
+
+
+@pytest.fixture
+def target(bench: Bench) -> str:
+    """A repository that nobody has pushed to."""
+    return f"{bench.repository}-pushed/new"
+
+
+def ctr_push(bench: Bench, name: str, target: str, *flags: str) -> None:
+    local = [] if bench.is_old else ["--local"]
+    bench.ctr("images", "push", "--plain-http", *local, *flags, target, name)
+
+
+# --- what is there afterwards ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_registry_has_what_ctr_and_crane_bring(bench: Bench, shell: Shell, shape: str) -> None:
+    same_as_others(bench, shell, SHAPES[shape]())
+
+
+@newest
+@pytest.mark.parametrize("shape", MORE_SHAPES)
+def test_other_shapes_too(bench: Bench, shell: Shell, shape: str) -> None:
+    same_as_others(bench, shell, MORE_SHAPES[shape]())
+
+
+def same_as_others(bench: Bench, shell: Shell, graph: Graph) -> None:
+    name = bench.pull_all(graph)
+    host = bench.registry.host
+    shell("push", name, f"{host}/{bench.repository}-ours:1")
+    ctr_push(bench, name, f"{host}/{bench.repository}-ctrs:1")
+    run("crane", "copy", "--insecure", name, f"{host}/{bench.repository}-cranes:1")
+    ours = stored(bench.registry, f"{bench.repository}-ours")
+    assert ours.tags == {"1": graph.digest}
+    assert ours.blobs | ours.manifests == set(reachable(graph))
+    assert ours == stored(bench.registry, f"{bench.repository}-ctrs")
+    assert ours == stored(bench.registry, f"{bench.repository}-cranes")
+    assert open_uploads(bench.registry, f"{bench.repository}-ours") == []
+
+
+@newest
+def test_every_reader_takes_it(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.mixed(salt="readers")
+    name, pushed = bench.pull_all(graph), f"{bench.registry.host}/{target}:1"
+    shell("push", name, pushed)
+    folder = bench.folder
+    run("crane", "copy", "--insecure", pushed, f"{bench.registry.host}/{target}-crane:1")
+    assert stored(bench.registry, f"{target}-crane") == stored(bench.registry, target)
+    run("oras", "copy", "--from-plain-http", "--to-oci-layout", pushed, f"{folder}/oras:1")
+    source = ["--src-tls-verify=false", f"docker://{pushed}"]
+    run("skopeo", "copy", "--all", "--preserve-digests", *source, f"oci:{folder}/skopeo:1")
+    for tool in ("oras", "skopeo"):
+        found = layout_blobs(folder / tool)
+        assert {digest: found.get(digest) for digest in reachable(graph)} == reachable(graph), tool
+    bench.ctr("content", "fetch", "--plain-http", "--all-platforms", pushed, namespace=f"{bench.namespace}-b")
+    content = snapshot_of(bench.containerd, f"{bench.namespace}-b")["content"]
+    assert set(content) == set(reachable(graph))
+
+
+def test_labels_and_leases_afterwards(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.five_platform(salt="labels")
+    name = bench.pull_all(graph)
+    before = snapshot_of(bench.containerd, bench.namespace)
+    shell("push", name, f"{bench.registry.host}/{target}:1")
+    after = snapshot_of(bench.containerd, bench.namespace)
+    for content in after["content"].values():
+        known = content["labels"].pop("containerd.io/distribution.source.127.0.0.1")
+        assert target in known.split(",")
+    for content in before["content"].values():
+        del content["labels"]["containerd.io/distribution.source.127.0.0.1"]
+    assert after == before
+
+
+# --- what is sent ----------------------------------------------------------------------------------------
+
+
+def test_a_neighbours_blobs_are_mounted_and_nothing_is_sent_twice(
+    bench: Bench, shell: Shell, target: str
+) -> None:
+    graph = shapes.five_platform(salt="mount")
+    name, pushed = bench.pull_all(graph), f"{bench.registry.host}/{target}:1"
+    bench.registry.clear_requests()
+    told = shell.json("push", name, pushed)
+    blobs = stored(bench.registry, target).blobs
+    assert {item["digest"] for item in told["mounted"]} == blobs
+    posts = [one for one in sent(bench.registry) if one.method == "POST"]
+    assert [one.status for one in posts] == [201] * len(blobs)
+    assert not any("/blobs/" in one.path for one in sent(bench.registry) if one.method != "POST")
+    assert told["bytes"] == sum(item["size"] for item in told["uploaded"])
+    bench.registry.clear_requests()
+    again = shell.json("push", name, pushed)
+    assert sent(bench.registry) == []
+    assert (again["uploaded"], again["mounted"], again["bytes"]) == ([], [], 0)
+    assert {item["digest"] for item in again["present"]} == set(reachable(graph))
+
+
+@newest
+def test_the_tag_comes_last_and_children_before_parents(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.nested(salt="order")
+    name = bench.pull_all(graph)
+    bench.registry.clear_requests()
+    shell("push", name, f"{bench.registry.host}/{target}:1")
+    puts = [one.path.rpartition("/")[2] for one in sent(bench.registry) if "/manifests/" in one.path]
+    inner = graph.child(0)
+    assert puts[-2:] == [inner.digest, "1"]
+    assert set(puts[:-2]) == {inner.child(0).digest, inner.child(1).digest}
+
+
+@newest
+def test_dry_run_only_asks(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.five_platform(salt="dry")
+    name = bench.pull_all(graph)
+    before = snapshot_of(bench.containerd, bench.namespace)
+    bench.registry.clear_requests()
+    arguments = ("push", "--dry-run", name, f"{bench.registry.host}/{target}:1")
+    plan = shell.json(*arguments)
+    assert methods(bench.registry.requests()) == {"HEAD"}
+    assert snapshot_of(bench.containerd, bench.namespace) == before
+    assert {item["digest"] for item in plan["upload"] + plan["mount"]} == set(reachable(graph))
+    assert plan["bytes"] == sum(item["size"] for item in plan["upload"])
+    assert b"would upload: 6 blobs" in shell(*arguments).stdout
+    assert stored(bench.registry, target) == Stored(frozenset(), frozenset(), {})
+
+
+# --- platforms -------------------------------------------------------------------------------------------
+
+
+def test_an_incomplete_image_is_not_pushed(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.multi([AMD64, ARM64], salt="incomplete")
+    name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"
+    bench.registry.clear_requests()
+    done = shell("push", name, pushed, code=4)
+    layers = graph.child(1).document()["layers"]
+    assert all(f"content digest {layer['digest']}: not found" in done.stderr.decode() for layer in layers)
+    assert f"`pyctrd ensure --all-platforms {name}` fetches it" in done.stderr.decode()
+    assert "--platform local" in done.stderr.decode()
+    assert bench.registry.requests() == []
+    assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
+    told = shell.json("push", "--platform", "local", name, pushed)
+    assert told["platforms"] == [AMD64]
+    shell("ensure", "--all-platforms", name)
+    assert shell.json("push", name, pushed)["target"]["digest"] == graph.digest
+
+
+@newest
+def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.mixed(salt="pruned")
+    name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"
+    shell("ensure", "--all-platforms", name)
+    told = shell.json("push", "--platform", AMD64, name, pushed)
+    assert told["original"]["digest"] == graph.digest != told["target"]["digest"]
+    index = json.loads(run("crane", "manifest", "--insecure", pushed))
+    # The attestation is about the image that was chosen, and so comes along.
+    assert [item["digest"] for item in index["manifests"]] == [graph.child(0).digest, graph.child(4).digest]
+    assert index["annotations"] == {"io.pyctrd.original-index.digest": graph.digest}
+    assert graph.digest not in stored(bench.registry, target).manifests
+    done = shell("push", "--platform", ARM64, name, pushed.replace(":1", ":2"))
+    assert b"of which only some platforms were chosen" in done.stdout
+    index = json.loads(run("crane", "manifest", "--insecure", pushed.replace(":1", ":2")))
+    assert [item["digest"] for item in index["manifests"]] == [graph.child(1).digest]
+    bench.ctr("images", "pull", "--plain-http", pushed, namespace=f"{bench.namespace}-b")
+
+
+@newest
+def test_one_platform_without_its_index(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.five_platform(salt="flat")
+    name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"
+    shell("push", "--index", "flatten", "--platform", AMD64, name, pushed)
+    assert stored(bench.registry, target).tags == {"1": graph.child(0).digest}
+    assert stored(bench.registry, target).manifests == {graph.child(0).digest}
+    shell("ensure", "--all-platforms", name)
+    done = shell("push", "--index", "flatten", name, pushed, code=2)
+    assert b"--index flatten needs one image, and there are 5" in done.stderr
+
+
+@newest
+def test_a_platform_that_the_image_lacks(bench: Bench, shell: Shell, target: str) -> None:
+    name = bench.pull(shapes.five_platform(salt="lacks"))
+    bench.registry.clear_requests()
+    pushed = f"{bench.registry.host}/{target}:1"
+    done = shell("push", "--platform", f"{AMD64},linux/riscv64", name, pushed, code=3)
+    assert b"no linux/riscv64" in done.stderr
+    assert bench.registry.requests() == []
+
+
+@newest
+def test_a_digest_as_target(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.single(salt="digest")
+    name = bench.pull(graph)
+    shell("push", name, f"{bench.registry.host}/{target}@{graph.digest}")
+    assert stored(bench.registry, target).manifests == {graph.digest}
+    assert stored(bench.registry, target).tags == {}
+    other = f"{bench.registry.host}/{target}@sha256:{'0' * 64}"
+    assert b"another digest" in shell("push", name, other, code=2).stderr
+
+
+@newest
+def test_layers_that_may_not_be_distributed(bench: Bench, shell: Shell, target: str, tmp_path: Path) -> None:
+    with running(Registry(tmp_path / "foreign", config=URLS_ALLOWED)) as registry:
+        bench.registry = registry
+        graph = shapes.foreign([f"{registry.url}/anywhere"])
+        name, pushed = bench.pull_all(graph), f"{registry.host}/{target}:1"
+        foreign = graph.document()["layers"][0]["digest"]
+        told = shell.json("push", name, pushed)
+        assert [item["digest"] for item in told["skipped"]] == [foreign]
+        ctr_push(bench, name, f"{registry.host}/{target}-ctr:1")
+        ours = stored(registry, target)
+        assert ours.blobs | ours.manifests == set(graph.blobs) - {foreign}
+        assert ours == stored(registry, f"{target}-ctr")
+        shell("push", "--allow-nondistributable", name, pushed)
+        assert foreign in stored(registry, target).blobs
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+def big(bench: Bench, salt: int) -> tuple[Graph, str]:
+    """An image with a layer of 8 MiB that no repository of this registry can be asked to mount."""
+    graph = shapes.big(8 * MIB, layers=1, seed=salt)
+    name = bench.pull(graph)
+    bench.ctr("images", "tag", name, "elsewhere.example/app:1")
+    layer = graph.document()["layers"][0]["digest"]
+    bench.ctr("content", "label", layer, "containerd.io/distribution.source.127.0.0.1=")
+    return graph, "elsewhere.example/app:1"
+
+
+@newest
+def test_chunks_go_on_where_the_registry_is(bench: Bench, shell: Shell, target: str) -> None:
+    graph, name = big(bench, 1)
+    layer = graph.document()["layers"][0]
+    bench.registry.clear_requests()
+    bench.registry.add_fault(Fault("/blobs/uploads/", ("PATCH",), times=1, status=503))
+    shell("push", "--chunk-size", "2", name, f"{bench.registry.host}/{target}:1")
+    patches = [one for one in sent(bench.registry) if one.method == "PATCH"]
+    ranges = [one.headers["content-range"] for one in patches if one.status == 202]
+    starts = range(0, layer["size"], 2 * MIB)
+    assert ranges == [f"{at}-{min(at + 2 * MIB, layer['size']) - 1}" for at in starts]
+    bench.registry.clear_requests()
+    bench.registry.add_fault(Fault("/blobs/uploads/", ("PATCH",), times=0, status=503))
+    assert stored(bench.registry, target).tags == {"1": graph.digest}
+
+
+@newest
+@pytest.mark.parametrize("chunk", ["2", "0"])
+def test_a_cut_upload_gets_there(bench: Bench, shell: Shell, target: str, chunk: str) -> None:
+    """docker-registry refuses to go on with an upload that was cut in a request: it begins again."""
+    graph, name = big(bench, 2)
+    method = "PATCH" if chunk != "0" else "PUT"
+    bench.registry.clear_requests()
+    bench.registry.add_fault(Fault("/blobs/uploads/", (method,), times=1, cut_request_after=MIB + 5))
+    shell("push", "--chunk-size", chunk, name, f"{bench.registry.host}/{target}:1")
+    assert [one.method for one in sent(bench.registry) if one.status == 0] == [method]
+    assert stored(bench.registry, target).tags == {"1": graph.digest}
+    assert stored(bench.registry, target).blobs | {graph.digest} == set(reachable(graph))
+
+
+@newest
+def test_a_registry_that_stays_broken(bench: Bench, shell: Shell, target: str) -> None:
+    graph, name = big(bench, 3)
+    layer = graph.document()["layers"][0]["digest"]
+    busy = Fault("/blobs/uploads/", ("PUT", "PATCH"), status=503, headers={"Retry-After": "0"})
+    bench.registry.add_fault(busy)
+    bench.registry.clear_requests()
+    done = shell("push", name, f"{bench.registry.host}/{target}:1", code=5)
+    assert (
+        f"could not push blob {layer}: {bench.registry.host}: unexpected status 503" in done.stderr.decode()
+    )
+    assert len(sent(bench.registry)) < 20
+    assert stored(bench.registry, target).tags == {}
+    assert open_uploads(bench.registry, target) == []
+    assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
+
+
+def test_content_that_is_damaged_never_becomes_a_blob(bench: Bench, shell: Shell, target: str) -> None:
+    graph, name = big(bench, 4)
+    layer = graph.document()["layers"][0]["digest"]
+    path = bench.containerd.root / "root/io.containerd.content.v1.content/blobs/sha256" / layer[7:]
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    try:
+        done = shell("push", name, f"{bench.registry.host}/{target}:1", code=1)
+    finally:
+        path.write_bytes(good)
+    assert f"content {layer}: its bytes have the digest sha256:" in done.stderr.decode()
+    assert layer not in stored(bench.registry, target).blobs
+    assert stored(bench.registry, target).tags == {}
+
+
+@newest
+def test_ctrl_c_takes_the_upload_back(bench: Bench, shell: Shell, target: str) -> None:
+    _graph, name = big(bench, 5)
+    stall = Fault("/blobs/uploads/", ("PATCH",), wait=1.0, times=1)
+    bench.registry.add_fault(stall)
+    bench.registry.clear_requests()
+    lines = ["push", "--progress", "json", "--chunk-size", "2", name, f"{bench.registry.host}/{target}:1"]
+    with shell.start(*lines, stderr=-1) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"uploading" in line and json.loads(line)["offset"] > 0:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stderr.read()
+    assert process.returncode == 130
+    assert "DELETE" in methods(sent(bench.registry))
+    assert stored(bench.registry, target).tags == {}
+    assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
+
+
+def test_the_collector_takes_nothing_from_a_push_under_way(bench: Bench, target: str) -> None:
+    graph, name = big(bench, 6)
+    with bench.client() as client:
+        removed: list[str] = []
+        guard = threading.Lock()
+
+        def remove(event: Any) -> None:
+            with guard:
+                if event.action == "uploading" and not removed:
+                    for image in client.images():
+                        bench.ctr("images", "rm", "--sync", image.name)
+                        removed.append(image.name)
+
+        client.push(name, f"{bench.registry.host}/{target}:1", progress=remove, chunk_bytes=2 * MIB)
+    assert len(removed) == 2
+    assert stored(bench.registry, target).blobs | {graph.digest} == set(reachable(graph))
+    collect_garbage(bench.containerd, bench.namespace)
+    assert snapshot_of(bench.containerd, bench.namespace)["content"] == {}
+
+
+# --- who may ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["basic", "token", "token without POST"])
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """A registry that lets only USER push."""
+    if request.param == "basic":
+        registry = Registry(tmp_path / "guarded", auth=HTPASSWD)
+    else:
+        tokens = TokenService(tmp_path / "tokens", post=request.param == "token")
+        registry = Registry(tmp_path / "guarded", config=tokens)
+    with running(registry):
+        yield registry
+
+
+@newest
+def test_with_and_without_credentials(bench: Bench, shell: Shell, guarded: Registry) -> None:
+    graph = shapes.five_platform(salt="guarded")
+    name = bench.pull_all(graph)
+    first, second = f"{guarded.host}/team/one:1", f"{guarded.host}/team/two:1"
+    done = shell("push", name, first, code=5)
+    assert b"hint: Give credentials with -u USER" in done.stderr
+    assert stored(guarded, "team/one").tags == {}
+    user = f"{USER}:{PASSWORD}"
+    shell("push", "-u", user, name, first)
+    assert stored(guarded, "team/one").tags == {"1": graph.digest}
+    told = shell.json("push", "-u", user, name, second)
+    assert len(told["mounted"]) == len(stored(guarded, "team/two").blobs) == 10
+    done = shell("push", "-u", f"{USER}:wrong horse", name, f"{guarded.host}/team/three:1", code=5)
+    assert b"wrong horse" not in done.stderr + done.stdout
+
+
+@newest
+def test_the_scopes_of_a_mount(bench: Bench, shell: Shell, tmp_path: Path) -> None:
+    name = bench.pull_all(shapes.single(salt="scopes"))
+    with running(
+        Registry(tmp_path / "scoped", config=TokenService(tmp_path / "tokens", post=False))
+    ) as registry:
+        for repository in ("team/one", "team/two"):
+            registry.clear_requests()
+            shell("push", "-u", f"{USER}:{PASSWORD}", name, f"{registry.host}/{repository}:1")
+    asked = [one.query for one in registry.requests() if one.path == "/token" and one.query]
+    assert "scope=repository%3Ateam%2Ftwo%3Apull%2Cpush" in asked[0]
+    assert any("repository%3Ateam%2Fone%3Apull" in query for query in asked)
+
+
+@newest
+def test_only_hosts_that_may_be_pushed_to_are_asked(
+    bench: Bench, shell: Shell, target: str, tmp_path: Path
+) -> None:
+    graph = shapes.single(salt="hosts")
+    name = bench.pull(graph)
+    folder = tmp_path / "certs.d" / "registry.invalid"
+    folder.mkdir(parents=True)
+    mirror = '[host."http://127.0.0.1:1"]\ncapabilities = ["pull", "resolve"]\n'
+    (folder / "hosts.toml").write_text(f'server = "{bench.registry.url}"\n{mirror}')
+    arguments = ("push", "--hosts-dir", str(tmp_path / "certs.d"), name, f"registry.invalid/{target}:1")
+    shell(*arguments)
+    assert stored(bench.registry, target).tags == {"1": graph.digest}
+    (folder / "hosts.toml").write_text(
+        f'[host."{bench.registry.url}"]\ncapabilities = ["pull"]\n{mirror}'
+        f'[host."https://registry.invalid"]\ncapabilities = ["pull"]\n'
+    )
+    assert shell(*arguments, code=5).stderr
+
+
+@newest
+def test_an_annotated_index_stays_as_it_is(bench: Bench, shell: Shell, target: str) -> None:
+    graph = images.index([shapes.mixed().child(0)], annotations={"a": "<&>\u2028é"})
+    name = bench.pull_all(graph)
+    shell("push", "--platform", AMD64, name, f"{bench.registry.host}/{target}:1")
+    assert stored(bench.registry, target).tags == {"1": graph.digest}
+
+
+@newest
+def test_what_refers_to_an_image_can_be_found(bench: Bench, shell: Shell, target: str) -> None:
+    """docker-registry keeps no list of referrers, so the client does (OCI distribution-spec 1.1)."""
+    image = shapes.single(salt="subject")
+    shell("push", bench.pull(image), f"{bench.registry.host}/{target}:1")
+    artifact = shapes.artifact(subject=image)
+    shell("push", bench.pull_all(artifact), f"{bench.registry.host}/{target}:about")
+    subject = f"{bench.registry.host}/{target}@{image.digest}"
+    found = json.loads(run("oras", "discover", "--plain-http", "--format", "json", subject))
+    assert artifact.digest in json.dumps(found)
+    assert sorted(stored(bench.registry, target).tags) == ["1", "about", image.digest.replace(":", "-")]

@@ -1,0 +1,99 @@
+"""What tests of push and copy look at: what a registry has stored, and what was sent to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from integration.conftest import peer_required
+from integration.rig import peers
+from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph
+from integration.rig.proxy import Request
+from integration.rig.registry import Registry
+
+
+@contextmanager
+def running(registry: Registry) -> Iterator[Registry]:
+    """Run a registry of a test's own; a peer that this machine can't have skips the test."""
+    with peer_required():
+        registry.__enter__()
+    try:
+        yield registry
+    finally:
+        registry.__exit__(None, None, None)
+
+
+class Stored(NamedTuple):
+    """A repository as docker-registry keeps it on disk: digests of its blobs and manifests, and its tags."""
+
+    blobs: frozenset[str]
+    manifests: frozenset[str]
+    tags: dict[str, str]
+
+
+def stored(registry: Registry, repository: str) -> Stored:
+    """Read a repository from the registry's own folder."""
+    folder = registry.root / "data/docker/registry/v2/repositories" / repository
+    links = {
+        kind: frozenset(f"sha256:{path.parent.name}" for path in (folder / place).glob("sha256/*/link"))
+        for kind, place in (("blobs", "_layers"), ("manifests", "_manifests/revisions"))
+    }
+    tags = {
+        path.parent.parent.name: path.read_text().strip()
+        for path in (folder / "_manifests/tags").glob("*/current/link")
+    }
+    return Stored(links["blobs"], links["manifests"], tags)
+
+
+def open_uploads(registry: Registry, repository: str) -> list[str]:
+    """List the uploads that were begun and neither finished nor taken back.
+
+    Of one that was taken back docker-registry 2.8 removes the data, and leaves the folder.
+    """
+    folder = registry.root / "data/docker/registry/v2/repositories" / repository / "_uploads"
+    return sorted(path.parent.name for path in folder.glob("*/data"))
+
+
+def reachable(graph: Graph) -> dict[str, bytes]:
+    """Give what a graph's root leads to; some graphs hold more, from how they were made."""
+    found: dict[str, bytes] = {}
+    waiting = [graph.root]
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor["digest"] in found:
+            continue
+        raw = found[descriptor["digest"]] = graph.blobs[descriptor["digest"]]
+        if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
+            document = json.loads(raw)
+            below = [document.get("config"), *document.get("layers", []), *document.get("manifests", [])]
+            waiting += [child for child in below if child]
+    return found
+
+
+def sent(registry: Registry) -> list[Request]:
+    """List the requests that changed something, or wanted to."""
+    return [one for one in registry.requests() if one.method not in ("GET", "HEAD")]
+
+
+def methods(requests: Sequence[Request]) -> set[str]:
+    return {one.method for one in requests}
+
+
+def run(name: str, *arguments: str | Path, env: dict[str, str] | None = None) -> bytes:
+    """Run a tool of the rig; gives its stdout, raises AssertionError with its words."""
+    command = [peers.tool(name), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, check=False, timeout=120, env={**os.environ, **(env or {})}
+    )
+    assert done.returncode == 0, f"{name} {arguments}: {done.stderr.decode(errors='replace')}"
+    return done.stdout
+
+
+def layout_blobs(folder: Path) -> dict[str, bytes]:
+    """Read all blobs of an OCI image layout."""
+    return {f"sha256:{path.name}": path.read_bytes() for path in (folder / "blobs/sha256").iterdir()}

@@ -1,0 +1,85 @@
+"""`pyctrd copy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pyctrd.cli import settings
+from pyctrd.cli.progress import reporting
+from pyctrd.cli.sent import show_plan, show_result
+from pyctrd.cli.session import open_copier
+
+if TYPE_CHECKING:
+    from pyctrd import PushIndex
+
+
+@click.command("copy")
+@click.argument("source", callback=settings.checked_reference, metavar="SRC")
+@click.argument("target", callback=settings.checked_reference, metavar="DST")
+@settings.platform_option("Platform to copy (default: everything that the image lists).", local=False)
+@settings.all_platforms_option
+@settings.sending_options
+@click.option("--src-plain-http", is_flag=True, help="Talk HTTP to SRC's registry.")
+@click.option("--src-skip-verify", is_flag=True, help="Accept any TLS certificate of SRC's registry.")
+@click.option(
+    "--src-user",
+    metavar="USER[:PASS]",
+    help="Log in to SRC's registry as this user.  [default: Docker's config.json]",
+)
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.progress_option
+@settings.quiet_option
+@settings.global_options
+def command(
+    source: str,
+    target: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    index: PushIndex,
+    allow_nondistributable: bool,
+    max_concurrent_uploads: int,
+    chunk_size: int | None,
+    dry_run: bool,
+    src_plain_http: bool,
+    src_skip_verify: bool,
+    src_user: str | None,
+    output_format: str,
+    progress: str,
+    quiet: bool,
+) -> None:
+    """Copy an image from registry to registry; needs no containerd, and keeps nothing.
+
+    Everything that SRC names is copied, byte for byte. --plain-http, -k and -u are about DST's registry,
+    their --src- forms about SRC's; where both are the same registry, the first are enough. Within one
+    registry blobs are mounted, not sent.
+    """
+    with open_copier(
+        source, target, plain_http=src_plain_http, skip_verify=src_skip_verify, user=src_user
+    ) as copier:
+        if dry_run:
+            plan = copier.plan(
+                source,
+                target,
+                platforms=platforms,
+                all_platforms=all_platforms,
+                index=index,
+                nondistributable=allow_nondistributable,
+            )
+            show_plan(plan, output_format, quiet)
+            return
+        with reporting(progress, quiet=quiet) as sink:
+            result = copier.copy(
+                source,
+                target,
+                platforms=platforms,
+                all_platforms=all_platforms,
+                index=index,
+                nondistributable=allow_nondistributable,
+                max_concurrent_uploads=max_concurrent_uploads,
+                chunk_bytes=chunk_size,
+                progress=sink,
+            )
+    show_result(result, output_format, quiet)

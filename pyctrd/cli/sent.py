@@ -1,0 +1,103 @@
+"""What push and copy print: the result, and the plan of --dry-run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyctrd import platforms as platform_names
+from pyctrd.cli.page import Item, Page
+from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
+from pyctrd.cli.text import count
+
+if TYPE_CHECKING:
+    from pyctrd import SendPlan, SendResult
+    from pyctrd.model import Descriptor
+
+
+def show_result(result: SendResult, output_format: str, quiet: bool) -> None:
+    """Print what was done, in the format that was asked for."""
+    page = open_page()
+    if output_format == "json":
+        emit_json(
+            {
+                **_common(result),
+                "uploaded": [content_of(item) for item in result.uploaded],
+                "mounted": [content_of(item) for item in result.mounted],
+                "present": [content_of(item) for item in result.present],
+                "skipped": [content_of(item) for item in result.skipped],
+                "bytes": result.bytes,
+            }
+        )
+    elif quiet:
+        page.line(f"{result.name}@{result.target.digest}" if "@" not in result.name else result.name)
+    else:
+        page.line(result.name, "strong")
+        uploaded = amount(result.uploaded, result.bytes) if result.uploaded else "nothing"
+        page.items([*_what(result), Item("uploaded", uploaded), *_rest(result)])
+
+
+def show_plan(plan: SendPlan, output_format: str, quiet: bool) -> None:
+    """Print what would be done."""
+    page = open_page()
+    if output_format == "json":
+        emit_json(
+            {
+                **_common(plan),
+                "upload": [content_of(item) for item in plan.upload],
+                "mount": [content_of(item) for item in plan.mount],
+                "present": [content_of(item) for item in plan.present],
+                "skipped": [content_of(item) for item in plan.skipped],
+                "bytes": plan.bytes,
+            }
+        )
+    elif quiet:
+        for item in plan.upload:
+            page.line(item.digest)
+    else:
+        _print_plan(page, plan)
+
+
+def _print_plan(page: Page, plan: SendPlan) -> None:
+    page.line(plan.name, "strong")
+    would = amount(plan.upload, plan.bytes) if plan.upload else "nothing"
+    mount = [Item("would mount", _blobs(plan.mount))] if plan.mount else []
+    there = [Item("there", _blobs(plan.present))] if plan.present else []
+    page.items([*_what(plan), Item("would upload", would), *mount, *there, *_skipped(plan)])
+    blobs_table(page, plan.upload)
+
+
+def _common(told: SendResult | SendPlan) -> dict[str, object]:
+    return {
+        "source": told.source,
+        "name": told.name,
+        "original": content_of(told.original),
+        "target": content_of(told.target),
+        "platforms": [platform_names.to_string(item) for item in told.platforms],
+    }
+
+
+def _what(told: SendResult | SendPlan) -> list[Item]:
+    """Name the digest, and where it is another one than the source's, say so: people compare them."""
+    items = [Item("digest", told.target.digest)]
+    if told.target.digest != told.original.digest:
+        items.append(Item("made from", f"{told.original.digest}, of which only some platforms were chosen"))
+    if told.platforms:
+        items.append(Item("platforms", ", ".join(platform_names.to_string(item) for item in told.platforms)))
+    return items
+
+
+def _rest(result: SendResult) -> list[Item]:
+    mounted = [Item("mounted", _blobs(result.mounted))] if result.mounted else []
+    there = [Item("there before", _blobs(result.present))] if result.present else []
+    return [*mounted, *there, *_skipped(result)]
+
+
+def _skipped(told: SendResult | SendPlan) -> list[Item]:
+    if not told.skipped:
+        return []
+    text = f"{count(len(told.skipped), 'layer')} that may not be distributed (--allow-nondistributable)"
+    return [Item("left out", text, "warn")]
+
+
+def _blobs(blobs: tuple[Descriptor, ...]) -> str:
+    return amount(blobs, sum(item.size for item in blobs))

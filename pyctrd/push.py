@@ -1,0 +1,191 @@
+"""Push: image record -> walk -> lease -> registry.
+
+What is missing is found before anything is sent: a registry gets an image whole, or nothing of it.
+Source: containerd core/remotes/handlers.go PushContent, core/remotes/docker/handler.go (mount candidates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+from pyctrd import ensure, mediatypes, platforms, shipment, walk
+from pyctrd.coverage import Coverage
+from pyctrd.errors import ContentError, IncompleteContent, InvalidInput, NotFound, PyctrdError
+from pyctrd.hold import hold
+from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.platforms import Selection
+from pyctrd.ports import Chunk, ContentStore, ProgressSink, Store, Uploader, no_progress
+from pyctrd.reference import Reference
+from pyctrd.sending import Sending, SendOptions, SendPlan, SendResult
+from pyctrd.shipment import ReadDocument
+from pyctrd.transfer import add_source_label, host_name, is_present
+
+
+def push(
+    store: Store,
+    image: ImageRecord,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+    progress: ProgressSink = no_progress,
+) -> SendResult:
+    """Push an image to the repository that `name` is in, and tag it there.
+
+    Afterwards the `containerd.io/distribution.source.<host>` labels of the content name that repository, too.
+    Raises IncompleteContent when something of it is not here, NoMatchingPlatform, InvalidInput,
+    RegistryError, ContentError, DaemonError.
+    """
+    with store.lease("push") as leased:
+        found = _Item(leased, image, options, host).sending(
+            target, name, available=partial(hold, leased.content), progress=progress
+        )
+        result = found.run()
+        for descriptor in (*result.uploaded, *result.mounted, *result.present):
+            if is_present(leased.content, descriptor):  # a rewritten index is in the registry alone
+                add_source_label(leased.content, descriptor.digest, target)
+    return result
+
+
+def plan(
+    store: Store,
+    image: ImageRecord,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+) -> SendPlan:
+    """Tell what `push` would send, by asking the registry what it has; raises what `push` raises."""
+    item = _Item(store, image, options, host)
+    return item.sending(target, name, available=partial(is_present, store.content)).plan()
+
+
+class _Item:
+    """One image, seen through a store."""
+
+    def __init__(self, store: Store, image: ImageRecord, options: SendOptions, host: Platform) -> None:
+        if not walk.has_children(image.target):
+            raise InvalidInput(f"only manifests may be pushed: {image.name} is {image.target.media_type}")
+        self._store = store
+        self._image = image
+        self._options = options
+        selection = options.platforms
+        self._coverage = Coverage(
+            image.target, () if selection.all or selection.local else selection.platforms
+        )
+        local = ensure.local_platforms(store, image) if selection.local else None
+        self._matcher = selection.matcher(host, local=local)
+
+    def sending(
+        self,
+        target: Uploader,
+        name: Reference,
+        *,
+        available: Callable[[Descriptor], bool],
+        progress: ProgressSink = no_progress,
+    ) -> Sending:
+        """Make sure that all is here (by `available`), and pack it."""
+        read = ensure.document_reader(self._store)
+        self._require(read, available)
+        return Sending(
+            shipment=shipment.pack(
+                self._image.target,
+                read,
+                self._step(walk.read_children(read)),
+                index=self._options.index,
+                nondistributable=self._options.nondistributable,
+            ),
+            source=self._image.name,
+            target=target,
+            name=name,
+            blob=partial(_StoredBlob, self._store.content),
+            mount_from=partial(_mount_candidate, self._store.content, target),
+            max_concurrent=self._options.max_concurrent_uploads,
+            progress=progress,
+        )
+
+    def _step(self, children: walk.Children) -> walk.Children:
+        return shipment.chosen(self._coverage.watch(children), self._matcher)
+
+    def _require(self, read: ReadDocument, available: Callable[[Descriptor], bool]) -> None:
+        """Raise IncompleteContent, with all that is missing, unless all that is wanted is available."""
+        step = self._step(walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound))
+        owner: dict[Digest, Platform | None] = {}
+
+        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
+            children = step(descriptor)
+            for child in children:
+                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
+            return children
+
+        everything = {item.digest: item for item in walk.preorder(self._image.target, remembering)}
+        absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
+        if self._image.target not in absent:
+            self._coverage.check()
+        if absent:
+            raise _incomplete(self._image, self._options.platforms, absent, owner)
+
+    def _skips(self, descriptor: Descriptor) -> bool:
+        return mediatypes.is_nondistributable(descriptor.media_type) and not self._options.nondistributable
+
+
+class _StoredBlob:
+    """A blob of the store as ports.BlobSource."""
+
+    def __init__(self, content: ContentStore, descriptor: Descriptor) -> None:
+        self._content = content
+        self._digest = descriptor.digest
+
+    def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
+        return self._content.read(self._digest, offset=offset)
+
+    def wrong(self, text: str) -> PyctrdError:
+        return ContentError(
+            f"{text}: containerd's copy is damaged, nothing of it was pushed",
+            hint=f"`ctr content rm {self._digest}`, then `pyctrd ensure` fetches it again",
+        )
+
+
+def _mount_candidate(content: ContentStore, target: Uploader, descriptor: Descriptor) -> str:
+    """Choose the repository of the target's registry that a blob came from: the one most like the target.
+
+    The labels have lost the registry's port, so it may be another one's; then there is nothing to mount, and
+    the blob is uploaded. Source: containerd core/remotes/docker/handler.go selectRepositoryMountCandidate.
+    """
+    labels = content.info(descriptor.digest).labels
+    known = labels.get(f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(target.host)}", "")
+    names = [name for name in known.split(",") if name and name != target.repository]
+    wanted = target.repository.split("/")
+
+    def shared(name: str) -> int:
+        pairs = zip(name.split("/"), wanted, strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), len(wanted))
+
+    return max(names, key=shared, default="")
+
+
+def _incomplete(
+    image: ImageRecord,
+    selection: Selection,
+    absent: Sequence[Descriptor],
+    owner: dict[Digest, Platform | None],
+) -> IncompleteContent:
+    def told(item: Descriptor) -> str:
+        platform = owner.get(item.digest)
+        of = f" of {platforms.to_string(platform)}" if platform else ""
+        return f"content digest {item.digest}: not found ({item.size} bytes{of})"
+
+    flags = " --all-platforms"
+    if not selection.all:
+        names = [platforms.to_string(found) for item in absent if (found := owner.get(item.digest))]
+        flags = "".join(f" --platform {name}" for name in dict.fromkeys(names))
+    local = "; `--platform local` pushes what is complete" if selection.all else ""
+    return IncompleteContent(
+        "; ".join(map(told, absent)),
+        missing=absent,
+        hint=f"`pyctrd ensure{flags} {image.name}` fetches it{local}",
+    )

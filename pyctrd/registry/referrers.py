@@ -1,0 +1,60 @@
+"""The list of what refers to a manifest, for registries that do not keep one: a tag made of its digest.
+
+Source: OCI distribution-spec 1.1 ("Pushing Manifests with Subject", "Referrers Tag Schema").
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pyctrd import gojson, mediatypes
+from pyctrd.model import Descriptor, Digest, Index, Manifest, parse_json
+
+_MAX_ENCODED: Final = 64
+
+
+def tag_of(subject: Digest) -> str:
+    """Give the tag under which the referrers of a digest are listed."""
+    return f"{subject.algorithm}-{subject.encoded[:_MAX_ENCODED]}"
+
+
+def subject_of(descriptor: Descriptor, raw: bytes) -> Descriptor | None:
+    """Give what a manifest or an index refers to; raises ContentError when the bytes are neither."""
+    return _parse(descriptor, raw).subject
+
+
+def listed(descriptor: Descriptor, raw: bytes, present: bytes | None) -> bytes | None:
+    """Give the bytes of the list with a manifest in it; None when it is there already.
+
+    `present` is the list as it is, None for none. Raises ContentError when that is no index.
+    """
+    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []}
+    if present is not None:
+        if any(item.digest == descriptor.digest for item in Index.parse(present).manifests):
+            return None
+        document = {"manifests": [], **parse_json(present)}
+    document["manifests"].append(_entry(descriptor, raw))
+    return gojson.marshal(document)
+
+
+def _entry(descriptor: Descriptor, raw: bytes) -> dict[str, Any]:
+    parsed = _parse(descriptor, raw)
+    kind = parsed.artifact_type or (parsed.config.media_type if isinstance(parsed, Manifest) else "")
+    return gojson.descriptor(
+        Descriptor(
+            media_type=descriptor.media_type,
+            digest=descriptor.digest,
+            size=descriptor.size,
+            annotations=parsed.annotations,
+            artifact_type=kind,
+        )
+    )
+
+
+def _parse(descriptor: Descriptor, raw: bytes) -> Manifest | Index:
+    return Index.parse(raw) if mediatypes.is_index(descriptor.media_type) else Manifest.parse(raw)
+
+
+def descriptor_of(raw: bytes) -> Descriptor:
+    """Describe a list."""
+    return Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(raw), size=len(raw))

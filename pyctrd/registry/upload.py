@@ -1,0 +1,205 @@
+"""Content into one repository: what is there, blobs by upload or mount, manifests under a digest or a tag.
+
+All goes to the first host that may be pushed to, as in containerd: half an image here and half of it there is
+of no use. Sources: OCI distribution-spec ("Pushing Blobs", "Pushing Manifests"); containerd
+core/remotes/docker/pusher.go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+from urllib.parse import urlencode
+
+from pyctrd import mediatypes
+from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
+from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest
+from pyctrd.ports import BlobSource
+from pyctrd.registry import backoff, referrers
+from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.repository import Repository
+from pyctrd.registry.resolve import ACCEPT
+from pyctrd.registry.session import BlobUpload, UploadSession
+from pyctrd.registry.stream import BlobReader, Stream
+from pyctrd.registry.transport import Response
+
+# Larger blobs go up in pieces of this size: what a cut costs, and what proxies with a limit let through.
+UPLOAD_CHUNK_BYTES: Final = 32 << 20
+
+_STORED: Final = frozenset({200, 201, 204})
+_HEAD_REFUSED: Final = frozenset({405, 501})
+# The registry accepts a mount from nobody, or not from there: then the blob is uploaded.
+_NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
+
+
+class RegistryUploader:
+    """The repository of one reference, written to at its first host for that. Implements ports.Uploader."""
+
+    def __init__(
+        self, repository: Repository, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES, sleep: Callable[[float], None]
+    ) -> None:
+        self._repository = repository
+        self._chunk_bytes = chunk_bytes
+        self._sleep = sleep
+        self._listing = threading.Lock()
+
+    @property
+    def host(self) -> str:
+        """The registry's host[:port], as the reference names it."""
+        return self._repository.host
+
+    @property
+    def repository(self) -> str:
+        """The repository's path, e.g. `library/alpine`."""
+        return self._repository.name
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Ask by HEAD whether the repository has a blob or a manifest.
+
+        A registry that refuses HEAD has nothing, as far as we know. Raises RegistryError.
+        """
+        with contextlib.closing(self._head(_kind(descriptor), str(descriptor.digest), descriptor)) as answer:
+            return answer.status == 200
+
+    def tagged(self, tag: str) -> Digest | None:
+        """Ask by HEAD what a tag names; None where there is none, or the registry does not say which."""
+        with contextlib.closing(self._head("manifests", tag)) as answer:
+            text = answer.header("Docker-Content-Digest").strip()
+            try:
+                return Digest(text) if answer.status == 200 and text else None
+            except InvalidReference:
+                return None
+
+    def upload(
+        self,
+        descriptor: Descriptor,
+        source: BlobSource,
+        *,
+        mount_from: str = "",
+        report: Callable[[int], None] = lambda _sent: None,
+    ) -> Literal["uploaded", "mounted"]:
+        """Bring a blob into the repository; `mount_from` is a repository of this registry that has it.
+
+        A blob is sent whole, one larger than a chunk in pieces; a cut upload goes on where the registry says
+        that it is, or begins again. Given up, the registry is told to forget it. Raises RegistryError,
+        AuthenticationFailed, RegistryContentError, and what the source raises.
+        """
+        session: UploadSession | None = None
+        if mount_from:
+            session, mounted = self._mount(descriptor, mount_from)
+            if mounted:
+                return "mounted"
+        with BlobReader(descriptor, source, report) as reader:
+            BlobUpload(
+                self._repository,
+                self._endpoint,
+                reader,
+                descriptor,
+                chunk_bytes=self._chunk_bytes,
+                has=self.has,
+                sleep=self._sleep,
+            ).run(session)
+        return "uploaded"
+
+    def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
+        """Store a manifest or an index under its digest, or under a tag.
+
+        One that refers to another (`subject`) is also put on the list of those, where the registry does not
+        keep that list itself. Raises RegistryError, RegistryContentError when the registry says that it has
+        stored something else, ContentError for a document that is none.
+        """
+        keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
+        subject = referrers.subject_of(descriptor, raw)
+        if subject is not None and not keeps_lists:
+            with self._listing:  # read, change, write: two at once would lose one
+                self._refer(descriptor, raw, subject)
+
+    def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
+        """Send it; tells whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
+        url = self._endpoint.url(self.repository, "manifests", name)
+        answer = self._send("PUT", url, {"Content-Type": descriptor.media_type}, body=Stream.of(raw))
+        with contextlib.closing(answer):
+            if answer.status not in _STORED:
+                raise self._repository.retold(
+                    self._repository.status_error(answer), f"could not push manifest {descriptor.digest}"
+                )
+            stored = answer.header("Docker-Content-Digest").strip()
+            if stored.startswith(f"{descriptor.digest.algorithm}:") and stored != descriptor.digest:
+                raise self._repository.content_error(
+                    answer, f"{descriptor.digest} was pushed, the registry has stored it as {stored[:150]}"
+                )
+            return bool(answer.header("OCI-Subject"))
+
+    def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
+        tag = referrers.tag_of(subject.digest)
+        url = self._endpoint.url(self.repository, "manifests", tag)
+        with contextlib.closing(self._send("GET", url, {"Accept": mediatypes.OCI_INDEX})) as answer:
+            if answer.status not in (200, 404):
+                raise self._repository.status_error(answer)
+            present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
+            try:
+                changed = referrers.listed(descriptor, raw, present)
+            except ContentError as error:
+                raise self._repository.content_error(
+                    answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
+                ) from error
+        if changed is not None:
+            self._put(referrers.descriptor_of(changed), changed, tag)
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        for endpoint in self._repository.endpoints:
+            if "push" in endpoint.capabilities:
+                return endpoint
+        raise RegistryError(
+            f"{self.host}: no host is configured that may push",
+            host=self.host,
+            repository=self.repository,
+            hint='add "push" to the capabilities of one in its hosts.toml',
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        *,
+        body: Stream | None = None,
+        read_also: Sequence[str] = (),
+    ) -> Response:
+        return self._repository.send(
+            self._endpoint, method, url, headers or {}, backoff.PATIENT, body=body, read_also=read_also
+        )
+
+    def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:
+        accept = f"{descriptor.media_type}, */*" if descriptor else ACCEPT
+        url = self._endpoint.url(self.repository, kind, name)
+        answer = self._send("HEAD", url, {"Accept": accept})
+        if answer.status in (200, 404) or answer.status in _HEAD_REFUSED:
+            return answer
+        raise self._repository.status_error(answer)
+
+    def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
+        """Ask for a mount; a registry that cannot do it opens an upload in its place, or says no."""
+        url = self._endpoint.url(self.repository, "blobs", "uploads/")
+        query = urlencode({"mount": str(descriptor.digest), "from": source})
+        url = f"{url}{'&' if '?' in url else '?'}{query}"
+        try:
+            answer = self._send("POST", url, read_also=[source])
+        except AuthenticationFailed:
+            return None, False
+        with contextlib.closing(answer):
+            if answer.status == 201:
+                return None, True
+            if answer.status == 202:
+                return UploadSession.of(self._repository, answer), False
+            if answer.status in _NO_MOUNT:
+                return None, False
+            raise self._repository.status_error(answer)
+
+
+def _kind(descriptor: Descriptor) -> str:
+    document = mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
+    return "manifests" if document else "blobs"

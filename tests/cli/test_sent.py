@@ -1,0 +1,132 @@
+"""What push and copy print, and whom they give which password."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pyctrd.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP
+from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.registry import RegistryOptions
+from pyctrd.sending import SendPlan, SendResult
+from tests.cli.stub import StubClient, run, with_outcome
+
+
+def made(name: bytes, media_type: str = OCI_LAYER_GZIP, size: int = 1024) -> Descriptor:
+    return Descriptor(media_type=media_type, digest=Digest.of(name), size=size)
+
+
+OLD, NEW = made(b"old", OCI_INDEX), made(b"new", OCI_INDEX)
+RESULT = SendResult(
+    source="docker.io/library/alpine:3",
+    name="registry.example/alpine:3",
+    original=OLD,
+    target=NEW,
+    platforms=(Platform(os="linux", architecture="arm64"),),
+    uploaded=(made(b"one"), NEW),
+    mounted=(made(b"two"),),
+    present=(made(b"three"), made(b"four")),
+    skipped=(made(b"five", DOCKER_FOREIGN),),
+    bytes=2048,
+)
+PLAN = SendPlan(
+    source=RESULT.source,
+    name=RESULT.name,
+    original=OLD,
+    target=OLD,
+    platforms=(),
+    upload=(made(b"one"),),
+    mount=(made(b"two"),),
+    present=(),
+    skipped=(),
+    bytes=1024,
+)
+
+
+def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, RESULT)
+    assert run("push", "alpine", "registry.example/alpine:3").stdout.splitlines() == [
+        "registry.example/alpine:3",
+        f"digest: {NEW.digest}",
+        f"made from: {OLD.digest}, of which only some platforms were chosen",
+        "platforms: linux/arm64",
+        "uploaded: 2 blobs, 2.0 KiB",
+        "mounted: 1 blob, 1.0 KiB",
+        "there before: 2 blobs, 2.0 KiB",
+        "left out: 1 layer that may not be distributed (--allow-nondistributable)",
+    ]
+    assert run("push", "-q", "alpine").stdout == f"registry.example/alpine:3@{NEW.digest}\n"
+
+
+def test_a_result_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, RESULT)
+    told = json.loads(run("push", "alpine", "--format", "json").stdout)
+    assert told["name"] == RESULT.name
+    assert told["target"] == {"mediaType": OCI_INDEX, "digest": NEW.digest, "size": 1024}
+    assert [len(told[key]) for key in ("uploaded", "mounted", "present", "skipped")] == [2, 1, 2, 1]
+    assert (told["platforms"], told["bytes"]) == (["linux/arm64"], 2048)
+
+
+def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = with_outcome(monkeypatch, PLAN)
+    lines = run("push", "--dry-run", "--platform", "arm64", "alpine").stdout.splitlines()
+    assert lines[:4] == [
+        "registry.example/alpine:3",
+        f"digest: {OLD.digest}",
+        "would upload: 1 blob, 1.0 KiB",
+        "would mount: 1 blob, 1.0 KiB",
+    ]
+    assert PLAN.upload[0].digest in lines[-1]
+    assert run("push", "--dry-run", "-q", "alpine").stdout == f"{PLAN.upload[0].digest}\n"
+    told = json.loads(run("push", "--dry-run", "--format", "json", "alpine").stdout)
+    assert [len(told[key]) for key in ("upload", "mount", "present")] == [1, 1, 0]
+    name, _arguments, options = client.calls[0]
+    assert (name, options["platforms"]) == ("plan_push", ("arm64",))
+
+
+def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = with_outcome(monkeypatch, RESULT)
+    run("push", "alpine", "--chunk-size", "5", "--max-concurrent-uploads", "7", "--allow-nondistributable")
+    run("push", "alpine", "--chunk-size", "0", "--index", "flatten")
+    first, second = (options for _name, _arguments, options in client.calls)
+    assert (first["chunk_bytes"], first["max_concurrent_uploads"]) == (5 << 20, 7)
+    assert first["nondistributable"] is True
+    assert (second["chunk_bytes"], second["index"]) == (0, "flatten")
+
+
+@pytest.mark.parametrize(
+    ("flags", "target", "source"),
+    [
+        ([], None, "the same"),
+        (["-u", "me:secret"], "me", ""),
+        (["--src-user", "you:secret"], None, "you"),
+        (["-u", "me:secret", "--src-user", "you:secret"], "me", "you"),
+        (["--plain-http"], "", ""),
+    ],
+)
+def test_who_copy_is_where(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], target: str | None, source: str
+) -> None:
+    stub = StubClient(RESULT)
+    monkeypatch.setattr("pyctrd.copier.RegistryCopier", stub)
+    assert run("copy", *flags, "one.example/a", "two.example/b").exit_code == 0
+    (arguments, named) = stub.opened[0]
+    assert user_of(arguments[0]) == target
+    assert user_of(named["source"]) == source if named else source == "the same"
+    if "--plain-http" in flags:
+        assert (arguments[0].plain_http, named["source"].plain_http) == (True, False)
+
+
+def user_of(options: Any) -> str | None:
+    assert options is None or isinstance(options, RegistryOptions)
+    return None if options is None else options.username
+
+
+def test_one_registry_needs_one_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = StubClient(RESULT)
+    monkeypatch.setattr("pyctrd.copier.RegistryCopier", stub)
+    run("copy", "-u", "me:secret", "one.example/a", "one.example/b")
+    (arguments, named) = stub.opened[0]
+    assert (user_of(arguments[0]), named) == ("me", {})

@@ -1,0 +1,89 @@
+"""A repository in memory that can be pushed to and pulled from: ports.Uploader and ports.Remote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from pyctrd.errors import NotFound, RegistryError
+from pyctrd.model import Descriptor, Digest
+from pyctrd.ports import BlobSource
+
+
+class MemoryRepository:
+    """Keeps what it is sent, and notes what it is asked; `broken` names fail, `neighbours` can be mounted."""
+
+    def __init__(self, host: str = "registry.example", repository: str = "team/app") -> None:
+        self._host = host
+        self._repository = repository
+        self.blobs: dict[str, bytes] = {}
+        self.tags: dict[str, Descriptor] = {}
+        self.neighbours: dict[str, set[str]] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+
+    @property
+    def host(self) -> str:
+        return self._host
+
+    @property
+    def repository(self) -> str:
+        return self._repository
+
+    def _note(self, what: str, name: str) -> None:
+        self.calls.append((what, name))
+        if name in self.broken:
+            raise RegistryError(f"{name} is broken", host=self.host)
+
+    def has(self, descriptor: Descriptor) -> bool:
+        self.calls.append(("has", descriptor.digest))
+        return descriptor.digest in self.blobs
+
+    def tagged(self, tag: str) -> Digest | None:
+        self.calls.append(("tagged", tag))
+        return self.tags[tag].digest if tag in self.tags else None
+
+    def upload(
+        self,
+        descriptor: Descriptor,
+        source: BlobSource,
+        *,
+        mount_from: str = "",
+        report: Callable[[int], None] = lambda _sent: None,
+    ) -> Literal["uploaded", "mounted"]:
+        self._note("upload", descriptor.digest)
+        if descriptor.digest in self.neighbours.get(mount_from, ()):
+            self.blobs[descriptor.digest] = b"mounted"
+            return "mounted"
+        with source.open(0) as chunks:
+            data = b"".join(chunks)
+        if Digest.of(data) != descriptor.digest:
+            raise source.wrong("wrong bytes")
+        report(len(data))
+        self.blobs[descriptor.digest] = data
+        return "uploaded"
+
+    def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
+        self._note("put", tag or str(descriptor.digest))
+        assert Digest.of(raw) == descriptor.digest
+        self.blobs[descriptor.digest] = raw
+        if tag:
+            self.tags[tag] = descriptor
+
+    # --- as a source
+
+    def resolve(self) -> Descriptor:
+        if "latest" not in self.tags:
+            raise NotFound("not found", kind="image", name="latest")
+        return self.tags["latest"]
+
+    @contextmanager
+    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        self._note("fetch", descriptor.digest)
+        if descriptor.digest not in self.blobs:
+            raise RegistryError(f"{descriptor.digest}: not found", status=404)
+        yield iter([self.blobs[descriptor.digest][offset:]])
+
+    def done(self, what: str) -> list[str]:
+        return [name for kind, name in self.calls if kind == what]
