@@ -76,6 +76,20 @@ def test_the_memory_is_bounded_and_keeps_what_is_used() -> None:
     assert redact.strike("password token-0 token-999") == "*** token-0 ***"
 
 
+def test_what_is_cut_off_in_the_middle_is_struck() -> None:
+    redact.remember("opaque-token-0123456789-0123456789")
+    assert (
+        redact.strike("sent 'opaque-token-0123456789-0' twice: opaque-token-012") == "sent '***' twice: ***"
+    )
+    assert redact.strike("opaque-token-01") == "opaque-token-01"
+
+
+@given(SECRETS, st.integers(16, 80))
+def test_no_long_beginning_is_left(secret: str, length: int) -> None:
+    redact.remember(secret)
+    assert secret[:16] not in redact.strike(f"<{secret[:length]}>") or len(secret) < 16
+
+
 def test_an_excerpt_is_struck_before_it_is_cut() -> None:
     redact.remember("0123456789")
     assert redact.excerpt("xx\n0123456789 yy", 8) == "xx *** y"
