@@ -29,11 +29,6 @@ WRITERS: list[Callable[[str], str]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "_forms", type(redact._forms)())
-
-
 @given(SECRETS, st.sampled_from(WRITERS))
 def test_every_way_of_writing_is_struck(secret: str, write: Callable[[str], str]) -> None:
     redact.remember(secret)
