@@ -36,9 +36,10 @@ def remember(*secrets: str) -> None:
     """Strike these out of every text from now on; those shorter than SHORTEST characters cannot be."""
     with _lock:
         for secret in secrets:
-            if len(secret) >= SHORTEST:
-                _forms.setdefault(secret, tuple(sorted(set(_forms_of(secret)), key=len, reverse=True)))
+            if secret in _forms:
                 _forms.move_to_end(secret)
+            elif len(secret) >= SHORTEST:
+                _forms[secret] = tuple(set(_forms_of(secret)))
         while len(_forms) > _MAX_SECRETS:
             _forms.popitem(last=False)
 
