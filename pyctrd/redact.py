@@ -24,6 +24,8 @@ SHORTEST: Final = 4
 # Tokens come and go in a long life; passwords are remembered again whenever they are used.
 _MAX_SECRETS: Final = 512
 _SHORTEST_BASE64: Final = 6
+# So many letters of a secret are no accident.
+_TELLING: Final = 16
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 
 _lock = threading.Lock()
@@ -34,9 +36,10 @@ def remember(*secrets: str) -> None:
     """Strike these out of every text from now on; those shorter than SHORTEST characters cannot be."""
     with _lock:
         for secret in secrets:
-            if len(secret) >= SHORTEST:
-                _forms.setdefault(secret, tuple(sorted(set(_forms_of(secret)), key=len, reverse=True)))
+            if secret in _forms:
                 _forms.move_to_end(secret)
+            elif len(secret) >= SHORTEST:
+                _forms[secret] = tuple(set(_forms_of(secret)))
         while len(_forms) > _MAX_SECRETS:
             _forms.popitem(last=False)
 
@@ -48,11 +51,18 @@ def forget() -> None:
 
 
 def strike(text: str) -> str:
-    """Give a text without the remembered secrets, whether plain, URL-encoded, escaped or in base64."""
+    """Give a text without the remembered secrets, whether plain, URL-encoded, escaped or in base64.
+
+    The beginning of a long secret is struck, too: a message may have been cut before it came here.
+    """
     with _lock:
-        known = [form for forms in _forms.values() for form in forms if form in text]
-    for form in sorted(known, key=len, reverse=True):
+        known = [form for forms in _forms.values() for form in forms if form[:_TELLING] in text]
+    known.sort(key=len, reverse=True)
+    for form in known:
         text = text.replace(form, STRUCK)
+    for form in known:  # afterwards, for two spellings may begin in the same way
+        if len(form) > _TELLING:
+            text = _without_beginnings(text, form)
     return text
 
 
@@ -68,6 +78,15 @@ def logger(name: str) -> logging.Logger:
     if _FILTER not in found.filters:
         found.addFilter(_FILTER)
     return found
+
+
+def _without_beginnings(text: str, form: str) -> str:
+    while (start := text.find(form[:_TELLING])) >= 0:
+        end = start + _TELLING
+        while end < len(text) and text[end] == form[end - start : end - start + 1]:
+            end += 1
+        text = f"{text[:start]}{STRUCK}{text[end:]}"
+    return text
 
 
 class _Filter(logging.Filter):

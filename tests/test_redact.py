@@ -29,11 +29,6 @@ WRITERS: list[Callable[[str], str]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "_forms", type(redact._forms)())
-
-
 @given(SECRETS, st.sampled_from(WRITERS))
 def test_every_way_of_writing_is_struck(secret: str, write: Callable[[str], str]) -> None:
     redact.remember(secret)
@@ -74,6 +69,20 @@ def test_the_memory_is_bounded_and_keeps_what_is_used() -> None:
     for number in range(1000):
         redact.remember(f"token-{number}", "password")
     assert redact.strike("password token-0 token-999") == "*** token-0 ***"
+
+
+def test_what_is_cut_off_in_the_middle_is_struck() -> None:
+    redact.remember("opaque-token-0123456789-0123456789")
+    assert (
+        redact.strike("sent 'opaque-token-0123456789-0' twice: opaque-token-012") == "sent '***' twice: ***"
+    )
+    assert redact.strike("opaque-token-01") == "opaque-token-01"
+
+
+@given(SECRETS, st.integers(16, 80))
+def test_no_long_beginning_is_left(secret: str, length: int) -> None:
+    redact.remember(secret)
+    assert secret[:16] not in redact.strike(f"<{secret[:length]}>") or len(secret) < 16
 
 
 def test_an_excerpt_is_struck_before_it_is_cut() -> None:

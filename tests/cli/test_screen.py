@@ -66,7 +66,6 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_output_names_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even an error that somebody else has raised, nor its traceback."""
-    monkeypatch.setattr(redact, "_forms", type(redact._forms)())
     redact.remember("the-secret")
     for error in (
         PyctrdError("the-secret", hint="the-secret"),
