@@ -69,6 +69,7 @@ class Transfer:
         judge: Documents | None = None,
     ) -> None:
         self._judge = judge or Documents()
+        self._spoiled: set[Digest] = set()
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
@@ -91,9 +92,8 @@ class Transfer:
             downloaded, fetcher = self._bring(descriptor)
         except AlreadyExists:
             downloaded, fetcher = 0, self._claimant
-        except RegistryContentError as error:
-            # Bytes of a liar are no start for the next pull; those before a cut are.
-            if not isinstance(error.__cause__, RegistryUnreachable):
+        except RegistryContentError:
+            if descriptor.digest in self._spoiled:
                 self._content.abort(ingest_ref(descriptor))
             raise
         if not downloaded:
@@ -177,12 +177,19 @@ class Transfer:
             ingest.write(self._judge.fetch(fetcher, descriptor)[ingest.offset :])
             self._report("downloaded", descriptor, ingest.offset)
             return
-        with fetcher.fetch(descriptor, ingest.offset) as chunks:
-            for chunk in chunks:
-                if self.stop.is_set():
-                    raise _Stopped
-                ingest.write(chunk)
-                self._report("downloading", descriptor, ingest.offset)
+        start = ingest.offset
+        try:
+            with fetcher.fetch(descriptor, start) as chunks:
+                for chunk in chunks:
+                    if self.stop.is_set():
+                        raise _Stopped
+                    ingest.write(chunk)
+                    self._report("downloading", descriptor, ingest.offset)
+        except RegistryContentError as error:
+            # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
+            if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):
+                self._spoiled.add(descriptor.digest)
+            raise
         self._report("downloaded", descriptor, ingest.offset)
 
     def _report(self, action: Action, descriptor: Descriptor, offset: int, detail: str = "") -> None:
