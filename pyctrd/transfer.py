@@ -75,6 +75,7 @@ class Transfer:
         judge: Documents | None = None,
     ) -> None:
         self._judge = judge or Documents()
+        self._spoiled: set[Digest] = set()
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
@@ -97,9 +98,8 @@ class Transfer:
             brought, fetcher = self._bring(descriptor)
         except AlreadyExists:
             brought, fetcher = Brought(), self._claimant
-        except RegistryContentError as error:
-            # Bytes of a liar are no start for the next pull; those before a cut are.
-            if not isinstance(error.__cause__, RegistryUnreachable):
+        except RegistryContentError:
+            if descriptor.digest in self._spoiled:
                 self._content.abort(ingest_ref(descriptor))
             raise
         if not any(brought):
@@ -197,12 +197,19 @@ class Transfer:
             ingest.write(self._judge.fetch(fetcher, descriptor)[ingest.offset :])
             self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
             return
-        with fetcher.fetch(descriptor, ingest.offset) as chunks:
-            for chunk in chunks:
-                if self.stop.is_set():
-                    raise Stopped
-                ingest.write(chunk)
-                self._report("downloading", descriptor, ingest.offset, resumed=resumed)
+        start = ingest.offset
+        try:
+            with fetcher.fetch(descriptor, start) as chunks:
+                for chunk in chunks:
+                    if self.stop.is_set():
+                        raise Stopped
+                    ingest.write(chunk)
+                    self._report("downloading", descriptor, ingest.offset, resumed=resumed)
+        except RegistryContentError as error:
+            # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
+            if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):
+                self._spoiled.add(descriptor.digest)
+            raise
         self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
 
     def _report(

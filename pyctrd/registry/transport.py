@@ -131,7 +131,11 @@ class Transport:
     def _follow(self, request: Request) -> Response:
         """Send along redirects. Whoever names another place must be one that may send us there."""
         request = replace(request, named_by=request.named_by or request.url)
-        named_by = urlsplit(request.named_by)
+        try:
+            named_by = urlsplit(request.named_by)
+            _origin(urlsplit(request.url))
+        except ValueError as error:
+            raise unreachable(error, request.url, None) from error
         for _hop in range(MAX_REDIRECTS + 1):
             own = _origin(urlsplit(request.url)) == _origin(named_by)
             # What we never connected to ourselves, behind a proxy for example, has no rights.

@@ -150,6 +150,13 @@ def test_a_kept_connection_of_the_user_is_not_lent_to_a_registry(everywhere: Scr
     assert everywhere.connections == 1
 
 
+@pytest.mark.parametrize("url", ["http://[", "http://a:99999/", "http://a:b/", "http:///x", "http://[v1.x]/"])
+def test_what_is_no_url_is_an_error_of_ours(url: str) -> None:
+    for named_by in ("", "http://127.0.0.1:5000"):
+        with pytest.raises(RegistryError):
+            get(Names(), url, named_by)
+
+
 def test_one_good_address_of_several_is_enough() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
