@@ -119,7 +119,8 @@ def test_the_main_job(shell: Shell, pause: Pause, registry: Registry) -> None:
     assert {item["digest"] for item in done["fetched"]} == wanted == registry.fetched()
     assert done["bytes"] == plan["bytes"] == sum(len(pause.graph.blobs[digest]) for digest in wanted)
     assert shell.json("diagnose", "--platform", FOREIGN, pause.name)["complete"]
-    assert shell.json("ensure", "--platform", FOREIGN, pause.name) == {"fetched": [], "bytes": 0}
+    nothing = {"fetched": [], "bytes": 0, "resumed": [], "bytes_resumed": 0}
+    assert shell.json("ensure", "--platform", FOREIGN, pause.name) == nothing
 
 
 def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, registry: Registry) -> None:

@@ -132,7 +132,8 @@ class Client:
         `metadata` "all" stores the manifests and configs of every platform, "selected" those of the chosen
         platforms only; `metadata_only` leaves out the layers. `unpack` None unpacks into the snapshotter
         unless all platforms are pulled. `labels` go onto the image. `progress` is called from several
-        threads. Raises NotFound when the registry does not know the image, NoMatchingPlatform,
+        threads. What has come is kept for a day when KeyboardInterrupt or SystemExit ends it, and the next
+        pull goes on there. Raises NotFound when the registry does not know the image, NoMatchingPlatform,
         RegistryError, ContentError, InvalidReference, InvalidPlatform.
         """
         options = PullOptions(

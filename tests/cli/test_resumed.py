@@ -1,0 +1,89 @@
+"""What pull, ensure and save say about an interrupted download that they went on with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pyctrd import RegistryOptions
+from pyctrd.ensure import EnsureResult
+from pyctrd.errors import NotFound
+from pyctrd.mediatypes import OCI_LAYER_GZIP
+from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.pull import PullResult
+from pyctrd.save import SaveResult
+from tests.cli.stub import run, with_outcome
+
+MIB = 1 << 20
+LAYERS = tuple(
+    Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of(bytes([number])), size=8 * MIB)
+    for number in range(2)
+)
+RESUMED = {LAYERS[0]: 3 * MIB, LAYERS[1]: 8 * MIB}
+PULLED = PullResult(
+    image=ImageRecord(name="example.com/a:1", target=LAYERS[0]),
+    fetched=LAYERS[:1],
+    bytes=5 * MIB,
+    unpacked=(),
+    resumed=RESUMED,
+)
+ENSURED = EnsureResult(fetched=LAYERS[:1], bytes=5 * MIB, resumed=RESUMED)
+SAVED = SaveResult(
+    images=("example.com/a:1",),
+    platforms=(),
+    fetched=LAYERS[:1],
+    bytes_fetched=5 * MIB,
+    bytes_written=1,
+    bytes_resumed=11 * MIB,
+)
+
+
+@pytest.mark.parametrize(("command", "outcome"), [("pull", PULLED), ("ensure", ENSURED)])
+def test_json_has_the_bytes_of_each_blob_and_the_sum(
+    monkeypatch: pytest.MonkeyPatch, command: str, outcome: object
+) -> None:
+    with_outcome(monkeypatch, outcome)
+    document = json.loads(run(command, "example.com/a:1", "--format", "json").stdout)
+    assert document["bytes_resumed"] == 11 * MIB
+    assert [(one["digest"], one["size"], one["bytes"]) for one in document["resumed"]] == [
+        (str(layer.digest), layer.size, count) for layer, count in RESUMED.items()
+    ]
+    assert document["bytes"] == 5 * MIB
+
+
+def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, PULLED)
+    assert "resumed: 2 blobs, 11.0 MiB were here" in run("pull", "example.com/a:1").stdout
+    with_outcome(monkeypatch, ENSURED)
+    told = run("ensure", "example.com/a:1").stdout
+    assert told.startswith("fetched 1 blob, 5.0 MiB, resumed 2 blobs, 11.0 MiB")
+    with_outcome(monkeypatch, SAVED)
+    assert "5.0 MiB fetched, 11.0 MiB resumed" in run("save", "example.com/a:1", "-o", "x.tar").stderr
+
+
+def test_an_ensure_that_only_had_to_commit_is_not_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, EnsureResult(fetched=(), bytes=0, resumed={LAYERS[1]: 8 * MIB}))
+    told = run("ensure", "example.com/a:1").stdout
+    assert "nothing is missing" not in told
+    assert LAYERS[1].digest in told
+
+
+def test_nothing_is_said_where_nothing_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, EnsureResult(fetched=LAYERS, bytes=16 * MIB))
+    assert "resumed" not in run("ensure", "example.com/a:1").stdout
+
+
+@pytest.mark.parametrize(("text", "value"), [("off", "off"), ("1", 1), ("8", 8)])
+def test_parallel_ranges_reach_the_client(monkeypatch: pytest.MonkeyPatch, text: str, value: object) -> None:
+    stub = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
+    run("pull", "--parallel-ranges", text, "example.com/a:1")
+    options: RegistryOptions = stub.opened[0][1]["registry"]
+    assert options.parallel_ranges == value
+
+
+@pytest.mark.parametrize("text", ["0", "9", "-1", "many", "", "\u0663"])
+def test_other_numbers_of_ranges_are_bad_usage(text: str) -> None:
+    result = run("pull", "--parallel-ranges", text, "example.com/a:1")
+    assert result.exit_code == 2
+    assert "is not auto, off, or a number from 1 to 8" in result.stderr
