@@ -202,13 +202,13 @@ def test_wrong_bytes_never_become_a_blob(
 
 
 def test_memory_is_bounded(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
-    source = push(shapes.big(192 * MIB, layers=3, seed=8), registry, repository)
+    source = push(shapes.big(128 * MIB, layers=2, seed=8), registry, repository)
     command = copier.command("-q", source, f"{other.host}/{repository}:1")
     # In a process between: what this one had at the fork would count for the child.
     measured = subprocess.run(
         [sys.executable, "-c", PEAK, *command], env=copier.env, capture_output=True, check=True, timeout=120
     )
-    assert int(measured.stderr) < 100 * 1024, "in KiB"
+    assert int(measured.stderr) < 64 * 1024, "in KiB; half of the image"
 
 
 def test_ctrl_c(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
