@@ -19,8 +19,8 @@ from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import Shell
-from pyctrd import Client
-from pyctrd.registry import RegistryOptions
+from pyctrd import Client, reference
+from pyctrd.registry import RegistryClient, RegistryOptions
 
 PAIR: Final = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 KINDS: Final = ("basic", "token", "token-get")
@@ -193,7 +193,23 @@ def _save(login: Login, image: Image, options: list[str]) -> None:
     assert login.shell.have() == set(image.graph.blobs)
 
 
-ACTIONS: Final[Mapping[str, Action]] = {"pull": _pull, "ensure": _ensure, "save": _save}
+def pull_whole(login: Login, image: Image) -> None:
+    """Leave a whole image in the store, so that there is something to push."""
+    options = RegistryOptions(username=USER, password=PASSWORD)
+    shell = login.shell
+    with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
+        client.pull(image.name, unpack=False)
+
+
+def _push(login: Login, image: Image, options: list[str]) -> None:
+    pull_whole(login, image)
+    target = f"{login.host}/{image.repository}/pushed:1"
+    login.shell("push", *options, image.name, target)
+    with RegistryClient(RegistryOptions(username=USER, password=PASSWORD)) as client:
+        assert client.remote(reference.parse(target)).resolve().digest == image.graph.digest
+
+
+ACTIONS: Final[Mapping[str, Action]] = {"pull": _pull, "ensure": _ensure, "save": _save, "push": _push}
 
 
 def login_at(registry: Registry, containerd: Containerd, namespace: str, folder: Path) -> Login:

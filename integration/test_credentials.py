@@ -27,6 +27,7 @@ from integration.locked import (
     login_at,
     one_containerd,
     pull_metadata,
+    pull_whole,
     started,
 )
 from integration.rig.containerd import Containerd
@@ -272,7 +273,9 @@ def test_sudo_does_not_use_the_callers_login_unasked(sudo: Sudo, image: Image) -
 @pytest.mark.parametrize("action", ACTIONS)
 def test_sudo_with_the_flag_runs_the_helper_as_the_caller(sudo: Sudo, image: Image, action: str) -> None:
     host = sudo.login.host
-    if action != "pull":
+    if action == "push":
+        pull_whole(sudo.login, image)
+    elif action != "pull":
         pull_metadata(sudo.login, image)
     options = ["-o", "x.tar"] if action == "save" else []
     sudo(action, "--sudo-user-config", *options, image.name, code=0)

@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from integration.conftest import peer_required
-from integration.locked import PAIR, Image, Login, login_at, one_containerd, pull_metadata
+from integration.locked import PAIR, Image, Login, login_at, one_containerd, pull_metadata, pull_whole
 from integration.rig.containerd import Containerd
 from integration.rig.registry import PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
@@ -133,10 +133,11 @@ def library(login: Login, options: RegistryOptions | None = None) -> Client:
 
 @pytest.mark.parametrize("progress", PROGRESS)
 def test_debug_of_what_succeeds(rig: Rig, login: Login, repository: str, progress: str) -> None:
-    images = [Image(rig.registry, f"{repository}/{number}") for number in range(3)]
-    for image in images[1:]:
+    images = [Image(rig.registry, f"{repository}/{number}") for number in range(4)]
+    for image in images[1:3]:
         pull_metadata(login, image)
-    commands = (["pull"], ["ensure"], ["save", "-o", "x.tar"])
+    pull_whole(login, images[3])
+    commands = (["pull"], ["ensure"], ["save", "-o", "x.tar"], ["push"])
     for image, command in zip(images, commands, strict=True):
         text = told(login, "--debug", *command, "--progress", progress, image.name, code=0)
         check(rig, text)
