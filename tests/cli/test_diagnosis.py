@@ -102,6 +102,8 @@ def diagnosis(**how: object) -> Diagnosis:
             nerdctl_save_2_0_4=SaveForecast(
                 fetch=(), bytes=0, network=False, ok=False, error="no manifest found for platform: not found"
             ),
+            nerdctl_save_2_1_4=nothing,
+            nerdctl_save_2_3_0=nothing,
             pyctrd_save=nothing,
         ),
         causes=(
@@ -135,11 +137,14 @@ def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
 
 def test_each_tool_is_told(lines: list[str]) -> None:
     start = lines.index("What each tool would do now for linux/arm64")
-    assert lines[start + 1 : start + 6] == [
+    assert lines[start + 1 : start + 8] == [
         "ctr images export: fails: content digest x: not found",
         "nerdctl save 2.0.0 - 2.0.3: works, downloads 8 blobs, 5.0 MiB",
         "  asks for the tag",
-        "nerdctl save 2.0.4+: downloads nothing, then fails: no manifest found for platform: not found",
+        "nerdctl save 2.0.4 - 2.1.3: downloads nothing, "
+        "then fails: no manifest found for platform: not found",
+        "nerdctl save 2.1.4 - 2.2: works, downloads nothing",
+        "nerdctl save 2.3+: works, downloads nothing",
         "pyctrd save: works, downloads nothing",
     ]
 
