@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,9 +98,6 @@ ROWS = (
 )
 
 
-def cells() -> Iterator[Cell]:
-    """All cells, row by row."""
-    for row in ROWS:
-        for tool in TOOLS:
-            if tool.runs_on(row.daemon):
-                yield Cell(row, tool)
+def cells_of(row: Row) -> list[Cell]:
+    """The cells of a row, in the order of TOOLS."""
+    return [Cell(row, tool) for tool in TOOLS if tool.runs_on(row.daemon)]

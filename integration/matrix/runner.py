@@ -1,21 +1,24 @@
-"""Doing a cell: lay out the state, ask diagnose, run the tool, compare."""
+"""Doing a row of cells: lay out the state, ask diagnose, run the tool, compare."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from integration.matrix.arrivals import arrive
-from integration.matrix.cells import Cell
+from integration.matrix.cells import Cell, Row, cells_of
+from integration.matrix.images import IMAGES
 from integration.matrix.predictions import Facts, Prediction, predict, wrong
-from integration.matrix.site import VALIDATION, Site
+from integration.matrix.site import TAG, VALIDATION, Site, befall
 from integration.matrix.tools import PLATFORM, Outcome, client, run, values
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, LoggingProxy, Registry
-from pyctrd import Diagnosis
+from integration.rig.publish import push
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Workshop:
         self._open = ExitStack()
         self._daemons: dict[str, Containerd] = {}
         self._registry: Registry | None = None
+        self._repositories: set[str] = set()
 
     def __enter__(self) -> Workshop:
         self._registry = self._open.enter_context(Registry(self._folder / "registry", config=VALIDATION))
@@ -54,23 +58,55 @@ class Workshop:
             self._daemons[key] = self._open.enter_context(made)
         return self._daemons[key]
 
-    def result(self, cell: Cell) -> Result:
-        """Do one cell. Raises PeerUnavailable, and AssertionError where the state cannot be laid out."""
+    def results(self, row: Row) -> list[Result]:
+        """Do the cells of a row. Raises PeerUnavailable, AssertionError where the state can't be laid out.
+
+        Tools that are to fetch nothing share a site, since they must leave it as it was; that is compared
+        after each of them. A tool that is to ask the registry gets a site of its own, laid out anew.
+        """
+        with self._site(row) as site:
+            done = [self._do(cell, site, prediction) for cell, prediction in _foretold(row, site)]
+        results = []
+        for cell, result in zip(cells_of(row), done, strict=True):
+            if result is None:
+                with self._site(row) as site:
+                    prediction = dict(_foretold(row, site))[cell]
+                    result = self._do(cell, site, prediction, alone=True)  # noqa: PLW2901
+            assert result
+            results.append(result)
+        return results
+
+    @contextmanager
+    def _site(self, row: Row) -> Iterator[Site]:
+        """Lay out the row's state; only what happens to network and tag is yet to come."""
         assert self._registry, "not started"
-        folder = Path(tempfile.mkdtemp(prefix="cell-", dir=self._folder))
+        folder = Path(tempfile.mkdtemp(prefix="site-", dir=self._folder))
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             proxy = LoggingProxy()
             stack.callback(proxy.close)
-            site = Site(self.daemon(cell.row.daemon), self._registry, proxy, folder, cell.row.image)
-            return self._do(cell, site)
+            daemon = self.daemon(row.daemon)
+            site = Site(daemon, self._registry, proxy, folder, row.image, self._published(row))
+            arrive(site, row.arrival)
+            yield site
 
-    def _do(self, cell: Cell, site: Site) -> Result:
-        arrive(site, cell.row.arrival)
-        found = _diagnose(cell, site)
-        prediction = predict(cell, found)
+    def _published(self, row: Row) -> str:
+        """Give the repository where the image is for all; "" where a row needs one of its own."""
+        assert self._registry, "not started"
+        if row.circumstance in ("tag gone", "tag moved") or row.image == "foreign layers":
+            return ""
+        repository = "matrix/" + re.sub("[^a-z0-9]+", "-", row.image.lower())
+        if repository not in self._repositories:
+            push(IMAGES[row.image](""), self._registry, repository, TAG)
+            self._repositories.add(repository)
+        return repository
+
+    def _do(self, cell: Cell, site: Site, prediction: Prediction, *, alone: bool = False) -> Result | None:
+        """Do a cell; None where it would change a site that it shares."""
+        if prediction.network and not alone:
+            return None
         before = site.have()
-        _befall(cell, site)
+        befall(cell.row.circumstance, site)
         outcome = run(cell.tool, site, cell.row.ask)
         facts = Facts(
             old=frozenset(site.graph.blobs),
@@ -81,6 +117,8 @@ class Workshop:
             before=before,
         )
         differences = wrong(cell, prediction, outcome, facts)
+        if not prediction.network and site.have() != before:
+            differences.append("changed the store, and was not to")
         if not differences and not outcome.exit_code and not cell.tool.by_daemon:
             differences = self._load(cell, site, outcome)
         return Result(cell, prediction, outcome, tuple(differences))
@@ -89,7 +127,7 @@ class Workshop:
         """Let the real ctr import the archive into an empty store; tell what it did not take over."""
         assert outcome.archive
         loader = self.daemon("2", "-loader")
-        empty = site.namespace
+        empty = f"{site.namespace}-{re.sub('[^a-z0-9]+', '-', cell.tool.name)}"
         wanted = PLATFORM.get(cell.row.ask)
         flags = ["--platform", wanted] if wanted else ["--all-platforms"]
         done = loader.ctr(
@@ -108,20 +146,10 @@ class Workshop:
         return [] if site.name in listed else [f"the import has no {site.name}, but {listed}"]
 
 
-def _diagnose(cell: Cell, site: Site) -> Diagnosis:
-    """Ask diagnose, before the tool runs; it makes no request."""
+def _foretold(row: Row, site: Site) -> list[tuple[Cell, Prediction]]:
+    """Ask diagnose before any tool runs; it makes no request."""
     site.forget_requests()
     with client(site) as pyctrd:
-        found = pyctrd.diagnose(site.name, values(cell.row.ask))
+        found = pyctrd.diagnose(site.name, values(row.ask))
     assert not site.requests()
-    return found
-
-
-def _befall(cell: Cell, site: Site) -> None:
-    """Let happen what happens to network and tag between the pull and the save."""
-    if cell.row.circumstance == "no network":
-        site.cut_network()
-    elif cell.row.circumstance == "tag gone":
-        site.remove_tag()
-    elif cell.row.circumstance == "tag moved":
-        site.move_tag()
+    return [(cell, predict(cell, found)) for cell in cells_of(row)]

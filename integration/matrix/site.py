@@ -1,4 +1,4 @@
-"""The place of one cell: a namespace of its own, an image in a registry, a proxy that logs requests."""
+"""The place of a cell: a namespace of its own, an image in a registry, a proxy that logs requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from integration.rig import peers
 from integration.rig.daemons import Containerd, LoggingProxy, Registry, Request
 from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph, digest_of, to_json
 from integration.rig.publish import push, write_layout
-from integration.rig.store import snapshot_of
 
 TAG = "1"
 VALIDATION = "\nvalidation:\n  manifests:\n    urls:\n      allow:\n        - ^http\n"
@@ -27,10 +26,10 @@ VALIDATION = "\nvalidation:\n  manifests:\n    urls:\n      allow:\n        - ^h
 
 @dataclass
 class Site:
-    """Where one cell takes place.
+    """Where cells take place, one that changes something alone.
 
-    The proxy is the cell's own, so its log holds this cell's requests alone, and closing it is a machine
-    without network. `image` names one of IMAGES.
+    The proxy is the site's own, so its log holds this site's requests alone, and closing it is a machine
+    without network. `image` names one of IMAGES; it is in `repository` already, or pushed when that is "".
     """
 
     daemon: Containerd
@@ -38,15 +37,17 @@ class Site:
     proxy: LoggingProxy
     folder: Path
     image: str
+    repository: str = ""
     namespace: str = field(default_factory=lambda: f"cell-{uuid.uuid4().hex[:12]}")
 
     def __post_init__(self) -> None:
         self.proxy.serve(int(self.registry.direct_host.rpartition(":")[2]))
-        self.repository = f"matrix/{self.namespace}"
         self.graph = IMAGES[self.image](f"http://{self.host}")
         for digest in self.graph.blobs:
             self.proxy.add_route(f"{ELSEWHERE}{digest}", self._serve(digest))
-        push(self.graph, self.registry, self.repository, TAG)
+        if not self.repository:
+            self.repository = f"matrix/{self.namespace}"
+            push(self.graph, self.registry, self.repository, TAG)
 
     def _serve(self, digest: str) -> Any:
         body = self.graph.blobs[digest]
@@ -95,7 +96,7 @@ class Site:
                 tar.add(entry, entry.name)
         return archive
 
-    # --- what becomes of network and tag before the tool runs
+    # --- what becomes of network and tag before a tool runs; a second time changes nothing
 
     def cut_network(self) -> None:
         """From now on connections to the registry are refused."""
@@ -104,7 +105,7 @@ class Site:
     def remove_tag(self) -> None:
         """Take the tag away; the manifests stay in the registry, as after an untag in any of them."""
         place = self.registry.root / "data/docker/registry/v2/repositories" / self.repository
-        shutil.rmtree(place / "_manifests/tags" / TAG)
+        shutil.rmtree(place / "_manifests/tags" / TAG, ignore_errors=True)
 
     def move_tag(self) -> None:
         """Push another image of the same shape to the tag: every document and layer of it differs."""
@@ -127,12 +128,24 @@ class Site:
 
     def have(self) -> frozenset[str]:
         """The digests that this namespace has now."""
-        return frozenset(snapshot_of(self.daemon, self.namespace)["content"])
+        listed = self.daemon.ctr("content", "ls", "-q", namespace=self.namespace)
+        return frozenset(listed.stdout.decode().split())
 
     def target(self) -> str:
         """The digest that the image's record points at now."""
-        images = snapshot_of(self.daemon, self.namespace)["images"]
-        return images[self.name]["target"]["digest"]
+        listed = self.daemon.ctr("images", "ls", f"name=={self.name}", namespace=self.namespace)
+        _, row = listed.stdout.decode().splitlines()
+        return row.split()[2]
+
+
+def befall(circumstance: str, site: Site) -> None:
+    """Let happen what happens to network and tag between the pull and the save."""
+    if circumstance == "no network":
+        site.cut_network()
+    elif circumstance == "tag gone":
+        site.remove_tag()
+    elif circumstance == "tag moved":
+        site.move_tag()
 
 
 def _remade(graph: Graph) -> Graph:
