@@ -61,9 +61,11 @@ PEERS: Final = {
     ("pull", "transfer"),
     ("pull", "unpacking"),
     ("unpacking", "unpack"),
+    ("save", "coverage"),
     ("save", "ensure"),
     ("save", "nerdctl"),
     ("save", "transfer"),
+    ("diagnose", "coverage"),
     ("diagnose", "ensure"),
     ("diagnose", "nerdctl"),
 }

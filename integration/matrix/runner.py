@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,23 +58,24 @@ class Workshop:
             self._daemons[key] = self._open.enter_context(made)
         return self._daemons[key]
 
-    def results(self, row: Row) -> list[Result]:
+    def results(self, row: Row, leave_out: frozenset[str] = frozenset()) -> list[Result]:
         """Do the cells of a row. Raises PeerUnavailable, AssertionError where the state can't be laid out.
 
         Tools that are to fetch nothing share a site, since they must leave it as it was; that is compared
-        after each of them. A tool that is to ask the registry gets a site of its own, laid out anew.
+        after each of them. A tool that is to ask the registry gets a site of its own, laid out anew. Tools
+        whose names are in `leave_out` are left out.
         """
+        cells = [cell for cell in cells_of(row) if cell.tool.name not in leave_out]
         with self._site(row) as site:
-            done = [self._do(cell, site, prediction) for cell, prediction in _foretold(row, site)]
-        results = []
-        for cell, result in zip(cells_of(row), done, strict=True):
-            if result is None:
+            foretold = _foretold(cells, site)
+            done = {
+                cell: self._do(cell, site, foretold[cell]) for cell in cells if not foretold[cell].network
+            }
+        for cell in cells:
+            if cell not in done:
                 with self._site(row) as site:
-                    prediction = dict(_foretold(row, site))[cell]
-                    result = self._do(cell, site, prediction, alone=True)  # noqa: PLW2901
-            assert result
-            results.append(result)
-        return results
+                    done[cell] = self._do(cell, site, _foretold([cell], site)[cell])
+        return [done[cell] for cell in cells]
 
     @contextmanager
     def _site(self, row: Row) -> Iterator[Site]:
@@ -101,10 +102,7 @@ class Workshop:
             self._repositories.add(repository)
         return repository
 
-    def _do(self, cell: Cell, site: Site, prediction: Prediction, *, alone: bool = False) -> Result | None:
-        """Do a cell; None where it would change a site that it shares."""
-        if prediction.network and not alone:
-            return None
+    def _do(self, cell: Cell, site: Site, prediction: Prediction) -> Result:
         before = site.have()
         befall(cell.row.circumstance, site)
         outcome = run(cell.tool, site, cell.row.ask)
@@ -146,10 +144,10 @@ class Workshop:
         return [] if site.name in listed else [f"the import has no {site.name}, but {listed}"]
 
 
-def _foretold(row: Row, site: Site) -> list[tuple[Cell, Prediction]]:
-    """Ask diagnose before any tool runs; it makes no request."""
+def _foretold(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
+    """Ask diagnose before any tool runs, for cells of one row; it makes no request."""
     site.forget_requests()
     with client(site) as pyctrd:
-        found = pyctrd.diagnose(site.name, values(row.ask))
+        found = pyctrd.diagnose(site.name, values(cells[0].row.ask))
     assert not site.requests()
-    return [(cell, predict(cell, found)) for cell in cells_of(row)]
+    return {cell: predict(cell, found) for cell in cells}

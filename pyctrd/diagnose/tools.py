@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pyctrd import ensure, nerdctl, walk
+from pyctrd.coverage import nothing_to_save
 from pyctrd.diagnose.export import Export
 from pyctrd.diagnose.model import ExportForecast, SaveForecast, Tools
 from pyctrd.diagnose.survey import Survey
@@ -98,7 +99,8 @@ def _pyctrd(survey: Survey, targets: Targets) -> SaveForecast:
     try:
         fetch = ensure.plan(survey.inspection.store, survey.image, targets.matcher, wanted=wanted)
     except NoMatchingPlatform as error:
-        return SaveForecast(fetch=(), bytes=0, network=False, ok=False, error=error.message)
+        told = nothing_to_save(survey.image.name, error.name or "")
+        return SaveForecast(fetch=(), bytes=0, network=False, ok=False, error=told)
     hidden = any(walk.has_children(item) for item in fetch)
     return SaveForecast(
         fetch=tuple(str(item.digest) for item in fetch),
