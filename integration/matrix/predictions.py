@@ -24,10 +24,10 @@ class Prediction:
 
     `fetch` are the digests to be downloaded, or with `exact` false the ones known of them. `replaced`: the
     image's record points at the tag's new image afterwards, and everything fetched belongs to that one.
-    `error` stands in the tool's words.
+    `error` stands in the tool's words. `ok` is None where chance decides.
     """
 
-    ok: bool
+    ok: bool | None
     error: str = ""
     exit_code: int | None = None
     fetch: frozenset[str] = frozenset()
@@ -61,14 +61,15 @@ def predict(cell: Cell, found: Diagnosis) -> Prediction:
 
 
 def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -> Prediction:
-    """The record is replaced; of the new image only the platforms come that were incomplete of the old one.
+    """The record is replaced; of the new image the platforms come that were incomplete of the old one.
 
-    So there is nothing to export for a target platform that was complete.
+    For a target platform that was complete there is nothing to export then; unless the collector has removed
+    the old image in time for nerdctl to find it incomplete, too, which depends on the order of a Go map.
     """
     targets = [row for row in found.platforms if row.target]
     comes = all({item.digest for item in row.missing} & set(forecast.fetch) for row in targets)
-    error = "" if comes else "not found"
-    return replace(plain, ok=comes, error=error, fetch=frozenset(), exact=False, replaced=True)
+    end = {"ok": True, "error": ""} if comes else {"ok": None, "error": "not found"}
+    return replace(plain, **end, fetch=frozenset(), exact=False, replaced=True)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def wrong(cell: Cell, prediction: Prediction, outcome: Outcome, facts: Facts) ->
 
 def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
     code = prediction.exit_code
-    if (outcome.exit_code == 0) != (prediction.ok if code is None else code == 0):
+    ok = prediction.ok if code is None else code == 0
+    if ok is not None and (outcome.exit_code == 0) != ok:
         yield f"exit {outcome.exit_code}, foretold {'success' if prediction.ok else 'failure'}"
     # ctr 1.6 and 1.7 put `invalid manifest "<digest>": ` into errors about manifest.json.
     words = re.sub(r'invalid manifest \\?"\S+": ', "", outcome.words).replace('\\"', '"')

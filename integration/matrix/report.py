@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from integration.matrix.cells import ROWS, Row, cells_of
 from integration.matrix.images import ABOUT
@@ -23,79 +24,7 @@ _SHORT = {
     "connection refused": "no network",
     "not found": "absent",
 }
-_HEAD = """\
-# What each tool does with the same image
-
-Written by `scripts/mismatch-report`: every cell is a run of the real tool, against a real containerd and a real
-docker-registry. What `pyctrd diagnose` says was asked *before* each tool ran, and compared afterwards: success or
-failure, the error, the digests downloaded, whether the registry was asked at all, whether the record was replaced.
-Each archive was read blob by blob, and imported by the real ctr into an empty containerd.
-
-{summary}
-
-| program | version |
-|---|---|
-{versions}
-
-## How to read the tables
-
-* **ok** – the archive holds the image for what was asked. Nothing was downloaded.
-* **ok, 8 blobs, 2.1 kB** – as above, after downloading these from the registry.
-* **ok, NEW** – the tag had moved: the archive holds the tag's new image, and the record in containerd was replaced.
-* **fails: absent** – `content digest …: not found`; **no platform** – `no manifest found for platform: not found`;
-  **nested** – `unable to create manifests file: invalid checksum digest format`; **no network** – the connection
-  was refused; **no tag** – the registry does not know the tag any more; **no service** – the daemon has no
-  transfer service. What was downloaded before the failure stands behind it.
-* The columns *ctr 2 export* and *nerdctl 2.3.5 save* export through the daemon's transfer service. **ok** there
-  means that the tool reported success: now and then such an archive is cut short all the same, and how often is
-  chance, so no statement about the archive is made there.
-* *ctr 1.6* and *ctr 1.7* are those programs against the daemon that stands in the heading, as all tools are.
-
-The images:
-
-{images}
-
-How they came, all with the real tools: `ctr pull` is that of containerd 2 (all platforms' metadata, the host's
-layers); `nerdctl pull` is nerdctl 2.3.5 and, as `ctr 1.6 pull` and `ctr 1.7 pull`, stores the host's platform only;
-`ctr import` reads an archive with all of the image; `kubelet, layers discarded` is a pull of the host's platform
-whose layers lost their labels and were collected once they were unpacked, as with `discard_unpacked_layers`.
-"""
-_WHY = """\
-## Where the differences come from
-
-**Why nerdctl 2.0.3 downloads what nobody asked for.** It takes each platform whose manifest and config it can read
-for one that ought to be complete. After `ctr pull` of containerd 2 these are all of them. After `nerdctl pull` it is
-the host's alone, so the same command on the same image downloads nothing. pyctrd and nerdctl from 2.0.4 on look
-at the platforms that were asked for.
-
-**Why it then fails without network, though all that it writes is here.** Its first download fails before it comes to
-the export. That is the row *five platforms, ctr pull, no network*.
-
-**Why ctr fails where the others work.** `ctr export` never downloads. What is absent stays absent: layers of other
-platforms, or layers that the kubelet's runtime discarded.
-
-**Why nerdctl fails where pyctrd works.** No nerdctl fetches an absent manifest or config: a platform of which it can
-read nothing is one that it does not see. Its export then wants the manifest all the same. pyctrd fetches the manifest
-and then what that names.
-
-**Why the tag matters to nerdctl, and not to pyctrd.** nerdctl asks for the tag. If that is gone, there is nothing to
-fetch from, although every blob is still in the registry. If it has moved, the local record is replaced by the new
-image, of which only those platforms come that were incomplete of the old one. So 2.0.3 asked for the host's platform
-replaces the image, brings all platforms but that one, and fails; and the image that was complete before is
-gone. pyctrd asks for digests: the record stays, and the archive holds what was pulled.
-
-**Why all platforms fail in nerdctl 2.2.2 and 2.3.5 with attestations.** From 2.1.4 on they are passed over when nerdctl
-looks for what is incomplete, but the export of all platforms includes them. 2.0.3 and 2.0.4 download them.
-
-**Why all platforms need the host's in ctr and nerdctl 2.3.** `manifest.json`, for `docker load`, is about one manifest
-of the host's platform, and the exporter fails without one. nerdctl before 2.3 asks for any platform there.
-
-**Why a nested index alone cannot be exported.** The exporter takes the index's only child for a manifest and looks for
-its config. Beside a manifest of the host's platform a nested index goes in whole, whatever was asked for. pyctrd
-goes down to the manifests.
-
-**Why nerdctl 2.3 fails on containerd 1.6.** It lets the daemon export, and 1.6 has no transfer service.
-"""
+_TEMPLATE = Path(__file__).with_name("page.md")
 
 
 def page(
@@ -104,12 +33,12 @@ def page(
     """Make the page. `missing` are the tools or rows that could not be had here, with the reason."""
     told = [_summary(results)]
     told += [f"Not to be had here: {name} ({reason})." for name, reason in sorted(missing.items())]
-    head = _HEAD.format(
+    return _TEMPLATE.read_text().format(
         summary="\n\n".join(told),
         versions="\n".join(f"| {name} | {version} |" for name, version in versions),
         images="\n".join(f"* **{name}** – {about}" for name, about in ABOUT),
+        tables="\n".join(_tables(results)),
     )
-    return "\n".join([head, *_tables(results), _WHY])
 
 
 def _summary(results: Mapping[Row, Sequence[Result]]) -> str:
@@ -140,6 +69,8 @@ def _table(rows: Sequence[Row], results: Mapping[Row, Sequence[Result]]) -> Iter
 def _cell(result: Result | None, *, runs: bool) -> str:
     if result is None:
         return "not to be had" if runs else "–"
+    if result.cell.row.chance or result.prediction.ok is None:
+        return "by chance" + (" **(not foretold)**" if result.wrong else "")
     text = "ok" if result.outcome.exit_code == 0 else f"fails: {_reason(result)}"
     if result.prediction.replaced and result.outcome.exit_code == 0:
         text += ", NEW"

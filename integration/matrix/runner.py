@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from integration.matrix.predictions import Facts, Prediction, predict, wrong
 from integration.matrix.site import TAG, VALIDATION, Site, befall
 from integration.matrix.tools import PLATFORM, Outcome, client, run, values
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, LoggingProxy, Registry
+from integration.rig.process import remove_folder
 from integration.rig.publish import push
 
 
@@ -32,12 +34,11 @@ class Result:
 
 
 class Workshop:
-    """The registry and the daemons, each started when it is first needed. A context manager."""
+    """The registry, and a containerd that archives are imported into. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open = ExitStack()
-        self._daemons: dict[str, Containerd] = {}
         self._registry: Registry | None = None
         self._repositories: set[str] = set()
 
@@ -50,13 +51,10 @@ class Workshop:
     ) -> None:
         self._open.close()
 
-    def daemon(self, generation: str, purpose: str = "") -> Containerd:
-        """The containerd of a generation; namespaces share no content, so each pull is from the registry."""
-        key = generation + purpose
-        if key not in self._daemons:
-            made = Containerd(generation, self._folder / f"containerd-{key}", config=ISOLATED_CONTENT)
-            self._daemons[key] = self._open.enter_context(made)
-        return self._daemons[key]
+    @cached_property
+    def _loader(self) -> Containerd:
+        loader = Containerd("2", self._folder / "loader", config=ISOLATED_CONTENT)
+        return self._open.enter_context(loader)
 
     def results(self, row: Row, leave_out: frozenset[str] = frozenset()) -> list[Result]:
         """Do the cells of a row. Raises PeerUnavailable, AssertionError where the state can't be laid out.
@@ -66,19 +64,29 @@ class Workshop:
         whose names are in `leave_out` are left out.
         """
         cells = [cell for cell in cells_of(row) if cell.tool.name not in leave_out]
-        with self._site(row) as site:
-            foretold = _foretold(cells, site)
-            done = {
-                cell: self._do(cell, site, foretold[cell]) for cell in cells if not foretold[cell].network
-            }
-        for cell in cells:
-            if cell not in done:
-                with self._site(row) as site:
-                    done[cell] = self._do(cell, site, _foretold([cell], site)[cell])
+        with self._daemon(row.daemon) as daemon:
+            with self._site(row, daemon) as site:
+                foretold = _foretold(cells, site)
+                quiet = [cell for cell in cells if not foretold[cell].network]
+                done = {cell: self._do(cell, site, foretold[cell]) for cell in quiet}
+            for cell in cells:
+                if cell not in done:
+                    with self._site(row, daemon) as site:
+                        done[cell] = self._do(cell, site, _foretold([cell], site)[cell])
         return [done[cell] for cell in cells]
 
     @contextmanager
-    def _site(self, row: Row) -> Iterator[Site]:
+    def _daemon(self, generation: str) -> Iterator[Containerd]:
+        """A containerd for one row: diagnose looks into every namespace, so there should be few."""
+        folder = Path(tempfile.mkdtemp(prefix="containerd-", dir=self._folder))
+        try:
+            with Containerd(generation, folder, config=ISOLATED_CONTENT) as daemon:
+                yield daemon
+        finally:
+            remove_folder(folder)
+
+    @contextmanager
+    def _site(self, row: Row, daemon: Containerd) -> Iterator[Site]:
         """Lay out the row's state; only what happens to network and tag is yet to come."""
         assert self._registry, "not started"
         folder = Path(tempfile.mkdtemp(prefix="site-", dir=self._folder))
@@ -86,7 +94,6 @@ class Workshop:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             proxy = LoggingProxy()
             stack.callback(proxy.close)
-            daemon = self.daemon(row.daemon)
             site = Site(daemon, self._registry, proxy, folder, row.image, self._published(row))
             arrive(site, row.arrival)
             yield site
@@ -124,11 +131,10 @@ class Workshop:
     def _load(self, cell: Cell, site: Site, outcome: Outcome) -> list[str]:
         """Let the real ctr import the archive into an empty store; tell what it did not take over."""
         assert outcome.archive
-        loader = self.daemon("2", "-loader")
         empty = f"{site.namespace}-{re.sub('[^a-z0-9]+', '-', cell.tool.name)}"
         wanted = PLATFORM.get(cell.row.ask)
         flags = ["--platform", wanted] if wanted else ["--all-platforms"]
-        done = loader.ctr(
+        done = self._loader.ctr(
             "images",
             "import",
             "--local",
@@ -140,7 +146,7 @@ class Workshop:
         )
         if done.returncode:
             return [f"ctr cannot import the archive: {done.stderr.decode(errors='replace')}"]
-        listed = loader.ctr("images", "ls", "-q", namespace=empty).stdout.decode().split()
+        listed = self._loader.ctr("images", "ls", "-q", namespace=empty).stdout.decode().split()
         return [] if site.name in listed else [f"the import has no {site.name}, but {listed}"]
 
 
