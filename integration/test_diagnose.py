@@ -64,7 +64,8 @@ class Bench:
         before = snapshot_of(self.containerd, self.namespace)
         self.registry.clear_requests()
         with self.daemon() as daemon:
-            found = diagnose(daemon, daemon.images.get(name), select(values), host=host())
+            transfer = daemon.introspection.has_transfer()
+            found = diagnose(daemon, daemon.images.get(name), select(values), host=host(), transfer=transfer)
         assert self.registry.requests() == []
         assert snapshot_of(self.containerd, self.namespace) == before
         return found
@@ -111,6 +112,12 @@ def layers_of(graph: Graph) -> list[str]:
 # --- what ctr would do ------------------------------------------------------------------------------------
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
+FORECASTS = {
+    "2.0.3": "nerdctl_save_2_0_3",
+    "2.0.4": "nerdctl_save_2_0_4",
+    "2.2.2": "nerdctl_save_2_1_4",
+    "2.3.5": "nerdctl_save_2_3_0",
+}
 TARGETS = [[], [AMD64], [ARM64], [ARM64, AMD64], ["all"], ["linux/riscv64"]]
 SHAPES: dict[str, Callable[[], Graph]] = {
     "single": lambda: shapes.single(salt="d"),
@@ -181,7 +188,7 @@ def test_nerdctl_save_does_as_foretold(bench: Bench, version: str, values: list[
     graph = shapes.five_platform(layers=2, salt=f"{version}{values}")
     name = bench.pull_like_2x(graph)
     tools = bench.look(name, *values).tools
-    forecast = tools.nerdctl_save_2_0_3 if version == "2.0.3" else tools.nerdctl_save_2_0_4
+    forecast = getattr(tools, FORECASTS[version])
     everywhere: list[str | Path] = ["--address", bench.containerd.address, "--namespace", bench.namespace]
     everywhere += ["--data-root", bench.folder / "nerdctl", "--insecure-registry"]
     flags = ["--all-platforms"] if values == ["all"] else [f"--platform={value}" for value in values]

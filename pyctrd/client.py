@@ -173,6 +173,7 @@ class Client:
                 host=_host(),
                 snapshotter=self._snapshotter,
                 others=list(self._other_namespaces(stack)),
+                transfer=self._daemon.introspection.has_transfer(),
             )
 
     def ensure(

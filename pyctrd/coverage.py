@@ -67,3 +67,8 @@ def no_match(root: Digest, absent: Sequence[Platform], present: Sequence[Platfor
         name=wanted,
         hint=f"it has {', '.join(names)}: --platform {names[0]}" if names else "it has no platform at all",
     )
+
+
+def nothing_to_save(image: str, wanted: str) -> str:
+    """Say that a save cannot be, in containerd's words: `wanted` are platforms that the image lacks."""
+    return f"no manifest found for platform: not found: {image} has no {wanted or 'complete platform'}"

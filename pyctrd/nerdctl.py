@@ -5,8 +5,9 @@ it can *read* here whether it is complete, and fetches those that are not:
 
 * 2.0.0 - 2.0.3: every platform whose manifest and config are local. containerd 2.x stores these of all
   platforms at a pull, so everything foreign is downloaded (nerdctl issue 3866).
-* 2.0.4 and later: only those of them that match the chosen platforms (nerdctl pull request 3920). From
-  2.1.4 on it does not see attestation manifests any more; with real platforms as targets that is no change.
+* 2.0.4 - 2.1.3: only those of them that match the chosen platforms (nerdctl pull request 3920).
+* 2.1.4 and later: as before, but attestation manifests are passed over. With real platforms as targets that
+  is no change; with --all-platforms their statements are not fetched any more, and the export wants them.
 
 Nothing here touches the network. Whether a version that fetches nothing can export is another question: a
 platform whose manifest or config is absent is never fetched by any of them, and then the export fails.
@@ -14,7 +15,7 @@ platform whose manifest or config is absent is never fetched by any of them, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -45,12 +46,13 @@ def fetched_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Descriptor, ...]
 
 
 def fetched_by_2_0_4(store: Store, image: ImageRecord, targets: Matcher) -> tuple[Descriptor, ...]:
-    """List the blobs that `nerdctl save` 2.0.4 and later downloads when `targets` are to be saved.
+    """List the blobs that `nerdctl save` 2.0.4 - 2.1.3 downloads when `targets` are to be saved."""
+    return _fetched(store.content, image.target, ensured_by_2_0_4(store, image, targets))
 
-    Source: nerdctl v2.0.4 pkg/cmd/image/ensure.go EnsureAllContent (`platMC.Match`).
-    """
-    wanted = [item for item in ensured_by_2_0_3(store, image) if targets.match(item)]
-    return _fetched(store.content, image.target, wanted)
+
+def fetched_by_2_1_4(store: Store, image: ImageRecord, targets: Matcher) -> tuple[Descriptor, ...]:
+    """List the blobs that `nerdctl save` 2.1.4 and later downloads when `targets` are to be saved."""
+    return _fetched(store.content, image.target, ensured_by_2_1_4(store, image, targets))
 
 
 def ensured_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
@@ -58,18 +60,45 @@ def ensured_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
 
     These are the ones for which it calls the registry, each with a fetch of its own.
     """
-    content = store.content
-    found = _readable_platforms(content, image.target)
+    return _incomplete(store.content, image, _direct_manifests(store.content, image.target))
+
+
+def ensured_by_2_0_4(store: Store, image: ImageRecord, targets: Matcher) -> tuple[Platform, ...]:
+    """List the platforms that nerdctl 2.0.4 - 2.1.3 fetches: of those of 2.0.3 the ones to be saved.
+
+    Source: nerdctl v2.0.4 pkg/cmd/image/ensure.go EnsureAllContent (`platMC.Match`).
+    """
+    return tuple(item for item in ensured_by_2_0_3(store, image) if targets.match(item))
+
+
+def ensured_by_2_1_4(store: Store, image: ImageRecord, targets: Matcher) -> tuple[Platform, ...]:
+    """List the platforms that nerdctl 2.1.4 and later fetches: as 2.0.4, but attestations are not seen.
+
+    Source: nerdctl v2.1.4 pkg/cmd/image/list.go readIndex, isAttestationManifestDescriptor.
+    """
+    children = _direct_manifests(store.content, image.target)
+    seen = [item for item in children if item.digest == image.target.digest or not _is_attestation(item)]
+    return tuple(item for item in _incomplete(store.content, image, seen) if targets.match(item))
+
+
+def _incomplete(
+    content: ContentStore, image: ImageRecord, manifests: Iterable[Descriptor]
+) -> tuple[Platform, ...]:
+    found = _readable_platforms(content, manifests)
     return tuple(item for item in found if not _is_available(content, image.target, platforms.ordered(item)))
 
 
-def _readable_platforms(content: ContentStore, target: Descriptor) -> list[Platform]:
+def _is_attestation(child: Descriptor) -> bool:
+    return child.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+
+
+def _readable_platforms(content: ContentStore, manifests: Iterable[Descriptor]) -> list[Platform]:
     """Give the platforms of the configs that can be read, each once (nerdctl keys them by FormatAll).
 
     A child of which the manifest or the config is absent is passed over in silence, as is a nested index.
     """
     found: dict[str, Platform] = {}
-    for manifest in _direct_manifests(content, target):
+    for manifest in manifests:
         platform = _config_platform(content, manifest)
         if platform is not None:
             found[platforms.format_all(platform)] = platform

@@ -17,6 +17,7 @@ from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
+from pyctrd.coverage import nothing_to_save
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform, NotFound
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
@@ -320,7 +321,7 @@ def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> N
     has = ", ".join(f"{name} (complete)" if name in complete else name for name in names)
     wanted = ", ".join(map(platforms.format_all, absent))
     return NoMatchingPlatform(
-        f"no manifest found for platform: not found: {image.name} has no {wanted or 'complete platform'}",
+        nothing_to_save(image.name, wanted),
         name=wanted,
         hint=f"it has {has}: `pyctrd save --platform {names[0]} {image.name}`" if names else None,
     )

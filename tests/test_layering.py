@@ -80,6 +80,7 @@ PEERS: Final = {
     ("repair", "transfer"),
     ("verify", "repair"),
     ("verify", "transfer"),
+    ("save", "coverage"),
     ("save", "ensure"),
     ("save", "hold"),
     ("sending", "shipment"),
@@ -96,6 +97,7 @@ PEERS: Final = {
     ("copier", "wiring"),
     ("save", "nerdctl"),
     ("save", "transfer"),
+    ("diagnose", "coverage"),
     ("diagnose", "ensure"),
     ("diagnose", "nerdctl"),
 }

@@ -25,13 +25,21 @@ SUMS = {
         "h1:hdbDSsFHFNehQEbUortBTXpYUOY13bQmLAvtNHBthc8=",
         "h1:BR4V7WjbUFKJW4E2x6WLVsDcH3QpYvfUK4y2uPZu6oo=",
     ),
+    "2.0.4": (
+        "h1:Ll0nsizkvTUMc2PAwXy90je0PAeYLEIvggDSisRRmyk=",
+        "h1:YapMqyk+PZ7pDrWUfvuTHQTS1N0pmq+ZIYFwNWgqNFs=",
+    ),
     "2.2.2": (
         "h1:wW+nrriM86rZkItsuhq0CtmS4re3eRSs7u8P2Cit4NM=",
         "h1:38TLdfajzOhOxjdGrMxl8R0UAUyCgyPcqQkJFD1XckI=",
     ),
+    "2.3.5": (
+        "h1:auYeWpIM29NUvqWxFvar8HIbSVrGBn6dRPx45rrUApY=",
+        "h1:j2i2sTqQ0Z9YaZDI8XroU+NYtP5C1jC4mjtuvYvV0TE=",
+    ),
 }
-OLDEST_GO = (1, 24, 3)
-"""What go.mod of nerdctl 2.2.2 asks for."""
+OLDEST_GO = (1, 26, 3)
+"""What go.mod of the newest nerdctl, 2.3.5, asks for."""
 
 
 @cache

@@ -31,8 +31,9 @@ __all__ = [
 
 SUITE_OF_GENERATION = {"1.6": "bookworm", "1.7": "trixie", "2": "sid"}
 GENERATIONS = tuple(SUITE_OF_GENERATION)
-NERDCTL_VERSIONS = ("2.0.3", "2.2.2")
-"""2.0.3 is the last release whose `save` fetches every platform again; 2.2.2 no longer does."""
+NERDCTL_VERSIONS = ("2.0.3", "2.0.4", "2.2.2", "2.3.5")
+"""One for each way of `save`: 2.0.3 is the last release that fetches every platform again, 2.0.4 the first
+that does not, from 2.1.4 on attestations are passed over, from 2.3.0 on the daemon exports."""
 
 
 @dataclass(frozen=True)

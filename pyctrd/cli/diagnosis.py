@@ -112,7 +112,9 @@ def _tools(diagnosis: Diagnosis, page: Page) -> None:
     tools = diagnosis.tools
     saves = (
         ("nerdctl save 2.0.0 - 2.0.3", tools.nerdctl_save_2_0_3),
-        ("nerdctl save 2.0.4+", tools.nerdctl_save_2_0_4),
+        ("nerdctl save 2.0.4 - 2.1.3", tools.nerdctl_save_2_0_4),
+        ("nerdctl save 2.1.4 - 2.2", tools.nerdctl_save_2_1_4),
+        ("nerdctl save 2.3+", tools.nerdctl_save_2_3_0),
         ("pyctrd save", tools.pyctrd_save),
     )
     page.items(

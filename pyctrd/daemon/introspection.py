@@ -16,6 +16,7 @@ from pyctrd.errors import Unsupported
 from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
 
 SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
+TRANSFER_PLUGIN = "io.containerd.transfer.v1"
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +45,10 @@ class IntrospectionService:
         with self._connection.calling("plugins", "list"):
             answer = self._stub.Plugins(introspection_pb2.PluginsRequest(filters=filters))
         return tuple(map(_to_plugin, answer.plugins))
+
+    def has_transfer(self) -> bool:
+        """Tell whether there is a transfer service: containerd has one from 1.7 on."""
+        return any(not plugin.error for plugin in self.plugins([f"type=={TRANSFER_PLUGIN}"]))
 
     def require_snapshotter(self, name: str) -> None:
         """Raise Unsupported, with the reason that containerd has, unless it has loaded this snapshotter."""

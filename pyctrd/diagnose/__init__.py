@@ -48,12 +48,14 @@ def diagnose(
     host: Platform,
     snapshotter: str = "",
     others: Sequence[Store] = (),
+    transfer: bool = True,
 ) -> Diagnosis:
     """Find out what of an image is here.
 
     `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
     to look for unpacked layers in (empty: the server's default and those that the image's labels name),
-    `others` the daemon's other namespaces, which are only asked whether they have missing content.
+    `others` the daemon's other namespaces, which are only asked whether they have missing content. `transfer`
+    says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3 exports through.
     Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
     that is not loaded, DaemonError, DaemonUnreachable.
     """
@@ -72,7 +74,7 @@ def diagnose(
         absent_platforms=tuple(map(platforms.format_all, absent)),
         platforms=table,
         unread=tuple(map(Content.of, survey.unread)),
-        tools=forecast(survey, resolved, host),
+        tools=forecast(survey, resolved, host, transfer=transfer),
         causes=causes(survey, table, absent, tuple(map(Inspection, others))),
     )
 

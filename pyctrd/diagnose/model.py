@@ -83,11 +83,16 @@ class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """A forecast for each tool that a person may have at hand."""
+    """A forecast for each tool that a person may have at hand; nerdctl's by the first release of a kind.
+
+    `nerdctl_save_2_0_3` is the exception: 2.0.3 is the last release of its kind.
+    """
 
     ctr_export: ExportForecast
     nerdctl_save_2_0_3: SaveForecast
     nerdctl_save_2_0_4: SaveForecast
+    nerdctl_save_2_1_4: SaveForecast
+    nerdctl_save_2_3_0: SaveForecast
     pyctrd_save: SaveForecast
 
 

@@ -18,6 +18,7 @@ DIGESTS = [Digest.of(bytes([number])) for number in range(8)]
 LAYER = Content(
     media_type="application/vnd.oci.image.layer.v1.tar+gzip", digest=Digest.of(b"layer"), size=3 << 20
 )
+NO_MANIFEST = "no manifest found for platform: not found"
 
 
 def state(number: int, platform: str, **how: object) -> PlatformState:
@@ -99,9 +100,9 @@ def diagnosis(**how: object) -> Diagnosis:
             nerdctl_save_2_0_3=SaveForecast(
                 fetch=tuple(DIGESTS), bytes=5 << 20, network=True, ok=True, note="asks for the tag"
             ),
-            nerdctl_save_2_0_4=SaveForecast(
-                fetch=(), bytes=0, network=False, ok=False, error="no manifest found for platform: not found"
-            ),
+            nerdctl_save_2_0_4=SaveForecast(fetch=(), bytes=0, network=False, ok=False, error=NO_MANIFEST),
+            nerdctl_save_2_1_4=nothing,
+            nerdctl_save_2_3_0=nothing,
             pyctrd_save=nothing,
         ),
         causes=(
@@ -135,11 +136,13 @@ def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
 
 def test_each_tool_is_told(lines: list[str]) -> None:
     start = lines.index("What each tool would do now for linux/arm64")
-    assert lines[start + 1 : start + 6] == [
+    assert lines[start + 1 : start + 8] == [
         "ctr images export: fails: content digest x: not found",
         "nerdctl save 2.0.0 - 2.0.3: works, downloads 8 blobs, 5.0 MiB",
         "  asks for the tag",
-        "nerdctl save 2.0.4+: downloads nothing, then fails: no manifest found for platform: not found",
+        f"nerdctl save 2.0.4 - 2.1.3: downloads nothing, then fails: {NO_MANIFEST}",
+        "nerdctl save 2.1.4 - 2.2: works, downloads nothing",
+        "nerdctl save 2.3+: works, downloads nothing",
         "pyctrd save: works, downloads nothing",
     ]
 

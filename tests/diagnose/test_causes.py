@@ -325,7 +325,7 @@ def test_the_json_is_plain_msgspec() -> None:
     assert contract <= set(document["platforms"][0])
     assert set(document["platforms"][0]["missing"][0]) == {"mediaType", "digest", "size"}
     assert {"ok", "error"} <= set(document["tools"]["ctr_export"])
-    for tool in ("nerdctl_save_2_0_3", "nerdctl_save_2_0_4", "pyctrd_save"):
+    for tool in ("nerdctl_save_2_0_3", "nerdctl_save_2_0_4", "nerdctl_save_2_1_4", "pyctrd_save"):
         assert {"fetch", "bytes"} <= set(document["tools"][tool])
     assert {"code", "platform", "text", "evidence", "remedy"} <= set(document["causes"][0])
     assert msgspec.json.decode(msgspec.json.encode(found), type=Diagnosis) == found

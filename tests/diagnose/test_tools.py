@@ -81,7 +81,9 @@ def test_a_platform_that_the_image_lacks() -> None:
     assert found.ctr_export.error == "no manifest found for platform: not found"
     assert found.nerdctl_save_2_0_4.error == "no manifest found for platform: not found"
     assert not found.pyctrd_save.ok
-    assert "linux/riscv64" in found.pyctrd_save.error
+    assert found.pyctrd_save.error == (
+        f"no manifest found for platform: not found: {record(target).name} has no linux/riscv64"
+    )
 
 
 def test_behind_an_absent_index_there_may_be_any_platform() -> None:
@@ -99,7 +101,8 @@ def test_all_platforms_of_a_foreign_image_fail_in_ctr_and_not_in_nerdctl() -> No
     found = tools(world, target, "all")
     assert found.ctr_export.error == "no manifest found for platform: not found"
     assert found.nerdctl_save_2_0_4.ok
-    assert "2.3" in found.nerdctl_save_2_0_4.note
+    assert found.nerdctl_save_2_1_4.ok
+    assert found.nerdctl_save_2_3_0.error == "no manifest found for platform: not found"
     assert found.pyctrd_save.ok
 
 
@@ -171,6 +174,35 @@ def test_attestations_are_left_out_unless_all_platforms_are_asked_for() -> None:
     world.remove(*statements)
     assert tools(world, target).ctr_export.ok
     assert tools(world, target, "all").ctr_export.error == f"failed to get reader: {missing(statements[0])}"
+
+
+def test_nerdctl_from_2_1_4_on_leaves_the_statements_that_all_platforms_need() -> None:
+    world = World()
+    image = world.manifest("linux/amd64", ["a"])
+    attestation = world.attestation(image)
+    statements = world.below(attestation)[1]
+    target = world.index(image, attestation)
+    world.remove(*statements)
+    found = tools(world, target, "all")
+    digests = tuple(item.digest for item in statements)
+    for older in (found.nerdctl_save_2_0_3, found.nerdctl_save_2_0_4):
+        assert (older.fetch, older.network, older.ok) == (digests, True, True)
+    for newer in (found.nerdctl_save_2_1_4, found.nerdctl_save_2_3_0):
+        assert (newer.fetch, newer.network, newer.ok) == ((), False, False)
+        assert newer.error == f"failed to get reader: {missing(statements[0])}"
+
+
+def test_nerdctl_2_3_needs_a_daemon_with_a_transfer_service() -> None:
+    world = World()
+    target, manifests = five_platforms(world)
+    image = record(target)
+    layers = tuple(item.digest for item in world.below(manifests[1])[1])
+    found = diagnose(world.store, image, select(["linux/arm64"]), host=HOST, transfer=False).tools
+    newest = found.nerdctl_save_2_3_0
+    assert (newest.fetch, newest.network, newest.ok) == (layers, True, False)
+    assert newest.error == "unknown service containerd.services.streaming.v1.Streaming"
+    assert "1.7" in newest.note
+    assert found.nerdctl_save_2_1_4.ok
 
 
 def test_nerdctl_asks_the_registry_when_it_cannot_find_its_own_platform() -> None:

@@ -1,0 +1,79 @@
+"""`python -m integration.matrix [FILE]`: run the whole matrix, write the page; 1 when a prediction was wrong.
+
+A peer that cannot be had is named on the page; with `CI` set it is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from integration.matrix.cells import ROWS, Row
+from integration.matrix.report import page, total
+from integration.matrix.runner import Result, Workshop
+from integration.matrix.tools import TOOLS
+from integration.rig import peers
+from integration.rig.cache import PeerUnavailable
+
+_DEFAULT = Path(__file__).parents[2] / "docs" / "mismatch.md"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    output = Path(arguments[0]) if arguments else _DEFAULT
+    missing = _missing_tools()
+    with tempfile.TemporaryDirectory(prefix="pyctrd-matrix-") as folder:
+        results = _run(Path(folder), missing)
+    output.write_text(page(results, _versions(), missing))
+    wrong = [result for row in results.values() for result in row if result.wrong]
+    for result in wrong:
+        print(f"not foretold: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
+    print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not foretold")
+    return 1 if wrong or (missing and os.environ.get("CI")) else 0
+
+
+def _missing_tools() -> dict[str, str]:
+    """Name the tools that this machine cannot have, with the reason."""
+    missing = {}
+    for tool in TOOLS:
+        try:
+            if tool.program == "ctr":
+                peers.containerd(tool.version)
+            elif tool.program == "nerdctl":
+                peers.nerdctl(tool.version)
+        except PeerUnavailable as error:
+            missing[tool.name] = str(error)
+    return missing
+
+
+def _run(folder: Path, missing: dict[str, str]) -> dict[Row, list[Result]]:
+    """Do all rows; one whose daemon, or the tool that brings the image, is not to be had joins `missing`."""
+    results = {}
+    left_out = frozenset(missing)
+    with Workshop(folder) as workshop:
+        for number, row in enumerate(ROWS, 1):
+            print(f"{number:3}/{len(ROWS)}  {row}", file=sys.stderr, flush=True)
+            try:
+                results[row] = workshop.results(row, left_out)
+            except PeerUnavailable as error:
+                missing[str(row)] = str(error)
+    return results
+
+
+def _versions() -> list[tuple[str, str]]:
+    """The versions of the peers that can be had."""
+    versions = []
+    for generation in peers.GENERATIONS:
+        try:
+            versions.append((f"containerd and ctr {generation}", peers.containerd(generation).version))
+        except PeerUnavailable:
+            continue
+    versions.append(("nerdctl", ", ".join(tool.version for tool in TOOLS if tool.program == "nerdctl")))
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

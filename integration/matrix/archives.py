@@ -1,0 +1,78 @@
+"""Reading the archives that tools wrote, without any code of pyctrd."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+
+_NEEDED = {"oci-layout", "index.json", "manifest.json"}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that is whole: its end is there, and every blob has the digest that its name says."""
+
+    path: Path
+    blobs: Mapping[str, bytes]
+    roots: tuple[Descriptor, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Archive | None:
+        """Read it; None when there is none, or it is cut short, or holds no image."""
+        try:
+            with tarfile.open(path) as tar:
+                files = {item.name: _bytes(tar, item) for item in tar if item.isfile()}
+        except (OSError, tarfile.TarError):
+            return None
+        if not set(files) >= _NEEDED:
+            return None
+        blobs = {f"sha256:{name.rpartition('/')[2]}": data for name, data in files.items() if "/" in name}
+        if any(digest != f"sha256:{hashlib.sha256(data).hexdigest()}" for digest, data in blobs.items()):
+            return None
+        return cls(path, blobs, tuple(json.loads(files["index.json"])["manifests"]))
+
+    def lacks(self, platform: str | None) -> set[str]:
+        """The blobs that an image of this platform needs and that are not here; None: of every platform.
+
+        Children without a platform count as of every platform. The only member of an archive without any
+        image for the platform is the word "no manifest".
+        """
+        needed = [item for root in self.roots for item in self._below(root, platform)]
+        if not any(item["mediaType"] in MANIFEST_TYPES for item in needed):
+            return {"no manifest"}
+        return {str(item["digest"]) for item in needed} - set(self.blobs)
+
+    def _below(self, descriptor: Descriptor, platform: str | None) -> Iterator[Descriptor]:
+        yield descriptor
+        if descriptor["digest"] not in self.blobs:
+            return
+        document = json.loads(self.blobs[descriptor["digest"]])
+        if descriptor["mediaType"] in MANIFEST_TYPES:
+            yield from (document["config"], *document["layers"])
+        elif descriptor["mediaType"] in INDEX_TYPES:
+            for child in document["manifests"]:
+                if platform is None or _is_for(child, platform):
+                    yield from self._below(child, platform)
+
+
+def _bytes(tar: tarfile.TarFile, item: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(item)
+    assert stream
+    return stream.read()
+
+
+def _is_for(child: Mapping[str, Any], platform: str) -> bool:
+    on = child.get("platform")
+    if on is None:
+        return True
+    words = [on["os"], on["architecture"], on.get("variant", "")]
+    if words[1:] == ["arm64", "v8"]:
+        words[2] = ""  # v8 is what arm64 means anyway
+    return "/".join(filter(None, words)) == platform

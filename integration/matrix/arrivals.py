@@ -1,0 +1,70 @@
+"""How the image came into the store: every state is made by the real tool that makes it in the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+from integration.matrix.images import AMD64, ARM64
+from integration.matrix.site import Site
+from integration.rig.store import collect_garbage
+
+Arrival = Callable[[Site], None]
+_NEWEST_NERDCTL = "2.3.5"
+
+
+def _ctr(generation: str, *flags: str) -> Arrival:
+    return lambda site: _pulled(site, generation, *flags)
+
+
+def _pulled(site: Site, generation: str, *flags: str) -> None:
+    _must(site.ctr(generation, "images", "pull", "--plain-http", *flags, site.name))
+
+
+def _nerdctl(*flags: str) -> Arrival:
+    def arrive(site: Site) -> None:
+        _must(site.nerdctl(_NEWEST_NERDCTL, "pull", "--quiet", *flags, site.name))
+
+    return arrive
+
+
+def _imported(generation: str, *flags: str) -> Arrival:
+    def arrive(site: Site) -> None:
+        _must(site.ctr(generation, "images", "import", *flags, site.layout_archive()))
+
+    return arrive
+
+
+def _kubelet(site: Site) -> None:
+    """As the kubelet's runtime leaves it with discard_unpacked_layers: no labels for layers, none kept."""
+    _pulled(site, "1.7")
+    _must(site.ctr("2", "images", "label", site.name, "io.cri-containerd.image=managed"))
+    _must(site.ctr("2", "content", "prune", "references"))
+
+
+def _must(done: CompletedProcess[bytes]) -> None:
+    assert done.returncode == 0, f"{done.args}: {done.stderr.decode(errors='replace')}"
+
+
+ARRIVALS: dict[str, Arrival] = {
+    "ctr pull": _ctr("2"),
+    "ctr pull --local": _ctr("2", "--local"),
+    "ctr pull, arm64": _ctr("2", "--platform", ARM64),
+    "ctr pull, all platforms": _ctr("2", "--all-platforms"),
+    "ctr 1.6 pull": _ctr("1.6"),
+    "ctr 1.7 pull": _ctr("1.7"),
+    "ctr 1.7 pull --all-metadata": _ctr("1.7", "--all-metadata"),
+    "nerdctl pull": _nerdctl(),
+    "nerdctl pull, arm64": _nerdctl("--platform", ARM64),
+    "nerdctl pull, all platforms": _nerdctl("--all-platforms"),
+    "ctr import": _imported("2"),
+    "ctr 1.7 import, amd64": _imported("1.7", "--platform", AMD64),
+    "ctr import, all platforms": _imported("2", "--all-platforms"),
+    "kubelet, layers discarded": _kubelet,
+}
+
+
+def arrive(site: Site, how: str) -> None:
+    """Bring the image in, and wait for the collector: what nothing keeps is gone afterwards."""
+    ARRIVALS[how](site)
+    collect_garbage(site.daemon, site.namespace)
