@@ -113,7 +113,8 @@ def contained(
     with ExitStack() as stack:
         with peer_required():
             stack.enter_context(SmallDisk(folder, DISK_BYTES))
-            daemon = stack.enter_context(ContainerdInDocker(dockerd, generation, folder, ISOLATED_CONTENT))
+            daemon = ContainerdInDocker(dockerd, generation, folder, ISOLATED_CONTENT)
+            stack.enter_context(daemon)
         yield daemon
 
 

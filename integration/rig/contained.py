@@ -98,6 +98,11 @@ class ContainerdInDocker(Containerd):
         return int(self._container.attrs["State"]["Pid"])
 
     @property
+    def is_serving(self) -> bool:
+        """Whether its socket accepts clients."""
+        return unix_answers(self.address)
+
+    @property
     def container(self) -> str:
         """The container's id, for `docker exec`."""
         return str(self._container.id)

@@ -36,7 +36,7 @@ class SmallDisk:
         self._mount(f"remount,size={size}")
 
     def _mount(self, options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", options, "pyctrd-rig", self.place]
+        command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", options, "pyctrd-rig", self.place]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PeerUnavailable(f"a disk in memory: {done.stderr.strip()}")

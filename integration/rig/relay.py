@@ -14,8 +14,8 @@ _CHUNK = 1 << 16
 class Relay:
     """Passes everything on until the daemon has sent `hold_after` bytes; a context manager.
 
-    Then `held` is set, and nothing more comes until `release`, which also takes the relay's socket away: from
-    then on a client sees what happened to the daemon meanwhile.
+    Then `held` is set, and nothing more comes until `go_on`. `release` takes the relay's own socket away,
+    too: to a client that is what a daemon looks like that has ended.
     """
 
     def __init__(self, target: Path, path: Path, hold_after: int) -> None:
@@ -41,11 +41,15 @@ class Relay:
             one.close()
 
     def release(self) -> None:
-        """Send what was held, and take no new client."""
+        """Take no new client, and go on."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would not wake accept
         self._listener.close()
         self.path.unlink(missing_ok=True)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Send what was held, and hold nothing any more."""
         self._released.set()
 
     def _accept(self) -> None:
