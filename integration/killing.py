@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 import zlib
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,7 @@ from pyctrd import Client
 ARM64: Final = "linux/arm64"
 UNREACHABLE: Final = 6
 MIB: Final = 1 << 20
+WRITTEN: Final = 2 * MIB
 SECONDS: Final = 60.0
 # What is there when pyctrd notices: the daemon, started again, or nobody yet.
 AFTERWARDS: Final = ("back-at-once", "back-later")
@@ -57,10 +59,33 @@ def kill_in_the_middle(
     return words
 
 
-def in_the_registry(registry: Registry, digest: str) -> tuple[Callable[[], bool], Callable[[], None]]:
-    """A fault that holds a blob's download after some bytes: the wait for it, and its end."""
-    fault = registry.add_fault(Fault(f"blobs/{digest}", stall_after=MIB, times=1))
-    return lambda: fault.stalled.wait(SECONDS), fault.release.set
+def in_the_registry(
+    shell: Shell, registry: Registry, digest: str
+) -> tuple[Callable[[], bool], Callable[[], None]]:
+    """A fault that holds a blob's download: the wait until the daemon has WRITTEN bytes of it, and its end.
+
+    pyctrd writes by the MiB, so what it has of the next one is not with the daemon yet.
+    """
+    fault = registry.add_fault(Fault(f"blobs/{digest}", stall_after=WRITTEN + 1000, times=1))
+
+    def written() -> bool:
+        ingests = snapshot_of(shell.containerd, shell.namespace)["ingests"]
+        return any(digest in ref and one["offset"] == WRITTEN for ref, one in ingests.items())
+
+    def reached() -> bool:
+        return fault.stalled.wait(SECONDS) and comes_true(written)
+
+    return reached, fault.release.set
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether a condition holds within SECONDS."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def settled(shell: Shell, namespace: str = "") -> State:
@@ -76,10 +101,10 @@ def settled(shell: Shell, namespace: str = "") -> State:
     return snapshot_of(shell.containerd, namespace)
 
 
-def big_for_two(salt: str) -> Graph:
-    """An index of two platforms with one layer of 4 MiB each."""
+def big_for_two(salt: str, size: int = 4 * MIB) -> Graph:
+    """An index of two platforms with one layer of that many bytes each."""
     children = []
     for number, on in enumerate(("linux/amd64", ARM64)):
-        layers = [images.random_layer(4 * MIB, zlib.crc32(f"{salt}{number}".encode()))]
+        layers = [images.random_layer(size, zlib.crc32(f"{salt}{number}".encode()))]
         children.append(images.manifest(images.config(layers, on), layers, on=on))
     return images.index(children)

@@ -48,7 +48,7 @@ def test_save_that_fetches(shell: Shell, registry: Registry, repository: str) ->
         before.pull(name, metadata_only=True)
     (stuck,) = layers_of(graph.child(0))
     arguments = ["save", "-o", "image.tar", name]
-    kill_in_the_middle(shell, arguments, *in_the_registry(registry, stuck), "back-later")
+    kill_in_the_middle(shell, arguments, *in_the_registry(shell, registry, stuck), "back-later")
     assert list(shell.folder.iterdir()) == []
     shell(*arguments)
     assert {graph.digest, stuck} <= archived(shell.folder / "image.tar")

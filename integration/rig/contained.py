@@ -113,7 +113,7 @@ class ContainerdInDocker(Containerd):
 
         if self._container is None:
             return
-        with suppress(DockerException):
+        with suppress(DockerException, OSError):  # its disk may be full, on purpose
             self._container.stop()
             self.log.write_bytes(self._container.logs())
         self._container.remove(force=True)
