@@ -132,6 +132,21 @@ def test_lease_that_has_expired_meanwhile_is_no_error(client: Daemon, fake: Fake
         pass
 
 
+def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeDaemon) -> None:
+    gone = NotFound("content x: not found", kind="content", name="x")
+    with pytest.raises(NotFound, match="content x: not found") as caught, client.lease("test"):
+        raise gone
+    assert caught.value is gone  # the lease was there, so it is not the reason
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    with pytest.raises(NotFound, match=r"^lease \S+: not found, and so content x: not found") as caught:
+        with client.lease("test"):
+            raise gone
+    assert caught.value.kind == "lease"
+    assert f"{client.address} leads to another containerd now" in (caught.value.hint or "")
+    with pytest.raises(ZeroDivisionError), client.lease("test"):
+        raise ZeroDivisionError
+
+
 def test_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
     with pytest.raises(DaemonError, match="disk on fire"), client.lease("test"):
