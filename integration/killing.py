@@ -35,8 +35,8 @@ def kill_in_the_middle(
     reached: Callable[[], bool],
     release: Callable[[], None],
     afterwards: str,
-) -> str:
-    """Kill the container when the point is reached, and let pyctrd see it; gives what pyctrd said."""
+) -> None:
+    """Kill the container when the point is reached, and let pyctrd see it, which has to end as documented."""
     with shell.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert reached(), "the point in the middle was never reached"
@@ -56,7 +56,6 @@ def kill_in_the_middle(
     assert "Traceback" not in words
     assert f"cannot reach containerd at {shell.env['CONTAINERD_ADDRESS']}: " in words
     assert "hint: " in words
-    return words
 
 
 def in_the_registry(

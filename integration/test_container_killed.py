@@ -46,9 +46,7 @@ def test_pull(shell: Shell, registry: Registry, repository: str, afterwards: str
     graph = shapes.big(12 * MIB, layers=3)
     name = push(graph, registry, repository)
     stuck = graph.document()["layers"][1]["digest"]
-    words = kill_in_the_middle(shell, ["pull", name], *in_the_registry(shell, registry, stuck), afterwards)
-    if afterwards == "back-later":
-        assert "connection refused: the socket is there, but nobody serves it" in words
+    kill_in_the_middle(shell, ["pull", name], *in_the_registry(shell, registry, stuck), afterwards)
     assert damage(shell.containerd) == []
     assert snapshot_of(shell.containerd, shell.namespace)["images"] == {}
     shell("pull", name)

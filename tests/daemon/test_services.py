@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyctrd.daemon import Daemon, convert, leases
 from pyctrd.daemon.content import data_of
-from pyctrd.errors import ContentError, DaemonError, Unsupported
+from pyctrd.errors import ContentError, DaemonError, NotFound, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.daemon.fake import FakeDaemon, fault
@@ -138,9 +138,9 @@ def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeD
         raise gone
     assert caught.value is gone  # the lease was there, so it is not the reason
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
-    with pytest.raises(NotFound, match=r"^lease \S+: not found, and so content x: not found") as caught:
-        with client.lease("test"):
-            raise gone
+    words = r"^lease \S+: not found, and so content x: not found"
+    with pytest.raises(NotFound, match=words) as caught, client.lease("test"):
+        raise gone
     assert caught.value.kind == "lease"
     assert f"{client.address} leads to another containerd now" in (caught.value.hint or "")
     with pytest.raises(ZeroDivisionError), client.lease("test"):
