@@ -1,4 +1,4 @@
-"""What each right of the container is for: without it, unpacking a layer that needs it fails, or loses a bit."""
+"""What each right of the container is for: unpacking a layer fails without it, or spoils the layer."""
 
 from __future__ import annotations
 
