@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.conftest import _chosen, peer_required
+from integration.conftest import chosen, peer_required
 from integration.matrix.cells import ROWS, Row, cells_of
 from integration.matrix.runner import Workshop
 
@@ -17,7 +17,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         yield made
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.daemon in _chosen()], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.daemon in chosen()], ids=str)
 def test_every_tool_does_as_foretold(workshop: Workshop, row: Row) -> None:
     with peer_required():
         results = workshop.results(row)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from pyctrd import mediatypes
-from pyctrd.errors import AlreadyExists, ContentError, DigestMismatch, NotFound
+from pyctrd.errors import AlreadyExists, ContentError, DigestMismatch, NotFound, PyctrdError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageConfig, Manifest
 from pyctrd.ports import Progress, ProgressSink, SnapshotStore, Store, no_progress
 
@@ -101,7 +101,9 @@ class _LayerTask:
                 )
                 self._commit(key)
             except BaseException:
-                with suppress(NotFound):
+                # Where even this fails (a full disk, a dead daemon) the first error is the one to be seen,
+                # and the lease takes the snapshot.
+                with suppress(PyctrdError):
                     self._snapshots.remove(self._snapshotter, key)
                 raise
             progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))

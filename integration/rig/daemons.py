@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from integration.rig.contained import ContainerdInDocker
 from integration.rig.containerd import ISOLATED_CONTENT, Containerd, Ctr
-from integration.rig.engine import ContainerdInDocker, Dockerd, container_image
+from integration.rig.debian_image import container_image
+from integration.rig.engine import Dockerd
 from integration.rig.proxy import Fault, LoggingProxy, Request
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
 from integration.rig.tokens import TokenService

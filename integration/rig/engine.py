@@ -1,24 +1,16 @@
-"""A Docker engine of its own, and a containerd that runs in one of its containers."""
+"""A Docker engine of its own."""
 
 from __future__ import annotations
 
-import io
 import subprocess
-import tarfile
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from integration.rig import peers
-from integration.rig.cache import PeerUnavailable
-from integration.rig.containerd import START_SECONDS, Containerd
-from integration.rig.debs import closure
-from integration.rig.process import Process, ending, remove_folder, unix_answers, wait_until
+from integration.rig.process import Process, ending, remove_folder, unix_answers
 
 ENGINE_SECONDS = 60.0
-_NOT_IN_IMAGE = ("usr/share/doc", "usr/share/man", "usr/share/locale", "run-in", "packages.txt")
 
 
 class Dockerd:
@@ -70,6 +62,11 @@ class Dockerd:
         """unix:// and the socket, for DOCKER_HOST."""
         return f"unix://{self._sockets}/d.sock"
 
+    @property
+    def command(self) -> tuple[str | Path, ...]:
+        """The real `docker` with the option that leads it here."""
+        return (self._client, "--host", self.address)
+
     def _ready(self) -> bool:
         if not unix_answers(Path(self.address.removeprefix("unix://"))):
             return False
@@ -79,105 +76,9 @@ class Dockerd:
         self, *arguments: str | Path, check: bool = True, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `docker ARGUMENTS`; raises AssertionError with its words when `check` and it fails."""
-        command = [self._client, "--host", self.address, *arguments]
+        command = [*self.command, *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=600, check=False)
         if check and done.returncode:
             words = done.stderr.decode(errors="replace").strip()
             raise AssertionError(f"docker {' '.join(map(str, arguments))}: {done.returncode}: {words}")
         return done
-
-
-def container_image(dockerd: Dockerd, generation: str) -> str:
-    """The name of an image with that containerd, built from Debian packages without a registry."""
-    name = f"pyctrd-rig/containerd:{generation}"
-    if dockerd.docker("image", "inspect", name, check=False).returncode == 0:
-        return name
-    rootfs = closure(peers.SUITE_OF_GENERATION[generation], "containerd", "runc")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(rootfs, ".", filter=_into_image)
-    entry = 'ENTRYPOINT ["/usr/bin/containerd"]'
-    dockerd.docker("import", "--change", entry, "-", name, stdin=buffer.getvalue())
-    return name
-
-
-def _into_image(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if entry.name.removeprefix("./").startswith(_NOT_IN_IMAGE):
-        return None
-    entry.uid = entry.gid = 0
-    return entry
-
-
-class ContainerdInDocker(Containerd):
-    """A containerd in a container; used like Containerd.
-
-    Its root and its socket's folder are bind mounts at the same paths, and it shares the host's network, so
-    the host's ctr and a registry on 127.0.0.1 work with it.
-    """
-
-    def __init__(self, dockerd: Dockerd, generation: str, root: Path, config: str = "") -> None:
-        super().__init__(generation, root, config)
-        self._dockerd = dockerd
-        self._container: Any = None
-
-    def start(self) -> None:
-        """Start a container on what `root` holds; returns when it serves."""
-        # Here, not above: the rig must load where only the standard library is.
-        import docker
-        from docker.errors import DockerException
-
-        image = container_image(self._dockerd, self.generation)
-        places = {str(path): {"bind": str(path), "mode": "rw"} for path in (self.root, self.address.parent)}
-        try:
-            engine = docker.DockerClient(base_url=self._dockerd.address)
-            # --privileged asks for devices that a machine like a CI sandbox does not give; this is enough.
-            self._container = engine.containers.run(
-                image,
-                ["--config", f"{self.root}/config.toml"],
-                detach=True,
-                network_mode="host",
-                cap_add=["SYS_ADMIN"],
-                security_opt=["seccomp=unconfined", "apparmor=unconfined"],
-                volumes=places,
-            )
-        except DockerException as error:
-            raise PeerUnavailable(f"containerd in a container: {error}") from error
-        try:
-            wait_until(lambda: unix_answers(self.address), START_SECONDS, self._alive, self.log_tail)
-        except BaseException:
-            self.kill()
-            raise
-
-    def _alive(self) -> bool:
-        self._container.reload()
-        return str(self._container.status) != "exited"
-
-    def log_tail(self) -> str:
-        """The end of the daemon's output."""
-        return bytes(self._container.logs(tail=40)).decode(errors="replace")
-
-    @property
-    def pid(self) -> int:
-        """The daemon's process id on the host."""
-        self._container.reload()
-        return int(self._container.attrs["State"]["Pid"])
-
-    def stop(self) -> None:
-        """End the daemon in order, and remove its container."""
-        self._end("stop")
-
-    def kill(self) -> None:
-        """End the daemon as a crash does, and remove its container."""
-        self._end("kill")
-
-    def _end(self, how: str) -> None:
-        from docker.errors import DockerException
-
-        if self._container is None:
-            return
-        with suppress(DockerException):
-            self.log.write_bytes(self._container.logs())
-            getattr(self._container, how)()
-        self._container.remove(force=True)
-        self._container.client.close()
-        self._container = None

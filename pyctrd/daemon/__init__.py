@@ -114,21 +114,37 @@ class Daemon:
             self.leases.create(lease_id, lease_labels(purpose, dt.datetime.now(dt.UTC)))
             yield Daemon(self._connection.leased(lease_id), self._snapshotter)
         except BaseException as error:
-            if not resumable or isinstance(error, Exception):
-                self._release(lease_id, error)
+            if resumable and not isinstance(error, Exception):
+                raise
+            was_there = self._release(lease_id, error)
+            if isinstance(error, NotFound) and not was_there:
+                raise self._lost(lease_id, error) from error
             raise
         self._release(lease_id)
 
-    def _release(self, lease_id: str, cause: BaseException | None = None) -> None:
-        """Delete a lease; when the work under it failed, that error is the one to be seen."""
+    def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
+        """Delete a lease, and tell whether it was there still.
+
+        When the work under it failed, that error is the one to be seen.
+        """
         try:
             self.leases.delete(lease_id)
         except NotFound:
-            return
+            return False
         except PyctrdError as error:
             if cause is None:
                 raise
             cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+        return True
+
+    def _lost(self, lease_id: str, error: NotFound) -> NotFound:
+        """Give the error for something that was not found because what held it is gone."""
+        what = error.message if error.kind == "lease" else f"lease {lease_id}: not found, and so {error}"
+        hint = (
+            "it was there when the work began: another client has deleted it, or "
+            f"{self.address} leads to another containerd now; run the same command again"
+        )
+        return NotFound(what, kind="lease", name=lease_id, hint=hint)
 
     def hold_everything(self) -> None:
         """Put all content of the namespace, and all that its gc labels keep, under the lease of this view."""

@@ -182,7 +182,7 @@ def _service_problem(path: str, detail: str) -> tuple[str, str]:
     if server is None:
         return (
             detail or "it does not answer as containerd does",
-            "see the daemon's log (journalctl -u containerd)",
+            "if it was restarted, run the same command again; else see its log (journalctl -u containerd)",
         )
     if server.lower().startswith("docker"):
         return "this is Docker's API, not containerd's", "Docker's containerd has a socket of its own"

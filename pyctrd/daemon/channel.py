@@ -140,14 +140,6 @@ class Connection:
         """Close the channel; calls that are under way end as cancelled."""
         self._base.close()
 
-    def is_served(self) -> bool:
-        """Tell whether somebody accepts connections at the socket at this moment."""
-        try:
-            address.check_socket(self.path, self._environ)
-        except DaemonUnreachable:
-            return False
-        return True
-
     def explain(self, detail: str) -> DaemonUnreachable:
         """Find out why calls get no useful answer; `detail` is what the last one failed with."""
         return address.unreachable(self.path, self._environ, detail)
@@ -171,7 +163,7 @@ class Connection:
         if code is grpc.StatusCode.NOT_FOUND:
             return NotFound(message, kind=subject.kind, name=subject.name)
         kind = _BY_CODE.get(code, DaemonError)
-        return kind(message, code=code.name, kind=subject.kind, name=subject.name, hint=_hint(code))
+        return kind(message, code=code.name, kind=subject.kind, name=subject.name, hint=_hint(code, message))
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
@@ -179,7 +171,24 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     return error.code(), error.details() or ""
 
 
-def _hint(code: grpc.StatusCode) -> str | None:
+# What the kernel said to containerd, which passes it on in its message, under a code that says nothing.
+_ADVICE: Final[Mapping[str, str]] = {
+    "no space left on device": (
+        "containerd's disk is full: make room there (df shows it; delete images that nobody needs), "
+        "and run the same command again"
+    ),
+    "disk quota exceeded": "containerd's disk quota is used up: make room, and run the same command again",
+    "read-only file system": (
+        "containerd cannot write to its root directory: see how that is mounted (findmnt), and its log; "
+        "what is there already can still be saved"
+    ),
+}
+
+
+def _hint(code: grpc.StatusCode, message: str) -> str | None:
+    for phrase, advice in _ADVICE.items():
+        if phrase in message:
+            return advice
     match code:
         case grpc.StatusCode.UNIMPLEMENTED:
             return "this containerd is too old for that, or has the service disabled (ctr plugins ls)"

@@ -22,6 +22,9 @@ from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 MESSAGE_BYTES: Final = 1024 * 1024
 # Messages that may wait for their answer: the client fills the next ones while the daemon writes to disk.
 WINDOW: Final = 3
+# gRPC itself gives the same code when the connection is lost: only the words tell a lock from a dead daemon
+# (containerd plugins/content/local/locks.go).
+_LOCKED: Final = " locked"
 
 _Request = content_pb2.WriteContentRequest
 
@@ -194,9 +197,8 @@ class IngestWriter:
     def _translate_open(self, error: grpc.RpcError) -> PyctrdError:
         """Give the error of STAT, where two codes mean something that only STAT can say."""
         code, details = status_of(error)
-        if code is grpc.StatusCode.UNAVAILABLE and self._connection.is_served():
-            message = details or f"ref {self._ref} locked"
-            return IngestLocked(message, code=code.name, kind="ingest", name=self._ref)
+        if code is grpc.StatusCode.UNAVAILABLE and _LOCKED in details:
+            return IngestLocked(details, code=code.name, kind="ingest", name=self._ref)
         if code is grpc.StatusCode.NOT_FOUND and self._connection.lease:
             # Content need not exist to be written, so what is absent is the lease.
             lease = self._connection.lease

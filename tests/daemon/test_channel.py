@@ -93,6 +93,22 @@ def test_error_in_the_middle_of_a_stream(client: Daemon, fake: FakeDaemon) -> No
         next(listing)
 
 
+@pytest.mark.parametrize(
+    ("phrase", "advice"),
+    [
+        ("no space left on device", "containerd's disk is full"),
+        ("read-only file system", "cannot write to its root directory"),
+    ],
+)
+def test_disk_that_the_daemon_cannot_write_to(
+    client: Daemon, fake: FakeDaemon, phrase: str, advice: str
+) -> None:
+    fake.faults["Info"] = fault(grpc.StatusCode.UNKNOWN, f"write /var/lib/containerd/x: {phrase}")
+    with pytest.raises(DaemonError, match=phrase) as caught:
+        client.content.info(DIGEST)
+    assert advice in (caught.value.hint or "")
+
+
 def test_service_that_the_daemon_does_not_have(client: Daemon) -> None:
     with pytest.raises(Unsupported) as caught:
         client.diffs.apply(descriptor_of(DIGEST), [])

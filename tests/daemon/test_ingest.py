@@ -121,6 +121,13 @@ def test_daemon_that_is_gone_is_not_a_locked_ingest(sockets: Path) -> None:
             write(client, 1000)
 
 
+def test_lost_connection_is_not_a_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
+    """A lock is waited for; a daemon that comes and goes, or a proxy that outlives it, would be for ever."""
+    fake.faults["STAT"] = fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    with pytest.raises(DaemonUnreachable, match="Socket closed"):
+        write(client, 1000)
+
+
 def test_content_that_exists_when_the_write_is_opened(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["STAT"] = fault(grpc.StatusCode.ALREADY_EXISTS, f"content {DIGEST}: already exists")
     with pytest.raises(AlreadyExists) as caught:
@@ -219,7 +226,7 @@ def test_no_thread_is_left_behind(client: Daemon, fake: FakeDaemon) -> None:
     before = sending_threads()
     for _ in range(5):
         write(client, 1000)
-    fake.faults["STAT"] = fault(grpc.StatusCode.UNAVAILABLE, "locked")
+    fake.faults["STAT"] = fault(grpc.StatusCode.UNAVAILABLE, "ref x locked: unavailable")
     for _ in range(5):
         with pytest.raises(IngestLocked):
             write(client, 1000)

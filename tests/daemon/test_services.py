@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyctrd.daemon import Daemon, convert, leases
 from pyctrd.daemon.content import data_of
-from pyctrd.errors import ContentError, DaemonError, Unsupported
+from pyctrd.errors import ContentError, DaemonError, NotFound, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.daemon.fake import FakeDaemon, fault
@@ -130,6 +130,21 @@ def test_lease_that_has_expired_meanwhile_is_no_error(client: Daemon, fake: Fake
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
     with client.lease("test"):
         pass
+
+
+def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeDaemon) -> None:
+    gone = NotFound("content x: not found", kind="content", name="x")
+    with pytest.raises(NotFound, match="content x: not found") as caught, client.lease("test"):
+        raise gone
+    assert caught.value is gone  # the lease was there, so it is not the reason
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    words = r"^lease \S+: not found, and so content x: not found"
+    with pytest.raises(NotFound, match=words) as caught, client.lease("test"):
+        raise gone
+    assert caught.value.kind == "lease"
+    assert f"{client.address} leads to another containerd now" in (caught.value.hint or "")
+    with pytest.raises(ZeroDivisionError), client.lease("test"):
+        raise ZeroDivisionError
 
 
 def test_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:

@@ -1,0 +1,109 @@
+"""Killing a daemon's container at a certain point of a pyctrd's work, and looking at what it leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from integration.rig import images
+from integration.rig.daemons import Fault, Registry
+from integration.rig.images import Graph
+from integration.rig.store import State, collect_garbage, snapshot_of
+from integration.shell import Shell
+from pyctrd import Client
+
+ARM64: Final = "linux/arm64"
+UNREACHABLE: Final = 6
+MIB: Final = 1 << 20
+WRITTEN: Final = 2 * MIB
+SECONDS: Final = 60.0
+# What is there when pyctrd notices: the daemon, started again, or nobody yet.
+AFTERWARDS: Final = ("back-at-once", "back-later")
+
+
+def client(shell: Shell, namespace: str = "") -> Client:
+    """The library on the same daemon: for what goes before and besides, without a process of its own."""
+    return Client(str(shell.containerd.address), namespace or shell.namespace)
+
+
+def kill_in_the_middle(
+    shell: Shell,
+    arguments: list[str],
+    reached: Callable[[], bool],
+    release: Callable[[], None],
+    afterwards: str,
+) -> None:
+    """Kill the container when the point is reached, and let pyctrd see it, which has to end as documented."""
+    with shell.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert reached(), "the point in the middle was never reached"
+            assert process.poll() is None
+            shell.containerd.kill()
+            if afterwards == "back-at-once":
+                shell.containerd.start()
+            release()
+            _, stderr = process.communicate(timeout=SECONDS)
+        finally:
+            release()
+            process.kill()
+    words = stderr.decode()
+    if afterwards == "back-later":
+        shell.containerd.start()
+    assert process.returncode == UNREACHABLE, words
+    assert "Traceback" not in words
+    assert f"cannot reach containerd at {shell.env['CONTAINERD_ADDRESS']}: " in words
+    assert "hint: " in words
+
+
+def in_the_registry(
+    shell: Shell, registry: Registry, digest: str
+) -> tuple[Callable[[], bool], Callable[[], None]]:
+    """A fault that holds a blob's download: the wait until the daemon has WRITTEN bytes of it, and its end.
+
+    pyctrd writes by the MiB, so what it has of the next one is not with the daemon yet.
+    """
+    fault = registry.add_fault(Fault(f"blobs/{digest}", stall_after=WRITTEN + 1000, times=1))
+
+    def written() -> bool:
+        ingests = snapshot_of(shell.containerd, shell.namespace)["ingests"]
+        return any(digest in ref and one["offset"] == WRITTEN for ref, one in ingests.items())
+
+    def reached() -> bool:
+        return fault.stalled.wait(SECONDS) and comes_true(written)
+
+    return reached, fault.release.set
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether a condition holds within SECONDS."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def settled(shell: Shell, namespace: str = "") -> State:
+    """A namespace as it is once the leases have gone that a dead daemon could not be asked to delete.
+
+    They must be ours, and go by themselves within a day; here they go at once.
+    """
+    namespace = namespace or shell.namespace
+    for name, lease in snapshot_of(shell.containerd, namespace)["leases"].items():
+        assert set(lease["labels"]) == {"containerd.io/gc.expire", "pyctrd.io/command"}
+        shell.containerd.ctr("leases", "delete", name, namespace=namespace)
+    collect_garbage(shell.containerd, namespace)
+    return snapshot_of(shell.containerd, namespace)
+
+
+def big_for_two(salt: str, size: int = 4 * MIB) -> Graph:
+    """An index of two platforms with one layer of that many bytes each."""
+    children = []
+    for number, on in enumerate(("linux/amd64", ARM64)):
+        layers = [images.random_layer(size, zlib.crc32(f"{salt}{number}".encode()))]
+        children.append(images.manifest(images.config(layers, on), layers, on=on))
+    return images.index(children)

@@ -1,0 +1,71 @@
+"""An image with one generation of containerd, from Debian packages, and the least that its container needs.
+
+Nothing is pulled: the packages are unpacked into one tree (once, into the cache), and the engine imports it.
+Standard library only, and the engine is asked through its own client: scripts/containerd-up uses this, too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from integration.rig.cache import PeerUnavailable
+from integration.rig.debs import closure
+from integration.rig.peers import SUITE_OF_GENERATION
+
+PROGRAM = "/usr/bin/containerd"
+CAPABILITIES: dict[str, str] = {
+    "SYS_ADMIN": "mounts a snapshot to unpack a layer onto it (those of native, too)",
+    "CHOWN": "gives a layer's files their owners",
+    "DAC_OVERRIDE": "writes into folders that belong to those owners",
+    "FOWNER": "sets modes, times and attributes of files that belong to them",
+    "FSETID": "keeps setgid bits; without it they are lost in silence",
+    "MKNOD": "makes a layer's device nodes",
+    "SETFCAP": "gives a layer's files their capabilities (security.capability)",
+}
+"""What containerd needs to unpack any layer, and what for. To hold and serve content it needs none of them.
+
+`--privileged` would add the host's devices, which a CI sandbox may not give away.
+"""
+SECURITY = ("no-new-privileges", "apparmor=unconfined")
+"""Docker's AppArmor profile forbids mounts, on hosts that have AppArmor; its seccomp profile may stay."""
+_NOT_IN_IMAGE = ("usr/share/doc", "usr/share/man", "usr/share/locale", "run-in", "packages.txt")
+_SECONDS = 300.0
+
+
+def container_image(docker: Sequence[str | Path], generation: str) -> str:
+    """The name of an image with that containerd, made when the engine has none; raises PeerUnavailable.
+
+    `docker` is the client's command with what it needs to find its engine.
+    """
+    name = f"pyctrd-rig/containerd:{generation}"
+    known = subprocess.run([*docker, "image", "inspect", name], capture_output=True, check=False)
+    if known.returncode:
+        tree = closure(SUITE_OF_GENERATION[generation], "containerd", "runc")
+        _import(tree, [*docker, "import", "--change", f'ENTRYPOINT ["{PROGRAM}"]', "-", name])
+    return name
+
+
+def _import(tree: Path, command: Sequence[str | Path]) -> None:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as client:
+        assert client.stdin
+        assert client.stderr
+        try:
+            with client.stdin, tarfile.open(fileobj=client.stdin, mode="w|") as archive:
+                archive.add(tree, ".", filter=_into_image)
+        except BrokenPipeError:
+            pass  # the client has ended, and says why
+        words = client.stderr.read().decode(errors="replace").strip()
+        if client.wait(_SECONDS):
+            raise PeerUnavailable(f"docker import: {words}")
+
+
+def _into_image(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if entry.name.removeprefix("./").startswith(_NOT_IN_IMAGE):
+        return None
+    entry.uid = entry.gid = 0
+    return entry

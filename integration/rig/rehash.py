@@ -1,0 +1,51 @@
+"""Is a content store what it claims to be? Every blob is read and hashed, every record looked up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from integration.rig import bolt
+from integration.rig.containerd import Containerd
+from integration.rig.store import snapshot_of
+
+_HOME = "root/io.containerd.content.v1.content/blobs"
+
+
+def damage(daemon: Containerd) -> list[str]:
+    """What is wrong with the store in words, [] for nothing: read from its files, for a daemon at rest.
+
+    A blob whose bytes have another digest than its name; a record of a blob that is not there or has another
+    size; an image whose target is gone; a lease without an expiry.
+    """
+    home = daemon.root / _HOME
+    meta = bolt.read(daemon.root / "root/io.containerd.metadata.v1.bolt/meta.db")
+    found = list(_wrong_bytes(home))
+    for namespace in meta.at("v1").buckets:
+        found += [f"{namespace}: {one}" for one in _broken_promises(daemon, namespace, home)]
+    return found
+
+
+def _wrong_bytes(home: Path) -> Iterator[str]:
+    for blob in sorted(home.glob("*/*")):
+        with blob.open("rb") as file:
+            actual = hashlib.file_digest(file, blob.parent.name).hexdigest()
+        if actual != blob.name:
+            yield f"blob {blob.name} has the bytes of {actual}"
+
+
+def _broken_promises(daemon: Containerd, namespace: str, home: Path) -> Iterator[str]:
+    state = snapshot_of(daemon, namespace)
+    for digest, record in state["content"].items():
+        place = home / digest.replace(":", "/")
+        if not place.exists():
+            yield f"content {digest} has no blob"
+        elif place.stat().st_size != record["size"]:
+            yield f"content {digest} has {place.stat().st_size} bytes, its record {record['size']}"
+    for name, image in state["images"].items():
+        if image["target"]["digest"] not in state["content"]:
+            yield f"image {name} has no target"
+    for name, lease in state["leases"].items():
+        if "containerd.io/gc.expire" not in lease["labels"]:
+            yield f"lease {name} never expires"

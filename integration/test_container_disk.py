@@ -1,0 +1,155 @@
+"""The disk of a containerd in a container: full, read-only, or another one after a restart, and empty.
+
+Each ends in a documented exit code and without damage; once there is space again, the next run succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import peer_required
+from integration.killing import ARM64, MIB, big_for_two, client, settled
+from integration.rig import images, shapes
+from integration.rig.contained import CONTENT, ContainerdInDocker
+from integration.rig.daemons import Dockerd, Registry
+from integration.rig.disk import SmallDisk
+from integration.rig.images import Graph
+from integration.rig.publish import push
+from integration.rig.rehash import damage
+from integration.rig.store import snapshot_of
+from integration.shell import Shell, archived
+from integration.test_pull import assert_equal
+
+SMALL, LARGE = 24 * MIB, 512 * MIB
+FAILED, NOT_FOUND = 1, 3
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with ExitStack() as stack:
+        with peer_required():
+            made = stack.enter_context(SmallDisk(tmp_path / "disk", SMALL))
+        yield made
+
+
+@pytest.fixture
+def shell(
+    generation: str, dockerd: Dockerd, disk: SmallDisk, namespace: str, tmp_path: Path
+) -> Iterator[Shell]:
+    """pyctrd with a container of its own, all of whose data is on the small disk."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with ExitStack() as stack:
+        with peer_required():
+            daemon = ContainerdInDocker(dockerd, generation, disk.place)
+            stack.enter_context(daemon)
+        yield Shell(daemon, namespace, home)
+        assert daemon.is_serving
+        assert damage(daemon) == []
+
+
+def contained_in(shell: Shell) -> ContainerdInDocker:
+    assert isinstance(shell.containerd, ContainerdInDocker)
+    return shell.containerd
+
+
+def refused(shell: Shell, *arguments: str, phrase: str) -> None:
+    """Run a command that the daemon's disk makes fail: its phrase is kept, and advice given."""
+    words = shell(*arguments, code=FAILED).stderr.decode()
+    assert phrase in words
+    assert "hint: " in words
+    assert list(shell.folder.iterdir()) == []
+
+
+# --- full ---------------------------------------------------------------------------------------------------
+
+
+def wide() -> Graph:
+    """Two layers of a few KiB to download, and 64 MiB to unpack."""
+    layers = [images.layer({f"zeros/{number}": bytes(32 * MIB)}) for number in range(2)]
+    return images.manifest(images.config(layers), layers)
+
+
+@pytest.mark.parametrize("what", ["pull", "unpack"])
+def test_full_during_a_pull(
+    shell: Shell, disk: SmallDisk, registry: Registry, repository: str, what: str
+) -> None:
+    graph = wide() if what == "unpack" else shapes.big(48 * MIB, layers=3)
+    name = push(graph, registry, repository)
+    refused(shell, "pull", name, phrase="no space left on device")
+    assert snapshot_of(shell.containerd, shell.namespace)["images"] == {}
+    assert damage(shell.containerd) == []
+    disk.resize(LARGE)
+    shell("pull", name)
+    ours = settled(shell)
+    with client(shell, undisturbed := f"{shell.namespace}-undisturbed") as other:
+        other.pull(name)
+    assert_equal(ours, settled(shell, undisturbed))
+
+
+def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry, repository: str) -> None:
+    graph = big_for_two(shell.namespace, size=14 * MIB)
+    name = push(graph, registry, repository)
+    with client(shell) as before:
+        before.pull(name, unpack=False)
+    arguments = ["save", "-o", "image.tar", "--platform", ARM64, name]
+    refused(shell, *arguments, phrase="no space left on device")
+    assert snapshot_of(shell.containerd, shell.namespace)["images"][name]["target"]["digest"] == graph.digest
+    disk.resize(LARGE)
+    shell(*arguments)
+    assert archived(shell.folder / "image.tar") <= set(graph.blobs)
+
+
+# --- read only ----------------------------------------------------------------------------------------------
+
+
+def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: str) -> None:
+    """What is there is told and saved; what is not fails at once, and leaves the store as it was."""
+    daemon = contained_in(shell)
+    graph = big_for_two(shell.namespace, size=MIB)
+    name, absent = (
+        push(one, registry, f"{repository}/{one.digest[7:15]}") for one in (graph, shapes.mixed())
+    )
+    with client(shell) as before:
+        before.pull(name)
+    daemon.stop()
+    daemon.read_only = (CONTENT,)
+    daemon.start()
+    before_it = settled(shell)
+    refused(shell, "pull", absent, phrase="read-only file system")
+    refused(shell, "ensure", "--platform", ARM64, name, phrase="read-only file system")
+    refused(shell, "save", "-o", "x.tar", "--platform", ARM64, name, phrase="read-only file system")
+    assert shell.json("diagnose", name)["complete"]
+    shell("save", "-o", "image.tar", name)
+    assert graph.digest in archived(shell.folder / "image.tar")
+    assert settled(shell) == before_it
+    daemon.stop()
+    daemon.read_only = ()
+    daemon.start()
+    shell("ensure", "--platform", ARM64, name)
+    shell("pull", absent)
+
+
+# --- a new content root -------------------------------------------------------------------------------------
+
+
+def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: str) -> None:
+    daemon = contained_in(shell)
+    name = push(shapes.five_platform(), registry, repository)
+    with client(shell) as before:
+        before.pull(name)
+        daemon.stop()
+        (daemon.root / "root").rename(daemon.root / "lost")
+        daemon.start()
+        for command in (["diagnose"], ["ensure"], ["save", "-o", "image.tar"]):
+            words = shell(*command, name, code=NOT_FOUND).stderr.decode()
+            assert f'image "{name}": not found' in words
+            assert "hint: " in words
+        assert list(shell.folder.iterdir()) == []
+        # The client of before the restart goes on, with the daemon that is there now.
+        assert before.pull(name).unpacked == ("linux/amd64",)
+    shell("save", "-o", "image.tar", name)

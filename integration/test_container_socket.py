@@ -1,0 +1,147 @@
+"""Another daemon's socket comes to stand where ours was, while a pull runs.
+
+As long as the old daemon lives, the connection to it does, and the pull ends there. When it dies, the pull
+must not go on with the other one, which knows nothing of what was done: nothing of it may be found there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import DISK_BYTES, peer_required
+from integration.killing import MIB, SECONDS, UNREACHABLE, client, in_the_registry, settled
+from integration.rig import shapes
+from integration.rig.contained import ContainerdInDocker
+from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Dockerd, Registry
+from integration.rig.disk import SmallDisk
+from integration.rig.publish import push
+from integration.rig.rehash import damage
+from integration.rig.store import State, collect_garbage, snapshot_of
+from integration.shell import Shell
+from integration.test_pull import assert_equal, assert_nothing_left
+from pyctrd import NotFound, Progress
+
+Middle = tuple[Callable[[], bool], Callable[[], None]]
+
+
+@pytest.fixture
+def two(generation: str, dockerd: Dockerd, tmp_path: Path) -> Iterator[list[ContainerdInDocker]]:
+    """Two daemons in containers of their own."""
+    with ExitStack() as stack:
+        with peer_required():
+            stack.enter_context(SmallDisk(tmp_path, DISK_BYTES))
+            daemons = []
+            for name in ("one", "other"):
+                daemon = ContainerdInDocker(dockerd, generation, tmp_path / name, ISOLATED_CONTENT)
+                stack.enter_context(daemon)
+                daemons.append(daemon)
+        yield daemons
+
+
+def replace_socket(one: Containerd, other: Containerd) -> None:
+    """Put the other daemon's socket where the one's is; connections that there are stay as they are."""
+    one.address.rename(one.address.with_name("old.sock"))
+    one.address.symlink_to(other.address)
+
+
+def state_of(daemon: Containerd, namespace: str) -> State:
+    collect_garbage(daemon, namespace)
+    return snapshot_of(daemon, namespace)
+
+
+def restore_socket(one: Containerd) -> None:
+    one.address.unlink()
+    one.address.with_name("old.sock").rename(one.address)
+
+
+def pull_meanwhile(shell: Shell, name: str, middle: Middle, meanwhile: Callable[[], None]) -> tuple[int, str]:
+    """Pull, and do something in the middle of it; gives the exit code and what pyctrd said."""
+    reached, release = middle
+    with shell.start("pull", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert reached()
+            meanwhile()
+            release()
+            _, stderr = process.communicate(timeout=SECONDS)
+        finally:
+            release()
+            process.kill()
+    words = stderr.decode()
+    assert "Traceback" not in words
+    return process.returncode, words
+
+
+def test_pull_ends_where_it_began(
+    two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
+) -> None:
+    one, other = two
+    shell = Shell(one, namespace, tmp_path)
+    graph = shapes.big(12 * MIB, layers=3)
+    name = push(graph, registry, repository)
+    middle = in_the_registry(shell, registry, graph.document()["layers"][1]["digest"])
+    code, words = pull_meanwhile(shell, name, middle, lambda: replace_socket(one, other))
+    assert code == 0, words
+    assert_nothing_left(state_of(other, namespace))
+    restore_socket(one)
+    with client(shell, undisturbed := f"{namespace}-undisturbed") as again:
+        again.pull(name)
+    assert_equal(settled(shell), settled(shell, undisturbed))
+    assert damage(one) == damage(other) == []
+
+
+def test_pull_is_not_ended_elsewhere(
+    two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
+) -> None:
+    one, other = two
+    shell = Shell(one, namespace, tmp_path)
+    graph = shapes.big(12 * MIB, layers=3)
+    name = push(graph, registry, repository)
+
+    def replace_and_kill() -> None:
+        replace_socket(one, other)
+        one.kill()
+
+    middle = in_the_registry(shell, registry, graph.document()["layers"][1]["digest"])
+    code, words = pull_meanwhile(shell, name, middle, replace_and_kill)
+    assert code == UNREACHABLE, words
+    assert f"cannot reach containerd at {one.address}: " in words
+    assert "hint: " in words
+    assert_nothing_left(state_of(other, namespace))
+    restore_socket(one)
+    one.start()
+    assert damage(one) == damage(other) == []
+    shell("pull", name)
+
+
+def test_between_two_calls(
+    two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
+) -> None:
+    """Where no call is under way the connection is made anew, to the other daemon, without a word.
+
+    It has never heard of our lease, and so refuses to take anything.
+    """
+    one, other = two
+    shell = Shell(one, namespace, tmp_path)
+    name = push(shapes.mixed(), registry, repository)
+
+    def meanwhile(event: Progress) -> None:
+        if event.action == "exists" and not one.address.is_symlink():
+            replace_socket(one, other)
+            one.kill()
+
+    with client(shell) as ours:
+        ours.pull(name)
+        with pytest.raises(NotFound, match=r"^lease .*: not found, and so content digest sha256:") as caught:
+            ours.pull(name, progress=meanwhile, max_concurrent_downloads=1)
+    assert (caught.value.kind, caught.value.exit_code) == ("lease", 3)
+    assert f"{one.address} leads to another containerd now" in (caught.value.hint or "")
+    assert_nothing_left(state_of(other, namespace))
+    restore_socket(one)
+    one.start()
+    shell("pull", name)
+    assert damage(one) == damage(other) == []
