@@ -322,9 +322,8 @@ def test_a_registry_that_stays_broken(bench: Bench, shell: Shell, target: str) -
     bench.registry.add_fault(busy)
     bench.registry.clear_requests()
     done = shell("push", name, f"{bench.registry.host}/{target}:1", code=5)
-    assert (
-        f"could not push blob {layer}: {bench.registry.host}: unexpected status 503" in done.stderr.decode()
-    )
+    words = f"could not push blob {layer}: {bench.registry.host}/{target}: unexpected status 503"
+    assert words in done.stderr.decode()
     assert len(sent(bench.registry)) < 20
     assert stored(bench.registry, target).tags == {}
     assert open_uploads(bench.registry, target) == []
