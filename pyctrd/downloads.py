@@ -10,10 +10,10 @@ from typing import Final, Self
 
 from pyctrd.model import Descriptor, Digest
 from pyctrd.transfer import Brought, Stopped
+from pyctrd.waiting import until_done
 
 # How long a failed run waits for its threads: one that hangs in a dead connection must not hold up Ctrl-C.
 _PATIENCE_SECONDS: Final = 2.0
-_LOOK_SECONDS: Final = 0.5
 
 
 class Downloads:
@@ -68,9 +68,7 @@ class Downloads:
     def join(self) -> None:
         """Block until all submitted blobs are in the store; raises the first real error."""
         futures = self._futures.values()
-        # With a time-out: a signal just before an endless wait would not be seen until its end.
-        while _pending(concurrent.futures.wait(futures, _LOOK_SECONDS, concurrent.futures.FIRST_EXCEPTION)):
-            continue
+        until_done(futures)
         errors = [future.exception() for future in futures if future.done() and future.exception()]
         for error in sorted(errors, key=lambda item: isinstance(item, Stopped)):
             if error is not None:
@@ -92,8 +90,3 @@ class Downloads:
     def _amounts(self, of: Callable[[Brought], int]) -> dict[Descriptor, int]:
         counts = {self._descriptors[digest]: of(future.result()) for digest, future in self._futures.items()}
         return {descriptor: count for descriptor, count in counts.items() if count}
-
-
-def _pending(state: concurrent.futures._base.DoneAndNotDoneFutures[Brought]) -> bool:
-    """Tell whether there is something to wait for: all that is under way, and none has failed."""
-    return bool(state.not_done) and not any(future.exception() for future in state.done)

@@ -20,6 +20,7 @@ from pyctrd.platforms import Selection, select
 from pyctrd.ports import Action, BlobSource, Chunk, Progress, ProgressSink, Uploader, no_progress
 from pyctrd.reference import Reference
 from pyctrd.shipment import Document, PushIndex, Shipment
+from pyctrd.waiting import until_done
 
 Outcome: TypeAlias = Literal["uploaded", "mounted", "present"]
 _T = TypeVar("_T")
@@ -235,7 +236,7 @@ class _Run:
 
         futures = [pool.submit(guarded, item) for item in items]
         with _all_or_none(pool, futures, self._stop):
-            concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+            until_done(futures)
             if failures:
                 raise failures[0]
             return [future.result() for future in futures]

@@ -12,6 +12,7 @@ from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platf
 from pyctrd.platforms import Selection
 from pyctrd.ports import ProgressSink, Store
 from pyctrd.unpack import read_config, unpack
+from pyctrd.waiting import until_done
 
 _PATIENCE_SECONDS: Final = 2.0
 
@@ -66,6 +67,7 @@ class Unpacking:
 
     def finish(self) -> tuple[str, ...]:
         """Wait for all, and give the platforms that were unpacked; raises what unpacking raised."""
+        until_done(self._futures)
         for future in self._futures:
             future.result()
         return tuple(platforms.format_all(platform) for platform in self._claimed)

@@ -21,6 +21,7 @@ LEVELS: Final = {
     "errors": 0,
     "mediatypes": 0,
     "machine": 0,
+    "waiting": 0,
     "redact": 0,
     "model": 1,
     "reference": 1,

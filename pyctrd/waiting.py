@@ -1,0 +1,25 @@
+"""Waiting for threads without being deaf meanwhile."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Collection
+from typing import Any, Final
+
+# How long a signal may go unseen.
+_LOOK_SECONDS: Final = 0.5
+
+
+def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
+    """Block until all are done or one has failed; their errors stay in them.
+
+    Python runs signal handlers between two of its own instructions: one that comes just before the main
+    thread begins to wait without an end would be seen at that end only. So the wait has many.
+    """
+    pending: Collection[concurrent.futures.Future[Any]] = futures
+    while pending:
+        done, pending = concurrent.futures.wait(
+            futures, _LOOK_SECONDS, return_when=concurrent.futures.FIRST_EXCEPTION
+        )
+        if any(future.cancelled() or future.exception() for future in done):
+            return

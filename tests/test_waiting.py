@@ -1,0 +1,64 @@
+"""Waiting for threads: all of them, or the first that fails, and never deaf to a signal."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from pyctrd.waiting import until_done
+
+
+def test_all_or_the_first_failure() -> None:
+    done: Future[int] = Future()
+    done.set_result(1)
+    until_done([])
+    until_done([done])
+    failed: Future[int] = Future()
+    failed.set_exception(ZeroDivisionError())
+    until_done([done, failed, Future()])  # the last one never ends
+
+
+def test_what_finishes_meanwhile_is_waited_for() -> None:
+    release = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(release.wait)
+        threading.Timer(0.05, release.set).start()
+        until_done([future])
+        assert future.done()
+
+
+def test_a_signal_that_only_another_thread_sees_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may give a signal to any thread; the main one is then not woken from its wait."""
+
+    class Heard(Exception):
+        pass
+
+    def hear(_number: int, _frame: object) -> None:
+        raise Heard
+
+    previous = signal.signal(signal.SIGUSR1, hear)
+    waiting = threading.Event()
+
+    def send() -> None:
+        waiting.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    real = concurrent.futures.wait
+
+    def noted(*arguments: object, **named: object) -> object:
+        waiting.set()
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(concurrent.futures, "wait", noted)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(Heard):
+            until_done([Future()])
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, previous)
