@@ -34,6 +34,7 @@ Action: TypeAlias = Literal[
     "unpacking",
     "unpacked",
     "writing",
+    "mended",
     "done",
 ]
 

@@ -17,7 +17,14 @@ from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
-from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NoMatchingPlatform, NotFound
+from pyctrd.errors import (
+    AlreadyExists,
+    ContentError,
+    IncompleteContent,
+    LeaseLost,
+    NoMatchingPlatform,
+    NotFound,
+)
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
@@ -111,26 +118,56 @@ def save(
     """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
 
     Raises NoMatchingPlatform (`no manifest found for platform: not found`) and IncompleteContent (`content
-    digest ...: not found`) before the first byte is written; RegistryError, ContentError, DigestMismatch,
-    ArchiveError, DaemonError.
+    digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also later when
+    another client deletes what is being saved; RegistryError, ContentError, DigestMismatch, ArchiveError,
+    DaemonError.
     """
-    with store.lease("save") as leased:
-        items = [_Item(leased, image, options, host) for image in images]
-        results = [result for item in items for result in item.ensure(fetchers, progress)]
-        archived = [item.hold() for item in items]
-        written = tar.write(
+    result: SaveResult | None = None
+    try:
+        with store.lease("save") as leased:
+            items = [_Item(leased, image, options, host) for image in images]
+            ensured = [item for image in items for item in image.ensure(fetchers, progress)]
+            archived = [item.hold() for item in items]
+            written = _write(leased.content, archived, options, output, progress)
+            result = SaveResult(
+                images=tuple(image.name for image in images),
+                platforms=_platforms(archived),
+                fetched=tuple(dict.fromkeys(descriptor for item in ensured for descriptor in item.fetched)),
+                bytes_fetched=sum(item.bytes for item in ensured),
+                bytes_written=written,
+            )
+    except LeaseLost:
+        if result is None:
+            raise
+        # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
+    assert result is not None
+    return result
+
+
+def _write(
+    content: ContentStore,
+    archived: Sequence[ArchiveImage],
+    options: SaveOptions,
+    output: BinaryIO,
+    progress: ProgressSink,
+) -> int:
+    """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""
+    try:
+        return tar.write(
             layout.build(archived, reproducible=options.reproducible),
-            leased.content.read,
+            content.read,
             output,
             progress=_reporter(archived, progress),
         )
-    return SaveResult(
-        images=tuple(image.name for image in images),
-        platforms=_platforms(archived),
-        fetched=tuple(dict.fromkeys(descriptor for result in results for descriptor in result.fetched)),
-        bytes_fetched=sum(result.bytes for result in results),
-        bytes_written=written,
-    )
+    except NotFound as error:
+        gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]
+        if not gone:
+            raise
+        raise IncompleteContent(
+            error.message,
+            missing=gone[:1],
+            hint="another client deleted it while it was saved; run the command again",
+        ) from error
 
 
 def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +15,11 @@ from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
 from pyctrd.daemon.images import ImageService
 from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.leases import LeaseService, lease_labels, new_lease_id
+from pyctrd.daemon.leases import LeaseService, lease_labels, lease_lost, new_lease_id
 from pyctrd.daemon.namespaces import NamespaceService
 from pyctrd.daemon.snapshots import SnapshotService
 from pyctrd.daemon.version import DaemonVersion, ask_version
-from pyctrd.errors import NotFound, PyctrdError
+from pyctrd.errors import ContentError, DaemonError, IncompleteContent, NotFound, PyctrdError
 
 __all__ = ["Daemon"]
 
@@ -27,6 +27,8 @@ __all__ = ["Daemon"]
 # resolveSnapshotterName, defaults/defaults.go); the server itself has no notion of a default.
 _SNAPSHOTTER_LABEL = "containerd.io/defaults/snapshotter"
 _SNAPSHOTTER = "overlayfs"
+# What work fails with when the collector takes things from under it.
+_OF_A_LOST_LEASE = (NotFound, IncompleteContent, ContentError, DaemonError)
 
 
 class Daemon:
@@ -103,29 +105,46 @@ class Daemon:
 
         The lease is deleted when the context is left, however it is left. `purpose` is the command, kept as a
         label for people. Inside a lease this gives the same view again.
+        Raises LeaseLost at the end when somebody else deleted the lease meanwhile, or it expired: also
+        instead of an error that may well have followed from that.
         """
         if self._connection.lease:
             yield self
             return
         lease_id = new_lease_id()
+        labels = lease_labels(purpose, dt.datetime.now(dt.UTC))
+        created = False
         try:
-            self.leases.create(lease_id, lease_labels(purpose, dt.datetime.now(dt.UTC)))
+            self.leases.create(lease_id, labels)
+            created = True
             yield Daemon(self._connection.leased(lease_id), self._snapshotter)
         except BaseException as error:
-            self._release(lease_id, error)
+            there = self._release(lease_id, error)
+            if created and not there and isinstance(error, _OF_A_LOST_LEASE):
+                raise lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), error.message) from error
             raise
-        self._release(lease_id)
+        if not self._release(lease_id):
+            raise lease_lost(lease_id, labels, dt.datetime.now(dt.UTC))
 
-    def _release(self, lease_id: str, cause: BaseException | None = None) -> None:
-        """Delete a lease; when the work under it failed, that error is the one to be seen."""
+    def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
+        """Delete a lease, and tell whether it was there until now.
+
+        When the work under it failed, that error is the one to be seen. A signal that comes in just now must
+        not leave the lease behind.
+        """
         try:
             self.leases.delete(lease_id)
         except NotFound:
-            return
+            return False
         except PyctrdError as error:
             if cause is None:
                 raise
             cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+        except BaseException:
+            with suppress(PyctrdError):
+                self.leases.delete(lease_id)
+            raise
+        return True
 
     def close(self) -> None:
         """Close the channel; calls that are under way in other threads end as cancelled."""
