@@ -126,14 +126,14 @@ def save(
     try:
         with store.lease("save") as leased:
             items = [_Item(leased, image, options, host) for image in images]
-            ensured = [item for image in items for item in image.ensure(fetchers, progress)]
-            archived = [item.hold() for item in items]
+            ensured = [result for item in items for result in item.ensure(fetchers, progress)]
+            archived = [_held(item, fetchers, progress, ensured) for item in items]
             written = _write(leased.content, archived, options, output, progress)
             result = SaveResult(
                 images=tuple(image.name for image in images),
                 platforms=_platforms(archived),
-                fetched=tuple(dict.fromkeys(descriptor for item in ensured for descriptor in item.fetched)),
-                bytes_fetched=sum(item.bytes for item in ensured),
+                fetched=tuple(dict.fromkeys(blob for done in ensured for blob in done.fetched)),
+                bytes_fetched=sum(done.bytes for done in ensured),
                 bytes_written=written,
             )
     except LeaseLost:
@@ -142,6 +142,20 @@ def save(
         # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
     assert result is not None
     return result
+
+
+def _held(
+    item: _Item, fetchers: Fetchers, progress: ProgressSink, ensured: list[ensure.EnsureResult]
+) -> ArchiveImage:
+    """Hold an image's content; what was here and went before it could be held is fetched once more."""
+    try:
+        return item.hold()
+    except IncompleteContent:
+        again = list(item.ensure(fetchers, progress))
+        if not again:
+            raise
+        ensured += again
+        return item.hold()
 
 
 def _write(
