@@ -95,14 +95,15 @@ class _LayerTask:
                 wait(self._layer.digest)
                 progress(Progress(action="unpacking", descriptor=self._layer, total=self._layer.size))
                 self._check(self._store.diffs.apply(self._layer, mounts))
-                self._commit(key)
+                ours = self._commit(key)
             except BaseException:
                 with suppress(NotFound):
                     self._snapshots.remove(self._snapshotter, key)
                 raise
             self._store.content.set_labels(self._layer.digest, {mediatypes.UNCOMPRESSED: str(self._diff_id)})
-            progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
-            return
+            if ours:
+                progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
+                return
         raise ContentError(
             f"snapshot {self._chain_id} in {self._snapshotter} comes and goes while it is unpacked",
             hint="another client deletes it at the same time; try again",
@@ -136,12 +137,18 @@ class _LayerTask:
                 hint="the image was built wrongly; --no-unpack pulls it all the same",
             )
 
-    def _commit(self, key: str) -> None:
+    def _commit(self, key: str) -> bool:
+        """Commit, or give False when another client unpacked the same chain meanwhile.
+
+        Its snapshot is as good as ours, but not under our lease, and so may go with that client's image:
+        preparing once more leases it.
+        """
         try:
             self._snapshots.commit(self._snapshotter, str(self._chain_id), key)
         except AlreadyExists:
-            # Another client unpacked the same chain meanwhile: its snapshot is as good as ours.
             self._snapshots.remove(self._snapshotter, key)
+            return False
+        return True
 
 
 def read_config(store: Store, manifest: Manifest) -> ImageConfig:
