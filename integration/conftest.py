@@ -27,7 +27,7 @@ def peer_required() -> Iterator[None]:
         pytest.skip(str(error))
 
 
-def _chosen() -> list[str]:
+def chosen() -> list[str]:
     """The generations to test, all of them by default."""
     names = [name.strip() for name in os.environ.get("PYCTRD_GENERATIONS", "").split(",") if name.strip()]
     if unknown := set(names) - set(GENERATIONS):
@@ -35,7 +35,7 @@ def _chosen() -> list[str]:
     return names or list(GENERATIONS)
 
 
-@pytest.fixture(scope="session", params=_chosen())
+@pytest.fixture(scope="session", params=chosen())
 def generation(request: pytest.FixtureRequest) -> str:
     """ "1.6", "1.7" or "2": every test that uses it, or a containerd, runs once for each."""
     return str(request.param)

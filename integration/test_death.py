@@ -23,7 +23,7 @@ from typing import IO
 import pytest
 
 from integration import figures
-from integration.conftest import peer_required
+from integration.conftest import chosen, peer_required
 from integration.rig import shapes
 from integration.rig.collector import bad_blobs, empty
 from integration.rig.containerd import ISOLATED_CONTENT
@@ -75,6 +75,18 @@ def isolated(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         daemon = Containerd(
             generation, tmp_path_factory.mktemp(f"isolated-{generation}"), config=ISOLATED_CONTENT
         )
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """One generation for what has nothing to do with containerd: our streams, disks and permissions."""
+    with peer_required():
+        daemon = Containerd(chosen()[-1], tmp_path_factory.mktemp("newest"), config=ISOLATED_CONTENT)
         daemon.__enter__()
     try:
         yield daemon
@@ -206,7 +218,7 @@ def test_death_at_random_points(
     seed = f"{figures.seed()}-{generation}"
     chance = random.Random(seed)
     combinations = [(name, number) for name in COMMANDS for number in SIGNALS]
-    count = figures.runs(10)
+    count = figures.runs(6)
     deaths = Counter[str]()
     chosen = [combinations[turn % len(combinations)] for turn in range(count * 2)]
     chance.shuffle(chosen)
@@ -247,11 +259,6 @@ STREAMS = ("pull", "save", "save to a pipe", "images")
 PRINTING = ("pull", "save to a pipe", "images")
 
 
-@pytest.fixture
-def scene(isolated: Containerd, registry: Registry, tmp_path: Path) -> Scene:
-    return Scene(isolated, registry, tmp_path / "scene")
-
-
 def run(scene: Scene, command: Command, redirection: str) -> tuple[int, str]:
     """Run by a shell with a redirection; gives exit code and what came on stderr."""
     line = f'exec "$0" -m pyctrd "$@" {redirection}'
@@ -281,13 +288,13 @@ def check_after(scene: Scene, command: Command, code: int) -> None:
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(isolated: Containerd, registry: Registry, tmp_path: Path, redirection: str) -> None:
+def test_closed_streams(newest: Containerd, registry: Registry, tmp_path: Path, redirection: str) -> None:
     """What cannot be printed is an error (1); messages that nobody can read, and input that nobody has, not.
 
     Nothing may ever be written into the file or socket that got the number of a closed stream.
     """
     for name in STREAMS:
-        scene = Scene(isolated, registry, tmp_path / name.replace(" ", "-"))
+        scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
         command = COMMANDS[name]
         scene.prepare(command)
         code, words = run(scene, command, redirection)
@@ -300,10 +307,10 @@ def test_closed_streams(isolated: Containerd, registry: Registry, tmp_path: Path
 
 
 @pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
-def test_readers_who_go_away(isolated: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
+def test_readers_who_go_away(newest: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
     """SIGPIPE by another name: exit 1, or 0 where nothing had to be written to the one who left."""
     for name in STREAMS:
-        scene = Scene(isolated, registry, tmp_path / name.replace(" ", "-"))
+        scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
         command = COMMANDS[name]
         scene.prepare(command)
         with readerless() as gone, Path(os.devnull).open("wb") as null:
@@ -326,14 +333,12 @@ def readerless() -> Iterator[IO[bytes]]:
         yield pipe
 
 
-def test_a_reader_who_goes_away_in_the_middle(
-    isolated: Containerd, registry: Registry, tmp_path: Path, generation: str
-) -> None:
+def test_a_reader_who_goes_away_in_the_middle(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
     """Of archives of 8 MiB, at random places."""
-    chance = random.Random(f"{figures.seed()}-{generation}")
+    chance = random.Random(figures.seed())
     graph = shapes.big(8 << 20)
     name = push(graph, registry, f"pipe/{uuid.uuid4().hex[:8]}")
-    shell = Shell(isolated, f"pipe-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell = Shell(newest, f"pipe-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
     for _ in range(3):
         place = chance.randrange(8 << 20)
@@ -345,7 +350,7 @@ def test_a_reader_who_goes_away_in_the_middle(
         words = process.stderr.read().decode()
         assert process.wait(60) == 1, (place, words)
         assert "Broken pipe: its reader went away after" in words, place
-        assert snapshot_of(isolated, shell.namespace)["leases"] == {}
+        assert snapshot_of(newest, shell.namespace)["leases"] == {}
     shell("save", "-o", "whole.tar", name)
     assert archived(tmp_path / "whole.tar") == set(graph.blobs)
 
@@ -369,10 +374,10 @@ def big_image(registry: Registry) -> tuple[Graph, str]:
     return graph, push(graph, registry, f"big/{uuid.uuid4().hex[:8]}")
 
 
-def test_a_full_output_disk(isolated: Containerd, registry: Registry, tmp_path: Path) -> None:
+def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
     """No partial file, and an older archive under the name stays as it was; with more room it works."""
     graph, name = big_image(registry)
-    shell = Shell(isolated, f"full-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell = Shell(newest, f"full-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
     with small_disk(tmp_path / "disk", "1m") as disk:
         old = disk / "image.tar"
@@ -390,8 +395,8 @@ def test_a_full_output_disk(isolated: Containerd, registry: Registry, tmp_path: 
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         shell("save", "-o", str(old), name)
         assert archived(old) == set(graph.blobs)
-    assert snapshot_of(isolated, shell.namespace)["leases"] == {}
-    assert empty(isolated, shell.namespace) == []
+    assert snapshot_of(newest, shell.namespace)["leases"] == {}
+    assert empty(newest, shell.namespace) == []
 
 
 def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -410,9 +415,9 @@ def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProc
     return done
 
 
-def test_a_folder_without_permission(isolated: Containerd, registry: Registry, tmp_path: Path) -> None:
+def test_a_folder_without_permission(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
     graph, name = big_image(registry)
-    shell = Shell(isolated, f"denied-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell = Shell(newest, f"denied-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
     folder = tmp_path / "denied"
     folder.mkdir(mode=0o500)
@@ -420,23 +425,22 @@ def test_a_folder_without_permission(isolated: Containerd, registry: Registry, t
     assert done.returncode == 1
     assert f"cannot write {folder}/image.tar: Permission denied" in done.stderr.decode()
     assert list(folder.iterdir()) == []
-    assert snapshot_of(isolated, shell.namespace)["leases"] == {}
+    assert snapshot_of(newest, shell.namespace)["leases"] == {}
     folder.chmod(0o700)
     assert without_privilege(shell, "save", "-o", f"{folder}/image.tar", name).returncode == 0
     assert archived(folder / "image.tar") == set(graph.blobs)
 
 
-def test_a_socket_without_permission(
-    fresh_containerd: Containerd, registry: Registry, tmp_path: Path
-) -> None:
+def test_a_socket_without_permission(registry: Registry, tmp_path: Path) -> None:
     """Every command says so, with the documented code, before it has touched anything."""
-    scene = Scene(fresh_containerd, registry, tmp_path / "scene")
-    os.chown(fresh_containerd.address, 65534, 65534)
-    fresh_containerd.address.chmod(0o600)
-    for name, command in COMMANDS.items():
-        done = without_privilege(scene.shell, *scene.words(command))
-        assert done.returncode == 6, name
-        assert "permission denied" in done.stderr.decode()
-    assert list(scene.shell.folder.iterdir()) == []
-    fresh_containerd.address.chmod(0o666)
-    assert without_privilege(scene.shell, "pull", "--no-unpack", scene.name).returncode == 0
+    with Containerd(chosen()[-1], tmp_path / "containerd") as daemon:
+        scene = Scene(daemon, registry, tmp_path / "scene")
+        os.chown(daemon.address, 65534, 65534)
+        daemon.address.chmod(0o600)
+        for name, command in COMMANDS.items():
+            done = without_privilege(scene.shell, *scene.words(command))
+            assert done.returncode == 6, name
+            assert "permission denied" in done.stderr.decode()
+        assert list(scene.shell.folder.iterdir()) == []
+        daemon.address.chmod(0o666)
+        assert without_privilege(scene.shell, "pull", "--no-unpack", scene.name).returncode == 0
