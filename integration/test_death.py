@@ -347,7 +347,8 @@ def test_a_reader_who_goes_away_in_the_middle(newest: Containerd, registry: Regi
         assert process.stderr is not None
         assert len(process.stdout.read(place)) == place
         process.stdout.close()
-        words = process.stderr.read().decode()
+        with process.stderr as stream:
+            words = stream.read().decode()
         assert process.wait(60) == 1, (place, words)
         assert "Broken pipe: its reader went away after" in words, place
         assert snapshot_of(newest, shell.namespace)["leases"] == {}
