@@ -47,15 +47,26 @@ def unpack(
             f"{manifest.config.digest}, {len(layers)} layers",
             hint="the image was built wrongly; --no-unpack pulls it all the same",
         )
-    parent = ""
-    for layer, diff_id, chain_id in zip(layers, diff_ids, config.rootfs.chain_ids, strict=True):
-        task = _LayerTask(store, snapshotter, parent, layer, diff_id, chain_id)
-        task.run(wait, progress)
-        parent = str(chain_id)
-    if not parent:
+    steps = list(zip(layers, diff_ids, config.rootfs.chain_ids, strict=True))
+    if not steps:
         return None
-    store.content.set_labels(manifest.config.digest, {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": parent})
-    return Digest(parent)
+    top = str(config.rootfs.chain_ids[-1])
+    for left in reversed(range(_TRIES)):
+        try:
+            parent = ""
+            for layer, diff_id, chain_id in steps:
+                task = _LayerTask(store, snapshotter, parent, layer, diff_id, chain_id)
+                task.run(wait, progress)
+                parent = str(chain_id)
+            labels = {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": top}
+            store.content.set_labels(manifest.config.digest, labels)
+            store.snapshots.stat(snapshotter, top)  # from here on the label keeps it
+            break
+        except NotFound as error:
+            # A snapshot that was here before is not held by us: it may go with another client's image.
+            if error.kind != "snapshot" or not left:
+                raise
+    return Digest(top)
 
 
 class _LayerTask:
