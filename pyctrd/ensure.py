@@ -15,6 +15,7 @@ from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
 from pyctrd.downloads import Downloads
 from pyctrd.errors import InvalidReference, NotFound, RegistryError
+from pyctrd.keeping import Keeping
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.platforms import Matcher
 from pyctrd.ports import ContentStore, Fetcher, ProgressSink, Store, no_progress
@@ -124,22 +125,25 @@ def ensure(
     """Bring what is missing of the target platforms into the store, under a lease, with all labels.
 
     `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
-    written and no fetcher is asked. Raises NoMatchingPlatform, RegistryError, ContentError, DaemonError.
+    written and no fetcher is asked. Raises NoMatchingPlatform, IncompleteContent when another client deleted
+    content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
     """
     coverage = Coverage(image.target, wanted)
     if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
         coverage.check()
         return EnsureResult(fetched=(), bytes=0)
     with store.lease("ensure", resumable=True) as leased:
+        keeping = Keeping(leased.content, progress)
         transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
         with Downloads(transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
-            step = walk.labelled(_reading(leased), leased.content.set_labels)
+            step = walk.labelled(_reading(leased), keeping.set_labels)
             for generation in walk.generations(image.target, _targeted(step, coverage, targets)):
                 coverage.before(generation)
                 downloads.submit(generation)
                 downloads.join()
             coverage.check()
+            keeping.check(downloads.wanted)
             fetched, resumed = downloads.downloaded(), downloads.resumed()
     return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()), resumed=resumed)
 

@@ -18,6 +18,7 @@
     |   +-- AlreadyExists
     |   +-- FailedPrecondition
     |   +-- IngestLocked
+    |   +-- LeaseLost                    what kept the content while we worked was deleted, or expired
     |   +-- Unsupported
     +-- DaemonUnreachable            6   there is nobody to talk to
     +-- ArchiveError                 1   the archive could not be written
@@ -181,6 +182,13 @@ class FailedPrecondition(DaemonError):
 
 class IngestLocked(DaemonError):
     """Another client is writing the same ingest at this moment."""
+
+
+class LeaseLost(DaemonError):
+    """The lease under which a command worked was deleted by another client, or expired, before it was done.
+
+    The garbage collector may have taken what it held. `name` is the lease's id.
+    """
 
 
 class Unsupported(DaemonError):

@@ -40,6 +40,7 @@ Action: TypeAlias = Literal[
     "present",
     "writing",
     "verifying",
+    "mended",
     "done",
 ]
 

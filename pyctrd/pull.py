@@ -18,11 +18,12 @@ from pyctrd.convert import with_image_config
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
 from pyctrd.downloads import Downloads
-from pyctrd.errors import AlreadyExists, ContentError, IncompleteContent, NotFound, RegistryContentError
+from pyctrd.errors import AlreadyExists, ContentError, NotFound, RegistryContentError
+from pyctrd.keeping import Keeping
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
-from pyctrd.transfer import Transfer, is_present
+from pyctrd.transfer import Transfer
 from pyctrd.unpacking import Unpacking
 
 
@@ -82,13 +83,15 @@ def pull(
     """Pull what `remote` points at into the store, and record it as image `name`.
 
     Raises NotFound when the registry does not know the reference, NoMatchingPlatform when the image lacks
-    one that was asked for (nothing is recorded then), RegistryError, ContentError, DaemonError.
+    one that was asked for (nothing is recorded then), IncompleteContent when another client deleted content
+    meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
     """
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     judge = Documents()
     with _told_of(remote), store.lease("pull", resumable=True) as leased:
+        keeping = Keeping(leased.content, progress)
         transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress, judge=judge)
         with (
             Downloads(
@@ -96,11 +99,11 @@ def pull(
             ) as downloads,
             Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
         ):
-            _bring_all(leased, root, options, host, downloads, unpacking, judge)
+            _bring_all(leased, root, options, host, downloads, unpacking, judge, keeping)
             fetched, resumed = downloads.downloaded(), downloads.resumed()
             unpacked = unpacking.finish()
         target = with_image_config(leased.content, root)
-        _verify(leased, downloads.wanted)
+        keeping.check(downloads.wanted)
         image = put_record(leased.images, ImageRecord(name=name, target=target, labels=options.labels))
     result = PullResult(
         image=image,
@@ -139,6 +142,7 @@ def _bring_all(
     downloads: Downloads,
     unpacking: Unpacking,
     judge: Documents,
+    keeping: Keeping,
 ) -> None:
     """Walk the image, each generation into the store before the next is read.
 
@@ -147,7 +151,7 @@ def _bring_all(
     anything = options.metadata_only or options.platforms.all
     coverage = Coverage(root, () if anything else options.platforms.platforms or (host,))
     matcher = options.platforms.matcher(host)
-    step = judge.watch(_step(store, options, matcher, coverage), matcher)
+    step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
     parents: Sequence[Descriptor] = ()
     for generation in walk.generations(root, step):
         coverage.before(generation)
@@ -159,28 +163,18 @@ def _bring_all(
     coverage.check()
 
 
-def _step(store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage) -> walk.Children:
+def _step(
+    store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage, keeping: Keeping
+) -> walk.Children:
     def read(descriptor: Descriptor) -> bytes:
         return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
 
-    step = walk.labelled(coverage.watch(walk.read_children(read)), store.content.set_labels)
+    step = walk.labelled(coverage.watch(walk.read_children(read)), keeping.set_labels)
     if options.metadata_only:
         step = walk.metadata_only(step)
     if options.metadata == "selected":
         return walk.only_platforms(step, matcher)
     return walk.metadata_of_all(step, matcher)
-
-
-def _verify(store: Store, wanted: Sequence[Descriptor]) -> None:
-    """Look at every blob that the record will promise: nobody may have taken one away meanwhile."""
-    missing = [descriptor for descriptor in wanted if not is_present(store.content, descriptor)]
-    if missing:
-        raise IncompleteContent(
-            f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs vanished "
-            "during the pull)",
-            missing=missing,
-            hint="another client deleted content while it was pulled; pull again",
-        )
 
 
 def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:

@@ -18,11 +18,11 @@ from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
 from pyctrd.coverage import nothing_to_save
-from pyctrd.errors import IncompleteContent, NoMatchingPlatform, NotFound
+from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotFound
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
@@ -115,27 +115,71 @@ def save(
     """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
 
     Raises NoMatchingPlatform (`no manifest found for platform: not found`) and IncompleteContent (`content
-    digest ...: not found`) before the first byte is written; RegistryError, ContentError, DigestMismatch,
-    ArchiveError, DaemonError.
+    digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also later when
+    another client deletes what is being saved; RegistryError, ContentError, DigestMismatch, ArchiveError,
+    DaemonError.
     """
-    with store.lease("save") as leased:
-        items = [_Item(leased, image, options, host) for image in images]
-        results = [result for item in items for result in item.ensure(fetchers, progress)]
-        archived = [item.hold() for item in items]
-        written = tar.write(
+    result: SaveResult | None = None
+    try:
+        with store.lease("save") as leased:
+            items = [_Item(leased, image, options, host) for image in images]
+            ensured = [result for item in items for result in item.ensure(fetchers, progress)]
+            archived = [_held(item, fetchers, progress, ensured) for item in items]
+            written = _write(leased.content, archived, options, output, progress)
+            result = SaveResult(
+                images=tuple(image.name for image in images),
+                platforms=_platforms(archived),
+                fetched=tuple(dict.fromkeys(blob for done in ensured for blob in done.fetched)),
+                bytes_fetched=sum(done.bytes for done in ensured),
+                bytes_written=written,
+                bytes_resumed=sum(done.bytes_resumed for done in ensured),
+            )
+    except LeaseLost:
+        if result is None:
+            raise
+        # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
+    assert result is not None
+    return result
+
+
+def _held(
+    item: _Item, fetchers: Fetchers, progress: ProgressSink, ensured: list[ensure.EnsureResult]
+) -> ArchiveImage:
+    """Hold an image's content; what was here and went before it could be held is fetched once more."""
+    try:
+        return item.hold()
+    except IncompleteContent:
+        again = list(item.ensure(fetchers, progress))
+        if not again:
+            raise
+        ensured += again
+        return item.hold()
+
+
+def _write(
+    content: ContentStore,
+    archived: Sequence[ArchiveImage],
+    options: SaveOptions,
+    output: BinaryIO,
+    progress: ProgressSink,
+) -> int:
+    """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""
+    try:
+        return tar.write(
             layout.build(archived, reproducible=options.reproducible),
-            leased.content.read,
+            content.read,
             output,
             progress=_reporter(archived, progress),
         )
-    return SaveResult(
-        images=tuple(image.name for image in images),
-        platforms=_platforms(archived),
-        fetched=tuple(dict.fromkeys(descriptor for result in results for descriptor in result.fetched)),
-        bytes_fetched=sum(result.bytes for result in results),
-        bytes_written=written,
-        bytes_resumed=sum(result.bytes_resumed for result in results),
-    )
+    except NotFound as error:
+        gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]
+        if not gone:
+            raise
+        raise IncompleteContent(
+            error.message,
+            missing=gone[:1],
+            hint="another client deleted it while it was saved; run the command again",
+        ) from error
 
 
 def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:

@@ -47,15 +47,26 @@ def unpack(
             f"{manifest.config.digest}, {len(layers)} layers",
             hint="the image was built wrongly; --no-unpack pulls it all the same",
         )
-    parent = ""
-    for layer, diff_id, chain_id in zip(layers, diff_ids, config.rootfs.chain_ids, strict=True):
-        task = _LayerTask(store, snapshotter, parent, layer, diff_id, chain_id)
-        task.run(wait, progress)
-        parent = str(chain_id)
-    if not parent:
+    steps = list(zip(layers, diff_ids, config.rootfs.chain_ids, strict=True))
+    if not steps:
         return None
-    store.content.set_labels(manifest.config.digest, {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": parent})
-    return Digest(parent)
+    top = str(config.rootfs.chain_ids[-1])
+    for left in reversed(range(_TRIES)):
+        try:
+            parent = ""
+            for layer, diff_id, chain_id in steps:
+                task = _LayerTask(store, snapshotter, parent, layer, diff_id, chain_id)
+                task.run(wait, progress)
+                parent = str(chain_id)
+            labels = {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": top}
+            store.content.set_labels(manifest.config.digest, labels)
+            store.snapshots.stat(snapshotter, top)  # from here on the label keeps it
+            break
+        except NotFound as error:
+            # A snapshot that was here before is not held by us: it may go with another client's image.
+            if error.kind != "snapshot" or not left:
+                raise
+    return Digest(top)
 
 
 class _LayerTask:
@@ -99,15 +110,16 @@ class _LayerTask:
                 self._store.content.set_labels(
                     self._layer.digest, {mediatypes.UNCOMPRESSED: str(self._diff_id)}
                 )
-                self._commit(key)
+                ours = self._commit(key)
             except BaseException:
                 # Where even this fails (a full disk, a dead daemon) the first error is the one to be seen,
                 # and the lease takes the snapshot.
                 with suppress(PyctrdError):
                     self._snapshots.remove(self._snapshotter, key)
                 raise
-            progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
-            return
+            if ours:
+                progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
+                return
         raise ContentError(
             f"snapshot {self._chain_id} in {self._snapshotter} comes and goes while it is unpacked",
             hint="another client deletes it at the same time; try again",
@@ -141,12 +153,18 @@ class _LayerTask:
                 hint="the image was built wrongly; --no-unpack pulls it all the same",
             )
 
-    def _commit(self, key: str) -> None:
+    def _commit(self, key: str) -> bool:
+        """Commit, or give False when another client unpacked the same chain meanwhile.
+
+        Its snapshot is as good as ours, but not under our lease, and so may go with that client's image:
+        preparing once more leases it.
+        """
         try:
             self._snapshots.commit(self._snapshotter, str(self._chain_id), key)
         except AlreadyExists:
-            # Another client unpacked the same chain meanwhile: its snapshot is as good as ours.
             self._snapshots.remove(self._snapshotter, key)
+            return False
+        return True
 
 
 def read_config(store: Store, manifest: Manifest) -> ImageConfig:

@@ -14,6 +14,7 @@ import pytest
 from integration.rig import images, shapes
 from integration.rig.images import Graph
 from pyctrd import nerdctl
+from pyctrd.archive.layout import ArchiveImage
 from pyctrd.archive.prune import ORIGINAL_INDEX
 from pyctrd.errors import (
     ArchiveError,
@@ -26,7 +27,7 @@ from pyctrd.errors import (
 from pyctrd.model import Descriptor, Digest, ImageRecord, Index, Platform
 from pyctrd.platforms import ALL, ordered, parse, select, to_string
 from pyctrd.ports import Fetcher, Progress
-from pyctrd.save import SaveOptions, SavePlan, SaveResult, plan, save
+from pyctrd.save import SaveOptions, SavePlan, SaveResult, _Item, plan, save
 from tests.support.memory import MemoryStore, State
 
 NAME = "registry.example/team/app:1"
@@ -536,3 +537,28 @@ def test_nerdctl_fetches_a_single_manifests_layers_and_attestations() -> None:
     assert [item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)] == layers(
         mixed.child(4)
     )
+
+
+@pytest.mark.parametrize("mode", ["target", "none"])
+def test_what_goes_between_the_look_and_the_hold_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, mode: Literal["target", "none"]
+) -> None:
+    """A collector that runs just then; offline there is nobody to ask."""
+    graph = shapes.single()
+    bench = Bench(graph)
+    layer = Digest(graph.document()["layers"][0]["digest"])
+    hold = _Item.hold
+
+    def late(item: _Item) -> ArchiveImage:
+        if not bench.remote.asked:
+            bench.state.blobs.pop(layer, None)
+        return hold(item)
+
+    monkeypatch.setattr(_Item, "hold", late)
+    if mode == "none":
+        with pytest.raises(IncompleteContent, match=str(layer)):
+            bench.save(ensure=mode)
+    else:
+        archive = bench.save(ensure=mode)
+        assert bench.remote.asked == [layer]
+        assert [item.digest for item in archive.result.fetched] == [layer]

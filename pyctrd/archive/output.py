@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
@@ -86,9 +87,9 @@ def _is_special(name: str) -> bool:
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a new file beside `path`, which takes that name at the end."""
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
     try:
-        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        _remove_orphans(path)
+        part, number = _new_part(path)
     except OSError as error:
         raise _failure(str(path), error) from error
     try:
@@ -100,6 +101,34 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             part.unlink()
         raise
+
+
+def _new_part(path: Path) -> tuple[Path, int]:
+    """Make a file beside `path`, locked for as long as it is open: so everybody sees that it is in use."""
+    while True:
+        part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        with suppress(OSError):  # a file system without locks: then nobody removes it either
+            fcntl.flock(number, fcntl.LOCK_EX)
+        if part.exists():
+            return part, number
+        os.close(number)  # taken for an orphan before it was locked
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what a save that was killed (SIGKILL, a power cut) left beside `path`: nobody holds its lock."""
+    form = re.compile(re.escape(f".{path.name[:200]}.") + "[0-9a-f]{8}[.]part")
+    with suppress(OSError):  # a folder that cannot be listed
+        for place in path.parent.iterdir():
+            if form.fullmatch(place.name):
+                _remove_unlocked(place)
+
+
+def _remove_unlocked(place: Path) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError), os.fdopen(os.open(place, flags), "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        place.unlink()
 
 
 class _WrittenBack(io.FileIO):

@@ -7,6 +7,8 @@ def main() -> None:
     """Run `pyctrd` with the arguments of this process, and leave with its exit code."""
     from pyctrd.cli import process
 
+    process.die_quietly()
+    process.open_missing_streams()
     process.tune()
     from pyctrd.cli import boundary
     from pyctrd.cli.app import app

@@ -75,12 +75,14 @@ def leave(leaving: SystemExit) -> NoReturn:
 
 @contextlib.contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP leave every context manager, as Ctrl-C does, so that nothing stays half done."""
+    """Let SIGTERM, SIGHUP and Ctrl-C leave every context manager, so that nothing stays half done."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     previous = {}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup's SIG_IGN stays
             previous[number] = signal.signal(number, leave)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import signal
+import sys
 from typing import Final
 
 _GARBAGE_THRESHOLD: Final = 100_000
@@ -29,3 +32,28 @@ def tune() -> None:
         mallopt(_M_ARENA_MAX, _ARENAS)
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def open_missing_streams() -> None:
+    """Open what the caller closed (`pyctrd ... >&-`): the next file or socket would take the number.
+
+    An archive, or a message of a library, would then be written into containerd's socket. As glibc does for
+    privileged programs, stdout becomes something that cannot be written, so that the loss is noticed; what
+    goes to stderr is lost.
+    """
+    for number, name, flags in (
+        (0, "stdin", os.O_RDONLY),
+        (1, "stdout", os.O_RDONLY),
+        (2, "stderr", os.O_WRONLY),
+    ):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest number that is free is this one
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def die_quietly() -> None:
+    """Let Ctrl-C end the process without a traceback until the boundary is there to catch it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

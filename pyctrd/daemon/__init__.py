@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +15,11 @@ from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
 from pyctrd.daemon.images import ImageService
 from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.leases import LeaseService, held_with, lease_labels, new_lease_id
+from pyctrd.daemon.leases import LeaseService, held_with, lease_labels, lease_lost, new_lease_id
 from pyctrd.daemon.namespaces import NamespaceService
 from pyctrd.daemon.snapshots import SnapshotService
 from pyctrd.daemon.version import DaemonVersion, ask_version
-from pyctrd.errors import NotFound, PyctrdError
+from pyctrd.errors import ContentError, DaemonError, IncompleteContent, LeaseLost, NotFound, PyctrdError
 
 __all__ = ["Daemon"]
 
@@ -27,6 +27,8 @@ __all__ = ["Daemon"]
 # resolveSnapshotterName, defaults/defaults.go); the server itself has no notion of a default.
 _SNAPSHOTTER_LABEL = "containerd.io/defaults/snapshotter"
 _SNAPSHOTTER = "overlayfs"
+# What work fails with when the collector takes things from under it.
+_OF_A_LOST_LEASE = (NotFound, IncompleteContent, ContentError, DaemonError)
 
 
 class Daemon:
@@ -105,27 +107,34 @@ class Daemon:
         (KeyboardInterrupt, SystemExit) leaves it to its expiry: containerd collects soon after the deletion,
         and what the next run could go on with would be gone. `purpose` is the command, kept as a label for
         people. Inside a lease this gives the same view again.
+        Raises LeaseLost at the end when somebody else deleted the lease meanwhile, or it expired: also
+        instead of an error that may well have followed from that.
         """
         if self._connection.lease:
             yield self
             return
         lease_id = new_lease_id()
+        labels = lease_labels(purpose, dt.datetime.now(dt.UTC))
+        created = False
         try:
-            self.leases.create(lease_id, lease_labels(purpose, dt.datetime.now(dt.UTC)))
+            self.leases.create(lease_id, labels)
+            created = True
             yield Daemon(self._connection.leased(lease_id), self._snapshotter)
         except BaseException as error:
             if resumable and not isinstance(error, Exception):
                 raise
-            was_there = self._release(lease_id, error)
-            if isinstance(error, NotFound) and not was_there:
-                raise self._lost(lease_id, error) from error
+            there = self._release(lease_id, error)
+            if created and not there and isinstance(error, _OF_A_LOST_LEASE):
+                raise self._lost(lease_id, labels, error.message) from error
             raise
-        self._release(lease_id)
+        if not self._release(lease_id):
+            raise self._lost(lease_id, labels)
 
     def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
-        """Delete a lease, and tell whether it was there still.
+        """Delete a lease, and tell whether it was there until now.
 
-        When the work under it failed, that error is the one to be seen.
+        When the work under it failed, that error is the one to be seen. A signal that comes in just now must
+        not leave the lease behind.
         """
         try:
             self.leases.delete(lease_id)
@@ -135,16 +144,14 @@ class Daemon:
             if cause is None:
                 raise
             cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+        except BaseException:
+            with suppress(PyctrdError):
+                self.leases.delete(lease_id)
+            raise
         return True
 
-    def _lost(self, lease_id: str, error: NotFound) -> NotFound:
-        """Give the error for something that was not found because what held it is gone."""
-        what = error.message if error.kind == "lease" else f"lease {lease_id}: not found, and so {error}"
-        hint = (
-            "it was there when the work began: another client has deleted it, or "
-            f"{self.address} leads to another containerd now; run the same command again"
-        )
-        return NotFound(what, kind="lease", name=lease_id, hint=hint)
+    def _lost(self, lease_id: str, labels: Mapping[str, str], detail: str = "") -> LeaseLost:
+        return lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), detail, address=self.address)
 
     def hold_everything(self) -> None:
         """Put all content of the namespace, and all that its gc labels keep, under the lease of this view."""

@@ -15,6 +15,7 @@ import msgspec
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.errors import LeaseLost
 from pyctrd.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.model import ContentInfo
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
@@ -24,6 +25,7 @@ PURPOSE_LABEL = "pyctrd.io/command"
 LIFETIME = dt.timedelta(hours=24)
 # The server refuses a label whose key and value together are longer (pkg/labels/validate.go).
 _LABEL_BYTES = 4096
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 _KIND = "lease"
@@ -51,9 +53,29 @@ def new_lease_id() -> str:
 
 def lease_labels(purpose: str, now: dt.datetime) -> dict[str, str]:
     """Give the labels of a lease for a command: when it expires by itself, and whose it is."""
-    expires = (now.astimezone(dt.UTC) + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expires = (now.astimezone(dt.UTC) + LIFETIME).strftime(_TIME_FORMAT)
     room = _LABEL_BYTES - len(PURPOSE_LABEL)
     return {EXPIRE_LABEL: expires, PURPOSE_LABEL: purpose.encode()[:room].decode(errors="ignore")}
+
+
+def lease_lost(
+    lease_id: str, labels: Mapping[str, str], now: dt.datetime, detail: str = "", *, address: str = ""
+) -> LeaseLost:
+    """Make the error for a lease that went away under us: it says whether it had expired, or was deleted.
+
+    `detail` is what failed for want of it, `address` the socket.
+    """
+    expired = labels[EXPIRE_LABEL] <= now.astimezone(dt.UTC).strftime(_TIME_FORMAT)
+    how = f"expired at {labels[EXPIRE_LABEL]}" if expired else "was deleted by another client"
+    message = f"lease {lease_id}: not found: it {how} while `pyctrd {labels[PURPOSE_LABEL]}` worked under it"
+    return LeaseLost(
+        f"{message}: {detail}" if detail else message,
+        code="NOT_FOUND",
+        kind=_KIND,
+        name=lease_id,
+        hint=f"or {address} leads to another containerd now; the garbage collector may have taken what it "
+        "kept: run the command again, what is still here is not fetched again",
+    )
 
 
 class LeaseService:

@@ -50,6 +50,24 @@ def test_after_any_failure_the_old_file_is_there_and_nothing_else(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_what_a_killed_save_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "image.tar"
+    orphan = tmp_path / ".image.tar.0123abcd.part"
+    orphan.write_bytes(b"half")
+    others = [
+        tmp_path / name for name in (".image.tar.part", ".other.tar.0123abcd.part", ".image.tar.gz.part")
+    ]
+    for place in others:
+        place.write_bytes(b"somebody's")
+    with open_output(target) as first:
+        assert not orphan.exists()
+        with open_output(target) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert target.read_bytes() == b"first"
+    assert sorted(tmp_path.iterdir()) == sorted([target, *others])
+
+
 def test_a_failing_sync_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -39,6 +39,7 @@ CODES = {
     "AlreadyExists": 1,
     "FailedPrecondition": 1,
     "IngestLocked": 1,
+    "LeaseLost": 1,
     "Unsupported": 1,
     "DaemonUnreachable": 6,
     "ArchiveError": 1,

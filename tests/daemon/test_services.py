@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from pyctrd.daemon import Daemon, convert, leases
 from pyctrd.daemon.content import data_of
-from pyctrd.errors import ContentError, DaemonError, NotFound, Unsupported
+from pyctrd.errors import (
+    ContentError,
+    DaemonError,
+    IncompleteContent,
+    LeaseLost,
+    NotFound,
+    PyctrdError,
+    RegistryError,
+    Unsupported,
+)
 from pyctrd.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.daemon.fake import FakeDaemon, fault
@@ -126,9 +135,41 @@ def test_lease_is_deleted_after_an_error(
     assert not fake.leases
 
 
-def test_lease_that_has_expired_meanwhile_is_no_error(client: Daemon, fake: FakeDaemon) -> None:
+def test_lease_that_was_deleted_meanwhile_is_told(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
-    with client.lease("test"):
+    words = "not found: it was deleted by another client while `pyctrd pull` worked under it$"
+    with pytest.raises(LeaseLost, match=words), client.lease("pull"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "failure", [NotFound("gone", kind="content", name="x"), IncompleteContent("gone", missing=[])]
+)
+def test_what_follows_from_a_lost_lease_is_told_as_that(
+    client: Daemon, fake: FakeDaemon, failure: PyctrdError
+) -> None:
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    with pytest.raises(LeaseLost, match="gone") as caught, client.lease("pull"):
+        raise failure
+    assert caught.value.__cause__ is failure
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("failure", [RegistryError("refused"), KeyboardInterrupt()])
+def test_other_errors_are_not_hidden_by_a_lost_lease(
+    client: Daemon, fake: FakeDaemon, failure: BaseException
+) -> None:
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    with pytest.raises(type(failure)), client.lease("pull"):
+        raise failure
+
+
+def test_lease_that_expired_meanwhile_is_told(
+    client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LIFETIME", dt.timedelta(0))
+    fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
+    with pytest.raises(LeaseLost, match="not found: it expired at 20"), client.lease("pull"):
         pass
 
 
@@ -138,11 +179,11 @@ def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeD
         raise gone
     assert caught.value is gone  # the lease was there, so it is not the reason
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
-    words = r"^lease \S+: not found, and so content x: not found"
-    with pytest.raises(NotFound, match=words) as caught, client.lease("test"):
+    words = r"^lease \S+: not found: .*: content x: not found"
+    with pytest.raises(LeaseLost, match=words) as lost, client.lease("test"):
         raise gone
-    assert caught.value.kind == "lease"
-    assert f"{client.address} leads to another containerd now" in (caught.value.hint or "")
+    assert lost.value.kind == "lease"
+    assert f"{client.address} leads to another containerd now" in (lost.value.hint or "")
     with pytest.raises(ZeroDivisionError), client.lease("test"):
         raise ZeroDivisionError
 

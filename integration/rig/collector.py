@@ -1,0 +1,144 @@
+"""A hostile garbage collector: a containerd that collects at every chance, and somebody who gives it many.
+
+`HASTY` is the configuration of such a daemon. `Collector` runs the real ctr without a pause: leases that are
+made and deleted with --sync, other images that come and go with --sync (they share layers with the images of
+the test), and, where wanted, `ctr content prune references`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from integration.rig.containerd import Containerd
+from integration.rig.store import State, snapshot_of
+
+HASTY = """
+[plugins."io.containerd.gc.v1.scheduler"]
+  pause_threshold = 0.5
+  deletion_threshold = 1
+  mutation_threshold = 1
+  schedule_delay = "0ms"
+  startup_delay = "1ms"
+"""
+
+
+class Collector:
+    """Runs until the context is left; `counts` says how often it did what.
+
+    `bait` is an archive with an image whose name is `bait_name`: it is imported and deleted all the time.
+    """
+
+    def __init__(
+        self, daemon: Containerd, namespace: str, *, bait: Path, bait_name: str, prune: bool = False
+    ) -> None:
+        self._daemon = daemon
+        self._namespace = namespace
+        self._bait, self._bait_name = bait, bait_name
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self.counts: Counter[str] = Counter()
+        jobs: list[Callable[[int], None]] = [self._lease, self._image]
+        jobs += [self._prune] if prune else []
+        self._threads = [threading.Thread(target=self._repeat, args=(job,), daemon=True) for job in jobs]
+
+    def __enter__(self) -> Collector:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+        if self._failures and kind is None:
+            raise self._failures[0]
+
+    def _repeat(self, job: Callable[[int], None]) -> None:
+        for turn in itertools.count():
+            if self._stop.is_set():
+                return
+            try:
+                job(turn)
+            except BaseException as error:  # noqa: BLE001 - told when the context is left
+                self._failures.append(error)
+                return
+
+    def _ctr(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        return self._daemon.ctr(*arguments, namespace=self._namespace, check=check)
+
+    def _lease(self, turn: int) -> None:
+        """Another client's lease: its end collects before it returns."""
+        self._ctr("leases", "create", "--id", f"hostile-{turn}")
+        self._ctr("leases", "delete", "--sync", f"hostile-{turn}")
+        self.counts["leases deleted"] += 1
+
+    def _image(self, turn: int) -> None:
+        """Another client's image, on shared layers; what ctr loses of its own is not our matter."""
+        self._ctr("images", "import", "--no-unpack", self._bait, check=False)
+        self._ctr("images", "rm", *(["--sync"] if turn % 2 else []), self._bait_name, check=False)
+        self.counts["images deleted"] += 1
+
+    def _prune(self, _turn: int) -> None:
+        """Takes the labels that lead to layers from every manifest there is, and collects."""
+        # It lists, and fails on what somebody else has deleted meanwhile.
+        self._ctr("content", "prune", "references", check=False)
+        self.counts["references pruned"] += 1
+
+
+# --- what is left afterwards ------------------------------------------------------------------------------
+
+
+def bad_blobs(daemon: Containerd, digests: Sequence[str] = ()) -> list[str]:
+    """Hash the named blobs (none: all that there are) where containerd keeps them; gives the bad ones."""
+    folder = daemon.root / "root/io.containerd.content.v1.content/blobs/sha256"
+    names = [digest.removeprefix("sha256:") for digest in digests]
+    if not names:
+        names = [place.name for place in folder.iterdir()] if folder.is_dir() else []
+    return [f"sha256:{name}" for name in names if not _is_good(folder / name)]
+
+
+def _is_good(path: Path) -> bool:
+    with suppress(FileNotFoundError), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == path.name
+    return False
+
+
+def unfinished(state: State) -> list[str]:
+    """List what a namespace has that is no result of anybody's work: ingests, leases, half-made snapshots."""
+    return [
+        *(f"ingest {ref}" for ref in state["ingests"]),
+        *(f"lease {name} {lease['labels']}" for name, lease in state["leases"].items()),
+        *(
+            f"snapshot {key}"
+            for keys in state["snapshots"].values()
+            for key, snapshot in keys.items()
+            if snapshot["kind"] != "Committed"
+        ),
+    ]
+
+
+def empty(daemon: Containerd, namespace: str) -> list[str]:
+    """Delete every image of the namespace and collect; gives what is left, which nothing refers to."""
+    names = list(snapshot_of(daemon, namespace)["images"])
+    if names:
+        daemon.ctr("images", "rm", *names, namespace=namespace)
+    # Snapshots go with a later collection than the content that leads to them, if at all in one.
+    for turn in range(2):
+        daemon.ctr("leases", "create", "--id", f"empty-{turn}", namespace=namespace)
+        daemon.ctr("leases", "delete", "--sync", f"empty-{turn}", namespace=namespace)
+    state = snapshot_of(daemon, namespace)
+    return [
+        *unfinished(state),
+        *state["content"],
+        *(f"snapshot {key}" for keys in state["snapshots"].values() for key in keys),
+    ]

@@ -1,0 +1,447 @@
+"""Our own death: signals at random points of every command, streams that are closed, disks that are full.
+
+Afterwards the store is consistent blob by blob, no partial file has the archive's name, the exit code is the
+documented one (docs/cli.md), what is left behind expires, and the next run succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from integration import figures
+from integration.conftest import chosen, peer_required
+from integration.rig import shapes
+from integration.rig.collector import bad_blobs, empty
+from integration.rig.containerd import ISOLATED_CONTENT
+from integration.rig.daemons import Containerd, Registry
+from integration.rig.images import Graph
+from integration.rig.publish import push
+from integration.rig.store import snapshot_of
+from integration.shell import Shell, archived, layers_of
+
+FOREIGN = "linux/s390x"
+HERE = "linux/amd64"
+EXPIRE = "containerd.io/gc.expire"
+PROGRESS = ("--progress", "json")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line (the image's name comes last), and what must be there before it."""
+
+    arguments: Sequence[str]
+    on_image: bool = True
+    pulls: bool = False
+    saves_to: str = ""
+    fetches: Sequence[str] = ()
+    """Platforms whose layers are there afterwards."""
+
+
+COMMANDS = {
+    "pull": Command(("pull", *PROGRESS), pulls=True, fetches=(HERE,)),
+    "pull all": Command(("pull", "--all-platforms", *PROGRESS), pulls=True, fetches=shapes.PAUSE_PLATFORMS),
+    "ensure": Command(("ensure", "--platform", FOREIGN, *PROGRESS), fetches=(HERE, FOREIGN)),
+    "save": Command(
+        ("save", "--platform", FOREIGN, *PROGRESS, "-o", "image.tar"),
+        saves_to="image.tar",
+        fetches=(HERE, FOREIGN),
+    ),
+    "save to a pipe": Command(("save", "--platform", FOREIGN, *PROGRESS), fetches=(HERE, FOREIGN)),
+    "diagnose": Command(("diagnose",), fetches=(HERE,)),
+    "images": Command(("images",), on_image=False, fetches=(HERE,)),
+    "content": Command(("content",), on_image=False, fetches=(HERE,)),
+}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(scope="module")
+def isolated(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd whose namespaces share nothing, so that every pull has something to download."""
+    with peer_required():
+        daemon = Containerd(
+            generation, tmp_path_factory.mktemp(f"isolated-{generation}"), config=ISOLATED_CONTENT
+        )
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """One generation for what has nothing to do with containerd: our streams, disks and permissions."""
+    with peer_required():
+        daemon = Containerd(chosen()[-1], tmp_path_factory.mktemp("newest"), config=ISOLATED_CONTENT)
+        daemon.__enter__()
+    try:
+        yield daemon
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """A shell that starts the tests in the background has it ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Scene:
+    """A namespace and a folder of their own, in which one command dies."""
+
+    def __init__(self, daemon: Containerd, registry: Registry, folder: Path) -> None:
+        self.daemon = daemon
+        self.graph = shapes.five_platform(3, salt=uuid.uuid4().hex)
+        self.name = push(self.graph, registry, f"death/{uuid.uuid4().hex[:12]}")
+        folder.mkdir()
+        self.shell = Shell(daemon, f"death-{uuid.uuid4().hex[:12]}", folder)
+
+    def words(self, command: Command) -> list[str]:
+        return [*command.arguments, *([self.name] if command.on_image else [])]
+
+    def prepare(self, command: Command) -> None:
+        if not command.pulls:
+            self.shell("pull", self.name)
+
+    def wanted(self, command: Command) -> set[str]:
+        """The blobs that are there after the command: every manifest and config, and chosen layers."""
+        layers = {on: layers_of(self.graph, on) for on in shapes.PAUSE_PLATFORMS}
+        unwanted = set().union(*(found for on, found in layers.items() if on not in command.fetches))
+        return set(self.graph.blobs) - unwanted
+
+    def check_after(self, command: Command, number: int, code: int) -> None:
+        """The store and the folder right after the death."""
+        state = snapshot_of(self.daemon, self.shell.namespace)
+        assert set(state["images"]) <= {self.name}
+        if not command.pulls or code == 0:
+            assert self.name in state["images"]
+        if self.name in state["images"]:
+            assert state["images"][self.name]["target"]["digest"] == self.graph.digest
+            here = COMMANDS["pull"] if not command.pulls else command
+            assert self.wanted(here) <= set(state["content"]), "a record, but not all of its content"
+        if number == signal.SIGKILL:
+            assert all(EXPIRE in lease["labels"] for lease in state["leases"].values())
+        else:
+            assert state["leases"] == {}
+            assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
+        assert bad_blobs(self.daemon, list(state["content"])) == []
+        self._check_archive(command, must_exist=code == 0)
+
+    def _check_archive(self, command: Command, *, must_exist: bool) -> None:
+        """Under the archive's name there is a whole one, or nothing."""
+        place = self.shell.folder / (command.saves_to or "none")
+        if place.exists():
+            assert layers_of(self.graph, FOREIGN) <= archived(place)
+        else:
+            assert not (must_exist and command.saves_to)
+
+    def check_next_run(self, command: Command) -> None:
+        """The same once more: it succeeds, and nothing of the dead one stays in the way or behind."""
+        self.shell(*self.words(command))
+        state = snapshot_of(self.daemon, self.shell.namespace)
+        assert set(state["content"]) >= self.wanted(command)
+        self._check_archive(command, must_exist=True)
+        assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
+        for lease in state["leases"]:  # those of the killed, which would expire within a day
+            self.daemon.ctr("leases", "delete", lease, namespace=self.shell.namespace)
+        assert empty(self.daemon, self.shell.namespace) == []
+
+
+class Victim:
+    """A running pyctrd whose progress can be waited for; its archive on stdout is read and dropped."""
+
+    def __init__(self, scene: Scene, command: Command) -> None:
+        self.process = scene.shell.start(
+            *scene.words(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.lines: list[bytes] = []
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(target=_read_all, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    def live_until(self, line: int, seconds: float) -> None:
+        """Return when so many lines of progress and then so many seconds have gone by, or at its end."""
+        assert self.process.stderr is not None
+        while len(self.lines) < line:
+            found = self.process.stderr.readline()
+            if not found:
+                break
+            self.lines.append(found)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send the signal; gives the exit code as a shell has it, and all that was said on stderr."""
+        self.process.send_signal(number)
+        assert self.process.stderr is not None
+        try:
+            self.lines += self.process.stderr.readlines()
+            code = self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        self.process.stderr.close()
+        return (128 - code if code < 0 else code), b"".join(self.lines).decode()
+
+
+def _read_all(stream: IO[bytes]) -> None:
+    with stream:
+        while stream.read(1 << 16):
+            pass
+
+
+@pytest.mark.timeout(3600)
+def test_death_at_random_points(
+    isolated: Containerd, registry: Registry, generation: str, tmp_path: Path
+) -> None:
+    """Every command and every signal in turn, at a point drawn from its progress or its running time."""
+    seed = f"{figures.seed()}-{generation}"
+    chance = random.Random(seed)
+    combinations = [(name, number) for name in COMMANDS for number in SIGNALS]
+    count = figures.runs(6)
+    deaths = Counter[str]()
+    chosen = [combinations[turn % len(combinations)] for turn in range(count * 2)]
+    chance.shuffle(chosen)
+    for turn, (name, number) in enumerate(chosen[:count]):
+        command = COMMANDS[name]
+        line = chance.randrange(0, 45) if "--progress" in command.arguments else 0
+        seconds = chance.uniform(0, 0.5) if line == 0 else chance.uniform(0, 0.02)
+        story = f"seed {seed}, turn {turn}: {name}, {number.name}, line {line}, {seconds:.3f} s"
+        scene = Scene(isolated, registry, tmp_path / str(turn))
+        scene.prepare(command)
+        victim = Victim(scene, command)
+        victim.live_until(line, seconds)
+        code, words = victim.end(number)
+        try:
+            assert code in (0, 128 + number), words
+            # Before Python has reached our first line, Ctrl-C is its own business.
+            assert "Traceback" not in words or (number == signal.SIGINT and not victim.lines)
+            scene.check_after(command, number, code)
+            scene.check_next_run(command)
+        except AssertionError as error:
+            raise AssertionError(f"{story}: exit {code}\n{words}\n{error}") from error
+        deaths["survived" if code == 0 else number.name] += 1
+    figures.record(
+        "death by signal",
+        generation,
+        runs=count,
+        kills=count - deaths["survived"],
+        ended_before_the_signal=deaths["survived"],
+        **{name: times for name, times in sorted(deaths.items()) if name != "survived"},
+        lost=0,
+        left_over=0,
+    )
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+STREAMS = ("pull", "save", "save to a pipe", "images")
+PRINTING = ("pull", "save to a pipe", "images")
+
+
+def run(scene: Scene, command: Command, redirection: str) -> tuple[int, str]:
+    """Run by a shell with a redirection; gives exit code and what came on stderr."""
+    line = f'exec "$0" -m pyctrd "$@" {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, *scene.words(command)],
+        env=scene.shell.env,
+        cwd=scene.shell.folder,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    words = done.stderr.decode()
+    assert "Traceback" not in words
+    assert "internal error" not in words
+    return done.returncode, words
+
+
+def check_after(scene: Scene, command: Command, code: int) -> None:
+    """As after a signal; the work itself may be done, when only its report could not be written."""
+    state = snapshot_of(scene.daemon, scene.shell.namespace)
+    assert state["leases"] == {}
+    if scene.name in state["images"]:
+        assert scene.wanted(COMMANDS["pull"]) <= set(state["content"])
+    assert bad_blobs(scene.daemon, list(state["content"])) == []
+    if command.fetches != (HERE,) or command.pulls:
+        scene.check_next_run(command)
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(newest: Containerd, registry: Registry, tmp_path: Path, redirection: str) -> None:
+    """What cannot be printed is an error (1); messages that nobody can read, and input that nobody has, not.
+
+    Nothing may ever be written into the file or socket that got the number of a closed stream.
+    """
+    for name in STREAMS:
+        scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
+        command = COMMANDS[name]
+        scene.prepare(command)
+        code, words = run(scene, command, redirection)
+        unheard = (">&-" in redirection.replace("2>&-", "") or "full" in redirection) and name in PRINTING
+        assert code == (1 if unheard else 0), (name, words)
+        if unheard and "2>&-" not in redirection:
+            reason = "No space left on device" if "full" in redirection else "Bad file descriptor"
+            assert reason in words.splitlines()[-1] or reason in words.splitlines()[-2], (name, words)
+        check_after(scene, command, code)
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+def test_readers_who_go_away(newest: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
+    """SIGPIPE by another name: exit 1, or 0 where nothing had to be written to the one who left."""
+    for name in STREAMS:
+        scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
+        command = COMMANDS[name]
+        scene.prepare(command)
+        with readerless() as gone, Path(os.devnull).open("wb") as null:
+            streams = {
+                "stdout": gone if which != "stderr" else null,
+                "stderr": gone if which != "stdout" else null,
+            }
+            code = scene.shell.start(*scene.words(command), **streams).wait(60)
+        silent = name == ("save" if which == "stdout" else "images")
+        assert code == (0 if silent and which != "both" else 1), name
+        check_after(scene, command, code)
+
+
+@contextmanager
+def readerless() -> Iterator[IO[bytes]]:
+    """A pipe whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        yield pipe
+
+
+def test_a_reader_who_goes_away_in_the_middle(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
+    """Of archives of 8 MiB, at random places."""
+    chance = random.Random(figures.seed())
+    graph = shapes.big(8 << 20)
+    name = push(graph, registry, f"pipe/{uuid.uuid4().hex[:8]}")
+    shell = Shell(newest, f"pipe-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell("pull", "--no-unpack", name)
+    for _ in range(3):
+        place = chance.randrange(8 << 20)
+        process = shell.start("save", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert len(process.stdout.read(place)) == place
+        process.stdout.close()
+        with process.stderr as stream:
+            words = stream.read().decode()
+        assert process.wait(60) == 1, (place, words)
+        assert "Broken pipe: its reader went away after" in words, place
+        assert snapshot_of(newest, shell.namespace)["leases"] == {}
+    shell("save", "-o", "whole.tar", name)
+    assert archived(tmp_path / "whole.tar") == set(graph.blobs)
+
+
+# --- disks and permissions --------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def big_image(registry: Registry) -> tuple[Graph, str]:
+    graph = shapes.big(4 << 20)
+    return graph, push(graph, registry, f"big/{uuid.uuid4().hex[:8]}")
+
+
+def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
+    """No partial file, and an older archive under the name stays as it was; with more room it works."""
+    graph, name = big_image(registry)
+    shell = Shell(newest, f"full-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell("pull", "--no-unpack", name)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        old = disk / "image.tar"
+        old.write_bytes(b"an older archive")
+        done = shell("save", "-o", str(old), name, code=1)
+        assert "cannot write the archive: No space left on device: " in done.stderr.decode()
+        assert "hint: free some space" in done.stderr.decode()
+        assert [place.name for place in disk.iterdir()] == ["image.tar"]
+        assert old.read_bytes() == b"an older archive"
+        line = f'exec "$0" -m pyctrd save {name} >{disk}/redirected.tar'
+        command = ["sh", "-c", line, sys.executable]
+        redirected = subprocess.run(command, env=shell.env, capture_output=True, timeout=60, check=False)
+        assert redirected.returncode == 1, redirected.stderr
+        (disk / "redirected.tar").unlink()
+        subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+        shell("save", "-o", str(old), name)
+        assert archived(old) == set(graph.blobs)
+    assert snapshot_of(newest, shell.namespace)["leases"] == {}
+    assert empty(newest, shell.namespace) == []
+
+
+def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run bound by permission bits as any user is; another user could not read this machine's Python."""
+    rights = "-dac_override,-dac_read_search,-fowner"
+    command = ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", sys.executable, "-m", "pyctrd"]
+    done = subprocess.run(
+        [*command, *arguments],
+        env=shell.env,
+        cwd=shell.folder,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def test_a_folder_without_permission(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
+    graph, name = big_image(registry)
+    shell = Shell(newest, f"denied-{uuid.uuid4().hex[:8]}", tmp_path)
+    shell("pull", "--no-unpack", name)
+    folder = tmp_path / "denied"
+    folder.mkdir(mode=0o500)
+    done = without_privilege(shell, "save", "-o", f"{folder}/image.tar", name)
+    assert done.returncode == 1
+    assert f"cannot write {folder}/image.tar: Permission denied" in done.stderr.decode()
+    assert list(folder.iterdir()) == []
+    assert snapshot_of(newest, shell.namespace)["leases"] == {}
+    folder.chmod(0o700)
+    assert without_privilege(shell, "save", "-o", f"{folder}/image.tar", name).returncode == 0
+    assert archived(folder / "image.tar") == set(graph.blobs)
+
+
+def test_a_socket_without_permission(registry: Registry, tmp_path: Path) -> None:
+    """Every command says so, with the documented code, before it has touched anything."""
+    with Containerd(chosen()[-1], tmp_path / "containerd") as daemon:
+        scene = Scene(daemon, registry, tmp_path / "scene")
+        os.chown(daemon.address, 65534, 65534)
+        daemon.address.chmod(0o600)
+        for name, command in COMMANDS.items():
+            done = without_privilege(scene.shell, *scene.words(command))
+            assert done.returncode == 6, name
+            assert "permission denied" in done.stderr.decode()
+        assert list(scene.shell.folder.iterdir()) == []
+        daemon.address.chmod(0o666)
+        assert without_privilege(scene.shell, "pull", "--no-unpack", scene.name).returncode == 0
