@@ -27,6 +27,7 @@ from pyctrd.errors import (
     DaemonUnreachable,
     FailedPrecondition,
     IngestLocked,
+    LeaseLost,
     NotFound,
     Unsupported,
 )
@@ -318,6 +319,11 @@ def test_lease_expires_in_a_day_and_is_deleted(client: Daemon, containerd: Conta
 
 
 def test_write_under_a_lease_that_is_gone(client: Daemon) -> None:
+    with pytest.raises(LeaseLost, match="it was deleted by another client"):
+        write_under_a_deleted_lease(client)
+
+
+def write_under_a_deleted_lease(client: Daemon) -> None:
     data, digest = new_blob(10)
     with client.lease("test") as leased:
         (lease,) = client.leases.list()

@@ -46,15 +46,22 @@ class Command:
     arguments: Sequence[str]
     on_image: bool = True
     pulls: bool = False
+    resumable: bool = False
+    """Its lease stays until it expires when it is interrupted, for the next run to go on."""
     saves_to: str = ""
     fetches: Sequence[str] = ()
     """Platforms whose layers are there afterwards."""
 
 
 COMMANDS = {
-    "pull": Command(("pull", *PROGRESS), pulls=True, fetches=(HERE,)),
-    "pull all": Command(("pull", "--all-platforms", *PROGRESS), pulls=True, fetches=shapes.PAUSE_PLATFORMS),
-    "ensure": Command(("ensure", "--platform", FOREIGN, *PROGRESS), fetches=(HERE, FOREIGN)),
+    "pull": Command(("pull", *PROGRESS), pulls=True, resumable=True, fetches=(HERE,)),
+    "pull all": Command(
+        ("pull", "--all-platforms", *PROGRESS),
+        pulls=True,
+        resumable=True,
+        fetches=shapes.PAUSE_PLATFORMS,
+    ),
+    "ensure": Command(("ensure", "--platform", FOREIGN, *PROGRESS), resumable=True, fetches=(HERE, FOREIGN)),
     "save": Command(
         ("save", "--platform", FOREIGN, *PROGRESS, "-o", "image.tar"),
         saves_to="image.tar",
@@ -135,10 +142,11 @@ class Scene:
             assert state["images"][self.name]["target"]["digest"] == self.graph.digest
             here = COMMANDS["pull"] if not command.pulls else command
             assert self.wanted(here) <= set(state["content"]), "a record, but not all of its content"
-        if number == signal.SIGKILL:
+        if number == signal.SIGKILL or (command.resumable and code):
             assert all(EXPIRE in lease["labels"] for lease in state["leases"].values())
         else:
             assert state["leases"] == {}
+        if number != signal.SIGKILL:
             assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
         assert bad_blobs(self.daemon, list(state["content"])) == []
         self._check_archive(command, must_exist=code == 0)
@@ -158,7 +166,7 @@ class Scene:
         assert set(state["content"]) >= self.wanted(command)
         self._check_archive(command, must_exist=True)
         assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
-        for lease in state["leases"]:  # those of the killed, which would expire within a day
+        for lease in state["leases"]:  # those of the interrupted, which would expire within a day
             self.daemon.ctr("leases", "delete", lease, namespace=self.shell.namespace)
         assert empty(self.daemon, self.shell.namespace) == []
 

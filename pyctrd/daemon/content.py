@@ -56,7 +56,7 @@ class ContentService:
         """Open a blob's bytes from an offset; `size` 0 is to the end.
 
         The iterator gives chunks of at most 1 MiB and raises NotFound at its first step when the blob is
-        absent; leaving the context cancels what was not read.
+        absent, ContentError when only its file is; leaving the context cancels what was not read.
         """
         call = self._read(content_pb2.ReadContentRequest(digest=digest, offset=offset, size=size))
         try:
@@ -65,8 +65,11 @@ class ContentService:
             call.cancel()
 
     def _chunks(self, answers: Iterable[Chunk], digest: Digest) -> Iterator[Chunk]:
-        with self._connection.calling(_KIND, digest):
-            yield from answers
+        try:
+            with self._connection.calling(_KIND, digest):
+                yield from answers
+        except NotFound as error:
+            raise self._unreadable(digest, error) from error
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         """Read a small blob whole, and check it: the disk may have changed it since its commit.
@@ -74,11 +77,8 @@ class ContentService:
         Raises NotFound when absent, ContentError above `limit` bytes and when its file is gone, and
         DigestMismatch for other bytes than the digest names.
         """
-        try:
-            with self.read(digest, size=limit + 1) as chunks:
-                data = b"".join(chunks)
-        except NotFound as error:
-            raise self._unreadable(digest, error) from error
+        with self.read(digest, size=limit + 1) as chunks:
+            data = b"".join(chunks)
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
         actual = Digest.of(data, digest.algorithm)
