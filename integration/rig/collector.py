@@ -98,19 +98,24 @@ class Collector:
 # --- what is left afterwards ------------------------------------------------------------------------------
 
 
-def bad_blobs(daemon: Containerd, digests: Sequence[str] = ()) -> list[str]:
-    """Hash the named blobs (none: all that there are) where containerd keeps them; gives the bad ones."""
+def bad_blobs(daemon: Containerd, digests: Sequence[str] | None = None) -> list[str]:
+    """Hash the named blobs where containerd keeps them; gives those that are damaged or not there.
+
+    Without names these are all that there are; one that is collected meanwhile is not missed.
+    """
     folder = daemon.root / "root/io.containerd.content.v1.content/blobs/sha256"
-    names = [digest.removeprefix("sha256:") for digest in digests]
-    if not names:
-        names = [place.name for place in folder.iterdir()] if folder.is_dir() else []
-    return [f"sha256:{name}" for name in names if not _is_good(folder / name)]
+    if digests is None:
+        found = list(folder.iterdir()) if folder.is_dir() else []
+        return [f"sha256:{place.name}" for place in found if _encoded(place) not in (None, place.name)]
+    named = [(digest, folder / digest.removeprefix("sha256:")) for digest in digests]
+    return [digest for digest, place in named if _encoded(place) != place.name]
 
 
-def _is_good(path: Path) -> bool:
+def _encoded(path: Path) -> str | None:
+    """Give the SHA-256 of a file, None where there is none."""
     with suppress(FileNotFoundError), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == path.name
-    return False
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return None
 
 
 def unfinished(state: State) -> list[str]:
