@@ -15,6 +15,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -269,7 +270,8 @@ def test_blob_that_two_write_at_once(client: Daemon) -> None:
         with leased.content.open_ingest(ref, digest=digest, size=len(data)) as ingest:
             both_open.wait(10)
             ingest.write(data)
-            ingest.commit()
+            with suppress(AlreadyExists):
+                ingest.commit()
 
     with client.lease("test") as leased, concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(write, ["one", "two"]))
@@ -316,6 +318,25 @@ def test_lease_expires_in_a_day_and_is_deleted(client: Daemon, containerd: Conta
     assert client.leases.list() == ()
     collect_garbage(client)
     assert not has(client, digest)
+
+
+def test_what_another_client_finishes_first_is_not_under_our_lease(client: Daemon) -> None:
+    """Before it is opened again: the service answers a COMMIT before it has asked who holds the blob."""
+    data, digest = new_blob(1000)
+    with client.lease("test") as leased:
+        (lease,) = client.leases.list()
+        with leased.content.open_ingest(f"ours-{digest}", digest=digest, size=len(data)) as ingest:
+            ingest.write(data)
+            put(client, data)
+            with pytest.raises(AlreadyExists, match="blob with expected digest"):
+                ingest.commit()
+        assert not client.leases.resources(lease.id)
+        with (
+            pytest.raises(AlreadyExists),
+            leased.content.open_ingest(f"ours-{digest}", digest=digest, size=len(data)),
+        ):
+            pytest.fail("the content was opened for writing")
+        assert [held.id for held in client.leases.resources(lease.id)] == [digest]
 
 
 def test_write_under_a_lease_that_is_gone(client: Daemon) -> None:

@@ -6,15 +6,12 @@ core/remotes/docker/converter.go ConvertManifest); so do we, to the same bytes.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import msgspec
 
 from pyctrd import gojson, mediatypes
-from pyctrd.errors import AlreadyExists
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest
 from pyctrd.ports import ContentStore
-from pyctrd.transfer import ingest_ref
+from pyctrd.transfer import Transfer
 
 _GO_INDENT = 3
 
@@ -34,12 +31,7 @@ def with_image_config(content: ContentStore, root: Descriptor) -> Descriptor:
     )
     raw = gojson.marshal(gojson.manifest(mended), indent=_GO_INDENT)
     target = msgspec.structs.replace(root, digest=Digest.of(raw), size=len(raw))
-    with (
-        suppress(AlreadyExists),
-        content.open_ingest(ingest_ref(target), digest=target.digest, size=target.size) as ingest,
-    ):
-        ingest.write(raw[ingest.offset :])
-        ingest.commit()
+    Transfer(content, (), claim_present=False).bring(msgspec.structs.replace(target, data=raw))
     # The converter numbers config and layers in one row, in the labels' oldest form.
     children = (mended.config, *mended.layers)
     labels = {f"{mediatypes.GC_REF}{index}": str(child.digest) for index, child in enumerate(children)}

@@ -159,9 +159,11 @@ class Ingest(Protocol):
         """Append bytes at the offset."""
 
     def commit(self) -> None:
-        """Make the ingest content. An already existing blob is success.
+        """Make the ingest content.
 
-        Raises FailedPrecondition when size or digest is not the expected one.
+        Raises AlreadyExists when somebody else has finished the blob meanwhile: it is not under the lease in
+        force before it is opened once more. Raises FailedPrecondition when size or digest is not the
+        expected one.
         """
 
 

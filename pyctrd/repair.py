@@ -53,7 +53,8 @@ def replace(
             raise
         labels = {view.namespace: _take_out(view, descriptor.digest) for view in (leased, *sharing)}
         leased.collect_garbage()
-        ingest.commit()
+        with suppress(AlreadyExists):  # another client was faster: its copy was checked as well
+            ingest.commit()
         leased.content.set_labels(descriptor.digest, labels[leased.namespace])
         add_source_label(leased.content, descriptor.digest, fetcher)
         for view in sharing:

@@ -18,6 +18,7 @@ from pyctrd import documents, mediatypes
 from pyctrd.documents import Documents
 from pyctrd.errors import (
     AlreadyExists,
+    ContentError,
     FailedPrecondition,
     IngestLocked,
     NotFound,
@@ -31,6 +32,8 @@ from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Place, Progress,
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
 MAX_LABEL_BYTES: Final = 4096
+# How often other clients may come in between.
+_TRIES: Final = 10
 
 
 class Stopped(Exception):
@@ -116,23 +119,31 @@ class Transfer:
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
     def _bring(self, descriptor: Descriptor) -> tuple[Brought, Fetcher | None]:
-        for _ in range(2):
+        for _ in range(_TRIES):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
                 complete = start == descriptor.size  # also content of another namespace
                 resumed = self._left_here(descriptor) if complete else start
-                fetcher = self._claimant if complete else self._download(descriptor, ingest)
+                fetcher = self._claimant
                 try:
+                    if not complete:
+                        fetcher = self._download(descriptor, ingest)
                     ingest.commit()
                     return Brought(descriptor.size - start, resumed), fetcher
+                except AlreadyExists:
+                    # Another client was faster. Its blob is under our lease only when we have asked again.
+                    continue
                 except FailedPrecondition as error:
                     failure = error
             # Left to itself, a wrong ingest is committed again by every client that comes by, for ever.
             self._content.abort(ingest_ref(descriptor))
             if start == 0:
-                break
+                raise _wrong_bytes(descriptor, fetcher, failure) from failure
             self._report("retrying", descriptor, 0, "what an earlier download left here was corrupt")
-        raise _wrong_bytes(descriptor, fetcher, failure) from failure
+        raise ContentError(
+            f"content {descriptor.digest} comes and goes while it is fetched",
+            hint="another client writes and deletes it at the same time; try again",
+        )
 
     def _left_here(self, descriptor: Descriptor) -> int:
         """Tell how much of a complete ingest an earlier download left: all of it, or nothing.

@@ -18,7 +18,7 @@ from pyctrd.errors import ContentError, DaemonError, NotFound, PyctrdError
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
 from pyctrd.platforms import Matcher
 from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
-from pyctrd.transfer import Transfer, is_present
+from pyctrd.transfer import Transfer
 
 # missing: not in the store; unreadable: the store fails to read it; truncated: it has fewer bytes than it
 # should; corrupt: other bytes; malformed: the right bytes, which are not what their media type says.
@@ -154,10 +154,8 @@ class _Run:
         try:
             size, actual = digest_of(self._store.content, descriptor.digest, self._reporter(descriptor))
         except NotFound as error:
-            if is_present(self._store.content, descriptor):
-                return self._note(descriptor, "unreadable", f"its file is gone: {error.message}", image)
             return None if absent_is_fine else self._note(descriptor, "missing", error.message, image)
-        except DaemonError as error:
+        except (ContentError, DaemonError) as error:
             return self._note(descriptor, "unreadable", error.message, image)
         self._sizes[descriptor.digest] = size
         if size < descriptor.size:
@@ -238,7 +236,7 @@ def digest_of(
 
     `report` hears how many bytes have been read.
 
-    Raises NotFound, and DaemonError when the store cannot read it.
+    Raises NotFound, ContentError when only its file is gone, DaemonError when the store cannot read it.
     """
     state = hashlib.new(digest.algorithm)
     size = 0

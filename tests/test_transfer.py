@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from pyctrd import mediatypes
 from pyctrd.downloads import Downloads
+from pyctrd.errors import AlreadyExists, ContentError
 from pyctrd.model import Descriptor, Digest, IngestStatus
 from pyctrd.ports import Progress
 from pyctrd.transfer import Brought, Transfer, ingest_ref
-from tests.support.memory import MemoryStore
+from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore
 
 DATA = bytes(range(256)) * 64
 LAYER = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=Digest.of(DATA), size=len(DATA))
@@ -97,6 +99,48 @@ def test_content_that_another_namespace_shares_is_not_resumed(
     monkeypatch.setattr(bench.store.content, "ingests", lambda: listed)
     assert bench.bring() == Brought()
     assert bench.told() == {("exists", 0)}
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_what_another_client_finishes_first_is_put_under_our_lease(
+    collected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it is fetched once more, when it was collected before that."""
+    bench = Bench()
+    state = bench.store.state
+    opened: list[str] = []
+    fetch, open_ingest = Remote.fetch, MemoryContent.open_ingest
+
+    def overtaken(remote: Remote, descriptor: Descriptor, offset: int = 0) -> Any:
+        if not remote.offsets:
+            state.blobs[LAYER.digest] = DATA
+        return fetch(remote, descriptor, offset)
+
+    def opening(content: MemoryContent, ref: str, **named: Any) -> Any:
+        opened.append(ref)
+        if collected and len(opened) == 2:
+            state.collect()
+        return open_ingest(content, ref, **named)
+
+    monkeypatch.setattr(Remote, "fetch", overtaken)
+    monkeypatch.setattr(MemoryContent, "open_ingest", opening)
+    with bench.store.lease("pull") as leased:
+        transfer = Transfer(leased.content, [bench.remote], claim_present=True)
+        assert transfer.bring(LAYER) == Brought(len(DATA) if collected else 0)
+        assert len(opened) == 2
+        state.collect()
+        assert state.blobs == {LAYER.digest: DATA}
+
+
+def test_a_blob_that_comes_and_goes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def overtaken(ingest: MemoryIngest) -> None:
+        raise AlreadyExists("blob with expected digest exists")
+
+    monkeypatch.setattr(MemoryIngest, "commit", overtaken)
+    with pytest.raises(ContentError, match="comes and goes while it is fetched"):
+        bench.bring()
 
 
 def test_downloads_sum_up_what_came_and_what_was_here() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import Connection
-from pyctrd.daemon.ingest import IngestWriter
+from pyctrd.daemon.ingest import IngestWriter, Overtaken
 from pyctrd.errors import REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
@@ -20,6 +20,7 @@ from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 _KIND = "content"
 _READ: Final = "/containerd.services.content.v1.Content/Read"
+_TRIES: Final = 10
 
 
 class ContentService:
@@ -112,7 +113,7 @@ class ContentService:
         AlreadyExists when the namespace has the blob (a lease in force has it then, too), IngestLocked while
         somebody else writes it, and NotFound (kind `lease`) when the lease of this view is gone.
         """
-        writer = IngestWriter(self._connection, self._stub, ref, digest, size, expected=expected)
+        writer = self._open(ref, digest, size, expected)
         try:
             yield writer
         except Exception:
@@ -123,6 +124,16 @@ class ContentService:
             raise
         else:
             writer.close(keep=True)
+
+    def _open(self, ref: str, digest: Digest, size: int, expected: bool) -> IngestWriter:
+        for left in reversed(range(_TRIES)):
+            try:
+                return IngestWriter(self._connection, self._stub, ref, digest, size, expected=expected)
+            except Overtaken:
+                # The next time it is there from the beginning, which puts it under the lease.
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
         """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""

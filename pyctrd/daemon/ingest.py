@@ -25,6 +25,8 @@ WINDOW: Final = 3
 # gRPC itself gives the same code when the connection is lost: only the words tell a lock from a dead daemon
 # (containerd plugins/content/local/locks.go).
 _LOCKED: Final = " locked"
+# What the service says before it has asked the metadata store, which alone knows leases.
+_OVERTAKEN: Final = "blob with expected digest"
 
 _Request = content_pb2.WriteContentRequest
 
@@ -46,6 +48,10 @@ class _Requests:
 
     def __iter__(self) -> Iterator[_Request]:
         return iter(self._queue.get, None)
+
+
+class Overtaken(AlreadyExists):
+    """Another client finished the blob while it was opened: no lease in force has it for that."""
 
 
 class IngestWriter:
@@ -100,26 +106,23 @@ class IngestWriter:
             self._send(chunk)
 
     def commit(self, labels: Mapping[str, str] | None = None) -> None:
-        """Make the ingest content, with labels if given. A blob that exists already is success.
+        """Make the ingest content, with labels if given.
 
-        Raises FailedPrecondition when size or digest is not the expected one; the ingest stays then, and has
-        to be aborted, because the store would commit the same bytes again.
+        Raises AlreadyExists when somebody else has finished the blob meanwhile: it is not under the lease in
+        force before it is opened once more. Raises FailedPrecondition when size or digest is not the expected
+        one; the ingest stays then, and has to be aborted: the store would commit the same bytes again.
         """
-        try:
-            self._flush()
-            request = _Request(
-                action=content_pb2.COMMIT,
-                offset=self._sent,
-                total=self._size,
-                expected=self._digest,
-                labels=labels,
-            )
-            self._exchange(request)
-            self._drain()
-        except AlreadyExists:
-            self._shut()
-        else:
-            self._end()
+        self._flush()
+        request = _Request(
+            action=content_pb2.COMMIT,
+            offset=self._sent,
+            total=self._size,
+            expected=self._digest,
+            labels=labels,
+        )
+        self._exchange(request)
+        self._drain()
+        self._end()
 
     def close(self, *, keep: bool) -> None:
         """End the stream; with `keep`, what was written is brought to the store first, for a later resume.
@@ -195,10 +198,12 @@ class IngestWriter:
         return self._connection.translate(error, Subject("content", self._digest))
 
     def _translate_open(self, error: grpc.RpcError) -> PyctrdError:
-        """Give the error of STAT, where two codes mean something that only STAT can say."""
+        """Give the error of STAT, where some codes mean something that only STAT can say."""
         code, details = status_of(error)
         if code is grpc.StatusCode.UNAVAILABLE and _LOCKED in details:
             return IngestLocked(details, code=code.name, kind="ingest", name=self._ref)
+        if code is grpc.StatusCode.ALREADY_EXISTS and _OVERTAKEN in details:
+            return Overtaken(details, code=code.name, kind="content", name=self._digest)
         if code is grpc.StatusCode.NOT_FOUND and self._connection.lease:
             # Content need not exist to be written, so what is absent is the lease.
             lease = self._connection.lease

@@ -6,6 +6,7 @@ line; nothing there bounds how long it may take).
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -28,6 +29,7 @@ from pyctrd.registry.hosts import Tls
 from pyctrd.registry.zones import Resolve, Zone
 
 _POOLED_CONNECTIONS: Final = 16
+_ENDLESS: Final = "the head of the answer did not end"
 
 Landed = Callable[[str, int, Zone], None]
 Known = Callable[[str, int], Zone | None]
@@ -138,20 +140,26 @@ def _watched(link: HTTPConnection, read: Callable[[], Any], seconds: float) -> A
     timer = threading.Timer(seconds, pull_the_plug)
     timer.daemon = True
     timer.start()
-    failure: Exception | None = None
-    answer = None
     try:
         answer = read()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told unless we caused it
-        failure = error
+    except Exception as error:
+        _drop(plug)
+        if late.is_set():
+            raise TimeoutError(_ENDLESS) from error
+        raise
     finally:
         timer.cancel()
-    # What was cut in the middle of a head may look like a whole one.
-    if late.is_set():
-        raise TimeoutError("the head of the answer did not end") from failure
-    if failure is not None:
-        raise failure
+    if late.is_set():  # what was cut in the middle of a head may look like a whole one
+        answer.close()
+        _drop(plug)
+        raise TimeoutError(_ENDLESS)
     return answer
+
+
+def _drop(link: socket.socket | None) -> None:
+    """Close a connection at once: urllib3 loses the reader of a head that it refuses, which keeps it open."""
+    if link is not None and link.fileno() >= 0:
+        os.close(link.detach())
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

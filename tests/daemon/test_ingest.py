@@ -135,9 +135,33 @@ def test_content_that_exists_when_the_write_is_opened(client: Daemon, fake: Fake
     assert (caught.value.kind, caught.value.name) == ("content", DIGEST)
 
 
-def test_content_that_exists_at_the_commit_is_success(client: Daemon, fake: FakeDaemon) -> None:
-    fake.faults["COMMIT"] = fault(grpc.StatusCode.ALREADY_EXISTS, f"content {DIGEST}: already exists")
-    write(client, 1000)
+def test_content_that_is_finished_by_another_while_it_is_opened(client: Daemon, fake: FakeDaemon) -> None:
+    """The words of the service itself, which knows no lease: asked again, the metadata store answers."""
+    words = [f"content {DIGEST}: already exists", f"blob with expected digest {DIGEST} exists"]
+
+    def answer(request: object, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.ALREADY_EXISTS, words.pop())
+
+    fake.faults["STAT"] = answer
+    with pytest.raises(AlreadyExists, match="already exists"):
+        write(client, 1000)
+    assert actions(fake) == ["STAT", "STAT"]
+
+
+def test_content_that_is_always_finished_by_another(client: Daemon, fake: FakeDaemon) -> None:
+    words = f"blob with expected digest {DIGEST} exists"
+    fake.faults["STAT"] = fault(grpc.StatusCode.ALREADY_EXISTS, words)
+    with pytest.raises(AlreadyExists, match=words):
+        write(client, 1000)
+
+
+def test_content_that_exists_at_the_commit(client: Daemon, fake: FakeDaemon) -> None:
+    """It is not under our lease, so whoever writes has to know."""
+    fake.faults["COMMIT"] = fault(
+        grpc.StatusCode.ALREADY_EXISTS, f"blob with expected digest {DIGEST} exists"
+    )
+    with pytest.raises(AlreadyExists):
+        write(client, 1000)
     assert actions(fake)[-1] == "COMMIT"
 
 

@@ -80,6 +80,8 @@ class MemoryIngest:
         if actual != self._digest:
             raise FailedPrecondition(f"unexpected commit digest {actual}, expected {self._digest}")
         self._state.ingests.pop(self._ref, None)
+        if self._digest in self._state.blobs:  # finished by another: not ours for that
+            raise AlreadyExists(f"blob with expected digest {self._digest} exists", code="ALREADY_EXISTS")
         self._state.blobs[self._digest] = data
         if self._lease:
             self._state.leases[self._lease].add(self._digest)
