@@ -170,6 +170,7 @@ class Discovery:
         address = endpoint.url(self._repository.name, "tags", "list")
         page = _first_tags(pages, address, page_size)
         found: dict[str, None] = {}
+        linked = False
         while True:
             listed = _tags_in(page)
             before = len(found)
@@ -178,7 +179,8 @@ class Discovery:
             if len(found) > MAX_TAGS:
                 raise page.error(f"lists more than {MAX_TAGS} tags")
             following = page.next
-            if following is None and news and len(listed) == page_size:
+            linked = linked or following is not None
+            if not linked and news and len(listed) == page_size:
                 # Link is optional; a registry that has no pages at all gives the same again: no news.
                 following = with_query(address, n=str(page_size), last=listed[-1])
             if following is None:
