@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from pyctrd.errors import (
     AuthenticationFailed,
@@ -140,6 +142,16 @@ def test_no_link_leads_elsewhere(server: ScriptedServer, other: ScriptedServer, 
         with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
             remote(username="me", password="hush").tags()
     assert other.seen == []
+
+
+def test_no_link_leads_from_https_down_to_http(remote: RemoteMaker) -> None:
+    """Not even where plain http would be spoken to a host that has nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with ScriptedServer(context) as secure:
+        secure.once("GET", LIST, listing("a", link=f"<http://{secure.host}{LIST}?last=a>; rel=next"))
+        with pytest.raises(RegistryContentError, match="to be asked for at http://"):
+            remote(f"{secure.host}/team/app", skip_verify=True).tags()
 
 
 @pytest.mark.parametrize(
