@@ -81,8 +81,8 @@ def tags(repo: str, output_format: str) -> None:
 def referrers(ref: str, artifact_type: str, output_format: str) -> None:
     """Print what refers to a manifest: signatures, SBOMs and whatever else names it as its subject.
 
-    A tag is resolved first. For a registry that keeps no lists of referrers it is what clients have listed
-    under the tag of the digest. Nothing that refers to it is no error. containerd need not run.
+    REF is resolved first. For a registry that keeps no lists of referrers it is what clients have listed
+    under the tag of the digest. It is no error that nothing refers to it. containerd need not run.
     """
     from pyctrd import reference
 
