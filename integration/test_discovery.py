@@ -157,6 +157,14 @@ def test_tags_of_what_the_registry_does_not_know(
     assert done.stderr.startswith(f'pyctrd: failed to list the tags of "{name}": {name}: not found\nhint: ')
 
 
+def test_a_repository_whose_tags_are_gone(registry: Registry, repository: str, pyctrd: Command) -> None:
+    graph = shapes.single(salt="gone")
+    push(graph, registry, repository, "v1")
+    run("crane", "delete", "--insecure", f"{registry.host}/{repository}@{graph.digest}")
+    assert pyctrd("registry", "tags", f"{registry.host}/{repository}").stdout == ""
+    assert pyctrd.json("registry", "tags", f"{registry.host}/{repository}")["tags"] == []
+
+
 @pytest.fixture(params=["basic", "token"])
 def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     """A registry that lets only USER in."""

@@ -204,15 +204,17 @@ class Discovery:
             _log.info("%s keeps no lists of referrers (status %d)", endpoint.host, error.status)
             return self._tagged_referrers_at(endpoint, patience, subject, artifact_type)
         found: dict[Digest, Descriptor] = {}
+        seen: set[Digest] = set()
         while True:
             listed = _index_in(page).manifests
-            before = len(found)
+            before = len(seen)  # of every type: a page of others is one with something new, too
+            seen.update(item.digest for item in listed)
+            _check_number(page, len(seen))
             for item in listed if _is_filtered(page) else _of_type(listed, artifact_type):
                 found.setdefault(item.digest, item)
-            _check_referrers(page, found)
             if page.next is None:
                 return self._list(endpoint, subject, "api", found)
-            page = pages.after(page, page.next, news=len(found) > before)
+            page = pages.after(page, page.next, news=len(seen) > before)
 
     def _tagged_referrers_at(
         self, endpoint: Endpoint, patience: Patience, subject: Digest, artifact_type: str
@@ -229,11 +231,13 @@ class Discovery:
         try:
             listed = _index_in(page).manifests
         except RegistryContentError as error:
+            if endpoint.is_mirror:
+                raise
             _log.warning("tag %s: taken for no list of referrers: %s", tag, error.message)
             return self._list(endpoint, subject, "tag", found)
+        _check_number(page, len(listed))
         for item in _of_type(listed, artifact_type):
             found.setdefault(item.digest, item)
-        _check_referrers(page, found)
         return self._list(endpoint, subject, "tag", found)
 
     def _list(
@@ -303,6 +307,6 @@ def _of_type(listed: Iterable[Descriptor], artifact_type: str) -> list[Descripto
     return [item for item in listed if artifact_type in ("", item.artifact_type)]
 
 
-def _check_referrers(page: Page, found: Mapping[Digest, Descriptor]) -> None:
-    if len(found) > MAX_REFERRERS:
+def _check_number(page: Page, count: int) -> None:
+    if count > MAX_REFERRERS:
         raise page.error(f"lists more than {MAX_REFERRERS} referrers")

@@ -15,7 +15,7 @@ import pytest
 from pyctrd import mediatypes
 from pyctrd.errors import AuthenticationFailed, NotFound, RegistryContentError, RegistryError
 from pyctrd.model import MAX_MANIFEST_BYTES, Digest
-from pyctrd.registry import discovery
+from pyctrd.registry import discovery, pages
 from tests.cli.stub import run
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import DIGEST, HEADERS, MANIFEST, TAG, mirror_config
@@ -95,6 +95,27 @@ def test_pages_each_say_whether_they_are_filtered(server: ScriptedServer, remote
     assert [query_of(seen).get("page") for seen in server.seen] == [None, "2", "3"]
 
 
+def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker) -> None:
+    """Of a registry that does not filter: nothing of them is kept, and each has something new."""
+    count = 2 * pages.MAX_BARREN_PAGES
+    others = [
+        index(entry(str(number), SIGNATURE), link=f"<?page={number}>; rel=next") for number in range(count)
+    ]
+    server.once("GET", API, *others, index(entry("one")))
+    assert [item.digest for item in remote().referrers(DIGEST, SBOM).referrers] == digests("one")
+
+
+def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMaker) -> None:
+    def reply(seen: Seen) -> Answer:
+        number = int(query_of(seen).get("page", "0")) + 1
+        return index(entry("one"), link=f"<?page={number}>; rel=next")
+
+    server.always("GET", API, reply)
+    with pytest.raises(RegistryContentError, match="does not end"):
+        remote().referrers(DIGEST)
+    assert len(server.seen) == pages.MAX_BARREN_PAGES + 1
+
+
 def test_no_page_is_elsewhere(server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("GET", API, index(entry("one"), link=f"<{other.url}{API}>; rel=next"))
     with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
@@ -112,9 +133,11 @@ def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str) -> N
 
 def test_too_many(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "MAX_REFERRERS", 2)
-    server.once("GET", API, index(*map(entry, "abc")))
-    with pytest.raises(RegistryContentError, match="more than 2 referrers"):
-        remote().referrers(DIGEST)
+    server.once("GET", API, index(*map(entry, "abc")), Answer(404))
+    server.once("GET", LISTED, index(*map(entry, "abc")))
+    for _list in ("api", "tag"):
+        with pytest.raises(RegistryContentError, match="more than 2 referrers"):
+            remote().referrers(DIGEST)
 
 
 # --- the tag of the referrers -----------------------------------------------------------------------------
@@ -261,6 +284,9 @@ def test_a_mirror_that_has_neither_says_nothing_about_a_registry_that_fails(
     made = remote("registry.invalid/team/app", hosts_dir=tmp_path)
     server.always("GET", API, Answer(500))
     with pytest.raises(RegistryError, match="unexpected status 500"):
+        made.referrers(DIGEST)
+    other.once("GET", LISTED, Answer(200, b"{}"))
+    with pytest.raises(RegistryContentError, match="no index"):
         made.referrers(DIGEST)
     other.once("GET", API, index(entry("one"), link="<?page=2>; rel=next"), index(entry("two")))
     found = made.referrers(DIGEST, SBOM)
