@@ -97,6 +97,25 @@ def parse(text: str) -> Reference:
     return Reference(domain=domain, path=path, tag=tag, digest=digest)
 
 
+def parse_repository(text: str) -> Reference:
+    """Read the name of a repository, completed as in `parse`; the reference has neither tag nor digest.
+
+    Raises InvalidReference, also for a text that has one of them.
+    """
+    found = parse(text)
+    if "@" in text or ":" in text.rpartition("/")[2]:
+        raise InvalidReference(
+            f"invalid repository: {_shown(text)!r} names one image of it",
+            hint=f"Leave the tag and the digest away: {found.name}",
+        )
+    return msgspec.structs.replace(found, tag="")
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether a text is a tag by the grammar (OCI distribution-spec, "Pulling manifests")."""
+    return _TAG.fullmatch(text) is not None
+
+
 def _split_domain(text: str) -> tuple[str, str]:
     """Tell the registry from the repository: it has a dot, a port or a capital letter, or is localhost."""
     first, slash, rest = text.partition("/")

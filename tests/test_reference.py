@@ -227,3 +227,41 @@ def test_an_id_is_made_of_harmless_characters(text: str) -> None:
 )
 def test_is_local_host(domain: str, local: bool) -> None:
     assert reference.is_local_host(domain) is local
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("alpine", "docker.io/library/alpine"),
+        ("example.org:5000/team/app", "example.org:5000/team/app"),
+        ("localhost/app", "localhost/app"),
+    ],
+)
+def test_a_repository(text: str, name: str) -> None:
+    found = reference.parse_repository(text)
+    assert str(found) == found.name == name
+
+
+@pytest.mark.parametrize(
+    "text", ["alpine:3.20", "alpine:latest", "localhost:5000", "h:1/a:b", f"a@sha256:{HEX}", "UPPER", ""]
+)
+def test_an_image_is_no_repository(text: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        reference.parse_repository(text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("v1", True),
+        ("_", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("", False),
+        (".a", False),
+        ("a\n", False),
+    ],
+)
+def test_tags(text: str, is_one: bool) -> None:
+    assert reference.is_tag(text) is is_one

@@ -25,7 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "copy": "Copy an image from registry to registry; needs no containerd, and keeps nothing.",
     "verify": "Hash what is in the content store, and tell what is not what it should be.",
     "images": "List the images of a namespace.",
-    "registry": "Show how registries would be reached, and why.",
+    "registry": "Show how registries would be reached, and list what they have.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",
     "version": "Show the versions of pyctrd and of containerd.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyctrd.registry.client import RegistryClient, RegistryOptions
+from pyctrd.registry.discovery import ReferrerList, TagList
 from pyctrd.registry.explain import ConfigurationDirectory, ExplainedHost, Explanation, ProxyUse
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "ExplainedHost",
     "Explanation",
     "ProxyUse",
+    "ReferrerList",
     "RegistryClient",
     "RegistryOptions",
+    "TagList",
 ]

@@ -15,6 +15,7 @@ from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.backoff import BUDGET_SECONDS, Budget
 from pyctrd.registry.credentials import Ask, Credential, Keychain
+from pyctrd.registry.discovery import ReferrerList, TagList
 from pyctrd.registry.explain import Explanation
 from pyctrd.registry.governor import Governor, ParallelRanges
 from pyctrd.registry.hosts import Endpoint, Plan
@@ -147,6 +148,18 @@ class RegistryClient:
         ):
             problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
+
+    def tags(self, reference: Reference) -> TagList:
+        """List the tags of a reference's repository; raises as `endpoints` and Discovery.tags do."""
+        return self.remote(reference).tags()
+
+    def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
+        """List what refers to the manifest that a reference points at, of one artifact type or ("") of all.
+
+        Raises NotFound when there is no such manifest, else as `endpoints` and Discovery.referrers do.
+        """
+        remote = self.remote(reference)
+        return remote.referrers(remote.resolve().digest, artifact_type)
 
     def remote(self, reference: Reference) -> RegistryRemote:
         """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""

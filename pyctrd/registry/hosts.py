@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 from pyctrd.registry import hoststoml
 from pyctrd.registry.hoststoml import ALL_CAPABILITIES, HostsFile, HostTable
@@ -18,6 +19,9 @@ from pyctrd.registry.hoststoml import ALL_CAPABILITIES, HostsFile, HostTable
 DOCKER_HUB: Final = "docker.io"
 DOCKER_HUB_HOST: Final = "registry-1.docker.io"
 _HUB_HOSTS: Final = frozenset({DOCKER_HUB_HOST, "index.docker.io"})
+
+Origin: TypeAlias = tuple[str, str | None, int]
+"""Scheme, host and port."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,22 @@ class Endpoint:
         """Scheme and host[:port] as a URL."""
         return f"{self.scheme}://{self.host}"
 
+    @property
+    def origins(self) -> frozenset[Origin]:
+        """The host's own origin, and that without TLS where it may be spoken to so."""
+        plain = {origin_of(self.base.replace("https:", "http:", 1))} if self.plain_fallback else set()
+        return frozenset({origin_of(self.base), *plain})
+
     def url(self, repository: str, *parts: str) -> str:
         """Give the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
         query = f"?ns={self.namespace}" if self.namespace else ""
         return f"{self.scheme}://{self.host}{'/'.join((self.prefix, repository, *parts))}{query}"
+
+
+def origin_of(url: str) -> Origin:
+    """Give the origin of a URL (RFC 6454); raises ValueError for a port that is none."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from pyctrd.model import Descriptor
+from pyctrd.model import Descriptor, Digest
 from pyctrd.reference import Reference
 from pyctrd.registry.auth import Authorizer
+from pyctrd.registry.discovery import PAGE_TAGS, Discovery, ReferrerList, TagList
 from pyctrd.registry.fetch import BlobFetcher
 from pyctrd.registry.governor import Governor
 from pyctrd.registry.hosts import Endpoint
@@ -31,6 +32,7 @@ class RegistryRemote:
     ) -> None:
         self._repository = Repository(reference, endpoints, authorizer, transport)
         self._resolver = Resolver(self._repository)
+        self._discovery = Discovery(self._repository)
         self._fetcher = BlobFetcher(self._repository, sleep=sleep, governor=governor)
 
     @property
@@ -50,3 +52,11 @@ class RegistryRemote:
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
         """Open a descriptor's content at a byte offset; raises as BlobFetcher.fetch does."""
         return self._fetcher.fetch(descriptor, offset)
+
+    def tags(self, page_size: int = PAGE_TAGS) -> TagList:
+        """List the tags of the repository, `page_size` for each request; raises as Discovery.tags does."""
+        return self._discovery.tags(page_size)
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> ReferrerList:
+        """List what refers to a digest, of one artifact type or ("") all; raises as Discovery.referrers."""
+        return self._discovery.referrers(digest, artifact_type)

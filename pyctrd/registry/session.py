@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.model import Descriptor
 from pyctrd.registry import backoff, failures
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.hosts import Endpoint, origin_of
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.stream import BlobReader, Stream
 from pyctrd.registry.transport import Request, Response
@@ -275,7 +275,7 @@ class BlobUpload:
         patience: backoff.Patience = backoff.NONE,
     ) -> Response:
         """Send a request; what we are known by stays with the registry's own host."""
-        if _origin(url) in self._own_origins():
+        if origin_of(url) in self._endpoint.origins:
             return self._repository.send(self._endpoint, method, url, headers or {}, patience, body=body)
         request = Request(
             method,
@@ -289,17 +289,6 @@ class BlobUpload:
         )
         return self._repository.transport.send(request)
 
-    def _own_origins(self) -> set[tuple[str, str | None, int]]:
-        """Give the registry's own origin, and that without TLS where it may be spoken to so."""
-        base = self._endpoint.base
-        plain = {_origin(base.replace("https:", "http:", 1))} if self._endpoint.plain_fallback else set()
-        return {_origin(base), *plain}
-
     def _refused(self, answer: Response) -> RegistryError:
         self._retry_after = answer.header("Retry-After")
         return self._repository.status_error(answer)
-
-
-def _origin(url: str) -> tuple[str, str | None, int]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)

@@ -237,6 +237,44 @@ def test_answers(
             Documents().fetch(remote, found)
 
 
+LIST = "/v2/team/app/tags/list"
+LISTED = st.one_of(
+    BODIES,
+    st.fixed_dictionaries(
+        {}, optional={"name": LEAVES, "tags": VALUES | st.lists(st.text(max_size=3) | LEAVES, max_size=4)}
+    ).map(lambda it: json.dumps(it).encode()),
+)
+TARGETS = (
+    st.sampled_from(["", "?n=1", "//h/", "http://[", "http://a:b/", "?last=\t", "/v2/x", "\x85"]) | HEADER
+)
+
+
+@SERVED
+@given(
+    status=st.sampled_from([200, 200, 200, 200, 204, 400, 404, 500]),
+    body=LISTED,
+    link=st.none() | HEADER | TARGETS.map(lambda target: f"<{target}>; rel=next"),
+    media_type=st.one_of(TYPES, HEADER),
+)
+def test_lists(
+    lasting: ScriptedServer,
+    client: RegistryClient,
+    status: int,
+    body: bytes,
+    link: str | None,
+    media_type: str,
+) -> None:
+    headers = {"Content-Type": media_type, **({} if link is None else {"Link": link})}
+    subject = Digest.of(b"x")
+    for path in (LIST, f"/v2/team/app/referrers/{subject}"):
+        lasting.always("GET", path, Answer(status, body, headers))
+    remote = client.remote(reference.parse(f"{lasting.host}/team/app:v1"))
+    with suppress(PyctrdError):
+        assert all(map(reference.is_tag, remote.tags(page_size=2).tags))
+    with suppress(PyctrdError):
+        assert all(item.media_type.isprintable() for item in remote.referrers(subject).referrers)
+
+
 @pytest.fixture(scope="module")
 def parrot() -> Iterator[tuple[str, Callable[[bytes], None]]]:
     """A server that says what it was told to, whatever it is asked: its URL, and how to tell it."""

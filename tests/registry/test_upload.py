@@ -171,6 +171,19 @@ def test_the_smallest_chunk_of_the_registry(
     assert ranges == ["0-599999", "600000-1023999"]
 
 
+def test_an_upload_is_begun_with_nothing(
+    server: ScriptedServer, uploader: UploaderMaker, registry: Registry
+) -> None:
+    """The spec wants `Content-Length: 0` there, and the type and length of each part behind it."""
+    uploader().upload(blob(), Source())
+    begun, *patches, finished = server.seen
+    assert (begun.headers["content-length"], begun.body) == ("0", b"")
+    for patch in patches:
+        assert patch.headers["content-type"] == "application/octet-stream"
+        assert patch.headers["content-length"] == str(len(patch.body))
+    assert (finished.headers["content-length"], finished.body) == ("0", b"")
+
+
 def test_an_empty_blob(server: ScriptedServer, uploader: UploaderMaker, registry: Registry) -> None:
     uploader().upload(blob(b""), Source(b""))
     assert calls(server) == ["POST /uploads/", "PUT /uploads/1"]

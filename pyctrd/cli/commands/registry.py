@@ -9,17 +9,17 @@ import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.page import Cell, Column, Item, Page
-from pyctrd.cli.render import emit_json, open_page
+from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_registry
-from pyctrd.cli.text import seconds
+from pyctrd.cli.text import seconds, size
 
 if TYPE_CHECKING:
-    from pyctrd.registry import ExplainedHost, Explanation, ProxyUse
+    from pyctrd.registry import ExplainedHost, Explanation, ProxyUse, ReferrerList
 
 
 @click.group("registry")
 def command() -> None:
-    """Show how registries would be reached, and why."""
+    """Show how registries would be reached, and list what they have."""
 
 
 @command.command("explain")
@@ -42,6 +42,81 @@ def explain(ref: str, output_format: str) -> None:
         emit_json(explanation)
     else:
         _print(open_page(), explanation)
+
+
+@command.command("tags")
+@click.argument("repo")
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.global_options
+def tags(repo: str, output_format: str) -> None:
+    """Print the tags of a repository, one in a line, in the registry's order.
+
+    The registry itself is asked first; mirrors that may resolve are asked where it gives no list, and a
+    warning says so. containerd need not run.
+    """
+    from pyctrd import reference
+
+    parsed = reference.parse_repository(repo)
+    with open_registry() as client:
+        found = client.tags(parsed)
+    if output_format == "json":
+        emit_json(found)
+        return
+    for tag in found.tags:
+        click.echo(tag)
+
+
+@command.command("referrers")
+@click.argument("ref")
+@click.option(
+    "--artifact-type",
+    default="",
+    metavar="TYPE",
+    help="List those of this type only, e.g. application/spdx+json.",
+)
+@settings.registry_options
+@settings.format_option("text", "json")
+@settings.global_options
+def referrers(ref: str, artifact_type: str, output_format: str) -> None:
+    """Print what refers to a manifest: signatures, SBOMs and whatever else names it as its subject.
+
+    REF is resolved first. For a registry that keeps no lists of referrers it is what clients have listed
+    under the tag of the digest. It is no error that nothing refers to it. containerd need not run.
+    """
+    from pyctrd import reference
+
+    parsed = reference.parse(ref)
+    with open_registry() as client:
+        found = client.referrers(parsed, artifact_type)
+    if output_format == "json":
+        emit_json(_document(found))
+        return
+    open_page().table(
+        [Column("DIGEST"), Column("ARTIFACT TYPE"), Column("SIZE", right=True)],
+        [
+            (digest_cell(item.digest), Cell(item.artifact_type), Cell(size(item.size)))
+            for item in found.referrers
+        ],
+    )
+
+
+def _document(found: ReferrerList) -> dict[str, object]:
+    return {
+        "repository": found.repository,
+        "host": found.host,
+        "mirror": found.mirror,
+        "subject": found.subject,
+        "source": found.source,
+        "referrers": [
+            {
+                **content_of(item),
+                "artifactType": item.artifact_type,
+                "annotations": dict(item.annotations),
+            }
+            for item in found.referrers
+        ],
+    }
 
 
 def _print(page: Page, explanation: Explanation) -> None:

@@ -1,0 +1,59 @@
+"""The Link header, by RFC 8288."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyctrd.registry.links import next_of
+
+
+@pytest.mark.parametrize(
+    ("values", "target"),
+    [
+        ([], None),
+        ([""], None),
+        ([" , ,"], None),
+        (['</v2/a/tags/list?n=2&last=b>; rel="next"'], "/v2/a/tags/list?n=2&last=b"),
+        (["<https://h/x>;rel=next"], "https://h/x"),
+        (["< ?last=b > ; REL = NEXT ; title=x"], "?last=b"),
+        (['<a>; rel="prev", <b>; rel="next"'], "b"),
+        (['<a>; rel="prev"', '<b>; rel="next"'], "b"),
+        (['<a>; rel="last next"'], "a"),
+        (['<a,b;c>; title="x, <y>; rel=\\"next\\""; rel=next'], "a,b;c"),
+        (['<a>; title="rel=next"'], None),
+        (["<a>; rel=prev; rel=next"], None),
+        (['<a>; rel="nextpage"'], None),
+        (["<a>; rel"], None),
+        (["<a>"], None),
+        (['<a>; rel=next; anchor="/elsewhere"'], None),
+        (['<a>; rel="next";'], "a"),
+        (["<>; rel=next"], ""),
+        (["<a>; rel=next, <b>; rel=next"], "a"),
+    ],
+)
+def test_the_next_page(values: list[str], target: str | None) -> None:
+    assert next_of(values) == target
+
+
+@pytest.mark.parametrize(
+    "value", ["/v2/a; rel=next", "<a", "x<a>; rel=next", '<b>; rel="next', "<a> rel=next"]
+)
+def test_what_is_no_list_of_links(value: str) -> None:
+    with pytest.raises(ValueError, match="not a list of links"):
+        next_of([value])
+
+
+@given(st.text(st.sampled_from('<>;,="\\ \tnextrel*'), max_size=60) | st.text())
+def test_no_header_breaks_the_parser(value: str) -> None:
+    with suppress(ValueError):
+        next_of([value])
+
+
+def test_a_long_header_takes_no_time() -> None:
+    for piece in ("<", "<a>;", '<a>; rel="\\', " ,", "<a>; rel=x, ", "<a> ", ';="'):
+        with suppress(ValueError):
+            next_of([piece * 20_000])
