@@ -21,6 +21,9 @@ Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 MAX_DEPTH: Final = 16
 # The same for breadth: a manifest or index of so many entries, an image of so many pieces.
 MAX_CHILDREN: Final = 10_000
+_BUILT_WRONGLY: Final = (
+    "the bytes are those of the digest, so the image was built wrongly: only a new one helps"
+)
 MAX_DESCRIPTORS: Final = 100_000
 
 
@@ -57,12 +60,15 @@ def _check_shape(descriptor: Descriptor, raw: bytes, expected: str, absent: tupl
     document = parse_json(raw)
     where = f"invalid desc {descriptor.digest}: media-type:"
     if not isinstance(document, dict):
-        raise ContentError(f"{where} expected {expected} but found {type(document).__name__}")
+        found = type(document).__name__
+        raise ContentError(f"{where} expected {expected} but found {found}", hint=_BUILT_WRONGLY)
     if "fsLayers" in document:
         raise ContentError(f"{where} schema 1 not supported")
     if any(document.get(name) for name in absent):
         found = "index" if expected == "manifest" else "manifest"
-        raise ContentError(f"{where} expected {expected} but found {found} ({descriptor.media_type})")
+        raise ContentError(
+            f"{where} expected {expected} but found {found} ({descriptor.media_type})", hint=_BUILT_WRONGLY
+        )
 
 
 def read_children(read: Callable[[Descriptor], bytes]) -> Children:

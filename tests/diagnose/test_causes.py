@@ -287,6 +287,15 @@ def test_a_manifest_that_its_index_does_not_keep_is_a_warning() -> None:
     assert second.remedy == f"pyctrd pull --all-platforms {NAME}"
 
 
+def test_a_label_that_keeps_something_else_is_told() -> None:
+    world = World()
+    target = world.manifest("linux/amd64", ["a", "b"])
+    key = "containerd.io/gc.ref.content.l.1"
+    world.content.labels[target.digest] |= {key: "nowhere"}
+    (cause,) = causes(world, target)
+    assert cause.evidence == (f"{target.digest} has {key}=nowhere, which keeps something else",)
+
+
 def test_the_remedy_is_safe_to_paste() -> None:
     world = World("name space")
     target = world.manifest("linux/amd64", ["a"])

@@ -96,8 +96,14 @@ def _print(page: Page, result: VerifyResult, repair: bool) -> None:
     for item in result.findings:
         if not item.repaired:
             page.line(f"{item.digest}: {item.detail}", "dim")
+    if any(item.fault == "malformed" for item in result.findings):
+        page.line(
+            "what is malformed has the bytes of its digest: it was built wrongly, and no copy is better"
+        )
     if not result.ok and not repair:
-        names = dict.fromkeys(name for item in result.findings for name in item.images)
+        names = dict.fromkeys(
+            name for item in result.findings if item.fault != "malformed" for name in item.images
+        )
         if names:
             page.line(f"`pyctrd verify --repair {' '.join(names)}` fetches good copies by digest")
         if any(not item.images for item in result.findings):

@@ -12,6 +12,7 @@ from pyctrd.model import Descriptor
 CODE = "unprotected"
 
 _SHOWN = 3
+_VALUE_SHOWN = 80
 
 
 def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
@@ -30,10 +31,18 @@ def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
         text=f"{count(len(loose), 'blob')} of {label} here, but not kept by this image: gone with the next "
         "garbage collection after whatever else holds them",
         certain=True,
-        evidence=tuple(f"{parent.digest} has no {key}" for parent, key in loose[:_SHOWN]),
+        evidence=tuple(_lack(survey, parent, key) for parent, key in loose[:_SHOWN]),
         missing=(),
         remedy=command_for(survey, "pull", branch),
     )
+
+
+def _lack(survey: Survey, parent: Descriptor, key: str) -> str:
+    """Say how a label fails to keep what it should."""
+    value = survey.labels(parent.digest).get(key)
+    if value is None:
+        return f"{parent.digest} has no {key}"
+    return f"{parent.digest} has {key}={value[:_VALUE_SHOWN]}, which keeps something else"
 
 
 def _loose(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, str]]:
