@@ -149,6 +149,22 @@ def test_pages_of_tags(registry: Registry, repository: str, pyctrd: Command) -> 
     assert run("crane", "ls", "--insecure", name).decode().split() == ours
 
 
+def test_a_warning_of_the_registry(registry: Registry, repository: str, pyctrd: Command) -> None:
+    """Told on stderr, without what it would do to a terminal; the list is the same."""
+    path = f"/v2/{repository}/tags/list"
+
+    def route(_query: str, _headers: Mapping[str, str], _body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        warning = {"Warning": '299 - "\x1b[31mgone soon"'}
+        return 200, warning, json.dumps({"name": repository, "tags": ["a"]}).encode()
+
+    registry.proxy.add_route(path, route)
+    done = pyctrd("registry", "tags", f"{registry.host}/{repository}")
+    assert done.stdout == "a\n"
+    assert "pyctrd: warning: " in done.stderr
+    assert done.stderr.count("gone soon") == 1
+    assert "\x1b" not in done.stderr
+
+
 def test_tags_of_what_the_registry_does_not_know(
     registry: Registry, repository: str, pyctrd: Command
 ) -> None:

@@ -18,6 +18,7 @@ from pyctrd.registry import backoff, failures
 from pyctrd.registry.auth import Authorizer, reason_in
 from pyctrd.registry.backoff import in_words, parse_retry_after
 from pyctrd.registry.hosts import Endpoint, split_port
+from pyctrd.registry.notices import Notices
 from pyctrd.registry.proxy import without_secrets
 from pyctrd.registry.stream import Stream
 from pyctrd.registry.transport import Request, Response, Transport
@@ -47,6 +48,7 @@ class Repository:
         self.transport = transport
         self._without_tls: set[str] = set()
         self._silent: set[Endpoint] = set()
+        self._notices = Notices()
 
     @property
     def host(self) -> str:
@@ -97,11 +99,13 @@ class Repository:
         actions = "pull,push" if self.action == "push" else "pull"
         scopes = [f"repository:{self.name}:{actions}", *(f"repository:{name}:pull" for name in read_also)]
         try:
-            return self._send(endpoint, request, scopes)
+            response = self._send(endpoint, request, scopes)
         except failures.Unreachable as error:
             if error.kind in _SLOW:
                 self._silent.add(endpoint)
             raise
+        self._notices.tell(response.host, response.header_values("Warning"))
+        return response
 
     def _send(self, endpoint: Endpoint, request: Request, scopes: Sequence[str]) -> Response:
         """Send; over plain HTTP where the configuration allows it and the host has no TLS, as containerd."""
