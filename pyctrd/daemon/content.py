@@ -7,7 +7,8 @@ plugins/services/content/contentserver/contentserver.go.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from pyctrd.daemon import convert
@@ -126,14 +127,11 @@ class ContentService:
             writer.close(keep=True)
 
     def _open(self, ref: str, digest: Digest, size: int, expected: bool) -> IngestWriter:
-        for left in reversed(range(_TRIES)):
-            try:
-                return IngestWriter(self._connection, self._stub, ref, digest, size, expected=expected)
-            except Overtaken:
-                # The next time it is there from the beginning, which puts it under the lease.
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
+        start = partial(IngestWriter, self._connection, self._stub, ref, digest, size, expected=expected)
+        for _ in range(_TRIES):
+            with suppress(Overtaken):  # the next time it is there from the beginning, and leased for that
+                return start()
+        return start()
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
         """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
