@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,14 @@ from integration.rig.peers import GENERATIONS, PeerUnavailable
 
 DISK_BYTES = 2 << 30
 """The most that a container's containerd may write; memory is taken for what it has."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """A shell that starts the tests in the background has it ignored, and our children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -101,14 +101,6 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
         daemon.__exit__(None, None, None)
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_not_ignored() -> Iterator[None]:
-    """A shell that starts the tests in the background has it ignored, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 class Scene:
     """A namespace and a folder of their own, in which one command dies."""
 

@@ -214,11 +214,7 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
 def test_an_interrupted_pull_says_how_much_it_resumed(
     world: World, namespace: str, tmp_path: Path, stalled: Fault, number: signal.Signals
 ) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored by our child
-    try:
-        process = start(world, namespace, tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    process = start(world, namespace, tmp_path)
     wait_until_stalled(world, namespace, process, stalled)
     process.send_signal(number)
     process.communicate(timeout=30)
