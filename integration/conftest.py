@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,8 @@ from integration.bench import Bench
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDocker, Dockerd, Registry
 from integration.rig.disk import SmallDisk
 from integration.rig.peers import GENERATIONS, PeerUnavailable
+
+_Peer = TypeVar("_Peer")
 
 DISK_BYTES = 2 << 30
 """The most that a container's containerd may write; memory is taken for what it has."""
@@ -40,6 +43,15 @@ def peer_required() -> Iterator[None]:
         pytest.skip(str(error))
 
 
+@contextmanager
+def run_required(make: Callable[[], AbstractContextManager[_Peer]]) -> Iterator[_Peer]:
+    """Make a peer that is required, and have it run while the context is open."""
+    with ExitStack() as stack:
+        with peer_required():
+            peer = stack.enter_context(make())
+        yield peer
+
+
 def chosen() -> list[str]:
     """The generations to test, all of them by default."""
     names = [name.strip() for name in os.environ.get("PYCTRD_GENERATIONS", "").split(",") if name.strip()]
@@ -57,37 +69,34 @@ def generation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """A containerd that the session's tests share; keep apart by `namespace`."""
-    with peer_required():
-        daemon = Containerd(generation, tmp_path_factory.mktemp(f"containerd-{generation}"))
-        daemon.__enter__()
-    try:
+    with run_required(
+        lambda: Containerd(generation, tmp_path_factory.mktemp(f"containerd-{generation}"))
+    ) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 @pytest.fixture
 def fresh_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """A containerd for one test, empty (no namespace has what another one could adopt); starts in 0.1 s."""
-    with peer_required():
-        daemon = Containerd(generation, tmp_path_factory.mktemp(f"fresh-{generation}"))
-        daemon.__enter__()
-    try:
+    with run_required(
+        lambda: Containerd(generation, tmp_path_factory.mktemp(f"fresh-{generation}"))
+    ) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def isolated_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd for a file's tests, whose namespaces share nothing: every pull has something to fetch."""
+    folder = tmp_path_factory.mktemp(f"isolated-{generation}")
+    with run_required(lambda: Containerd(generation, folder, config=ISOLATED_CONTENT)) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="session")
 def session_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """The registry process behind `registry`."""
-    with peer_required():
-        daemon = Registry(tmp_path_factory.mktemp("registry"))
-        daemon.__enter__()
-    try:
+    with run_required(lambda: Registry(tmp_path_factory.mktemp("registry"))) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -101,13 +110,8 @@ def registry(session_registry: Registry) -> Registry:
 @pytest.fixture(scope="session")
 def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
     """A Docker engine of the session's own."""
-    with peer_required():
-        daemon = Dockerd(tmp_path_factory.mktemp("dockerd"))
-        daemon.__enter__()
-    try:
+    with run_required(lambda: Dockerd(tmp_path_factory.mktemp("dockerd"))) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")

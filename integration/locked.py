@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from integration.conftest import peer_required
+from integration.conftest import peer_required, run_required
 from integration.rig import shapes
 from integration.rig.containerd import Containerd
 from integration.rig.images import Graph
@@ -88,13 +88,8 @@ class Login:
 @contextmanager
 def one_containerd(folder: Path) -> Iterator[Containerd]:
     """Start a containerd of the newest generation: who we are at a registry is nothing that it sees."""
-    with peer_required():
-        daemon = Containerd(GENERATIONS[-1], folder)
-        daemon.__enter__()
-    try:
+    with run_required(lambda: Containerd(GENERATIONS[-1], folder)) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 Way = Callable[[Login, str], list[str]]

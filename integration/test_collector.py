@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from integration import figures
-from integration.conftest import peer_required
+from integration.conftest import run_required
 from integration.rig import images, publish, shapes
 from integration.rig.collector import HASTY, Collector, bad_blobs, empty, unfinished
 from integration.rig.daemons import Containerd, Registry
@@ -49,13 +49,10 @@ PLATFORMS = (HERE, FOREIGN)
 @pytest.fixture
 def hasty(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """A containerd that collects after every single change."""
-    with peer_required():
-        daemon = Containerd(generation, tmp_path_factory.mktemp(f"hasty-{generation}"), config=HASTY)
-        daemon.__enter__()
-    try:
+    with run_required(
+        lambda: Containerd(generation, tmp_path_factory.mktemp(f"hasty-{generation}"), config=HASTY)
+    ) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 class Witness(Daemon):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import peer_required
+from integration.conftest import peer_required, run_required
 from integration.rig import peers, shapes
 from integration.rig.daemons import Containerd, ContainerdInDocker, Dockerd, Fault, Registry
 from integration.rig.images import Graph
@@ -255,10 +255,7 @@ def test_main_job_on_a_containerd_in_a_container(
 ) -> None:
     graph = shapes.five_platform(layers=2)
     reference = push(graph, registry, repository)
-    with peer_required():
-        daemon = ContainerdInDocker(dockerd, generation, tmp_path / "inside")
-        daemon.__enter__()
-    try:
+    with run_required(lambda: ContainerdInDocker(dockerd, generation, tmp_path / "inside")) as daemon:
         with Client(str(daemon.address), "default") as client:
             pulled = client.pull(reference)
             assert pulled.unpacked == ("linux/amd64",)
@@ -274,5 +271,3 @@ def test_main_job_on_a_containerd_in_a_container(
             "images", "import", "--platform", "linux/arm64", tmp_path / "image.tar", namespace="loaded"
         )
         assert json.loads(graph.blobs[graph.digest])["manifests"][1]["digest"] in digests(daemon, "loaded")
-    finally:
-        daemon.__exit__(None, None, None)

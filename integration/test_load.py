@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from integration.bench import Bench
-from integration.conftest import peer_required
+from integration.conftest import peer_required, run_required
 from integration.rig import peers, shapes
 from integration.rig.daemons import Containerd, Dockerd
 from integration.rig.images import Graph
@@ -20,13 +20,10 @@ from integration.rig.peers import GENERATIONS
 @pytest.fixture(scope="module", params=GENERATIONS)
 def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """A containerd of each generation that has none of the content: what it finds came by the archive."""
-    with peer_required():
-        daemon = Containerd(str(request.param), tmp_path_factory.mktemp(f"reader-{request.param}"))
-        daemon.__enter__()
-    try:
+    with run_required(
+        lambda: Containerd(str(request.param), tmp_path_factory.mktemp(f"reader-{request.param}"))
+    ) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("index", ["keep", "prune", "flatten"])

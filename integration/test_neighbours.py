@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from integration import figures
-from integration.conftest import peer_required
+from integration.conftest import peer_required, run_required
 from integration.rig import images, peers, publish, shapes
 from integration.rig.collector import bad_blobs, empty, unfinished
 from integration.rig.containerd import ISOLATED_CONTENT
@@ -35,13 +35,10 @@ NEIGHBOURS = ("pyctrd", "ctr", "nerdctl 2.0.3", "nerdctl 2.2.2")
 @pytest.fixture(scope="module")
 def isolated(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """A containerd whose namespaces share nothing, so that what one has is of no help to another."""
-    with peer_required():
-        daemon = Containerd(generation, tmp_path_factory.mktemp(f"apart-{generation}"), ISOLATED_CONTENT)
-        daemon.__enter__()
-    try:
+    with run_required(
+        lambda: Containerd(generation, tmp_path_factory.mktemp(f"apart-{generation}"), ISOLATED_CONTENT)
+    ) as daemon:
         yield daemon
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 @pytest.fixture

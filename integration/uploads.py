@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from integration.conftest import peer_required
+from integration.conftest import run_required
 from integration.rig import peers
 from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph
 from integration.rig.proxy import Request
@@ -20,12 +20,8 @@ from integration.rig.registry import Registry
 @contextmanager
 def running(registry: Registry) -> Iterator[Registry]:
     """Run a registry of a test's own; a peer that this machine can't have skips the test."""
-    with peer_required():
-        registry.__enter__()
-    try:
+    with run_required(lambda: registry):
         yield registry
-    finally:
-        registry.__exit__(None, None, None)
 
 
 class Stored(NamedTuple):
