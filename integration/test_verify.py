@@ -14,6 +14,7 @@ from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
 from integration.rig.images import Graph
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
+from integration.spoiling import altered, blob_file, spoil, truncated
 from pyctrd import platforms
 from pyctrd.daemon import Daemon
 from pyctrd.model import ImageRecord
@@ -21,27 +22,6 @@ from pyctrd.ports import Fetcher, Store
 from pyctrd.reference import parse
 from pyctrd.registry import RegistryClient
 from pyctrd.verify import Repair, VerifyResult, verify
-
-
-def blob_file(containerd: Containerd, digest: str) -> Path:
-    """Where a local content store keeps a blob."""
-    (found,) = containerd.root.rglob(f"blobs/sha256/{digest.partition(':')[2]}")
-    return found
-
-
-def altered(data: bytes) -> bytes:
-    return bytes([data[0] ^ 1]) + data[1:]
-
-
-def truncated(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def spoil(containerd: Containerd, digest: str, how: Callable[[bytes], bytes]) -> None:
-    file = blob_file(containerd, digest)
-    data = file.read_bytes()
-    file.chmod(0o644)
-    file.write_bytes(how(data))
 
 
 def run(

@@ -1,0 +1,162 @@
+"""A command that dies: where it runs, when it is hit, and what must hold afterwards and at the next run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from integration.rig import shapes
+from integration.rig.collector import bad_blobs, empty
+from integration.rig.daemons import Containerd, Registry
+from integration.rig.publish import push
+from integration.rig.store import snapshot_of
+from integration.shell import Shell, archived, layers_of
+
+FOREIGN = "linux/s390x"
+HERE = "linux/amd64"
+EXPIRE = "containerd.io/gc.expire"
+PROGRESS = ("--progress", "json")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line (the image's name comes last, or a target behind it), and what it leaves."""
+
+    arguments: Sequence[str]
+    on_image: bool = True
+    pulls: bool = False
+    sends: bool = False
+    resumable: bool = False
+    """Its lease stays until it expires when it is interrupted, for the next run to go on."""
+    saves_to: str = ""
+    fetches: Sequence[str] = ()
+    """Platforms whose layers are there afterwards."""
+
+
+PULL = Command(("pull", *PROGRESS), pulls=True, resumable=True, fetches=(HERE,))
+
+
+class Scene:
+    """A namespace and a folder of their own, in which one command dies."""
+
+    def __init__(self, daemon: Containerd, registry: Registry, folder: Path) -> None:
+        self.daemon = daemon
+        self.graph = shapes.five_platform(3, salt=uuid.uuid4().hex)
+        self.name = push(self.graph, registry, f"death/{uuid.uuid4().hex[:12]}")
+        self.target_repository = f"death/{uuid.uuid4().hex[:12]}"
+        self.target = f"{registry.host}/{self.target_repository}:new"
+        folder.mkdir()
+        self.shell = Shell(daemon, f"death-{uuid.uuid4().hex[:12]}", folder)
+
+    def words(self, command: Command) -> list[str]:
+        names = [self.name] * command.on_image + [self.target] * command.sends
+        return [*command.arguments, *names]
+
+    def prepare(self, command: Command) -> None:
+        if not command.pulls:
+            self.shell("pull", self.name)
+
+    def wanted(self, command: Command) -> set[str]:
+        """The blobs that are there after the command: every manifest and config, and chosen layers."""
+        layers = {on: layers_of(self.graph, on) for on in shapes.PAUSE_PLATFORMS}
+        unwanted = set().union(*(found for on, found in layers.items() if on not in command.fetches))
+        return set(self.graph.blobs) - unwanted
+
+    def check_after(self, command: Command, number: int, code: int) -> None:
+        """The store and the folder right after the death."""
+        state = snapshot_of(self.daemon, self.shell.namespace)
+        assert set(state["images"]) <= {self.name}
+        if not command.pulls or code == 0:
+            assert self.name in state["images"]
+        if self.name in state["images"]:
+            assert state["images"][self.name]["target"]["digest"] == self.graph.digest
+            here = command if command.pulls else PULL
+            assert self.wanted(here) <= set(state["content"]), "a record, but not all of its content"
+        if number == signal.SIGKILL or (command.resumable and code):
+            assert all(EXPIRE in lease["labels"] for lease in state["leases"].values())
+        else:
+            assert state["leases"] == {}
+        if number != signal.SIGKILL:
+            assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
+        assert bad_blobs(self.daemon, list(state["content"])) == []
+        self._check_archive(command, must_exist=code == 0)
+
+    def _check_archive(self, command: Command, *, must_exist: bool) -> None:
+        """Under the archive's name there is a whole one, or nothing."""
+        place = self.shell.folder / (command.saves_to or "none")
+        if place.exists():
+            assert layers_of(self.graph, FOREIGN) <= archived(place)
+        else:
+            assert not (must_exist and command.saves_to)
+
+    def check_next_run(self, command: Command) -> None:
+        """The same once more: it succeeds, and nothing of the dead one stays in the way or behind."""
+        self.shell(*self.words(command))
+        state = snapshot_of(self.daemon, self.shell.namespace)
+        assert set(state["content"]) >= self.wanted(command)
+        self._check_archive(command, must_exist=True)
+        assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
+        for lease in state["leases"]:  # those of the interrupted, which would expire within a day
+            self.daemon.ctr("leases", "delete", lease, namespace=self.shell.namespace)
+        assert empty(self.daemon, self.shell.namespace) == []
+
+
+class Victim:
+    """A running pyctrd whose progress can be waited for; its archive on stdout is read and dropped."""
+
+    def __init__(self, scene: Scene, command: Command) -> None:
+        self.process = scene.shell.start(
+            *scene.words(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.lines: list[bytes] = []
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(target=_read_all, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    def live_until(self, line: int, seconds: float) -> None:
+        """Return when so many lines of progress and then so many seconds have gone by, or at its end."""
+        assert self.process.stderr is not None
+        while len(self.lines) < line:
+            found = self.process.stderr.readline()
+            if not found:
+                break
+            self.lines.append(found)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send the signal; gives the exit code as a shell has it, and all that was said on stderr."""
+        self.process.send_signal(number)
+        assert self.process.stderr is not None
+        try:
+            self.lines += self.process.stderr.readlines()
+            code = self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        self.process.stderr.close()
+        return (128 - code if code < 0 else code), b"".join(self.lines).decode()
+
+
+def _read_all(stream: IO[bytes]) -> None:
+    with stream:
+        while stream.read(1 << 16):
+            pass
+
+
+def died_before_us(number: signal.Signals, code: int, words: str) -> bool:
+    """Tell whether Ctrl-C came before Python had reached our first line: then it is Python's own business."""
+    at_start = number == signal.SIGINT and words.rstrip().endswith("KeyboardInterrupt")
+    return at_start and code in (1, 130) and "cli/boundary.py" not in words
