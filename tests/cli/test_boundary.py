@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,11 +138,10 @@ def test_signals_end_a_waiting_command(
             stderr=subprocess.PIPE,
             text=True,
         )
-        connections = [silent.accept()[0]]
-        silent.settimeout(0.5)
-        with contextlib.suppress(TimeoutError):
-            connections.append(silent.accept()[0])  # the first one only looks who is there
-        time.sleep(0.3)
+        silent.settimeout(20)
+        connections = [silent.accept()[0], silent.accept()[0]]  # the first one only looks who is there
+        connections[1].settimeout(20)
+        assert connections[1].recv(1)  # gRPC has begun to talk: from here on the command waits
         command.send_signal(number)
         stdout, stderr = command.communicate(timeout=20)
         for connection in connections:
