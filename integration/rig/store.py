@@ -6,6 +6,7 @@ core/snapshots/storage/bolt.go); test_rig.py proves that ctr tells the same.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -152,8 +153,9 @@ def _ingests(folder: Path, records: bolt.Bucket) -> dict[str, Ingest]:
     """Unfinished writes; the store's folder of each holds its backend ref and the bytes so far."""
     written = {}
     for place in folder.glob("*/ref"):
-        data = place.with_name("data")
-        written[place.read_text()] = data.stat().st_size if data.exists() else 0
+        with suppress(FileNotFoundError):  # committed while we look
+            data = place.with_name("data")
+            written[place.read_text()] = data.stat().st_size if data.exists() else 0
     return {
         ref: {"expected": record.text("expected"), "offset": written.get(record.text("ref"), 0)}
         for ref, record in records.buckets.items()
