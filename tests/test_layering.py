@@ -278,7 +278,7 @@ def test_modules_annotate_lazily_and_stay_short() -> None:
     for module, source in sources().items():
         code = ast.parse(source).body[1:]  # after the docstring
         assert not code or ast.unparse(code[0]) == "from __future__ import annotations", module
-        assert source.count("\n") <= 400, module
+        assert source.count("\n") <= 600, module
 
 
 # --- the checks themselves --------------------------------------------------------------------------------
