@@ -174,6 +174,7 @@ class Client:
                 snapshotter=self._snapshotter,
                 others=list(self._other_namespaces(stack)),
                 transfer=self._daemon.introspection.has_transfer(),
+                version=self.version.version,
             )
 
     def ensure(

@@ -86,11 +86,12 @@ class Facts:
 
 def wrong(cell: Cell, prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
     """List in what the tool did other than foretold; empty when the prediction was right."""
-    return [
-        *_wrong_end(prediction, outcome),
-        *_wrong_fetch(prediction, outcome, facts),
-        *_wrong_archive(cell, prediction, outcome),
-    ]
+    return [*differences(prediction, outcome, facts), *_wrong_archive(cell, prediction, outcome)]
+
+
+def differences(prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
+    """List in what end, requests and store are other than predicted."""
+    return [*_wrong_end(prediction, outcome), *_wrong_fetch(prediction, outcome, facts)]
 
 
 def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:

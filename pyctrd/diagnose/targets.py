@@ -26,15 +26,21 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool
 
     def includes(self, branch: Branch) -> bool:
-        """Tell whether this manifest was asked for."""
+        """Whether this manifest was asked for."""
         if self.all:
             return True
+        if not all(map(self.matcher.match, branch.through)):
+            return False
         if branch.descriptor.platform is not None:
             return self.matcher.match(branch.descriptor.platform)
         return not self.chosen or branch.platform is None or self.matcher.match(branch.platform)
 
+    def has_all(self, branches: Sequence[Branch]) -> bool:
+        """Whether the image has each of the platforms, or, of all platforms, any."""
+        return bool(branches) if self.all else not self.absent(branches)
+
     def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
-        """List the platforms asked for that no manifest of the image is for."""
+        """List the platforms asked for that none of these manifests is for."""
         candidates = [branch for branch in branches if self.includes(branch)]
         if any(branch.platform is None for branch in candidates):
             return ()  # it could be any of them, and every filter lets it pass
