@@ -153,7 +153,7 @@ def _bring_all(
     matcher = options.platforms.matcher(host)
     step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
     parents: Sequence[Descriptor] = ()
-    for generation in walk.generations(root, step):
+    for generation in walk.generations(root, step, depends_on=walk.fits(matcher)):
         coverage.before(generation)
         downloads.submit(generation)
         if options.unpacks:
