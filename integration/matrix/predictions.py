@@ -96,13 +96,15 @@ def differences(prediction: Prediction, outcome: Outcome, facts: Facts) -> list[
 
 def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
     code = prediction.exit_code
-    ok = prediction.ok if code is None else code == 0
-    if ok is not None and (outcome.exit_code == 0) != ok:
+    if code is not None and outcome.exit_code != code:
+        yield f"exit {outcome.exit_code}, foretold {code}"
+    elif prediction.ok is not None and code is None and (outcome.exit_code == 0) != prediction.ok:
         yield f"exit {outcome.exit_code}, foretold {'success' if prediction.ok else 'failure'}"
     # ctr 1.6 and 1.7 put `invalid manifest "<digest>": ` into errors about manifest.json.
-    words = re.sub(r'invalid manifest \\?"\S+": ', "", outcome.words).replace('\\"', '"')
+    words = re.sub(r'invalid manifest \\?"\S+": ', "", outcome.words)
+    words = words.replace('\\"', '"').replace("\\\\", "\\")
     if outcome.exit_code and prediction.error not in words:
-        yield f"error does not say {prediction.error!r}: {outcome.words[-600:]}"
+        yield f"error does not say {prediction.error!r}: {outcome.words[-300:]}"
 
 
 def _wrong_fetch(prediction: Prediction, outcome: Outcome, facts: Facts) -> Iterator[str]:

@@ -94,7 +94,7 @@ class RandomMatrix:
     # --- laying out
 
     def _publish(self, case: Case) -> None:
-        """Have the image in the registry where its content came from; where nobody knows that, by its name."""
+        """Have the image where its content came from, and, where nobody knows that, by its name."""
         self._proxy.clear_routes()
         self._publish_in(case, case.repository, TAG)
         named = None if case.sources else _named(case.name)
@@ -146,7 +146,14 @@ class RandomMatrix:
         self._proxy.clear_requests()
         with self._store(namespace) as daemon:
             image = daemon.images.get(case.name)
-            found = diagnose(daemon, image, select(case.ask), host=host(), version=daemon.version().version)
+            found = diagnose(
+                daemon,
+                image,
+                select(case.ask),
+                host=host(),
+                transfer=daemon.introspection.has_transfer(),
+                version=daemon.version().version,
+            )
         assert not self._proxy.requests()
         return found
 
@@ -232,6 +239,7 @@ def promised(forecast: ExportForecast | SaveForecast) -> Prediction:
     return Prediction(
         ok=forecast.ok,
         error=forecast.error,
+        exit_code=forecast.exit_code,
         fetch=frozenset(forecast.fetch),
         exact=forecast.fetch_known,
         network=forecast.network,

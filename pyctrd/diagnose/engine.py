@@ -13,8 +13,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """A containerd, and the ctr that comes with it.
 
     `transfer`: it has a transfer service (1.7 and later). `features`: it is known to compare os.features of
-    platforms (2.3 and later; builds of Debian do so before). `skips_absent`: its exporter passes over an image
-    whose target is absent (1.7 and later).
+    platforms (2.3 and later; some builds of others do, too). `skips_absent`: its exporter passes over an
+    image whose target is absent (1.7 and later).
     """
 
     transfer: bool = True

@@ -72,6 +72,11 @@ def parse_fault(name: str) -> str:
     return "" if _DIGEST.fullmatch(name) or _completed(name) else "invalid reference format"
 
 
+def is_unlikely(inspection: Inspection, image: ImageRecord) -> bool:
+    """Whether nerdctl would ask where the content hardly is; the first word of a short name is its host."""
+    return is_foreign(inspection, image) or _completed(image.name) != image.name
+
+
 def is_foreign(inspection: Inspection, image: ImageRecord) -> bool:
     """Whether the content came from elsewhere than the image's name says, as that of a local tag does.
 

@@ -30,10 +30,7 @@ _NEEDS_TRANSFER = (
 )
 _HIDDEN = "a manifest is absent: what it names is fetched, too, but its size is not known before"
 _HIDDEN_INDEX = "an index is absent: whether the image has the platform is known once it is fetched"
-_FOREIGN = (
-    "asks a registry for {name}, but the content came from another repository: it fails unless the image has "
-    "been pushed there"
-)
+_FOREIGN = "asks the registry for {name}, but the content came from elsewhere: the image may not be there"
 _FEATURES = "os.features of a platform count in containerd from 2.3 on, and in some builds of earlier ones"
 _BY_CHANCE = "what is fetched differs from run to run: nerdctl takes the platforms in random order"
 _ANOTHER = "takes the name for {name}, which is another image"
@@ -134,7 +131,7 @@ class _Nerdctl:
             return _ends(ensured.error, certain=ensured.certain)
         if ensured.platforms and (fault := names.ask_fault(self._image.name)):
             return _ends(fault)
-        if ensured.platforms and names.is_foreign(self._survey.inspection, self._image):
+        if ensured.platforms and names.is_unlikely(self._survey.inspection, self._image):
             return _ends(
                 "failed to resolve reference",
                 note=_FOREIGN.format(name=self._image.name),
