@@ -28,7 +28,6 @@ import msgspec
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.model import (
-    MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
     ImageConfig,
@@ -154,7 +153,7 @@ class _Plain:
         return True
 
     def read(self, descriptor: Descriptor) -> bytes:
-        return self._content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+        return self._content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
 
 
 class _Image:

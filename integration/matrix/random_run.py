@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from integration.matrix.archives import Archive
+from integration.matrix.archives import LAYOUT, Archive
 from integration.matrix.predictions import Facts, Prediction, differences
 from integration.matrix.random_cases import TAG, Case, make
 from integration.matrix.random_images import documents
@@ -209,7 +209,7 @@ class RandomMatrix:
             requests=requests,
             fetched=fetched,
             size=sum(len(case.graph.blobs[digest]) for digest in fetched),
-            archive=Archive.read(output),
+            archive=Archive.read(output, LAYOUT),
             target=target,
         )
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from pyctrd import walk
 from pyctrd.errors import ContentError, NotFound
-from pyctrd.model import MAX_MANIFEST_BYTES, ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
+from pyctrd.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
 from pyctrd.ports import Store
 
 
@@ -40,7 +40,7 @@ class Inspection:
     def read(self, descriptor: Descriptor) -> bytes:
         """Read a document whole; raises NotFound when absent, ContentError when too large."""
         if descriptor.digest not in self._documents:
-            raw = self.store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            raw = self.store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
             self._documents[descriptor.digest] = raw
         return self._documents[descriptor.digest]
 
@@ -93,6 +93,5 @@ class _Remembered:
             raise NotFound(f"content digest {digest}: not found", kind="content", name=digest)
         return found
 
-    def read_all(self, digest: Digest, *, limit: int) -> bytes:
-        assert limit >= MAX_MANIFEST_BYTES
+    def read_all(self, digest: Digest, *, limit: int) -> bytes:  # noqa: ARG002 - as a store has it
         return self._inspection.read(Descriptor(media_type="", digest=digest, size=0))

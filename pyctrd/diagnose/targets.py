@@ -35,9 +35,18 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
             return self.matcher.match(branch.descriptor.platform)
         return not self.chosen or branch.platform is None or self.matcher.match(branch.platform)
 
-    def has_all(self, branches: Sequence[Branch]) -> bool:
-        """Whether the image has each of the platforms, or, of all platforms, any."""
-        return bool(branches) if self.all else not self.absent(branches)
+    def lacks(self, branches: Sequence[Branch]) -> Sequence[Platform]:
+        """List the platforms asked for that `pyctrd save` would miss in an index of these manifests.
+
+        A manifest that is listed without a platform may be for any, whatever its config says.
+        """
+        if self.all:
+            return ()
+        listed = [item for item in branches if item.readable and all(map(self.matcher.match, item.through))]
+        if any(item.descriptor.platform is None for item in listed):
+            return ()
+        have = [item.descriptor.platform for item in listed if item.descriptor.platform is not None]
+        return [item for item in self.wanted if not any(map(platforms.ordered(item).match, have))]
 
     def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
         """List the platforms asked for that none of these manifests is for."""

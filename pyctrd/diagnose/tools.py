@@ -15,11 +15,12 @@ from pyctrd.diagnose.model import ExportForecast, SaveForecast, Tools
 from pyctrd.diagnose.names import Named
 from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import Targets
-from pyctrd.errors import NoMatchingPlatform, PyctrdError
+from pyctrd.errors import NoMatchingPlatform, NotFound, PyctrdError
 from pyctrd.model import Descriptor, ImageRecord, Platform
 from pyctrd.nerdctl import Ensured, Release
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import Fetcher
+from pyctrd.reference import Reference
 
 _NERDCTL_NETWORK = (
     "asks the registry for the tag again; if the tag has moved, the local image is replaced by the new one"
@@ -34,6 +35,7 @@ _FOREIGN = "asks the registry for {name}, but the content came from elsewhere: t
 _FEATURES = "os.features of a platform count in containerd from 2.3 on, and in some builds of earlier ones"
 _BY_CHANCE = "what is fetched differs from run to run: nerdctl takes the platforms in random order"
 _ANOTHER = "takes the name for {name}, which is another image"
+_NO_SOURCE = "no repository is known to have what is missing"
 _NO_PORT = "asks {name}, where the content came from, and has no record of the registry's port"
 
 
@@ -201,23 +203,25 @@ def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Des
 
 def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platform) -> SaveForecast:
     """`pyctrd save` of the same platforms: its own plan, as far as it goes without a registry."""
-    store = survey.inspection.remembered
+    image, store = survey.image, survey.inspection.remembered
+    options = save.SaveOptions(platforms=selection)
     try:
-        plan = save.plan(
-            store, [survey.image], save.SaveOptions(platforms=selection), host=host, fetchers=_unread
-        )
-        fetch, known, certain = plan.fetch, True, True
+        fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetch
+        known = certain = True
     except _UnreadError:
-        wanted = () if survey.unread else targets.wanted  # behind an absent index there may be any platform
-        try:
-            fetch = ensure.plan(store, survey.image, targets.matcher, wanted=wanted)
-        except NoMatchingPlatform as error:
-            return _ends(nothing_to_save(survey.image.name, error.name), exit_code=error.exit_code)
-        known, certain = False, not survey.unread or targets.has_all(survey.branches)
+        fetch = ensure.plan(store, image, targets.matcher)
+        lacks = targets.lacks(survey.branches)
+        known, certain = False, not lacks
+        if lacks and not survey.unread:  # behind an absent index there may be any platform
+            wanted = ", ".join(map(platforms.format_all, lacks))
+            return _ends(nothing_to_save(image.name, wanted), exit_code=NoMatchingPlatform.exit_code)
     except PyctrdError as error:
         return _ends(error.message, exit_code=error.exit_code)
     downloads = _downloads(fetch)
-    port = _lost_port(survey) if downloads else ""
+    sources = ensure.sources(store, image) if downloads else []
+    if downloads and not sources:
+        return _ends("not found", note=_NO_SOURCE, exit_code=NotFound.exit_code)
+    port = _lost_port(survey, sources[0]) if sources else ""
     notes = ["" if known else _HIDDEN if certain else _HIDDEN_INDEX, port]
     return SaveForecast(
         fetch=tuple(str(item.digest) for item in downloads),
@@ -230,14 +234,12 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
     )
 
 
-def _lost_port(survey: Survey) -> str:
+def _lost_port(survey: Survey, source: Reference) -> str:
     """Say that the place to ask is only known without its port: a local tag, and no record that gives it."""
-    image, store = survey.image, survey.inspection.store
-    if not names.is_foreign(survey.inspection, image):
+    if not names.is_foreign(survey.inspection, survey.image):
         return ""
-    first = ensure.sources(store, image)[0]
-    known = {names.repository(record.name) for record in store.images.list()}
-    return "" if first.name in known else _NO_PORT.format(name=first.name)
+    known = {names.repository(record.name) for record in survey.inspection.store.images.list()}
+    return "" if source.name in known else _NO_PORT.format(name=source.name)
 
 
 class _UnreadError(Exception):
