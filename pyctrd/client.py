@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -172,7 +172,7 @@ class Client:
                 selection,
                 host=_host(),
                 snapshotter=self._snapshotter,
-                others=list(self._other_namespaces(stack)),
+                others=list(self._sharing_namespaces(stack)),
                 transfer=self._daemon.introspection.has_transfer(),
                 version=self.version.version,
             )
@@ -377,10 +377,18 @@ class Client:
             for source in sources
         ]
 
-    def _other_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+    def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+        """Open the other namespaces whose content this one can take over without a download."""
+        if self._daemon.introspection.shares_content():
+            return self._other_namespaces(stack)
+        return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
+
+    def _other_namespaces(
+        self, stack: ExitStack, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+    ) -> Iterator[Daemon]:
         """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
         for namespace in self._daemon.namespaces.list():
-            if namespace.name != self.namespace:
+            if namespace.name != self.namespace and wanted(namespace):
                 try:
                     yield stack.enter_context(
                         Daemon.connect(self.address, namespace.name, environ=self._environ)

@@ -18,7 +18,7 @@ platform whose manifest or config is absent is never fetched by any of them, and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Final, Protocol, TypeAlias
@@ -131,12 +131,21 @@ def _depends_on_order(
     times = Counter(digest for found in own for digest in found)
     for platform, found in zip(incomplete, own, strict=True):
         alone = {digest for digest in found if times[digest] == 1 and digest not in common}
-        if alone and image.is_complete(
-            platform,
-            lambda digest, alone=alone: digest in common or (digest in times and digest not in alone),
-        ):
+        if alone and image.is_complete(platform, _Before(common, times, alone)):
             return True
     return False
+
+
+class _Before:
+    """What has come once all other platforms have been fetched."""
+
+    def __init__(self, common: _Blobs, times: Mapping[Digest, int], alone: set[Digest]) -> None:
+        self._common = common
+        self._times = times
+        self._alone = alone
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._common or (digest in self._times and digest not in self._alone)
 
 
 class _Plain:
@@ -192,8 +201,8 @@ class _Image:
         skips = self._release.skips_attestations
         return (item for item in children if not (skips and _is_attestation(item)))
 
-    def is_complete(self, platform: Platform, fetched: Callable[[Digest], bool] = lambda _: False) -> bool:
-        """Whether the image's config and layers are here, or `fetched`, for a platform.
+    def is_complete(self, platform: Platform, fetched: Container[Digest] = ()) -> bool:
+        """Whether the image's config and layers are here, or among what is `fetched`, for a platform.
 
         Where a fetched document would have to be read, the answer is yes: it may be.
         Source: containerd core/images/image.go Check. Raises ContentError where that fails.
@@ -201,11 +210,11 @@ class _Image:
         try:
             manifest = self._manifest_for(self._target, platform)
         except _AbsentError as error:
-            return fetched(error.digest)
+            return error.digest in fetched
         if manifest is None:
             return False
         return all(
-            fetched(item.digest) or self._look.present(item) for item in (manifest.config, *manifest.layers)
+            item.digest in fetched or self._look.present(item) for item in (manifest.config, *manifest.layers)
         )
 
     def _manifest_for(self, descriptor: Descriptor, platform: Platform) -> Manifest | None:

@@ -85,8 +85,9 @@ class RandomImage:
             (3, self._cache_layer),
             (3, self._cache_config),
         ]
-        weights, functions = zip(*makers, strict=True)
-        return self._random.choices(functions, weights)[0]()
+        weights = [weight for weight, _ in makers]
+        maker: Callable[[], Graph] = self._random.choices([make for _, make in makers], weights)[0]
+        return maker()
 
     # --- the leaves
 

@@ -51,15 +51,14 @@ def diagnose(
     others: Sequence[Store] = (),
     transfer: bool = True,
     version: str = "",
-    shared: bool = True,
 ) -> Diagnosis:
     """Find out what of an image is here.
 
     `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
     to look for unpacked layers in (empty: the server's default and those that the image's labels name),
-    `others` the daemon's other namespaces, which are only asked whether they have missing content. `transfer`
+    `others` the namespaces whose content this one can take over, which are only asked for what is missing. `transfer`
     says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3 exports through;
-    `version` is the daemon's (empty: the newest), `shared` that its namespaces share content.
+    `version` is the daemon's (empty: the newest).
     Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
     that is not loaded, DaemonError, DaemonUnreachable.
     """
@@ -80,7 +79,7 @@ def diagnose(
         platforms=table,
         unread=tuple(map(Content.of, survey.unread)),
         tools=forecast(survey, targets, resolved, host, engine(version, transfer=transfer)),
-        causes=causes(survey, table, absent, tuple(map(Inspection, others)) if shared else ()),
+        causes=causes(survey, table, absent, tuple(map(Inspection, others))),
     )
 
 
