@@ -142,7 +142,7 @@ def _told_of(remote: Remote) -> Iterator[None]:
     try:
         yield
     except ContentError as error:
-        raise documents.refused(remote, error.message) from error
+        raise documents.refused(remote, error.message, error.hint) from error
 
 
 def _refuse_schema1(root: Descriptor) -> None:
@@ -173,7 +173,7 @@ def _bring_all(
     matcher = options.platforms.matcher(host)
     step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
     parents: Sequence[Descriptor] = ()
-    for generation in walk.generations(root, step):
+    for generation in walk.generations(root, step, depends_on=walk.fits(matcher)):
         coverage.before(generation)
         downloads.submit(generation)
         if options.unpacks:
