@@ -16,6 +16,7 @@ from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import Daemon
+from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
@@ -171,7 +172,7 @@ class Client:
             progress=progress,
         )
 
-    def diagnose(self, ref: str, platforms: Sequence[str] = ()) -> Diagnosis:
+    def diagnose(self, ref: str, platforms: Sequence[str] = (), all_platforms: bool = False) -> Diagnosis:
         """Find out what of an image is here, what each tool would do with it, and why something is missing.
 
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
@@ -179,7 +180,7 @@ class Client:
         """
         from pyctrd.diagnose import diagnose
 
-        selection = _select(platforms)
+        selection = _select(platforms, all_platforms)
         image = self.image(ref)
         with ExitStack() as stack:
             return diagnose(

@@ -16,6 +16,7 @@ from integration.rig.images import Graph
 from pyctrd import nerdctl
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.archive.prune import ORIGINAL_INDEX
+from pyctrd.diagnose.inspection import Inspection
 from pyctrd.errors import (
     ArchiveError,
     ContentError,
@@ -25,7 +26,6 @@ from pyctrd.errors import (
     RegistryError,
     Remedy,
 )
-from pyctrd.diagnose.inspection import Inspection
 from pyctrd.model import Descriptor, Digest, ImageRecord, Index, Platform
 from pyctrd.platforms import ALL, ordered, parse, select, to_string
 from pyctrd.ports import Fetcher, Progress
@@ -542,9 +542,7 @@ def test_nerdctl_fetches_a_single_manifests_layers_and_attestations() -> None:
     assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(single)
     mixed = shapes.mixed()
     bench = Bench(mixed, without=layers(mixed.child(4)))
-    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(
-        mixed.child(4)
-    )
+    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(mixed.child(4))
 
 
 @pytest.mark.parametrize("mode", ["target", "none"])

@@ -23,7 +23,10 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_shareable(self) -> bool:
-        """Whether others may take its content over even where content is isolated (core/metadata/content.go)."""
+        """Whether others may take its content over even where content is isolated.
+
+        Source: containerd core/metadata/content.go isSharedContent.
+        """
         return self.labels.get("containerd.io/namespace.shareable") == "true"
 
 

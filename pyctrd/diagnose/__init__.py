@@ -56,9 +56,9 @@ def diagnose(
 
     `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
     to look for unpacked layers in (empty: the server's default and those that the image's labels name),
-    `others` the namespaces whose content this one can take over, which are only asked for what is missing. `transfer`
-    says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3 exports through;
-    `version` is the daemon's (empty: the newest).
+    `others` the namespaces whose content this one can take over: they are only asked for what is missing.
+    `transfer` says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3
+    exports through; `version` is the daemon's (empty: the newest).
     Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
     that is not loaded, DaemonError, DaemonUnreachable.
     """

@@ -5,6 +5,7 @@ Source: containerd core/images/archive/exporter.go Export, getRecords, manifests
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -124,8 +125,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         if not self.inspection.present(chosen):
             return _FAILS
         if mediatypes.is_layer(chosen.media_type):
-            first = _FIRST_BYTE.get(chosen.media_type.rpartition("+")[2].rpartition(".")[2])
-            return _invalid_character(first) if first else _FAILS
+            first = _FIRST_BYTE.get(re.split("[.+]", chosen.media_type)[-1])
+            return _invalid_character(first) if first else _FAILS  # what may be large is not read
         try:
             raw = self.inspection.read(chosen)
         except ContentError:
