@@ -22,6 +22,8 @@ from pyctrd.errors import IncompleteContent, NoMatchingPlatform
 from pyctrd.model import ImageRecord
 from pyctrd.save import SaveResult
 
+pytestmark = pytest.mark.every_generation
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
 
