@@ -63,19 +63,31 @@ class Documents:
     """Fetches documents and judges them, by themselves and by what their parents said."""
 
     def __init__(self) -> None:
-        self._promised: dict[Digest, Platform] = {}
+        # By the digest of a manifest, and of a config: one platform for each os and architecture.
+        self._listed: dict[Digest, dict[tuple[str, str], Platform]] = {}
+        self._promised: dict[Digest, dict[tuple[str, str], Platform]] = {}
 
     def watch(self, children: walk.Children, matcher: Matcher) -> walk.Children:
         """Wrap a step, to note which platform an index promises of each config that is wanted."""
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             found = children(descriptor)
-            promised = descriptor.platform if mediatypes.is_manifest(descriptor.media_type) else None
-            if found and promised and matcher.match(promised):
-                self._promised[found[0].digest] = promised
+            if mediatypes.is_index(descriptor.media_type):
+                for child in found:
+                    self._list(child, matcher)
+            elif found and mediatypes.is_manifest(descriptor.media_type):
+                self._list(descriptor, matcher)
+                promised = self._promised.setdefault(found[0].digest, {})
+                promised.update(self._listed.get(descriptor.digest, {}))
             return found
 
         return step
+
+    def _list(self, descriptor: Descriptor, matcher: Matcher) -> None:
+        """Note the platform that a manifest is listed for; it may be listed for several."""
+        if descriptor.platform is not None and matcher.match(descriptor.platform):
+            wanted = platforms.normalize(descriptor.platform)
+            self._listed.setdefault(descriptor.digest, {})[wanted.os, wanted.architecture] = wanted
 
     def fetch(self, fetcher: Fetcher, descriptor: Descriptor) -> bytes:
         """Read a document whole, judged; raises RegistryContentError, and RegistryError as they come."""
@@ -100,15 +112,15 @@ class Documents:
 
     def _check_platform(self, descriptor: Descriptor, config: ImageConfig) -> None:
         """Compare what index and config say of a wanted image; variants differ in many good images."""
-        promised = self._promised.get(descriptor.digest)
-        if promised is None or not (config.os and config.architecture):
+        if not (config.os and config.architecture):
             return
-        wanted, found = platforms.normalize(promised), platforms.normalize(config.platform)
-        if (wanted.os, wanted.architecture) != (found.os, found.architecture):
-            raise ContentError(
-                f"the index promises {platforms.format_all(wanted)}, the config is for "
-                f"{platforms.format_all(found)}"
-            )
+        found = platforms.normalize(config.platform)
+        for pair, wanted in self._promised.get(descriptor.digest, {}).items():
+            if pair != (found.os, found.architecture):
+                raise ContentError(
+                    f"the index promises {platforms.format_all(wanted)}, the config is for "
+                    f"{platforms.format_all(found)}"
+                )
 
 
 def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:

@@ -100,8 +100,8 @@ class Descriptor(_Document, frozen=True, kw_only=True):
     artifact_type: str = ""
 
     def __hash__(self) -> int:
-        """Hash by digest: annotations are a mapping, and equal descriptors have equal digests."""
-        return hash(self.digest)
+        """Hash by what differs where one digest is listed often: the platform and the annotations."""
+        return hash((self.digest, self.platform, frozenset(self.annotations.items())))
 
 
 class Manifest(_Document, frozen=True, kw_only=True):

@@ -160,11 +160,16 @@ def test_chain_ids_are_those_of_the_image_spec() -> None:
     assert RootFS().chain_ids == ()
 
 
-def test_descriptors_hash_by_digest_and_differ_by_the_rest() -> None:
-    one = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b""), size=0)
+def test_equal_descriptors_hash_alike_and_those_of_one_digest_do_not_collide() -> None:
+    one = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b""), size=0, annotations={"a": "1", "b": "2"})
     other = msgspec.structs.replace(one, platform=Platform(os="linux", architecture="amd64"))
-    assert hash(one) == hash(other)
+    assert hash(one) == hash(msgspec.structs.replace(one, annotations={"b": "2", "a": "1"}))
     assert one != other
+    listed_often = [
+        msgspec.structs.replace(one, platform=Platform(os="linux", architecture=f"a{number}"))
+        for number in range(100)
+    ] + [msgspec.structs.replace(one, annotations={"number": str(number)}) for number in range(100)]
+    assert len(set(map(hash, listed_often))) > 190
     assert len({one, other, msgspec.structs.replace(one)}) == 2
     with pytest.raises(AttributeError):
         one.size = 1  # type: ignore[misc]

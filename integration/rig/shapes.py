@@ -177,3 +177,32 @@ def runnable() -> Graph:
         layer({"etc/greeting": b"hello from a layer\n"}),
     ]
     return manifest(config(made, config={"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}), made)
+
+
+# --- made to be expensive: few bytes, many ways through them ------------------------------------------------
+
+
+def shared_indexes(levels: int, width: int, *, salt: str = "") -> Graph:
+    """Levels of indexes that each list all of the next one: `width` to the power of `levels` paths."""
+    children = [multi(["linux/amd64", "linux/arm64"], layers=1, salt=salt)]
+    for level in range(levels):
+        children = [index(children, annotations={"place": f"{level}.{number}"}) for number in range(width)]
+    return index(children)
+
+
+def listed_for_many(count: int, layers: int = 2, *, key: str = "architecture", salt: str = "") -> Graph:
+    """One image that its index lists for linux/amd64, and once more for each of `count` platforms.
+
+    With `key` "os.version" all of them match linux/amd64. The config names no platform.
+    """
+    made = layers_for("linux/amd64", layers, salt)
+    child = manifest(config(made, os="", architecture=""), made)
+    others = ({**platform("linux/amd64"), key: f"x{number}"} for number in range(count))
+    return index([child.described_as(platform=on) for on in (platform("linux/amd64"), *others)])
+
+
+def many_manifests(count: int, *, salt: str = "") -> Graph:
+    """linux/amd64, and `count` images for other platforms that share its layers."""
+    made = layers_for("linux/amd64", 2, salt)
+    names = ["linux/amd64", *(f"linux/x{number}" for number in range(count))]
+    return index([manifest(config(made, on), made, on=on) for on in names])
