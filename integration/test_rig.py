@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -241,7 +242,8 @@ def test_containerd_in_a_container(
         inside = ContainerdInDocker(dockerd, generation, tmp_path / "inside")
         inside.__enter__()
     try:
-        assert f" {inside.version}" in inside.ctr("version").stdout.decode()
+        told = inside.ctr("version").stdout.decode().partition("Server:")[2]
+            assert re.search(rf"Version: +v?{re.escape(inside.version)}\b", told), told
         inside.ctr("images", "pull", reference)
         with Containerd(generation, tmp_path / "outside") as outside:
             outside.ctr("images", "pull", reference)
