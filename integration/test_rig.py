@@ -243,7 +243,7 @@ def test_containerd_in_a_container(
         inside.__enter__()
     try:
         told = inside.ctr("version").stdout.decode().partition("Server:")[2]
-            assert re.search(rf"Version: +v?{re.escape(inside.version)}\b", told), told
+        assert re.search(rf"Version: +v?{re.escape(inside.version)}\b", told), told
         inside.ctr("images", "pull", reference)
         with Containerd(generation, tmp_path / "outside") as outside:
             outside.ctr("images", "pull", reference)

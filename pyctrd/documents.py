@@ -7,13 +7,14 @@ reading. Sources: OCI image-spec manifest.md and image-index.md (`mediaType` has
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, RegistryContentError
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageConfig, Platform, parse_json
+from pyctrd.model import Descriptor, Digest, ImageConfig, Platform, parse_json
 from pyctrd.platforms import Matcher
 from pyctrd.ports import Fetcher
 
@@ -35,27 +36,29 @@ def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
 
     Raises RegistryContentError for other bytes, and RegistryError as they come.
     """
-    if descriptor.size > MAX_MANIFEST_BYTES:
+    limit = walk.size_limit(descriptor)
+    if descriptor.size > limit:
+        kind = mediatypes.document_kind(descriptor.media_type)
         raise refused(
-            fetcher,
-            f"rejecting {descriptor.size} byte manifest {descriptor.digest}: more than "
-            f"{MAX_MANIFEST_BYTES} bytes",
+            fetcher, f"rejecting {descriptor.size} byte {kind} {descriptor.digest}: more than {limit} bytes"
         )
+    buffer = io.BytesIO()  # unlike joined pieces, never twice in memory
     with fetcher.fetch(descriptor) as chunks:
-        raw = b"".join(chunks)
+        buffer.writelines(chunks)
+    raw = buffer.getvalue()
     found = Digest.of(raw, descriptor.digest.algorithm)
     if found != descriptor.digest:
         raise refused(fetcher, f"wrong content for {descriptor.digest}: got {found}")
     return raw
 
 
-def refused(fetcher: Fetcher, text: str) -> RegistryContentError:
+def refused(fetcher: Fetcher, text: str, hint: str | None = None) -> RegistryContentError:
     """Make the error for a document that a repository should not have served."""
     return RegistryContentError(
         f"{fetcher.host}/{fetcher.repository}: {text}",
         host=fetcher.host,
         repository=fetcher.repository,
-        hint=_HINT,
+        hint=hint or _HINT,
     )
 
 
@@ -68,7 +71,10 @@ class Documents:
         self._promised: dict[Digest, dict[tuple[str, str], Platform]] = {}
 
     def watch(self, children: walk.Children, matcher: Matcher) -> walk.Children:
-        """Wrap a step, to note which platform an index promises of each config that is wanted."""
+        """Wrap a step, to note which platform an index promises of each config that is wanted.
+
+        BuildKit lists attestations as unknown/unknown whatever their configs say: that promises nothing.
+        """
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             found = children(descriptor)
@@ -85,8 +91,9 @@ class Documents:
 
     def _list(self, descriptor: Descriptor, matcher: Matcher) -> None:
         """Note the platform that a manifest is listed for; it may be listed for several."""
-        if descriptor.platform is not None and matcher.match(descriptor.platform):
-            wanted = platforms.normalize(descriptor.platform)
+        listed = descriptor.platform
+        if listed is not None and listed.os != "unknown" and matcher.match(listed):
+            wanted = platforms.normalize(listed)
             self._listed.setdefault(descriptor.digest, {})[wanted.os, wanted.architecture] = wanted
 
     def fetch(self, fetcher: Fetcher, descriptor: Descriptor) -> bytes:
@@ -95,7 +102,7 @@ class Documents:
         try:
             self.check(descriptor, raw)
         except ContentError as error:
-            raise refused(fetcher, f"{descriptor.digest}: {error.message}") from error
+            raise refused(fetcher, f"{descriptor.digest}: {error.message}", error.hint) from error
         return raw
 
     def check(self, descriptor: Descriptor, raw: bytes) -> None:

@@ -102,7 +102,7 @@ def document_reader(store: Store, fetchers: Sequence[Fetcher] = ()) -> Callable[
 
     def read(descriptor: Descriptor) -> bytes:
         try:
-            return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            return store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
         except NotFound:
             if not fetchers:
                 raise

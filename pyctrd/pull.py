@@ -142,7 +142,7 @@ def _told_of(remote: Remote) -> Iterator[None]:
     try:
         yield
     except ContentError as error:
-        raise documents.refused(remote, error.message) from error
+        raise documents.refused(remote, error.message, error.hint) from error
 
 
 def _refuse_schema1(root: Descriptor) -> None:

@@ -12,7 +12,15 @@ from typing import Final, TypeAlias
 
 from pyctrd import mediatypes
 from pyctrd.errors import ContentError, NoMatchingPlatform
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Index, Manifest, parse_json
+from pyctrd.model import (
+    MAX_CONFIG_BYTES,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    parse_json,
+)
 from pyctrd.platforms import Matcher
 
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
@@ -53,6 +61,11 @@ def _bounded(descriptor: Descriptor, children: tuple[Descriptor, ...]) -> tuple[
 def has_children(descriptor: Descriptor) -> bool:
     """Tell whether the media type is one that names other content."""
     return mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
+
+
+def size_limit(descriptor: Descriptor) -> int:
+    """Return how many bytes of an index, a manifest or a config are read at most."""
+    return MAX_MANIFEST_BYTES if has_children(descriptor) else MAX_CONFIG_BYTES
 
 
 def _check_shape(descriptor: Descriptor, raw: bytes, expected: str, absent: tuple[str, ...]) -> None:

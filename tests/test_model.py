@@ -154,7 +154,7 @@ def test_a_config_names_its_platform_and_layers() -> None:
 
 def test_chain_ids_are_those_of_the_image_spec() -> None:
     first, second, third = (Digest.of(bytes([number])) for number in range(3))
-    chain = RootFS(diff_ids=(first, second, third)).chain_ids
+    chain = RootFS(stated=(first, second, third)).chain_ids
     two = Digest.of(f"{first} {second}".encode())
     assert chain == (first, two, Digest.of(f"{two} {third}".encode()))
     assert RootFS().chain_ids == ()
@@ -269,7 +269,7 @@ def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) ->
     [
         {"rootfs": []},
         {"rootfs": {"diff_ids": "x"}},
-        {"rootfs": {"diff_ids": ["x"]}},
+        {"rootfs": {"diff_ids": [1]}},
         {"os": 1},
         {"os.features": {}},
     ],
@@ -277,6 +277,15 @@ def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) ->
 def test_a_config_of_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
     with pytest.raises(ContentError, match="not a valid imageconfig"):
         ImageConfig.parse(encoded(document))
+
+
+def test_diff_ids_are_checked_when_they_are_used() -> None:
+    rootfs = ImageConfig.parse(encoded({"rootfs": {"diff_ids": [str(Digest.of(b"")), "x"]}})).rootfs
+    for name in ("diff_ids", "chain_ids"):
+        with pytest.raises(
+            ContentError, match="not a valid imageconfig: invalid checksum digest format: 'x'"
+        ):
+            getattr(rootfs, name)
 
 
 def test_of_a_repeated_key_the_last_counts_as_gos_decoder_has_it() -> None:

@@ -179,6 +179,39 @@ def runnable() -> Graph:
     return manifest(config(made, config={"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}), made)
 
 
+def signature(
+    kind: str = "application/vnd.dev.cosign.simplesigning.v1+json", diff_ids: Sequence[str] | None = None
+) -> Graph:
+    """What cosign pushes as `sha256-<digest>.sig`, `.att` or `.sbom`: image config, layer of another kind.
+
+    The config has the diff ids given, else (as cosign writes it) the digest of the layer as it is.
+    """
+    payload = Blob(to_json({"critical": {"type": kind}}), kind)
+    stated = [payload.digest] if diff_ids is None else list(diff_ids)
+    rootfs = {"type": "layers", "diff_ids": stated}
+    return manifest(config([], on="", os="", architecture="", config={}, rootfs=rootfs), [payload])
+
+
+def large_config(size: int, *, salt: str = "") -> Graph:
+    """One image whose config has `size` bytes and some more."""
+    made = layers_for("linux/amd64", 1, salt)
+    return manifest(config(made, config={"Labels": {"large": "x" * size}}), made)
+
+
+def attested_as_amd64(*, salt: str = "") -> Graph:
+    """An index of amd64 and its attestation, listed as unknown/unknown with a config of linux/amd64."""
+    image = single("linux/amd64", salt=salt).described_as(platform=platform("linux/amd64"))
+    listed = attestation(image)
+    statements = [Blob(listed.blobs[one["digest"]], IN_TOTO) for one in listed.document()["layers"]]
+    made = manifest(config([]), statements)
+    return index(
+        [
+            image,
+            made.described_as(annotations=listed.root["annotations"], platform=platform("unknown/unknown")),
+        ]
+    )
+
+
 # --- made to be expensive: few bytes, many ways through them ------------------------------------------------
 
 
