@@ -203,3 +203,11 @@ class DaemonUnreachable(PyctrdError):
 
 class ArchiveError(PyctrdError):
     """The archive could not be written; nothing is left of it."""
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Raise InvalidInput for a text that no protobuf string or URL can carry: not every argument is UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} {text!r}: not valid UTF-8") from None
