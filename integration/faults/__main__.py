@@ -91,9 +91,9 @@ def sent_elsewhere() -> Iterator[str]:
     yield "| the registry | names | as | by | what comes of it |"
     yield "|---|---|---|---|---|"
     for sent in (*REFUSED, *FOLLOWED):
-        place = KINDS[sent.victim]
+        place, by = KINDS[sent.victim], "token server" if sent.by == "realm" else sent.by
         outcome = f"exit 5: `is a {place} address`, nobody is asked" if sent in REFUSED else "survived"
-        yield f"| {KINDS[sent.registry]} | {place} | `{sent.name}` | {sent.by} | {outcome} |"
+        yield f"| {KINDS[sent.registry]} | {place} | `{sent.name}` | {by} | {outcome} |"
 
 
 def render() -> str:
