@@ -96,7 +96,7 @@ class Stage:
         proxy = {"HTTP_PROXY": "http://me:hush@127.0.0.1:1"} if self.case.via == "proxy" else {}
         if self.case.via in ("connect", "through-proxy"):
             variable = "HTTPS_PROXY" if self.case.via == "connect" else "HTTP_PROXY"
-            proxy = {variable: f"http://me:hush@{server.host}"}
+            proxy = {variable: f"http://me:hush%40%21@{server.host}"}
         return {
             **{name: os.environ[name] for name in names},
             **proxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Callable
@@ -65,6 +66,16 @@ def _connect(name: str, story: str, start: bytes, piece: bytes, says: str, pause
         via="connect",
         greet=_tunnels(start, piece, pause),
     )
+
+
+def _wants_login(pair: bytes) -> Behaviour:
+    wanted = f"Basic {base64.b64encode(pair).decode()}"
+
+    def behave(exchange: Exchange) -> None:
+        known = exchange.asked.headers.get("proxy-authorization") == wanted
+        exchange.send(None if known else Reply(407))
+
+    return behave
 
 
 def _bearer(realm: str) -> Behaviour:
@@ -220,6 +231,14 @@ CONNECTIONS = (
         on("", lambda exchange: exchange.raw(b"220 mail\r\n\r\n")),
         (AT, "malformed HTTP response"),
         asks=1,
+    ),
+    Case(
+        "proxy-password",
+        "a proxy that wants a password which is percent-encoded in its URL",
+        on("", _wants_login(b"me:hush@!")),
+        (),
+        0,
+        via="through-proxy",
     ),
     _connect("connect-drips", "comes byte by byte", b"HTTP/1.1 ", b"2", LATE),
     _connect(
