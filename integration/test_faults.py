@@ -77,6 +77,11 @@ class Stage:
             (self.folder / "_default" / "hosts.toml").write_text(f'server = "https://{host}"\n')
         if self.case.via == "connect":
             return []
+        if self.case.via.startswith("pipe"):
+            (self.folder / "_default").mkdir()
+            os.mkfifo(self.folder / "_default" / self.case.via.removeprefix("pipe "))
+            if self.case.via != "pipe hosts.toml":
+                (self.folder / "_default" / "hosts.toml").write_text('ca = "ca.pem"\n')
         if (self.folder / "_default").exists():
             return ["--hosts-dir", str(self.folder)]
         return ["--plain-http"]

@@ -20,7 +20,8 @@ class Case:
     of the image. `via` is how the server listens: http, tls, tls-expired, tls-other-name, tls-unknown,
     greeting or greeting-tls (only `greet` speaks, to a client of http or https), nobody, nowhere (a name that
     does not exist), proxy (one that is not there), connect (`greet` is a proxy that is asked
-    for a tunnel), through-proxy (the server is a proxy that serves what it is asked for).
+    for a tunnel), through-proxy (the server is a proxy that serves what it is asked for), or "pipe" with the
+    name of a file of the host configuration that is a named pipe.
     """
 
     name: str
