@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
@@ -49,6 +50,10 @@ class Stage:
         salt = f"{case.name}-{containerd.generation}"
         self.good = plain(salt)
         self.graph = case.image(salt) if case.image else self.good
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        if case.image_at:
+            address, port = self.listener.getsockname()
+            self.graph = case.image_at(salt, f"{address}:{port}")
 
     def state(self) -> store.State:
         store.collect_garbage(self.containerd, self.namespace)
@@ -58,7 +63,9 @@ class Stage:
         tls = None
         if self.case.via.startswith("tls"):
             tls = self._tls(self.case.via)
-        return FaultServer(self.graph, self.case.fault, tls=tls, greet=self.case.greet)
+        return FaultServer(
+            self.graph, self.case.fault, tls=tls, greet=self.case.greet, listener=self.listener
+        )
 
     def _tls(self, via: str) -> ssl.SSLContext:
         authority = trustme.CA()
