@@ -75,9 +75,14 @@ class RandomMatrix:
     ) -> None:
         self._open.close()
 
+    @property
+    def port(self) -> int:
+        """The registry's."""
+        return self._proxy.port
+
     def case(self, seed: str) -> Case:
         """The case of a seed."""
-        return make(seed, self._proxy.port)
+        return make(seed, self.port)
 
     def results(self, case: Case) -> Iterator[Result]:
         """Do a case with every tool: those that change nothing share a namespace."""
@@ -96,7 +101,7 @@ class RandomMatrix:
         """Have the image where its content came from, and, where nobody knows that, by its name."""
         self._proxy.clear_routes()
         self._publish_in(case, case.repository, TAG)
-        named = None if case.sources else _named(case.name)
+        named = None if case.sources and case.graph.digest in case.have else _named(case.name)
         if named:
             self._publish_in(case, named.path, named.tag)
 

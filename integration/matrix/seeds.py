@@ -1,7 +1,7 @@
 """Random cases whose forecasts were wrong once: the seed, the containerd, and what was wrong.
 
-A seed names the same case for as long as random_images and random_cases draw in the same order. Whoever changes
-that looks for the cases anew (or writes them down as rows).
+A seed names the same case for as long as random_images and random_cases draw in the same order: a change of
+that order needs these to be looked for anew, or written down as cases of test_random_matrix.py.
 """
 
 from __future__ import annotations
@@ -29,15 +29,11 @@ FOUND = (
     Found("b-17", "2.1", "ctr fails: os.features count in Debian's 2.1.9, so the child is left out"),
     Found("b-27", "1.7", "pyctrd save fetches nothing: it fetched a layer of a BuildKit cache, then failed"),
     Found("b-33", "2.1", "ctr and nerdctl 2.3 fail for a config that belongs to a child with os.features"),
-    Found(
-        "b-41", NEWEST, "pyctrd save fetches nothing: it fetched a config of BuildKit's cache, then failed"
-    ),
+    Found("b-41", NEWEST, "pyctrd save fetches nothing: it fetched the config of such a cache, then failed"),
     Found("b-51", "1.7", "nerdctl 2.0.3 fetches for the name team/app:1: it asks a host `team`"),
     Found("b-64", NEWEST, "pyctrd save fetches nothing: as b-41, beside nested indexes"),
     Found("c-0", NEWEST, "nerdctl fails without the image's index: it reports success"),
-    Found(
-        "c-81", NEWEST, "pyctrd save works: a layer in a nested index was taken for an image of any platform"
-    ),
+    Found("c-81", NEWEST, "pyctrd save works: a layer in an index was taken for an image of any platform"),
     Found("c-105", NEWEST, "pyctrd save fetches nothing: it fetched eight blobs, then failed"),
     Found("c-181", "1.7", "pyctrd save works: as c-81, and the nested index is absent, so nobody can know"),
     Found("c-211", "1.7", "pyctrd save downloads: no repository was known to have what is missing"),

@@ -29,7 +29,7 @@ _NO_TRANSFER = "unknown service containerd.services.streaming.v1.Streaming"
 _NEEDS_TRANSFER = (
     "from 2.3 on nerdctl exports through the daemon's transfer service, which came with containerd 1.7"
 )
-_HIDDEN = "a manifest is absent: what it names is fetched, too, but its size is not known before"
+_HIDDEN = "a manifest or index is absent: what it names is fetched, too, but its size is not known before"
 _HIDDEN_INDEX = "an index is absent: whether the image has the platform is known once it is fetched"
 _FOREIGN = "asks the registry for {name}, but the content came from elsewhere: the image may not be there"
 _FEATURES = "os.features of a platform count in containerd from 2.3 on, and in some builds of earlier ones"
