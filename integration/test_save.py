@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,8 @@ from pyctrd.archive.output import open_output
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform
 from pyctrd.model import ImageRecord
 from pyctrd.save import SaveResult
+
+pytestmark = pytest.mark.every_generation
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
@@ -96,9 +100,15 @@ def test_names_come_in_the_order_of_the_arguments_and_once(bench: Bench) -> None
 
 def test_a_name_without_a_tag(bench: Bench) -> None:
     bench.ctr("images", "tag", bench.pull(shapes.single(salt="bare")), "bare")
-    ours = bench.save("bare")
-    same(bench, ours, bench.export("bare"))
-    assert json.loads(members(ours)["manifest.json"])[0]["RepoTags"] == ["bare:latest"]
+    ours, theirs = members(bench.save("bare")), members(bench.export("bare"))
+    assert json.loads(ours["manifest.json"])[0]["RepoTags"] == ["bare:latest"]
+    written, ctrs = (
+        json.loads(files.pop("index.json"))["manifests"][0]["annotations"] for files in (ours, theirs)
+    )
+    assert ours == theirs
+    ref_name = "org.opencontainers.image.ref.name"
+    assert written[ref_name] == "bare"
+    assert ctrs[ref_name] == ("bare" if bench.containerd.generation in ("2.3", "2.4") else ""), "S11"
 
 
 def test_several_images_differ_only_in_the_order_of_manifest_json(bench: Bench) -> None:
@@ -198,6 +208,26 @@ def test_nothing_is_written_of_an_image_that_lacks_something(bench: Bench, part:
 def save_to_file(bench: Bench, path: Path, *names: str, **options: Any) -> SaveResult:
     with open_output(path) as output:
         return bench.save_to(output, *names, **options)
+
+
+@pytest.mark.parametrize("existing", [None, 0o600, 0o666])
+def test_an_archive_has_the_rights_that_ctr_gives_it(bench: Bench, existing: int | None) -> None:
+    name = bench.pull(shapes.single(salt="rights"))
+    ours, theirs = bench.folder / "ours.tar", bench.folder / "theirs.tar"
+    before = os.umask(0o027)
+    try:
+        for path in (ours, theirs):
+            if existing is not None:
+                path.touch()
+                path.chmod(existing)
+                os.chown(path, 54321, 54322)
+        save_to_file(bench, ours, name)
+        bench.ctr("images", "export", theirs, name)
+    finally:
+        os.umask(before)
+    found = [(stat.S_IMODE(item.st_mode), item.st_uid, item.st_gid) for item in (ours.stat(), theirs.stat())]
+    assert found[0] == found[1]
+    assert found[0][0] == (0o640 if existing is None else existing)
 
 
 # --- fetching before, by digest ---------------------------------------------------------------------------

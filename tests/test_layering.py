@@ -23,6 +23,7 @@ LEVELS: Final = {
     "machine": 0,
     "waiting": 0,
     "redact": 0,
+    "amounts": 0,
     "model": 1,
     "reference": 1,
     "platforms": 1,
@@ -116,6 +117,7 @@ NEVER: Final = {
 }
 CLI_SEES: Final = {
     "pyctrd",
+    "pyctrd.amounts",
     "pyctrd.client",
     "pyctrd.copier",
     "pyctrd.diagnose",  # the models that it prints
@@ -136,7 +138,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "urllib3": tuple(f"pyctrd.registry.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),
-    "http": (),
+    "http": ("pyctrd.registry.answers",),
     "requests": (),
     "httpx": (),
     "docker": (),
@@ -310,7 +312,7 @@ def test_modules_annotate_lazily_and_stay_short() -> None:
         ("pyctrd.registry.auth", "import urllib3.util", "urllib3 belongs to"),
         ("pyctrd.diagnose.rows", "from rich.table import Table", "rich belongs to"),
         ("pyctrd.client", "import click", "click belongs to"),
-        ("pyctrd.save", "import http.client", "http belongs to nobody"),
+        ("pyctrd.save", "import http.client", "http belongs to pyctrd.registry.answers"),
         ("pyctrd.surprise", "", "has no level"),
     ],
 )

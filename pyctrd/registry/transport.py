@@ -195,6 +195,7 @@ class Transport:
                     known=self._known,
                     landed=self._landed,
                     head_seconds=1.5 * self.stall_timeout,
+                    stall_seconds=self.stall_timeout,
                     resolver=self._resolver,
                 )
             return self._pools[key]
