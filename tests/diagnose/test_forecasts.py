@@ -249,6 +249,9 @@ def test_a_nested_index_of_another_platform_hides_what_is_in_it() -> None:
     found = look(world, target)
     assert [row.target for row in found.platforms] == [False, False]
     assert found.absent_platforms == ("linux/amd64",)
+    cause = next(cause for cause in found.causes if cause.code == "no_such_platform")
+    assert cause.text == "the image has no linux/amd64; it has linux/s390x"
+    assert cause.remedy.platforms == ("linux/s390x",)
 
 
 @pytest.mark.parametrize(("version", "certain"), [("2.4.2", True), ("2.1.9", False), ("1.7.24~ds1", False)])
