@@ -15,7 +15,7 @@ import msgspec
 
 from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
-from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_image, leaves_of
+from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_image, leaves_of, require_exportable
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
 from pyctrd.archive.prune import only_image
 from pyctrd.coverage import incomplete, nothing_to_save
@@ -229,10 +229,11 @@ class _Item:
     # --- check what the indexes say
 
     def check(self, fetchers: Fetchers) -> None:
-        """Raise NoMatchingPlatform, or InvalidInput for several images to flatten.
+        """Raise NoMatchingPlatform, ArchiveError for what is no image, InvalidInput for several to flatten.
 
         An index that is not here is read from a registry; if nothing may be fetched, `require` refuses.
         """
+        require_exportable(self._image.target)
         if not mediatypes.is_index(self._image.target.media_type):
             return
         try:

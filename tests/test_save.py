@@ -659,3 +659,11 @@ def test_the_hint_never_offers_what_was_asked_for() -> None:
     with pytest.raises(NoMatchingPlatform, match="has no linux/amd64") as caught:
         Bench(graph).plan()
     assert caught.value.hint == "it has linux(+sse4)/amd64 (complete)"
+
+
+def test_what_cannot_be_saved_is_not_fetched() -> None:
+    odd = images.Blob(b"hello", "text/plain")
+    bench = Bench(Graph(odd.descriptor, {odd.digest: odd.data}), without=[odd.digest])
+    with pytest.raises(ArchiveError, match="only manifests may be exported: text/plain: invalid argument"):
+        bench.save()
+    assert bench.remote.asked == []
