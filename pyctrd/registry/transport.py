@@ -5,6 +5,7 @@ The only module that imports urllib3. Everything a caller sees is ours: Request,
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import threading
@@ -185,7 +186,13 @@ class Transport:
         if raw.status >= 300:
             self._charge(request, started)
         assert isinstance(raw, urllib3.HTTPResponse)
-        return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
+        return Response(
+            raw,
+            request.url,
+            proxy=proxy,
+            stall_seconds=self.stall_timeout,
+            waited=functools.partial(self._charge, request),
+        )
 
     def _charge(self, request: Request, started: float) -> None:
         """Count what was waited for an answer that brings nothing; short waits are what any network takes.
