@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, repeat
+from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -47,18 +50,20 @@ TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 
 
 @contextmanager
-def saying(start: bytes, piece: bytes, pause: float) -> Iterator[tuple[str, list[int]]]:
+def saying(
+    start: bytes, piece: bytes, pause: float, *, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[int]]]:
     """Listen; answer everybody with `start`, then `piece` without an end. Gives host:port and bytes sent."""
     ended = threading.Event()
     sent = [0]
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(link: socket.socket) -> None:
-        with closing(link), suppress(OSError):
-            link.settimeout(20)
-            link.recv(1 << 16)
+        link.settimeout(20)
+        with suppress(OSError), tls.wrap_socket(link, server_side=True) if tls else link as client:
+            client.recv(1 << 16)
             for data in chain([start], repeat(piece)):
-                link.sendall(data)
+                client.sendall(data)
                 sent[0] += len(data)
                 if ended.wait(pause):
                     return
@@ -74,6 +79,41 @@ def saying(start: bytes, piece: bytes, pause: float) -> Iterator[tuple[str, list
         yield f"127.0.0.1:{listener.getsockname()[1]}", sent
     finally:
         ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@contextmanager
+def tunnel(tls: ssl.SSLContext, target: str) -> Iterator[str]:
+    """A proxy that is itself spoken to by TLS, and leads to `target` whatever it is asked for; host:port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError, ValueError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.close()
+
+    def serve(link: socket.socket) -> None:
+        with suppress(OSError), tls.wrap_socket(link, server_side=True) as client:
+            client.recv(1 << 16)
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            host, port = target.split(":")
+            with socket.create_connection((host, int(port))) as server:
+                threading.Thread(target=pump, args=(server, client), daemon=True).start()
+                pump(client, server)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                link, _address = listener.accept()
+                threading.Thread(target=serve, args=(link,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 
@@ -133,6 +173,31 @@ def test_the_answer_to_connect_ends(start: bytes, piece: bytes, pause: float, sa
             read("https://a.example/", proxy=f"http://{host}")
         assert f"through proxy http://{host}" in str(caught.value)
         assert sent[0] < 20 * MAX_HEAD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "said"),
+    [
+        (HEAD + b"X: ", b"y", "timed out"),
+        (*DRIPS["trailer"], "timed out"),
+        (b"220 mail\r\n\r\n", b"", "malformed HTTP response"),
+    ],
+    ids=["head", "framing", "no HTTP"],
+)
+def test_answers_by_tls_through_a_proxy_of_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, said: str
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "a.example").configure_cert(tls)
+    with (
+        saying(start, piece, 0.02, tls=tls) as (host, _sent),
+        tunnel(tls, host) as proxy,
+        pytest.raises(RegistryUnreachable, match=said),
+    ):
+        read("https://a.example/", proxy=f"https://{proxy}")
 
 
 @pytest.mark.parametrize("what", ["chunk size", "trailers"])
