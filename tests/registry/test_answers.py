@@ -24,6 +24,7 @@ from pyctrd.registry.backoff import NONE
 from pyctrd.registry.transport import Request, Transport
 
 STALL = 0.3
+LONG = 20.0  # where it is not time that ends the answer
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = CHUNKED + b"5\r\nhello\r\n"
@@ -118,8 +119,8 @@ def tunnel(tls: ssl.SSLContext, target: str) -> Iterator[str]:
         listener.close()
 
 
-def read(url: str, *, proxy: str = "") -> bytes:
-    with Transport(stall_timeout=STALL, sleep=lambda _: None) as transport:
+def read(url: str, *, proxy: str = "", stall: float = LONG) -> bytes:
+    with Transport(stall_timeout=stall, sleep=lambda _: None) as transport:
         response = transport.send(Request("GET", url, patience=NONE, proxy=proxy))
         with closing(response):
             return response.read(1000)
@@ -129,7 +130,7 @@ def read(url: str, *, proxy: str = "") -> bytes:
 def test_a_drip_in_the_framing_is_a_stall(what: str) -> None:
     start, piece = DRIPS[what]
     with saying(start, piece, 0.02) as (host, _sent), pytest.raises(RegistryUnreachable, match="timed out"):
-        read(f"http://{host}/")
+        read(f"http://{host}/", stall=STALL)
 
 
 @pytest.mark.parametrize("what", FLOODS)
@@ -145,7 +146,7 @@ def test_a_flood_in_the_framing_ends_soon(what: str) -> None:
 def test_a_flood_in_a_head_ends_soon(what: str) -> None:
     start, piece = HEADS[what]
     with saying(start, piece, 0) as (host, sent):
-        with pytest.raises(RegistryUnreachable, match=r"timed out|malformed HTTP response"):
+        with pytest.raises(RegistryUnreachable, match="malformed HTTP response"):
             read(f"http://{host}/")
         assert sent[0] < 20 * MAX_HEAD_BYTES
 
@@ -154,38 +155,38 @@ def test_a_flood_in_a_head_ends_soon(what: str) -> None:
 def test_interim_answers_drip_for_as_long_as_a_head_may_take(what: str) -> None:
     start, piece = HEADS[what]
     with saying(start, piece, 0.02) as (host, _sent), pytest.raises(RegistryUnreachable, match="timed out"):
-        read(f"http://{host}/")
+        read(f"http://{host}/", stall=STALL)
 
 
 @pytest.mark.parametrize(
-    ("start", "piece", "pause", "said"),
+    ("start", "piece", "stall", "said"),
     [
-        (b"HTTP/1.1 ", b"2", 0.02, "timed out"),
-        (TUNNEL + b"X: ", b"y", 0.02, "timed out"),
-        (TUNNEL, b"X: y\r\n", 0.02, r"timed out|more than 100 headers|malformed"),
-        (TUNNEL, FLOOD, 0, r"does not end|more than 100 headers|malformed"),
+        (b"HTTP/1.1 ", b"2", STALL, "timed out"),
+        (TUNNEL + b"X: ", b"y", STALL, "timed out"),
+        (TUNNEL, b"X: y\r\n", STALL, "timed out"),
+        (TUNNEL, FLOOD, LONG, "malformed HTTP response"),
     ],
     ids=["status", "header", "headers", "flood"],
 )
-def test_the_answer_to_connect_ends(start: bytes, piece: bytes, pause: float, said: str) -> None:
-    with saying(start, piece, pause) as (host, sent):
+def test_the_answer_to_connect_ends(start: bytes, piece: bytes, stall: float, said: str) -> None:
+    with saying(start, piece, 0 if stall == LONG else 0.02) as (host, sent):
         with pytest.raises(RegistryUnreachable, match=said) as caught:
-            read("https://a.example/", proxy=f"http://{host}")
+            read("https://a.example/", proxy=f"http://{host}", stall=stall)
         assert f"through proxy http://{host}" in str(caught.value)
         assert sent[0] < 20 * MAX_HEAD_BYTES
 
 
 @pytest.mark.parametrize(
-    ("start", "piece", "said"),
+    ("start", "piece", "stall", "said"),
     [
-        (HEAD + b"X: ", b"y", "timed out"),
-        (*DRIPS["trailer"], "timed out"),
-        (b"220 mail\r\n\r\n", b"", "malformed HTTP response"),
+        (HEAD + b"X: ", b"y", 1, "timed out"),
+        (*DRIPS["trailer"], 1, "timed out"),
+        (b"220 mail\r\n\r\n", b"", LONG, "malformed HTTP response"),
     ],
     ids=["head", "framing", "no HTTP"],
 )
 def test_answers_by_tls_through_a_proxy_of_tls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, stall: float, said: str
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -197,7 +198,7 @@ def test_answers_by_tls_through_a_proxy_of_tls(
         tunnel(tls, host) as proxy,
         pytest.raises(RegistryUnreachable, match=said),
     ):
-        read("https://a.example/", proxy=f"https://{proxy}")
+        read("https://a.example/", proxy=f"https://{proxy}", stall=stall)
 
 
 @pytest.mark.parametrize("what", ["chunk size", "trailers"])
@@ -233,7 +234,7 @@ def test_a_change_of_protocols_is_an_answer() -> None:
 def test_what_comes_too_late_can_be_tried_again() -> None:
     with saying(*DRIPS["chunk size"], 0.02) as (host, _sent):
         with pytest.raises(failures.Unreachable) as caught:
-            read(f"http://{host}/")
+            read(f"http://{host}/", stall=STALL)
         assert failures.is_transient(caught.value)
 
 
