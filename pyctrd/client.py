@@ -339,9 +339,10 @@ class Client:
         """Push an image to the registry that its name, or `target`, is in; the tag comes last.
 
         Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
-        them, or, with "flatten", one manifest takes its place. Blobs above `chunk_bytes` go up in pieces
-        (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before anything is
-        sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
+        them, or, with "flatten", one manifest takes its place. Attestations of which not all is here are left
+        out unless `all_platforms`, or a digest in `target`, asks for them. Blobs above `chunk_bytes` go up in
+        pieces (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before
+        anything is sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
         """
         from pyctrd.push import push
         from pyctrd.sending import send_options
