@@ -103,7 +103,7 @@ class Client:
         return tuple(sorted(self._daemon.images.list(), key=lambda image: image.name))
 
     def image(self, ref: str) -> ImageRecord:
-        """Find an image by its exact name, a reference, or the beginning of its digest.
+        """Find an image by its exact name, a reference, or the beginning of its digest or of crictl's id.
 
         Raises NotFound (`image "...": not found`; its hint says which other namespace has it),
         AmbiguousReference, InvalidReference.
