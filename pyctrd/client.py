@@ -253,9 +253,10 @@ class Client:
 
         `output` is a path, which gets the archive whole or not at all, a binary stream, or None for stdout.
         `ensure` "none" never opens a connection; "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index`
-        says whether an image's index is kept as it is, pruned to what the archive holds, or flattened away.
-        `reproducible` leaves out what depends on this host. Raises NotFound, AmbiguousReference,
-        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError, InvalidInput.
+        says whether an image's index is kept as it is, pruned to what the archive holds, or ("flatten") left
+        out for its one image. `reproducible` leaves out what depends on this host. Raises NotFound,
+        AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError,
+        InvalidInput.
         """
         options = SaveOptions(
             platforms=_select(platforms, all_platforms),

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Choice(["keep", "prune", "flatten"]),
     default="keep",
     show_default=True,
-    help="The image's index: as it is, cut to what the archive holds, or replaced by the manifests.",
+    help="The image's index: as it is, cut to what the archive holds, or left out for its one image.",
 )
 @click.option("--reproducible", is_flag=True, help="Leave out what depends on this host.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, and change nothing.")
