@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -14,10 +14,9 @@ from pyctrd import pull as _pull
 from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
-from pyctrd.daemon import Daemon
+from pyctrd.daemon import STALL_SECONDS, Daemon
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
-from pyctrd.errors import DaemonError
 from pyctrd.model import ContentInfo, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.platforms import host as _host
@@ -63,10 +62,16 @@ class Client:
         self._snapshotter = snapshotter or self._environ.get("CONTAINERD_SNAPSHOTTER") or ""
         self._open = ExitStack()
         self._registries = Registries(registry, self._environ)
-        self._open.callback(self._registries.close)
         self._daemon = self._open.enter_context(
-            Daemon.connect(address, namespace, snapshotter=snapshotter, environ=self._environ)
+            Daemon.connect(
+                address,
+                namespace,
+                snapshotter=snapshotter,
+                environ=self._environ,
+                stall_seconds=registry.stall_timeout if registry else STALL_SECONDS,
+            )
         )
+        self._open.callback(self._registries.close)  # first, so that nobody waits for a registry
 
     def __enter__(self) -> Self:
         """Give the client itself: it is open already."""
@@ -77,8 +82,20 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; a second time does nothing."""
+        """Close all connections; a second time does nothing.
+
+        What is under way in other threads ends by ClientClosed, as does whatever is asked for afterwards.
+        """
         self._open.close()
+
+    def cancel(self) -> None:
+        """End what is under way in all threads, by Cancelled: from here on only `close` is of use.
+
+        What was begun is taken back before, for a few seconds at most, as after KeyboardInterrupt: so this
+        returns late. It may be called from any thread, but not by a signal handler.
+        """
+        self._registries.cancel()
+        self._daemon.cancel()
 
     # --- what is there
 
@@ -165,16 +182,15 @@ class Client:
 
         selection = _select(platforms)
         image = self.image(ref)
-        with ExitStack() as stack:
-            return diagnose(
-                self._daemon,
-                image,
-                selection,
-                host=_host(),
-                snapshotter=self._snapshotter,
-                others=list(self._other_namespaces(stack)),
-                transfer=self._daemon.introspection.has_transfer(),
-            )
+        return diagnose(
+            self._daemon,
+            image,
+            selection,
+            host=_host(),
+            snapshotter=self._snapshotter,
+            others=self._other_namespaces(),
+            transfer=self._daemon.introspection.has_transfer(),
+        )
 
     def ensure(
         self,
@@ -293,19 +309,14 @@ class Client:
         from pyctrd.verify import Repair, verify
 
         selection = _select(platforms, all_platforms)
-        with ExitStack() as stack:
-            mending = None
-            if repair:
-                others = list(self._other_namespaces(stack))
-                mending = Repair(fetchers=self._fetchers, others=others)
-            return verify(
-                self._daemon,
-                self._images(refs) if refs else self.images(),
-                lambda image: self._targets(image, selection),
-                orphans=not refs,
-                mending=mending,
-                progress=progress,
-            )
+        return verify(
+            self._daemon,
+            self._images(refs) if refs else self.images(),
+            lambda image: self._targets(image, selection),
+            orphans=not refs,
+            mending=Repair(fetchers=self._fetchers, others=self._other_namespaces()) if repair else None,
+            progress=progress,
+        )
 
     def push(
         self,
@@ -376,16 +387,9 @@ class Client:
             for source in sources
         ]
 
-    def _other_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
-        """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
-        for namespace in self._daemon.namespaces.list():
-            if namespace.name != self.namespace:
-                try:
-                    yield stack.enter_context(
-                        Daemon.connect(self.address, namespace.name, environ=self._environ)
-                    )
-                except DaemonError:
-                    continue
+    def _other_namespaces(self) -> list[Daemon]:
+        names = [namespace.name for namespace in self._daemon.namespaces.list()]
+        return [self._daemon.elsewhere(name) for name in names if name != self.namespace]
 
 
 def _wanted(selection: Selection) -> Sequence[Platform]:

@@ -43,9 +43,12 @@ def new_pool(
     known: Known,
     landed: Landed,
     head_seconds: float,
+    opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
-    """Make a pool of connections to wherever `sender` may send us; `landed` hears where each one ended.
+    """Make a pool of connections to wherever `sender` may send us.
+
+    `landed` is called with where each one ended, `opened` with its socket.
 
     Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
     local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
@@ -73,7 +76,7 @@ def new_pool(
             landed(host, link.port, zone)
         return found
 
-    pool.pool_classes_by_scheme = _pool_classes(dial, head_seconds)
+    pool.pool_classes_by_scheme = _pool_classes(dial, head_seconds, opened)
     return pool
 
 
@@ -86,10 +89,18 @@ def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
     return urllib3.ProxyManager(proxy, **settings)
 
 
-def _pool_classes(dial: Callable[[HTTPConnection], socket.socket], head_seconds: float) -> dict[str, Any]:
+def _pool_classes(
+    dial: Callable[[HTTPConnection], socket.socket],
+    head_seconds: float,
+    opened: Callable[[socket.socket], None],
+) -> dict[str, Any]:
     """Give urllib3's two kinds of pools, with connections that are made and watched by us."""
 
     class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened(self.sock)
+
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
 
@@ -97,6 +108,10 @@ def _pool_classes(dial: Callable[[HTTPConnection], socket.socket], head_seconds:
             return _watched(self, super().getresponse, head_seconds)
 
     class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened(self.sock)
+
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
 
