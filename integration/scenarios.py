@@ -87,6 +87,9 @@ SCENARIOS = (
     Scenario("inline-data", shapes.inline_data),
     Scenario("artifact", shapes.artifact, not_on={"1.6": "P2"}),
     Scenario("artifact-subject", lambda: shapes.artifact(subject=shapes.single()), not_on={"1.6": "P2"}),
+    Scenario("signature", shapes.signature, not_on=dict.fromkeys(("1.6", "1.7", "2-local"), "P2")),
+    Scenario("attested-as-amd64", shapes.attested_as_amd64, all_platforms=True, not_on={"1.6": "P9"}),
+    Scenario("large-config", lambda: shapes.large_config(5 << 20)),
     Scenario("octet-stream-config", shapes.octet_stream_config, not_on={"2": "P2"}),
     Scenario("unknown-child", lambda: images.index([shapes.multi(["linux/amd64"]).child(0), _weird_child()])),
 )

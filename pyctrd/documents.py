@@ -7,13 +7,14 @@ reading. Sources: OCI image-spec manifest.md and image-index.md (`mediaType` has
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, RegistryContentError
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageConfig, Platform, parse_json
+from pyctrd.model import Descriptor, Digest, ImageConfig, Platform, parse_json
 from pyctrd.platforms import Matcher
 from pyctrd.ports import Fetcher
 
@@ -35,27 +36,29 @@ def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
 
     Raises RegistryContentError for other bytes, and RegistryError as they come.
     """
-    if descriptor.size > MAX_MANIFEST_BYTES:
+    limit = walk.size_limit(descriptor)
+    if descriptor.size > limit:
+        kind = mediatypes.document_kind(descriptor.media_type)
         raise refused(
-            fetcher,
-            f"rejecting {descriptor.size} byte manifest {descriptor.digest}: more than "
-            f"{MAX_MANIFEST_BYTES} bytes",
+            fetcher, f"rejecting {descriptor.size} byte {kind} {descriptor.digest}: more than {limit} bytes"
         )
+    buffer = io.BytesIO()  # unlike joined pieces, never twice in memory
     with fetcher.fetch(descriptor) as chunks:
-        raw = b"".join(chunks)
+        buffer.writelines(chunks)
+    raw = buffer.getvalue()
     found = Digest.of(raw, descriptor.digest.algorithm)
     if found != descriptor.digest:
         raise refused(fetcher, f"wrong content for {descriptor.digest}: got {found}")
     return raw
 
 
-def refused(fetcher: Fetcher, text: str) -> RegistryContentError:
+def refused(fetcher: Fetcher, text: str, hint: str | None = None) -> RegistryContentError:
     """Make the error for a document that a repository should not have served."""
     return RegistryContentError(
         f"{fetcher.host}/{fetcher.repository}: {text}",
         host=fetcher.host,
         repository=fetcher.repository,
-        hint=_HINT,
+        hint=hint or _HINT,
     )
 
 
@@ -63,19 +66,35 @@ class Documents:
     """Fetches documents and judges them, by themselves and by what their parents said."""
 
     def __init__(self) -> None:
-        self._promised: dict[Digest, Platform] = {}
+        # By the digest of a manifest, and of a config: one platform for each os and architecture.
+        self._listed: dict[Digest, dict[tuple[str, str], Platform]] = {}
+        self._promised: dict[Digest, dict[tuple[str, str], Platform]] = {}
 
     def watch(self, children: walk.Children, matcher: Matcher) -> walk.Children:
-        """Wrap a step, to note which platform an index promises of each config that is wanted."""
+        """Wrap a step, to note which platform an index promises of each config that is wanted.
+
+        BuildKit lists attestations as unknown/unknown whatever their configs say: that promises nothing.
+        """
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             found = children(descriptor)
-            promised = descriptor.platform if mediatypes.is_manifest(descriptor.media_type) else None
-            if found and promised and matcher.match(promised):
-                self._promised[found[0].digest] = promised
+            if mediatypes.is_index(descriptor.media_type):
+                for child in found:
+                    self._list(child, matcher)
+            elif found and mediatypes.is_manifest(descriptor.media_type):
+                self._list(descriptor, matcher)
+                promised = self._promised.setdefault(found[0].digest, {})
+                promised.update(self._listed.get(descriptor.digest, {}))
             return found
 
         return step
+
+    def _list(self, descriptor: Descriptor, matcher: Matcher) -> None:
+        """Note the platform that a manifest is listed for; it may be listed for several."""
+        listed = descriptor.platform
+        if listed is not None and listed.os != "unknown" and matcher.match(listed):
+            wanted = platforms.normalize(listed)
+            self._listed.setdefault(descriptor.digest, {})[wanted.os, wanted.architecture] = wanted
 
     def fetch(self, fetcher: Fetcher, descriptor: Descriptor) -> bytes:
         """Read a document whole, judged; raises RegistryContentError, and RegistryError as they come."""
@@ -83,7 +102,7 @@ class Documents:
         try:
             self.check(descriptor, raw)
         except ContentError as error:
-            raise refused(fetcher, f"{descriptor.digest}: {error.message}") from error
+            raise refused(fetcher, f"{descriptor.digest}: {error.message}", error.hint) from error
         return raw
 
     def check(self, descriptor: Descriptor, raw: bytes) -> None:
@@ -100,15 +119,15 @@ class Documents:
 
     def _check_platform(self, descriptor: Descriptor, config: ImageConfig) -> None:
         """Compare what index and config say of a wanted image; variants differ in many good images."""
-        promised = self._promised.get(descriptor.digest)
-        if promised is None or not (config.os and config.architecture):
+        if not (config.os and config.architecture):
             return
-        wanted, found = platforms.normalize(promised), platforms.normalize(config.platform)
-        if (wanted.os, wanted.architecture) != (found.os, found.architecture):
-            raise ContentError(
-                f"the index promises {platforms.format_all(wanted)}, the config is for "
-                f"{platforms.format_all(found)}"
-            )
+        found = platforms.normalize(config.platform)
+        for pair, wanted in self._promised.get(descriptor.digest, {}).items():
+            if pair != (found.os, found.architecture):
+                raise ContentError(
+                    f"the index promises {platforms.format_all(wanted)}, the config is for "
+                    f"{platforms.format_all(found)}"
+                )
 
 
 def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:

@@ -63,18 +63,29 @@ def plan(
     image must have (none: any). Raises NoMatchingPlatform, RegistryError, ContentError, DaemonError.
     """
     coverage = Coverage(image.target, wanted)
-    found = _missing(store.content, image.target, _targeted(_reading(store, fetchers), coverage, targets))
+    step = _targeted(_reading(store, fetchers), coverage, targets)
+    found = _missing(image.target, step, presence(store.content))
     if fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
         coverage.check()  # an index that is not here may name any platform
     return found
 
 
-def _missing(content: ContentStore, root: Descriptor, step: walk.Children) -> tuple[Descriptor, ...]:
-    missing: dict[Digest, Descriptor] = {}
-    for descriptor in walk.preorder(root, step):
-        if descriptor.digest not in missing and not is_present(content, descriptor):
-            missing[descriptor.digest] = descriptor
-    return tuple(missing.values())
+def _missing(
+    root: Descriptor, step: walk.Children, present: Callable[[Descriptor], bool]
+) -> tuple[Descriptor, ...]:
+    return tuple(item for item in walk.by_digest(walk.preorder(root, step)).values() if not present(item))
+
+
+def presence(content: ContentStore) -> Callable[[Descriptor], bool]:
+    """Make a test whether a blob is here, which asks the store once about each."""
+    known: dict[Digest, bool] = {}
+
+    def present(descriptor: Descriptor) -> bool:
+        if descriptor.digest not in known:
+            known[descriptor.digest] = is_present(content, descriptor)
+        return known[descriptor.digest]
+
+    return present
 
 
 def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> walk.Children:
@@ -91,7 +102,7 @@ def document_reader(store: Store, fetchers: Sequence[Fetcher] = ()) -> Callable[
 
     def read(descriptor: Descriptor) -> bytes:
         try:
-            return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            return store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
         except NotFound:
             if not fetchers:
                 raise
@@ -129,7 +140,8 @@ def ensure(
     content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
     """
     coverage = Coverage(image.target, wanted)
-    if not _missing(store.content, image.target, _targeted(_reading(store), coverage, targets)):
+    step = _targeted(_reading(store), coverage, targets)
+    if not _missing(image.target, step, presence(store.content)):
         coverage.check()
         return EnsureResult(fetched=(), bytes=0)
     with store.lease("ensure", resumable=True) as leased:
@@ -159,9 +171,15 @@ def local_platforms(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
     Raises ContentError, DaemonError.
     """
     step = _reading(store)
+    present = presence(store.content)
+    whole: dict[Digest, bool] = {}
     complete: dict[Platform, None] = {}
     for descriptor in walk.preorder(image.target, step):
-        if mediatypes.is_manifest(descriptor.media_type) and not _missing(store.content, descriptor, step):
+        if not mediatypes.is_manifest(descriptor.media_type):
+            continue
+        if descriptor.digest not in whole:
+            whole[descriptor.digest] = not _missing(descriptor, step, present)
+        if whole[descriptor.digest]:
             platform = _platform_of(store, descriptor)
             if platform is not None and platform.os != "unknown":
                 complete[platforms.normalize(platform)] = None

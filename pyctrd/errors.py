@@ -215,3 +215,11 @@ class Cancelled(PyctrdError):
     """The caller ended the work before it was done. What a pull has fetched is kept for the next one."""
 
     exit_code = 130
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Raise InvalidInput for a text that no protobuf string or URL can carry: not every argument is UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} {text!r}: not valid UTF-8") from None

@@ -81,6 +81,13 @@ def is_nondistributable(media_type: str) -> bool:
     return media_type.startswith((OCI_NONDISTRIBUTABLE_PREFIX, DOCKER_FOREIGN))
 
 
+def document_kind(media_type: str) -> str:
+    """Return what a person calls an index, a manifest or a config."""
+    if is_index(media_type):
+        return "index"
+    return "manifest" if is_manifest(media_type) else "image config"
+
+
 def gc_label_prefix(media_type: str) -> str:
     """Give the label key under which a parent keeps a child of this media type.
 

@@ -18,6 +18,8 @@ from pyctrd.errors import ContentError, InvalidReference
 
 # containerd reads no manifest above this many bytes (core/remotes/docker/resolver.go, MaxManifestSize).
 MAX_MANIFEST_BYTES: Final = 4 * 1048 * 1048
+# containerd has no limit for a config; this one only keeps a registry from filling the memory.
+MAX_CONFIG_BYTES: Final = 64 << 20
 
 # JSON that no image needs, and that would cost a reader much more memory than it has bytes.
 MAX_JSON_DEPTH: Final = 64
@@ -100,8 +102,8 @@ class Descriptor(_Document, frozen=True, kw_only=True):
     artifact_type: str = ""
 
     def __hash__(self) -> int:
-        """Hash by digest: annotations are a mapping, and equal descriptors have equal digests."""
-        return hash(self.digest)
+        """Hash by what differs where one digest is listed often: the platform and the annotations."""
+        return hash((self.digest, self.platform, frozenset(self.annotations.items())))
 
 
 class Manifest(_Document, frozen=True, kw_only=True):
@@ -140,14 +142,31 @@ class Index(_Document, frozen=True, kw_only=True):
 
 
 class RootFS(_Document, frozen=True, kw_only=True):
-    """The uncompressed layers of an image, bottom first."""
+    """The uncompressed layers of an image, bottom first; `stated` is what the config says of them."""
 
     type: str = ""
-    diff_ids: tuple[Digest, ...] = msgspec.field(default=(), name="diff_ids")
+    stated: tuple[str, ...] = msgspec.field(default=(), name="diff_ids")
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The digests of the uncompressed layers; raises ContentError when they are none.
+
+        Checked only here: signatures and SBOMs have configs too, and nothing that is to be unpacked.
+        """
+        try:
+            return tuple(map(Digest, self.stated))
+        except InvalidReference as error:
+            raise ContentError(
+                f"not a valid imageconfig: {error.message} - at `rootfs.diff_ids`",
+                hint="the image was built wrongly; --no-unpack pulls it all the same",
+            ) from error
 
     @property
     def chain_ids(self) -> tuple[Digest, ...]:
-        """The names of the committed snapshots, bottom first (OCI image-spec config.md#layer-chainid)."""
+        """The names of the committed snapshots, bottom first; raises ContentError as `diff_ids` does.
+
+        Source: OCI image-spec config.md#layer-chainid.
+        """
         chain: list[Digest] = []
         for diff_id in self.diff_ids:
             chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)

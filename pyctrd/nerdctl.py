@@ -23,7 +23,6 @@ import msgspec
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.model import (
-    MAX_MANIFEST_BYTES,
     Descriptor,
     ImageConfig,
     ImageRecord,
@@ -173,7 +172,7 @@ def _fetched(content: ContentStore, target: Descriptor, wanted: Sequence[Platfor
 
 
 def _read(content: ContentStore, descriptor: Descriptor) -> bytes:
-    return content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+    return content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
 
 
 def _is_present(content: ContentStore, descriptor: Descriptor) -> bool:

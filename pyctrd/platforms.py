@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -216,20 +216,22 @@ class Matcher(Protocol):
         """Give the closeness: lower is closer, NO_MATCH is the largest. Only the order has a meaning."""
 
 
+_Key: TypeAlias = tuple[str, str, str]
+
+
 class _Single(msgspec.Struct, frozen=True):
     """One platform, exactly; `wanted` is in its normal form."""
 
     wanted: Platform
     windows: bool
 
-    def match(self, platform: Platform) -> bool:
-        found = normalize(platform)
-        if (found.os, found.architecture, found.variant) != (
-            self.wanted.os,
-            self.wanted.architecture,
-            self.wanted.variant,
-        ):
-            return False
+    @property
+    def key(self) -> _Key:
+        """What of a platform has to be the same."""
+        return self.wanted.os, self.wanted.architecture, self.wanted.variant
+
+    def accepts(self, platform: Platform) -> bool:
+        """Whether a platform of the same key is this one."""
         features = list(platform.os_features)
         if self.windows:
             if not machine.windows_runs(self.wanted.os_version, platform.os_version):
@@ -240,14 +242,19 @@ class _Single(msgspec.Struct, frozen=True):
 
 
 def _single(platform: Platform) -> _Single:
-    return _Single(normalize(platform), windows=platform.os == "windows")
+    windows = platform.os == "windows"
+    wanted = normalize(platform)
+    return _Single(wanted if windows else msgspec.structs.replace(wanted, os_version=""), windows)
 
 
-class _Ordered(msgspec.Struct, frozen=True):
+class _Ordered:
     """Any of several platforms, the earlier ones preferred (or none, where not `preferring`)."""
 
-    singles: tuple[_Single, ...]
-    preferring: bool = True
+    def __init__(self, platforms: Iterable[Platform], *, preferring: bool = True) -> None:
+        self._preferring = preferring
+        self._places: dict[_Key, list[tuple[int, _Single]]] = {}
+        for place, single in enumerate(dict.fromkeys(map(_single, platforms))):
+            self._places.setdefault(single.key, []).append((place, single))
 
     def match(self, platform: Platform) -> bool:
         return self._place(platform) is not None
@@ -260,9 +267,10 @@ class _Ordered(msgspec.Struct, frozen=True):
         return NO_MATCH if place is None else _ONLY_WITHOUT_FEATURES + place
 
     def _place(self, platform: Platform) -> int | None:
-        for place, single in enumerate(self.singles):
-            if single.match(platform):
-                return place if self.preferring else 0
+        found = normalize(platform)
+        for place, single in self._places.get((found.os, found.architecture, found.variant), ()):
+            if single.accepts(platform):
+                return place if self._preferring else 0
         return None
 
 
@@ -281,12 +289,12 @@ ALL: Final[Matcher] = _All()
 
 def ordered(*platforms: Platform) -> Matcher:
     """Match any of these exactly, the earlier ones preferred (containerd platforms.Ordered)."""
-    return _Ordered(tuple(_single(item) for item in platforms))
+    return _Ordered(platforms)
 
 
 def any_of(*platforms: Platform) -> Matcher:
     """Match any of these exactly, none preferred; without any, match nothing (containerd platforms.Any)."""
-    return _Ordered(tuple(_single(item) for item in platforms), preferring=False)
+    return _Ordered(platforms, preferring=False)
 
 
 def only_strict(platform: Platform) -> Matcher:

@@ -18,12 +18,19 @@ from pyctrd.convert import with_image_config
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
 from pyctrd.downloads import Downloads
-from pyctrd.errors import AlreadyExists, ContentError, NotFound, RegistryContentError
+from pyctrd.errors import (
+    AlreadyExists,
+    ContentError,
+    InvalidInput,
+    NotFound,
+    RegistryContentError,
+    require_utf8,
+)
 from pyctrd.keeping import Keeping
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
-from pyctrd.transfer import Transfer
+from pyctrd.transfer import MAX_LABEL_BYTES, Transfer
 from pyctrd.unpacking import Unpacking
 
 
@@ -84,8 +91,10 @@ def pull(
 
     Raises NotFound when the registry does not know the reference, NoMatchingPlatform when the image lacks
     one that was asked for (nothing is recorded then), IncompleteContent when another client deleted content
-    meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
+    meanwhile, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
+    would refuse in the end.
     """
+    _check_labels(options.labels)
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
@@ -116,13 +125,24 @@ def pull(
     return result
 
 
+def _check_labels(labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        require_utf8(f"{key}={value}", "label")
+        length = len(key.encode()) + len(value.encode())
+        if length > MAX_LABEL_BYTES:
+            raise InvalidInput(
+                f"label key and value length ({length} bytes) greater than maximum size "
+                f"({MAX_LABEL_BYTES} bytes), key: {key[:64]}"
+            )
+
+
 @contextmanager
 def _told_of(remote: Remote) -> Iterator[None]:
     """Tell of content that is not what it says where it is from: all that a pull reads a registry names."""
     try:
         yield
     except ContentError as error:
-        raise documents.refused(remote, error.message) from error
+        raise documents.refused(remote, error.message, error.hint) from error
 
 
 def _refuse_schema1(root: Descriptor) -> None:
@@ -153,7 +173,7 @@ def _bring_all(
     matcher = options.platforms.matcher(host)
     step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
     parents: Sequence[Descriptor] = ()
-    for generation in walk.generations(root, step):
+    for generation in walk.generations(root, step, depends_on=walk.fits(matcher)):
         coverage.before(generation)
         downloads.submit(generation)
         if options.unpacks:

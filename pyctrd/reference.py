@@ -81,6 +81,8 @@ def parse(text: str) -> Reference:
         raise _invalid(text, "repository name must have at least one component")
     if not text.isprintable() or " " in text:
         raise _invalid(text, "it contains white space or a control character")
+    if "://" in text:
+        raise _not_a_url(text)
     if _FULL_ID.fullmatch(text):
         raise _invalid(text, "invalid repository name, cannot specify 64-byte hexadecimal strings")
     domain, remainder = _split_domain(text)
@@ -165,6 +167,24 @@ def _parse_digest(text: str, digest: str) -> Digest:
 
 def _invalid(text: str, reason: str) -> InvalidReference:
     return InvalidReference(f"invalid reference format: {_shown(text)!r}: {reason}", hint=_HINT)
+
+
+def _not_a_url(text: str) -> InvalidReference:
+    """Make the error for what skopeo and browsers take: `docker://alpine`, `https://registry.example/app`."""
+    scheme, _, rest = text.partition("://")
+    hint = _HINT
+    if "://" not in rest and _parses(rest):
+        hint = f"leave `{_shown(scheme)}://` out: {rest}"
+    reason = f"`{_shown(scheme)}://` is no part of a reference"
+    return InvalidReference(f"invalid reference format: {_shown(text)!r}: {reason}", hint=hint)
+
+
+def _parses(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidReference:
+        return False
+    return True
 
 
 def _shown(text: str) -> str:

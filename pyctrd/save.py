@@ -251,10 +251,8 @@ class _Item:
     def hold(self) -> ArchiveImage:
         """Collect the image's content, once the lease has all of it."""
         read = ensure.document_reader(self._store)
-        held = set[Digest]()
-        for descriptor in walk.preorder(self._image.target, self._step(read)):
-            if descriptor.digest not in held and hold(self._store.content, descriptor):
-                held.add(descriptor.digest)
+        found = walk.by_digest(walk.preorder(self._image.target, self._step(read)))
+        held = {digest for digest, item in found.items() if hold(self._store.content, item)}
         self.require(read, held)
         return self.contents(read)
 
@@ -273,13 +271,14 @@ class _Item:
                 owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
             return children
 
-        absent = {
-            item.digest: item
-            for item in walk.preorder(self._image.target, remembering)
-            if item.digest not in available and not is_present(self._store.content, item)
-        }
+        found = walk.by_digest(walk.preorder(self._image.target, remembering))
+        absent = [
+            item
+            for digest, item in found.items()
+            if digest not in available and not is_present(self._store.content, item)
+        ]
         if absent:
-            raise _incomplete(self._image, list(absent.values()), owner)
+            raise _incomplete(self._image, absent, owner)
 
     def contents(self, read: ReadDocument) -> ArchiveImage:
         """Collect what goes into the archive; raises NoMatchingPlatform unless every target is in it."""

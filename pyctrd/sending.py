@@ -151,7 +151,8 @@ class _Run:
         there = dict(zip(everything, self._each(self._target.has, everything), strict=True))
         there[shipment.root.descriptor] = self._root_is_there(shipment.root)
         absent = [item for item, known in there.items() if not known]
-        mount = [item for item in absent if item in shipment.blobs and self._sending.mount_from(item)]
+        blobs = set(shipment.blobs)
+        mount = {item: None for item in absent if item in blobs and self._sending.mount_from(item)}
         upload = tuple(item for item in absent if item not in mount)
         return SendPlan(
             source=self._sending.source,

@@ -50,18 +50,14 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
 
 def chosen(children: walk.Children, matcher: Matcher) -> walk.Children:
     """Leave out children of other platforms, but not the attestations about those that stay."""
-    filtered = walk.only_platforms(children, matcher)
+    fits = walk.fits(matcher)
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
         if not mediatypes.is_index(descriptor.media_type):
-            return children(descriptor)
-        kept = filtered(descriptor)
-        digests = {item.digest for item in kept}
-        return [
-            item
-            for item in children(descriptor)
-            if item.digest in digests or item.annotations.get(_ABOUT) in digests
-        ]
+            return found
+        digests = {item.digest for item in found if fits(item)}
+        return [item for item in found if item.digest in digests or item.annotations.get(_ABOUT) in digests]
 
     return step
 

@@ -32,6 +32,7 @@ from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Place, Progress,
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
 MAX_LABEL_BYTES: Final = 4096
+_PIECE: Final = 1 << 20
 # How often other clients may come in between.
 _TRIES: Final = 10
 
@@ -205,7 +206,9 @@ class Transfer:
     def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, resumed: int) -> None:
         self._report("downloading", descriptor, ingest.offset, resumed=resumed)
         if documents.is_document(descriptor):
-            ingest.write(self._judge.fetch(fetcher, descriptor)[ingest.offset :])
+            raw = self._judge.fetch(fetcher, descriptor)
+            for start in range(ingest.offset, len(raw), _PIECE):  # a large one is not copied as a whole
+                ingest.write(raw[start : start + _PIECE])
             self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
             return
         start = ingest.offset

@@ -13,7 +13,7 @@ from typing import Final
 
 from pyctrd import mediatypes
 from pyctrd.errors import AlreadyExists, ContentError, DigestMismatch, NotFound, PyctrdError
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageConfig, Manifest
+from pyctrd.model import MAX_CONFIG_BYTES, Descriptor, Digest, ImageConfig, Manifest
 from pyctrd.ports import Progress, ProgressSink, SnapshotStore, Store, no_progress
 
 # Makes Prepare answer ALREADY_EXISTS, and lease the snapshot, where the chain is committed already
@@ -40,6 +40,8 @@ def unpack(
     else than the config says, DaemonError.
     """
     layers = [layer for layer in manifest.layers if mediatypes.is_layer(layer.media_type)]
+    if not layers:  # a signature or an SBOM, whose config may have diff ids of anything
+        return None
     diff_ids = config.rootfs.diff_ids
     if len(layers) != len(diff_ids):
         raise ContentError(
@@ -48,8 +50,6 @@ def unpack(
             hint="the image was built wrongly; --no-unpack pulls it all the same",
         )
     steps = list(zip(layers, diff_ids, config.rootfs.chain_ids, strict=True))
-    if not steps:
-        return None
     top = str(config.rootfs.chain_ids[-1])
     for left in reversed(range(_TRIES)):
         try:
@@ -169,4 +169,4 @@ class _LayerTask:
 
 def read_config(store: Store, manifest: Manifest) -> ImageConfig:
     """Read a manifest's image config from the store; raises NotFound, ContentError."""
-    return ImageConfig.parse(store.content.read_all(manifest.config.digest, limit=MAX_MANIFEST_BYTES))
+    return ImageConfig.parse(store.content.read_all(manifest.config.digest, limit=MAX_CONFIG_BYTES))

@@ -39,7 +39,9 @@ class Unpacking:
         self._progress = progress
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pyctrd-unpack")
         self._futures: list[concurrent.futures.Future[None]] = []
-        self._claimed: list[Platform] = []
+        self._configured: dict[Digest, Platform | None] = {}
+        self._unpacked = set[Digest]()
+        self._claimed: dict[Platform, None] = {}
 
     def __enter__(self) -> Self:
         """Start with nothing to unpack."""
@@ -75,25 +77,37 @@ class Unpacking:
     def _unpack(self, descriptor: Descriptor, matcher: platforms.Matcher) -> None:
         if descriptor.platform is not None and not matcher.match(descriptor.platform):
             return
-        raw = self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
-        manifest = Manifest.parse(raw)
-        if not _is_image(manifest):
+        configured = self._platform_of(descriptor.digest)
+        if configured is None:
             return
-        self._wait(manifest.config.digest)
-        config = read_config(self._store, manifest)
-        platform = platforms.normalize(descriptor.platform or config.platform)
+        platform = platforms.normalize(descriptor.platform or configured)
         if not matcher.match(platform) or platform.os == "unknown" or platform in self._claimed:
             return
-        snapshotter = self._snapshotter or self._store.default_snapshotter()
-        unpack(
-            self._store,
-            manifest,
-            config,
-            snapshotter=snapshotter,
-            wait=self._wait,
-            progress=self._progress,
-        )
-        self._claimed.append(platform)
+        if descriptor.digest not in self._unpacked:
+            manifest = self._manifest(descriptor.digest)
+            unpack(
+                self._store,
+                manifest,
+                read_config(self._store, manifest),
+                snapshotter=self._snapshotter or self._store.default_snapshotter(),
+                wait=self._wait,
+                progress=self._progress,
+            )
+            self._unpacked.add(descriptor.digest)
+        self._claimed[platform] = None
+
+    def _platform_of(self, digest: Digest) -> Platform | None:
+        """Return the platform of an image manifest's config, None for artifacts; each is read once."""
+        if digest not in self._configured:
+            manifest = self._manifest(digest)
+            self._configured[digest] = None
+            if _is_image(manifest):
+                self._wait(manifest.config.digest)
+                self._configured[digest] = read_config(self._store, manifest).platform
+        return self._configured[digest]
+
+    def _manifest(self, digest: Digest) -> Manifest:
+        return Manifest.parse(self._store.content.read_all(digest, limit=MAX_MANIFEST_BYTES))
 
 
 def _is_image(manifest: Manifest) -> bool:

@@ -106,7 +106,7 @@ class _Run:
     def image(self, image: ImageRecord, targets: Matcher) -> None:
         """Check an image from its target downwards: only a document that is sound is believed."""
         needed = _Needed(targets)
-        for generation in walk.generations(image.target, self._step(image, needed)):
+        for generation in walk.generations(image.target, self._step(image, needed), depends_on=needed.has):
             for descriptor in generation:
                 self._check(descriptor, image, needed=needed.has(descriptor))
 

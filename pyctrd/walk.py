@@ -7,12 +7,20 @@ core/remotes/handlers.go). `generations` and `preorder` drive a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from pyctrd import mediatypes
 from pyctrd.errors import ContentError, NoMatchingPlatform
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Index, Manifest, parse_json
+from pyctrd.model import (
+    MAX_CONFIG_BYTES,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    parse_json,
+)
 from pyctrd.platforms import Matcher
 
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
@@ -53,6 +61,11 @@ def _bounded(descriptor: Descriptor, children: tuple[Descriptor, ...]) -> tuple[
 def has_children(descriptor: Descriptor) -> bool:
     """Tell whether the media type is one that names other content."""
     return mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
+
+
+def size_limit(descriptor: Descriptor) -> int:
+    """Return how many bytes of an index, a manifest or a config are read at most."""
+    return MAX_MANIFEST_BYTES if has_children(descriptor) else MAX_CONFIG_BYTES
 
 
 def _check_shape(descriptor: Descriptor, raw: bytes, expected: str, absent: tuple[str, ...]) -> None:
@@ -125,10 +138,10 @@ def only_platforms(children: Children, matcher: Matcher) -> Children:
     Source: containerd core/images/handlers.go FilterPlatforms.
     """
 
+    wanted = fits(matcher)
+
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
-        return [
-            child for child in children(descriptor) if child.platform is None or matcher.match(child.platform)
-        ]
+        return [child for child in children(descriptor) if wanted(child)]
 
     return step
 
@@ -136,18 +149,26 @@ def only_platforms(children: Children, matcher: Matcher) -> Children:
 def metadata_of_all(children: Children, matcher: Matcher) -> Children:
     """Keep every platform's manifest and config, and all content of the matching ones.
 
+    The answer depends on the platform that a manifest is listed for: walk it with `depends_on=fits(matcher)`.
     Source: containerd core/remotes/handlers.go FilterManifestByPlatformHandler.
     """
+
+    wanted = fits(matcher)
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         found = children(descriptor)
         if not mediatypes.is_manifest(descriptor.media_type):
             return found
-        if descriptor.platform is None or matcher.match(descriptor.platform):
+        if wanted(descriptor):
             return found
         return [child for child in found if mediatypes.is_image_config(child.media_type)]
 
     return step
+
+
+def fits(matcher: Matcher) -> Callable[[Descriptor], bool]:
+    """Make a test whether a descriptor is for a matching platform, or for any."""
+    return lambda descriptor: descriptor.platform is None or matcher.match(descriptor.platform)
 
 
 def metadata_only(children: Children) -> Children:
@@ -206,15 +227,28 @@ def tolerant(children: Children, missing: Callable[[Descriptor], None], absent: 
 
 # --- drivers ----------------------------------------------------------------------------------------------
 
+# On what of a descriptor, besides the document that it names, the answer of a step depends.
+DependsOn: TypeAlias = Callable[[Descriptor], Hashable]
 
-def generations(root: Descriptor, children: Children) -> Iterator[list[Descriptor]]:
+
+def _the_document(_descriptor: Descriptor) -> Hashable:
+    """Say that a step looks at nothing but the document."""
+    return None
+
+
+def generations(
+    root: Descriptor, children: Children, *, depends_on: DependsOn = _the_document
+) -> Iterator[list[Descriptor]]:
     """Yield the root, then its children, then theirs: each generation once its parents have been handled.
 
     The step is asked about a descriptor only after the generation that holds it was consumed, so the
     consumer can fetch a document before the walk reads it. A descriptor that occurs again with the same
     platform is left out; the same digest for another platform is not, since a filter may treat it otherwise.
+    The step is asked once about each document, for however many platforms it is listed: `depends_on` is for
+    a step whose answer depends on more than the document, which is then asked once for each of its values.
     """
     seen = {_identity(root)}
+    asked = set[object]()
     generation = [root]
     depth = 0
     while generation:
@@ -224,7 +258,7 @@ def generations(root: Descriptor, children: Children) -> Iterator[list[Descripto
         depth += 1
         following: list[Descriptor] = []
         for parent in generation:
-            for child in children(parent):
+            for child in _once(parent, children, depends_on, asked):
                 if _identity(child) not in seen:
                     seen.add(_identity(child))
                     following.append(child)
@@ -232,9 +266,15 @@ def generations(root: Descriptor, children: Children) -> Iterator[list[Descripto
         generation = following
 
 
-def preorder(root: Descriptor, children: Children) -> Iterator[Descriptor]:
-    """Yield a descriptor, then all below its first child, and so on; repeated ones only once."""
+def preorder(
+    root: Descriptor, children: Children, *, depends_on: DependsOn = _the_document
+) -> Iterator[Descriptor]:
+    """Yield a descriptor, then all below its first child, and so on; repeated ones only once.
+
+    The step is asked as `generations` asks it.
+    """
     seen = set[object]()
+    asked = set[object]()
     stack = [(root, 0)]
     while stack:
         descriptor, depth = stack.pop()
@@ -244,8 +284,28 @@ def preorder(root: Descriptor, children: Children) -> Iterator[Descriptor]:
             raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
         seen.add(_identity(descriptor))
         yield descriptor
-        stack.extend((child, depth + 1) for child in reversed(children(descriptor)))
+        found = _once(descriptor, children, depends_on, asked)
+        stack.extend((child, depth + 1) for child in reversed(found))
         _check_count(root, seen)
+
+
+def _once(
+    parent: Descriptor, children: Children, depends_on: DependsOn, asked: set[object]
+) -> Sequence[Descriptor]:
+    """Ask a step about a document, unless it was asked before: then all that it names has been seen."""
+    question = (parent.digest, parent.media_type, depends_on(parent))
+    if question in asked:
+        return ()
+    asked.add(question)
+    return children(parent)
+
+
+def by_digest(descriptors: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
+    """Return the first descriptor of each digest, in their order."""
+    found: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        found.setdefault(descriptor.digest, descriptor)
+    return found
 
 
 def _check_count(root: Descriptor, seen: Collection[object]) -> None:

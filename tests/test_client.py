@@ -5,11 +5,12 @@ What a client does with a containerd is shown on real ones, in integration/test_
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,15 @@ import pytest
 
 import pyctrd
 from pyctrd.client import Client
-from pyctrd.errors import DaemonUnreachable, InvalidPlatform, InvalidReference, RegistryUnreachable
-from pyctrd.reference import Reference
-from pyctrd.registry import RegistryOptions
+from pyctrd.errors import (
+    DaemonUnreachable,
+    InvalidInput,
+    InvalidPlatform,
+    InvalidReference,
+    RegistryUnreachable,
+)
+from pyctrd.reference import Reference, parse
+from pyctrd.registry import RegistryClient, RegistryOptions
 from tests.daemon.fake import FakeDaemon, serve
 
 
@@ -95,6 +102,31 @@ def test_malformed_input_is_refused_before_anybody_is_asked(socket: str) -> None
             client.ensure("alpine", ["arm64"], all_platforms=True)
         with pytest.raises(InvalidReference):
             client.pull("al pine")
+        with pytest.raises(InvalidInput, match="not valid UTF-8"):
+            client.pull("alpine", labels={"a": "\udcff"})
+        with pytest.raises(InvalidInput, match="greater than maximum size"):
+            client.pull("alpine", labels={"a": 4096 * "b"})
+    with pytest.raises(InvalidInput, match="not valid UTF-8"):
+        Client(socket, snapshotter="a\udcff")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: RegistryOptions(connect_timeout=value),
+        lambda value: RegistryOptions(stall_timeout=value),
+        lambda value: RegistryOptions(retry_budget=value),
+    ],
+)
+def test_what_no_clock_can_count_is_refused(make: Callable[[float], object], value: float) -> None:
+    with pytest.raises(InvalidInput, match=f"={value} is not a number of seconds"):
+        _ = make(value)
+
+
+def test_an_artifact_type_that_is_no_utf8_is_refused_before_anybody_is_asked() -> None:
+    with RegistryClient() as client, pytest.raises(InvalidInput, match="not valid UTF-8"):
+        client.referrers(parse("registry.invalid/app"), "\udcff")
 
 
 class Recorder:

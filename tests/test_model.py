@@ -154,17 +154,22 @@ def test_a_config_names_its_platform_and_layers() -> None:
 
 def test_chain_ids_are_those_of_the_image_spec() -> None:
     first, second, third = (Digest.of(bytes([number])) for number in range(3))
-    chain = RootFS(diff_ids=(first, second, third)).chain_ids
+    chain = RootFS(stated=(first, second, third)).chain_ids
     two = Digest.of(f"{first} {second}".encode())
     assert chain == (first, two, Digest.of(f"{two} {third}".encode()))
     assert RootFS().chain_ids == ()
 
 
-def test_descriptors_hash_by_digest_and_differ_by_the_rest() -> None:
-    one = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b""), size=0)
+def test_equal_descriptors_hash_alike_and_those_of_one_digest_do_not_collide() -> None:
+    one = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b""), size=0, annotations={"a": "1", "b": "2"})
     other = msgspec.structs.replace(one, platform=Platform(os="linux", architecture="amd64"))
-    assert hash(one) == hash(other)
+    assert hash(one) == hash(msgspec.structs.replace(one, annotations={"b": "2", "a": "1"}))
     assert one != other
+    listed_often = [
+        msgspec.structs.replace(one, platform=Platform(os="linux", architecture=f"a{number}"))
+        for number in range(100)
+    ] + [msgspec.structs.replace(one, annotations={"number": str(number)}) for number in range(100)]
+    assert len(set(map(hash, listed_often))) > 190
     assert len({one, other, msgspec.structs.replace(one)}) == 2
     with pytest.raises(AttributeError):
         one.size = 1  # type: ignore[misc]
@@ -264,7 +269,7 @@ def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) ->
     [
         {"rootfs": []},
         {"rootfs": {"diff_ids": "x"}},
-        {"rootfs": {"diff_ids": ["x"]}},
+        {"rootfs": {"diff_ids": [1]}},
         {"os": 1},
         {"os.features": {}},
     ],
@@ -272,6 +277,15 @@ def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) ->
 def test_a_config_of_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
     with pytest.raises(ContentError, match="not a valid imageconfig"):
         ImageConfig.parse(encoded(document))
+
+
+def test_diff_ids_are_checked_when_they_are_used() -> None:
+    rootfs = ImageConfig.parse(encoded({"rootfs": {"diff_ids": [str(Digest.of(b"")), "x"]}})).rootfs
+    for name in ("diff_ids", "chain_ids"):
+        with pytest.raises(
+            ContentError, match="not a valid imageconfig: invalid checksum digest format: 'x'"
+        ):
+            getattr(rootfs, name)
 
 
 def test_of_a_repeated_key_the_last_counts_as_gos_decoder_has_it() -> None:

@@ -11,7 +11,7 @@ from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import NotFound
 from pyctrd.model import Descriptor, Digest
 from pyctrd.walk import Children
-from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, everything, identity
+from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, everything, identity, platform_of
 
 PLATFORMS = [AMD64, ARM64, ARM7, UNKNOWN, None]
 
@@ -111,6 +111,24 @@ def test_preorder_goes_down_before_it_goes_on(tree: tuple[World, Descriptor]) ->
         ]
 
     assert everything(root, world.children) == recursive(root, set())
+
+
+@given(trees(), _matchers)
+def test_a_step_that_is_asked_once_about_each_document_reaches_the_same(
+    tree: tuple[World, Descriptor], matcher: platforms.Matcher
+) -> None:
+    world, root = tree
+    steps: list[tuple[Children, walk.DependsOn | None]] = [
+        (world.children, None),
+        (walk.only_platforms(world.children, matcher), None),
+        (walk.metadata_only(world.children), None),
+        (walk.metadata_of_all(world.children, matcher), walk.fits(matcher)),
+    ]
+    for step, depends_on in steps:
+        how: dict[str, walk.DependsOn] = {"depends_on": depends_on} if depends_on else {}
+        wide = list(walk.generations(root, step, depends_on=platform_of))
+        assert list(walk.preorder(root, step, **how)) == everything(root, step)
+        assert list(walk.generations(root, step, **how)) == wide
 
 
 @given(trees(), _matchers)

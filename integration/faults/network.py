@@ -226,6 +226,13 @@ AUTHENTICATION = (
         asks=1,
     ),
     Case(
+        "401-errors-object",
+        "an error body whose `errors` is an object and not a list",
+        on("", answering(401, b'{"errors":{"code":"DENIED","message":"go away"}}')),
+        ("{repository}", "pull access denied", "DENIED: go away"),
+        asks=2,
+    ),
+    Case(
         "realm-link-local",
         "the token server is the cloud's metadata service",
         on("resolve", _bearer(LINK_LOCAL)),

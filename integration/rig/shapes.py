@@ -177,3 +177,65 @@ def runnable() -> Graph:
         layer({"etc/greeting": b"hello from a layer\n"}),
     ]
     return manifest(config(made, config={"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}), made)
+
+
+def signature(
+    kind: str = "application/vnd.dev.cosign.simplesigning.v1+json", diff_ids: Sequence[str] | None = None
+) -> Graph:
+    """What cosign pushes as `sha256-<digest>.sig`, `.att` or `.sbom`: image config, layer of another kind.
+
+    The config has the diff ids given, else (as cosign writes it) the digest of the layer as it is.
+    """
+    payload = Blob(to_json({"critical": {"type": kind}}), kind)
+    stated = [payload.digest] if diff_ids is None else list(diff_ids)
+    rootfs = {"type": "layers", "diff_ids": stated}
+    return manifest(config([], on="", os="", architecture="", config={}, rootfs=rootfs), [payload])
+
+
+def large_config(size: int, *, salt: str = "") -> Graph:
+    """One image whose config has `size` bytes and some more."""
+    made = layers_for("linux/amd64", 1, salt)
+    return manifest(config(made, config={"Labels": {"large": "x" * size}}), made)
+
+
+def attested_as_amd64(*, salt: str = "") -> Graph:
+    """An index of amd64 and its attestation, listed as unknown/unknown with a config of linux/amd64."""
+    image = single("linux/amd64", salt=salt).described_as(platform=platform("linux/amd64"))
+    listed = attestation(image)
+    statements = [Blob(listed.blobs[one["digest"]], IN_TOTO) for one in listed.document()["layers"]]
+    made = manifest(config([]), statements)
+    return index(
+        [
+            image,
+            made.described_as(annotations=listed.root["annotations"], platform=platform("unknown/unknown")),
+        ]
+    )
+
+
+# --- made to be expensive: few bytes, many ways through them ------------------------------------------------
+
+
+def shared_indexes(levels: int, width: int, *, salt: str = "") -> Graph:
+    """Levels of indexes that each list all of the next one: `width` to the power of `levels` paths."""
+    children = [multi(["linux/amd64", "linux/arm64"], layers=1, salt=salt)]
+    for level in range(levels):
+        children = [index(children, annotations={"place": f"{level}.{number}"}) for number in range(width)]
+    return index(children)
+
+
+def listed_for_many(count: int, layers: int = 2, *, key: str = "architecture", salt: str = "") -> Graph:
+    """One image that its index lists for linux/amd64, and once more for each of `count` platforms.
+
+    With `key` "os.version" all of them match linux/amd64. The config names no platform.
+    """
+    made = layers_for("linux/amd64", layers, salt)
+    child = manifest(config(made, os="", architecture=""), made)
+    others = ({**platform("linux/amd64"), key: f"x{number}"} for number in range(count))
+    return index([child.described_as(platform=on) for on in (platform("linux/amd64"), *others)])
+
+
+def many_manifests(count: int, *, salt: str = "") -> Graph:
+    """linux/amd64, and `count` images for other platforms that share its layers."""
+    made = layers_for("linux/amd64", 2, salt)
+    names = ["linux/amd64", *(f"linux/x{number}" for number in range(count))]
+    return index([manifest(config(made, on), made, on=on) for on in names])

@@ -79,22 +79,29 @@ def _docker_entry(
     return DockerEntry(manifest=chosen.digest, config=manifest.config.digest, layers=layers)
 
 
-def _choose(descriptor: Descriptor, step: walk.Children, preference: Matcher) -> Descriptor | None:
-    """Find the manifest that a matcher likes best; an attestation never is."""
-    if mediatypes.is_manifest(descriptor.media_type):
-        return descriptor
-    if not mediatypes.is_index(descriptor.media_type):
-        return None
-    matching = [
-        child
-        for child in step(descriptor)
-        if child.platform is None or (preference.match(child.platform) and not is_attestation(child))
-    ]
-    for child in walk.closest(matching, preference):
-        chosen = _choose(child, step, preference)
-        if chosen is not None:
-            return chosen
-    return None
+def _choose(target: Descriptor, step: walk.Children, preference: Matcher) -> Descriptor | None:
+    """Find the manifest that a matcher likes best; an attestation never is. Each index is read once."""
+    known: dict[Digest, Descriptor | None] = {}
+
+    def choose(descriptor: Descriptor) -> Descriptor | None:
+        if mediatypes.is_manifest(descriptor.media_type):
+            return descriptor
+        if not mediatypes.is_index(descriptor.media_type):
+            return None
+        if descriptor.digest not in known:
+            known[descriptor.digest] = best_of(step(descriptor))
+        return known[descriptor.digest]
+
+    def best_of(children: Sequence[Descriptor]) -> Descriptor | None:
+        matching = [
+            child
+            for child in children
+            if child.platform is None or (preference.match(child.platform) and not is_attestation(child))
+        ]
+        found = map(choose, walk.closest(matching, preference))
+        return next((manifest for manifest in found if manifest is not None), None)
+
+    return choose(target)
 
 
 def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
@@ -124,9 +131,10 @@ def is_attestation(descriptor: Descriptor) -> bool:
 
 def _prune(image: ArchiveImage, read: ReadDocument, step: walk.Children) -> ArchiveImage:
     """Rewrite the index, and those in it, to what the archive holds."""
-    generated: dict[Digest, bytes] = {}
     target = image.entries[0]
-    top = _pruned(target, read, step, generated) or _emptied(target, read, generated)
+    pruner = _Pruner(read, step)
+    top = pruner.prune(target) or pruner.emptied(target)
+    generated = pruner.generated
 
     def changed(descriptor: Descriptor) -> bytes:
         return generated.get(descriptor.digest) or read(descriptor)
@@ -136,39 +144,42 @@ def _prune(image: ArchiveImage, read: ReadDocument, step: walk.Children) -> Arch
     return msgspec.structs.replace(image, entries=(top,), blobs=blobs, generated=generated)
 
 
-def _pruned(
-    descriptor: Descriptor, read: ReadDocument, step: walk.Children, generated: dict[Digest, bytes]
-) -> Descriptor | None:
-    """Give what an index becomes; None where nothing of it is left."""
-    if not mediatypes.is_index(descriptor.media_type):
-        return descriptor
-    raw, inside = read(descriptor), step(descriptor)
-    children = [
-        _pruned(child, read, step, generated) if child in inside else None
-        for child in Index.parse(raw).manifests
-    ]
-    if not any(children):
-        return None
-    return _generated(descriptor, raw, children, generated)
+class _Pruner:
+    """Rewrites indexes, each once, however many others name it; `generated` are the new ones."""
 
+    def __init__(self, read: ReadDocument, step: walk.Children) -> None:
+        self._read = read
+        self._step = step
+        self._pruned: dict[Digest, Descriptor | None] = {}
+        self.generated: dict[Digest, bytes] = {}
 
-def _emptied(descriptor: Descriptor, read: ReadDocument, generated: dict[Digest, bytes]) -> Descriptor:
-    raw = read(descriptor)
-    return _generated(descriptor, raw, [None] * len(Index.parse(raw).manifests), generated)
+    def prune(self, descriptor: Descriptor) -> Descriptor | None:
+        """Return what an index becomes; None where nothing of it is left."""
+        if not mediatypes.is_index(descriptor.media_type):
+            return descriptor
+        if descriptor.digest not in self._pruned:
+            self._pruned[descriptor.digest] = self._index(descriptor)
+        return self._pruned[descriptor.digest]
 
+    def _index(self, descriptor: Descriptor) -> Descriptor | None:
+        raw, inside = self._read(descriptor), set(self._step(descriptor))
+        children = [self.prune(child) if child in inside else None for child in Index.parse(raw).manifests]
+        return self._rewritten(descriptor, raw, children) if any(children) else None
 
-def _generated(
-    descriptor: Descriptor,
-    raw: bytes,
-    children: Sequence[Descriptor | None],
-    generated: dict[Digest, bytes],
-) -> Descriptor:
-    new = pruned(descriptor, raw, children)
-    if new == raw:
-        return descriptor
-    changed = descriptor_of(descriptor, new)
-    generated[changed.digest] = new
-    return changed
+    def emptied(self, descriptor: Descriptor) -> Descriptor:
+        """Return an index without its manifests."""
+        raw = self._read(descriptor)
+        return self._rewritten(descriptor, raw, [None] * len(Index.parse(raw).manifests))
+
+    def _rewritten(
+        self, descriptor: Descriptor, raw: bytes, children: Sequence[Descriptor | None]
+    ) -> Descriptor:
+        new = pruned(descriptor, raw, children)
+        if new == raw:
+            return descriptor
+        changed = descriptor_of(descriptor, new)
+        self.generated[changed.digest] = new
+        return changed
 
 
 def _flatten(image: ArchiveImage, step: walk.Children) -> ArchiveImage:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from pyctrd.cli import boundary
+from pyctrd.cli.group import Group
 from pyctrd.cli.settings import Settings, global_options
 
 # Name -> the line that `pyctrd --help` shows; tests compare it with the command's own help.
@@ -32,7 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
-class App(click.Group):
+class App(Group):
     """A group with lazy commands, whose errors become messages and exit codes at one boundary."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's names

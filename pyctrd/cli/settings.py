@@ -108,10 +108,21 @@ global_options = _all(
 """Give a command the options that every command has; their values are in `Settings`."""
 
 
+class _Seconds(click.FloatRange):
+    """A range of seconds; `nan` compares with nothing, so that click finds it in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse `nan`."""
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return number
+
+
 def _seconds(name: str, help_text: str, least: float = 0.01) -> Callable[[_F], _F]:
     return click.option(
         name,
-        type=click.FloatRange(min=least, max=86400),
+        type=_Seconds(min=least, max=86400),
         metavar="SECONDS",
         expose_value=False,
         callback=_remember_registry,

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import datetime as dt
-import unicodedata
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-# Format characters that turn the reading direction round: a name could show as another one.
-_HIDDEN: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+# What Unicode calls default ignorable, or shows as blank, although Python calls it printable.
+_BLANK: Final = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
 
 
 def sanitize(text: str, *, keep: str = "") -> str:
-    """Write control characters as escapes, so that a name or a label cannot steer the terminal.
+    """Escape what steers a terminal or cannot be seen, so that no name or label shows as another one.
 
     `keep` are the characters that may stay as they are.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if char in keep or not _steers(char) else _escape(char) for char in text)
+    return "".join(char if char in keep or is_visible(char) else _escape(char) for char in text)
 
 
-def _steers(char: str) -> bool:
-    return char in _HIDDEN or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+def is_visible(char: str) -> bool:
+    """Whether a character is a plain space, or leaves a mark of its own: no control, format or blank."""
+    return char.isprintable() and char not in _BLANK
 
 
 def _escape(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def size(count: int) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pyctrd.errors import DaemonUnreachable, InvalidInput
+from pyctrd.errors import DaemonUnreachable, InvalidInput, require_utf8
 
 DEFAULT_ADDRESS: Final = "/run/containerd/containerd.sock"
 DEFAULT_NAMESPACE: Final = "default"
@@ -75,8 +75,13 @@ def resolve_namespace(flag: str | None, environ: Mapping[str, str]) -> str:
 
 
 def resolve_snapshotter(flag: str | None, environ: Mapping[str, str]) -> str:
-    """Give the snapshotter asked for: the flag, else CONTAINERD_SNAPSHOTTER, else "" (the server's own)."""
-    return flag or environ.get("CONTAINERD_SNAPSHOTTER") or ""
+    """Give the snapshotter asked for: the flag, else CONTAINERD_SNAPSHOTTER, else "" (the server's own).
+
+    Raises InvalidInput for a name that is no UTF-8.
+    """
+    name = flag or environ.get("CONTAINERD_SNAPSHOTTER") or ""
+    require_utf8(name, "snapshotter")
+    return name
 
 
 def find_sockets(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[FoundSocket, ...]:

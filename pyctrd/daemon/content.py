@@ -6,6 +6,7 @@ plugins/services/content/contentserver/contentserver.go.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -79,8 +80,10 @@ class ContentService:
         Raises NotFound when absent, ContentError above `limit` bytes and when its file is gone, and
         DigestMismatch for other bytes than the digest names.
         """
+        buffer = io.BytesIO()  # unlike joined pieces, never twice in memory
         with self.read(digest, size=limit + 1) as chunks:
-            data = b"".join(chunks)
+            buffer.writelines(chunks)
+        data = buffer.getvalue()
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
         actual = Digest.of(data, digest.algorithm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyctrd import walk
 from pyctrd.errors import ContentError, NotFound
-from pyctrd.model import MAX_MANIFEST_BYTES, ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
+from pyctrd.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
 from pyctrd.ports import Store
 
 
@@ -38,7 +38,7 @@ class Inspection:
     def read(self, descriptor: Descriptor) -> bytes:
         """Read a document whole; raises NotFound when absent, ContentError when too large."""
         if descriptor.digest not in self._documents:
-            raw = self.store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            raw = self.store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
             self._documents[descriptor.digest] = raw
         return self._documents[descriptor.digest]
 

@@ -10,7 +10,7 @@ import msgspec
 from pyctrd import mediatypes, platforms, walk
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Kind
-from pyctrd.errors import NotFound, Unsupported
+from pyctrd.errors import ContentError, NotFound, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
@@ -163,8 +163,7 @@ class Survey:
         """Join the manifest's layers with the config's diff ids; only file system layers have one."""
         if manifest is None:
             return ()
-        diff_ids = config.rootfs.diff_ids if config else ()
-        links = iter(zip(diff_ids, config.rootfs.chain_ids if config else (), strict=True))
+        links = iter(_links(config) if config else ())
         snapshotters = self._snapshotters(manifest.config)
         layers: list[Layer] = []
         for item in manifest.layers:
@@ -196,3 +195,11 @@ class Survey:
         prefix = mediatypes.GC_REF_SNAPSHOT
         labelled = [key.removeprefix(prefix) for key in self.labels(config.digest) if key.startswith(prefix)]
         return list(dict.fromkeys(filter(None, [self.snapshotter, *sorted(labelled)])))
+
+
+def _links(config: ImageConfig) -> tuple[tuple[Digest, Digest], ...]:
+    """Pair each diff id with its chain id; none where the config's diff ids are no digests."""
+    try:
+        return tuple(zip(config.rootfs.diff_ids, config.rootfs.chain_ids, strict=True))
+    except ContentError:
+        return ()

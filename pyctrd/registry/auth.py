@@ -239,13 +239,13 @@ class Authorizer:
 
 
 def reason_in(body: bytes) -> str:
-    """Give the registry's own words in an error body (distribution spec "Error Codes"), or ""; struck."""
+    """Return the registry's own words in an error body (distribution spec "Error Codes"), or ""; struck."""
     try:
         document = json.loads(body)
-        listed = document.get("errors", [document])
-        texts = [_reason(item) for item in listed[:3]]
-    except (ValueError, RecursionError, TypeError, AttributeError):
+    except (ValueError, RecursionError):
         return ""
+    listed = document.get("errors", document) if isinstance(document, dict) else None
+    texts = [_reason(item) for item in (listed[:3] if isinstance(listed, list) else [listed])]
     return ", ".join(text for text in texts if text)
 
 

@@ -35,7 +35,9 @@ def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
     """Read the challenges of all header lines, in order; what is malformed ends its line."""
     found: list[Challenge] = []
     for header in headers:
-        found += _parse_line(header[:MAX_HEADER_CHARACTERS])
+        # What is no Unicode text, a lone surrogate, could not be sent to a token server.
+        text = header[:MAX_HEADER_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        found += _parse_line(text)
     return tuple(found)
 
 

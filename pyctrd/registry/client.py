@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pyctrd.errors import InvalidInput, RegistryError
+from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.reference import Reference
 from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
@@ -55,6 +56,13 @@ class RegistryOptions:
     stall_timeout: float = STALL_TIMEOUT_SECONDS
     retry_budget: float = BUDGET_SECONDS
     parallel_ranges: ParallelRanges = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for what no clock can count."""
+        for name in ("connect_timeout", "stall_timeout", "retry_budget"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise InvalidInput(f"{name}={value} is not a number of seconds")
 
 
 class RegistryClient:
@@ -159,8 +167,10 @@ class RegistryClient:
     def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
         """List what refers to the manifest that a reference points at, of one artifact type or ("") of all.
 
-        Raises NotFound when there is no such manifest, else as `endpoints` and Discovery.referrers do.
+        Raises NotFound when there is no such manifest, InvalidInput for a type that is no UTF-8, else as
+        `endpoints` and Discovery.referrers do.
         """
+        require_utf8(artifact_type, "artifact type")
         remote = self.remote(reference)
         return remote.referrers(remote.resolve().digest, artifact_type)
 

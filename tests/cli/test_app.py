@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import click
 import pytest
 
+import pyctrd
 from pyctrd.cli.app import COMMANDS, app
 from pyctrd.errors import NotFound
 from tests.cli.stub import run, with_outcome
@@ -68,10 +70,72 @@ def test_the_listed_line_is_the_commands_own(name: str) -> None:
     assert (command.help or "").split("\n\n")[0] == COMMANDS[name]
 
 
+@pytest.mark.parametrize(("arguments", "lists"), [([], "diagnose"), (["registry"], "referrers")])
+def test_a_group_without_a_command_shows_its_help(arguments: list[str], lists: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == run(*arguments, "--help").stdout
+    assert f"\n  {lists} " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["imges"], "pyctrd images"),
+        (["PULL", "alpine"], "pyctrd pull"),
+        (["ls"], "pyctrd images"),
+        (["export", "x.tar", "alpine"], "pyctrd save"),
+        (["tags", "alpine"], "pyctrd registry tags"),
+        (["registry", "tgas"], "pyctrd registry tags"),
+    ],
+)
+def test_a_wrong_command_names_the_one_that_was_meant(arguments: list[str], meant: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"Did you mean {meant}?" in result.stderr
+    assert run(*meant.split()[1:], "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["--format", "json", "images"], "pyctrd images ... --format"),
+        (["-n", "x", "--format=json", "version"], "pyctrd version ... --format"),
+        (["--progress", "plain", "alpine"], "pyctrd pull ... --progress"),
+        (["registry", "--artifact-type", "x"], "pyctrd registry referrers ... --artifact-type"),
+    ],
+)
+def test_an_option_before_its_command_is_told_where_it_goes(arguments: list[str], place: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"belongs after the command: {place}\n" in result.stderr
+
+
+def test_an_option_that_no_command_has_is_just_unknown() -> None:
+    assert "No such option" in run("--no-such-option", "images").stderr
+
+
+@pytest.mark.parametrize("output_format", ["text", "json"])
+def test_version_without_a_daemon_shows_our_own(output_format: str) -> None:
+    result = run("version", "-a", "/nonexistent/c.sock", "--format", output_format)
+    assert result.exit_code == 6
+    assert "/nonexistent/c.sock: no such file" in result.stderr
+    if output_format == "json":
+        assert json.loads(result.stdout) == {"pyctrd": pyctrd.__version__, "containerd": None}
+    else:
+        assert result.stdout == f"pyctrd: {pyctrd.__version__}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
+        (["pull", "--stall-timeout", "nan", "alpine"], "'nan' is not a number of seconds"),
+        (["pull", "--connect-timeout", "-NaN", "alpine"], "'-NaN' is not a number of seconds"),
+        (["pull", "--retry-budget", "inf", "alpine"], "inf is not in the range"),
+        (["pull", "docker://alpine:3.20"], "leave `docker://` out: alpine:3.20"),
+        (["copy", "alpine", "https://registry.example/app"], "leave `https://` out: registry.example/app"),
+        (["registry", "tags", "http://registry.example/app"], "leave `http://` out: registry.example/app"),
         (["pull"], "Missing argument 'REF'"),
         (["pull", "--metadata", "some", "alpine"], "'some' is not one of 'all', 'selected'"),
         (["pull", "--label", "novalue", "alpine"], "is not KEY=VALUE"),

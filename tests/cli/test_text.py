@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import datetime as dt
-import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pyctrd.cli.text import count, moment, sanitize, short, size
+from pyctrd.cli.text import count, is_visible, moment, sanitize, short, size
+
+# Steers the terminal, turns the reading direction round, or takes no room.
+HARMFUL = "\x00\x1b\x7f\x9b\xad\u0600\u061c\u180e\u200b\u200d\u200e\u202e\u2028\u2060\u2066\ufeff\ufff9\ud800"
+# Not a control or format character by category, and blank all the same.
+BLANK = "\u034f\u115f\u17b4\u180b\u2800\u3164\ufe0f\uffa0\U000e0100"
 
 
 @given(st.text())
-def test_no_control_character_survives(text: str) -> None:
+@example(HARMFUL + BLANK + "\U000e0001\U000e0041\U0001d173\ue000\xa0\u2003\u3000")
+def test_what_is_left_can_be_seen(text: str) -> None:
     clean = sanitize(text)
-    assert not [char for char in clean if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
+    assert clean.isprintable()
+    assert not set(clean) & set(BLANK)
 
 
-@given(st.text(st.characters(categories=["L", "N", "P", "S"])))
+@pytest.mark.parametrize("char", HARMFUL + BLANK + "\U000e0041\xa0\u2003")
+def test_a_name_with_what_cannot_be_seen_shows_it(char: str) -> None:
+    shown = sanitize(f"al{char}pine")
+    assert shown not in ("alpine", f"al{char}pine")
+    assert shown.encode("ascii").decode("unicode_escape") == f"al{char}pine"
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters=BLANK)))
+@example("Ünï日本語한국어עבריתไทย✓")
 def test_ordinary_text_of_any_script_stays(text: str) -> None:
+    assume(all(map(is_visible, text)))
     assert sanitize(text) == text
 
 
@@ -31,6 +46,7 @@ def test_ordinary_text_of_any_script_stays(text: str) -> None:
         ("\x9b2J", r"\x9b2J"),
         ("abc\u202egpj", r"abc\u202egpj"),
         ("\u2028", r"\u2028"),
+        ("a\U000e0041b", r"a\U000e0041b"),
         ("é ✓ 日本", "é ✓ 日本"),
     ],
 )

@@ -141,7 +141,7 @@ class World:
     ) -> None:
         """Make the committed snapshots of a chain of layers."""
         parent = ""
-        for chain_id in RootFS(diff_ids=tuple(map(diff_id, diffs))).chain_ids:
+        for chain_id in RootFS(stated=tuple(map(diff_id, diffs))).chain_ids:
             info = SnapshotInfo(name=chain_id, parent=parent, kind="committed", labels=dict(labels or {}))
             self.snapshots.by_name[snapshotter, chain_id] = info
             parent = chain_id

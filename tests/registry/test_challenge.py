@@ -80,6 +80,25 @@ def test_bearer_without_a_token_server_gives_way_to_basic() -> None:
     assert challenge.choose([bearer]) == bearer
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"errors": [{"code": "DENIED", "message": "no"}, {"code": "X"}]}, "DENIED: no, X"),
+        ({"errors": [{"code": str(number)} for number in range(5)]}, "0, 1, 2"),
+        ({"errors": {"code": "DENIED", "message": "no"}}, "DENIED: no"),
+        ({"errors": {"manifest": "unknown"}}, ""),
+        ({"errors": "DENIED"}, ""),
+        ({"errors": None, "message": "no"}, ""),
+        ({"error": "invalid_grant", "error_description": "expired"}, "invalid_grant: expired"),
+        ({"details": "no such user"}, "no such user"),
+        (["errors"], ""),
+        (7, ""),
+    ],
+)
+def test_the_reason_in_an_error_body(body: object, reason: str) -> None:
+    assert reason_in(json.dumps(body).encode()) == reason
+
+
 @given(
     st.binary(max_size=200)
     | st.recursive(

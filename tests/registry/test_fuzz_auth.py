@@ -108,6 +108,8 @@ HEADERS = st.text(st.characters(codec="latin-1"), max_size=200) | st.builds(
 @FEW
 @given(st.lists(HEADERS, max_size=3), st.sampled_from([401, 403]))
 @example(['Bearer realm="https://a.example/token",scope="' + "a:b:c " * 3000 + '"'], 401)
+@example(['Bearer realm="https://a.example/token", scope=\ud800'], 401)
+@example(['Bearer realm="https://a.example/token", service="\udcff"'], 401)
 def test_challenges(headers: list[str], status: int) -> None:
     for one in challenge.parse(headers):
         assert len(scopes.merge(one["scope"])) <= 32
@@ -118,6 +120,8 @@ def test_challenges(headers: list[str], status: int) -> None:
 @given(st.sampled_from([200, 400, 401, 403, 500]), TOKENS, st.text(max_size=30))
 @example(200, b'{"token":"a","expires_in":1e999,"issued_at":"2026-01-01"}', "x")
 @example(200, b"[" * 100_000, "")
+@example(401, b'{"errors":{"code":"DENIED"}}', "")
+@example(401, b'{"errors":5}', "")
 def test_token_answers(status: int, body: bytes, date: str) -> None:
     wanted = answer(401, b"", 'Bearer realm="https://a.example/token"')
     ask(wanted, answer(status, body, date=date), answer(status, body, date=date), answer(401, body))

@@ -85,7 +85,12 @@ def wire(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def everything(root: Descriptor, children: Children) -> list[Descriptor]:
-    return list(walk.preorder(root, children))
+    """Walk with a step that may look at the platform that a document is listed for."""
+    return list(walk.preorder(root, children, depends_on=platform_of))
+
+
+def platform_of(descriptor: Descriptor) -> Platform | None:
+    return descriptor.platform
 
 
 def digests(descriptors: Sequence[Descriptor]) -> list[Digest]:
@@ -93,7 +98,7 @@ def digests(descriptors: Sequence[Descriptor]) -> list[Digest]:
 
 
 def types(root: Descriptor, children: Children) -> list[str]:
-    return [mediatypes.ingest_prefix(item.media_type) for item in walk.preorder(root, children)]
+    return [mediatypes.ingest_prefix(item.media_type) for item in everything(root, children)]
 
 
 def identity(descriptor: Descriptor) -> tuple[object, ...]:

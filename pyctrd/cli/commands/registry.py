@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import settings
+from pyctrd.cli.group import Group
 from pyctrd.cli.page import Cell, Column, Item, Page
 from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_registry
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pyctrd.registry import ExplainedHost, Explanation, ProxyUse, ReferrerList
 
 
-@click.group("registry")
+@click.group("registry", cls=Group)
 def command() -> None:
     """Show how registries would be reached, and list what they have."""
 

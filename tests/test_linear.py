@@ -1,0 +1,190 @@
+"""Images made to be expensive: every command looks at each of their documents a few times, not once a path.
+
+Only counts are compared: documents read, parsed and labelled, questions to the store and to a registry.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from integration.rig import shapes
+from integration.rig.images import Graph
+from pyctrd import copy, ensure, model, platforms, push, reference
+from pyctrd.archive.contents import IndexMode
+from pyctrd.model import Digest, ImageRecord, Platform
+from pyctrd.platforms import ALL, Selection, select
+from pyctrd.pull import PullOptions, pull
+from pyctrd.save import SaveOptions, plan, save
+from pyctrd.sending import SendOptions
+from pyctrd.shipment import PushIndex
+from pyctrd.verify import Repair, verify
+from tests.support.memory import MemoryStore
+from tests.support.repository import MemoryRepository
+
+NAME = "registry.example/team/app:1"
+TARGET = reference.parse("target.example/team/app:2")
+HOST = Platform(os="linux", architecture="amd64")
+ENTRIES = 150
+# How often a command may look at one thing: a few walks, and in each of them more than once.
+OFTEN = 40
+
+IMAGES: dict[str, Callable[[], Graph]] = {
+    "shared indexes": lambda: shapes.shared_indexes(6, 8),
+    "one child for many platforms": lambda: shapes.listed_for_many(ENTRIES),
+    "one child for many versions": lambda: shapes.listed_for_many(ENTRIES, key="os.version"),
+    "many manifests": lambda: shapes.many_manifests(ENTRIES),
+}
+
+
+class Counts:
+    """How often a store and the code were asked, by what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.parsed = 0
+        self.matched = 0
+
+    def wrap(self, thing: Any, method: str) -> None:
+        inner = getattr(thing, method)
+
+        def counting(digest: Digest, *args: Any, **kwargs: Any) -> Any:
+            self.asked[method, digest] += 1
+            return inner(digest, *args, **kwargs)
+
+        setattr(thing, method, counting)
+
+    def check(self, graph: Graph) -> None:
+        """Compare with what there is."""
+        documents = [data for data in graph.blobs.values() if data.startswith(b"{")]
+        entries = sum(len(json.loads(data).get("manifests", ())) for data in documents)
+        often = {what: count for what, count in self.asked.items() if count > OFTEN}
+        assert not often
+        assert self.parsed <= OFTEN * sum(map(len, documents))
+        assert self.matched <= OFTEN * (entries + len(documents))
+
+
+class CountedStore(MemoryStore):
+    """A store whose views, also those through a lease, count the questions about content."""
+
+    def __init__(self, counts: Counts, inner: MemoryStore) -> None:
+        self.__dict__.update(inner.__dict__)
+        self._counts = counts
+        for method in ("info", "read_all", "set_labels"):
+            counts.wrap(self.content, method)
+
+    @contextmanager
+    def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[MemoryStore]:
+        with super().lease(purpose, resumable=resumable) as leased:
+            yield leased if leased is self else CountedStore(self._counts, leased)
+
+
+class Bench:
+    """An image that a store has, and a repository that has it, too."""
+
+    def __init__(self, graph: Graph, counts: Counts) -> None:
+        memory = MemoryStore()
+        memory.put(graph.blobs)
+        self.graph = graph
+        self.record = memory.tag(NAME, graph.root)
+        self.store = CountedStore(counts, memory)
+        self.remote = MemoryRepository()
+        self.remote.blobs = dict(graph.blobs)
+        self.remote.tags["latest"] = self.record.target
+        self.target = MemoryRepository("target.example")
+
+    def fetchers(self, _image: ImageRecord) -> Sequence[MemoryRepository]:
+        return [self.remote]
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    counts = Counts()
+    check, normalize = model._check_json_size, platforms.normalize
+
+    def parsing(raw: bytes) -> None:
+        counts.parsed += len(raw)
+        check(raw)
+
+    def matching(platform: Platform) -> Platform:
+        counts.matched += 1
+        return normalize(platform)
+
+    monkeypatch.setattr(model, "_check_json_size", parsing)
+    monkeypatch.setattr(platforms, "normalize", matching)
+    return counts
+
+
+@pytest.fixture(params=IMAGES)
+def bench(request: pytest.FixtureRequest, counts: Counts) -> Bench:
+    return Bench(IMAGES[request.param](), counts)
+
+
+@pytest.mark.parametrize("metadata", ["all", "selected"])
+@pytest.mark.parametrize("selection", [Selection(), Selection(all=True)])
+def test_pull(bench: Bench, counts: Counts, metadata: Any, selection: Selection) -> None:
+    bench.store.state.blobs.clear()
+    options = PullOptions(platforms=selection, metadata=metadata)
+    pull(bench.store, bench.remote, NAME, options, host=HOST)
+    counts.check(bench.graph)
+    assert max(Counter(bench.remote.done("fetch")).values()) == 1
+    labelled = {what: count for what, count in counts.asked.items() if what[0] == "set_labels"}
+    assert max(labelled.values()) <= 4
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(all=True), Selection(local=True)])
+@pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
+def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMode) -> None:
+    options = SaveOptions(platforms=selection, index=index)
+    planned = plan(bench.store, [bench.record], options, host=HOST, fetchers=bench.fetchers)
+    counts.check(bench.graph)
+    counts.asked.clear()
+    counts.parsed = counts.matched = 0
+    output = io.BytesIO()
+    saved = save(bench.store, [bench.record], options, output, host=HOST, fetchers=bench.fetchers)
+    counts.check(bench.graph)
+    assert saved.bytes_written == planned.archive_bytes
+
+
+@pytest.mark.parametrize("selection", ["all", "local", "linux/amd64"])
+def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
+    lost = next(digest for digest, data in bench.graph.blobs.items() if not data.startswith(b"{"))
+    chosen = select([selection])
+    local = ensure.local_platforms(bench.store, bench.record) if chosen.local else None
+    del bench.store.state.blobs[Digest(lost)]
+    found = ensure.ensure(bench.store, bench.record, chosen.matcher(HOST, local=local), [bench.remote])
+    assert [item.digest for item in found.fetched] == [lost]
+    counts.check(bench.graph)
+
+
+@pytest.mark.parametrize("index", ["prune", "flatten"])
+@pytest.mark.parametrize("selection", ["all", "local", "linux/amd64"])
+def test_push_and_copy(bench: Bench, counts: Counts, selection: str, index: PushIndex) -> None:
+    if index == "flatten" and selection != "linux/amd64":
+        return
+    options = SendOptions(platforms=select([selection]), index=index)
+    push.plan(bench.store, bench.record, bench.target, TARGET, options, host=HOST)
+    push.push(bench.store, bench.record, bench.target, TARGET, options, host=HOST)
+    counts.check(bench.graph)
+    if selection == "local":
+        return
+    target = MemoryRepository("target.example")
+    copy.plan(bench.remote, NAME, target, TARGET, options, host=HOST)
+    copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST)
+    assert max(Counter(bench.remote.done("fetch")).values()) == 2
+    counts.check(bench.graph)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
+    mending = Repair(fetchers=bench.fetchers) if repair else None
+    result = verify(bench.store, [bench.record], lambda _image: ALL, orphans=True, mending=mending)
+    assert result.ok
+    assert result.blobs == len(bench.graph.blobs)
+    counts.check(bench.graph)
