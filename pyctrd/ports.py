@@ -270,6 +270,9 @@ class Store(Protocol):
     @property
     def diffs(self) -> DiffService: ...
 
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed when the work is to end: for whoever waits for something else."""
+
     def default_snapshotter(self) -> str:
         """Give the name of the snapshotter to use when none is asked for."""
 

@@ -22,7 +22,7 @@ from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotF
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
@@ -125,7 +125,7 @@ def save(
             items = [_Item(leased, image, options, host) for image in images]
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
-            written = _write(leased.content, archived, options, output, progress)
+            written = _write(leased, archived, options, output, progress)
             result = SaveResult(
                 images=tuple(image.name for image in images),
                 platforms=_platforms(archived),
@@ -157,7 +157,7 @@ def _held(
 
 
 def _write(
-    content: ContentStore,
+    store: Store,
     archived: Sequence[ArchiveImage],
     options: SaveOptions,
     output: BinaryIO,
@@ -167,9 +167,10 @@ def _write(
     try:
         return tar.write(
             layout.build(archived, reproducible=options.reproducible),
-            content.read,
+            store.content.read,
             output,
             progress=_reporter(archived, progress),
+            check=store.check_open,
         )
     except NotFound as error:
         gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]

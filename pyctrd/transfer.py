@@ -215,10 +215,10 @@ class Transfer:
         try:
             with fetcher.fetch(descriptor, start) as chunks:
                 for chunk in chunks:
-                    if self.stop.is_set():
-                        raise Stopped
                     ingest.write(chunk)
                     self._report("downloading", descriptor, ingest.offset, resumed=resumed)
+                    if self.stop.is_set():  # what has come is kept for the next pull
+                        raise Stopped
         except RegistryContentError as error:
             # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
             if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):

@@ -23,6 +23,16 @@ _DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _WRITE_BACK_BYTES: Final = 32 << 20
 _MODE: Final = 0o666  # less the umask, as any program's file
 
+# Files of this process that have no name of their own yet.
+_unfinished = set[Path]()
+
+
+def remove_unfinished() -> None:
+    """Remove what is half-written, for a process that ends at once."""
+    for part in tuple(_unfinished):
+        with suppress(OSError):
+            part.unlink()
+
 
 @contextmanager
 def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
@@ -60,8 +70,23 @@ def _opened(name: str, number: int | None = None) -> Iterator[BinaryIO]:
         opened = os.open(name, flags) if number is None else os.dup(number)
     except OSError as error:
         raise _failure(name, error) from error
-    with os.fdopen(opened, "wb", buffering=0) as stream:
+    with os.fdopen(_own_pipe(opened), "wb", buffering=0) as stream:
         yield _no_terminal(stream)
+
+
+def _own_pipe(number: int) -> int:
+    """Open a pipe once more, so that it can be written without blocking; others who have it open still block.
+
+    Whoever waits for a reader who stands still could not be woken up otherwise. Anything else stays as it is.
+    """
+    if not stat.S_ISFIFO(os.fstat(number).st_mode):
+        return number
+    try:
+        own = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc, or the pipe of another user
+        return number
+    os.close(number)
+    return own
 
 
 def _no_terminal(stream: BinaryIO) -> BinaryIO:
@@ -101,12 +126,15 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             part.unlink()
         raise
+    finally:
+        _unfinished.discard(part)
 
 
 def _new_part(path: Path) -> tuple[Path, int]:
     """Make a file beside `path`, locked for as long as it is open: so everybody sees that it is in use."""
     while True:
         part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+        _unfinished.add(part)
         number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         with suppress(OSError):  # a file system without locks: then nobody removes it either
             fcntl.flock(number, fcntl.LOCK_EX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -41,6 +42,8 @@ class Settings:
     namespace: str | None = None
     debug: bool = False
     registry: RegistryArguments = field(default_factory=RegistryArguments)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """Set by a signal: whatever is under way is to end."""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

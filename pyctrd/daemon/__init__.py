@@ -175,6 +175,10 @@ class Daemon:
         self.leases.create(lease_id, lease_labels("collect garbage", dt.datetime.now(dt.UTC)))
         self.leases.delete(lease_id, sync=True)
 
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed after `cancel` or `close`."""
+        self._connection.check_open()
+
     def cancel(self) -> None:
         """End what is under way in any thread, by Cancelled; nothing new can be begun.
 

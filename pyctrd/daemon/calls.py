@@ -174,6 +174,11 @@ class Calls:
         """Whether `end` or `close` has been called."""
         return self._why is not None
 
+    def check_open(self) -> None:
+        """Raise why, when `end` or `close` has been called."""
+        if self._why is not None:
+            raise self._why()
+
     def end(self, why: Why) -> None:
         """Cancel all calls and refuse new ones, with the error that `why` makes.
 

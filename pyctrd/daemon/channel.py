@@ -158,6 +158,10 @@ class Connection:
         """Whether `cancel` or `close` has been called."""
         return self._calls.is_over
 
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed after `cancel` or `close`."""
+        self._calls.check_open()
+
     def cancel(self) -> None:
         """End all calls that are under way, in all threads, by Cancelled, and refuse new ones.
 

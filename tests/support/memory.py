@@ -265,6 +265,9 @@ class MemoryStore:
     def namespace(self) -> str:
         return "default"
 
+    def check_open(self) -> None:
+        pass
+
     def default_snapshotter(self) -> str:
         return "memory"
 
