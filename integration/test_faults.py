@@ -75,6 +75,8 @@ class Stage:
         if self.case.via == "greeting-tls" or self.case.via == "tls-unknown":
             (self.folder / "_default").mkdir(exist_ok=True)
             (self.folder / "_default" / "hosts.toml").write_text(f'server = "https://{host}"\n')
+        if self.case.via == "connect":
+            return []
         if (self.folder / "_default").exists():
             return ["--hosts-dir", str(self.folder)]
         return ["--plain-http"]
@@ -82,15 +84,17 @@ class Stage:
     def host(self, server: FaultServer) -> str:
         if self.case.via == "nobody":
             return f"127.0.0.1:{free_port()}"
-        return "registry.invalid" if self.case.via in ("nowhere", "proxy") else server.host
+        return "registry.invalid" if self.case.via in ("nowhere", "proxy", "connect") else server.host
 
     def pull(self, host: str, env: Mapping[str, str]) -> Measured:
         command = [sys.executable, "-m", "pyctrd", "pull", *TIMING, *self.options(host), *self.case.options]
         return measured([*command, f"{host}/{REPOSITORY}"], env=env, folder=self.folder)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, server: FaultServer) -> dict[str, str]:
         names = {name for name in os.environ if not name.lower().endswith("_proxy")}
         proxy = {"HTTP_PROXY": "http://me:hush@127.0.0.1:1"} if self.case.via == "proxy" else {}
+        if self.case.via == "connect":
+            proxy = {"HTTPS_PROXY": f"http://me:hush@{server.host}"}
         return {
             **{name: os.environ[name] for name in names},
             **proxy,
@@ -153,7 +157,7 @@ def test_fault(case: Case, containerd: Containerd, bystander: str, tmp_path: Pat
     before = stage.state()
     with stage.listen() as server:
         host = stage.host(server)
-        done = stage.pull(host, stage.environment())
+        done = stage.pull(host, stage.environment(server))
         _judge(stage, done, host, server)
         if case.code:
             assert stage.state() == before

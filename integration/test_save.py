@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,6 +184,26 @@ def test_nothing_is_written_of_an_image_that_lacks_something(bench: Bench, part:
 def save_to_file(bench: Bench, path: Path, *names: str, **options: Any) -> SaveResult:
     with open_output(path) as output:
         return bench.save_to(output, *names, **options)
+
+
+@pytest.mark.parametrize("existing", [None, 0o600, 0o666])
+def test_an_archive_has_the_rights_that_ctr_gives_it(bench: Bench, existing: int | None) -> None:
+    name = bench.pull(shapes.single(salt="rights"))
+    ours, theirs = bench.folder / "ours.tar", bench.folder / "theirs.tar"
+    before = os.umask(0o027)
+    try:
+        for path in (ours, theirs):
+            if existing is not None:
+                path.touch()
+                path.chmod(existing)
+                os.chown(path, 54321, 54322)
+        save_to_file(bench, ours, name)
+        bench.ctr("images", "export", theirs, name)
+    finally:
+        os.umask(before)
+    found = [(stat.S_IMODE(item.st_mode), item.st_uid, item.st_gid) for item in (ours.stat(), theirs.stat())]
+    assert found[0] == found[1]
+    assert found[0][0] == (0o640 if existing is None else existing)
 
 
 # --- fetching before, by digest ---------------------------------------------------------------------------

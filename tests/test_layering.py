@@ -137,7 +137,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "urllib3": tuple(f"pyctrd.registry.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),
-    "http": (),
+    "http": ("pyctrd.registry.answers",),
     "requests": (),
     "httpx": (),
     "docker": (),
@@ -311,7 +311,7 @@ def test_modules_annotate_lazily_and_stay_short() -> None:
         ("pyctrd.registry.auth", "import urllib3.util", "urllib3 belongs to"),
         ("pyctrd.diagnose.rows", "from rich.table import Table", "rich belongs to"),
         ("pyctrd.client", "import click", "click belongs to"),
-        ("pyctrd.save", "import http.client", "http belongs to nobody"),
+        ("pyctrd.save", "import http.client", "http belongs to pyctrd.registry.answers"),
         ("pyctrd.surprise", "", "has no level"),
     ],
 )

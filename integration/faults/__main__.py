@@ -34,8 +34,11 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
 
 - **Time.** `--connect-timeout` (10 s) is for all addresses of a name together. `--stall-timeout` (60 s)
   ends a connection that brings fewer than 512 bytes in that time: a drip is a stall. containerd has
-  neither; more than that, a minimum rate, would end honest slow links. A head has to be there within 1.5
-  stall time-outs, a manifest within 3, since nobody sees them come.
+  neither; more than that, a minimum rate, would end honest slow links. A head, and a proxy's answer to
+  CONNECT, has to be there within 1.5 stall time-outs and have at most 1 MiB with all interim answers before
+  it (100, 102, 103); a manifest has to be there within 3, since nobody sees them come. Chunk sizes, chunk
+  extensions and trailers are no content: a piece has one stall time-out with all its framing, of which there
+  may be 1 MiB more than eight times what it brings. Content that is whole is taken, whatever follows it.
 - **Waiting.** `--retry-budget` (300 s) is what all waiting of one run together may take: back-off (0.5 s,
   doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
   waited for; the error says how long it asked for. One request is tried 5 times; a cut blob goes on as long

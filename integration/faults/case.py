@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from integration.rig.faultserver import Behaviour, Exchange, Fault, answering
+from integration.rig.faultserver import Behaviour, Exchange, Fault, answering, framed
 from integration.rig.images import Graph
 
 LINK_LOCAL = "http://169.254.169.254/latest/meta-data"
@@ -19,7 +19,7 @@ class Case:
     In `says`, {host}, {repository}, {root}, {manifest}, {config} and {layer} stand for the names and digests
     of the image. `via` is how the server listens: http, tls, tls-expired, tls-other-name, tls-unknown,
     greeting or greeting-tls (only `greet` speaks, to a client of http or https), nobody, nowhere (a name that
-    does not exist), proxy (one that is not there).
+    does not exist), proxy (one that is not there), connect (`greet` is a proxy that is asked for a tunnel).
     """
 
     name: str
@@ -59,3 +59,55 @@ NEVER = ("--retry-budget", "0")
 LOGIN = ("-u", "tester:hush")
 _HTML = b"<!doctype html><title>Log in</title>"
 AS_HTML = answering(200, _HTML, Content_Type="text/html; charset=utf-8")
+
+
+def framing(where: str) -> tuple[Case, ...]:
+    """Return the drips and floods inside the framing of a manifest, config or layer."""
+    what = f"the {where}" if where == "config" else f"a {where}"
+    lost = (*LAYER[:2], "short read", "timed out while waiting")
+    flood = b"1;" + b"x" * 60_000 + b"\r\n{\r\n"
+    trailer = b"X: " + b"y" * 60_000 + b"\r\n"
+    return (
+        Case(
+            f"{where}-chunk-size-drips",
+            f"{what} whose first chunk size never ends",
+            on(where, framed(b"", b"0", body=False)),
+            lost,
+            asks=14,
+        ),
+        Case(
+            f"{where}-extension-drips",
+            f"{what} whose chunk extension never ends",
+            on(where, framed(b"9;x=", b"y", body=False)),
+            lost,
+            asks=14,
+        ),
+        Case(
+            f"{where}-extension-flood",
+            f"{what} with 60 kB of chunk extension for each byte",
+            on(where, framed(b"", flood, body=False, pause=0)),
+            lost[:3],
+            asks=14,
+        ),
+        Case(
+            f"{where}-trailer-drips",
+            f"{what}, whole, and a trailer that never ends",
+            on(where, framed(b"0\r\nX: ", b"y", body=True)),
+            (),
+            0,
+        ),
+        Case(
+            f"{where}-trailers-endless",
+            f"{what}, whole, and trailers without an end",
+            on(where, framed(b"0\r\n", b"X: y\r\n", body=True)),
+            (),
+            0,
+        ),
+        Case(
+            f"{where}-trailer-flood",
+            f"{what}, whole, and a flood of trailers",
+            on(where, framed(b"0\r\n", trailer, body=True, pause=0)),
+            (),
+            0,
+        ),
+    )

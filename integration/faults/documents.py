@@ -11,7 +11,7 @@ from integration.faults.broken import (
     with_layer,
     with_members,
 )
-from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, on
+from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, framing, on
 from integration.rig import images
 from integration.rig.faultserver import (
     Behaviour,
@@ -109,6 +109,8 @@ MANIFESTS = (
         on("manifest", dripping(0.1)),
         ("{host}", "{repository}", "{root}"),
     ),
+    *framing("manifest"),
+    *framing("config"),
     Case(
         "json-none",
         "a manifest that is no JSON",

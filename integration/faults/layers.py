@@ -7,7 +7,7 @@ from collections.abc import Callable
 from integration.faults.broken import (
     sha512,
 )
-from integration.faults.case import AS_HTML, Case, on
+from integration.faults.case import AS_HTML, Case, framing, on
 from integration.rig.faultserver import (
     Behaviour,
     Exchange,
@@ -180,6 +180,7 @@ BLOBS = (
         on("layer", _no_range),
         ("{host}", "{repository}", "short read"),
     ),
+    *framing("layer"),
     Case("stall-once", "nothing more after 5000 bytes, once", on("layer", stalled_after(5000), 1), (), 0),
     Case(
         "stall-always",

@@ -16,6 +16,7 @@ from integration.rig.faultserver import (
     cut_after,
     dripping,
     endless,
+    preceded,
 )
 
 
@@ -39,6 +40,33 @@ def _greets(data: bytes) -> Callable[[socket.socket], None]:
     return greet
 
 
+def _tunnels(start: bytes, piece: bytes, pause: float = 0.05) -> Callable[[socket.socket], None]:
+    """Answer CONNECT, without an end."""
+
+    def greet(link: socket.socket) -> None:
+        link.recv(1 << 16)
+        link.sendall(start)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            link.sendall(piece)
+            time.sleep(pause)
+
+    return greet
+
+
+def _connect(name: str, story: str, start: bytes, piece: bytes, says: str, pause: float = 0.05) -> Case:
+    return Case(
+        name,
+        f"the proxy's answer to CONNECT {story}",
+        on("", lambda _: None),
+        ("registry.invalid", "{repository}", says, "through proxy http://127.0.0.1:"),
+        asks=0,
+        options=NEVER,
+        via="connect",
+        greet=_tunnels(start, piece, pause),
+    )
+
+
 def _bearer(realm: str) -> Behaviour:
     return answering(401, WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
 
@@ -48,6 +76,9 @@ def _circle(exchange: Exchange) -> None:
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+LATE = "timed out while waiting"
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 
 CONNECTIONS = (
     Case("connection-refused", "nobody listens", None, (AT, "connection refused"), asks=0, via="nobody"),
@@ -145,10 +176,26 @@ CONNECTIONS = (
     Case(
         "endless-100",
         "`100 Continue` for ever",
-        on("", endless(CONTINUE, CONTINUE)),
+        on("", endless(CONTINUE, CONTINUE, pause=0.05)),
         (AT, "timed out while waiting"),
         asks=1,
         options=NEVER,
+    ),
+    Case(
+        "endless-103",
+        "`103 Early Hints` for ever",
+        on("", endless(HINTS, HINTS, pause=0.05)),
+        (AT, "timed out while waiting"),
+        asks=1,
+        options=NEVER,
+    ),
+    Case("early-hints", "`103 Early Hints` before each answer", on("", preceded(HINTS)), (), 0),
+    Case(
+        "processing",
+        "`102 Processing` before each answer",
+        on("", preceded(b"HTTP/1.1 102 Processing\r\n\r\n")),
+        (),
+        0,
     ),
     Case(
         "header-flood",
@@ -164,6 +211,16 @@ CONNECTIONS = (
         (AT, "malformed HTTP response"),
         asks=1,
     ),
+    _connect("connect-drips", "comes byte by byte", b"HTTP/1.1 ", b"2", LATE),
+    _connect(
+        "connect-header-drips",
+        "has a header without an end",
+        TUNNEL + b"X: ",
+        b"y",
+        "timed out while waiting",
+    ),
+    _connect("connect-headers", "has headers without an end", TUNNEL, b"X: y\r\n", LATE),
+    _connect("connect-flood", "is a flood", TUNNEL + b"X: ", b"y" * 9999, "malformed HTTP response", 0),
     Case("reset-once", "the connection is reset, once", on("resolve", cut_after(0, reset=True), 1), (), 0),
 )
 
@@ -228,9 +285,8 @@ AUTHENTICATION = (
     Case(
         "401-errors-object",
         "an error body whose `errors` is an object and not a list",
-        on("", answering(401, b'{"errors":{"code":"DENIED","message":"go away"}}')),
-        ("{repository}", "pull access denied", "DENIED: go away"),
-        asks=2,
+        on("layer", answering(403, b'{"errors":{"code":"DENIED","message":"go away"}}')),
+        ("{host}", "{repository}", "{layer}", "pull access denied", "DENIED: go away"),
     ),
     Case(
         "realm-link-local",

@@ -326,6 +326,31 @@ def endless(data: bytes, before: bytes = b"", *, chunked: bool = False, pause: f
     return behave
 
 
+def framed(after: bytes, piece: bytes, *, body: bool, pause: float = 0.05) -> Behaviour:
+    """Send a head, the `body` in one chunk or nothing of it, and then framing without an end."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.head(exchange.good.but(Transfer_Encoding="chunked"))
+        if body:
+            exchange.raw(b"%x\r\n%b\r\n" % (len(exchange.good.body), exchange.good.body))
+        exchange.raw(after)
+        while True:
+            exchange.raw(piece)
+            exchange.hold(pause)
+
+    return behave
+
+
+def preceded(interim: bytes) -> Behaviour:
+    """Send an interim answer before the right one."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.raw(interim)
+        exchange.send()
+
+    return behave
+
+
 def chunked(*, whole: bool, count: int = 1 << 30) -> Behaviour:
     """Send the body in chunks; unless `whole`, what comes after `count` bytes is no chunk."""
 

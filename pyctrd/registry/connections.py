@@ -1,15 +1,14 @@
-"""Connections as urllib3 keeps them, with what it lacks: who may send us where, and heads that never end.
+"""Connections as urllib3 keeps them, with what it lacks: who may send us where, and answers that end.
 
-Besides transport.py the only importer of urllib3. Sources: RFC 9112 section 2 (a head is all up to the empty
-line; nothing there bounds how long it may take).
+Besides transport.py and response.py the only importer of urllib3.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,11 +24,11 @@ from urllib3.exceptions import (
 
 from pyctrd import redact
 from pyctrd.registry import tlsfiles, zones
+from pyctrd.registry.answers import LimitedAnswer
 from pyctrd.registry.hosts import Tls
 from pyctrd.registry.zones import Resolve, Zone
 
 _POOLED_CONNECTIONS: Final = 16
-_ENDLESS: Final = "the head of the answer did not end"
 
 Landed = Callable[[str, int, Zone], None]
 Known = Callable[[str, int], Zone | None]
@@ -43,6 +42,7 @@ def new_pool(
     known: Known,
     landed: Landed,
     head_seconds: float,
+    stall_seconds: float,
     opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
@@ -52,7 +52,8 @@ def new_pool(
 
     Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
     local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
-    there after `head_seconds` ends its connection, however busily it drips.
+    there after `head_seconds` ends its connection, however busily it drips, and so does a proxy's answer to
+    CONNECT; a piece of a body has `stall_seconds`, its framing included.
     """
     settings: dict[str, Any] = {"num_pools": _POOLED_CONNECTIONS, "maxsize": _POOLED_CONNECTIONS}
     if tls is not None:
@@ -76,7 +77,7 @@ def new_pool(
             landed(host, link.port, zone)
         return found
 
-    pool.pool_classes_by_scheme = _pool_classes(dial, head_seconds, opened)
+    pool.pool_classes_by_scheme = _pool_classes(dial, opened, head_seconds, stall_seconds)
     return pool
 
 
@@ -91,12 +92,18 @@ def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
 
 def _pool_classes(
     dial: Callable[[HTTPConnection], socket.socket],
-    head_seconds: float,
     opened: Callable[[socket.socket], None],
+    head_seconds: float,
+    stall_seconds: float,
 ) -> dict[str, Any]:
-    """Give urllib3's two kinds of pools, with connections that are made and watched by us."""
+    """Return urllib3's two kinds of pools, with connections made by us and answers that have an end."""
+    answer = staticmethod(
+        functools.partial(LimitedAnswer, head_seconds=head_seconds, stall_seconds=stall_seconds)
+    )
 
     class Plain(HTTPConnection):
+        response_class = answer  # type: ignore[assignment]
+
         def connect(self) -> None:
             super().connect()
             opened(self.sock)
@@ -105,9 +112,11 @@ def _pool_classes(
             return _dialed(self, dial)
 
         def getresponse(self) -> Any:
-            return _watched(self, super().getresponse, head_seconds)
+            return _head(self, super().getresponse)
 
     class Secure(HTTPSConnection):
+        response_class = answer  # type: ignore[assignment]
+
         def connect(self) -> None:
             super().connect()
             opened(self.sock)
@@ -116,7 +125,7 @@ def _pool_classes(
             return _dialed(self, dial)
 
         def getresponse(self) -> Any:
-            return _watched(self, super().getresponse, head_seconds)
+            return _head(self, super().getresponse)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
@@ -139,42 +148,18 @@ def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket
         raise NewConnectionError(link, f"cannot connect: {error}") from error
 
 
-def _watched(link: HTTPConnection, read: Callable[[], Any], seconds: float) -> Any:
-    """Read a head within `seconds`: the socket's own time-out begins anew with every byte."""
-    late = threading.Event()
-    plug = link.sock
+def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
+    """Read a head; close the connection at once when there is none.
 
-    def pull_the_plug() -> None:
-        late.set()
-        if plug is not None:
-            try:
-                socket.socket.shutdown(plug, socket.SHUT_RDWR)
-            except OSError:
-                late.set()  # it has ended by itself
-
-    timer = threading.Timer(seconds, pull_the_plug)
-    timer.daemon = True
-    timer.start()
+    urllib3 loses the reader of a head that it refuses, which keeps the connection open.
+    """
+    link = connection.sock
     try:
-        answer = read()
-    except Exception as error:
-        _drop(plug)
-        if late.is_set():
-            raise TimeoutError(_ENDLESS) from error
+        return read()
+    except Exception:
+        if link is not None and link.fileno() >= 0:
+            os.close(link.detach())
         raise
-    finally:
-        timer.cancel()
-    if late.is_set():  # what was cut in the middle of a head may look like a whole one
-        answer.close()
-        _drop(plug)
-        raise TimeoutError(_ENDLESS)
-    return answer
-
-
-def _drop(link: socket.socket | None) -> None:
-    """Close a connection at once: urllib3 loses the reader of a head that it refuses, which keeps it open."""
-    if link is not None and link.fileno() >= 0:
-        os.close(link.detach())
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

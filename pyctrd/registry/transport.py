@@ -213,6 +213,7 @@ class Transport:
                     landed=self._landed,
                     opened=self._ending.watch,
                     head_seconds=1.5 * self.stall_timeout,
+                    stall_seconds=self.stall_timeout,
                     resolver=self._resolver,
                 )
             return self._pools[key]
