@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,11 +18,12 @@ from pyctrd.archive.output import open_output
 from pyctrd.daemon import STALL_SECONDS, Daemon
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
+from pyctrd.errors import DaemonError, NotFound, Remedy
 from pyctrd.model import ContentInfo, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.platforms import host as _host
 from pyctrd.platforms import select as _select
-from pyctrd.ports import Fetcher, ProgressSink, no_progress
+from pyctrd.ports import Fetcher, ImageStore, ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
 from pyctrd.reference import Reference
 from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
@@ -121,9 +123,21 @@ class Client:
     def image(self, ref: str) -> ImageRecord:
         """Find an image by its exact name, a reference, or the beginning of its digest.
 
-        Raises NotFound (`image "...": not found`), AmbiguousReference, InvalidReference.
+        Raises NotFound (`image "...": not found`; its hint says which other namespace has it),
+        AmbiguousReference, InvalidReference.
         """
-        return lookup.find(self._daemon.images, ref)
+        try:
+            return lookup.find(self._daemon.images, ref)
+        except NotFound as error:
+            places = self.namespaces_with(ref, error.name)
+            if places:
+                error.hint = f"it is in the namespace {' and in '.join(places)}"
+                error.remedy = Remedy(namespace=places[0])
+            raise
+
+    def namespaces_with(self, *names: str) -> tuple[str, ...]:
+        """List the other namespaces that have an image of exactly one of these names; without names, any."""
+        return tuple(other.namespace for other in self._other_namespaces() if _has(other.images, names))
 
     def contents(self) -> tuple[ContentInfo, ...]:
         """List the blobs of the namespace by digest."""
@@ -374,7 +388,7 @@ class Client:
         return image, name or reference.parse(image.name)
 
     def _images(self, refs: Sequence[str]) -> list[ImageRecord]:
-        return lookup.find_all(self._daemon.images, refs)
+        return [self.image(ref) for ref in refs]
 
     def _targets(self, image: ImageRecord, selection: Selection) -> Matcher:
         local = _ensure.local_platforms(self._daemon, image) if selection.local else None
@@ -395,6 +409,13 @@ class Client:
 def _wanted(selection: Selection) -> Sequence[Platform]:
     """List the platforms that an image must have, for the request to make sense."""
     return () if selection.all or selection.local else selection.platforms or (_host(),)
+
+
+def _has(images: ImageStore, names: Sequence[str]) -> bool:
+    try:
+        return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
+    except DaemonError:
+        return False  # nobody can tell
 
 
 def _opened(output: str | os.PathLike[str] | BinaryIO | None) -> AbstractContextManager[BinaryIO]:

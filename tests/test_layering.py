@@ -23,6 +23,7 @@ LEVELS: Final = {
     "machine": 0,
     "waiting": 0,
     "redact": 0,
+    "amounts": 0,
     "model": 1,
     "reference": 1,
     "platforms": 1,
@@ -116,6 +117,7 @@ NEVER: Final = {
 }
 CLI_SEES: Final = {
     "pyctrd",
+    "pyctrd.amounts",
     "pyctrd.client",
     "pyctrd.copier",
     "pyctrd.diagnose",  # the models that it prints

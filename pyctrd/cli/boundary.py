@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 import click
 
-from pyctrd.cli import logs, signals
+from pyctrd.cli import commandline, logs, signals
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import sanitize
 from pyctrd.errors import PyctrdError
@@ -39,18 +39,18 @@ def run(body: Callable[[], object], settings: Settings) -> int:
             code = signals.run(work, settings.cancel)
     except signals.Signalled as end:
         if end.number == signal.SIGINT:
-            _say("interrupted")
+            _say("interrupted", settings.interrupted)
         return 128 + end.number
     except BrokenPipeError:
         close_stdout()
         return _ERROR
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _say("interrupted", settings.interrupted)
         return INTERRUPTED
     except click.ClickException as error:
         return _usage(error)
     except PyctrdError as error:
-        _say(error.message, error.hint)
+        _say(error.message, commandline.hint(error, settings))
         code = error.exit_code
         _traceback(settings)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
+from pyctrd.errors import Remedy
 from pyctrd.model import Descriptor
 
 Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
@@ -97,7 +98,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something is missing: `code` is stable, `text` for people, `remedy` the command that mends it.
+    """Why something is missing: `code` is stable, `text` for people, `remedy` the call that fixes it.
 
     `certain` is false for the likeliest of several explanations; `evidence` is what was seen here. `missing`
     are the digests that this explains.
@@ -110,7 +111,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     certain: bool
     evidence: tuple[str, ...]
     missing: tuple[str, ...]
-    remedy: str
+    remedy: Remedy
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ def new_pool(
     proxy: str | None,
     sender: Zone | None,
     *,
+    writes: bool,
     known: Known,
     landed: Landed,
     head_seconds: float,
@@ -46,7 +47,7 @@ def new_pool(
     opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
-    """Make a pool of connections to wherever `sender` may send us.
+    """Make a pool of connections to wherever `sender` may send us, to write there if it `writes`.
 
     `landed` is called with where each one ended, `opened` with its socket.
 
@@ -69,6 +70,7 @@ def new_pool(
             host,
             link.port,
             sender=None if proxy else sender or known(host, link.port),
+            writes=writes,
             seconds=seconds,
             options=link.socket_options or (),
             resolver=resolver,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_names
+from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import MarkdownPage
 from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
@@ -13,7 +13,7 @@ from pyctrd.errors import IncompleteContent
 
 
 @click.command("diagnose")
-@click.argument("ref", shell_complete=image_names)
+@image_argument("ref")
 @settings.platform_option("Platform that the answer is about (default: the host's).")
 @settings.format_option("table", "json", "markdown")
 @settings.global_options
@@ -24,13 +24,14 @@ def command(context: click.Context, ref: str, platforms: tuple[str, ...], output
     Reads the local content store only: no registry is asked, nothing is changed. Exits with 4 when a target
     platform is incomplete.
     """
-    from pyctrd.cli.diagnosis import render
+    from pyctrd.cli.diagnosis import document, render
 
+    chosen = context.ensure_object(settings.Settings)
     with open_client() as client:
         diagnosis = client.diagnose(ref, platforms)
     if output_format == "json":
-        emit_json(diagnosis)
+        emit_json(document(diagnosis, chosen))
     else:
-        render(diagnosis, MarkdownPage() if output_format == "markdown" else open_page())
+        render(diagnosis, MarkdownPage() if output_format == "markdown" else open_page(), chosen)
     if not diagnosis.complete:
         context.exit(IncompleteContent.exit_code)
