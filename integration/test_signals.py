@@ -158,11 +158,12 @@ def is_documented(number: signal.Signals, code: int) -> bool:
     return code in (0, 128 + number, -number)
 
 
+@pytest.mark.every_generation
 @pytest.mark.timeout(7200)
 def test_signals_at_random_moments(place: Place, generation: str, tmp_path: Path) -> None:
     seed = f"{figures.seed()}-{generation}"
     chance = random.Random(seed)
-    count = figures.runs(8)
+    count = figures.runs(4)
     lengths: dict[str, float] = {}
     codes = Counter[str]()
     slowest = 0.0

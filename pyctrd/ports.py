@@ -170,6 +170,10 @@ class Ingest(Protocol):
 class ContentStore(Protocol):
     """containerd's content service in one namespace."""
 
+    @property
+    def stall_seconds(self) -> float:
+        """How long something may stand still before it is given up."""
+
     def info(self, digest: Digest) -> ContentInfo:
         """Give a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
 

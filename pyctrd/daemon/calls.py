@@ -112,7 +112,7 @@ class Calls:
     def __init__(self, base: grpc.Channel, silent: Why, stall_seconds: float = STALL_SECONDS) -> None:
         self._base = base
         self._silent_error = silent
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
         self._changed = threading.Condition()
         self._under_way = set[Call]()
         self._work = 0
@@ -223,12 +223,12 @@ class Calls:
 
     def _watch(self) -> None:
         """Ask the daemon again and again while there are calls; what it leaves unanswered ends."""
-        while not self._over.wait(self._stall_seconds / 2):
+        while not self._over.wait(self.stall_seconds / 2):
             with self._changed:
                 if not self._under_way:
                     self._watched = False
                     return
-            if not self._answers(self._stall_seconds / 2):
+            if not self._answers(self.stall_seconds / 2):
                 self._end_all(self._silent_error)
                 continue
             with self._changed:

@@ -158,6 +158,11 @@ class Connection:
         """Whether `cancel` or `close` has been called."""
         return self._calls.is_over
 
+    @property
+    def stall_seconds(self) -> float:
+        """How long the daemon may be silent, or another client stand still."""
+        return self._calls.stall_seconds
+
     def check_open(self) -> None:
         """Raise Cancelled or ClientClosed after `cancel` or `close`."""
         self._calls.check_open()

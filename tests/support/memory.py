@@ -90,6 +90,8 @@ class MemoryIngest:
 class MemoryContent:
     """The content service."""
 
+    stall_seconds = 60.0
+
     def __init__(self, state: State, lease: str) -> None:
         self._state = state
         self._lease = lease
