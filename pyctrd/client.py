@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -16,6 +16,7 @@ from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import STALL_SECONDS, Daemon
+from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
@@ -186,7 +187,7 @@ class Client:
             progress=progress,
         )
 
-    def diagnose(self, ref: str, platforms: Sequence[str] = ()) -> Diagnosis:
+    def diagnose(self, ref: str, platforms: Sequence[str] = (), all_platforms: bool = False) -> Diagnosis:
         """Find out what of an image is here, what each tool would do with it, and why something is missing.
 
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
@@ -194,7 +195,7 @@ class Client:
         """
         from pyctrd.diagnose import diagnose
 
-        selection = _select(platforms)
+        selection = _select(platforms, all_platforms)
         image = self.image(ref)
         return diagnose(
             self._daemon,
@@ -202,8 +203,9 @@ class Client:
             selection,
             host=_host(),
             snapshotter=self._snapshotter,
-            others=self._other_namespaces(),
+            others=self._sharing_namespaces(),
             transfer=self._daemon.introspection.has_transfer(),
+            version=self.version.version,
         )
 
     def ensure(
@@ -401,9 +403,20 @@ class Client:
             for source in sources
         ]
 
-    def _other_namespaces(self) -> list[Daemon]:
-        names = [namespace.name for namespace in self._daemon.namespaces.list()]
-        return [self._daemon.elsewhere(name) for name in names if name != self.namespace]
+    def _sharing_namespaces(self) -> list[Daemon]:
+        """List the other namespaces whose content this one can take over without a download."""
+        if self._daemon.introspection.shares_content():
+            return self._other_namespaces()
+        return self._other_namespaces(lambda namespace: namespace.is_shareable)
+
+    def _other_namespaces(
+        self, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+    ) -> list[Daemon]:
+        return [
+            self._daemon.elsewhere(namespace.name)
+            for namespace in self._daemon.namespaces.list()
+            if namespace.name != self.namespace and wanted(namespace)
+        ]
 
 
 def _wanted(selection: Selection) -> Sequence[Platform]:
