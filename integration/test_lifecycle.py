@@ -43,6 +43,7 @@ def slow(session_registry: Registry) -> Iterator[Throttle]:
         yield line
 
 
+@pytest.mark.every_generation
 @pytest.mark.timeout(3600)
 def test_close_time_out_and_error_in_the_middle_of_calls(
     isolated_containerd: Containerd, registry: Registry, slow: Throttle, generation: str, tmp_path: Path
@@ -52,7 +53,7 @@ def test_close_time_out_and_error_in_the_middle_of_calls(
     broken, last = image("broken")
     missing = push(broken, registry, "closing/broken")
     registry.add_fault(Fault(f"blobs/{last}", status=404))
-    runs = figures.runs(9)
+    runs = figures.runs(6)
     shell = Shell(isolated_containerd, "closing", tmp_path)
     command = [sys.executable, "-m", "integration.closing", str(isolated_containerd.address)]
     with limited(
