@@ -49,8 +49,8 @@ def run(work: Callable[[], object], cancel: threading.Event) -> object:
         except BaseException as error:  # noqa: BLE001 - it is raised again in the main thread
             done.set_exception(error)
 
-    threading.Thread(target=run_work, name="pyctrd-work", daemon=True).start()
     with _handled(received):
+        threading.Thread(target=run_work, name="pyctrd-work", daemon=True).start()
         while not concurrent.futures.wait([done], _LOOK_SECONDS).done:
             received.check_time()
     try:
