@@ -71,6 +71,22 @@ def test_close_time_out_and_error_in_the_middle_of_calls(
     figures.record("close, time-out and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
 
 
+def test_a_layer_that_is_not_there_while_another_is_unpacked(
+    containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
+) -> None:
+    """Exit 5, and nothing is left: the thread that unpacks used to call a channel that was closed."""
+    graph, last = image(repository)
+    name = push(graph, registry, repository)
+    registry.add_fault(Fault(f"blobs/{last}", status=404, wait=0.3))  # others are being unpacked by then
+    shell = Shell(containerd, namespace, tmp_path)
+    for _ in range(4):
+        done = shell("pull", "--progress", "json", name, code=5)
+        assert b'"unpacking"' in done.stderr
+        assert last in done.stderr.decode().rpartition("pyctrd: ")[2]
+        assert snapshot_of(containerd, namespace)["leases"] == {}
+        assert snapshot_of(containerd, namespace)["images"] == {}
+
+
 @pytest.mark.parametrize(("end", "kind"), [("close", ClientClosed), ("cancel", Cancelled)])
 def test_a_pull_ends_with_its_client(
     containerd: Containerd,
