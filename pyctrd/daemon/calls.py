@@ -26,6 +26,8 @@ IDLE_SECONDS: Final = 3600.0
 GRACE_SECONDS: Final = 2.5
 # How long to wait for gRPC itself: calls that are cancelled end at once.
 _CLOSE_SECONDS: Final = 1.0
+# A busy machine may take as long as this to answer, however short the stall time is.
+_ANSWER_SECONDS: Final = 5.0
 # What a daemon gets to show that it is back after it was silent.
 _BACK_SECONDS: Final = 2.0
 
@@ -228,7 +230,7 @@ class Calls:
                 if not self._under_way:
                     self._watched = False
                     return
-            if not self._answers(self.stall_seconds / 2):
+            if not self._answers(max(self.stall_seconds / 2, _ANSWER_SECONDS)):
                 self._end_all(self._silent_error)
                 continue
             with self._changed:
