@@ -28,6 +28,8 @@ GRACE_SECONDS: Final = 2.5
 _CLOSE_SECONDS: Final = 1.0
 # A busy machine may take as long as this to answer, however short the stall time is.
 _ANSWER_SECONDS: Final = 5.0
+# It is asked no more often than this.
+_LEAST_SECONDS: Final = 0.1
 # What a daemon gets to show that it is back after it was silent.
 _BACK_SECONDS: Final = 2.0
 
@@ -225,7 +227,7 @@ class Calls:
 
     def _watch(self) -> None:
         """Ask the daemon again and again while there are calls; what it leaves unanswered ends."""
-        while not self._over.wait(self.stall_seconds / 2):
+        while not self._over.wait(max(self.stall_seconds / 2, _LEAST_SECONDS)):
             with self._changed:
                 if not self._under_way:
                     self._watched = False
