@@ -407,8 +407,11 @@ class Client:
 
     def _sharing_namespaces(self) -> list[Daemon]:
         """List the other namespaces whose content this one can take over without a download."""
-        if self._daemon.introspection.shares_content():
+        introspection = self._daemon.introspection
+        if introspection.shares_content():
             return self._other_namespaces()
+        if not introspection.has_transfer():  # containerd 1.6, which shares nothing then
+            return []
         return self._other_namespaces(lambda namespace: namespace.is_shareable)
 
     def _other_namespaces(
