@@ -117,6 +117,14 @@ class Client:
                 error.remedy = Remedy(namespace=places[0])
             raise
 
+    def namespaces(self) -> tuple[str, ...]:
+        """List the namespaces of this containerd."""
+        return tuple(sorted(item.name for item in self._daemon.namespaces.list()))
+
+    def snapshotters(self) -> tuple[str, ...]:
+        """List the snapshotters that this containerd has loaded."""
+        return tuple(self._daemon.introspection.snapshotters())
+
     def namespaces_with(self, *names: str) -> tuple[str, ...]:
         """List the other namespaces that have an image of exactly one of these names; without names, any."""
         with ExitStack() as stack:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -56,6 +57,10 @@ class App(Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command line and exit."""
         settings = Settings()
+        if "_PYCTRD_COMPLETE" in os.environ:
+            from pyctrd.cli import shells
+
+            shells.install()
         extra.setdefault("obj", settings)
         extra["standalone_mode"] = False
         run = super().main

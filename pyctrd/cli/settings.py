@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from pyctrd.cli import logs
+from pyctrd.cli import completions, logs
 
 # As many as the governor (registry/governor.py) lets a process have.
 _MAX_RANGES = 8
@@ -97,6 +97,7 @@ global_options = _all(
             "-n",
             "--namespace",
             metavar="NAMESPACE",
+            shell_complete=completions.namespaces,
             expose_value=False,
             callback=_remember,
             help="containerd's namespace.  [env: CONTAINERD_NAMESPACE; default: default]",
@@ -204,6 +205,18 @@ registry_options = _all(
 """Give a command the options about registries; their values are in `Settings.registry`."""
 
 
+def image_argument(name: str, **how: Any) -> Callable[[_F], _F]:
+    """Give a command an argument for images of the namespace; the shell completes their names."""
+    return click.argument(name, callback=_remember_images, shell_complete=completions.image_names, **how)
+
+
+def _remember_images(
+    context: click.Context, _parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    context.ensure_object(Settings).images = (value,) if isinstance(value, str) else value
+    return value
+
+
 def remember_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     """Note where a save goes: a command that is printed goes there, too."""
     context.ensure_object(Settings).output = value or ""
@@ -269,6 +282,7 @@ def platform_option(help_text: str, *, local: bool = True) -> Callable[[_F], _F]
         "platforms",
         multiple=True,
         metavar="P",
+        shell_complete=completions.platforms,
         callback=_checked_platforms,
         help=f"{help_text} {_PLATFORM_FORMS if local else _REMOTE_PLATFORM_FORMS}",
     )
@@ -293,6 +307,7 @@ all_platforms_option = click.option("--all-platforms", is_flag=True, help="Every
 snapshotter_option = click.option(
     "--snapshotter",
     metavar="S",
+    shell_complete=completions.snapshotters,
     help="Snapshotter to use.  [env: CONTAINERD_SNAPSHOTTER; default: the server's]",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no progress, and only the essential.")

@@ -9,7 +9,6 @@ import click
 
 from pyctrd import platforms as platform_names
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("save")
-@image_argument("refs", nargs=-1, required=True, metavar="REF...")
+@settings.image_argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option(
     "-o",
     "--output",
