@@ -15,6 +15,7 @@ from integration.bench import Bench
 from integration.rig import images, shapes
 from integration.rig.daemons import Registry
 from integration.rig.images import Graph
+from integration.rig.peers import NEWEST
 from integration.rig.proxy import Fault
 from integration.rig.registry import HTPASSWD, PASSWORD, USER
 from integration.rig.store import collect_garbage, snapshot_of
@@ -39,7 +40,7 @@ MIB = 1 << 20
 URLS_ALLOWED = "validation:\n  manifests:\n    urls:\n      allow:\n        - ^http://127.0.0.1"
 
 # Where the registry is the other side, one containerd is as good as another.
-newest = pytest.mark.parametrize("generation", ["2"], indirect=True)
+newest = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
 SHAPES: dict[str, Callable[[], Graph]] = {
     "five": shapes.five_platform,

@@ -39,8 +39,8 @@ class Tool:
 TOOLS = (
     Tool("ctr 1.6 export", "ctr", "1.6", "ctr_export"),
     Tool("ctr 1.7 export", "ctr", "1.7", "ctr_export"),
-    Tool("ctr 2 export --local", "ctr", "2", "ctr_export", flags=("--local",)),
-    Tool("ctr 2 export", "ctr", "2", "ctr_export", by_daemon=True),
+    Tool("ctr 2 export --local", "ctr", "2.1", "ctr_export", flags=("--local",)),
+    Tool("ctr 2 export", "ctr", "2.1", "ctr_export", by_daemon=True),
     Tool("nerdctl 2.0.3 save", "nerdctl", "2.0.3", "nerdctl_save_2_0_3"),
     Tool("nerdctl 2.0.4 save", "nerdctl", "2.0.4", "nerdctl_save_2_0_4"),
     Tool("nerdctl 2.2.2 save", "nerdctl", "2.2.2", "nerdctl_save_2_1_4"),
