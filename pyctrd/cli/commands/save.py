@@ -12,7 +12,7 @@ from pyctrd.cli import settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
-from pyctrd.cli.session import open_client
+from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import count, sanitize, size
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def command(
     to_stdout = output in (None, "-")
     _check_stdout(to_stdout, output_format)
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
+        resumable("the layers that are complete are kept")
         result = client.save(
             refs,
             output,
