@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
@@ -49,6 +50,10 @@ class Stage:
         salt = f"{case.name}-{containerd.generation}"
         self.good = plain(salt)
         self.graph = case.image(salt) if case.image else self.good
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        if case.image_at:
+            address, port = self.listener.getsockname()
+            self.graph = case.image_at(salt, f"{address}:{port}")
 
     def state(self) -> store.State:
         store.collect_garbage(self.containerd, self.namespace)
@@ -58,7 +63,9 @@ class Stage:
         tls = None
         if self.case.via.startswith("tls"):
             tls = self._tls(self.case.via)
-        return FaultServer(self.graph, self.case.fault, tls=tls, greet=self.case.greet)
+        return FaultServer(
+            self.graph, self.case.fault, tls=tls, greet=self.case.greet, listener=self.listener
+        )
 
     def _tls(self, via: str) -> ssl.SSLContext:
         authority = trustme.CA()
@@ -77,6 +84,11 @@ class Stage:
             (self.folder / "_default" / "hosts.toml").write_text(f'server = "https://{host}"\n')
         if self.case.via == "connect":
             return []
+        if self.case.via.startswith("pipe"):
+            (self.folder / "_default").mkdir()
+            os.mkfifo(self.folder / "_default" / self.case.via.removeprefix("pipe "))
+            if self.case.via != "pipe hosts.toml":
+                (self.folder / "_default" / "hosts.toml").write_text('ca = "ca.pem"\n')
         if (self.folder / "_default").exists():
             return ["--hosts-dir", str(self.folder)]
         return ["--plain-http"]
@@ -84,7 +96,8 @@ class Stage:
     def host(self, server: FaultServer) -> str:
         if self.case.via == "nobody":
             return f"127.0.0.1:{free_port()}"
-        return "registry.invalid" if self.case.via in ("nowhere", "proxy", "connect") else server.host
+        elsewhere = self.case.via in ("nowhere", "proxy", "connect", "through-proxy")
+        return "registry.invalid" if elsewhere else server.host
 
     def pull(self, host: str, env: Mapping[str, str]) -> Measured:
         command = [sys.executable, "-m", "pyctrd", "pull", *TIMING, *self.options(host), *self.case.options]
@@ -93,8 +106,9 @@ class Stage:
     def environment(self, server: FaultServer) -> dict[str, str]:
         names = {name for name in os.environ if not name.lower().endswith("_proxy")}
         proxy = {"HTTP_PROXY": "http://me:hush@127.0.0.1:1"} if self.case.via == "proxy" else {}
-        if self.case.via == "connect":
-            proxy = {"HTTPS_PROXY": f"http://me:hush@{server.host}"}
+        if self.case.via in ("connect", "through-proxy"):
+            variable = "HTTPS_PROXY" if self.case.via == "connect" else "HTTP_PROXY"
+            proxy = {variable: f"http://me:hush%40%21@{server.host}"}
         return {
             **{name: os.environ[name] for name in names},
             **proxy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -16,6 +16,7 @@ from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import Daemon
+from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
@@ -179,7 +180,7 @@ class Client:
             progress=progress,
         )
 
-    def diagnose(self, ref: str, platforms: Sequence[str] = ()) -> Diagnosis:
+    def diagnose(self, ref: str, platforms: Sequence[str] = (), all_platforms: bool = False) -> Diagnosis:
         """Find out what of an image is here, what each tool would do with it, and why something is missing.
 
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
@@ -187,7 +188,7 @@ class Client:
         """
         from pyctrd.diagnose import diagnose
 
-        selection = _select(platforms)
+        selection = _select(platforms, all_platforms)
         image = self.image(ref)
         with ExitStack() as stack:
             return diagnose(
@@ -196,8 +197,9 @@ class Client:
                 selection,
                 host=_host(),
                 snapshotter=self._snapshotter,
-                others=list(self._other_namespaces(stack)),
+                others=list(self._sharing_namespaces(stack)),
                 transfer=self._daemon.introspection.has_transfer(),
+                version=self.version.version,
             )
 
     def ensure(
@@ -400,10 +402,18 @@ class Client:
             for source in sources
         ]
 
-    def _other_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+    def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+        """Open the other namespaces whose content this one can take over without a download."""
+        if self._daemon.introspection.shares_content():
+            return self._other_namespaces(stack)
+        return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
+
+    def _other_namespaces(
+        self, stack: ExitStack, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+    ) -> Iterator[Daemon]:
         """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
         for namespace in self._daemon.namespaces.list():
-            if namespace.name != self.namespace:
+            if namespace.name != self.namespace and wanted(namespace):
                 try:
                     yield stack.enter_context(
                         Daemon.connect(self.address, namespace.name, environ=self._environ)

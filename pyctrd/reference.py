@@ -237,6 +237,21 @@ def oci_ref_name(name: str) -> str:
     return name if not found or found.startswith("@") else found
 
 
+def resolve_fault(name: str) -> str:
+    """Return containerd's words for a name that no registry can be asked for; empty for one that can be.
+
+    Source: containerd pkg/reference/reference.go Parse, core/remotes/docker/resolver.go Resolve.
+    """
+    found = _object(name)
+    if found is not None:
+        return "" if found else "object required"
+    host = re.split("[/?#]", name, maxsplit=1)[0].rpartition("@")[2]
+    _, colon, port = host.rpartition(":")
+    if colon and not host.endswith("]") and not re.fullmatch("[0-9]*", port):
+        return f'invalid port ":{port}" after host'
+    return "invalid reference"
+
+
 def _object(name: str) -> str | None:
     """Give what follows the first `:` or `@` of the path, as containerd's reference.Parse reads a name."""
     before, _, fragment = name.partition("#")

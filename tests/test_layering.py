@@ -105,6 +105,7 @@ PEERS: Final = {
     ("diagnose", "coverage"),
     ("diagnose", "ensure"),
     ("diagnose", "nerdctl"),
+    ("diagnose", "save"),
 }
 
 # The pipeline sees containerd and registries only through the ports; the command line sees the client.

@@ -16,11 +16,13 @@ from integration.rig.images import Graph
 from pyctrd import nerdctl
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.archive.prune import ORIGINAL_INDEX
+from pyctrd.diagnose.inspection import Inspection
 from pyctrd.errors import (
     ArchiveError,
     ContentError,
     DigestMismatch,
     IncompleteContent,
+    InvalidInput,
     NoMatchingPlatform,
     RegistryError,
     Remedy,
@@ -289,11 +291,17 @@ def test_nothing_is_asked_where_nothing_is_missing() -> None:
     assert bench.opened == 0
 
 
+def fetched_by_nerdctl(
+    bench: Bench, release: nerdctl.Release = nerdctl.RELEASE_2_0_3, targets: Any = ALL
+) -> tuple[Descriptor, ...]:
+    return nerdctl.ensure(Inspection(bench.store), bench.record.target, release, targets).fetch
+
+
 def test_ensure_all_replays_the_old_nerdctl_and_saves_the_target_only() -> None:
     graph = shapes.five_platform(layers=2)
     gone = foreign_layers(graph)
     bench = Bench(graph, without=gone)
-    replayed = nerdctl.fetched_by_2_0_3(bench.store, bench.record)
+    replayed = fetched_by_nerdctl(bench)
     planned = bench.plan(ensure="all")
     archive = bench.save(ensure="all")
     assert [item.digest for item in replayed] == [item.digest for item in planned.fetch] == gone
@@ -355,6 +363,58 @@ def test_no_such_platform_names_those_there_are(ensure: Literal["target", "none"
 def test_each_of_several_platforms_must_be_there() -> None:
     with pytest.raises(NoMatchingPlatform, match="has no linux/riscv64"):
         Bench(shapes.mixed()).save("linux/amd64,linux/riscv64")
+
+
+@pytest.mark.parametrize("ensure", ["target", "all"])
+@pytest.mark.parametrize("gone", [[], [0], [0, 1]], ids=["layers", "index", "indexes"])
+def test_a_platform_that_is_not_there_is_missed_before_anything_is_fetched(
+    ensure: Literal["target", "all"], gone: list[int]
+) -> None:
+    """An index that is not here has to be read for it; it does not come into the store."""
+    graph = images.index([shapes.multi(["linux/amd64", "linux/arm64"])])
+    indexes = [graph.digest, graph.child(0).digest]
+    absent = [indexes[number] for number in gone]
+    bench = Bench(graph, without=[*absent, *layers(graph.child(0).child(1))])
+    for run in (bench.plan, bench.save):
+        bench.remote.asked.clear()
+        with pytest.raises(NoMatchingPlatform, match="has no linux/riscv64"):
+            run("linux/arm64,linux/riscv64", ensure=ensure)
+        assert bench.remote.asked == absent
+    assert not set(absent) & set(bench.state.blobs)
+
+
+def test_all_images_are_checked_before_anything_is_fetched() -> None:
+    graph, other = shapes.multi(["linux/arm64"]), shapes.five_platform()
+    bench = Bench(other, without=foreign_layers(other))
+    bench.store.put(graph.blobs)
+    records = [bench.record, bench.store.tag("registry.example/team/other:1", graph.root)]
+    options = SaveOptions(platforms=select(["linux/s390x"]))
+    for run in (
+        lambda: plan(bench.store, records, options, host=HOST, fetchers=bench.fetchers),
+        lambda: save(bench.store, records, options, io.BytesIO(), host=HOST, fetchers=bench.fetchers),
+    ):
+        with pytest.raises(NoMatchingPlatform, match="team/other:1 has no linux/s390x"):
+            run()
+    assert bench.opened == 0
+
+
+def test_an_absent_index_offline_is_incomplete_content() -> None:
+    graph = shapes.five_platform()
+    with pytest.raises(IncompleteContent, match=graph.digest):
+        Bench(graph, without=[graph.digest]).save("linux/riscv64", ensure="none")
+
+
+def test_an_image_named_twice_is_written_once() -> None:
+    graph = shapes.five_platform()
+    bench, output = Bench(graph), io.BytesIO()
+    records = [bench.record, bench.store.tag("registry.example/team/app:2", graph.root), bench.record]
+    planned = plan(bench.store, records, SaveOptions(), host=HOST, fetchers=bench.fetchers)
+    result = save(bench.store, records, SaveOptions(), output, host=HOST, fetchers=bench.fetchers)
+    archive = Archive(output.getvalue(), result)
+    names = [NAME, "registry.example/team/app:2"]
+    assert list(planned.images) == list(result.images) == names
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in archive.index] == names
+    assert archive.docker[0]["RepoTags"] == names
 
 
 def test_local_where_nothing_is_complete() -> None:
@@ -487,16 +547,39 @@ def test_flatten_puts_the_one_manifest_in_the_indexs_place() -> None:
     assert archive.blobs == below(graph.child(0))
 
 
-def test_flatten_of_everything_names_the_images_and_not_the_attestation() -> None:
-    graph = shapes.mixed()
+def test_flatten_of_everything_names_the_image_and_not_the_attestation() -> None:
+    graph = shapes.attested_as_amd64()
     archive = Bench(graph).save("all", index="flatten")
-    *named, attestation = archive.index
+    image, attestation = archive.index
     assert [entry["digest"] for entry in archive.index] == [item.digest for item in children(graph)]
-    assert [entry["platform"]["architecture"] for entry in named] == ["amd64", "arm64", "arm", "386"]
-    assert {entry["annotations"]["io.containerd.image.name"] for entry in named} == {NAME}
+    assert "platform" not in image
+    assert image["annotations"]["io.containerd.image.name"] == NAME
     assert "io.containerd.image.name" not in attestation["annotations"]
     assert attestation["annotations"]["vnd.docker.reference.digest"] == graph.child(0).digest
     assert archive.blobs == everything(graph) - {graph.digest}
+
+
+@pytest.mark.parametrize("platforms", ["all", "local", "linux/amd64,linux/arm64"])
+@pytest.mark.parametrize("make", [shapes.mixed, lambda: images.index([shapes.mixed()])])
+def test_several_images_are_not_flattened_and_nothing_is_fetched(
+    platforms: str, make: Callable[[], Graph]
+) -> None:
+    graph = make()
+    bench = Bench(graph, without=[*layers(shapes.mixed().child(2))])
+    for run in (bench.plan, bench.save):
+        with pytest.raises(
+            InvalidInput, match=r"needs one image, and there are \d \(linux/amd64, linux/"
+        ) as caught:
+            run(platforms, index="flatten")
+        assert caught.value.exit_code == 2
+        assert "--index prune" in str(caught.value.hint)
+    assert (bench.opened, bench.remote.asked) == (0, [])
+
+
+def test_an_image_that_is_listed_for_several_platforms_is_one_to_flatten() -> None:
+    archive = Bench(shapes.listed_for_many(3)).save("all", index="flatten")
+    (entry,) = archive.index
+    assert "platform" not in entry
 
 
 @pytest.mark.parametrize("index", ["prune", "flatten"])
@@ -515,7 +598,7 @@ def test_a_single_manifest_has_no_index_to_change(index: str) -> None:
 def test_the_fixed_nerdctl_fetches_the_targets(targets: Any, positions: list[int]) -> None:
     graph = shapes.five_platform(layers=2)
     bench = Bench(graph, without=foreign_layers(graph))
-    found = nerdctl.fetched_by_2_0_4(bench.store, bench.record, targets)
+    found = fetched_by_nerdctl(bench, nerdctl.RELEASE_2_0_4, targets)
     assert [item.digest for item in found] == [
         d for position in positions for d in layers(graph.child(position))
     ]
@@ -526,20 +609,18 @@ def test_nerdctl_does_not_see_what_it_cannot_read() -> None:
     config = graph.child(1).document()["config"]["digest"]
     gone = {config, graph.child(2).digest, *foreign_layers(graph)}
     bench = Bench(graph, without=list(gone))
-    found = {item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)}
+    found = {item.digest for item in fetched_by_nerdctl(bench)}
     assert found == {*layers(graph.child(3)), *layers(graph.child(4))}
-    assert nerdctl.fetched_by_2_0_3(Bench(graph, without=[graph.digest]).store, bench.record) == ()
+    assert fetched_by_nerdctl(Bench(graph, without=[graph.digest])) == ()
 
 
 def test_nerdctl_fetches_a_single_manifests_layers_and_attestations() -> None:
     single = shapes.single()
     bench = Bench(single, without=layers(single))
-    assert [item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)] == layers(single)
+    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(single)
     mixed = shapes.mixed()
     bench = Bench(mixed, without=layers(mixed.child(4)))
-    assert [item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)] == layers(
-        mixed.child(4)
-    )
+    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(mixed.child(4))
 
 
 @pytest.mark.parametrize("mode", ["target", "none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Callable
@@ -67,8 +68,28 @@ def _connect(name: str, story: str, start: bytes, piece: bytes, says: str, pause
     )
 
 
+def _wants_login(pair: bytes) -> Behaviour:
+    wanted = f"Basic {base64.b64encode(pair).decode()}"
+
+    def behave(exchange: Exchange) -> None:
+        known = exchange.asked.headers.get("proxy-authorization") == wanted
+        exchange.send(None if known else Reply(407))
+
+    return behave
+
+
 def _bearer(realm: str) -> Behaviour:
     return answering(401, WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
+
+
+def _spelled(name: str, host: str, zone: str) -> Case:
+    return Case(
+        f"proxied-redirect-{name}",
+        f"behind a proxy, a redirect to `{host}`",
+        on("layer", answering(302, Location=f"http://{host}/latest")),
+        ("{repository}", "{layer}", f"{host} is a {zone} address"),
+        via="through-proxy",
+    )
 
 
 def _circle(exchange: Exchange) -> None:
@@ -97,6 +118,24 @@ CONNECTIONS = (
         ("connection refused", "through proxy http://127.0.0.1:1"),
         asks=0,
         via="proxy",
+    ),
+    Case(
+        "hosts-toml-pipe",
+        "hosts.toml is a named pipe that nobody writes to",
+        None,
+        ("hosts.toml: not a regular file",),
+        code=2,
+        asks=0,
+        via="pipe hosts.toml",
+    ),
+    Case(
+        "ca-pipe",
+        "the CA file that hosts.toml names is such a pipe",
+        None,
+        ("cannot use CA file", "ca.pem: not a regular file"),
+        code=2,
+        asks=0,
+        via="pipe ca.pem",
     ),
     Case(
         "tls-unknown-authority",
@@ -210,6 +249,14 @@ CONNECTIONS = (
         on("", lambda exchange: exchange.raw(b"220 mail\r\n\r\n")),
         (AT, "malformed HTTP response"),
         asks=1,
+    ),
+    Case(
+        "proxy-password",
+        "a proxy that wants a password which is percent-encoded in its URL",
+        on("", _wants_login(b"me:hush@!")),
+        (),
+        0,
+        via="through-proxy",
     ),
     _connect("connect-drips", "comes byte by byte", b"HTTP/1.1 ", b"2", LATE),
     _connect(
@@ -336,6 +383,17 @@ REDIRECTS = (
         "a redirect to the cloud's metadata service",
         on("layer", answering(302, Location=LINK_LOCAL)),
         (*LAYER, "169.254.169.254 is a link-local address"),
+    ),
+    _spelled("decimal", "2852039166", "link-local"),
+    _spelled("hexadecimal", "0xa9fea9fe", "link-local"),
+    _spelled("short", "127.1", "loopback"),
+    _spelled("name", "localhost.localdomain", "loopback"),
+    _spelled("metadata", "metadata.google.internal", "cloud metadata"),
+    Case(
+        "redirect-metadata",
+        "a redirect to the metadata service of another cloud",
+        on("layer", answering(302, Location="http://100.100.100.200/latest/meta-data")),
+        (*LAYER, "100.100.100.200 is a cloud metadata address"),
     ),
     Case(
         "redirect-down",

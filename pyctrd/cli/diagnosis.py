@@ -141,9 +141,7 @@ def _tools(diagnosis: Diagnosis, page: Page) -> None:
 
 
 def _export(forecast: ExportForecast) -> tuple[str, Tone]:
-    if forecast.ok:
-        return "works", "good"
-    return f"fails: {forecast.error}", "bad"
+    return _end(forecast)
 
 
 def _save(forecast: SaveForecast) -> tuple[str, Tone]:
@@ -154,9 +152,17 @@ def _save(forecast: SaveForecast) -> tuple[str, Tone]:
         fetch = f"downloads {least}{count(len(forecast.fetch), 'blob')}, {size(forecast.bytes)}"
     elif forecast.network:
         fetch = "asks the registry, downloads nothing"
+    end, tone = _end(forecast)
     if not forecast.ok:
-        return f"{fetch}, then fails: {forecast.error}", "bad"
-    return f"works, {fetch}", "warn" if forecast.network else "good"
+        return f"{fetch}, then {end}", tone
+    return f"{end}, {fetch}", "warn" if forecast.network else tone
+
+
+def _end(forecast: ExportForecast | SaveForecast) -> tuple[str, Tone]:
+    if forecast.ok:
+        return ("works", "good") if forecast.certain else ("may work", "warn")
+    fails = "fails" if forecast.certain else "likely fails"
+    return f"{fails}: {forecast.error}", "bad"
 
 
 def _notes(note: str) -> Sequence[str]:
@@ -196,7 +202,7 @@ def _with_name(cause: Cause, name: str) -> tuple[str, ...]:
 
 def _explain(number: int, explanation: _Explanation, page: Page, settings: Settings) -> None:
     cause = explanation.cause
-    names = ", ".join(explanation.platforms)
+    names = ", ".join(dict.fromkeys(explanation.platforms))
     text, *evidence = _with_name(cause, names)
     about = f"{names}: " if names not in text else ""
     doubt = "" if cause.certain else " (likely)"

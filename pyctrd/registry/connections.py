@@ -5,13 +5,14 @@ Besides transport.py and response.py the only importer of urllib3.
 
 from __future__ import annotations
 
+import base64
 import functools
 import os
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -39,13 +40,16 @@ def new_pool(
     proxy: str | None,
     sender: Zone | None,
     *,
+    writes: bool,
     known: Known,
     landed: Landed,
     head_seconds: float,
     stall_seconds: float,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
-    """Make a pool of connections to wherever `sender` may send us; `landed` hears where each one ended.
+    """Make a pool of connections to wherever `sender` may send us, to write there if it `writes`.
+
+    `landed` hears where each one ended.
 
     Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
     local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
@@ -66,6 +70,7 @@ def new_pool(
             host,
             link.port,
             sender=None if proxy else sender or known(host, link.port),
+            writes=writes,
             seconds=seconds,
             options=link.socket_options or (),
             resolver=resolver,
@@ -79,11 +84,16 @@ def new_pool(
 
 
 def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
+    """Make a pool behind a proxy, with the login in its URL (percent-decoded, as Go's net/http does)."""
     user = urlsplit(proxy)
-    if user.username:
-        pair = f"{user.username}:{user.password or ''}"
-        redact.remember(user.password or "", pair)
-        settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=pair)
+    if user.username is not None:
+        password = user.password or ""
+        pair = b":".join(
+            unquote_to_bytes(text.encode("utf-8", "surrogateescape")) for text in (user.username, password)
+        )
+        encoded = base64.b64encode(pair).decode("ascii")
+        redact.remember(password, unquote(password), encoded)
+        settings["proxy_headers"] = {"Proxy-Authorization": f"Basic {encoded}"}
     return urllib3.ProxyManager(proxy, **settings)
 
 

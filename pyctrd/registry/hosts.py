@@ -98,6 +98,11 @@ class Endpoint:
         return f"{self.scheme}://{self.host}{'/'.join((self.prefix, repository, *parts))}{query}"
 
 
+def is_url_text(text: str) -> bool:
+    """Whether a text has no characters but those of a URL: no blank, no line break, ASCII only (RFC 3986)."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def origin_of(url: str) -> Origin:
     """Give the origin of a URL (RFC 6454); raises ValueError for a port that is none."""
     parts = urlsplit(url)

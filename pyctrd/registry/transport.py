@@ -22,7 +22,7 @@ from pyctrd.errors import RegistryError
 from pyctrd.registry import failures, zones
 from pyctrd.registry.backoff import PATIENT, Budget, Patience, seconds_to_wait
 from pyctrd.registry.connections import new_pool
-from pyctrd.registry.hosts import NO_TLS, Tls
+from pyctrd.registry.hosts import NO_TLS, Tls, is_url_text
 from pyctrd.registry.proxy import proxy_for, without_secrets
 from pyctrd.registry.response import CHUNK_BYTES as CHUNK_BYTES
 from pyctrd.registry.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
@@ -35,6 +35,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAX_REDIRECTS: Final = 10
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
+_FREE_SHARE: Final = 0.1
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 _log = redact.logger(__name__)
@@ -88,7 +90,7 @@ class Transport:
         self._sleep = sleep
         self._resolver = resolver
         self._lock = threading.Lock()
-        self._pools: dict[tuple[Tls | None, str | None, Zone | None], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[Tls | None, str | None, Zone | None, bool], urllib3.PoolManager] = {}
         # Where each host:port lay when it was connected to.
         self._zones: dict[tuple[str, int], Zone] = {}
 
@@ -153,8 +155,9 @@ class Transport:
         try:
             parts = urlsplit(request.url)
             proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
-            zones.check_literal(parts.hostname or "", sender)
-            pool = self._pool(request.tls if parts.scheme == "https" else None, proxy, sender)
+            zones.check_literal(parts.hostname or "", sender, writes=_writes(request))
+            tls = request.tls if parts.scheme == "https" else None
+            pool = self._pool(tls, proxy, sender, writes=_writes(request))
             with opened(request.body) as body:
                 raw = pool.request(
                     request.method,
@@ -178,20 +181,35 @@ class Transport:
         except zones.Forbidden as error:
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
+            self._charge(request, started)
             raise unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
         _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
+        if raw.status >= 300:
+            self._charge(request, started)
         assert isinstance(raw, urllib3.HTTPResponse)
         return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
 
-    def _pool(self, tls: Tls | None, proxy: str | None, sender: Zone | None) -> urllib3.PoolManager:
+    def _charge(self, request: Request, started: float) -> None:
+        """Count what was waited for an answer that brings nothing; short waits are what any network takes.
+
+        The time of an upload is that of its bytes.
+        """
+        if not isinstance(request.body, Stream):
+            self.budget.charge(started + _FREE_SHARE * self.stall_timeout, time.monotonic())
+
+    def _pool(
+        self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool
+    ) -> urllib3.PoolManager:
         with self._lock:
-            key = (tls, proxy, sender)
+            # A connection that was made for reading need not be one to write over.
+            key = (tls, proxy, sender, writes)
             if key not in self._pools:
                 self._pools[key] = new_pool(
                     tls,
                     proxy,
                     sender,
+                    writes=writes,
                     known=self._known,
                     landed=self._landed,
                     head_seconds=1.5 * self.stall_timeout,
@@ -228,22 +246,30 @@ def _version() -> str:
 _VERSION: Final = _version()
 
 
+def _writes(request: Request) -> bool:
+    """Whether a request may change something; a login, whose body is ours, asks for a token only."""
+    return request.method not in ("GET", "HEAD") and not isinstance(request.body, bytes)
+
+
 def _origin(url: SplitResult) -> tuple[str, int]:
     return (url.hostname or "").lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
 def _out_of_bounds(request: Request, error: zones.Forbidden) -> RegistryError:
     sender = urlsplit(request.named_by).netloc
+    whose = (
+        "write to private addresses" if error.zone is Zone.PRIVATE else "go to services of their own machine"
+    )
     return RegistryError(
         f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
         host=sender,
-        hint="A registry may not send its clients to services of their own machine; it is broken or hostile.",
+        hint=f"A registry may not have its clients {whose}; it is broken or hostile.",
     )
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:
     """Make the request that follows a redirect; nothing private goes to another origin."""
-    if not location.isascii() or not location.isprintable() or " " in location:
+    if not is_url_text(location):
         raise _not_followed(request, "to something that is not a URL")  # nor what http.client unfolded
     try:
         url = urljoin(request.url, location)

@@ -14,10 +14,13 @@ from pyctrd.errors import IncompleteContent
 @click.command("diagnose")
 @settings.image_argument("ref")
 @settings.platform_option("Platform that the answer is about (default: the host's).")
+@settings.all_platforms_option
 @settings.format_option("table", "json", "markdown")
 @settings.global_options
 @click.pass_context
-def command(context: click.Context, ref: str, platforms: tuple[str, ...], output_format: str) -> None:
+def command(
+    context: click.Context, ref: str, platforms: tuple[str, ...], all_platforms: bool, output_format: str
+) -> None:
     """Show what of an image is here, what is not, and what each tool would do.
 
     Reads the local content store only: no registry is asked, nothing is changed. Exits with 4 when a target
@@ -27,7 +30,7 @@ def command(context: click.Context, ref: str, platforms: tuple[str, ...], output
 
     chosen = context.ensure_object(settings.Settings)
     with open_client() as client:
-        diagnosis = client.diagnose(ref, platforms)
+        diagnosis = client.diagnose(ref, platforms, all_platforms=all_platforms)
     if output_format == "json":
         emit_json(document(diagnosis, chosen))
     else:
