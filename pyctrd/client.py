@@ -32,6 +32,7 @@ from pyctrd.wiring import LazyRepository, Registries
 
 if TYPE_CHECKING:
     from pyctrd.diagnose import Diagnosis
+    from pyctrd.overview import ImageOverview
     from pyctrd.registry import RegistryOptions
     from pyctrd.sending import SendPlan, SendResult
     from pyctrd.shipment import PushIndex
@@ -102,6 +103,15 @@ class Client:
     def images(self) -> tuple[ImageRecord, ...]:
         """List the images of the namespace by name."""
         return tuple(sorted(self._daemon.images.list(), key=lambda image: image.name))
+
+    def overview(self) -> tuple[ImageOverview, ...]:
+        """List the images by name with the bytes and the complete platforms that are here of each.
+
+        Reads every index and manifest that is here; no registry is asked.
+        """
+        from pyctrd.overview import overview
+
+        return overview(self._daemon, self.images())
 
     def image(self, ref: str) -> ImageRecord:
         """Find an image by its exact name, a reference, or the beginning of its digest.
