@@ -114,7 +114,7 @@ class Client:
         return overview(self._daemon, self.images())
 
     def image(self, ref: str) -> ImageRecord:
-        """Find an image by its exact name, a reference, or the beginning of its digest.
+        """Find an image by its exact name, a reference, or the beginning of its digest or of crictl's id.
 
         Raises NotFound (`image "...": not found`; its hint says which other namespace has it),
         AmbiguousReference, InvalidReference.
@@ -271,9 +271,10 @@ class Client:
 
         `output` is a path, which gets the archive whole or not at all, a binary stream, or None for stdout.
         `ensure` "none" never opens a connection; "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index`
-        says whether an image's index is kept as it is, pruned to what the archive holds, or flattened away.
-        `reproducible` leaves out what depends on this host. Raises NotFound, AmbiguousReference,
-        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError, InvalidInput.
+        says whether an image's index is kept as it is, pruned to what the archive holds, or ("flatten") left
+        out for its one image. `reproducible` leaves out what depends on this host. Raises NotFound,
+        AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError,
+        InvalidInput.
         """
         options = SaveOptions(
             platforms=_select(platforms, all_platforms),
@@ -359,9 +360,10 @@ class Client:
         """Push an image to the registry that its name, or `target`, is in; the tag comes last.
 
         Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
-        them, or, with "flatten", one manifest takes its place. Blobs above `chunk_bytes` go up in pieces
-        (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before anything is
-        sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
+        them, or, with "flatten", one manifest takes its place. Attestations of which not all is here are left
+        out unless `all_platforms`, or a digest in `target`, asks for them. Blobs above `chunk_bytes` go up in
+        pieces (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before
+        anything is sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
         """
         from pyctrd.push import push
         from pyctrd.sending import send_options

@@ -582,6 +582,12 @@ def test_an_image_that_is_listed_for_several_platforms_is_one_to_flatten() -> No
     assert "platform" not in entry
 
 
+@pytest.mark.parametrize("make", [shapes.artifact, shapes.signature])
+def test_an_artifact_has_no_platform(make: Callable[[], Graph]) -> None:
+    bench = Bench(make())
+    assert bench.save().result.platforms == bench.plan().platforms == ()
+
+
 @pytest.mark.parametrize("index", ["prune", "flatten"])
 def test_a_single_manifest_has_no_index_to_change(index: str) -> None:
     bench = Bench(shapes.single())

@@ -114,7 +114,8 @@ def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
         if not mediatypes.is_image_config(config.media_type):
             return None
         try:
-            return ImageConfig.parse(read(config)).platform
+            found = ImageConfig.parse(read(config)).platform
+            return found if found.os or found.architecture else None  # a signature has none
         except (NotFound, ContentError):  # still to be fetched, in a plan; or no config that we understand
             return None
 
