@@ -198,7 +198,7 @@ BLOBS = (
     ),
     Case(
         "sha512",
-        "a layer with a sha512 digest, which is fetched and which containerd cannot keep",
+        "a layer with a sha512 digest, which is fetched and which containerd before 2.3 cannot keep",
         None,
         ("{host}", "{repository}", "sha512:", "this containerd keeps content by sha256 only"),
         image=sha512,
