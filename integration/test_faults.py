@@ -35,8 +35,6 @@ ON_ALL = frozenset(
     {"connection-refused", "429-absurd", "json-twice", "index-deep", "manifest-wrong-bytes"}
     | {"blob-wrong-bytes", "blob-long", "cut-at-nothing", "cut-once"}
 )
-# containerd 2.3 keeps content by other algorithms than sha256, too (test_pull.py).
-ON_OLD = frozenset({"sha512"})
 TIMING = ("--connect-timeout", "2", "--stall-timeout", "0.5", "--retry-budget", "1.2")
 REPOSITORY = "team/app"
 
@@ -157,19 +155,13 @@ def pull_well(containerd: Containerd, namespace: str, name: str) -> str:
         return client.pull(name).image.target.digest
 
 
-def _is_on(case: Case, generation: str) -> bool:
-    if case.name in ON_OLD:
-        return generation == "1.7"
-    return generation == NEWEST or (generation in CURRENT and case.name in ON_ALL)
-
-
 def _pairs() -> list[Any]:
     """All faults on the newest generation, some on the others: conftest's fixture would run all on all."""
     return [
         pytest.param(generation, case, id=f"{generation}-{case.name}")
         for generation in chosen()
         for case in FAULTS
-        if _is_on(case, generation)
+        if generation in (case.generations or (CURRENT if case.name in ON_ALL else (NEWEST,)))
     ]
 
 
