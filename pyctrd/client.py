@@ -416,8 +416,11 @@ class Client:
 
     def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
         """Open the other namespaces whose content this one can take over without a download."""
-        if self._daemon.introspection.shares_content():
+        introspection = self._daemon.introspection
+        if introspection.shares_content():
             return self._other_namespaces(stack)
+        if not introspection.has_transfer():  # containerd 1.6, which shares nothing then
+            return iter(())
         return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
 
     def _other_namespaces(
