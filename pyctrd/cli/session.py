@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import screen
-from pyctrd.cli.settings import RegistryArguments, Settings
+from pyctrd.cli.state import RegistryArguments, Settings
 from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
         on_cancel(chosen.cancel, client.cancel),
     ):
         yield client
+
+
+def resumable(kept: str = "what has come so far is kept for a day") -> None:
+    """Have Ctrl-C, from here on, say what is not lost."""
+    chosen = click.get_current_context().ensure_object(Settings)
+    chosen.interrupted = f"{kept}: run the same command again, and it goes on from there"
 
 
 @contextmanager
