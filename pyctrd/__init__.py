@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         AmbiguousReference,
         ArchiveError,
         AuthenticationFailed,
+        Cancelled,
+        ClientClosed,
         ContentError,
         DaemonError,
         DaemonUnreachable,
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
         RegistryContentError,
         RegistryError,
         RegistryUnreachable,
+        Remedy,
         Unsupported,
     )
     from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
+    from pyctrd.overview import ImageOverview
     from pyctrd.ports import Progress, ProgressSink
     from pyctrd.pull import PullResult
     from pyctrd.registry import RegistryOptions
@@ -61,8 +65,10 @@ __all__ = [
     "AmbiguousReference",
     "ArchiveError",
     "AuthenticationFailed",
+    "Cancelled",
     "Cause",
     "Client",
+    "ClientClosed",
     "Content",
     "ContentError",
     "ContentInfo",
@@ -79,6 +85,7 @@ __all__ = [
     "ExportForecast",
     "FailedPrecondition",
     "Finding",
+    "ImageOverview",
     "ImageRecord",
     "IncompleteContent",
     "IndexMode",
@@ -101,6 +108,7 @@ __all__ = [
     "RegistryError",
     "RegistryOptions",
     "RegistryUnreachable",
+    "Remedy",
     "SaveForecast",
     "SavePlan",
     "SaveResult",
@@ -124,6 +132,7 @@ _HOMES: Final = {
     "ports": ("Progress", "ProgressSink"),
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),
+    "overview": ("ImageOverview",),
     "save": ("EnsureMode", "SavePlan", "SaveResult"),
     "sending": ("SendPlan", "SendResult"),
     "shipment": ("PushIndex",),

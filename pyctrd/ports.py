@@ -26,6 +26,7 @@ from pyctrd.model import (
 # --- progress ---------------------------------------------------------------------------------------------
 
 Action: TypeAlias = Literal[
+    "planned",
     "resolved",
     "exists",
     "waiting",
@@ -48,7 +49,8 @@ Action: TypeAlias = Literal[
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the work, for whoever watches.
 
-    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry).
+    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry;
+    with `planned`, which says that a blob's turn will come, it is `download`, `upload` or `write`).
     `resumed` are the bytes that an interrupted download had left here: of the blob, or at `done` in all.
     """
 
@@ -170,6 +172,10 @@ class Ingest(Protocol):
 class ContentStore(Protocol):
     """containerd's content service in one namespace."""
 
+    @property
+    def stall_seconds(self) -> float:
+        """How long something may stand still before it is given up."""
+
     def info(self, digest: Digest) -> ContentInfo:
         """Give a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
 
@@ -269,6 +275,9 @@ class Store(Protocol):
     def snapshots(self) -> SnapshotStore: ...
     @property
     def diffs(self) -> DiffService: ...
+
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed when the work is to end: for whoever waits for something else."""
 
     def default_snapshotter(self) -> str:
         """Give the name of the snapshotter to use when none is asked for."""

@@ -23,7 +23,7 @@ from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotF
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
@@ -127,7 +127,7 @@ def save(
             items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
-            written = _write(leased.content, archived, options, output, progress)
+            written = _write(leased, archived, options, output, progress)
             result = SaveResult(
                 images=tuple(item.name for item in items),
                 platforms=_platforms(archived),
@@ -169,7 +169,7 @@ def _held(
 
 
 def _write(
-    content: ContentStore,
+    store: Store,
     archived: Sequence[ArchiveImage],
     options: SaveOptions,
     output: BinaryIO,
@@ -179,9 +179,10 @@ def _write(
     try:
         return tar.write(
             layout.build(archived, reproducible=options.reproducible),
-            content.read,
+            store.content.read,
             output,
             progress=_reporter(archived, progress),
+            check=store.check_open,
         )
     except NotFound as error:
         gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]
@@ -200,6 +201,8 @@ def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:
 
 def _reporter(archived: Sequence[ArchiveImage], progress: ProgressSink) -> Callable[[Entry, int], None]:
     descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
+    for blob in descriptors.values():
+        progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="write"))
 
     def report(entry: Entry, written: int) -> None:
         descriptor = descriptors[entry.name]

@@ -49,6 +49,7 @@ LEVELS: Final = {
     "repair": 4,
     "verify": 4,
     "lookup": 4,
+    "overview": 4,
     "hold": 4,
     "shipment": 4,
     "sending": 4,
@@ -75,6 +76,7 @@ PEERS: Final = {
     ("ensure", "keeping"),
     ("ensure", "transfer"),
     ("ensure", "unpack"),
+    ("overview", "unpack"),
     ("pull", "convert"),
     ("pull", "coverage"),
     ("pull", "downloads"),
@@ -129,6 +131,7 @@ CLI_SEES: Final = {
     "pyctrd.redact",
     "pyctrd.reference",
     "pyctrd.registry",  # RegistryOptions
+    "pyctrd.waiting",
 }
 
 # Third parties with one home: where an import of them may stand.

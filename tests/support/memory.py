@@ -90,6 +90,8 @@ class MemoryIngest:
 class MemoryContent:
     """The content service."""
 
+    stall_seconds = 60.0
+
     def __init__(self, state: State, lease: str) -> None:
         self._state = state
         self._lease = lease
@@ -264,6 +266,9 @@ class MemoryStore:
     @property
     def namespace(self) -> str:
         return "default"
+
+    def check_open(self) -> None:
+        pass
 
     def default_snapshotter(self) -> str:
         return "memory"
