@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -167,8 +168,12 @@ class MemoryImages:
         return self._state.images[name]
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        assert not filters, "filters are containerd's"
-        return tuple(self._state.images.values())
+        records = tuple(self._state.images.values())
+        if not filters:
+            return records
+        found = [re.fullmatch(r'name~="([^"\\]*)"', one) for one in filters]
+        assert all(found), f"filters are containerd's: {filters}"
+        return tuple(item for item in records if any(re.search(one[1], item.name) for one in found if one))
 
     def create(self, image: ImageRecord) -> ImageRecord:
         if image.name in self._state.images:
