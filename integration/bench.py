@@ -37,7 +37,7 @@ class Bench:
         self.namespace = namespace
         self.repository = repository
         self.is_1_6 = containerd.generation == "1.6"
-        self.is_old = containerd.generation.startswith("1.")
+        self.is_old = containerd.is_1
         self._numbers = count()
 
     def ctr(

@@ -1,4 +1,4 @@
-"""Daemons for a whole test session; which generations of containerd: PYCTRD_GENERATIONS, e.g. "1.6,2"."""
+"""Daemons for a whole test session; which generations of containerd: PYCTRD_GENERATIONS, e.g. "1.6,2.4"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from integration.bench import Bench
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDocker, Dockerd, Registry
 from integration.rig.disk import SmallDisk
-from integration.rig.peers import GENERATIONS, PeerUnavailable
+from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
 
 _Peer = TypeVar("_Peer")
 
@@ -52,17 +52,29 @@ def run_required(make: Callable[[], AbstractContextManager[_Peer]]) -> Iterator[
         yield peer
 
 
-def chosen() -> list[str]:
-    """The generations to test, all of them by default."""
+def chosen() -> tuple[str, ...]:
+    """The generations to test: all of them, or those of PYCTRD_GENERATIONS."""
     names = [name.strip() for name in os.environ.get("PYCTRD_GENERATIONS", "").split(",") if name.strip()]
     if unknown := set(names) - set(GENERATIONS):
         raise pytest.UsageError(f"PYCTRD_GENERATIONS: unknown {sorted(unknown)}, have {list(GENERATIONS)}")
-    return names or list(GENERATIONS)
+    return tuple(names) or GENERATIONS
 
 
-@pytest.fixture(scope="session", params=chosen())
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a containerd once for each current generation.
+
+    With the mark `every_generation` also for 1.6 and 2.1, which have ended and are still in use.
+    """
+    own = any("generation" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "generation" in metafunc.fixturenames and not own:
+        every = metafunc.definition.get_closest_marker("every_generation")
+        names = [name for name in chosen() if every or name in CURRENT]
+        metafunc.parametrize("generation", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def generation(request: pytest.FixtureRequest) -> str:
-    """ "1.6", "1.7" or "2": every test that uses it, or a containerd, runs once for each."""
+    """One of GENERATIONS, e.g. "1.7" (see pytest_generate_tests)."""
     return str(request.param)
 
 

@@ -14,7 +14,7 @@ from integration.conftest import peer_required, run_required
 from integration.rig import shapes
 from integration.rig.containerd import Containerd
 from integration.rig.images import Graph
-from integration.rig.peers import GENERATIONS
+from integration.rig.peers import NEWEST
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
@@ -88,7 +88,7 @@ class Login:
 @contextmanager
 def one_containerd(folder: Path) -> Iterator[Containerd]:
     """Start a containerd of the newest generation: who we are at a registry is nothing that it sees."""
-    with run_required(lambda: Containerd(GENERATIONS[-1], folder)) as daemon:
+    with run_required(lambda: Containerd(NEWEST, folder)) as daemon:
         yield daemon
 
 

@@ -24,18 +24,27 @@ class Oracle:
 
     def __str__(self) -> str:
         """Name it for pytest."""
-        return f"{self.generation}{'-local' if self.generation == '2' and self.local else ''}"
+        return f"{self.generation}{'-local' if self.is_2 and self.local else ''}"
+
+    @property
+    def is_2(self) -> bool:
+        """Whether this is a 2.x, where the daemon pulls unless it is told otherwise."""
+        return self.generation.startswith("2.")
 
     def pull_flags(self, mode: Mode) -> list[str]:
         """Give the flags for the metadata mode."""
         flags = ["--plain-http"]
-        if self.generation == "2":
+        if self.is_2:
             flags += ["--local"] if self.local else []
             return flags + (["--skip-metadata"] if mode == "selected" else [])
         return flags + (["--all-metadata"] if mode == "all" else [])
 
 
-ORACLES = (Oracle("1.6", True), Oracle("1.7", True), Oracle("2", False), Oracle("2", True))
+ORACLES = (
+    Oracle("1.6", True),
+    Oracle("1.7", True),
+    *(Oracle(generation, local) for generation in ("2.1", "2.3", "2.4") for local in (False, True)),
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Scenario:
         return flags + [f"--label={key}={value}" for key, value in self.labels.items()]
 
 
+NOT_ON_2 = dict.fromkeys(("2.1", "2.3", "2.4"), "P2")
+
 SCENARIOS = (
     Scenario("single", shapes.single),
     Scenario("single-docker", lambda: shapes.single(docker=True)),
@@ -87,10 +98,14 @@ SCENARIOS = (
     Scenario("inline-data", shapes.inline_data),
     Scenario("artifact", shapes.artifact, not_on={"1.6": "P2"}),
     Scenario("artifact-subject", lambda: shapes.artifact(subject=shapes.single()), not_on={"1.6": "P2"}),
-    Scenario("signature", shapes.signature, not_on=dict.fromkeys(("1.6", "1.7", "2-local"), "P2")),
+    Scenario(
+        "signature",
+        shapes.signature,
+        not_on=dict.fromkeys(("1.6", "1.7", "2.1-local", "2.3-local", "2.4-local"), "P2"),
+    ),
     Scenario("attested-as-amd64", shapes.attested_as_amd64, all_platforms=True, not_on={"1.6": "P9"}),
     Scenario("large-config", lambda: shapes.large_config(5 << 20)),
-    Scenario("octet-stream-config", shapes.octet_stream_config, not_on={"2": "P2"}),
+    Scenario("octet-stream-config", shapes.octet_stream_config, not_on=NOT_ON_2),
     Scenario("unknown-child", lambda: images.index([shapes.multi(["linux/amd64"]).child(0), _weird_child()])),
 )
 

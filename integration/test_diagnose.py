@@ -26,6 +26,8 @@ from pyctrd.daemon import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.platforms import host, select
 
+pytestmark = pytest.mark.every_generation
+
 
 class Bench:
     """One namespace of a real containerd, filled by its own ctr and looked at by diagnose."""
@@ -39,7 +41,7 @@ class Bench:
         self.namespace = namespace
         self.repository = repository
         self._pulls = count()
-        self.is_old = containerd.generation.startswith("1.")
+        self.is_old = containerd.is_1
 
     def ctr(self, *arguments: str | Path, check: bool = True) -> CompletedProcess[bytes]:
         return self.containerd.ctr(*arguments, namespace=self.namespace, check=check)

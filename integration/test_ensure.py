@@ -28,7 +28,7 @@ def client(containerd: Containerd, namespace: str) -> Iterator[Client]:
 
 def ctr_pull(daemon: Containerd, namespace: str, reference: str, *flags: str) -> None:
     """Pull as ctr of containerd 2.x does by default, whatever the generation."""
-    every = [] if daemon.generation == "2" else ["--all-metadata"]
+    every = ["--all-metadata"] if daemon.is_1 else []
     daemon.ctr("images", "pull", "--plain-http", *every, *flags, reference, namespace=namespace)
 
 

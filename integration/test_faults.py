@@ -21,7 +21,7 @@ from integration.rig import store
 from integration.rig.daemons import Containerd
 from integration.rig.faultserver import FaultServer
 from integration.rig.measure import Measured, measured
-from integration.rig.peers import GENERATIONS
+from integration.rig.peers import CURRENT, NEWEST
 from integration.rig.process import free_port
 from integration.shell import REPOSITORY_ROOT
 from pyctrd.client import Client
@@ -84,7 +84,8 @@ class Stage:
     def host(self, server: FaultServer) -> str:
         if self.case.via == "nobody":
             return f"127.0.0.1:{free_port()}"
-        return "registry.invalid" if self.case.via in ("nowhere", "proxy", "connect") else server.host
+        elsewhere = self.case.via in ("nowhere", "proxy", "connect", "through-proxy")
+        return "registry.invalid" if elsewhere else server.host
 
     def pull(self, host: str, env: Mapping[str, str]) -> Measured:
         command = [sys.executable, "-m", "pyctrd", "pull", *TIMING, *self.options(host), *self.case.options]
@@ -93,8 +94,9 @@ class Stage:
     def environment(self, server: FaultServer) -> dict[str, str]:
         names = {name for name in os.environ if not name.lower().endswith("_proxy")}
         proxy = {"HTTP_PROXY": "http://me:hush@127.0.0.1:1"} if self.case.via == "proxy" else {}
-        if self.case.via == "connect":
-            proxy = {"HTTPS_PROXY": f"http://me:hush@{server.host}"}
+        if self.case.via in ("connect", "through-proxy"):
+            variable = "HTTPS_PROXY" if self.case.via == "connect" else "HTTP_PROXY"
+            proxy = {variable: f"http://me:hush@{server.host}"}
         return {
             **{name: os.environ[name] for name in names},
             **proxy,
@@ -147,7 +149,7 @@ def _pairs() -> list[Any]:
         pytest.param(generation, case, id=f"{generation}-{case.name}")
         for generation in chosen()
         for case in FAULTS
-        if generation == GENERATIONS[-1] or case.name in ON_ALL
+        if generation == NEWEST or (generation in CURRENT and case.name in ON_ALL)
     ]
 
 

@@ -25,6 +25,7 @@ from integration.conftest import peer_required
 from integration.rig import shapes
 from integration.rig.daemons import Containerd
 from integration.rig.images import Graph
+from integration.rig.peers import NEWEST
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry, basic
@@ -39,7 +40,7 @@ REFERENCE = f"{NAME}/team/app:latest"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    with peer_required(), Containerd("2", tmp_path_factory.mktemp("containerd")) as running:
+    with peer_required(), Containerd(NEWEST, tmp_path_factory.mktemp("containerd")) as running:
         yield running
 
 
@@ -398,7 +399,7 @@ def test_every_host_is_asked_for_what_ctr_asks_it(
         mirror.clear_requests()
         return found
 
-    with Containerd("2", tmp_path / "other") as other:  # namespaces share content, daemons don't
+    with Containerd(NEWEST, tmp_path / "other") as other:  # namespaces share content, daemons don't
         other.ctr("images", "pull", "--local", "--hosts-dir", certs.folder, REFERENCE, namespace="ctr")
     theirs = seen()
     pull(shell, certs)

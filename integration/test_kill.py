@@ -36,7 +36,7 @@ LAYERS = 8
 LAYER_BYTES = 2 * MIB
 # All layers together take so long that every phase can be hit, and so short that thirty pulls are bearable.
 LINE_BYTES_PER_SECOND = 40 * MIB
-KILLS = {"1.6": 10, "1.7": 10, "2": 30}
+KILLS = {"1.7": 10, "2.3": 10, "2.4": 20}
 SEED = int(os.environ.get("PYCTRD_KILL_SEED") or random.SystemRandom().randrange(1 << 32))
 
 

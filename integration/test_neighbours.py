@@ -67,7 +67,7 @@ class Neighbour:
         if self.kind == "pyctrd":
             return [sys.executable, "-m", "pyctrd", "pull", *at, "--metadata", "selected", name]
         if self.kind == "ctr":
-            lean = ["--skip-metadata", "--local"] if daemon.generation == "2" else []
+            lean = ["--skip-metadata", "--local"] if not daemon.is_1 else []
             return [str(daemon.peer.ctr), *at, "images", "pull", "--plain-http", *lean, name]
         with peer_required():
             program = peers.nerdctl(self.kind.removeprefix("nerdctl "))

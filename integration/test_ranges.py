@@ -15,6 +15,7 @@ from integration.conftest import peer_required
 from integration.rig import publish, shapes
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
 from integration.rig.images import Graph
+from integration.rig.peers import NEWEST
 from integration.rig.proxy import Request
 from integration.rig.store import digests, snapshot_of
 from integration.rig.throttle import Throttle
@@ -28,7 +29,7 @@ LAYER_BYTES = 32 * MIB
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """One generation is enough: to the store it is one write in order, whatever the registry is asked."""
-    with peer_required(), Containerd("2", tmp_path_factory.mktemp("ranges"), ISOLATED_CONTENT) as started:
+    with peer_required(), Containerd(NEWEST, tmp_path_factory.mktemp("ranges"), ISOLATED_CONTENT) as started:
         yield started
 
 

@@ -1,7 +1,7 @@
 """A registry on another address must not send us to this machine's services: played in a network namespace.
 
-The addresses 203.0.113.10 (public), 10.9.8.7 (private) and 169.254.169.254 (the cloud's metadata service) are
-real there, and so are the services on loopback that nobody may touch.
+The addresses of integration/faults/elsewhere.py are real there, and so are the services on loopback that
+nobody may touch.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from typing import Any
 
 import pytest
 
+from integration.conftest import chosen
 from integration.faults.broken import plain, with_layer
 from integration.faults.case import first_layer, on
+from integration.faults.elsewhere import FOLLOWED, KINDS, LOOPBACK, NAMES, PUBLIC, REFUSED, Sent
 from integration.rig import images
 from integration.rig.daemons import Containerd
-from integration.rig.faultserver import Behaviour, Fault, FaultServer, Reply, answering
+from integration.rig.faultserver import Behaviour, Exchange, Fault, FaultServer, Reply, answering
 from integration.rig.images import Graph
+from integration.rig.peers import GENERATIONS
 from integration.shell import REPOSITORY_ROOT
 
-PUBLIC, PRIVATE, METADATA, LOOPBACK = "203.0.113.10", "10.9.8.7", "169.254.169.254", "127.0.0.1"
+# Whom a registry may name has nothing to do with containerd.
+NEWEST = [name for name in chosen() if name == GENERATIONS[-1]]
 _CLONE_NEWNET = 0x40000000
-_HOSTS = f"{LOOPBACK} innocent.example\n{METADATA} metadata.example\n{PUBLIC} cdn.example\n"
+_HOSTS = "".join(f"{address} {name}\n" for name, address in NAMES.items())
 
 
 class Island:
@@ -44,7 +48,7 @@ class Island:
     def __enter__(self) -> Island:
         self._ip("netns", "add", self.name)
         self._ip("-n", self.name, "link", "set", "lo", "up")
-        for address in (PUBLIC, PRIVATE, METADATA):
+        for address in KINDS.keys() - {LOOPBACK}:
             self._ip("-n", self.name, "address", "add", f"{address}/32", "dev", "lo")
         return self
 
@@ -73,8 +77,9 @@ class Island:
         assert made, "setns failed"
         return made[0]
 
-    def pull(self, name: str, containerd: Containerd, folder: Path) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "pyctrd", "pull", "--plain-http", "--retry-budget", "0", name]
+    def run(self, *arguments: str, containerd: Containerd, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run pyctrd in the namespace."""
+        program = [sys.executable, "-m", "pyctrd", *arguments, "--plain-http", "--retry-budget", "0"]
         inside = ["nsenter", f"--net=/run/netns/{self.name}", *program]
         script = 'mount --bind "$0" /etc/hosts && exec "$@"'
         env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
@@ -116,28 +121,41 @@ def foreign(url: str) -> Callable[[str], Graph]:
     return with_layer(urls=[url], mediaType=f"{images.OCI_FOREIGN_LAYER}+gzip")
 
 
-def run(
-    island: Island,
-    containerd: Containerd,
-    folder: Path,
-    *,
-    registry: str,
-    victim: str,
-    name: str,
-    fault: Callable[[str], Fault],
-    image: Callable[[str], Callable[[str], Graph]] | None = None,
+PULLED: dict[str, Callable[[str], Fault]] = {"redirect": redirect, "realm": realm, "foreign layer": nothing}
+
+
+def pull(
+    island: Island, containerd: Containerd, folder: Path, sent: Sent, fault: Callable[[str], Fault]
 ) -> tuple[subprocess.CompletedProcess[str], FaultServer]:
-    """Pull from `registry`, whose fault names `victim` as `name`; gives the pull, and who would be asked."""
+    """Pull from a registry whose fault names the victim; gives the pull, and who would be asked."""
     with ExitStack() as stack:
         good = plain(island.name)  # of this test alone: namespaces share content
-        asked = stack.enter_context(
-            FaultServer(good, on("", _as_told(good)), listener=island.listener(victim))
-        )
-        url = f"http://{name}:{asked.host.rpartition(':')[2]}/secret"
-        graph = image(url)(island.name) if image else good
-        server = FaultServer(graph, fault(url), listener=island.listener(registry))
+        asked = FaultServer(good, on("", _as_told(good)), listener=island.listener(sent.victim))
+        stack.enter_context(asked)
+        url = f"http://{sent.name}:{asked.host.rpartition(':')[2]}/secret"
+        graph = foreign(url)(island.name) if sent.by == "foreign layer" else good
+        server = FaultServer(graph, fault(url), listener=island.listener(sent.registry))
         stack.enter_context(server)
-        return island.pull(f"{server.host}/team/app", containerd, folder), asked
+        done = island.run("pull", f"{server.host}/team/app", containerd=containerd, folder=folder)
+        return done, asked
+
+
+def copy(
+    island: Island, containerd: Containerd, folder: Path, sent: Sent
+) -> tuple[subprocess.CompletedProcess[str], FaultServer]:
+    """Copy an image to a registry that names the victim as the place to upload to."""
+    with ExitStack() as stack:
+        good = plain(island.name)
+        asked = FaultServer(good, on("", answering(201)), listener=island.listener(sent.victim))
+        stack.enter_context(asked)
+        url = f"http://{sent.name}:{asked.host.rpartition(':')[2]}/secret"
+        source = stack.enter_context(FaultServer(good, listener=island.listener(PUBLIC)))
+        opens = on("", _opens_uploads(url))
+        target = FaultServer(plain("other"), opens, listener=island.listener(sent.registry))
+        stack.enter_context(target)
+        names = (f"{source.host}/team/app", f"{target.host}/their/app")
+        done = island.run("copy", "--src-plain-http", *names, containerd=containerd, folder=folder)
+        return done, asked
 
 
 def _as_told(graph: Graph) -> Behaviour:
@@ -146,63 +164,35 @@ def _as_told(graph: Graph) -> Behaviour:
     return lambda exchange: exchange.send(Reply(200, {}, graph.blobs[layer]))
 
 
-@pytest.mark.parametrize(
-    ("registry", "victim", "name", "fault", "image"),
-    [
-        (PUBLIC, LOOPBACK, LOOPBACK, redirect, None),
-        (PUBLIC, LOOPBACK, "localhost", redirect, None),
-        (PUBLIC, LOOPBACK, "innocent.example", redirect, None),
-        (PUBLIC, LOOPBACK, "0.0.0.0", redirect, None),
-        (PUBLIC, LOOPBACK, "[::ffff:127.0.0.1]", redirect, None),
-        (PUBLIC, METADATA, METADATA, redirect, None),
-        (PUBLIC, METADATA, "metadata.example", redirect, None),
-        (PRIVATE, METADATA, "metadata.example", redirect, None),
-        (LOOPBACK, METADATA, METADATA, redirect, None),
-        (PUBLIC, LOOPBACK, "innocent.example", realm, None),
-        (PRIVATE, METADATA, METADATA, realm, None),
-        (PUBLIC, LOOPBACK, "innocent.example", nothing, foreign),
-        (PUBLIC, METADATA, METADATA, nothing, foreign),
-    ],
-)
+def _opens_uploads(url: str) -> Behaviour:
+    """Have nothing, open every upload elsewhere, and take every manifest."""
+
+    def behave(exchange: Exchange) -> None:
+        answers = {"POST": Reply(202, {"Location": url}), "PUT": Reply(201)}
+        exchange.send(answers.get(exchange.asked.method, Reply(404)))
+
+    return behave
+
+
+@pytest.mark.parametrize("generation", NEWEST, indirect=True)
+@pytest.mark.parametrize("sent", REFUSED, ids="-".join)
 def test_nobody_is_sent_to_this_machine(
-    island: Island,
-    containerd: Containerd,
-    tmp_path: Path,
-    registry: str,
-    victim: str,
-    name: str,
-    fault: Callable[[str], Fault],
-    image: Any,
+    island: Island, containerd: Containerd, tmp_path: Path, sent: Sent
 ) -> None:
-    done, asked = run(
-        island,
-        containerd,
-        tmp_path,
-        registry=registry,
-        victim=victim,
-        name=name,
-        fault=fault,
-        image=image,
-    )
-    zone = "link-local" if victim == METADATA else "loopback"
+    if sent.by == "upload location":
+        done, asked = copy(island, containerd, tmp_path, sent)
+    else:
+        done, asked = pull(island, containerd, tmp_path, sent, PULLED[sent.by])
     assert done.returncode == 5, done.stderr
-    assert f"is a {zone} address" in done.stderr
-    assert registry in done.stderr.partition("pyctrd: ")[2]
+    assert f"is a {KINDS[sent.victim]} address" in done.stderr
+    assert sent.registry in done.stderr.partition("pyctrd: ")[2]
     assert asked.connections == 0
 
 
-@pytest.mark.parametrize(
-    ("registry", "victim", "name"),
-    [
-        (LOOPBACK, LOOPBACK, LOOPBACK),
-        (PRIVATE, LOOPBACK, "innocent.example"),
-        (METADATA, METADATA, METADATA),
-        (PUBLIC, PUBLIC, "cdn.example"),
-        (PUBLIC, PRIVATE, PRIVATE),
-    ],
-)
-def test_everybody_else_may_redirect(
-    island: Island, containerd: Containerd, tmp_path: Path, registry: str, victim: str, name: str
+@pytest.mark.parametrize("generation", NEWEST, indirect=True)
+@pytest.mark.parametrize("sent", FOLLOWED, ids="-".join)
+def test_everybody_else_may_be_named(
+    island: Island, containerd: Containerd, tmp_path: Path, sent: Sent
 ) -> None:
     def first_layer_only(url: str) -> Fault:
         first = plain(island.name).child(0).document()["layers"][0]["digest"]
@@ -213,14 +203,10 @@ def test_everybody_else_may_redirect(
 
         return on("layer", behave)
 
-    done, asked = run(
-        island,
-        containerd,
-        tmp_path,
-        registry=registry,
-        victim=victim,
-        name=name,
-        fault=first_layer_only,
-    )
+    if sent.by == "upload location":
+        done, asked = copy(island, containerd, tmp_path, sent)
+        assert {one.path.partition("?")[0] for one in asked.asked} == {"/secret"}
+    else:
+        done, asked = pull(island, containerd, tmp_path, sent, first_layer_only)
+        assert [one.path for one in asked.asked] == ["/secret"]
     assert done.returncode == 0, done.stderr
-    assert [one.path for one in asked.asked] == ["/secret"]

@@ -24,6 +24,8 @@ from pyctrd.errors import IncompleteContent, NoMatchingPlatform
 from pyctrd.model import ImageRecord
 from pyctrd.save import SaveResult
 
+pytestmark = pytest.mark.every_generation
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
 
@@ -95,9 +97,15 @@ def test_names_are_repeated_as_asked(bench: Bench) -> None:
 
 def test_a_name_without_a_tag(bench: Bench) -> None:
     bench.ctr("images", "tag", bench.pull(shapes.single(salt="bare")), "bare")
-    ours = bench.save("bare")
-    same(bench, ours, bench.export("bare"))
-    assert json.loads(members(ours)["manifest.json"])[0]["RepoTags"] == ["bare:latest"]
+    ours, theirs = members(bench.save("bare")), members(bench.export("bare"))
+    assert json.loads(ours["manifest.json"])[0]["RepoTags"] == ["bare:latest"]
+    written, ctrs = (
+        json.loads(files.pop("index.json"))["manifests"][0]["annotations"] for files in (ours, theirs)
+    )
+    assert ours == theirs
+    ref_name = "org.opencontainers.image.ref.name"
+    assert written[ref_name] == "bare"
+    assert ctrs[ref_name] == ("bare" if bench.containerd.generation in ("2.3", "2.4") else ""), "S11"
 
 
 def test_several_images_differ_only_in_the_order_of_manifest_json(bench: Bench) -> None:

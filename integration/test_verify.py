@@ -23,6 +23,8 @@ from pyctrd.reference import parse
 from pyctrd.registry import RegistryClient
 from pyctrd.verify import Repair, VerifyResult, verify
 
+pytestmark = pytest.mark.every_generation
+
 
 def run(
     bench: Bench, names: Sequence[str], mending: Repair | None = None, *, orphans: bool = False

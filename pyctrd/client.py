@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -15,14 +16,15 @@ from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.daemon import Daemon
+from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
-from pyctrd.errors import DaemonError
+from pyctrd.errors import DaemonError, NotFound, Remedy
 from pyctrd.model import ContentInfo, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
 from pyctrd.platforms import host as _host
 from pyctrd.platforms import select as _select
-from pyctrd.ports import Fetcher, ProgressSink, no_progress
+from pyctrd.ports import Fetcher, ImageStore, ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
 from pyctrd.reference import Reference
 from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
@@ -104,9 +106,24 @@ class Client:
     def image(self, ref: str) -> ImageRecord:
         """Find an image by its exact name, a reference, or the beginning of its digest.
 
-        Raises NotFound (`image "...": not found`), AmbiguousReference, InvalidReference.
+        Raises NotFound (`image "...": not found`; its hint says which other namespace has it),
+        AmbiguousReference, InvalidReference.
         """
-        return lookup.find(self._daemon.images, ref)
+        try:
+            return lookup.find(self._daemon.images, ref)
+        except NotFound as error:
+            places = self.namespaces_with(ref, error.name)
+            if places:
+                error.hint = f"it is in the namespace {' and in '.join(places)}"
+                error.remedy = Remedy(namespace=places[0])
+            raise
+
+    def namespaces_with(self, *names: str) -> tuple[str, ...]:
+        """List the other namespaces that have an image of exactly one of these names; without names, any."""
+        with ExitStack() as stack:
+            return tuple(
+                other.namespace for other in self._other_namespaces(stack) if _has(other.images, names)
+            )
 
     def contents(self) -> tuple[ContentInfo, ...]:
         """List the blobs of the namespace by digest."""
@@ -155,7 +172,7 @@ class Client:
             progress=progress,
         )
 
-    def diagnose(self, ref: str, platforms: Sequence[str] = ()) -> Diagnosis:
+    def diagnose(self, ref: str, platforms: Sequence[str] = (), all_platforms: bool = False) -> Diagnosis:
         """Find out what of an image is here, what each tool would do with it, and why something is missing.
 
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
@@ -163,7 +180,7 @@ class Client:
         """
         from pyctrd.diagnose import diagnose
 
-        selection = _select(platforms)
+        selection = _select(platforms, all_platforms)
         image = self.image(ref)
         with ExitStack() as stack:
             return diagnose(
@@ -172,8 +189,9 @@ class Client:
                 selection,
                 host=_host(),
                 snapshotter=self._snapshotter,
-                others=list(self._other_namespaces(stack)),
+                others=list(self._sharing_namespaces(stack)),
                 transfer=self._daemon.introspection.has_transfer(),
+                version=self.version.version,
             )
 
     def ensure(
@@ -363,7 +381,7 @@ class Client:
         return image, name or reference.parse(image.name)
 
     def _images(self, refs: Sequence[str]) -> list[ImageRecord]:
-        return lookup.find_all(self._daemon.images, refs)
+        return [self.image(ref) for ref in refs]
 
     def _targets(self, image: ImageRecord, selection: Selection) -> Matcher:
         local = _ensure.local_platforms(self._daemon, image) if selection.local else None
@@ -376,10 +394,18 @@ class Client:
             for source in sources
         ]
 
-    def _other_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+    def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
+        """Open the other namespaces whose content this one can take over without a download."""
+        if self._daemon.introspection.shares_content():
+            return self._other_namespaces(stack)
+        return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
+
+    def _other_namespaces(
+        self, stack: ExitStack, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+    ) -> Iterator[Daemon]:
         """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
         for namespace in self._daemon.namespaces.list():
-            if namespace.name != self.namespace:
+            if namespace.name != self.namespace and wanted(namespace):
                 try:
                     yield stack.enter_context(
                         Daemon.connect(self.address, namespace.name, environ=self._environ)
@@ -391,6 +417,13 @@ class Client:
 def _wanted(selection: Selection) -> Sequence[Platform]:
     """List the platforms that an image must have, for the request to make sense."""
     return () if selection.all or selection.local else selection.platforms or (_host(),)
+
+
+def _has(images: ImageStore, names: Sequence[str]) -> bool:
+    try:
+        return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
+    except DaemonError:
+        return False  # nobody can tell
 
 
 def _opened(output: str | os.PathLike[str] | BinaryIO | None) -> AbstractContextManager[BinaryIO]:

@@ -1,12 +1,18 @@
-"""Whether an image has the platforms that were asked for."""
+"""Whether an image has the platforms that were asked for, and all of their content."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from pyctrd import mediatypes, platforms, walk
-from pyctrd.errors import NoMatchingPlatform
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.amounts import count, size
+from pyctrd.errors import IncompleteContent, NoMatchingPlatform, Remedy
+from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
+
+# So many platforms are told with their amounts; an image may list thousands.
+_GROUPS: Final = 8
 
 
 class Coverage:
@@ -65,8 +71,48 @@ def no_match(root: Digest, absent: Sequence[Platform], present: Sequence[Platfor
     return NoMatchingPlatform(
         f"no match for platform in manifest {root}: not found (no {wanted})",
         name=wanted,
-        hint=f"it has {', '.join(names)}: --platform {names[0]}" if names else "it has no platform at all",
+        hint=f"it has {_listed(names)}" if names else "it has no platform at all",
+        remedy=Remedy(platforms=(names[0],)) if names else None,
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_GROUPS])
+    return shown if len(names) <= _GROUPS else f"{shown} and {len(names) - _GROUPS} more"
+
+
+def incomplete(
+    image: ImageRecord,
+    absent: Sequence[Descriptor],
+    owner: Mapping[Digest, Platform | None],
+    *,
+    remedy: Remedy,
+    hint: str = "fetch what is missing",
+) -> IncompleteContent:
+    """Make the error for content that is not here: containerd's phrase for one, the others by platform.
+
+    `owner` names the platform that a blob belongs to. A remedy without platforms is for those that lack
+    something.
+    """
+    groups: dict[str, list[Descriptor]] = {}
+    for item in absent:
+        platform = owner.get(item.digest)
+        groups.setdefault(platforms.to_string(platform) if platform else "", []).append(item)
+    named = [name for name in groups if name]
+    if not (remedy.all_platforms or remedy.platforms):
+        remedy = replace(remedy, platforms=tuple(named))
+    text = f"content digest {absent[0].digest}: not found"
+    if len(absent) > 1:
+        text += f", and {count(len(absent) - 1, 'more blob')} of {image.name}"
+    shown = [f"{name}: {_amount(blobs)}" if name else _amount(blobs) for name, blobs in groups.items()]
+    more = f" and {len(shown) - _GROUPS} more platforms" if len(shown) > _GROUPS else ""
+    return IncompleteContent(
+        f"{text} (missing: {'; '.join(shown[:_GROUPS])}{more})", missing=absent, hint=hint, remedy=remedy
+    )
+
+
+def _amount(blobs: Sequence[Descriptor]) -> str:
+    return f"{count(len(blobs), 'blob')}, {size(sum(item.size for item in blobs))}"
 
 
 def nothing_to_save(image: str, wanted: str) -> str:

@@ -29,26 +29,45 @@ The exit code is an attribute of the class, so the mapping has one place and can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 if TYPE_CHECKING:
     from pyctrd.model import Descriptor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """What helps: a method of the client, and what to call it with.
+
+    An empty `method` is the same call again, with these arguments besides, or with a client of another
+    `namespace`.
+    """
+
+    method: Literal["", "images", "pull", "ensure", "save", "verify"] = ""
+    images: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    all_platforms: bool = False
+    repair: bool = False
+    namespace: str = ""
 
 
 class PyctrdError(Exception):
     """The root of all errors of this package.
 
     `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
-    do, in a sentence or a command, or None. Neither holds a secret that a registry has echoed.
+    do, in a sentence, or None. Neither holds a secret that a registry has echoed. `remedy` is the call that
+    does it, where there is one.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, remedy: Remedy | None = None) -> None:
         from pyctrd import redact  # an error is rare, and what this imports costs a start
 
         self.message = redact.strike(message)
         self.hint = redact.strike(hint) if hint else hint
+        self.remedy = remedy
         super().__init__(self.message)
 
 
@@ -74,8 +93,10 @@ class NotFound(PyctrdError):
 
     exit_code = 3
 
-    def __init__(self, message: str, *, kind: str, name: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, kind: str, name: str, hint: str | None = None, remedy: Remedy | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
         self.kind = kind
         self.name = name
 
@@ -83,8 +104,10 @@ class NotFound(PyctrdError):
 class NoMatchingPlatform(NotFound):
     """An image that exists, without the platform that was asked for."""
 
-    def __init__(self, message: str, *, name: str, hint: str | None = None) -> None:
-        super().__init__(message, kind="platform", name=name, hint=hint)
+    def __init__(
+        self, message: str, *, name: str, hint: str | None = None, remedy: Remedy | None = None
+    ) -> None:
+        super().__init__(message, kind="platform", name=name, hint=hint, remedy=remedy)
 
 
 class AmbiguousReference(PyctrdError):
@@ -100,8 +123,15 @@ class IncompleteContent(PyctrdError):
 
     exit_code = 4
 
-    def __init__(self, message: str, *, missing: Sequence[Descriptor], hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[Descriptor],
+        hint: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
         self.missing = tuple(missing)
 
 
@@ -109,15 +139,25 @@ class ContentError(PyctrdError):
     """Content that is not what its descriptor says: not JSON, another media type, too large, too deep."""
 
 
-# For content that the disk has changed: the same words wherever it is found out.
-REPAIR_HINT: Final = "`pyctrd verify --repair IMAGE` finds such content and fetches good copies"
+# For content that the disk has changed: the same words wherever it is found out. Whoever knows the images
+# that are read names them.
+REPAIR_HINT: Final = "find such content and fetch good copies"
+REPAIR: Final = Remedy(method="verify", repair=True)
 
 
 class DigestMismatch(ContentError):
     """Content whose bytes do not have the digest that names them."""
 
-    def __init__(self, message: str, *, expected: str, actual: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: str,
+        actual: str,
+        hint: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
         self.expected = expected
         self.actual = actual
 

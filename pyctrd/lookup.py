@@ -8,13 +8,12 @@ target.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from pyctrd import reference
-from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound
+from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound, Remedy
 from pyctrd.model import ImageRecord
 from pyctrd.ports import ImageStore
 
@@ -42,11 +41,6 @@ def find(images: ImageStore, text: str) -> ImageRecord:
     if record is None:
         raise _not_found(images, text, name or text)
     return record
-
-
-def find_all(images: ImageStore, texts: Sequence[str]) -> list[ImageRecord]:
-    """Give the records of several texts, in their order; raises as `find` does for the first that fails."""
-    return [find(images, text) for text in texts]
 
 
 def _refuse_unsendable(text: str) -> None:
@@ -97,13 +91,14 @@ def _preference(record: ImageRecord) -> tuple[bool, str]:
 
 def _not_found(images: ImageStore, text: str, name: str) -> NotFound:
     near = _near(images, name)
+    remedy: Remedy | None = None
     if near:
         hint = f"did you mean {', '.join(near)}?"
     elif reference.digest_prefix(text):
-        hint = "pyctrd images lists what is here"
+        hint, remedy = "list what is here", Remedy(method="images")
     else:
-        hint = f"pyctrd pull {name}"
-    return NotFound(f'image "{text}": not found', kind="image", name=name, hint=hint)
+        hint, remedy = "pull it", Remedy(method="pull", images=(name,))
+    return NotFound(f'image "{text}": not found', kind="image", name=name, hint=hint, remedy=remedy)
 
 
 def _near(images: ImageStore, name: str) -> list[str]:

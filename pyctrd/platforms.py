@@ -274,6 +274,18 @@ class _Ordered:
         return None
 
 
+class _WithoutFeatures(msgspec.Struct, frozen=True):
+    """Another matcher, which sees no os.features."""
+
+    matcher: Matcher
+
+    def match(self, platform: Platform) -> bool:
+        return self.matcher.match(without_features(platform))
+
+    def rank(self, platform: Platform) -> int:
+        return self.matcher.rank(without_features(platform))
+
+
 class _All(msgspec.Struct, frozen=True):
     """Every platform, none preferred."""
 
@@ -295,6 +307,16 @@ def ordered(*platforms: Platform) -> Matcher:
 def any_of(*platforms: Platform) -> Matcher:
     """Match any of these exactly, none preferred; without any, match nothing (containerd platforms.Any)."""
     return _Ordered(platforms, preferring=False)
+
+
+def ignoring_features(matcher: Matcher) -> Matcher:
+    """Match as containerd before 2.3 and nerdctl before 2.3 do: os.features count for nothing."""
+    return _WithoutFeatures(matcher)
+
+
+def without_features(platform: Platform) -> Platform:
+    """Return the platform without its os.features."""
+    return msgspec.structs.replace(platform, os_features=()) if platform.os_features else platform
 
 
 def only_strict(platform: Platform) -> Matcher:

@@ -10,9 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
-from pyctrd import ensure, mediatypes, platforms, shipment, walk
-from pyctrd.coverage import Coverage
-from pyctrd.errors import ContentError, IncompleteContent, InvalidInput, NotFound, PyctrdError
+from pyctrd import ensure, mediatypes, shipment, walk
+from pyctrd.coverage import Coverage, incomplete
+from pyctrd.errors import (
+    REPAIR,
+    REPAIR_HINT,
+    ContentError,
+    IncompleteContent,
+    InvalidInput,
+    NotFound,
+    PyctrdError,
+    Remedy,
+)
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Selection
@@ -146,7 +155,8 @@ class _StoredBlob:
     def wrong(self, text: str) -> PyctrdError:
         return ContentError(
             f"{text}: containerd's copy is damaged, nothing of it was pushed",
-            hint=f"`ctr content rm {self._digest}`, then `pyctrd ensure` fetches it again",
+            hint=REPAIR_HINT,
+            remedy=REPAIR,
         )
 
 
@@ -174,18 +184,11 @@ def _incomplete(
     absent: Sequence[Descriptor],
     owner: dict[Digest, Platform | None],
 ) -> IncompleteContent:
-    def told(item: Descriptor) -> str:
-        platform = owner.get(item.digest)
-        of = f" of {platforms.to_string(platform)}" if platform else ""
-        return f"content digest {item.digest}: not found ({item.size} bytes{of})"
-
-    flags = " --all-platforms"
-    if not selection.all:
-        names = [platforms.to_string(found) for item in absent if (found := owner.get(item.digest))]
-        flags = "".join(f" --platform {name}" for name in dict.fromkeys(names))
-    local = "; `--platform local` pushes what is complete" if selection.all else ""
-    return IncompleteContent(
-        "; ".join(map(told, absent)),
-        missing=absent,
-        hint=f"`pyctrd ensure{flags} {image.name}` fetches it{local}",
+    local = "push the platform `local`, which is what is complete, or " if selection.all else ""
+    return incomplete(
+        image,
+        absent,
+        owner,
+        hint=f"{local}fetch what is missing",
+        remedy=Remedy(method="ensure", images=(image.name,), all_platforms=selection.all),
     )

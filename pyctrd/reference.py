@@ -226,17 +226,30 @@ _HOST = re.compile(rf"{_HOST_CHARACTER}+|(?:{_HOST_CHARACTER}|:)*:[0-9]*")
 _HOST6 = re.compile(rf"\[([^\[\]%]*)(?:%25(?:{_HOST_CHARACTER}|:)+)?\](?::[0-9]*)?")
 
 
-def oci_ref_name(name: str, *, full_when_untagged: bool = False) -> str:
-    """Give the value of org.opencontainers.image.ref.name that containerd's exporter writes for a record.
+def oci_ref_name(name: str) -> str:
+    """Return the value of org.opencontainers.image.ref.name that containerd's exporter writes for a record.
 
-    It is what follows the repository: the tag, `tag@digest` or `@digest`, or nothing. A name that does not
-    read as a URL is given back whole. With `full_when_untagged` a name without a tag is, too: containerd
-    2.3 and later. Source: containerd core/images/archive/reference.go ociReferenceName.
+    It is the tag or `tag@digest`; the whole name where there is no tag, or where the name does not read as a
+    URL. Before containerd 2.3 a name without a tag gave `@digest` or nothing, which the OCI specification
+    does not allow. Source: containerd core/images/archive/reference.go ociReferenceName.
     """
     found = _object(name)
-    if found is None or (full_when_untagged and (not found or found.startswith("@"))):
-        return name
-    return found
+    return name if not found or found.startswith("@") else found
+
+
+def resolve_fault(name: str) -> str:
+    """Return containerd's words for a name that no registry can be asked for; empty for one that can be.
+
+    Source: containerd pkg/reference/reference.go Parse, core/remotes/docker/resolver.go Resolve.
+    """
+    found = _object(name)
+    if found is not None:
+        return "" if found else "object required"
+    host = re.split("[/?#]", name, maxsplit=1)[0].rpartition("@")[2]
+    _, colon, port = host.rpartition(":")
+    if colon and not host.endswith("]") and not re.fullmatch("[0-9]*", port):
+        return f'invalid port ":{port}" after host'
+    return "invalid reference"
 
 
 def _object(name: str) -> str | None:

@@ -17,8 +17,8 @@ from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
-from pyctrd.coverage import nothing_to_save
-from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotFound
+from pyctrd.coverage import incomplete, nothing_to_save
+from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotFound, Remedy
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
@@ -335,19 +335,12 @@ class _Item:
 def _incomplete(
     image: ImageRecord, absent: Sequence[Descriptor], owner: Mapping[Digest, Platform | None]
 ) -> IncompleteContent:
-    def told(item: Descriptor) -> str:
-        platform = owner.get(item.digest)
-        of = f" of {platforms.to_string(platform)}" if platform else ""
-        return f"content digest {item.digest}: not found ({item.size} bytes{of})"
-
-    chosen = [
-        platforms.to_string(item) for item in dict.fromkeys(owner.get(a.digest) for a in absent) if item
-    ]
-    flags = "".join(f" --platform {name}" for name in dict.fromkeys(chosen))
-    return IncompleteContent(
-        "; ".join(map(told, absent)),
-        missing=absent,
-        hint=f"`pyctrd ensure{flags} {image.name}` fetches it, as does save without --offline",
+    return incomplete(
+        image,
+        absent,
+        owner,
+        hint="save fetches it unless it is offline; or fetch what is missing",
+        remedy=Remedy(method="ensure", images=(image.name,)),
     )
 
 
@@ -366,5 +359,6 @@ def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> N
     return NoMatchingPlatform(
         nothing_to_save(image.name, wanted),
         name=wanted,
-        hint=f"it has {has}: `pyctrd save --platform {names[0]} {image.name}`" if names else None,
+        hint=f"it has {has}" if names else None,
+        remedy=Remedy(method="save", images=(image.name,), platforms=(names[0],)) if names else None,
     )

@@ -59,12 +59,13 @@ def embedded() -> int:
     """Do it all with an own containerd and registry, which are gone afterwards."""
     from integration.rig import publish, shapes
     from integration.rig.daemons import Containerd, Registry
+    from integration.rig.peers import NEWEST
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-demo-")))
         registry = stack.enter_context(Registry(folder / "registry"))
-        source = stack.enter_context(Containerd("2", folder / "source"))
-        empty = stack.enter_context(Containerd("2", folder / "empty"))
+        source = stack.enter_context(Containerd(NEWEST, folder / "source"))
+        empty = stack.enter_context(Containerd(NEWEST, folder / "empty"))
         graph = shapes.five_platform()
         reference = publish.push(graph, registry, "pause", "3.10")
         heading(f"An image for five platforms, in a registry of our own; containerd {source.version}")

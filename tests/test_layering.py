@@ -23,6 +23,7 @@ LEVELS: Final = {
     "machine": 0,
     "waiting": 0,
     "redact": 0,
+    "amounts": 0,
     "model": 1,
     "reference": 1,
     "platforms": 1,
@@ -104,6 +105,7 @@ PEERS: Final = {
     ("diagnose", "coverage"),
     ("diagnose", "ensure"),
     ("diagnose", "nerdctl"),
+    ("diagnose", "save"),
 }
 
 # The pipeline sees containerd and registries only through the ports; the command line sees the client.
@@ -116,6 +118,7 @@ NEVER: Final = {
 }
 CLI_SEES: Final = {
     "pyctrd",
+    "pyctrd.amounts",
     "pyctrd.client",
     "pyctrd.copier",
     "pyctrd.diagnose",  # the models that it prints

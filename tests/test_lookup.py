@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyctrd import lookup
-from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound
+from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound, Remedy
 from pyctrd.mediatypes import OCI_INDEX
 from pyctrd.model import Descriptor, Digest, ImageRecord
 
@@ -161,14 +161,14 @@ def test_what_is_not_there_is_not_found_with_near_names(images: Images, text: st
 def test_with_no_near_name_the_hint_is_to_pull(images: Images) -> None:
     with pytest.raises(NotFound) as caught:
         lookup.find(images, "quay.io/prometheus/node-exporter:v1.8")
-    assert caught.value.hint == "pyctrd pull quay.io/prometheus/node-exporter:v1.8"
+    assert caught.value.remedy == Remedy(method="pull", images=("quay.io/prometheus/node-exporter:v1.8",))
     assert caught.value.name == "quay.io/prometheus/node-exporter:v1.8"
 
 
 def test_an_unknown_id_is_not_told_to_be_pulled(images: Images) -> None:
     with pytest.raises(NotFound, match='image "0123": not found') as caught:
         lookup.find(images, "0123")
-    assert caught.value.hint == "pyctrd images lists what is here"
+    assert caught.value.remedy == Remedy(method="images")
     with pytest.raises(NotFound):
         lookup.find(images, "f" * 64)
 
@@ -192,11 +192,3 @@ def test_any_text_is_a_record_or_our_error_and_injects_no_filter(text: str) -> N
     else:
         assert record.name in images.records
     assert all(FILTER.fullmatch(item) for item in images.filters)
-
-
-def test_find_all_keeps_the_order_and_fails_as_a_whole(images: Images) -> None:
-    found = lookup.find_all(images, ["alpine:3.20", "beef", "alpine"])
-    assert [record.target.digest for record in found] == [CAFF, BEEF, CAFE]
-    assert lookup.find_all(images, []) == []
-    with pytest.raises(NotFound, match="nowhere"):
-        lookup.find_all(images, ["alpine", "nowhere"])

@@ -22,6 +22,7 @@ from pyctrd.errors import (
     NoMatchingPlatform,
     RegistryContentError,
     RegistryError,
+    Remedy,
 )
 from pyctrd.model import Descriptor, Digest, Index, Platform
 from pyctrd.platforms import select
@@ -257,13 +258,15 @@ def test_nothing_is_asked_of_a_registry_for_half_an_image(part: str) -> None:
     with pytest.raises(IncompleteContent, match=f"content digest {digest}: not found") as caught:
         bench.push()
     assert [item.digest for item in caught.value.missing] == [digest]
-    assert f"`pyctrd ensure --all-platforms {NAME}` fetches it" in str(caught.value.hint)
+    assert caught.value.remedy == Remedy(method="ensure", images=(NAME,), all_platforms=True)
+    assert "`local`" in str(caught.value.hint)
     assert bench.target.calls == []
     if part != "index":
         assert bench.push("linux/amd64").platforms == bench.push("local").platforms
         with pytest.raises(IncompleteContent) as caught:
             bench.push("linux/arm64")
-        assert f"`pyctrd ensure --platform linux/arm64 {NAME}` fetches it" == caught.value.hint
+        assert caught.value.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
+        assert caught.value.hint == "fetch what is missing"
     assert bench.store.state.leases == {}
 
 

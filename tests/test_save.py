@@ -16,6 +16,7 @@ from integration.rig.images import Graph
 from pyctrd import nerdctl
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.archive.prune import ORIGINAL_INDEX
+from pyctrd.diagnose.inspection import Inspection
 from pyctrd.errors import (
     ArchiveError,
     ContentError,
@@ -23,6 +24,7 @@ from pyctrd.errors import (
     IncompleteContent,
     NoMatchingPlatform,
     RegistryError,
+    Remedy,
 )
 from pyctrd.model import Descriptor, Digest, ImageRecord, Index, Platform
 from pyctrd.platforms import ALL, ordered, parse, select, to_string
@@ -286,11 +288,17 @@ def test_nothing_is_asked_where_nothing_is_missing() -> None:
     assert bench.opened == 0
 
 
+def fetched_by_nerdctl(
+    bench: Bench, release: nerdctl.Release = nerdctl.RELEASE_2_0_3, targets: Any = ALL
+) -> tuple[Descriptor, ...]:
+    return nerdctl.ensure(Inspection(bench.store), bench.record.target, release, targets).fetch
+
+
 def test_ensure_all_replays_the_old_nerdctl_and_saves_the_target_only() -> None:
     graph = shapes.five_platform(layers=2)
     gone = foreign_layers(graph)
     bench = Bench(graph, without=gone)
-    replayed = nerdctl.fetched_by_2_0_3(bench.store, bench.record)
+    replayed = fetched_by_nerdctl(bench)
     planned = bench.plan(ensure="all")
     archive = bench.save(ensure="all")
     assert [item.digest for item in replayed] == [item.digest for item in planned.fetch] == gone
@@ -321,10 +329,11 @@ def test_offline_lists_all_that_is_missing_and_asks_nobody(call: str) -> None:
     with pytest.raises(IncompleteContent) as caught:
         calls[call]()
     assert [item.digest for item in caught.value.missing] == gone
-    for digest in gone:
-        told = f"content digest {digest}: not found ({len(graph.blobs[digest])} bytes of linux/arm64)"
-        assert told in caught.value.message
-    assert f"pyctrd ensure --platform linux/arm64 {NAME}" in (caught.value.hint or "")
+    lacks = f"missing: linux/arm64: 2 blobs, {sum(len(graph.blobs[digest]) for digest in gone)} B"
+    assert caught.value.message == (
+        f"content digest {gone[0]}: not found, and 1 more blob of {NAME} ({lacks})"
+    )
+    assert caught.value.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
     assert (bench.opened, output.getvalue()) == (0, b"")
 
 
@@ -343,9 +352,8 @@ def test_no_such_platform_names_those_there_are(ensure: Literal["target", "none"
     with pytest.raises(NoMatchingPlatform, match="no manifest found for platform: not found") as caught:
         bench.save_to(output, ensure=ensure)
     assert caught.value.name == "linux/amd64"
-    assert caught.value.hint == (
-        f"it has linux/s390x (complete), linux/arm64: `pyctrd save --platform linux/s390x {NAME}`"
-    )
+    assert caught.value.hint == "it has linux/s390x (complete), linux/arm64"
+    assert caught.value.remedy == Remedy(method="save", images=(NAME,), platforms=("linux/s390x",))
     assert (bench.opened, output.getvalue()) == (0, b"")
 
 
@@ -512,7 +520,7 @@ def test_a_single_manifest_has_no_index_to_change(index: str) -> None:
 def test_the_fixed_nerdctl_fetches_the_targets(targets: Any, positions: list[int]) -> None:
     graph = shapes.five_platform(layers=2)
     bench = Bench(graph, without=foreign_layers(graph))
-    found = nerdctl.fetched_by_2_0_4(bench.store, bench.record, targets)
+    found = fetched_by_nerdctl(bench, nerdctl.RELEASE_2_0_4, targets)
     assert [item.digest for item in found] == [
         d for position in positions for d in layers(graph.child(position))
     ]
@@ -523,20 +531,18 @@ def test_nerdctl_does_not_see_what_it_cannot_read() -> None:
     config = graph.child(1).document()["config"]["digest"]
     gone = {config, graph.child(2).digest, *foreign_layers(graph)}
     bench = Bench(graph, without=list(gone))
-    found = {item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)}
+    found = {item.digest for item in fetched_by_nerdctl(bench)}
     assert found == {*layers(graph.child(3)), *layers(graph.child(4))}
-    assert nerdctl.fetched_by_2_0_3(Bench(graph, without=[graph.digest]).store, bench.record) == ()
+    assert fetched_by_nerdctl(Bench(graph, without=[graph.digest])) == ()
 
 
 def test_nerdctl_fetches_a_single_manifests_layers_and_attestations() -> None:
     single = shapes.single()
     bench = Bench(single, without=layers(single))
-    assert [item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)] == layers(single)
+    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(single)
     mixed = shapes.mixed()
     bench = Bench(mixed, without=layers(mixed.child(4)))
-    assert [item.digest for item in nerdctl.fetched_by_2_0_3(bench.store, bench.record)] == layers(
-        mixed.child(4)
-    )
+    assert [item.digest for item in fetched_by_nerdctl(bench)] == layers(mixed.child(4))
 
 
 @pytest.mark.parametrize("mode", ["target", "none"])

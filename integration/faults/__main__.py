@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from integration.faults import Case
 from integration.faults.documents import MANIFESTS
+from integration.faults.elsewhere import FOLLOWED, KINDS, REFUSED
 from integration.faults.layers import BLOBS
 from integration.faults.network import AUTHENTICATION, CONNECTIONS, REDIRECTS, WAITING
 
@@ -25,8 +26,7 @@ Each row is played by `integration/rig/faultserver.py` to the real `pyctrd pull`
 (`integration/test_faults.py`). In every row the process stays below 120 MiB and 12 s, shows no traceback
 and no secret, and sends no more requests than stated; after a failure content, images, leases and ingests
 are as they were before, and the next pull from a good registry succeeds. Errors name host, repository and,
-where one is known, digest. `integration/test_reach.py` adds registries that send clients to this machine,
-in a network namespace.
+where one is known, digest. The last table is played by `integration/test_reach.py` in a network namespace.
 
 This file is made by `python -m integration.faults > docs/faults.md`; a test holds it against the table.
 
@@ -43,16 +43,24 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
   doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
   waited for; the error says how long it asked for. One request is tried 5 times; a cut blob goes on as long
   as each connection brings something, and ends after 3 in a row that do not.
-- **Where a registry may send us**, by redirect, as token server or as URL of a foreign layer. The address
-  that is connected to counts, not the name:
+- **Where a registry may send us**, by redirect, as token server, as URL of a foreign layer, or as the place
+  to upload to. The address that is connected to counts, not the name:
 
-  | the registry is | loopback | link-local | private, public |
-  |---|---|---|---|
-  | public, or behind a proxy | no | no | yes |
-  | private | yes | no | yes |
-  | link-local | no | yes | yes |
-  | loopback | yes | no | yes |
+  | the registry is | loopback | link-local | cloud metadata | private | public |
+  |---|---|---|---|---|---|
+  | public, or behind a proxy | no | no | no | to read only | yes |
+  | private | yes | no | no | yes | yes |
+  | link-local | no | yes | no | yes | yes |
+  | loopback | yes | no | no | yes | yes |
 
+  To write is any request but GET, HEAD and that for a token: a registry on the internet cannot have uploads
+  or deletions sent into a private network. Upload locations are read by the rules for redirects in every
+  other way, too: http or https, no user, no odd characters, no way from https down to http, and what we are
+  known by stays with the registry. Cloud metadata are the addresses outside link-local ones where clouds
+  keep a machine's credentials (100.100.100.200, 168.63.129.16, 192.0.0.192, fd00:ec2::254, fd20:ce::254 and
+  others). Behind a proxy, which resolves names itself, the text of the URL counts: an address in any spelling
+  (decimal, octal, hexadecimal, short, IPv4 in IPv6, percent-encoded) and the usual names for loopback and
+  metadata services. A name of one's own that leads there is the proxy's to refuse.
   Mirrors have the rights of where they are themselves, foreign layers those of the reference's own
   registry. A name that was public once does not become a local one. Proxies are the user's choice and may
   be anywhere.
@@ -77,10 +85,21 @@ def table(title: str, cases: Sequence[Case]) -> Iterator[str]:
         yield f"| {case.name} | {case.story} | {outcome.removesuffix(': ')} | {case.asks} |"
 
 
+def sent_elsewhere() -> Iterator[str]:
+    """Yield the lines about registries that name other places."""
+    yield "\n## Sent elsewhere\n"
+    yield "| the registry | names | as | by | what comes of it |"
+    yield "|---|---|---|---|---|"
+    for sent in (*REFUSED, *FOLLOWED):
+        place, by = KINDS[sent.victim], "token server" if sent.by == "realm" else sent.by
+        outcome = f"exit 5: `is a {place} address`, nobody is asked" if sent in REFUSED else "survived"
+        yield f"| {KINDS[sent.registry]} | {place} | `{sent.name}` | {by} | {outcome} |"
+
+
 def render() -> str:
-    """Give the whole document."""
+    """Return the whole document."""
     lines = [line for title, cases in _GROUPS.items() for line in table(title, cases)]
-    return "\n".join([_HEAD.rstrip("\n"), *lines, ""])
+    return "\n".join([_HEAD.rstrip("\n"), *lines, *sent_elsewhere(), ""])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ class Case:
     In `says`, {host}, {repository}, {root}, {manifest}, {config} and {layer} stand for the names and digests
     of the image. `via` is how the server listens: http, tls, tls-expired, tls-other-name, tls-unknown,
     greeting or greeting-tls (only `greet` speaks, to a client of http or https), nobody, nowhere (a name that
-    does not exist), proxy (one that is not there), connect (`greet` is a proxy that is asked for a tunnel).
+    does not exist), proxy (one that is not there), connect (`greet` is a proxy that is asked
+    for a tunnel), through-proxy (the server is a proxy that serves what it is asked for).
     """
 
     name: str

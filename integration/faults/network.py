@@ -71,6 +71,16 @@ def _bearer(realm: str) -> Behaviour:
     return answering(401, WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
 
 
+def _spelled(name: str, host: str, zone: str) -> Case:
+    return Case(
+        f"proxied-redirect-{name}",
+        f"behind a proxy, a redirect to `{host}`",
+        on("layer", answering(302, Location=f"http://{host}/latest")),
+        ("{repository}", "{layer}", f"{host} is a {zone} address"),
+        via="through-proxy",
+    )
+
+
 def _circle(exchange: Exchange) -> None:
     exchange.send(Reply(302, {"Location": exchange.asked.path}))
 
@@ -135,7 +145,7 @@ CONNECTIONS = (
         "plain-on-tls-port",
         "plain http is spoken to a TLS port, which answers in TLS",
         on("", lambda _: None),
-        (AT, "the server speaks TLS", "--plain-http"),
+        (AT, "the server speaks TLS", "A registry on this machine is asked in plain HTTP unless"),
         asks=0,
         via="greeting",
         greet=_greets(b"\x15\x03\x01\x00\x02\x02\x46"),
@@ -336,6 +346,17 @@ REDIRECTS = (
         "a redirect to the cloud's metadata service",
         on("layer", answering(302, Location=LINK_LOCAL)),
         (*LAYER, "169.254.169.254 is a link-local address"),
+    ),
+    _spelled("decimal", "2852039166", "link-local"),
+    _spelled("hexadecimal", "0xa9fea9fe", "link-local"),
+    _spelled("short", "127.1", "loopback"),
+    _spelled("name", "localhost.localdomain", "loopback"),
+    _spelled("metadata", "metadata.google.internal", "cloud metadata"),
+    Case(
+        "redirect-metadata",
+        "a redirect to the metadata service of another cloud",
+        on("layer", answering(302, Location="http://100.100.100.200/latest/meta-data")),
+        (*LAYER, "100.100.100.200 is a cloud metadata address"),
     ),
     Case(
         "redirect-down",

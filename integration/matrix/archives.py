@@ -12,7 +12,9 @@ from typing import Any
 
 from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 
-_NEEDED = {"oci-layout", "index.json", "manifest.json"}
+LAYOUT = frozenset({"oci-layout", "index.json"})
+LOADABLE = LAYOUT | {"manifest.json"}
+"""What an archive needs besides blobs to be one, and to be loaded by docker."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Archive:
     roots: tuple[Descriptor, ...]
 
     @classmethod
-    def read(cls, path: Path) -> Archive | None:
-        """Read it; None when there is none, or it is cut short, or holds no image."""
+    def read(cls, path: Path, needed: frozenset[str] = LOADABLE) -> Archive | None:
+        """Read it; None when there is none, or it is cut short, or lacks a file that is `needed`."""
         try:
             with tarfile.open(path) as tar:
                 files = {item.name: _bytes(tar, item) for item in tar if item.isfile()}
         except (OSError, tarfile.TarError):
             return None
-        if not set(files) >= _NEEDED:
+        if not set(files) >= needed:
             return None
         blobs = {f"sha256:{name.rpartition('/')[2]}": data for name, data in files.items() if "/" in name}
         if any(digest != f"sha256:{hashlib.sha256(data).hexdigest()}" for digest, data in blobs.items()):

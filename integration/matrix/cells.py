@@ -22,7 +22,7 @@ class Row:
     arrival: str
     ask: Ask = "host"
     circumstance: Circumstance = "registry"
-    daemon: str = "2"
+    daemon: str = "2.1"
     chance: bool = False
 
     def __str__(self) -> str:

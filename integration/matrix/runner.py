@@ -53,7 +53,7 @@ class Workshop:
 
     @cached_property
     def _loader(self) -> Containerd:
-        loader = Containerd("2", self._folder / "loader", config=ISOLATED_CONTENT)
+        loader = Containerd("2.1", self._folder / "loader", config=ISOLATED_CONTENT)
         return self._open.enter_context(loader)
 
     def results(self, row: Row, leave_out: frozenset[str] = frozenset()) -> list[Result]:

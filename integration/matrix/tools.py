@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,8 +39,8 @@ class Tool:
 TOOLS = (
     Tool("ctr 1.6 export", "ctr", "1.6", "ctr_export"),
     Tool("ctr 1.7 export", "ctr", "1.7", "ctr_export"),
-    Tool("ctr 2 export --local", "ctr", "2", "ctr_export", flags=("--local",)),
-    Tool("ctr 2 export", "ctr", "2", "ctr_export", by_daemon=True),
+    Tool("ctr 2 export --local", "ctr", "2.1", "ctr_export", flags=("--local",)),
+    Tool("ctr 2 export", "ctr", "2.1", "ctr_export", by_daemon=True),
     Tool("nerdctl 2.0.3 save", "nerdctl", "2.0.3", "nerdctl_save_2_0_3"),
     Tool("nerdctl 2.0.4 save", "nerdctl", "2.0.4", "nerdctl_save_2_0_4"),
     Tool("nerdctl 2.2.2 save", "nerdctl", "2.2.2", "nerdctl_save_2_1_4"),
@@ -81,7 +81,7 @@ def run(tool: Tool, site: Site, ask: Ask) -> Outcome:
         exit_code, words = _save(site, ask, output)
     else:
         exit_code, words = _run(tool, site, ask, output)
-    fetched = frozenset(_fetched(site.requests()))
+    fetched = frozenset(fetched_digests(site.requests()))
     blobs = {**site.graph.blobs, **site.moved.blobs}
     return Outcome(
         exit_code=exit_code,
@@ -121,7 +121,8 @@ def client(site: Site) -> Client:
     return Client(str(site.daemon.address), site.namespace, registry=RegistryOptions(plain_http=True))
 
 
-def _fetched(requests: list[Request]) -> Iterator[str]:
+def fetched_digests(requests: Iterable[Request]) -> Iterator[str]:
+    """The digests of what was downloaded."""
     for one in requests:
         name = one.path.rpartition("/")[2]
         if one.method == "GET" and one.status in (200, 206, 307) and name.startswith("sha256:"):

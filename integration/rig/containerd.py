@@ -83,7 +83,7 @@ class Containerd:
         self.root.mkdir(parents=True, exist_ok=True)
         self._sockets = Path(tempfile.mkdtemp(prefix="pc-", dir="/tmp"))
         text = _CONFIG.format(
-            version=2 if self.generation.startswith("1.") else 3,
+            version=2 if self.is_1 else 3,
             root=self.root,
             address=self.address,
             extra=self._extra,
@@ -106,6 +106,11 @@ class Containerd:
         if self._sockets:
             remove_folder(self._sockets)
         unmount_below(self.root)
+
+    @property
+    def is_1(self) -> bool:
+        """Whether this is a 1.x: its ctr pulls and exports by itself, and asks for `--all-metadata`."""
+        return self.generation.startswith("1.")
 
     @property
     def address(self) -> Path:

@@ -1,19 +1,21 @@
-"""An image with one generation of containerd, from Debian packages, and the least that its container needs.
+"""An image with one generation of containerd, and the least that its container needs.
 
-Nothing is pulled: the packages are unpacked into one tree (once, into the cache), and the engine imports it.
+Nothing is pulled: Debian's packages are unpacked into one tree (once, into the cache), and the engine imports
+it. A generation that Debian does not have is built, needs no libraries, and is put into a tree with runc.
 Standard library only, and the engine is asked through its own client: scripts/containerd-up uses this, too.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from integration.rig.cache import PeerUnavailable
+from integration.rig.cache import PeerUnavailable, entry
 from integration.rig.debs import closure
-from integration.rig.peers import SUITE_OF_GENERATION
+from integration.rig.peers import BUILT, SUITE_OF_GENERATION, containerd
 
 PROGRAM = "/usr/bin/containerd"
 CAPABILITIES: dict[str, str] = {
@@ -32,6 +34,7 @@ CAPABILITIES: dict[str, str] = {
 SECURITY = ("no-new-privileges", "apparmor=unconfined")
 """Docker's AppArmor profile forbids mounts, on hosts that have AppArmor; its seccomp profile may stay."""
 _NOT_IN_IMAGE = ("usr/share/doc", "usr/share/man", "usr/share/locale", "run-in", "packages.txt")
+_BASE_SUITE = "trixie"
 _SECONDS = 300.0
 
 
@@ -43,9 +46,21 @@ def container_image(docker: Sequence[str | Path], generation: str) -> str:
     name = f"pyctrd-rig/containerd:{generation}"
     known = subprocess.run([*docker, "image", "inspect", name], capture_output=True, check=False)
     if known.returncode:
-        tree = closure(SUITE_OF_GENERATION[generation], "containerd", "runc")
+        tree = _tree(generation)
         _import(tree, [*docker, "import", "--change", f'ENTRYPOINT ["{PROGRAM}"]', "-", name])
     return name
+
+
+def _tree(generation: str) -> Path:
+    if generation not in BUILT:
+        return closure(SUITE_OF_GENERATION[generation], "containerd", "runc")
+
+    def fill(folder: Path) -> None:
+        programs = folder / PROGRAM.lstrip("/")
+        shutil.copytree(closure(_BASE_SUITE, "runc"), folder, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(containerd(generation).bin_dir, programs.parent, dirs_exist_ok=True)
+
+    return entry(f"containerd-tree/{generation}", fill)
 
 
 def _import(tree: Path, command: Sequence[str | Path]) -> None:

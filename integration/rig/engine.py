@@ -23,7 +23,7 @@ class Dockerd:
         self._sockets: Path | None = None
 
     def __enter__(self) -> Dockerd:
-        daemon, engine = peers.tool("dockerd"), peers.containerd("2")
+        daemon, engine = peers.tool("dockerd"), peers.containerd(peers.NEWEST)
         self._client = peers.tool("docker")
         self.root.mkdir(parents=True, exist_ok=True)
         self._sockets = Path(tempfile.mkdtemp(prefix="pd-", dir="/tmp"))

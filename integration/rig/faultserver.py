@@ -204,7 +204,8 @@ class FaultServer:
             link.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, link: socket.socket, method: str, path: str, headers: Headers) -> None:
-        bare = path.partition("?")[0]
+        # A proxy is asked for whole URLs.
+        bare = re.sub(r"^http://[^/]+", "", path.partition("?")[0])
         with self._lock:
             asked = Asked(method, path, headers, self._what(method, bare))
             self.asked.append(asked)

@@ -1,8 +1,9 @@
-"""nerdctl, built from the Go module proxy inside a scratch module.
+"""containerd and nerdctl, built from the Go module proxy inside a scratch module.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
-dependency with sum.golang.org, which not every network lets through. A scratch module that requires nerdctl
-and carries nerdctl's own go.sum builds all releases, and go.sum still proves each dependency.
+dependency with sum.golang.org, which not every network lets through. A scratch module that requires the
+program's module and carries that module's own go.sum builds all releases, and go.sum still proves each
+dependency.
 """
 
 from __future__ import annotations
@@ -16,30 +17,43 @@ from pathlib import Path
 from integration.rig.cache import PeerUnavailable, entry, peers_dir
 from integration.rig.debs import closure, run
 
-MODULE = "github.com/containerd/nerdctl/v2"
+CONTAINERD = "github.com/containerd/containerd/v2"
+NERDCTL = "github.com/containerd/nerdctl/v2"
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
-# nerdctl's own entries are not in its go.sum: these were taken from the module proxy when the rig was
-# written, and hold every later download to the same bytes.
+# A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
+# added, and hold every later download to the same bytes.
 SUMS = {
-    "2.0.3": (
+    f"{CONTAINERD}@2.1.9": (
+        "h1:lOQQ3qVEtauZCHKh8S2Xph5fGXFX2uZxMHmaslOZtW0=",
+        "h1:LDh0O1QLwWxHp3qwykS2jGMSoWTSHKwiP5Z324hVyIo=",
+    ),
+    f"{CONTAINERD}@2.3.7": (
+        "h1:7PGbgAVKE4ieQjFPv7+kwAv7f9dCtRpExZwjExHD/Fk=",
+        "h1:usc1tgzxnUlhLLW9KLqTEKRTSix46fIc6XHDZt4Tlrs=",
+    ),
+    f"{CONTAINERD}@2.4.2": (
+        "h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=",
+        "h1:vgLdtvl3prFk1d3ZVqQcsDD5Q9IKM+vAIdU54U85w+I=",
+    ),
+    f"{NERDCTL}@2.0.3": (
         "h1:hdbDSsFHFNehQEbUortBTXpYUOY13bQmLAvtNHBthc8=",
         "h1:BR4V7WjbUFKJW4E2x6WLVsDcH3QpYvfUK4y2uPZu6oo=",
     ),
-    "2.0.4": (
+    f"{NERDCTL}@2.0.4": (
         "h1:Ll0nsizkvTUMc2PAwXy90je0PAeYLEIvggDSisRRmyk=",
         "h1:YapMqyk+PZ7pDrWUfvuTHQTS1N0pmq+ZIYFwNWgqNFs=",
     ),
-    "2.2.2": (
+    f"{NERDCTL}@2.2.2": (
         "h1:wW+nrriM86rZkItsuhq0CtmS4re3eRSs7u8P2Cit4NM=",
         "h1:38TLdfajzOhOxjdGrMxl8R0UAUyCgyPcqQkJFD1XckI=",
     ),
-    "2.3.5": (
+    f"{NERDCTL}@2.3.5": (
         "h1:auYeWpIM29NUvqWxFvar8HIbSVrGBn6dRPx45rrUApY=",
         "h1:j2i2sTqQ0Z9YaZDI8XroU+NYtP5C1jC4mjtuvYvV0TE=",
     ),
 }
-OLDEST_GO = (1, 26, 3)
-"""What go.mod of the newest nerdctl, 2.3.5, asks for."""
+OLDEST_GO = (1, 26, 6)
+"""What go.mod of the newest program, containerd 2.4.2, asks for."""
 
 
 @cache
@@ -77,42 +91,36 @@ def _environment() -> dict[str, str]:
 
 def nerdctl(version: str) -> Path:
     """The nerdctl binary of `version` (one of SUMS); the first call takes minutes."""
-
-    def fill(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=peers_dir()) as scratch:
-            _build(version, Path(scratch), folder / "nerdctl")
-
-    return entry(f"nerdctl/{version}", fill) / "nerdctl"
+    return entry(f"nerdctl/{version}", lambda folder: _build(NERDCTL, version, folder, "nerdctl")) / "nerdctl"
 
 
-def _build(version: str, scratch: Path, output: Path) -> None:
-    """Build `output` in the scratch module; -mod=mod fails on a sum that differs from go.sum's."""
+def containerd(version: str, folder: Path) -> None:
+    """Build containerd `version` (one of SUMS) with its ctr and runc shim into `folder`; takes a minute."""
+    _build(CONTAINERD, version, folder, "containerd", "ctr", "containerd-shim-runc-v2")
+
+
+def _build(module: str, version: str, folder: Path, *programs: str) -> None:
+    """Build a module's `cmd/PROGRAM` each; -mod=mod fails on a sum that differs from go.sum's."""
     env = _environment()
-    zip_sum, mod_sum = SUMS[version]
-    where = run([go(), "mod", "download", "-json", f"{MODULE}@v{version}"], cwd=_empty(scratch), env=env)
-    source = Path(where.partition('"Dir": "')[2].partition('"')[0])
-    own = f"{MODULE} v{version} {zip_sum}\n{MODULE} v{version}/go.mod {mod_sum}\n"
-    (scratch / "go.sum").write_text((source / "go.sum").read_text() + own)
-    lines = (source / "go.mod").read_text().splitlines()
-    needed = next(line for line in lines if line.startswith("go "))
-    text = f"module scratch\n\n{needed}\n\nrequire {MODULE} v{version}\n"
-    if any("mod/tigron" in line for line in lines):
-        text += f"\nreplace {TIGRON} v0.0.0 => ./tigron\n"
-        _write_tigron(scratch / "tigron")
-    (scratch / "go.mod").write_text(text)
-    flags = f"-s -w -X {MODULE}/pkg/version.Version=v{version}"
-    command: list[str | Path] = [
-        go(),
-        "build",
-        "-mod=mod",
-        "-trimpath",
-        "-ldflags",
-        flags,
-        "-o",
-        output,
-        f"{MODULE}/cmd/nerdctl",
-    ]
-    run(command, cwd=scratch, env=env)
+    with tempfile.TemporaryDirectory(dir=peers_dir()) as made:
+        scratch = Path(made)
+        zip_sum, mod_sum = SUMS[f"{module}@{version}"]
+        where = run([go(), "mod", "download", "-json", f"{module}@v{version}"], cwd=_empty(scratch), env=env)
+        source = Path(where.partition('"Dir": "')[2].partition('"')[0])
+        own = f"{module} v{version} {zip_sum}\n{module} v{version}/go.mod {mod_sum}\n"
+        (scratch / "go.sum").write_text((source / "go.sum").read_text() + own)
+        lines = (source / "go.mod").read_text().splitlines()
+        needed = next(line for line in lines if line.startswith("go "))
+        text = f"module scratch\n\n{needed}\n\nrequire {module} v{version}\n"
+        if any("mod/tigron" in line for line in lines):
+            text += f"\nreplace {TIGRON} v0.0.0 => ./tigron\n"
+            _write_tigron(scratch / "tigron")
+        (scratch / "go.mod").write_text(text)
+        package = "pkg/version" if module == NERDCTL else "version"
+        flags = f"-s -w -X {module}/{package}.Version=v{version}"
+        for program in programs:
+            options: list[str | Path] = ["-mod=mod", "-trimpath", "-ldflags", flags, "-o", folder / program]
+            run([go(), "build", *options, f"{module}/cmd/{program}"], cwd=scratch, env=env)
 
 
 def _write_tigron(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The real peers: three generations of containerd with their ctr, registry tools, dockerd and nerdctl.
+"""The real peers: five generations of containerd with their ctr, registry tools, dockerd and nerdctl.
 
 `python -m integration.rig.peers [--all] [NAMES]` gets them ahead of time and prints what there is.
 """
@@ -17,8 +17,10 @@ from integration.rig.cache import PeerUnavailable, cache_dir, entry
 from integration.rig.debs import closure, package_version, run, runs, through_loader, unpacked
 
 __all__ = [
+    "CURRENT",
     "GENERATIONS",
     "NERDCTL_VERSIONS",
+    "NEWEST",
     "TOOLS",
     "ContainerdPeer",
     "PeerUnavailable",
@@ -29,8 +31,14 @@ __all__ = [
     "tool_environment",
 ]
 
-SUITE_OF_GENERATION = {"1.6": "bookworm", "1.7": "trixie", "2": "sid"}
-GENERATIONS = tuple(SUITE_OF_GENERATION)
+SUITE_OF_GENERATION = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
+"""Where Debian has them. sid moves on: once it has another 2.x, ours is built."""
+BUILT = {"2.1": "2.1.9", "2.3": "2.3.7", "2.4": "2.4.2"}
+"""The releases that are built where Debian has none of the generation."""
+GENERATIONS = ("1.6", "1.7", "2.1", "2.3", "2.4")
+CURRENT = ("1.7", "2.3", "2.4")
+"""What is in wide use or supported: every test runs on these; 1.6 and 2.1 keep those of the main job."""
+NEWEST = GENERATIONS[-1]
 NERDCTL_VERSIONS = ("2.0.3", "2.0.4", "2.2.2", "2.3.5")
 """One for each way of `save`: 2.0.3 is the last release that fetches every platform again, 2.0.4 the first
 that does not, from 2.1.4 on attestations are passed over, from 2.3.0 on the daemon exports."""
@@ -91,21 +99,28 @@ def tool(name: str) -> Path:
 
 
 def containerd(generation: str) -> ContainerdPeer:
-    """The peer of generation "1.6", "1.7" or "2"; raises PeerUnavailable with the reason."""
-    suite = SUITE_OF_GENERATION.get(generation)
-    if suite is None:
+    """The peer of one of GENERATIONS; raises PeerUnavailable with the reason."""
+    if generation not in GENERATIONS:
         raise PeerUnavailable(f"no such containerd generation: {generation} (have {', '.join(GENERATIONS)})")
+    bin_dir = entry(f"containerd/{generation}", lambda folder: _fill_containerd(generation, folder))
+    found = _containerd_version(bin_dir)
+    if not found.startswith(generation + "."):
+        suite = SUITE_OF_GENERATION[generation]
+        raise PeerUnavailable(f"Debian {suite} has containerd {found} now, not {generation}.x")
+    return ContainerdPeer(generation, found, bin_dir, bin_dir / "containerd", bin_dir / "ctr")
 
-    def fill(folder: Path) -> None:
+
+def _fill_containerd(generation: str, folder: Path) -> None:
+    if suite := SUITE_OF_GENERATION.get(generation):
         shutil.copytree(unpacked(suite, "containerd") / "usr/bin", folder, dirs_exist_ok=True)
-        shutil.copy2(tool("containerd-runc"), folder / "runc")
+    if generation in BUILT and not (suite and _containerd_version(folder).startswith(generation + ".")):
+        golang.containerd(BUILT[generation], folder)
+    shutil.copy2(tool("containerd-runc"), folder / "runc")
 
-    bin_dir = entry(f"containerd/{generation}", fill)
-    told = run([bin_dir / "containerd", "--version"]).split()[2]
-    version = re.split(r"[~+]", told.lstrip("v"))[0]
-    if not version.startswith(generation + "."):
-        raise PeerUnavailable(f"Debian {suite} has containerd {version} now, not {generation}.x")
-    return ContainerdPeer(generation, version, bin_dir, bin_dir / "containerd", bin_dir / "ctr")
+
+def _containerd_version(bin_dir: Path) -> str:
+    """1.7.24 of "containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6"."""
+    return re.split(r"[~+]", run([bin_dir / "containerd", "--version"]).split()[2].lstrip("v"))[0]
 
 
 def nerdctl(version: str) -> Path:

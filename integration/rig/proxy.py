@@ -132,6 +132,10 @@ class LoggingProxy:
         """Answer `path` here, not in the registry (a token service, for example)."""
         self._server.routes[path] = route
 
+    def clear_routes(self) -> None:
+        """Answer nothing here any more."""
+        self._server.routes.clear()
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True

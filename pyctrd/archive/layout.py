@@ -1,9 +1,9 @@
 """What an archive consists of, worked out before its first byte is written; without input or output.
 
 The result is, byte for byte, what containerd's exporter writes: an OCI image layout that `docker load` takes
-as well. Where containerd's generations differ we follow 2.0 - 2.2: a name without a tag gives an empty
-`org.opencontainers.image.ref.name` (2.3 writes the whole name), `index.json` has a media type and the
-`containerd.io/distribution.source.*` annotations (1.6 writes neither).
+as well. Where containerd's generations differ we follow 2.3 and later: a name without a tag is written whole
+as `org.opencontainers.image.ref.name` (earlier ones write nothing, or `@digest`), `index.json` has a media
+type and the `containerd.io/distribution.source.*` annotations (1.6 writes neither).
 
 On purpose other than there:
 

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from pyctrd.archive.headers import END, header, padding
 from pyctrd.archive.layout import Entry, Layout
-from pyctrd.errors import REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
+from pyctrd.errors import REPAIR, REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
 from pyctrd.model import Digest
 from pyctrd.ports import Chunk
 
@@ -103,6 +103,7 @@ def _exactly(entry: Entry, stream: Iterator[Chunk]) -> Iterator[Chunk]:
         raise ArchiveError(
             f"unexpected copy size for {entry.name}: {entry.size - rest} bytes instead of {entry.size}",
             hint=REPAIR_HINT,
+            remedy=REPAIR,
         )
 
 
@@ -113,6 +114,7 @@ def _compare(entry: Entry, expected: Digest, actual: str) -> None:
             expected=expected,
             actual=actual,
             hint=REPAIR_HINT,
+            remedy=REPAIR,
         )
 
 
@@ -166,7 +168,13 @@ def _put_last(error: BaseException, put: Callable[[Chunk | BaseException | None]
 
 def _without_reader(error: NotFound) -> NotFound:
     message = f"failed to get reader: {error.message}"
-    return NotFound(message, kind=error.kind, name=error.name, hint=error.hint or REPAIR_HINT)
+    return NotFound(
+        message,
+        kind=error.kind,
+        name=error.name,
+        hint=error.hint or REPAIR_HINT,
+        remedy=error.remedy or REPAIR,
+    )
 
 
 def _taken(chunks: queue.Queue[Chunk | BaseException | None]) -> Iterator[Chunk]:

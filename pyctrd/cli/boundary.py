@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
-from pyctrd.cli import logs
+from pyctrd.cli import commandline, logs
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import sanitize
 from pyctrd.errors import PyctrdError
@@ -37,12 +37,12 @@ def run(body: Callable[[], object], settings: Settings) -> int:
         close_stdout()
         return _ERROR
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _say("interrupted", settings.interrupted)
         return INTERRUPTED
     except click.ClickException as error:
         return _usage(error)
     except PyctrdError as error:
-        _say(error.message, error.hint)
+        _say(error.message, commandline.hint(error, settings))
         code = error.exit_code
         _traceback(settings)
     except OSError as error:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
+from pyctrd.cli import commandline
 from pyctrd.cli.page import Cell, Column, Item, Page, Tone
 from pyctrd.cli.render import digest_cell
+from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count, size
+from pyctrd.errors import Remedy
 from pyctrd.mediatypes import ingest_prefix
 
 if TYPE_CHECKING:
@@ -27,7 +33,16 @@ _COLUMNS: Final = (
 _PLACE: Final = "\0"
 
 
-def render(diagnosis: Diagnosis, page: Page) -> None:
+def document(diagnosis: Diagnosis, settings: Settings) -> dict[str, object]:
+    """Return the JSON document: the diagnosis, with each remedy as a command."""
+    causes = [
+        {**msgspec.structs.asdict(cause), "remedy": commandline.of(cause.remedy, settings)}
+        for cause in diagnosis.causes
+    ]
+    return {**msgspec.structs.asdict(diagnosis), "causes": causes}
+
+
+def render(diagnosis: Diagnosis, page: Page, settings: Settings) -> None:
     """Print a diagnosis on a page."""
     target = diagnosis.target
     page.line(diagnosis.image, "strong")
@@ -45,7 +60,7 @@ def render(diagnosis: Diagnosis, page: Page) -> None:
     if explanations:
         page.heading("Why, and what helps")
     for number, explanation in enumerate(explanations, 1):
-        _explain(number, explanation, page)
+        _explain(number, explanation, page, settings)
 
 
 def _targets(diagnosis: Diagnosis) -> str:
@@ -126,9 +141,7 @@ def _tools(diagnosis: Diagnosis, page: Page) -> None:
 
 
 def _export(forecast: ExportForecast) -> tuple[str, Tone]:
-    if forecast.ok:
-        return "works", "good"
-    return f"fails: {forecast.error}", "bad"
+    return _end(forecast)
 
 
 def _save(forecast: SaveForecast) -> tuple[str, Tone]:
@@ -139,9 +152,17 @@ def _save(forecast: SaveForecast) -> tuple[str, Tone]:
         fetch = f"downloads {least}{count(len(forecast.fetch), 'blob')}, {size(forecast.bytes)}"
     elif forecast.network:
         fetch = "asks the registry, downloads nothing"
+    end, tone = _end(forecast)
     if not forecast.ok:
-        return f"{fetch}, then fails: {forecast.error}", "bad"
-    return f"works, {fetch}", "warn" if forecast.network else "good"
+        return f"{fetch}, then {end}", tone
+    return f"{end}, {fetch}", "warn" if forecast.network else tone
+
+
+def _end(forecast: ExportForecast | SaveForecast) -> tuple[str, Tone]:
+    if forecast.ok:
+        return ("works", "good") if forecast.certain else ("may work", "warn")
+    fails = "fails" if forecast.certain else "likely fails"
+    return f"{fails}: {forecast.error}", "bad"
 
 
 def _notes(note: str) -> Sequence[str]:
@@ -154,6 +175,7 @@ class _Explanation(NamedTuple):
     platforms: tuple[str, ...]
     cause: Cause
     target: bool
+    remedy: Remedy
 
 
 def _explanations(diagnosis: Diagnosis) -> list[_Explanation]:
@@ -162,24 +184,27 @@ def _explanations(diagnosis: Diagnosis) -> list[_Explanation]:
     groups: dict[object, _Explanation] = {}
     for cause in diagnosis.causes:
         target = cause.platform in targets
-        key = (cause.code, cause.certain, target, *_with_name(cause, _PLACE), bool(cause.platform))
+        anywhere = replace(cause.remedy, platforms=())
+        key = (cause.code, cause.certain, target, *_with_name(cause, _PLACE), bool(cause.platform), anywhere)
         known = groups.get(key)
         names = (*(known.platforms if known else ()), cause.platform)
-        groups[key] = _Explanation(names, known.cause if known else cause, target)
+        asked = (*(known.remedy.platforms if known else ()), *cause.remedy.platforms)
+        remedy = replace(anywhere, platforms=tuple(dict.fromkeys(asked)))
+        groups[key] = _Explanation(names, known.cause if known else cause, target, remedy)
     return sorted(groups.values(), key=lambda item: not item.target)
 
 
 def _with_name(cause: Cause, name: str) -> tuple[str, ...]:
     """Give a cause's texts for another platform."""
-    texts = (cause.text, *cause.evidence, cause.remedy)
+    texts = (cause.text, *cause.evidence)
     return tuple(text.replace(cause.platform, name) for text in texts) if cause.platform else texts
 
 
-def _explain(number: int, explanation: _Explanation, page: Page) -> None:
+def _explain(number: int, explanation: _Explanation, page: Page, settings: Settings) -> None:
     cause = explanation.cause
-    names = ", ".join(explanation.platforms)
-    text, *evidence, _ = _with_name(cause, names)
+    names = ", ".join(dict.fromkeys(explanation.platforms))
+    text, *evidence = _with_name(cause, names)
     about = f"{names}: " if names not in text else ""
     doubt = "" if cause.certain else " (likely)"
-    remedy = _with_name(cause, ",".join(explanation.platforms))[-1]
-    page.step(number, f"{about}{text}{doubt}", notes=evidence, command=remedy)
+    command = commandline.of(explanation.remedy, settings)
+    page.step(number, f"{about}{text}{doubt}", notes=evidence, command=command)

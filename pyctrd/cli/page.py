@@ -56,8 +56,11 @@ class Page(Protocol):
     def items(self, items: Sequence[Item]) -> None:
         """Print a list of terms."""
 
+    def command(self, command: str) -> None:
+        """Print a command to copy, which is never wrapped or cut."""
+
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
-        """Print a numbered paragraph with notes, and a command to copy, which is never wrapped or cut."""
+        """Print a numbered paragraph with notes, and a command to copy."""
 
 
 class PlainPage:
@@ -92,13 +95,17 @@ class PlainPage:
             for note in item.notes:
                 click.echo(f"  {sanitize(note)}")
 
+    def command(self, command: str) -> None:
+        """Print a command on a line of its own."""
+        click.echo(f"   $ {sanitize(command)}")
+
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print a numbered line, notes and the command below it."""
         click.echo(f"{number}. {sanitize(text)}")
         for note in notes:
             click.echo(f"   - {sanitize(note)}")
         if command:
-            click.echo(f"   $ {sanitize(command)}")
+            self.command(command)
 
 
 class MarkdownPage:
@@ -127,13 +134,17 @@ class MarkdownPage:
             for note in item.notes:
                 click.echo(f"  - {_markdown(note)}")
 
+    def command(self, command: str) -> None:
+        """Print a code block, indented to belong to a list's item."""
+        click.echo(f"\n   ```sh\n   {sanitize(command)}\n   ```\n")
+
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print an item of a numbered list, with the command as a code block in it."""
         click.echo(f"{number}. {_markdown(text)}")
         for note in notes:
             click.echo(f"   - {_markdown(note)}")
         if command:
-            click.echo(f"\n   ```sh\n   {sanitize(command)}\n   ```\n")
+            self.command(command)
 
 
 def _markdown(text: str) -> str:

@@ -40,6 +40,11 @@ class Settings:
     address: str | None = None
     namespace: str | None = None
     debug: bool = False
+    images: tuple[str, ...] = ()
+    """The images of this namespace that the command is about."""
+    output: str = ""
+    interrupted: str = ""
+    """What to say after Ctrl-C."""
     registry: RegistryArguments = field(default_factory=RegistryArguments)
 
 
@@ -197,6 +202,12 @@ registry_options = _all(
     ]
 )
 """Give a command the options about registries; their values are in `Settings.registry`."""
+
+
+def remember_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Note where a save goes: a command that is printed goes there, too."""
+    context.ensure_object(Settings).output = value or ""
+    return value
 
 
 def checked_reference(_context: click.Context, _parameter: click.Parameter, ref: str | None) -> str | None:

@@ -63,8 +63,12 @@ class TerminalPage:
                 grid.add_row("", _text(note, "dim"))
         self._console.print(grid)
 
+    def command(self, command: str) -> None:
+        """Print a command; the terminal itself wraps it, so that it copies whole."""
+        self._console.print(Text(f"   $ {sanitize(command)}", style="cyan"), soft_wrap=True)
+
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
-        """Print a numbered paragraph; the terminal itself wraps the command, so that it copies whole."""
+        """Print a numbered paragraph."""
         self._console.print()
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(width=2)
@@ -74,7 +78,7 @@ class TerminalPage:
             grid.add_row("", _text(note, "dim"))
         self._console.print(grid)
         if command:
-            self._console.print(Text(f"   $ {sanitize(command)}", style="cyan"), soft_wrap=True)
+            self.command(command)
 
 
 def _text(text: str, tone: Tone = "") -> Text:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+from pyctrd.amounts import count, size
+
+__all__ = ["count", "is_visible", "moment", "sanitize", "seconds", "short", "size"]
+
 # What Unicode calls default ignorable, or shows as blank, although Python calls it printable.
 _BLANK: Final = frozenset(
     map(
@@ -40,23 +43,6 @@ def _escape(char: str) -> str:
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people, in powers of 1024: `0 B`, `7.5 KiB`, `1.0 GiB`."""
-    if count < 1024:
-        return f"{count} B"
-    value = float(count)
-    unit = 0
-    while value >= 1023.95 and unit < len(_UNITS) - 1:  # 1023.95 would round to 1024.0
-        value /= 1024
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}"
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun: `1 blob`, `3 blobs`, `2 archives`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def moment(when: dt.datetime | None) -> str:

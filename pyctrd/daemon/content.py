@@ -16,7 +16,7 @@ from pyctrd.daemon import convert
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.ingest import IngestWriter, Overtaken
 from pyctrd.daemon.listing import bounded
-from pyctrd.errors import REPAIR_HINT, ContentError, DigestMismatch, NotFound
+from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
@@ -97,6 +97,7 @@ class ContentService:
                 expected=digest,
                 actual=actual,
                 hint=REPAIR_HINT,
+                remedy=REPAIR,
             )
         return data
 
@@ -106,7 +107,9 @@ class ContentService:
             self.info(digest)
         except NotFound:
             return error
-        return ContentError(f"the file of content {digest} is gone: {error.message}", hint=REPAIR_HINT)
+        return ContentError(
+            f"the file of content {digest} is gone: {error.message}", hint=REPAIR_HINT, remedy=REPAIR
+        )
 
     @contextmanager
     def open_ingest(

@@ -5,7 +5,7 @@ Source: containerd api/services/introspection/v1/introspection.proto.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 import msgspec
@@ -17,14 +17,19 @@ from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspec
 
 SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
 TRANSFER_PLUGIN = "io.containerd.transfer.v1"
+METADATA_PLUGIN = "io.containerd.metadata.v1"
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
-    """A plugin of containerd; `error` says why it did not start, and is empty when it did."""
+    """A plugin of containerd; `error` says why it did not start, and is empty when it did.
+
+    `exports` are values that it tells others about its state and configuration.
+    """
 
     type: str
     id: str
     capabilities: tuple[str, ...] = ()
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     error: str = ""
 
 
@@ -50,6 +55,14 @@ class IntrospectionService:
         """Tell whether there is a transfer service: containerd has one from 1.7 on."""
         return any(not plugin.error for plugin in self.plugins([f"type=={TRANSFER_PLUGIN}"]))
 
+    def shares_content(self) -> bool:
+        """Whether a namespace can take content over from any other, which is containerd's default.
+
+        Source: containerd plugins/metadata/plugin.go, content_sharing_policy.
+        """
+        plugins = self.plugins([f"type=={METADATA_PLUGIN}"])
+        return not any(plugin.exports.get("policy") == "isolated" for plugin in plugins)
+
     def require_snapshotter(self, name: str) -> None:
         """Raise Unsupported, with the reason that containerd has, unless it has loaded this snapshotter."""
         plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
@@ -72,5 +85,6 @@ def _to_plugin(message: introspection_pb2.Plugin) -> Plugin:
         type=message.type,
         id=message.id,
         capabilities=tuple(message.capabilities),
+        exports=dict(message.exports),
         error=(error.message or f"code {error.code}") if message.HasField("init_err") else "",
     )

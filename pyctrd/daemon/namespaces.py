@@ -21,6 +21,14 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
+    @property
+    def is_shareable(self) -> bool:
+        """Whether others may take its content over even where content is isolated.
+
+        Source: containerd core/metadata/content.go isSharedContent.
+        """
+        return self.labels.get("containerd.io/namespace.shareable") == "true"
+
 
 class NamespaceService:
     """The namespaces of one containerd; they exist as soon as something in them does."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pyctrd import platforms
 from pyctrd.diagnose.causes import causes
+from pyctrd.diagnose.engine import engine
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import (
     Cause,
@@ -49,13 +50,15 @@ def diagnose(
     snapshotter: str = "",
     others: Sequence[Store] = (),
     transfer: bool = True,
+    version: str = "",
 ) -> Diagnosis:
     """Find out what of an image is here.
 
     `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
     to look for unpacked layers in (empty: the server's default and those that the image's labels name),
-    `others` the daemon's other namespaces, which are only asked whether they have missing content. `transfer`
-    says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3 exports through.
+    `others` the namespaces whose content this one can take over: they are only asked for what is missing.
+    `transfer` says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3
+    exports through; `version` is the daemon's (empty: the newest).
     Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
     that is not loaded, DaemonError, DaemonUnreachable.
     """
@@ -63,7 +66,8 @@ def diagnose(
     survey = Survey(inspection, image, snapshotter or _default_snapshotter(store))
     resolved = resolve(targets, host, survey.branches)
     table = rows(survey.branches, resolved, snapshotter or None)
-    absent = resolved.absent(survey.branches)
+    # Behind an absent index there may be any platform.
+    absent = () if survey.unread else resolved.absent(survey.branches)
     return Diagnosis(
         image=image.name,
         namespace=store.namespace,
@@ -74,7 +78,7 @@ def diagnose(
         absent_platforms=tuple(map(platforms.format_all, absent)),
         platforms=table,
         unread=tuple(map(Content.of, survey.unread)),
-        tools=forecast(survey, resolved, host, transfer=transfer),
+        tools=forecast(survey, targets, resolved, host, engine(version, transfer=transfer)),
         causes=causes(survey, table, absent, tuple(map(Inspection, others))),
     )
 

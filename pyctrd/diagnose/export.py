@@ -5,6 +5,7 @@ Source: containerd core/images/archive/exporter.go Export, getRecords, manifests
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -13,32 +14,54 @@ from pyctrd import mediatypes, reference, walk
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import ExportForecast
 from pyctrd.errors import ContentError, InvalidReference, NotFound
-from pyctrd.model import Descriptor, ImageRecord, Manifest
+from pyctrd.model import Descriptor, ImageRecord, parse_json
 from pyctrd.platforms import Matcher
 
 _EMPTY_ARCHIVE = (
     "writes an archive without the image, and calls that success: the exporter passes over an image whose "
-    "target is absent (containerd 1.6 fails instead: {error})"
+    "target is absent (containerd 1.6 fails instead)"
 )
+_ABSENT = "content digest"
+_UNREAD_INDEX = (
+    "an index is fetched first, and its children for other platforms are not: the export may want them"
+)
+
+
+_NO_CONFIG = "invalid checksum digest format"  # what has no config cannot name one
+_FAILS = ""  # in words of Go's decoder that are not worked out here
+# What Go prints of the first byte of a compressed layer.
+_FIRST_BYTE = {"gzip": r"\x1f", "zstd": "("}
+_JSON_STARTS = tuple(bytes([byte]) for byte in b'{["-0123456789tfn')
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the exporter: what it matches, and what it would find.
 
-    `all_platforms` takes along what does not match; `present` tells of content that is here by then.
+    `all_platforms` takes along what does not match. `present` says what is here by then: what was fetched
+    before the export cannot be read yet, so below a fetched index there may be anything. `skips_absent` is
+    said of a containerd or nerdctl that passes over an image without its target.
     """
 
     inspection: Inspection
     matcher: Matcher
     all_platforms: bool
     present: Callable[[Descriptor], bool]
+    skips_absent: bool = True
+    _unread: list[Descriptor] = msgspec.field(default_factory=list)
 
     def forecast(self, image: ImageRecord) -> ExportForecast:
-        """Tell how exporting this image would end."""
+        """Return how exporting this image would end."""
         if not self.present(image.target):
             error = _not_found(image.target)
-            return ExportForecast(ok=False, error=error, exit_code=0, note=_EMPTY_ARCHIVE.format(error=error))
+            if self.skips_absent:
+                return ExportForecast(ok=False, error=error, exit_code=0, note=_EMPTY_ARCHIVE)
+            return ExportForecast(ok=False, error=error, exit_code=1)
+        self._unread.clear()
         error = self._planning_error(image) or self._writing_error(image)
+        if self._unread:
+            # What is missing below the index may be found first; that something is missing stays true.
+            certain = _ABSENT in error
+            return ExportForecast(ok=False, error=_ABSENT, exit_code=1, note=_UNREAD_INDEX, certain=certain)
         return ExportForecast(ok=not error, error=error, exit_code=1 if error else 0)
 
     def _planning_error(self, image: ImageRecord) -> str:
@@ -79,20 +102,43 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
                 return "no manifest found for platform: not found"
             chosen = walk.closest(candidates, self.matcher)[0]
         error = self._chosen_error(chosen)
-        if not error:
+        if error is None:
             try:
                 reference.parse(image.name)
             except InvalidReference:
                 error = f'failed to parse "{image.name}"'
-        return f"unable to create manifests file: {error}" if error else ""
+            else:
+                return ""
+        return f"unable to create manifests file: {error}".removesuffix(": ")
 
-    def _chosen_error(self, chosen: Descriptor) -> str:
+    def _chosen_error(self, chosen: Descriptor) -> str | None:
         if not self.present(chosen):
             return _not_found(chosen)
-        if not mediatypes.is_manifest(chosen.media_type):
-            return "invalid checksum digest format"  # an index has no config to name
-        Manifest.parse(self.inspection.read(chosen))
-        return ""
+        if mediatypes.is_index(chosen.media_type):
+            return _NO_CONFIG
+        if mediatypes.is_manifest(chosen.media_type):
+            return None
+        return self._reading_error(chosen)
+
+    def _reading_error(self, chosen: Descriptor) -> str:
+        """Return what Go's JSON decoder, or the check of the config's digest, says of any other content."""
+        if not self.inspection.present(chosen):
+            return _FAILS
+        if mediatypes.is_layer(chosen.media_type):
+            first = _FIRST_BYTE.get(re.split("[.+]", chosen.media_type)[-1])
+            return _invalid_character(first) if first else _FAILS  # what may be large is not read
+        try:
+            raw = self.inspection.read(chosen)
+        except ContentError:
+            return _FAILS
+        text = raw.lstrip(b" \t\r\n")
+        if text[:1] not in _JSON_STARTS:
+            return _invalid_character(text[:1].decode("latin-1")) if text else "unexpected end of JSON input"
+        try:
+            document = parse_json(raw)
+        except ContentError:
+            return _FAILS
+        return _NO_CONFIG if isinstance(document, dict) and not document.get("config") else _FAILS
 
     def _matches(self, child: Descriptor) -> bool:
         return child.platform is None or self.matcher.match(child.platform)
@@ -105,6 +151,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
             return tuple(self.inspection.children(descriptor))
         except NotFound:
             if self.present(descriptor):  # it comes with the fetch before the export, and brings its own
+                if mediatypes.is_index(descriptor.media_type):
+                    self._unread.append(descriptor)
                 return ()
             raise _AbsentError(descriptor) from None
 
@@ -117,5 +165,9 @@ class _AbsentError(Exception):
         self.descriptor = descriptor
 
 
+def _invalid_character(character: str) -> str:
+    return f"invalid character '{character}' looking for beginning of value"
+
+
 def _not_found(descriptor: Descriptor) -> str:
-    return f"content digest {descriptor.digest}: not found"
+    return f"{_ABSENT} {descriptor.digest}: not found"

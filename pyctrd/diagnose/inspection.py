@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from pyctrd import walk
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
@@ -49,6 +51,11 @@ class Inspection:
         except (NotFound, ContentError):
             return None
 
+    @property
+    def remembered(self) -> Store:
+        """The store for whoever only looks at content; what is known already is not asked for again."""
+        return cast("Store", _Remembered(self))
+
     def labels(self, digest: Digest) -> dict[str, str]:
         """Give a blob's labels; none when it is absent."""
         info = self.info(digest)
@@ -69,3 +76,22 @@ class Inspection:
         key = "containerd.io/uncompressed"
         found = self.store.content.list([f'labels."{key}"=={diff_id}'])
         return tuple(item.digest for item in found if item.labels.get(key) == diff_id)
+
+
+class _Remembered:
+    """A store with the content of an inspection. It has nothing that changes anything."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+        self.namespace = inspection.store.namespace
+        self.images = inspection.store.images
+        self.content = self
+
+    def info(self, digest: Digest) -> ContentInfo:
+        found = self._inspection.info(digest)
+        if found is None:
+            raise NotFound(f"content digest {digest}: not found", kind="content", name=digest)
+        return found
+
+    def read_all(self, digest: Digest, *, limit: int) -> bytes:  # noqa: ARG002 - as a store has it
+        return self._inspection.read(Descriptor(media_type="", digest=digest, size=0))

@@ -9,6 +9,7 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
+from pyctrd.errors import Remedy
 from pyctrd.model import Descriptor
 
 Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
@@ -57,12 +58,14 @@ class ExportForecast(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool that only exports would do: `error` is containerd's own text, `exit_code` its status.
 
     `ok` is false with exit code 0 where containerd reports success for an archive without the image.
+    `certain` is false where what is here does not decide it; `note` says why.
     """
 
     ok: bool
     error: str = ""
     exit_code: int = 0
     note: str = ""
+    certain: bool = True
 
 
 class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +73,8 @@ class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
 
     `fetch` are the digests that it would download, `bytes` their sum. `network` is true when it would ask
     the registry at all, `fetch_known` false when a document that it would fetch may name more. `ok` and
-    `error` are about the export afterwards, granted that the registry has everything.
+    `error` are about how it ends, granted that the registry has everything; `exit_code` is its status.
+    `certain` is false where what is here does not decide it; `note` says why.
     """
 
     fetch: tuple[str, ...]
@@ -79,7 +83,9 @@ class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
     fetch_known: bool = True
     ok: bool
     error: str = ""
+    exit_code: int = 0
     note: str = ""
+    certain: bool = True
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +103,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something is missing: `code` is stable, `text` for people, `remedy` the command that mends it.
+    """Why something is missing: `code` is stable, `text` for people, `remedy` the call that fixes it.
 
     `certain` is false for the likeliest of several explanations; `evidence` is what was seen here. `missing`
     are the digests that this explains.
@@ -110,7 +116,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     certain: bool
     evidence: tuple[str, ...]
     missing: tuple[str, ...]
-    remedy: str
+    remedy: Remedy
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import msgspec
@@ -30,11 +30,13 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """One child of the image's index (or its only manifest), with what is here of it.
 
     `manifest` is None when the document is absent, or not a manifest (`readable` tells which); `parent` is
-    the index that names it. `unpacked_in` are the snapshotters that have the whole chain.
+    the index that names it, `through` are the platforms of the indexes on the way. `unpacked_in` are the
+    snapshotters that have the whole chain.
     """
 
     descriptor: Descriptor
     parent: Descriptor | None
+    through: tuple[Platform, ...]
     present: bool
     readable: bool
     manifest: Manifest | None
@@ -119,6 +121,14 @@ class Survey:
         """Give the index that names a manifest or index of the image; None for the target itself."""
         return self._parents.get(descriptor.digest)
 
+    def _through(self, descriptor: Descriptor) -> Iterator[Platform]:
+        """Give the platforms of the indexes above: one that does not match hides all below it."""
+        parent = self.parent_of(descriptor)
+        while parent is not None:
+            if parent.platform is not None:
+                yield parent.platform
+            parent = self.parent_of(parent)
+
     def labels(self, digest: Digest) -> dict[str, str]:
         """Give a blob's labels."""
         return self.inspection.labels(digest)
@@ -141,6 +151,7 @@ class Survey:
         return Branch(
             descriptor=descriptor,
             parent=self.parent_of(descriptor),
+            through=tuple(self._through(descriptor)),
             present=self.inspection.present(descriptor),
             readable=mediatypes.is_manifest(descriptor.media_type),
             manifest=manifest,

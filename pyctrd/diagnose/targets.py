@@ -26,15 +26,30 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool
 
     def includes(self, branch: Branch) -> bool:
-        """Tell whether this manifest was asked for."""
+        """Whether this manifest was asked for."""
         if self.all:
             return True
+        if not all(map(self.matcher.match, branch.through)):
+            return False
         if branch.descriptor.platform is not None:
             return self.matcher.match(branch.descriptor.platform)
         return not self.chosen or branch.platform is None or self.matcher.match(branch.platform)
 
+    def lacks(self, branches: Sequence[Branch]) -> Sequence[Platform]:
+        """List the platforms asked for that `pyctrd save` would miss in an index of these manifests.
+
+        A manifest that is listed without a platform may be for any, whatever its config says.
+        """
+        if self.all:
+            return ()
+        listed = [item for item in branches if item.readable and all(map(self.matcher.match, item.through))]
+        if any(item.descriptor.platform is None for item in listed):
+            return ()
+        have = [item.descriptor.platform for item in listed if item.descriptor.platform is not None]
+        return [item for item in self.wanted if not any(map(platforms.ordered(item).match, have))]
+
     def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
-        """List the platforms asked for that no manifest of the image is for."""
+        """List the platforms asked for that none of these manifests is for."""
         candidates = [branch for branch in branches if self.includes(branch)]
         if any(branch.platform is None for branch in candidates):
             return ()  # it could be any of them, and every filter lets it pass

@@ -39,13 +39,16 @@ def new_pool(
     proxy: str | None,
     sender: Zone | None,
     *,
+    writes: bool,
     known: Known,
     landed: Landed,
     head_seconds: float,
     stall_seconds: float,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
-    """Make a pool of connections to wherever `sender` may send us; `landed` hears where each one ended.
+    """Make a pool of connections to wherever `sender` may send us, to write there if it `writes`.
+
+    `landed` hears where each one ended.
 
     Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
     local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
@@ -66,6 +69,7 @@ def new_pool(
             host,
             link.port,
             sender=None if proxy else sender or known(host, link.port),
+            writes=writes,
             seconds=seconds,
             options=link.socket_options or (),
             resolver=resolver,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -130,9 +131,10 @@ class Keychain:
 
         `own` says that it is the reference's own registry: to any other one, what -u gives is not sent.
         """
-        text = f"Give credentials with -u USER, or log in with `docker login {account}` (or nerdctl login)."
+        quoted = shlex.quote(account)
+        text = f"Give credentials with -u USER, or log in with `docker login {quoted}` (or nerdctl login)."
         if not own:
-            text = f"Log in with `docker login {account}` (or nerdctl login): -u is not for this host."
+            text = f"Log in with `docker login {quoted}` (or nerdctl login): -u is not for this host."
         if self._sudo_allowed is None and self._caller is not None and self._caller.present:
             text += f" {SUDO_FLAG} uses {self._caller.present[0]}, the login of {self._caller.name}."
         if self.problems:

@@ -48,7 +48,6 @@ _HINTS: Final = {
     Kind.REFUSED: "Check that the registry is running there, and the port.",
     Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt (or --hosts-dir), or -k.",
     Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
-    Kind.TLS_ANSWER: "Leave --plain-http away, or write https:// in hosts.toml.",
     Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",
 }
 _FINAL: Final = frozenset(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pyctrd.registry import hoststoml
 from pyctrd.registry.hoststoml import ALL_CAPABILITIES, HostsFile, HostTable
 
+PLAIN_HTTP_FLAG: Final = "--plain-http"
 DOCKER_HUB: Final = "docker.io"
 DOCKER_HUB_HOST: Final = "registry-1.docker.io"
 _HUB_HOSTS: Final = frozenset({DOCKER_HUB_HOST, "index.docker.io"})
@@ -79,10 +80,27 @@ class Endpoint:
         plain = {origin_of(self.base.replace("https:", "http:", 1))} if self.plain_fallback else set()
         return frozenset({origin_of(self.base), *plain})
 
+    @property
+    def tls_hint(self) -> str:
+        """What to change where this host speaks TLS and was asked in plain HTTP: who has chosen that?"""
+        if self.origin == PLAIN_HTTP_FLAG:
+            return f"Leave {PLAIN_HTTP_FLAG} away."
+        if "/hosts.toml:" in self.origin:
+            return f"Write https:// at {self.origin}."
+        return (
+            f"A registry on this machine is asked in plain HTTP unless its CA is in "
+            f"/etc/containerd/certs.d/{self.host}/ca.crt (or --hosts-dir): put it there, or use -k."
+        )
+
     def url(self, repository: str, *parts: str) -> str:
         """Give the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
         query = f"?ns={self.namespace}" if self.namespace else ""
         return f"{self.scheme}://{self.host}{'/'.join((self.prefix, repository, *parts))}{query}"
+
+
+def is_url_text(text: str) -> bool:
+    """Whether a text has no characters but those of a URL: no blank, no line break, ASCII only (RFC 3986)."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def origin_of(url: str) -> Origin:
@@ -173,7 +191,7 @@ def _default(domain: str, flags: _Flags, tls: Tls) -> Endpoint:
     """Make the endpoint of a registry about which nothing is configured but, perhaps, files for TLS."""
     host = DOCKER_HUB_HOST if domain == DOCKER_HUB else domain
     if flags.plain_http:
-        return Endpoint("http", host, account=domain, is_own=True, origin="--plain-http")
+        return Endpoint("http", host, account=domain, is_own=True, origin=PLAIN_HTTP_FLAG)
     port = split_port(host)[1]
     # A loopback registry speaks plain HTTP, unless something says that TLS is meant there.
     plain = is_loopback(host) and port != "443" and tls == NO_TLS

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError
 from pyctrd.model import MAX_MANIFEST_BYTES
 from pyctrd.registry import backoff, links
-from pyctrd.registry.hosts import Endpoint, origin_of
+from pyctrd.registry.hosts import Endpoint, is_url_text, origin_of
 from pyctrd.registry.repository import Repository, media_type_of
 from pyctrd.registry.transport import Response
 
@@ -107,7 +107,7 @@ class Pages:
             if target is None:
                 return None
             url = urljoin(answer.url, target)
-            usable = target.isascii() and target.isprintable() and " " not in target
+            usable = is_url_text(target)
             own = origin_of(url) == origin_of(answer.url) and origin_of(url) in self._endpoint.origins
             parts = urlsplit(url)
         except ValueError:

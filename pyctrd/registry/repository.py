@@ -103,6 +103,8 @@ class Repository:
         except failures.Unreachable as error:
             if error.kind in _SLOW:
                 self._silent.add(endpoint)
+            if error.kind is failures.Kind.TLS_ANSWER:
+                error.hint = endpoint.tls_hint
             raise
         self._notices.tell(response.host, response.header_values("Warning"))
         return response
@@ -172,7 +174,7 @@ class Repository:
         elif status == 429:
             hint = "The registry limits how much it serves: wait, or log in."
         elif b"HTTP request to an HTTPS server" in body:  # Go's server, spoken to in plain http
-            hint = "Leave --plain-http away, or write https:// in hosts.toml."
+            hint = next((item.tls_hint for item in self.endpoints if item.host == response.host), None)
         return RegistryError(text, host=response.host, repository=self.name, status=status, hint=hint)
 
     def retold(self, error: RegistryError, prefix: str) -> RegistryError:

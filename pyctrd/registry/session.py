@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.model import Descriptor
 from pyctrd.registry import backoff, failures
-from pyctrd.registry.hosts import Endpoint, origin_of
+from pyctrd.registry.hosts import Endpoint, is_url_text, origin_of
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.stream import BlobReader, Stream
 from pyctrd.registry.transport import Request, Response
@@ -60,12 +61,18 @@ class UploadSession:
 
 
 def location_of(repository: Repository, answer: Response) -> str:
-    """Give the address of the upload that an answer names: relative or absolute, with its query."""
+    """Return the address of the upload that an answer names: relative or absolute, with its query.
+
+    What a redirect may not name is refused here, too; the transport refuses addresses that the registry may
+    not send us to.
+    """
     text = answer.header("Location").strip()
     try:
         url = urljoin(answer.url, text)
         parts = urlsplit(url)
+        redact.remember(parts.query)
         usable = bool(text and parts.hostname) and parts.scheme in ("http", "https") and parts.port != 0
+        usable = usable and is_url_text(text)
     except ValueError:
         usable = False
     if not usable or parts.username is not None:

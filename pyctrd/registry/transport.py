@@ -22,7 +22,7 @@ from pyctrd.errors import RegistryError
 from pyctrd.registry import failures, zones
 from pyctrd.registry.backoff import PATIENT, Budget, Patience, seconds_to_wait
 from pyctrd.registry.connections import new_pool
-from pyctrd.registry.hosts import NO_TLS, Tls
+from pyctrd.registry.hosts import NO_TLS, Tls, is_url_text
 from pyctrd.registry.proxy import proxy_for, without_secrets
 from pyctrd.registry.response import CHUNK_BYTES as CHUNK_BYTES
 from pyctrd.registry.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
@@ -88,7 +88,7 @@ class Transport:
         self._sleep = sleep
         self._resolver = resolver
         self._lock = threading.Lock()
-        self._pools: dict[tuple[Tls | None, str | None, Zone | None], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[Tls | None, str | None, Zone | None, bool], urllib3.PoolManager] = {}
         # Where each host:port lay when it was connected to.
         self._zones: dict[tuple[str, int], Zone] = {}
 
@@ -153,8 +153,9 @@ class Transport:
         try:
             parts = urlsplit(request.url)
             proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
-            zones.check_literal(parts.hostname or "", sender)
-            pool = self._pool(request.tls if parts.scheme == "https" else None, proxy, sender)
+            zones.check_literal(parts.hostname or "", sender, writes=_writes(request))
+            tls = request.tls if parts.scheme == "https" else None
+            pool = self._pool(tls, proxy, sender, writes=_writes(request))
             with opened(request.body) as body:
                 raw = pool.request(
                     request.method,
@@ -184,14 +185,18 @@ class Transport:
         assert isinstance(raw, urllib3.HTTPResponse)
         return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
 
-    def _pool(self, tls: Tls | None, proxy: str | None, sender: Zone | None) -> urllib3.PoolManager:
+    def _pool(
+        self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool
+    ) -> urllib3.PoolManager:
         with self._lock:
-            key = (tls, proxy, sender)
+            # A connection that was made for reading need not be one to write over.
+            key = (tls, proxy, sender, writes)
             if key not in self._pools:
                 self._pools[key] = new_pool(
                     tls,
                     proxy,
                     sender,
+                    writes=writes,
                     known=self._known,
                     landed=self._landed,
                     head_seconds=1.5 * self.stall_timeout,
@@ -228,22 +233,30 @@ def _version() -> str:
 _VERSION: Final = _version()
 
 
+def _writes(request: Request) -> bool:
+    """Whether a request may change something; a login, whose body is ours, asks for a token only."""
+    return request.method not in ("GET", "HEAD") and not isinstance(request.body, bytes)
+
+
 def _origin(url: SplitResult) -> tuple[str, int]:
     return (url.hostname or "").lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
 def _out_of_bounds(request: Request, error: zones.Forbidden) -> RegistryError:
     sender = urlsplit(request.named_by).netloc
+    whose = (
+        "write to private addresses" if error.zone is Zone.PRIVATE else "go to services of their own machine"
+    )
     return RegistryError(
         f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
         host=sender,
-        hint="A registry may not send its clients to services of their own machine; it is broken or hostile.",
+        hint=f"A registry may not have its clients {whose}; it is broken or hostile.",
     )
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:
     """Make the request that follows a redirect; nothing private goes to another origin."""
-    if not location.isascii() or not location.isprintable() or " " in location:
+    if not is_url_text(location):
         raise _not_followed(request, "to something that is not a URL")  # nor what http.client unfolded
     try:
         url = urljoin(request.url, location)

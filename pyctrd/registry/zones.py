@@ -2,7 +2,9 @@
 
 A registry names other places: in a redirect, as its token server, as the source of a foreign layer. What
 counts is the address that is really connected to, so that a name that resolves to another one gains nothing.
-Address blocks: RFC 1122, RFC 1918, RFC 3927, RFC 4193, RFC 4291, RFC 6052, RFC 6598.
+Behind a proxy only the text of the URL is known: there every spelling of an address counts that a resolver
+takes. Address blocks: RFC 1122, RFC 1918, RFC 2765, RFC 3927, RFC 4193, RFC 4291, RFC 6052, RFC 6598,
+RFC 8215.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 AddressInfo: TypeAlias = tuple[int, int, int, str, Sequence[Any]]
@@ -24,6 +27,7 @@ class Zone(enum.Enum):
 
     LOOPBACK = "loopback"
     LINK_LOCAL = "link-local"
+    METADATA = "cloud metadata"
     PRIVATE = "private"
     PUBLIC = "public"
 
@@ -34,17 +38,45 @@ def _networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Networ
 
 # 0.0.0.0/8 and :: are this machine, too: Linux connects to itself.
 _LOOPBACK: Final = _networks("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128")
-# fd00:ec2::254 is link-local in all but its number: the metadata of a cloud machine, with its credentials.
-_LINK_LOCAL: Final = _networks("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")
+_LINK_LOCAL: Final = _networks("169.254.0.0/16", "fe80::/10")
+# Where clouds outside link-local addresses keep a machine's credentials: Alibaba, Azure, Oracle; AWS, Google,
+# Oracle, Scaleway.
+_METADATA: Final = _networks(
+    "100.100.100.200/32",
+    "168.63.129.16/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
+    "fd00:c1::a9fe:a9fe/128",
+    "fd00:42::42/128",
+)
 _PRIVATE: Final = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# IPv6 addresses that hold an IPv4 one in their last four bytes.
+_HOLDING_IPV4: Final = _networks(
+    "::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48"
+)
 
-# From where one may be sent into a zone; everybody may be sent to private and public addresses.
+# What Linux distributions call loopback in /etc/hosts, and clouds their metadata service in DNS.
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
+_LOOPBACK_DOMAINS: Final = frozenset({"", "localdomain", "localdomain4", "localdomain6"})
+_METADATA_NAMES: Final = frozenset(
+    {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
+)
+
+# From where one may be sent into a zone; everybody may be sent to read at private and public addresses.
 _MAY_SEND: Final = {
     Zone.LOOPBACK: frozenset({Zone.LOOPBACK, Zone.PRIVATE}),
     Zone.LINK_LOCAL: frozenset({Zone.LINK_LOCAL}),
+    Zone.METADATA: frozenset({Zone.METADATA}),
 }
-_RANK: Final = {Zone.LOOPBACK: 0, Zone.LINK_LOCAL: 1, Zone.PRIVATE: 2, Zone.PUBLIC: 3}
+_MAY_SEND_WRITES: Final = {**_MAY_SEND, Zone.PRIVATE: frozenset(Zone) - {Zone.PUBLIC}}
+_RANK: Final = {
+    Zone.LOOPBACK: 0,
+    Zone.LINK_LOCAL: 1,
+    Zone.METADATA: 2,
+    Zone.PRIVATE: 3,
+    Zone.PUBLIC: 4,
+}
 
 
 class Forbidden(Exception):
@@ -60,6 +92,7 @@ def zone_of(address: str) -> Zone:
     """Tell where an IP address lies; IPv4 inside of IPv6 counts as IPv4. Raises ValueError for a name."""
     found = _unwrapped(ipaddress.ip_address(address.strip("[]").partition("%")[0]))
     for zone, networks in (
+        (Zone.METADATA, _METADATA),
         (Zone.LOOPBACK, _LOOPBACK),
         (Zone.LINK_LOCAL, _LINK_LOCAL),
         (Zone.PRIVATE, _PRIVATE),
@@ -70,18 +103,22 @@ def zone_of(address: str) -> Zone:
 
 
 def _unwrapped(address: IpAddress) -> IpAddress:
-    if isinstance(address, ipaddress.IPv4Address):
+    if isinstance(address, ipaddress.IPv4Address) or int(address) <= 1:  # :: and ::1
         return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address
+    if any(address in network for network in _HOLDING_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
 
 
-def may_send(sender: Zone | None, target: Zone) -> bool:
-    """Tell whether who lies in `sender` may send us to `target`; None is the user, who may do anything."""
-    return sender is None or sender in _MAY_SEND.get(target, frozenset(Zone))
+def may_send(sender: Zone | None, target: Zone, *, writes: bool = False) -> bool:
+    """Whether who lies in `sender` may send us to `target`, to read or to write there.
+
+    None is the user, who may do anything.
+    """
+    rules = _MAY_SEND_WRITES if writes else _MAY_SEND
+    return sender is None or sender in rules.get(target, frozenset(Zone))
 
 
 def most_public(first: Zone | None, second: Zone) -> Zone:
@@ -90,20 +127,42 @@ def most_public(first: Zone | None, second: Zone) -> Zone:
 
 
 def literal_zone(host: str) -> Zone | None:
-    """Tell where an address literal (or localhost) lies, None for a name."""
-    name = host.strip("[]").lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
+    """Where an address, in any spelling, or a name of loopback or of a metadata service lies.
+
+    None for any other name.
+    """
+    name = _ascii(unquote(host.strip("[]"))).lower().rstrip(".")
+    first, _, domain = name.partition(".")
+    if name.endswith(".localhost") or (first in _LOOPBACK_NAMES and domain in _LOOPBACK_DOMAINS):
         return Zone.LOOPBACK
+    if name in _METADATA_NAMES:
+        return Zone.METADATA
     try:
         return zone_of(name)
     except ValueError:
+        return _zone_of_odd_ipv4(name)
+
+
+def _ascii(name: str) -> str:
+    """Return a name as DNS has it: other digits and full stops become those of ASCII."""
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return name
+
+
+def _zone_of_odd_ipv4(text: str) -> Zone | None:
+    """Where an IPv4 address in decimal, octal or hexadecimal, or of fewer parts, lies (inet_aton(3))."""
+    try:
+        return zone_of(socket.inet_ntoa(socket.inet_aton(text)))
+    except (OSError, ValueError):
         return None
 
 
-def check_literal(host: str, sender: Zone | None) -> None:
-    """Raise Forbidden for an address literal (or localhost) that `sender` must not name; names pass."""
+def check_literal(host: str, sender: Zone | None, *, writes: bool = False) -> None:
+    """Raise Forbidden for an address (or a name of loopback) that `sender` must not name; names pass."""
     zone = literal_zone(host)
-    if zone is not None and not may_send(sender, zone):
+    if zone is not None and not may_send(sender, zone, writes=writes):
         raise Forbidden(host, host, zone)
 
 
@@ -117,6 +176,7 @@ def dial(
     port: int,
     *,
     sender: Zone | None,
+    writes: bool = False,
     seconds: float | None,
     options: Iterable[tuple[Any, ...]] = (),
     resolver: Resolve = resolve,
@@ -131,7 +191,7 @@ def dial(
     allowed = []
     for family, _type, _protocol, _name, address in resolver(host.strip("[]"), port):
         zone = zone_of(str(address[0]))
-        if may_send(sender, zone):
+        if may_send(sender, zone, writes=writes):
             allowed.append((family, address, zone))
         else:
             forbidden = Forbidden(host, str(address[0]), zone)

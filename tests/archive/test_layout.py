@@ -94,8 +94,8 @@ def test_descriptor_fields_stand_in_gos_order_and_are_escaped_like_gos() -> None
         ("docker.io/library/foo:latest", "latest", ["foo:latest"]),
         ("registry.example:5000/a/b:1", "1", ["registry.example:5000/a/b:1"]),
         ("docker.io/team/app:1", "1", ["team/app:1"]),
-        ("docker.io/library/foo", "", ["foo:latest"]),
-        ("bare", "", ["bare:latest"]),
+        ("docker.io/library/foo", "docker.io/library/foo", ["foo:latest"]),
+        ("bare", "bare", ["bare:latest"]),
         ("No Reference!", None, None),
     ],
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ CLASSES = {
 def make(kind: type[PyctrdError]) -> PyctrdError:
     """Make an error of any class: the words that a class wants besides are empty."""
     wanted = inspect.signature(kind).parameters.values()
-    named = {
+    named: dict[str, Any] = {
         item.name: () if item.name in ("missing", "candidates") else ""
         for item in wanted
         if item.kind is item.KEYWORD_ONLY and item.default is item.empty

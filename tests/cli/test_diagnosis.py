@@ -9,7 +9,9 @@ import pytest
 
 from pyctrd.cli.diagnosis import render
 from pyctrd.cli.page import PlainPage
+from pyctrd.cli.settings import Settings
 from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
+from pyctrd.errors import Remedy
 from pyctrd.model import Digest
 from tests.cli.stub import run, with_outcome
 
@@ -61,7 +63,7 @@ def cause(number: int, platform: str, *, certain: bool = True) -> Cause:
         certain=certain,
         evidence=(f"no layer of {platform} is here",),
         missing=(LAYER.digest,),
-        remedy=f"pyctrd ensure --platform {platform} {NAME}",
+        remedy=Remedy(method="ensure", images=(NAME,), platforms=(platform,)),
     )
 
 
@@ -116,7 +118,7 @@ def diagnosis(**how: object) -> Diagnosis:
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    render(diagnosis(), PlainPage())
+    render(diagnosis(), PlainPage(), Settings())
     return capsys.readouterr().out.splitlines()
 
 
@@ -161,7 +163,7 @@ def test_a_cause_of_several_platforms_is_told_once_after_the_targets(lines: list
 
 def test_what_the_table_cannot_show(capsys: pytest.CaptureFixture[str]) -> None:
     index = Content(media_type="application/vnd.oci.image.index.v1+json", digest=DIGESTS[6], size=9)
-    render(diagnosis(absent_platforms=("linux/riscv64",), unread=(index,)), PlainPage())
+    render(diagnosis(absent_platforms=("linux/riscv64",), unread=(index,)), PlainPage(), Settings())
     text = capsys.readouterr().out
     assert "The image has no linux/riscv64." in text
     assert f"The index {DIGESTS[6]} is missing: what it names is not known." in text
@@ -191,3 +193,4 @@ def test_json_is_the_documented_document(monkeypatch: pytest.MonkeyPatch) -> Non
         {"mediaType": LAYER.media_type, "digest": LAYER.digest, "size": LAYER.size}
     ]
     assert document["tools"]["nerdctl_save_2_0_3"]["bytes"] == 5 << 20
+    assert document["causes"][0]["remedy"] == f"pyctrd ensure --platform linux/s390x {NAME}"

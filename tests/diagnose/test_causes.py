@@ -8,6 +8,7 @@ import pytest
 from pyctrd import mediatypes
 from pyctrd.diagnose import Cause, Diagnosis, diagnose
 from pyctrd.diagnose.causes import CHECKS
+from pyctrd.errors import Remedy
 from pyctrd.model import Descriptor, ImageRecord, Platform
 from pyctrd.platforms import Selection, select
 from tests.diagnose.world import NAME, World, record
@@ -40,7 +41,7 @@ def test_metadata_without_layers_was_never_pulled() -> None:
     assert cause.code == "never_pulled"
     assert cause.platform == "linux/arm64"
     assert cause.missing == tuple(item.digest for item in layers)
-    assert cause.remedy == f"pyctrd ensure --platform linux/arm64 {NAME}"
+    assert cause.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
     assert "only the metadata" in cause.text
 
 
@@ -82,7 +83,7 @@ def test_an_attestation_is_mended_with_all_platforms() -> None:
     world.remove(*world.below(attestation)[1])
     (cause,) = causes(world, target)
     assert (cause.code, cause.platform) == ("never_pulled", "attestation for linux/amd64")
-    assert cause.remedy == f"pyctrd ensure --all-platforms {NAME}"
+    assert cause.remedy == Remedy(method="ensure", images=(NAME,), all_platforms=True)
 
 
 @pytest.mark.parametrize(("namespace", "labels"), [("default", CRI), ("k8s.io", {}), ("k8s.io", CRI)])
@@ -96,8 +97,7 @@ def test_layers_of_the_kubelets_image_were_discarded(namespace: str, labels: dic
     assert cause.code == "discarded_after_unpack"
     assert len(cause.missing) == 2
     assert len(cause.evidence) == 2 + (namespace == "k8s.io") + bool(labels)
-    prefix = "pyctrd -n k8s.io" if namespace == "k8s.io" else "pyctrd"
-    assert cause.remedy == f"{prefix} ensure {NAME}"
+    assert cause.remedy == Remedy(method="ensure", images=(NAME,))
 
 
 def test_without_the_kubelet_the_labels_were_lost() -> None:
@@ -226,7 +226,7 @@ def test_a_record_can_point_at_nothing() -> None:
     world.remove(target)
     found = look(world, target)
     assert codes(found.causes) == ["target_gone"]
-    assert found.causes[0].remedy == f"pyctrd ensure {NAME}"
+    assert found.causes[0].remedy == Remedy(method="ensure", images=(NAME,))
     assert not found.complete
     assert found.platforms == ()
 
@@ -249,7 +249,7 @@ def test_a_platform_that_was_never_built_is_told_with_those_there_are() -> None:
     (cause,) = causes(world, target)
     assert (cause.code, cause.platform, cause.digest) == ("no_such_platform", "linux/amd64", None)
     assert cause.text == "the image has no linux/amd64; it has linux/arm64, linux/s390x"
-    assert cause.remedy == f"pyctrd ensure --platform linux/arm64 {NAME}"
+    assert cause.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
 
 
 def test_another_namespace_can_have_what_is_missing() -> None:
@@ -282,9 +282,9 @@ def test_a_manifest_that_its_index_does_not_keep_is_a_warning() -> None:
     world.unlabel(target, "m.")
     first, second = causes(world, target)
     assert first.evidence == (f"{target.digest} has no containerd.io/gc.ref.content.m.0",)
-    assert first.remedy == f"pyctrd pull --platform linux/amd64 {NAME}"
+    assert first.remedy == Remedy(method="pull", images=(NAME,), platforms=("linux/amd64",))
     assert second.evidence == (f"{target.digest} has no containerd.io/gc.ref.content.m.1",)
-    assert second.remedy == f"pyctrd pull --all-platforms {NAME}"
+    assert second.remedy == Remedy(method="pull", images=(NAME,), all_platforms=True)
 
 
 def test_a_label_that_keeps_something_else_is_told() -> None:
@@ -294,14 +294,6 @@ def test_a_label_that_keeps_something_else_is_told() -> None:
     world.content.labels[target.digest] |= {key: "nowhere"}
     (cause,) = causes(world, target)
     assert cause.evidence == (f"{target.digest} has {key}=nowhere, which keeps something else",)
-
-
-def test_the_remedy_is_safe_to_paste() -> None:
-    world = World("name space")
-    target = world.manifest("linux/amd64", ["a"])
-    world.remove(*world.below(target)[1])
-    (cause,) = causes(world, record(target, name="odd;name"))
-    assert cause.remedy == "pyctrd -n 'name space' ensure 'odd;name'"
 
 
 def test_every_missing_blob_is_explained_once() -> None:

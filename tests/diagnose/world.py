@@ -51,8 +51,19 @@ class _Snapshots:
 
 
 class _Images:
+    def __init__(self) -> None:
+        self.records: list[ImageRecord] = []
+
+    def get(self, name: str) -> ImageRecord:
+        for item in self.records:
+            if item.name == name:
+                return item
+        raise NotFound(f'image "{name}": not found', kind="image", name=name)
+
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        return ()
+        """List all records, or, for the one kind of filter that is used, those with a digest."""
+        digests = [item.partition("==")[2] for item in filters if item.startswith("target.digest==")]
+        return [item for item in self.records if not filters or item.target.digest in digests]
 
 
 class World:

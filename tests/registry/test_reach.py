@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socketserver
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,49 @@ def test_https_to_a_plain_server(server: ScriptedServer, remote: RemoteMaker, tm
     with pytest.raises(RegistryUnreachable, match="server gave HTTP response to HTTPS client") as caught:
         remote(hosts_dir=tmp_path).resolve()
     assert "--plain-http" in str(caught.value.hint)
+
+
+class _TlsServer(socketserver.BaseRequestHandler):
+    """Answers plain HTTP as a TLS server does: Go's in words, others with an alert."""
+
+    answer: bytes
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+        self.request.sendall(self.answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+    ],
+    ids=["words", "alert"],
+)
+@pytest.mark.parametrize(
+    ("flag", "hosts_toml", "told"),
+    [
+        (False, "", "A registry on this machine is asked in plain HTTP unless its CA is in /etc/containerd/"),
+        (True, "", "Leave --plain-http away."),
+        (False, 'server = "http://{host}"', "Write https:// at {folder}/{host}/hosts.toml:1."),
+    ],
+    ids=["default", "flag", "hosts.toml"],
+)
+def test_plain_http_to_a_tls_server_tells_who_chose_it(
+    remote: RemoteMaker, tmp_path: Path, *, flag: bool, hosts_toml: str, told: str, answer: bytes
+) -> None:
+    handler = type("Handler", (_TlsServer,), {"answer": answer})
+    with socketserver.TCPServer(("127.0.0.1", 0), handler) as listening:
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
+        host = f"127.0.0.1:{listening.server_address[1]}"
+        (tmp_path / host).mkdir()
+        if hosts_toml:
+            (tmp_path / host / "hosts.toml").write_text(hosts_toml.format(host=host))
+        with pytest.raises(RegistryError) as caught:
+            remote(f"{host}/team/app:v1", plain_http=flag, hosts_dir=tmp_path).resolve()
+        listening.shutdown()
+    assert str(caught.value.hint).startswith(told.format(folder=tmp_path, host=host))
 
 
 def test_redirect_from_https_to_http(

@@ -530,11 +530,26 @@ def test_a_token_that_expires_between_chunks(
     assert asked == ["/token?service=s&scope=repository%3Ateam%2Fapp%3Apull%2Cpush"] * 2
 
 
-@pytest.mark.parametrize("location", ["", "ftp://x/y", "http://u:p@x/y", "http://[x/y", "http://h:99999/"])
+@pytest.mark.parametrize(
+    "location", ["", "ftp://x/y", "http://u:p@x/y", "http://[x/y", "http://h:99999/", "/a b", "/\xe9"]
+)
 def test_a_location_of_no_use(server: ScriptedServer, uploader: UploaderMaker, location: str) -> None:
     server.once("POST", START, Answer(202, headers={"Location": location} if location else {}))
     with pytest.raises(RegistryContentError, match="names no usable place to upload to"):
         uploader().upload(blob(), Source())
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "0xa9fea9fe", "100.100.100.200", "169.254.43518", "metadata.google.internal"]
+)
+def test_a_location_that_the_registry_may_not_send_us_to(
+    server: ScriptedServer, uploader: UploaderMaker, host: str
+) -> None:
+    place = f"http://{host}/latest?x=y"
+    server.once("POST", START, Answer(202, headers={"Location": place}))
+    with pytest.raises(RegistryError, match=f"it names {host}, which is not asked: {host} is a"):
+        uploader().upload(blob(), Source())
+    assert server.requests() == [f"POST {START}"]
 
 
 class Told:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pyctrd.errors import RegistryError
 from pyctrd.registry import zones
+from pyctrd.registry.stream import Stream
 from pyctrd.registry.transport import Request, Transport
 from pyctrd.registry.zones import AddressInfo, Zone
 from tests.registry.server import Answer, ScriptedServer
 
 LOOPBACK, LINK_LOCAL, PRIVATE, PUBLIC = Zone.LOOPBACK, Zone.LINK_LOCAL, Zone.PRIVATE, Zone.PUBLIC
+METADATA = Zone.METADATA
 
 
 @pytest.mark.parametrize(
@@ -31,7 +37,18 @@ LOOPBACK, LINK_LOCAL, PRIVATE, PUBLIC = Zone.LOOPBACK, Zone.LINK_LOCAL, Zone.PRI
         ("169.254.169.254", LINK_LOCAL),
         ("::ffff:169.254.169.254", LINK_LOCAL),
         ("fe80::1%eth0", LINK_LOCAL),
-        ("fd00:ec2::254", LINK_LOCAL),
+        ("fd00:ec2::254", METADATA),
+        ("fd20:ce::254", METADATA),
+        ("fd00:c1::a9fe:a9fe", METADATA),
+        ("fd00:42::42", METADATA),
+        ("100.100.100.200", METADATA),
+        ("168.63.129.16", METADATA),
+        ("192.0.0.192", METADATA),
+        ("::ffff:168.63.129.16", METADATA),
+        ("::127.0.0.1", LOOPBACK),
+        ("::ffff:0:127.0.0.1", LOOPBACK),
+        ("64:ff9b:1::7f00:1", LOOPBACK),
+        ("64:ff9b::a9fe:a9fe", LINK_LOCAL),
         ("10.1.2.3", PRIVATE),
         ("172.31.0.1", PRIVATE),
         ("192.168.0.1", PRIVATE),
@@ -47,19 +64,70 @@ def test_zones(address: str, zone: Zone) -> None:
 
 
 def test_who_may_send_where() -> None:
-    allowed = {(sender, target) for sender in Zone for target in Zone if zones.may_send(sender, target)}
+    local = {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL), (METADATA, METADATA)}
     everybody = {(sender, target) for sender in Zone for target in (PRIVATE, PUBLIC)}
-    assert allowed - everybody == {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL)}
-    assert everybody <= allowed
-    assert all(zones.may_send(None, target) for target in Zone)
+    for writes in (False, True):
+        allowed = {
+            (sender, target)
+            for sender in Zone
+            for target in Zone
+            if zones.may_send(sender, target, writes=writes)
+        }
+        # A registry on the internet may keep its bytes in a private network, but have nothing written there.
+        assert allowed == (local | everybody) - ({(PUBLIC, PRIVATE)} if writes else set())
+        assert all(zones.may_send(None, target, writes=writes) for target in Zone)
 
 
-@pytest.mark.parametrize("name", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "[::1]"])
-def test_literals_are_refused_before_anything_is_resolved(name: str) -> None:
+SPELLED_LOOPBACK = [
+    "localhost", "LOCALHOST.", "a.localhost", "localhost.localdomain", "localhost6.localdomain6",
+    "localhost4", "ip6-localhost", "ip6-loopback", "127.0.0.1", "[::1]", "127.1", "127.0.1", "0", "0.0.0.0",
+    "2130706433", "0x7f000001", "0x7F.1", "0177.0.0.1", "017700000001", "127.0.0.1.", "[::ffff:127.0.0.1]",
+    "[::127.0.0.1]", "127%2e0%2e0%2e1", "\uff11\uff12\uff17.\uff10.\uff10.\uff11", "127\u30020\u30020\u30021",
+]  # fmt: skip
+SPELLED_LINK_LOCAL = [
+    "169.254.169.254", "2852039166", "0xa9fea9fe", "0xA9.0xFE.0xA9.0xFE", "0251.0376.0251.0376",
+    "169.254.43518", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[fe80::1%25eth0]",
+]  # fmt: skip
+SPELLED_METADATA = ["metadata.google.internal", "Metadata.", "instance-data", "100.100.100.200", "1684301000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"),
+    [
+        *((name, LOOPBACK) for name in SPELLED_LOOPBACK),
+        *((name, LINK_LOCAL) for name in SPELLED_LINK_LOCAL),
+        *((name, METADATA) for name in SPELLED_METADATA),
+    ],
+)
+def test_addresses_are_refused_in_every_spelling(name: str, zone: Zone) -> None:
+    assert zones.literal_zone(name) is zone
     with pytest.raises(zones.Forbidden):
         zones.check_literal(name, PUBLIC)
-    zones.check_literal(name, LOOPBACK)
-    zones.check_literal("registry.example", PUBLIC)
+    zones.check_literal(name, zone)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["registry.example", "localhost.example", "metadata.example", "1.example", "0x.example", "a1", "\u00df"],
+)
+def test_other_names_pass(name: str) -> None:
+    assert zones.literal_zone(name) is None
+
+
+@given(st.ip_addresses(v=4), st.sampled_from(["{:d}", "{:#x}", "0{:o}"]))
+def test_one_address_has_one_zone(address: ipaddress.IPv4Address, form: str) -> None:
+    assert zones.literal_zone(form.format(int(address))) is zones.zone_of(str(address))
+    mapped = f"[::ffff:{address}]"
+    assert zones.literal_zone(mapped) is zones.zone_of(str(address))
+
+
+@given(st.text(max_size=30) | st.from_regex(r"[0-9a-fx.:%\[\]]{1,30}", fullmatch=True))
+@example("\ud800")
+@example("xn--a")
+@example("%ff")
+def test_no_host_breaks_the_check(host: str) -> None:
+    with suppress(zones.Forbidden):
+        zones.check_literal(host, PUBLIC)
 
 
 class Names:
@@ -88,6 +156,27 @@ def everywhere() -> Iterator[ScriptedServer]:
     """A server that listens on every loopback address."""
     with ScriptedServer(address="0.0.0.0") as running:
         yield running
+
+
+@pytest.mark.usefixtures("public")
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST", "DELETE"])
+def test_a_public_registry_cannot_have_us_write_to_a_private_address(
+    everywhere: ScriptedServer, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    loopback = zones.zone_of
+    monkeypatch.setattr(zones, "zone_of", lambda text: PRIVATE if text == "127.2.0.1" else loopback(text))
+    names = Names(registry_example=["127.1.0.1"], storage_example=["127.2.0.1"])
+    base, target = f"http://registry.example:{everywhere.port}", f"http://storage.example:{everywhere.port}/x"
+    everywhere.always("GET", "/", Answer(307, headers={"Location": target}))
+    everywhere.always(method, "/", Answer(307, headers={"Location": target}))
+    everywhere.once("GET", "/x", Answer(200))
+    with Transport(resolver=names, sleep=lambda _: None) as transport:
+        assert ask(transport, f"{base}/") == 200  # also leaves a kept connection to it
+        for url, named_by in ((f"{base}/", ""), (target, base)):
+            with pytest.raises(RegistryError, match="is a private address") as caught:
+                transport.send(Request(method, url, body=Stream.of(b"x"), named_by=named_by))
+            assert "write to private addresses" in (caught.value.hint or "")
+    assert [seen.path for seen in everywhere.seen if seen.method == method] == ["/"]
 
 
 def get(names: Names, url: str, named_by: str = "") -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_names
+from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import MarkdownPage
 from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
@@ -13,24 +13,28 @@ from pyctrd.errors import IncompleteContent
 
 
 @click.command("diagnose")
-@click.argument("ref", shell_complete=image_names)
+@image_argument("ref")
 @settings.platform_option("Platform that the answer is about (default: the host's).")
+@settings.all_platforms_option
 @settings.format_option("table", "json", "markdown")
 @settings.global_options
 @click.pass_context
-def command(context: click.Context, ref: str, platforms: tuple[str, ...], output_format: str) -> None:
+def command(
+    context: click.Context, ref: str, platforms: tuple[str, ...], all_platforms: bool, output_format: str
+) -> None:
     """Show what of an image is here, what is not, and what each tool would do.
 
     Reads the local content store only: no registry is asked, nothing is changed. Exits with 4 when a target
     platform is incomplete.
     """
-    from pyctrd.cli.diagnosis import render
+    from pyctrd.cli.diagnosis import document, render
 
+    chosen = context.ensure_object(settings.Settings)
     with open_client() as client:
-        diagnosis = client.diagnose(ref, platforms)
+        diagnosis = client.diagnose(ref, platforms, all_platforms=all_platforms)
     if output_format == "json":
-        emit_json(diagnosis)
+        emit_json(document(diagnosis, chosen))
     else:
-        render(diagnosis, MarkdownPage() if output_format == "markdown" else open_page())
+        render(diagnosis, MarkdownPage() if output_format == "markdown" else open_page(), chosen)
     if not diagnosis.complete:
         context.exit(IncompleteContent.exit_code)

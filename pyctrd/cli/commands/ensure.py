@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_names
+from pyctrd.cli.completions import image_argument
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("ensure")
-@click.argument("ref", shell_complete=image_names)
+@image_argument("ref")
 @settings.platform_option("Platform to complete (default: the host's).")
 @settings.all_platforms_option
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and change nothing.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import click
 
-from pyctrd.cli import settings
+from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Cell, Column
 from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
-from pyctrd.cli.text import moment
+from pyctrd.cli.text import moment, sanitize
 from pyctrd.model import ImageRecord
 
 
@@ -20,6 +23,10 @@ def command(output_format: str, quiet: bool) -> None:
     """List the images of a namespace."""
     with open_client() as client:
         images = client.images()
+        elsewhere = client.namespaces_with() if not images and output_format == "table" and not quiet else ()
+        namespace = client.namespace
+    if elsewhere:
+        _point_to(namespace, elsewhere)
     page = open_page()
     if output_format == "json":
         emit_json([_document(image) for image in images])
@@ -44,6 +51,14 @@ def command(output_format: str, quiet: bool) -> None:
                 for image in images
             ],
         )
+
+
+def _point_to(namespace: str, elsewhere: Sequence[str]) -> None:
+    """Say on stderr where images are: an empty list is most often that of the wrong namespace."""
+    chosen = click.get_current_context().ensure_object(settings.Settings)
+    command = commandline.pyctrd(replace(chosen, namespace=elsewhere[0]), "images")
+    click.echo(sanitize(f"pyctrd: namespace {namespace} has no images, {', '.join(elsewhere)} has"), err=True)
+    click.echo(sanitize(f"hint: {command}"), err=True)
 
 
 def _document(image: ImageRecord) -> dict[str, object]:

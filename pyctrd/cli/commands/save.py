@@ -9,7 +9,7 @@ import click
 
 from pyctrd import platforms as platform_names
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_names
+from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 @click.command("save")
-@click.argument("refs", nargs=-1, required=True, metavar="REF...", shell_complete=image_names)
+@image_argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
+    callback=settings.remember_output,
     help="Archive to write; it appears whole or not at all.  [default: stdout, when that is no terminal]",
 )
 @settings.platform_option("Platform to save (default: the host's).")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from pyctrd.cli import settings
-from pyctrd.cli.completions import image_names
+from pyctrd.cli import commandline, settings
+from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import Cell, Column, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
+from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count, size
+from pyctrd.errors import Remedy
 
 if TYPE_CHECKING:
     from pyctrd import Finding, VerifyResult
@@ -21,7 +24,7 @@ _INCOMPLETE = 4
 
 
 @click.command("verify")
-@click.argument("refs", nargs=-1, metavar="[REF...]", shell_complete=image_names)
+@image_argument("refs", nargs=-1, metavar="[REF...]")
 @settings.platform_option("Platform that must be whole (default: the host's).")
 @settings.all_platforms_option
 @click.option("--repair", is_flag=True, help="Fetch good copies by digest and put them in place.")
@@ -57,7 +60,10 @@ def command(
             }
         )
     elif not quiet or not result.ok:
-        _print(open_page(), result, repair)
+        _print(open_page(), result)
+        if not result.ok and not repair:
+            again = Remedy(method="verify", repair=True, platforms=platforms, all_platforms=all_platforms)
+            _advise(open_page(), result, again)
     if not result.ok:
         click.get_current_context().exit(_INCOMPLETE)
 
@@ -74,7 +80,7 @@ def _document(finding: Finding) -> dict[str, object]:
     }
 
 
-def _print(page: Page, result: VerifyResult, repair: bool) -> None:
+def _print(page: Page, result: VerifyResult) -> None:
     hashed = f"{count(result.blobs, 'blob')}, {size(result.bytes)} hashed"
     if not result.findings:
         page.line(f"{hashed}: all as they should be", "good")
@@ -100,11 +106,18 @@ def _print(page: Page, result: VerifyResult, repair: bool) -> None:
         page.line(
             "what is malformed has the bytes of its digest: it was built wrongly, and no copy is better"
         )
-    if not result.ok and not repair:
-        names = dict.fromkeys(
-            name for item in result.findings if item.fault != "malformed" for name in item.images
-        )
-        if names:
-            page.line(f"`pyctrd verify --repair {' '.join(names)}` fetches good copies by digest")
-        if any(not item.images for item in result.findings):
-            page.line("what no image names can only be removed: `ctr content rm DIGEST`")
+
+
+def _advise(page: Page, result: VerifyResult, again: Remedy) -> None:
+    """Print the commands that help."""
+    chosen = click.get_current_context().ensure_object(Settings)
+    names = dict.fromkeys(
+        name for item in result.findings if item.fault != "malformed" for name in item.images
+    )
+    if names:
+        page.line("fetch good copies by digest:")
+        page.command(commandline.of(replace(again, images=tuple(names)), chosen))
+    orphans = [str(item.digest) for item in result.findings if not item.images]
+    if orphans:
+        page.line("what no image names can only be removed:")
+        page.command(commandline.ctr(chosen, "content", "rm", *orphans))

@@ -8,6 +8,7 @@ from pyctrd import mediatypes, platforms
 from pyctrd.diagnose.causes.gap import command, lost_keys, unlabelled
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Survey
+from pyctrd.errors import Remedy
 from pyctrd.model import Descriptor, Platform
 
 TARGET_GONE = "target_gone"
@@ -79,7 +80,7 @@ def _kind(target: Descriptor) -> str:
     return "index" if mediatypes.is_index(target.media_type) else "manifest"
 
 
-def _other_platform(survey: Survey) -> str:
+def _other_platform(survey: Survey) -> Remedy:
     for branch in survey.branches:
         if branch.kind == "image" and branch.platform is not None:
             return command(survey, "ensure", branch.platform)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -12,6 +11,7 @@ from pyctrd import mediatypes, platforms, walk
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Layer, Survey
+from pyctrd.errors import Remedy
 from pyctrd.model import Descriptor, Digest, Platform
 
 
@@ -72,32 +72,31 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def remedy(self) -> str:
-        """The command that fetches what is missing of this branch."""
+    def remedy(self) -> Remedy:
+        """The call that fetches what is missing of this branch."""
         return command_for(self.survey, "ensure", self.branch)
 
 
 Check: TypeAlias = Callable[[Gap], Cause | None]
 
 
-def command_for(survey: Survey, verb: str, branch: Branch) -> str:
-    """Write a pyctrd command about one branch; an attestation cannot be chosen, only taken with all else."""
+def command_for(survey: Survey, method: Literal["ensure", "pull"], branch: Branch) -> Remedy:
+    """Return a call about one branch; an attestation cannot be chosen, only taken with all else."""
     is_image = branch.kind in ("image", "artifact")
     platform = branch.descriptor.platform if is_image else None
-    return command(survey, verb, platform, all_platforms=not is_image and branch.parent is not None)
+    return command(survey, method, platform, all_platforms=not is_image and branch.parent is not None)
 
 
 def command(
-    survey: Survey, verb: str, platform: Platform | None = None, *, all_platforms: bool = False
-) -> str:
-    """Write a pyctrd command about the image, ready for a shell."""
-    namespace = survey.inspection.store.namespace
-    words = ["pyctrd", *(["-n", namespace] if namespace != "default" else []), verb]
-    if all_platforms:
-        words.append("--all-platforms")
-    elif platform is not None:
-        words += ["--platform", platforms.format_all(platform)]
-    return shlex.join([*words, survey.image.name])
+    survey: Survey,
+    method: Literal["ensure", "pull"],
+    platform: Platform | None = None,
+    *,
+    all_platforms: bool = False,
+) -> Remedy:
+    """Return a call about the image."""
+    chosen = (platforms.format_all(platform),) if platform is not None and not all_platforms else ()
+    return Remedy(method=method, images=(survey.image.name,), platforms=chosen, all_platforms=all_platforms)
 
 
 def unlabelled(labels: Mapping[str, str], children: Sequence[Descriptor]) -> frozenset[Digest]:

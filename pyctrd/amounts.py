@@ -1,0 +1,24 @@
+"""Numbers for people: sizes and counts, in messages and in tables alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, in powers of 1024: `0 B`, `7.5 KiB`, `1.0 GiB`."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    unit = 0
+    while value >= 1023.95 and unit < len(_UNITS) - 1:  # 1023.95 would round to 1024.0
+        value /= 1024
+        unit += 1
+    return f"{value:.1f} {_UNITS[unit]}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: `1 blob`, `3 blobs`, `2 archives`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

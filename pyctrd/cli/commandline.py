@@ -1,0 +1,106 @@
+"""Commands that are printed for people to run: they are written here, ready to be pasted into a shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Final
+
+from pyctrd.cli.settings import RegistryArguments, Settings
+from pyctrd.cli.text import is_visible
+from pyctrd.errors import PyctrdError, Remedy
+
+# What a command goes without: option, variable, containerd's own default.
+_SCOPE: Final = (
+    ("-a", "address", "CONTAINERD_ADDRESS", "/run/containerd/containerd.sock"),
+    ("-n", "namespace", "CONTAINERD_NAMESPACE", "default"),
+)
+_WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
+
+
+def quote(word: str) -> str:
+    """Quote a word for a shell; what cannot be seen is written as escapes, which bash, zsh and ksh read."""
+    if all(map(is_visible, word)):
+        return shlex.quote(word)
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    if is_visible(char):
+        return char
+    escape = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", escape))
+
+
+def join(words: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+    """Write words as a command line."""
+    return " ".join(map(quote, words))
+
+
+def pyctrd(settings: Settings, *words: str) -> str:
+    """Write a command of ours that reaches the containerd and the namespace of this run."""
+    return join(["pyctrd", *_scope(settings), *words])
+
+
+def ctr(settings: Settings, *words: str) -> str:
+    """Write a command of ctr, whose options for containerd and namespace are ours."""
+    return join(["ctr", *_scope(settings), *words])
+
+
+def of(remedy: Remedy, settings: Settings) -> str:
+    """Write the command of a remedy; for the same call again, only the options to add."""
+    if not remedy.method:
+        return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
+    words = [remedy.method, *_platforms(remedy)]
+    if remedy.all_platforms:
+        words.append("--all-platforms")
+    if remedy.repair:
+        words.append("--repair")
+    if remedy.method == "save" and settings.output:
+        words += ["-o", settings.output]
+    if remedy.method in _WITH_REGISTRY:
+        words += _registry(settings.registry)
+    # Who finds damaged content knows no names; this command does.
+    images = remedy.images or (settings.images if remedy.method == "verify" else ())
+    if any(image.startswith("-") for image in images):
+        words.append("--")
+    return pyctrd(settings, *words, *images)
+
+
+def hint(error: PyctrdError, settings: Settings) -> str | None:
+    """Return an error's hint with the command of its remedy."""
+    command = of(error.remedy, settings) if error.remedy else ""
+    return ": ".join(filter(None, (error.hint, command))) or None
+
+
+def _scope(settings: Settings) -> Iterator[str]:
+    for option, name, variable, default in _SCOPE:
+        usual = os.environ.get(variable) or default
+        chosen = getattr(settings, name) or usual
+        if chosen != default or usual != default:
+            yield from (option, chosen)
+
+
+def _platforms(remedy: Remedy) -> Iterator[str]:
+    # A comma inside of one (a list of features) would part it.
+    if any("," in platform for platform in remedy.platforms):
+        for platform in remedy.platforms:
+            yield from ("--platform", platform)
+    elif remedy.platforms:
+        yield from ("--platform", ",".join(remedy.platforms))
+
+
+def _registry(arguments: RegistryArguments) -> Iterator[str]:
+    if arguments.plain_http:
+        yield "--plain-http"
+    if arguments.skip_verify:
+        yield "--skip-verify"
+    if arguments.hosts_dir:
+        yield from ("--hosts-dir", arguments.hosts_dir)
+    if arguments.user:
+        yield from ("--user", arguments.user.partition(":")[0])
+    if arguments.sudo_user_config is not None:
+        yield "--sudo-user-config" if arguments.sudo_user_config else "--no-sudo-user-config"

@@ -1,0 +1,29 @@
+"""What the daemon's version means for a forecast."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """A containerd, and the ctr that comes with it.
+
+    `transfer`: it has a transfer service (1.7 and later). `features`: it is known to compare os.features of
+    platforms (2.3 and later; some builds of others do, too). `skips_absent`: its exporter passes over an
+    image whose target is absent (1.7 and later).
+    """
+
+    transfer: bool = True
+    features: bool = True
+    skips_absent: bool = True
+
+
+def engine(version: str, *, transfer: bool) -> Engine:
+    """Make the engine of a version; one that cannot be read is taken for the newest."""
+    found = _VERSION.match(version)
+    numbers = (int(found[1]), int(found[2])) if found else (99, 0)
+    return Engine(transfer=transfer, features=numbers >= (2, 3), skips_absent=numbers >= (1, 7))
