@@ -330,6 +330,30 @@ def test_sudo_with_the_callers_home_still_runs_no_helper_as_root(sudo: Sudo, ima
     assert [call.split()[3] for call in sudo.helper_calls()] == [str(ALICE)]
 
 
+def test_sudo_with_a_link_to_a_third_users_file_runs_nothing(sudo: Sudo, image: Image) -> None:
+    third = sudo.home.parent / "third.json"
+    third.write_text(json.dumps({"credHelpers": {sudo.login.host: "rig"}}))
+    os.chown(third, ALICE + 1, ALICE + 1)
+    sudo.config.unlink()
+    sudo.config.symlink_to(third)
+    sudo.login.shell.env |= {"HOME": str(sudo.home), "DOCKER_CONFIG": str(sudo.home / ".docker")}
+    words = sudo("pull", image.name, code=5)
+    assert f"{sudo.config} belongs neither to root nor to alice" in words
+    assert sudo.helper_calls() == []
+
+
+@pytest.mark.parametrize("path", ["{usual}:", ".:{usual}"])
+def test_no_helper_of_the_working_directory(
+    login: Login, locked: Registry, repository: str, path: str
+) -> None:
+    login.write(".docker/config.json", {"credHelpers": {login.host: "rig"}})
+    login.helper("rig", login.shell.folder)
+    login.shell.env["PATH"] = path.format(usual="/usr/bin:/bin")
+    words = login.shell("pull", Image(locked, repository).name, code=5).stderr.decode()
+    assert "docker-credential-rig is not in PATH (its relative folders are not searched)" in words
+    assert not login.asked.exists()
+
+
 def test_a_question_pauses_the_bars(sudo: Sudo, image: Image) -> None:
     """save fetches with the bars on the screen already."""
     pull_metadata(sudo.login, image)

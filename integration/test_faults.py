@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
@@ -49,6 +50,10 @@ class Stage:
         salt = f"{case.name}-{containerd.generation}"
         self.good = plain(salt)
         self.graph = case.image(salt) if case.image else self.good
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        if case.image_at:
+            address, port = self.listener.getsockname()
+            self.graph = case.image_at(salt, f"{address}:{port}")
 
     def state(self) -> store.State:
         store.collect_garbage(self.containerd, self.namespace)
@@ -58,7 +63,9 @@ class Stage:
         tls = None
         if self.case.via.startswith("tls"):
             tls = self._tls(self.case.via)
-        return FaultServer(self.graph, self.case.fault, tls=tls, greet=self.case.greet)
+        return FaultServer(
+            self.graph, self.case.fault, tls=tls, greet=self.case.greet, listener=self.listener
+        )
 
     def _tls(self, via: str) -> ssl.SSLContext:
         authority = trustme.CA()
@@ -77,6 +84,11 @@ class Stage:
             (self.folder / "_default" / "hosts.toml").write_text(f'server = "https://{host}"\n')
         if self.case.via == "connect":
             return []
+        if self.case.via.startswith("pipe"):
+            (self.folder / "_default").mkdir()
+            os.mkfifo(self.folder / "_default" / self.case.via.removeprefix("pipe "))
+            if self.case.via != "pipe hosts.toml":
+                (self.folder / "_default" / "hosts.toml").write_text('ca = "ca.pem"\n')
         if (self.folder / "_default").exists():
             return ["--hosts-dir", str(self.folder)]
         return ["--plain-http"]
@@ -96,7 +108,7 @@ class Stage:
         proxy = {"HTTP_PROXY": "http://me:hush@127.0.0.1:1"} if self.case.via == "proxy" else {}
         if self.case.via in ("connect", "through-proxy"):
             variable = "HTTPS_PROXY" if self.case.via == "connect" else "HTTP_PROXY"
-            proxy = {variable: f"http://me:hush@{server.host}"}
+            proxy = {variable: f"http://me:hush%40%21@{server.host}"}
         return {
             **{name: os.environ[name] for name in names},
             **proxy,

@@ -63,6 +63,41 @@ def test_skopeo_and_umoci_read_it(bench: Bench, index: str, docker: bool) -> Non
     assert done.stdout.split() == [b"latest"], done.stderr
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["docker's store", "containerd's store"])
+def engine(
+    request: pytest.FixtureRequest, dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Dockerd]:
+    """A Docker engine with its own image store, and one with containerd's."""
+    if not request.param:
+        yield dockerd
+        return
+    folder = tmp_path_factory.mktemp("dockerd")
+    with run_required(lambda: Dockerd(folder, containerd_store=True)) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize("generation", GENERATIONS[-1:], indirect=True)
+@pytest.mark.parametrize("index", ["keep", "prune"])
+@pytest.mark.parametrize("suffix", ["", "@"], ids=["tag", "digest"])
+def test_every_image_store_of_docker_loads_an_archive(
+    bench: Bench, engine: Dockerd, suffix: str, index: str
+) -> None:
+    """A name with a digest is none for docker's own store, which must load the image all the same."""
+    graph = shapes.multi(["linux/amd64", "linux/s390x"], salt=bench.namespace)
+    name = bench.pull_all(graph)
+    if suffix:
+        pinned = f"{name.rpartition(':')[0]}@{graph.digest}"
+        bench.ctr("images", "tag", name, pinned)
+        name = pinned
+    done = engine.docker("load", stdin=bench.save(name, platforms=["all"], index=index))
+    config = graph.child(0).document()["config"]["digest"]
+    loaded = done.stdout.decode().strip()
+    own = not engine.containerd_store
+    assert loaded == (f"Loaded image ID: {config}" if own and suffix else f"Loaded image: {name}")
+    found = json.loads(engine.docker("image", "inspect", config if own else name).stdout)
+    assert [image["Architecture"] for image in found] == ["amd64"]
+
+
 def test_docker_loads_it(bench: Bench, dockerd: Dockerd) -> None:
     names = [bench.pull(shapes.five_platform(salt="docker")), bench.pull(shapes.single(salt="docker"))]
     dockerd.docker("load", stdin=bench.save(*names))

@@ -15,8 +15,9 @@ import msgspec
 
 from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.archive import layout, tar
-from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation
+from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation, is_image, leaves_of
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
+from pyctrd.archive.prune import only_image
 from pyctrd.coverage import incomplete, nothing_to_save
 from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotFound, Remedy
 from pyctrd.hold import hold
@@ -85,15 +86,15 @@ def plan(
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
-    for image in images:
-        item = _Item(store, image, options, host)
+    items = _items(store, images, options, host, fetchers)
+    for item in items:
         missing, read = item.peek(fetchers)
         fetch.update((descriptor.digest, descriptor) for descriptor in missing)
         item.require(read, fetch)
         archived.append(item.contents(read))
     result = layout.build(archived, reproducible=options.reproducible)
     return SavePlan(
-        images=tuple(image.name for image in images),
+        images=tuple(item.name for item in items),
         platforms=_platforms(archived),
         fetch=tuple(fetch.values()),
         fetch_bytes=sum(descriptor.size for descriptor in fetch.values()),
@@ -114,20 +115,21 @@ def save(
 ) -> SaveResult:
     """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
 
-    Raises NoMatchingPlatform (`no manifest found for platform: not found`) and IncompleteContent (`content
-    digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also later when
-    another client deletes what is being saved; RegistryError, ContentError, DigestMismatch, ArchiveError,
-    DaemonError.
+    An image that is named twice is written once. Raises NoMatchingPlatform (`no manifest found for platform:
+    not found`) and InvalidInput (several images to flatten) before anything is fetched, IncompleteContent
+    (`content digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also
+    later when another client deletes what is being saved; RegistryError, ContentError, DigestMismatch,
+    ArchiveError, DaemonError.
     """
     result: SaveResult | None = None
     try:
         with store.lease("save") as leased:
-            items = [_Item(leased, image, options, host) for image in images]
+            items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
             written = _write(leased.content, archived, options, output, progress)
             result = SaveResult(
-                images=tuple(image.name for image in images),
+                images=tuple(item.name for item in items),
                 platforms=_platforms(archived),
                 fetched=tuple(dict.fromkeys(blob for done in ensured for blob in done.fetched)),
                 bytes_fetched=sum(done.bytes for done in ensured),
@@ -140,6 +142,16 @@ def save(
         # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
     assert result is not None
     return result
+
+
+def _items(
+    store: Store, images: Sequence[ImageRecord], options: SaveOptions, host: Platform, fetchers: Fetchers
+) -> list[_Item]:
+    """Make an item of each image, named twice or not, and check them all before anything is fetched."""
+    items = [_Item(store, image, options, host) for image in {image.name: image for image in images}.values()]
+    for item in items:
+        item.check(fetchers)
+    return items
 
 
 def _held(
@@ -209,6 +221,54 @@ class _Item:
         self._host = host
         local = ensure.local_platforms(store, image) if options.platforms.local else None
         self._targets = options.platforms.matcher(host, local=local)
+
+    @property
+    def name(self) -> str:
+        return self._image.name
+
+    # --- check what the indexes say
+
+    def check(self, fetchers: Fetchers) -> None:
+        """Raise NoMatchingPlatform, or InvalidInput for several images to flatten.
+
+        An index that is not here is read from a registry; if nothing may be fetched, `require` refuses.
+        """
+        if not mediatypes.is_index(self._image.target.media_type):
+            return
+        try:
+            images = self._listed(ensure.document_reader(self._store))
+        except NotFound:
+            if self._options.ensure == "none":
+                return
+            images = self._listed(ensure.document_reader(self._store, fetchers(self._image)))
+        absent = self._absent(images)
+        if absent is not None:
+            raise _no_match(self._store, self._image, absent)
+        if self._options.index == "flatten":
+            only_image(images)
+
+    def _listed(self, read: ReadDocument) -> list[Descriptor]:
+        """List the images that the indexes name for the targets."""
+        step = walk.only_platforms(walk.read_children(read), self._targets)
+        return [item for item in leaves_of(self._image.target, step) if is_image(item)]
+
+    def _absent(self, images: Sequence[Descriptor]) -> Sequence[Platform] | None:
+        """Return the targets that are not among the images; None when all are.
+
+        A manifest that an index lists without a platform may be for any.
+        """
+        selection = self._options.platforms
+        if selection.all:
+            return None
+        if not images:
+            return selection.platforms or (() if selection.local else (self._host,))
+        found = [item.platform for item in images]
+        absent = [
+            platform
+            for platform in selection.platforms
+            if not any(one is None or platforms.only_strict(platform).match(one) for one in found)
+        ]
+        return absent or None
 
     # --- fetch what is missing
 
@@ -281,8 +341,8 @@ class _Item:
             raise _incomplete(self._image, absent, owner)
 
     def contents(self, read: ReadDocument) -> ArchiveImage:
-        """Collect what goes into the archive; raises NoMatchingPlatform unless every target is in it."""
-        found = contents(
+        """Collect what goes into the archive."""
+        return contents(
             self._image,
             read,
             self._targets,
@@ -290,10 +350,6 @@ class _Item:
             mode=self._options.index,
             sources=self._sources(),
         )
-        absent = self._absent(found)
-        if absent is not None:
-            raise _no_match(self._store, self._image, absent)
-        return found
 
     def _preferences(self) -> list[Matcher]:
         """Say which manifest docker is to load: of several, it should be one that runs here."""
@@ -310,23 +366,6 @@ class _Item:
         except NotFound:  # a plan, with an index that is still to be fetched
             return {}
         return {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
-
-    def _absent(self, found: ArchiveImage) -> Sequence[Platform] | None:
-        """Give the targets that the image does not have; None when it has all of them.
-
-        A manifest that an index lists without a platform may be for any.
-        """
-        selection = self._options.platforms
-        if selection.all or not mediatypes.is_index(self._image.target.media_type):
-            return None
-        if found.docker is None:
-            return selection.platforms or (() if selection.local else (self._host,))
-        absent = [
-            platform
-            for platform in selection.platforms
-            if not any(map(platforms.only_strict(platform).match, found.platforms))
-        ]
-        return absent if absent and not found.universal else None
 
 
 # --- errors -----------------------------------------------------------------------------------------------

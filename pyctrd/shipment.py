@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, walk
+from pyctrd import mediatypes, walk
 from pyctrd.archive.contents import is_attestation
-from pyctrd.archive.prune import descriptor_of, pruned
-from pyctrd.errors import InvalidInput, NoMatchingPlatform
+from pyctrd.archive.prune import descriptor_of, only_image, pruned
+from pyctrd.errors import NoMatchingPlatform
 from pyctrd.model import Descriptor, Digest, Index, Platform
 from pyctrd.platforms import Matcher
 
@@ -82,20 +82,10 @@ def pack(
             f"no match for platform in manifest {original.digest}: not found", name=str(original.digest)
         )
     if index == "flatten" and mediatypes.is_index(root.media_type):
-        root = _only_image(packer.images)
+        root = only_image(packer.images)
         packer = _Packer(read, step, nondistributable)
         packer.add(root)
     return packer.shipment(original, root)
-
-
-def _only_image(images: Sequence[Descriptor]) -> Descriptor:
-    if len(images) != 1:
-        names = ", ".join(platforms.to_string(item.platform) for item in images if item.platform)
-        raise InvalidInput(
-            f"--index flatten needs one image, and there are {len(images)}{f' ({names})' if names else ''}",
-            hint="choose one with --platform",
-        )
-    return images[0]
 
 
 class _Packer:

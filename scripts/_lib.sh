@@ -34,24 +34,40 @@ find_python() {
     echo /usr/bin/python3
 }
 
-# make_venv FOLDER KEY PIP-ARGUMENT...: a virtual environment, made anew when KEY (a text) has changed.
+# make_venv FOLDER PYTHON KEY PIP-ARGUMENT...: a virtual environment, made anew when KEY (a text) has changed.
 make_venv() {
-    local folder=$1 key=$2 python
-    shift 2
+    local folder=$1 python=$2 key=$3
+    shift 3
     [ "$(cat "$folder/.key" 2>/dev/null)" = "$key" ] && return 0
-    python=$(find_python)
     say "making $folder with $("$python" --version)"
     rm -rf "$folder"
-    "$python" -m venv "$folder"
-    "$folder/bin/pip" install -q "$@" >&2
+    if [ "$python" = "$(find_python)" ]; then
+        "$python" -m venv "$folder"
+    else
+        # Debian's unpacked Pythons have no ensurepip; today's pip works with all of them.
+        "$python" -m venv --without-pip "$folder"
+        .venv/bin/pip install -q --target "$("$folder/bin/python" -c 'import site; print(site.getsitepackages()[0])')" pip >&2
+    fi
+    "$folder/bin/python" -m pip install -q "$@" >&2
     printf '%s' "$key" >"$folder/.key"
 }
 
-# newest_venv / floor_venv: the package from this tree with the newest, or the oldest allowed, dependencies.
-newest_venv() { make_venv .venv "$(cat pyproject.toml)" -e '.[test,check]'; }
+# newest_venv: the package from this tree with the newest dependencies, on the machine's own Python.
+newest_venv() { make_venv .venv "$(find_python)" "$(cat pyproject.toml)" -e '.[test,check]'; }
 
-floor_venv() {
+# python_venv VERSION: the same on another Python (integration/rig/pythons.py).
+python_venv() {
     newest_venv
+    make_venv ".venv-$1" "$(.venv/bin/python -m integration.rig.pythons "$1")" "$(cat pyproject.toml)" -e '.[test]'
+}
+
+# floor_venv: the oldest allowed dependencies, on the oldest Python: they have no wheels for later ones.
+floor_venv() {
+    local python
+    newest_venv
+    python=$(find_python)
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+        python=$(.venv/bin/python -m integration.rig.pythons 3.11)
     .venv/bin/python scripts/floor-requirements >"$PYCTRD_CACHE/floor.txt"
-    make_venv .venv-floor "$(cat pyproject.toml)" -c "$PYCTRD_CACHE/floor.txt" -e '.[test]'
+    make_venv .venv-floor "$python" "$(cat pyproject.toml)" -c "$PYCTRD_CACHE/floor.txt" -e '.[test]'
 }

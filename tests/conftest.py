@@ -9,8 +9,10 @@ from hypothesis import settings
 
 from pyctrd import redact
 
-# Two busy cores make single examples slow now and then; that is no defect.
-settings.register_profile("pyctrd", deadline=None)
+# The tests give the same result every time; scripts/fuzz looks for new cases. There is no deadline, since a
+# busy machine makes single examples slow.
+settings.register_profile("pyctrd", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("pyctrd")
 
 

@@ -9,7 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from integration.rig import shapes
 from integration.rig.images import Graph
 from pyctrd import copy, ensure, model, platforms, push, reference
 from pyctrd.archive.contents import IndexMode
+from pyctrd.errors import InvalidInput
 from pyctrd.model import Digest, ImageRecord, Platform
 from pyctrd.platforms import ALL, Selection, select
 from pyctrd.pull import PullOptions, pull
@@ -142,8 +143,13 @@ def test_pull(bench: Bench, counts: Counts, metadata: Any, selection: Selection)
 @pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
 def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMode) -> None:
     options = SaveOptions(platforms=selection, index=index)
-    planned = plan(bench.store, [bench.record], options, host=HOST, fetchers=bench.fetchers)
+    planned = None
+    with suppress(InvalidInput):
+        planned = plan(bench.store, [bench.record], options, host=HOST, fetchers=bench.fetchers)
     counts.check(bench.graph)
+    if planned is None:
+        assert index == "flatten"  # several images
+        return
     counts.asked.clear()
     counts.parsed = counts.matched = 0
     output = io.BytesIO()

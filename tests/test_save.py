@@ -22,6 +22,7 @@ from pyctrd.errors import (
     ContentError,
     DigestMismatch,
     IncompleteContent,
+    InvalidInput,
     NoMatchingPlatform,
     RegistryError,
     Remedy,
@@ -362,6 +363,58 @@ def test_each_of_several_platforms_must_be_there() -> None:
         Bench(shapes.mixed()).save("linux/amd64,linux/riscv64")
 
 
+@pytest.mark.parametrize("ensure", ["target", "all"])
+@pytest.mark.parametrize("gone", [[], [0], [0, 1]], ids=["layers", "index", "indexes"])
+def test_a_platform_that_is_not_there_is_missed_before_anything_is_fetched(
+    ensure: Literal["target", "all"], gone: list[int]
+) -> None:
+    """An index that is not here has to be read for it; it does not come into the store."""
+    graph = images.index([shapes.multi(["linux/amd64", "linux/arm64"])])
+    indexes = [graph.digest, graph.child(0).digest]
+    absent = [indexes[number] for number in gone]
+    bench = Bench(graph, without=[*absent, *layers(graph.child(0).child(1))])
+    for run in (bench.plan, bench.save):
+        bench.remote.asked.clear()
+        with pytest.raises(NoMatchingPlatform, match="has no linux/riscv64"):
+            run("linux/arm64,linux/riscv64", ensure=ensure)
+        assert bench.remote.asked == absent
+    assert not set(absent) & set(bench.state.blobs)
+
+
+def test_all_images_are_checked_before_anything_is_fetched() -> None:
+    graph, other = shapes.multi(["linux/arm64"]), shapes.five_platform()
+    bench = Bench(other, without=foreign_layers(other))
+    bench.store.put(graph.blobs)
+    records = [bench.record, bench.store.tag("registry.example/team/other:1", graph.root)]
+    options = SaveOptions(platforms=select(["linux/s390x"]))
+    for run in (
+        lambda: plan(bench.store, records, options, host=HOST, fetchers=bench.fetchers),
+        lambda: save(bench.store, records, options, io.BytesIO(), host=HOST, fetchers=bench.fetchers),
+    ):
+        with pytest.raises(NoMatchingPlatform, match="team/other:1 has no linux/s390x"):
+            run()
+    assert bench.opened == 0
+
+
+def test_an_absent_index_offline_is_incomplete_content() -> None:
+    graph = shapes.five_platform()
+    with pytest.raises(IncompleteContent, match=graph.digest):
+        Bench(graph, without=[graph.digest]).save("linux/riscv64", ensure="none")
+
+
+def test_an_image_named_twice_is_written_once() -> None:
+    graph = shapes.five_platform()
+    bench, output = Bench(graph), io.BytesIO()
+    records = [bench.record, bench.store.tag("registry.example/team/app:2", graph.root), bench.record]
+    planned = plan(bench.store, records, SaveOptions(), host=HOST, fetchers=bench.fetchers)
+    result = save(bench.store, records, SaveOptions(), output, host=HOST, fetchers=bench.fetchers)
+    archive = Archive(output.getvalue(), result)
+    names = [NAME, "registry.example/team/app:2"]
+    assert list(planned.images) == list(result.images) == names
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in archive.index] == names
+    assert archive.docker[0]["RepoTags"] == names
+
+
 def test_local_where_nothing_is_complete() -> None:
     graph = shapes.multi(["linux/amd64"])
     with pytest.raises(NoMatchingPlatform, match="has no complete platform"):
@@ -492,16 +545,39 @@ def test_flatten_puts_the_one_manifest_in_the_indexs_place() -> None:
     assert archive.blobs == below(graph.child(0))
 
 
-def test_flatten_of_everything_names_the_images_and_not_the_attestation() -> None:
-    graph = shapes.mixed()
+def test_flatten_of_everything_names_the_image_and_not_the_attestation() -> None:
+    graph = shapes.attested_as_amd64()
     archive = Bench(graph).save("all", index="flatten")
-    *named, attestation = archive.index
+    image, attestation = archive.index
     assert [entry["digest"] for entry in archive.index] == [item.digest for item in children(graph)]
-    assert [entry["platform"]["architecture"] for entry in named] == ["amd64", "arm64", "arm", "386"]
-    assert {entry["annotations"]["io.containerd.image.name"] for entry in named} == {NAME}
+    assert "platform" not in image
+    assert image["annotations"]["io.containerd.image.name"] == NAME
     assert "io.containerd.image.name" not in attestation["annotations"]
     assert attestation["annotations"]["vnd.docker.reference.digest"] == graph.child(0).digest
     assert archive.blobs == everything(graph) - {graph.digest}
+
+
+@pytest.mark.parametrize("platforms", ["all", "local", "linux/amd64,linux/arm64"])
+@pytest.mark.parametrize("make", [shapes.mixed, lambda: images.index([shapes.mixed()])])
+def test_several_images_are_not_flattened_and_nothing_is_fetched(
+    platforms: str, make: Callable[[], Graph]
+) -> None:
+    graph = make()
+    bench = Bench(graph, without=[*layers(shapes.mixed().child(2))])
+    for run in (bench.plan, bench.save):
+        with pytest.raises(
+            InvalidInput, match=r"needs one image, and there are \d \(linux/amd64, linux/"
+        ) as caught:
+            run(platforms, index="flatten")
+        assert caught.value.exit_code == 2
+        assert "--index prune" in str(caught.value.hint)
+    assert (bench.opened, bench.remote.asked) == (0, [])
+
+
+def test_an_image_that_is_listed_for_several_platforms_is_one_to_flatten() -> None:
+    archive = Bench(shapes.listed_for_many(3)).save("all", index="flatten")
+    (entry,) = archive.index
+    assert "platform" not in entry
 
 
 @pytest.mark.parametrize("index", ["prune", "flatten"])

@@ -41,7 +41,10 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
   may be 1 MiB more than eight times what it brings. Content that is whole is taken, whatever follows it.
 - **Waiting.** `--retry-budget` (300 s) is what all waiting of one run together may take: back-off (0.5 s,
   doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
-  waited for; the error says how long it asked for. One request is tried 5 times; a cut blob goes on as long
+  waited for; the error says how long it asked for. Waiting for an answer counts, too, when none comes, an
+  error or a redirect (what exceeds a tenth of the stall time-out; what several requests wait at the same
+  time counts once): when the budget is used up nothing is tried again, and no URL of a foreign layer is
+  asked. Of those the first 8 are. One request is tried 5 times; a cut blob goes on as long
   as each connection brings something, and ends after 3 in a row that do not.
 - **Where a registry may send us**, by redirect, as token server, as URL of a foreign layer, or as the place
   to upload to. The address that is connected to counts, not the name:

@@ -59,6 +59,16 @@ def with_layer(**members: Any) -> Callable[[str], Graph]:
     return build
 
 
+def with_urls(count: int) -> Callable[[str, str], Graph]:
+    """The good image with a foreign layer that has so many URLs at the registry."""
+
+    def build(salt: str, host: str) -> Graph:
+        urls = [f"http://{host}/elsewhere/{number}" for number in range(count)]
+        return with_layer(urls=urls, mediaType=f"{images.OCI_FOREIGN_LAYER}+gzip")(salt)
+
+    return build
+
+
 def other_platform(salt: str) -> Graph:
     layers = [layer_of(salt)]
     return images.index([images.manifest(images.config(layers, "linux/s390x"), layers, on="linux/amd64")])

@@ -16,11 +16,13 @@ LINK_LOCAL = "http://169.254.169.254/latest/meta-data"
 class Case:
     """One fault. `code` is the pull's exit code, `says` what stderr must hold, `asks` the most requests.
 
-    In `says`, {host}, {repository}, {root}, {manifest}, {config} and {layer} stand for the names and digests
-    of the image. `via` is how the server listens: http, tls, tls-expired, tls-other-name, tls-unknown,
-    greeting or greeting-tls (only `greet` speaks, to a client of http or https), nobody, nowhere (a name that
-    does not exist), proxy (one that is not there), connect (`greet` is a proxy that is asked
-    for a tunnel), through-proxy (the server is a proxy that serves what it is asked for).
+    `image_at` makes the image from the server's host[:port], too. In `says`, {host}, {repository}, {root},
+    {manifest}, {config} and {layer} stand for the names and digests of the image. `via` is how the server
+    listens: http, tls, tls-expired, tls-other-name, tls-unknown, greeting or greeting-tls (only `greet`
+    speaks, to a client of http or https), nobody, nowhere (a name that does not exist), proxy (one that is
+    not there), connect (`greet` is a proxy that is asked for a tunnel), through-proxy (the server is a proxy
+    that serves what it is asked for), or "pipe" with the name of a file of the host configuration that is a
+    named pipe.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Case:
     code: int = 5
     asks: int = 8
     image: Callable[[str], Graph] | None = None
+    image_at: Callable[[str, str], Graph] | None = None
     options: Sequence[str] = ()
     via: str = "http"
     greet: Callable[[socket.socket], None] | None = None

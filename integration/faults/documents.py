@@ -10,12 +10,14 @@ from integration.faults.broken import (
     other_platform,
     with_layer,
     with_members,
+    with_urls,
 )
 from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, framing, on
 from integration.rig import images
 from integration.rig.faultserver import (
     Behaviour,
     Exchange,
+    Reply,
     altered,
     answering,
     dripping,
@@ -24,6 +26,14 @@ from integration.rig.faultserver import (
     wrong_byte,
 )
 from integration.rig.images import OCI_MANIFEST, Graph
+
+
+def _nowhere(exchange: Exchange) -> None:
+    if exchange.asked.what == "layer":
+        first_layer(answering(404))(exchange)
+    else:
+        exchange.send(Reply(404))
+
 
 MANIFEST_LIMIT = 4 * 1048 * 1048
 
@@ -217,6 +227,23 @@ MANIFESTS = (
         None,
         (*ROOT, "unsupported digest algorithm"),
         image=with_layer(digest="md5:d41d8cd98f00b204e9800998ecf8427e"),
+    ),
+    Case(
+        "foreign-urls",
+        "a foreign layer with 5,000 URLs, none of which has it",
+        on("other layer", _nowhere),
+        ("{host}", "{repository}", "{layer}", "not found"),
+        asks=14,
+        image_at=with_urls(5000),
+    ),
+    Case(
+        "foreign-urls-stall",
+        "a foreign layer with 100 URLs that never answer, which the registry has as well",
+        on("other", lambda exchange: exchange.hold()),
+        (),
+        0,
+        asks=8,
+        image_at=with_urls(100),
     ),
     Case(
         "foreign-link-local",

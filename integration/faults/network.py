@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Callable
@@ -67,6 +68,16 @@ def _connect(name: str, story: str, start: bytes, piece: bytes, says: str, pause
     )
 
 
+def _wants_login(pair: bytes) -> Behaviour:
+    wanted = f"Basic {base64.b64encode(pair).decode()}"
+
+    def behave(exchange: Exchange) -> None:
+        known = exchange.asked.headers.get("proxy-authorization") == wanted
+        exchange.send(None if known else Reply(407))
+
+    return behave
+
+
 def _bearer(realm: str) -> Behaviour:
     return answering(401, WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
 
@@ -107,6 +118,24 @@ CONNECTIONS = (
         ("connection refused", "through proxy http://127.0.0.1:1"),
         asks=0,
         via="proxy",
+    ),
+    Case(
+        "hosts-toml-pipe",
+        "hosts.toml is a named pipe that nobody writes to",
+        None,
+        ("hosts.toml: not a regular file",),
+        code=2,
+        asks=0,
+        via="pipe hosts.toml",
+    ),
+    Case(
+        "ca-pipe",
+        "the CA file that hosts.toml names is such a pipe",
+        None,
+        ("cannot use CA file", "ca.pem: not a regular file"),
+        code=2,
+        asks=0,
+        via="pipe ca.pem",
     ),
     Case(
         "tls-unknown-authority",
@@ -220,6 +249,14 @@ CONNECTIONS = (
         on("", lambda exchange: exchange.raw(b"220 mail\r\n\r\n")),
         (AT, "malformed HTTP response"),
         asks=1,
+    ),
+    Case(
+        "proxy-password",
+        "a proxy that wants a password which is percent-encoded in its URL",
+        on("", _wants_login(b"me:hush@!")),
+        (),
+        0,
+        via="through-proxy",
     ),
     _connect("connect-drips", "comes byte by byte", b"HTTP/1.1 ", b"2", LATE),
     _connect(

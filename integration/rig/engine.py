@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,10 +15,14 @@ ENGINE_SECONDS = 60.0
 
 
 class Dockerd:
-    """A running dockerd on a private socket; a context manager. Needs root, leaves the firewall alone."""
+    """A running dockerd on a private socket; a context manager. Needs root, leaves the firewall alone.
 
-    def __init__(self, root: Path) -> None:
+    Images go into docker's own store, or with `containerd_store` into that of the containerd behind it.
+    """
+
+    def __init__(self, root: Path, *, containerd_store: bool = False) -> None:
         self.root = root
+        self.containerd_store = containerd_store
         self.log = root / "dockerd.log"
         self._process: Process | None = None
         self._sockets: Path | None = None
@@ -39,7 +44,9 @@ class Dockerd:
             "--bridge=none",
             "--userland-proxy=false",
         ]
-        (self.root / "daemon.json").write_text("{}")
+        (self.root / "daemon.json").write_text(
+            json.dumps({"features": {"containerd-snapshotter": self.containerd_store}})
+        )
         try:
             with ending(Process(command, self.log, peers.tool_environment(engine.bin_dir))) as process:
                 process.wait_until(self._ready, ENGINE_SECONDS)

@@ -16,7 +16,7 @@ import msgspec
 
 from pyctrd import mediatypes, walk
 from pyctrd.archive.layout import ArchiveImage, DockerEntry
-from pyctrd.archive.prune import ORIGINAL_INDEX, descriptor_of, pruned
+from pyctrd.archive.prune import ORIGINAL_INDEX, descriptor_of, only_image, pruned
 from pyctrd.errors import ArchiveError, ContentError, NotFound
 from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Index, Manifest, Platform
 from pyctrd.platforms import Matcher
@@ -39,13 +39,14 @@ def contents(
     `read` gives a document's bytes, and may raise NotFound. `preferences` choose the manifest that docker
     loads, the first that matches anything decides; without one the image has no entry in manifest.json.
     `sources` are the `containerd.io/distribution.source.*` labels of the target's blob.
-    Raises ArchiveError when the target is neither an index nor a manifest, and ContentError.
+    Raises ArchiveError when the target is neither an index nor a manifest, InvalidInput for several images
+    to flatten, and ContentError.
     """
     if not walk.has_children(image.target):
         raise ArchiveError(f"only manifests may be exported: {image.target.media_type}: invalid argument")
     step = walk.only_platforms(walk.read_children(read), targets)
     blobs = tuple(walk.preorder(image.target, step))
-    manifests = [item for item in blobs if _is_image(item)]
+    manifests = [item for item in blobs if is_image(item)]
     found = ArchiveImage(
         name=image.name,
         entries=(image.target,),
@@ -53,7 +54,6 @@ def contents(
         docker=_docker_entry(image.target, read, step, preferences),
         blobs=blobs,
         platforms=tuple(dict.fromkeys(item for item in map(_platform_of(read), manifests) if item)),
-        universal=any(item.platform is None for item in manifests),
     )
     if mediatypes.is_index(image.target.media_type):
         if mode == "prune":
@@ -183,38 +183,38 @@ class _Pruner:
 
 
 def _flatten(image: ArchiveImage, step: walk.Children) -> ArchiveImage:
-    """Put the manifests where the index was; the index itself is left out.
+    """Put the one image where the index was; the index itself is left out.
 
-    Attestations and what is no manifest at all get no name: an import would take them for the image. A single
-    entry loses its platform, since an import on another host would skip it.
+    With several of them the name would be the last one's: importers know nothing of platforms there.
+    Attestations and what is no manifest at all get no name: an import would take them for the image. The
+    image loses its platform, since an import on another host would skip it.
     """
     target = image.entries[0]
-    leaves = list(_leaves(target, step))
     origin = {**target.annotations, ORIGINAL_INDEX: str(target.digest)}
-    annotated = [msgspec.structs.replace(leaf, annotations={**leaf.annotations, **origin}) for leaf in leaves]
-    named = [leaf for leaf in annotated if _is_image(leaf)]
-    if len(named) == 1:
-        named = [msgspec.structs.replace(named[0], platform=None)]
+    leaves = [
+        msgspec.structs.replace(leaf, annotations={**leaf.annotations, **origin})
+        for leaf in walk.by_digest(leaves_of(target, step)).values()
+    ]
+    only = only_image(filter(is_image, leaves))
     return msgspec.structs.replace(
         image,
-        entries=tuple(named),
-        companions=tuple(leaf for leaf in annotated if not _is_image(leaf)),
+        entries=(msgspec.structs.replace(only, platform=None),),
+        companions=tuple(leaf for leaf in leaves if not is_image(leaf)),
         blobs=tuple(blob for blob in image.blobs if not mediatypes.is_index(blob.media_type)),
     )
 
 
-def _is_image(leaf: Descriptor) -> bool:
+def is_image(leaf: Descriptor) -> bool:
+    """Whether this is a manifest that is not about others."""
     return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
 
 
-def _leaves(target: Descriptor, step: walk.Children) -> Iterator[Descriptor]:
-    """Yield what the indexes name that is no index itself, each digest once."""
-    seen = set[Digest]()
+def leaves_of(target: Descriptor, step: walk.Children) -> Iterator[Descriptor]:
+    """Yield what the indexes name that is no index itself; nothing but indexes is read."""
 
     def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
         return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()
 
     for descriptor in walk.preorder(target, indexes_only):
-        if not mediatypes.is_index(descriptor.media_type) and descriptor.digest not in seen:
-            seen.add(descriptor.digest)
+        if not mediatypes.is_index(descriptor.media_type):
             yield descriptor

@@ -9,7 +9,9 @@ On purpose other than there:
 
 * manifest.json lists its entries in the order of the arguments (there: random), and a name is never lost from
   RepoTags (there: an index whose chosen manifest was exported before drops the names of the latter);
-* a name that is no docker reference is left out of RepoTags (there: the export fails).
+* a name that is no docker reference is left out of RepoTags (there: the export fails);
+* so is a name with a digest, of which docker's own image store makes no tag: it refuses the whole archive, or
+  leaves the image without the name that it says it has loaded. `docker save` leaves such names out, too.
 
 Source: containerd core/images/archive/exporter.go; OCI image-spec image-layout.md.
 """
@@ -46,7 +48,7 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     record's target alone, with its annotations. `companions` become entries without a name. `sources` are
     the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are all descriptors whose
     content goes in; those in `generated` are taken from there and not from the store. `platforms` are its
-    manifests' ones; `universal` says that an index lists one without a platform, which may be for any.
+    manifests' ones.
     """
 
     name: str
@@ -57,7 +59,6 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Descriptor, ...] = ()
     generated: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()
-    universal: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +185,7 @@ def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
 
 def _repo_tags(name: str) -> list[str]:
     try:
-        return [reference.parse(name).familiar]
+        parsed = reference.parse(name)
     except InvalidReference:
         return []
+    return [] if parsed.digest else [parsed.familiar]

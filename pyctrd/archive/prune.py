@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from pyctrd import gojson
-from pyctrd.errors import ContentError
+from pyctrd import gojson, platforms, walk
+from pyctrd.errors import ContentError, InvalidInput
 from pyctrd.model import Descriptor, Digest, parse_json
 
 ORIGINAL_INDEX: Final = "io.pyctrd.original-index.digest"
+_LISTED: Final = 8
+
+
+def only_image(images: Iterable[Descriptor]) -> Descriptor:
+    """Return the one image that is to take its index's place. Raises InvalidInput for none, or several."""
+    found = list(walk.by_digest(images).values())
+    if len(found) == 1:
+        return found[0]
+    listed = [platforms.format_all(item.platform) for item in found if item.platform]
+    names = ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
+    raise InvalidInput(
+        f"--index flatten needs one image, and there are {len(found)}{f' ({names})' if names else ''}",
+        hint="choose one with --platform; --index prune is for several",
+    )
 
 
 def pruned(original: Descriptor, raw: bytes, children: Sequence[Descriptor | None]) -> bytes:

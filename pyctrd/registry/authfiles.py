@@ -119,8 +119,9 @@ def _home(environ: Mapping[str, str]) -> Path:
 def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = False) -> AuthFile | None:
     """Read a file; None when there is none. Raises Unusable.
 
-    `caller` called sudo: a file of theirs gets them as `invoker`. With `owned` it has to be a regular file of
-    theirs, no symbolic link.
+    `caller` called sudo: a file of theirs gets them as `invoker`, one of root's does not, and one of anybody
+    else's is not used: a link in the caller's home may lead there. With `owned` it has to be a regular file
+    of theirs, no symbolic link.
     """
     descriptor = _open(path, follow=not owned)
     if descriptor is None:
@@ -132,6 +133,8 @@ def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = F
             raise Unusable(f"{path} is not a regular file")
         if owned and not theirs:
             raise Unusable(f"{path} does not belong to {caller.name if caller else 'its user'}")
+        if caller is not None and not theirs and about.st_uid != 0:
+            raise Unusable(f"{path} belongs neither to root nor to {caller.name}")
         with open(descriptor, "rb", closefd=False) as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:

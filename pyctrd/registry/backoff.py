@@ -5,6 +5,7 @@ Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter" so that many clien
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from dataclasses import dataclass
@@ -31,12 +32,29 @@ class Budget:
 
     def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
         self._left = seconds
+        self._charged_until = -math.inf
         self._lock = threading.Lock()
 
     @property
     def left(self) -> float:
-        """The seconds that are left."""
+        """The seconds that are left; less than none when waiting for answers took more."""
         return self._left
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether more was waited than the budget allows."""
+        return self._left < 0
+
+    def charge(self, since: float, until: float) -> None:
+        """Take the time that one request waited for nothing, by one clock for all of them.
+
+        What several requests wait at the same time counts once.
+        """
+        with self._lock:
+            since = max(since, self._charged_until)
+            if until > since:
+                self._left -= until - since
+                self._charged_until = until
 
     def spend(self, seconds: float) -> bool:
         """Take a pause out of the budget; False, and nothing taken, when it is longer than what is left."""

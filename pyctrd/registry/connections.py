@@ -5,13 +5,14 @@ Besides transport.py and response.py the only importer of urllib3.
 
 from __future__ import annotations
 
+import base64
 import functools
 import os
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -83,11 +84,16 @@ def new_pool(
 
 
 def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
+    """Make a pool behind a proxy, with the login in its URL (percent-decoded, as Go's net/http does)."""
     user = urlsplit(proxy)
-    if user.username:
-        pair = f"{user.username}:{user.password or ''}"
-        redact.remember(user.password or "", pair)
-        settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=pair)
+    if user.username is not None:
+        password = user.password or ""
+        pair = b":".join(
+            unquote_to_bytes(text.encode("utf-8", "surrogateescape")) for text in (user.username, password)
+        )
+        encoded = base64.b64encode(pair).decode("ascii")
+        redact.remember(password, unquote(password), encoded)
+        settings["proxy_headers"] = {"Proxy-Authorization": f"Basic {encoded}"}
     return urllib3.ProxyManager(proxy, **settings)
 
 

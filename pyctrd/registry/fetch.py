@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
@@ -26,6 +27,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 # One cut may be an accident, and the first host is the nearest: after two the next one goes on.
 _CUTS_IN_A_ROW: Final = 2
+
+# Foreign layers have one URL, or a few; a manifest must not have us ask a host of its choice for ever.
+MAX_URLS: Final = 8
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +95,9 @@ class BlobFetcher:
         cuts.reopening()
         errors: list[RegistryError] = []
         for place, send in self._ways(descriptor, position, cuts):
+            if place in descriptor.urls and self._repository.transport.budget.is_overdrawn:
+                errors.append(self._not_asked(place))
+                continue
             try:
                 opened = self._opened(send(), descriptor, position)
             except RegistryError as error:
@@ -125,13 +132,21 @@ class BlobFetcher:
             )
             for endpoint, patience in with_patience(hosts)
         ]
+        urls = [url for url in descriptor.urls if url.startswith(("http://", "https://"))][:MAX_URLS]
         elsewhere: list[tuple[str, Callable[[], Response]]] = [
-            (url, lambda u=url: self._repository.send_elsewhere(u, headers))  # type: ignore[misc]
-            for url in descriptor.urls
-            if url.startswith(("http://", "https://"))
+            (url, lambda u=url, p=patience: self._repository.send_elsewhere(u, headers, p))  # type: ignore[misc]
+            for url, patience in with_patience(urls)
         ]
         foreign = mediatypes.is_nondistributable(descriptor.media_type)
         return [*elsewhere, *registry] if foreign else [*registry, *elsewhere]
+
+    def _not_asked(self, url: str) -> RegistryError:
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        return RegistryError(
+            f"{host}: not asked, the retry budget is used up by waiting for answers",
+            host=host,
+            hint="Allow to wait longer: --retry-budget.",
+        )
 
     def _opened(self, response: Response, descriptor: Descriptor, position: int) -> Opened:
         """Check an answer before a byte of it is used; whatever is wrong closes it."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def ask(
                 process.kill()
                 raise
     except FileNotFoundError as error:
-        raise HelperFailed(f"{name} is not in PATH") from error
+        raise HelperFailed(_not_found(name, environ)) from error
     except TimeoutError as error:
         raise HelperFailed(f"{name} did not answer within {TIMEOUT_SECONDS:.0f} s") from error
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -76,7 +77,7 @@ def ask(
         if _NOT_FOUND in answer.decode("utf-8", "replace"):
             return None
         if process.returncode == _NO_COMMAND:
-            raise HelperFailed(f"{name} is not in PATH")
+            raise HelperFailed(_not_found(name, environ))
         raise HelperFailed(
             f"{name} failed with status {process.returncode} (try: echo {server} | {name} get)"
         )
@@ -95,15 +96,31 @@ def _start(name: str, environ: Mapping[str, str], user: Invoker | None) -> subpr
         "stderr": subprocess.DEVNULL,
         "bufsize": 0,
     }
+    path = _absolute(environ)
     if user is None:
-        return subprocess.Popen([name, "get"], env=dict(environ), **pipes)
+        found = shutil.which(name, path=path)
+        if found is None:
+            raise FileNotFoundError(name)
+        return subprocess.Popen([found, "get"], env={**environ, "PATH": path}, **pipes)
     if not sys.executable:
         raise HelperFailed(f"{name} did not run: there is no interpreter to become {user.name} with")
     groups = ",".join(map(str, os.getgrouplist(user.name, user.gid)))
     become = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(user.uid), str(user.gid), groups]
-    return subprocess.Popen(
-        [*become, name, "get"], env=user.environment(environ.get("PATH", os.defpath)), cwd="/", **pipes
-    )
+    return subprocess.Popen([*become, name, "get"], env=user.environment(path), cwd="/", **pipes)
+
+
+def _absolute(environ: Mapping[str, str]) -> str:
+    """Return the folders of PATH but for relative ones, and empty ones, which are the working directory.
+
+    Anybody may have put a program there; Go's os/exec does not run it, either.
+    """
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if folder.startswith("/"))
+
+
+def _not_found(name: str, environ: Mapping[str, str]) -> str:
+    left_out = _absolute(environ) != environ.get("PATH", os.defpath)
+    return f"{name} is not in PATH{' (its relative folders are not searched)' if left_out else ''}"
 
 
 def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:

@@ -7,6 +7,7 @@ rootless.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -125,8 +126,15 @@ def _read_directory(path: Path) -> HostDirectory:
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as stream:
-        raw = stream.read(_MAX_FILE_BYTES + 1)
+    # Opened without waiting: a pipe would have no end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            raw = stream.read(_MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > _MAX_FILE_BYTES:
         raise InvalidInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes", hint=_HINT)
     try:

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.reference import Reference
@@ -22,6 +22,8 @@ from pyctrd.registry.notices import Notices
 from pyctrd.registry.proxy import without_secrets
 from pyctrd.registry.stream import Stream
 from pyctrd.registry.transport import Request, Response, Transport
+
+_Place = TypeVar("_Place")
 
 # What takes its time to fail; a refused connection is no loss.
 _SLOW: Final = frozenset(
@@ -121,13 +123,13 @@ class Repository:
         plain = replace(request, url=request.url.replace("https:", "http:", 1))
         return self.authorizer.send(replace(endpoint, scheme="http"), plain, scopes)
 
-    def send_elsewhere(self, url: str, headers: Mapping[str, str]) -> Response:
+    def send_elsewhere(self, url: str, headers: Mapping[str, str], patience: backoff.Patience) -> Response:
         """Ask a place that a document names, without credentials; gives any status.
 
         It has the rights of the reference's own registry, also where a mirror nearby gave the document.
         """
         own = next((endpoint.base for endpoint in self.endpoints if endpoint.is_own), f"https://{self.host}")
-        return self.transport.send(Request("GET", url, headers=headers, named_by=own))
+        return self.transport.send(Request("GET", url, headers=headers, patience=patience, named_by=own))
 
     def check_encoding(self, response: Response) -> None:
         """Refuse a body that is compressed on its way: digests are of the bytes as they are stored."""
@@ -205,7 +207,7 @@ def _has_no_tls(endpoint: Endpoint, error: failures.Unreachable) -> bool:
     return refused or error.kind is failures.Kind.PLAIN_HTTP
 
 
-def with_patience(hosts: Sequence[Endpoint]) -> list[tuple[Endpoint, backoff.Patience]]:
+def with_patience(hosts: Sequence[_Place]) -> list[tuple[_Place, backoff.Patience]]:
     """Wait for the last host only: while there is another one, that is asked at once."""
     return [
         (host, backoff.PATIENT if number == len(hosts) else backoff.NONE)

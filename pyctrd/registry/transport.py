@@ -35,6 +35,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAX_REDIRECTS: Final = 10
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
+_FREE_SHARE: Final = 0.1
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 _log = redact.logger(__name__)
@@ -179,11 +181,22 @@ class Transport:
         except zones.Forbidden as error:
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
+            self._charge(request, started)
             raise unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
         _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
+        if raw.status >= 300:
+            self._charge(request, started)
         assert isinstance(raw, urllib3.HTTPResponse)
         return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
+
+    def _charge(self, request: Request, started: float) -> None:
+        """Count what was waited for an answer that brings nothing; short waits are what any network takes.
+
+        The time of an upload is that of its bytes.
+        """
+        if not isinstance(request.body, Stream):
+            self.budget.charge(started + _FREE_SHARE * self.stall_timeout, time.monotonic())
 
     def _pool(
         self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool

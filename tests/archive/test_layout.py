@@ -97,6 +97,8 @@ def test_descriptor_fields_stand_in_gos_order_and_are_escaped_like_gos() -> None
         ("docker.io/library/foo", "docker.io/library/foo", ["foo:latest"]),
         ("bare", "bare", ["bare:latest"]),
         ("No Reference!", None, None),
+        (f"docker.io/library/foo@{CONFIG.digest}", f"docker.io/library/foo@{CONFIG.digest}", None),
+        (f"docker.io/library/foo:1@{CONFIG.digest}", f"1@{CONFIG.digest}", None),
     ],
 )
 def test_names(name: str, ref_name: str | None, tags: list[str] | None) -> None:

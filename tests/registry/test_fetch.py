@@ -189,3 +189,30 @@ def test_memory_stays_bounded(server: ScriptedServer, remote: RemoteMaker) -> No
         drain(remote(), descriptor, received)
     assert size - (1 << 20) < sum(received) <= size
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
+
+
+@pytest.mark.parametrize("media_type", [mediatypes.DOCKER_FOREIGN, mediatypes.OCI_LAYER_GZIP])
+def test_a_manifest_cannot_have_us_ask_thousands_of_urls(
+    server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, media_type: str
+) -> None:
+    urls = tuple(f"{other.url}/{number}" for number in range(5000))
+    descriptor = layer(media_type=media_type, urls=urls)
+    with pytest.raises(RegistryError, match="not found"):
+        read(remote(), descriptor)
+    assert other.requests() == [f"GET /{number}" for number in range(8)]
+    assert server.requests() == [f"GET {blob_path(descriptor)}"]
+
+
+def test_urls_are_not_asked_when_the_budget_is_used_up(
+    server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
+) -> None:
+    descriptor = layer(media_type=mediatypes.DOCKER_FOREIGN, urls=(f"{other.url}/a", f"{other.url}/b"))
+    one = remote()
+    one._repository.transport.budget.charge(0, 301)
+    said = f"{other.host}/team/app: not asked, the retry budget is used up"
+    with pytest.raises(RegistryError, match=said) as caught:
+        read(one, descriptor)
+    assert "--retry-budget" in (caught.value.hint or "")
+    server.once("GET", blob_path(descriptor), ranges(BLOB))
+    assert read(one, descriptor) == BLOB
+    assert other.seen == []

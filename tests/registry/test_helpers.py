@@ -60,6 +60,28 @@ def test_a_helper_that_is_not_executable(tmp_path: Path) -> None:
         helpers.ask("test", "a.example", environ={"PATH": str(tmp_path)})
 
 
+@pytest.mark.parametrize(
+    "path", ["", ":", ".", "./", "bin", "{usr}:", ":{usr}", "{usr}::/bin", "{usr}:.", "{usr}:bin"]
+)
+@pytest.mark.parametrize("folder", [".", "bin"])
+def test_no_helper_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, folder: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    write_helper(tmp_path / folder, "test", f"touch {tmp_path}/ran")
+    monkeypatch.chdir(tmp_path)
+    said = "docker-credential-test is not in PATH" + (path and r" \(its relative folders are not searched\)")
+    with pytest.raises(HelperFailed, match=said):
+        helpers.ask("test", "a.example", environ={"PATH": path.format(usr="/usr/bin")})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_helper_sees_no_relative_folders(tmp_path: Path) -> None:
+    write_helper(tmp_path, "test", """echo "{\\"Username\\":\\"$PATH\\"}" """)
+    found = helpers.ask("test", "a.example", environ={"PATH": f".:{tmp_path}::/usr/bin:/bin:bin"})
+    assert found == {"Username": f"{tmp_path}:/usr/bin:/bin"}
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\0b"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(HelperFailed, match="is not the name of a credential helper"):
@@ -164,6 +186,22 @@ def test_a_file_must_be_theirs(alice: Invoker, config: Path, tmp_path: Path) -> 
     with pytest.raises(Unusable, match="is a symbolic link"):
         authfiles.load(linked, is_docker=True, caller=alice, owned=True)
     assert authfiles.load(linked, is_docker=True, caller=alice) is not None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_file_of_a_third_user_is_not_used(alice: Invoker, config: Path, tmp_path: Path) -> None:
+    third = tmp_path / "third.json"
+    third.write_text('{"credsStore": "test"}')
+    os.chown(third, alice.uid + 1, -1)
+    config.unlink()
+    config.symlink_to(third)
+    with pytest.raises(Unusable, match="belongs neither to root nor to alice"):
+        authfiles.load(config, is_docker=True, caller=alice)
+    assert authfiles.load(config, is_docker=True, caller=None) is not None  # as root without sudo
+    os.chown(third, 0, -1)
+    found = authfiles.load(config, is_docker=True, caller=alice)
+    assert found is not None
+    assert found.invoker is None
 
 
 def test_helpers_of_their_file_run_as_them(alice: Invoker, config: Path) -> None:

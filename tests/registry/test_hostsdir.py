@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_what_is_there_but_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"example\.org is not a directory"):
         search([tmp_path], "example.org", forgiving=True)
     (tmp_path / "_default" / "hosts.toml").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match=r"_default/hosts\.toml: Is a directory"):
+    with pytest.raises(InvalidInput, match=r"_default/hosts\.toml: not a regular file"):
         search([tmp_path], "other.org", forgiving=True)
     loop = tmp_path / "loop.org"
     loop.symlink_to(loop)
@@ -171,3 +172,36 @@ def test_tls_files_are_tried_before_anybody_is_asked(
         with pytest.raises(InvalidInput, match=re.escape(f"{place}cannot use CA file {folder}/ca.crt: ")):
             client.endpoints("example.org")
         assert "cannot use CA file" in client.explain(parse("example.org/x")).notices[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_hosts_toml_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "example.org" / "hosts.toml"
+    path.parent.mkdir()
+    not_a_file(path, kind)
+    with pytest.raises(InvalidInput, match=re.escape(f"{path}: not a regular file")):
+        search([tmp_path], "example.org")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("key", ["ca", "client"])
+def test_files_for_tls_that_are_none(tmp_path: Path, kind: str, key: str) -> None:
+    path = tmp_path / "example.org" / "x.pem"
+    path.parent.mkdir()
+    not_a_file(path, kind)
+    (path.parent / "hosts.toml").write_text(f'{key} = "x.pem"\n')
+    with (
+        RegistryClient(RegistryOptions(hosts_dir=tmp_path)) as client,
+        pytest.raises(InvalidInput, match=rf"cannot use .* {re.escape(str(path))}: not a regular file"),
+    ):
+        client.remote(parse("example.org/x"))
+
+
+def not_a_file(path: Path, kind: str) -> None:
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.mkdir()

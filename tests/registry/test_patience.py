@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +14,7 @@ from pyctrd.registry.backoff import Budget, in_words
 from pyctrd.registry.response import LIVELY_BYTES, Gathering
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
-from tests.registry.server import Answer, ScriptedServer, ranges
+from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 
 
 def test_a_budget_is_spent_once_by_whoever_comes_first() -> None:
@@ -26,6 +29,54 @@ def test_a_budget_is_spent_once_by_whoever_comes_first() -> None:
     assert budget.left == pytest.approx(1)
     assert not budget.spend(1.1)
     assert budget.spend(1)
+
+
+def test_waiting_at_the_same_time_counts_once() -> None:
+    budget = Budget(10)
+    for since, until in ((0, 3), (1, 3), (2, 4), (8, 7), (6, 8)):
+        budget.charge(since, until)
+    assert budget.left == pytest.approx(10 - 4 - 2)
+    budget.charge(100, 105)
+    assert budget.is_overdrawn
+    assert not budget.spend(0)
+
+
+def test_answers_that_do_not_come_use_up_the_budget(remote: RemoteMaker, pauses: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts, the kernel does
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        one = remote(f"{host}/team/app:v1", stall_timeout=0.5, retry_budget=0.6)
+        with pytest.raises(RegistryUnreachable, match="timed out while waiting"):
+            one.resolve()
+    assert pauses == []  # less is left than the shortest pause, a quarter of a second
+
+
+def slow(status: int, seconds: float) -> Callable[[Seen], Answer]:
+    def answer(_seen: Seen) -> Answer:
+        time.sleep(seconds)
+        return Answer(status, headers={"Location": f"{TAG}?again"} if status == 307 else {})
+
+    return answer
+
+
+def test_slow_errors_and_redirects_are_waiting_too(
+    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
+) -> None:
+    one = remote(stall_timeout=1, retry_budget=0.5)
+    server.once("HEAD", TAG, slow(307, 0.4), slow(503, 0.4))
+    with pytest.raises(RegistryError, match="status 503"):
+        one.resolve()
+    assert pauses == []
+
+
+def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remote: RemoteMaker) -> None:
+    def answer(_seen: Seen) -> Answer:
+        time.sleep(0.4)
+        return Answer(200, MANIFEST, HEADERS)
+
+    one = remote(stall_timeout=1, retry_budget=9)
+    server.once("HEAD", TAG, answer)
+    assert one.resolve().digest == DIGEST
+    assert one._repository.transport.budget.left == 9
 
 
 def test_durations_are_said_as_people_say_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socketserver
 import ssl
 import threading
@@ -259,6 +260,30 @@ def test_a_silent_server(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("GET", blob_path(descriptor), stuck, ranges(BLOB))
     assert read(remote(stall_timeout=0.2), descriptor) == BLOB
     assert server.seen[1].headers["range"] == "bytes=1000-"
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [
+        ("me:p%40ss%3A%25%2F", b"me:p@ss:%/"),
+        ("m%C3%A9:gr%c3%bc%c3%9fe", "mé:grüße".encode()),
+        ("m\u00e9:pass", "mé:pass".encode()),
+        ("me:%ff", b"me:\xff"),
+        ("me:\udcff", b"me:\xff"),
+        ("me", b"me:"),
+        (":pass", b":pass"),
+        ("me:100%", b"me:100%"),
+    ],
+)
+def test_the_login_of_a_proxy_is_decoded(
+    server: ScriptedServer, remote: RemoteMaker, monkeypatch: pytest.MonkeyPatch, login: str, sent: bytes
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{login}@{server.host}")
+    server.once("HEAD", f"http://registry.invalid{TAG}", Answer(407))
+    with pytest.raises(RegistryError, match="407"):
+        remote("registry.invalid/team/app:v1", plain_http=True).resolve()
+    expected = base64.b64encode(sent).decode()
+    assert server.seen[0].headers["proxy-authorization"] == f"Basic {expected}"
 
 
 def test_proxy(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
