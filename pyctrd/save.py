@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal, TypeAlias
 import msgspec
 
 from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
+from pyctrd.amounts import listed
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation, is_image, leaves_of
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
@@ -386,15 +387,15 @@ def _incomplete(
 def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
     """Make the error that names what the image has, and which of it could be saved at once."""
     step = walk.tolerant(walk.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
-    listed = [
+    found = [
         platforms.to_string(item.platform)
         for item in walk.preorder(image.target, step)
         if item.platform is not None and not is_attestation(item)
     ]
     complete = {platforms.to_string(item) for item in ensure.local_platforms(store, image)}
-    names = sorted(dict.fromkeys(listed), key=lambda name: name not in complete)
-    has = ", ".join(f"{name} (complete)" if name in complete else name for name in names)
-    wanted = ", ".join(map(platforms.format_all, absent))
+    names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
+    has = listed([f"{name} (complete)" if name in complete else name for name in names])
+    wanted = listed([platforms.format_all(item) for item in absent])
     return NoMatchingPlatform(
         nothing_to_save(image.name, wanted),
         name=wanted,

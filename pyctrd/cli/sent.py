@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyctrd import platforms as platform_names
+from pyctrd.amounts import listed
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
 from pyctrd.cli.text import count
@@ -82,7 +83,7 @@ def _what(told: SendResult | SendPlan) -> list[Item]:
     if told.target.digest != told.original.digest:
         items.append(Item("made from", f"{told.original.digest}, of which only some platforms were chosen"))
     if told.platforms:
-        items.append(Item("platforms", ", ".join(platform_names.to_string(item) for item in told.platforms)))
+        items.append(Item("platforms", listed([platform_names.to_string(item) for item in told.platforms])))
     return items
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from pyctrd import walk
@@ -19,7 +20,8 @@ class Inspection:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.children = walk.read_children(self.read)
+        self._step = walk.read_children(self.read)
+        self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
         self._infos: dict[Digest, ContentInfo | None] = {}
         self._documents: dict[Digest, bytes] = {}
         self._snapshots: dict[tuple[str, str], SnapshotInfo | None] = {}
@@ -39,10 +41,21 @@ class Inspection:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Read a document whole; raises NotFound when absent, ContentError when too large."""
+        if self.info(descriptor.digest) is None:
+            raise NotFound(
+                f"content digest {descriptor.digest}: not found", kind="content", name=descriptor.digest
+            )
         if descriptor.digest not in self._documents:
             raw = self.store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
             self._documents[descriptor.digest] = raw
         return self._documents[descriptor.digest]
+
+    def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
+        """List what a document names; raises NotFound when absent, ContentError for what it cannot be."""
+        key = descriptor.digest, descriptor.media_type
+        if key not in self._children:
+            self._children[key] = self._step(descriptor)
+        return self._children[key]
 
     def config(self, descriptor: Descriptor) -> ImageConfig | None:
         """Read an image config; None when it is absent or does not parse."""

@@ -8,9 +8,8 @@ has the same expectations of real daemons.
 from __future__ import annotations
 
 import concurrent.futures
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 from pyctrd.protos.services.version.v1 import version_pb2, version_pb2_grpc
+from tests.support.filters import is_chosen
 
 Fault = Callable[[Any, grpc.ServicerContext], None]
 
@@ -158,7 +158,11 @@ class FakeImages(images_pb2_grpc.ImagesServicer):
     ) -> images_pb2.ListImagesResponse:
         self.daemon.seen("Images.List", request, context)
         answer = images_pb2.ListImagesResponse(
-            images=[image for image in self.daemon.images if _is_chosen(image, request.filters)]
+            images=[
+                image
+                for image in self.daemon.images
+                if is_chosen(request.filters, image.name, image.target.digest)
+            ]
         )
         if answer.ByteSize() > self.daemon.message_bytes:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "trying to send message larger than max")
@@ -169,18 +173,6 @@ class FakeImages(images_pb2_grpc.ImagesServicer):
     ) -> images_pb2.UpdateImageResponse:
         self.daemon.seen("Images.Update", request, context)
         return images_pb2.UpdateImageResponse(image=request.image)
-
-
-def _is_chosen(image: images_pb2.Image, filters: Sequence[str]) -> bool:
-    """Match the filters that the client makes: conditions on the name and on the end of the digest."""
-    fields = {"name": image.name, "target.digest": image.target.digest}
-    return not filters or any(
-        all(
-            re.search(condition.partition("~=")[2].strip('"'), fields[condition.partition("~=")[0]])
-            for condition in one.split(",")
-        )
-        for one in filters
-    )
 
 
 class FakeLeases(leases_pb2_grpc.LeasesServicer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +27,7 @@ from pyctrd.model import (
     Mount,
     SnapshotInfo,
 )
+from tests.support.filters import is_chosen
 
 CHUNK = 1 << 20
 
@@ -169,11 +169,7 @@ class MemoryImages:
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         records = tuple(self._state.images.values())
-        if not filters:
-            return records
-        found = [re.fullmatch(r'name~="([^"\\]*)"', one) for one in filters]
-        assert all(found), f"filters are containerd's: {filters}"
-        return tuple(item for item in records if any(re.search(one[1], item.name) for one in found if one))
+        return tuple(item for item in records if is_chosen(filters, item.name, item.target.digest))
 
     def create(self, image: ImageRecord) -> ImageRecord:
         if image.name in self._state.images:

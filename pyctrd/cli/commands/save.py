@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd import platforms as platform_names
+from pyctrd.amounts import listed
 from pyctrd.cli import settings
 from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import Item, Page
@@ -128,7 +129,7 @@ def _document(result: SaveResult) -> dict[str, object]:
 
 def _tell(result: SaveResult, place: str) -> None:
     """Say on stderr what was done: stdout may be the archive."""
-    names = ", ".join(platform_names.to_string(item) for item in result.platforms)
+    names = listed([platform_names.to_string(item) for item in result.platforms])
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
     resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
     click.echo(
@@ -161,7 +162,7 @@ def _print_plan(page: Page, plan: SavePlan) -> None:
         page.line(name, "strong")
     page.items(
         [
-            Item("platforms", ", ".join(platform_names.to_string(item) for item in plan.platforms)),
+            Item("platforms", listed([platform_names.to_string(item) for item in plan.platforms])),
             Item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing"),
             Item("would write", f"{size(plan.archive_bytes)}, with {count(len(plan.layout.blobs), 'blob')}"),
         ]
