@@ -22,6 +22,7 @@ from integration.rig.daemons import Containerd, Registry
 from integration.rig.images import Graph, index
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
+from pyctrd import Client, RegistryOptions
 from pyctrd.daemon import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.platforms import host, select
@@ -321,6 +322,27 @@ def test_content_of_another_namespace_is_found(bench: Bench) -> None:
         found = diagnose(daemon, image, select([]), host=host(), others=[other])
     assert codes(found) == {"content_removed", "in_other_namespace"}
     assert found.causes[1].missing == (layers_of(graph)[1],)
+
+
+def test_isolated_content_is_taken_over_from_shareable_namespaces_only(
+    isolated_containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
+) -> None:
+    bench = Bench(isolated_containerd, registry, tmp_path, namespace=namespace, repository=repository)
+    graph = shapes.single(layers=2, salt="isolated")
+    layer = layers_of(graph)[1]
+    name = bench.pull(graph)
+    first, bench.namespace = bench.namespace, f"{bench.namespace}x"
+    bench.ctr("images", "pull", "--plain-http", name)
+    bench.remove(layer)
+    options = RegistryOptions(plain_http=True)
+    with Client(str(isolated_containerd.address), bench.namespace, registry=options) as client:
+        assert codes(client.diagnose(name)) == {"content_removed"}
+        bench.ctr("namespaces", "label", first, "containerd.io/namespace.shareable=true")
+        shareable = "in_other_namespace" in codes(client.diagnose(name))
+        assert shareable == (isolated_containerd.generation != "1.6")
+        registry.clear_requests()
+        client.ensure(name)
+        assert (layer not in registry.fetched()) == shareable
 
 
 def test_a_platform_that_the_image_lacks(bench: Bench) -> None:

@@ -18,7 +18,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from integration.faults.broken import plain
+from integration.faults.case import on
 from integration.rig import peers, shapes
+from integration.rig.faultserver import Exchange, FaultServer, Reply
 from integration.rig.images import OCI_INDEX, Graph
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
@@ -26,6 +29,7 @@ from integration.rig.tokens import TokenService
 from integration.shell import REPOSITORY_ROOT
 from integration.uploads import methods, run, running
 
+TAGS = b'{"name":"team/app","tags":["v1"]}'
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature.v1"
 
 
@@ -308,3 +312,29 @@ def test_a_registry_that_keeps_lists_of_referrers(
     assert ours == [_told(entries[0]), _told(entries[2])]
     assert discovered(image) == listed(found)
     assert discovered(image, SBOM) == ours
+
+
+@pytest.mark.parametrize(
+    ("before", "piece", "pause"),
+    [
+        (b"", b"0", 0.05),
+        (b"9;x=", b"y", 0.05),
+        (b"%x\r\n%b\r\n0\r\nX: " % (len(TAGS), TAGS), b"y", 0.05),
+        (b"%x\r\n%b\r\n0\r\n" % (len(TAGS), TAGS), b"X: y\r\n", 0.05),
+        (b"%x\r\n%b\r\n0\r\n" % (len(TAGS), TAGS), b"X: " + b"y" * 60_000 + b"\r\n", 0),
+    ],
+    ids=["chunk-size", "chunk-extension", "trailer", "trailers", "flood"],
+)
+def test_a_list_whose_framing_never_ends(pyctrd: Command, before: bytes, piece: bytes, pause: float) -> None:
+    def behave(exchange: Exchange) -> None:
+        exchange.head(Reply(200, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}))
+        exchange.raw(before)
+        while True:
+            exchange.raw(piece)
+            exchange.hold(pause)
+
+    with FaultServer(plain("tags"), on("", behave)) as server:
+        options = ("--stall-timeout", "0.5", "--retry-budget", "0")
+        done = pyctrd("registry", "tags", *options, f"{server.host}/team/app", code=5)
+        assert server.host in done.stderr
+    assert "timed out while waiting" in done.stderr or "malformed HTTP response" in done.stderr

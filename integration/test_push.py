@@ -192,9 +192,10 @@ def test_an_incomplete_image_is_not_pushed(bench: Bench, shell: Shell, target: s
     bench.registry.clear_requests()
     done = shell("push", name, pushed, code=4)
     layers = graph.child(1).document()["layers"]
-    assert all(f"content digest {layer['digest']}: not found" in done.stderr.decode() for layer in layers)
-    assert f" ensure --all-platforms {name}\n" in done.stderr.decode()
-    assert "--platform local" in done.stderr.decode()
+    words = done.stderr.decode()
+    assert f"content digest {layers[0]['digest']}: not found, and 1 more blob" in words
+    assert f" ensure --all-platforms {name}\n" in words
+    assert "push the platform `local`" in words
     assert bench.registry.requests() == []
     assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
     told = shell.json("push", "--platform", "local", name, pushed)
@@ -220,6 +221,50 @@ def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, 
     index = json.loads(run("crane", "manifest", "--insecure", pushed.replace(":1", ":2")))
     assert [item["digest"] for item in index["manifests"]] == [graph.child(1).digest]
     bench.ctr("images", "pull", "--plain-http", pushed, namespace=f"{bench.namespace}-b")
+
+
+@pytest.mark.parametrize(
+    "choice", [[], ["--platform", "local"], ["--platform", AMD64], ["--index", "flatten"]]
+)
+def test_after_a_default_pull_attestations_are_left_out(
+    bench: Bench, shell: Shell, target: str, tmp_path: Path, choice: list[str]
+) -> None:
+    """In another registry than the image's, which has nothing of it that could be mounted."""
+    graph = shapes.attested_as_amd64(salt="default pull")
+    name = bench.pull(graph)
+    with running(Registry(tmp_path / "other")) as registry:
+        pushed = f"{registry.host}/{target}:1"
+        bench.ctr("images", "tag", name, "elsewhere.example/app:1")
+        told = shell.json("push", *choice, "elsewhere.example/app:1", pushed)
+        flat = "flatten" in choice
+        attestation = graph.child(1).digest
+        assert [item["digest"] for item in told["skipped"]] == ([] if flat else [attestation])
+        image = graph.child(0)
+        blobs = {
+            image.document()["config"]["digest"],
+            *(item["digest"] for item in image.document()["layers"]),
+        }
+        found = stored(registry, target)
+        assert found.blobs == blobs
+        assert found.tags == {"1": told["target"]["digest"]}
+        assert found.manifests == {told["target"]["digest"], image.digest}
+        done = shell("push", "--all-platforms", "elsewhere.example/app:1", pushed, code=4)
+        assert b"ensure --all-platforms elsewhere.example/app:1" in done.stderr
+        done = shell("push", *choice, "elsewhere.example/app:1", pushed)
+        assert (b"ensure --platform unknown/unknown elsewhere.example/app:1" in done.stdout) is not flat
+        shell("ensure", "--plain-http", "--platform", "unknown/unknown", name)
+        whole = shell.json("push", *choice, "elsewhere.example/app:1", pushed)
+        assert whole["target"]["digest"] == (image.digest if flat else graph.digest)
+
+
+@newest
+def test_local_with_nothing_complete(bench: Bench, shell: Shell, target: str) -> None:
+    graph = shapes.mixed(salt="nothing complete")
+    name = bench.pull(graph)
+    bench.ctr("content", "rm", graph.child(0).document()["layers"][0]["digest"])
+    done = shell("push", "--platform", "local", name, f"{bench.registry.host}/{target}:1", code=3)
+    assert f"{name} has no complete platform" in done.stderr.decode()
+    assert f"ensure --platform {AMD64} {name}" in done.stderr.decode()
 
 
 @newest

@@ -28,11 +28,11 @@ from integration.rig import images
 from integration.rig.daemons import Containerd
 from integration.rig.faultserver import Behaviour, Exchange, Fault, FaultServer, Reply, answering
 from integration.rig.images import Graph
-from integration.rig.peers import GENERATIONS
+from integration.rig.peers import NEWEST
 from integration.shell import REPOSITORY_ROOT
 
 # Whom a registry may name has nothing to do with containerd.
-NEWEST = [name for name in chosen() if name == GENERATIONS[-1]]
+_ONE = [name for name in chosen() if name == NEWEST]
 _CLONE_NEWNET = 0x40000000
 _HOSTS = "".join(f"{address} {name}\n" for name, address in NAMES.items())
 
@@ -174,7 +174,7 @@ def _opens_uploads(url: str) -> Behaviour:
     return behave
 
 
-@pytest.mark.parametrize("generation", NEWEST, indirect=True)
+@pytest.mark.parametrize("generation", _ONE, indirect=True)
 @pytest.mark.parametrize("sent", REFUSED, ids="-".join)
 def test_nobody_is_sent_to_this_machine(
     island: Island, containerd: Containerd, tmp_path: Path, sent: Sent
@@ -189,7 +189,7 @@ def test_nobody_is_sent_to_this_machine(
     assert asked.connections == 0
 
 
-@pytest.mark.parametrize("generation", NEWEST, indirect=True)
+@pytest.mark.parametrize("generation", _ONE, indirect=True)
 @pytest.mark.parametrize("sent", FOLLOWED, ids="-".join)
 def test_everybody_else_may_be_named(
     island: Island, containerd: Containerd, tmp_path: Path, sent: Sent

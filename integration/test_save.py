@@ -98,6 +98,20 @@ def test_names_come_in_the_order_of_the_arguments_and_once(bench: Bench) -> None
     assert len(repeated["RepoTags"]) == 6, "ctr does it right now: update docs/differences.md"
 
 
+def test_the_id_that_crictl_prints_is_an_images_too(bench: Bench) -> None:
+    graph = shapes.five_platform(salt=bench.namespace)
+    name = bench.pull(graph)
+    config = graph.child(0).document()["config"]["digest"]
+    # The records that containerd's CRI makes of a pull (internal/cri/server/images/image_pull.go).
+    for other in (f"{name.rpartition(':')[0]}@{graph.digest}", config):
+        bench.ctr("images", "tag", name, other)
+    with bench.client() as client:
+        for text in (config[7:20], config[:20], config[7:]):
+            assert client.image(text).name == name
+        planned = client.plan_save([config[7:20]])
+    assert planned.images == (name,)
+
+
 def test_a_name_without_a_tag(bench: Bench) -> None:
     bench.ctr("images", "tag", bench.pull(shapes.single(salt="bare")), "bare")
     ours, theirs = members(bench.save("bare")), members(bench.export("bare"))

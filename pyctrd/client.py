@@ -104,7 +104,7 @@ class Client:
         return tuple(sorted(self._daemon.images.list(), key=lambda image: image.name))
 
     def image(self, ref: str) -> ImageRecord:
-        """Find an image by its exact name, a reference, or the beginning of its digest.
+        """Find an image by its exact name, a reference, or the beginning of its digest or of crictl's id.
 
         Raises NotFound (`image "...": not found`; its hint says which other namespace has it),
         AmbiguousReference, InvalidReference.
@@ -253,9 +253,10 @@ class Client:
 
         `output` is a path, which gets the archive whole or not at all, a binary stream, or None for stdout.
         `ensure` "none" never opens a connection; "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index`
-        says whether an image's index is kept as it is, pruned to what the archive holds, or flattened away.
-        `reproducible` leaves out what depends on this host. Raises NotFound, AmbiguousReference,
-        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError, InvalidInput.
+        says whether an image's index is kept as it is, pruned to what the archive holds, or ("flatten") left
+        out for its one image. `reproducible` leaves out what depends on this host. Raises NotFound,
+        AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError,
+        InvalidInput.
         """
         options = SaveOptions(
             platforms=_select(platforms, all_platforms),
@@ -341,9 +342,10 @@ class Client:
         """Push an image to the registry that its name, or `target`, is in; the tag comes last.
 
         Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
-        them, or, with "flatten", one manifest takes its place. Blobs above `chunk_bytes` go up in pieces
-        (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before anything is
-        sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
+        them, or, with "flatten", one manifest takes its place. Attestations of which not all is here are left
+        out unless `all_platforms`, or a digest in `target`, asks for them. Blobs above `chunk_bytes` go up in
+        pieces (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before
+        anything is sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
         """
         from pyctrd.push import push
         from pyctrd.sending import send_options
@@ -396,8 +398,11 @@ class Client:
 
     def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
         """Open the other namespaces whose content this one can take over without a download."""
-        if self._daemon.introspection.shares_content():
+        introspection = self._daemon.introspection
+        if introspection.shares_content():
             return self._other_namespaces(stack)
+        if not introspection.has_transfer():  # containerd 1.6, which shares nothing then
+            return iter(())
         return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
 
     def _other_namespaces(

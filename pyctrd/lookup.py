@@ -2,7 +2,7 @@
 
 Names win over ids, so that an image whose name happens to look like an id can be reached; nerdctl calls
 that ambiguous (nerdctl pkg/idutil/imagewalker/imagewalker.go). As there, an id is the digest of a record's
-target.
+target; or, as crictl prints it, that of the image's config, which containerd's CRI makes a record's name.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _complete(text: str, *, required: bool) -> str | None:
 
 def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None:
     # Letters, digits and one colon (digest_prefix saw to it): nothing that means anything to the filter.
-    found = sorted(images.list([f"target.digest~=^{prefix}"]), key=_preference)
+    found = sorted(images.list([f"target.digest~=^{prefix}", f"name~=^{prefix}"]), key=_preference)
     digests = {str(record.target.digest) for record in found}
     if len(digests) > 1:
         candidates = [f"{record.name} ({record.target.digest.short})" for record in found]
@@ -81,6 +81,8 @@ def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None
             candidates=[record.name for record in found],
             hint="give more digits, or a name",
         )
+    if found and found[0].name.startswith(prefix):  # an id for a name: the image may have a better one
+        found = sorted(images.list([f"target.digest~=^{digests.pop()}"]), key=_preference)
     return found[0] if found else None
 
 

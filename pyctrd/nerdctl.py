@@ -243,8 +243,7 @@ class _Image:
 
     def absent_of(self, platform: Platform) -> _Blobs:
         """List what is absent and comes with the fetch of a platform only."""
-        indexes = [item for item in self._common if mediatypes.is_index(item.media_type)]
-        roots = [child for item in indexes for child in self._below(item).of(platform)]
+        roots = [child for item in self._indexes_in_common for child in self._below(item).of(platform)]
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             if mediatypes.is_index(descriptor.media_type):
@@ -264,6 +263,10 @@ class _Image:
             return self._pieces(descriptor)
 
         return list(walk.preorder(self._target, step))
+
+    @cached_property
+    def _indexes_in_common(self) -> list[Descriptor]:
+        return [item for item in self._common if mediatypes.is_index(item.media_type)]
 
     def _absent(self, blobs: Iterable[Descriptor]) -> _Blobs:
         return {item.digest: item for item in blobs if not self._look.present(item)}

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
-from pyctrd import ensure, mediatypes, shipment, walk
+import msgspec
+
+from pyctrd import ensure, mediatypes, platforms, shipment, walk
+from pyctrd.archive.contents import is_attestation, is_image, leaves_of
 from pyctrd.coverage import Coverage, incomplete
 from pyctrd.errors import (
     REPAIR,
@@ -18,6 +21,7 @@ from pyctrd.errors import (
     ContentError,
     IncompleteContent,
     InvalidInput,
+    NoMatchingPlatform,
     NotFound,
     PyctrdError,
     Remedy,
@@ -88,6 +92,9 @@ class _Item:
         )
         local = ensure.local_platforms(store, image) if selection.local else None
         self._matcher = selection.matcher(host, local=local)
+        self._pinned = False
+        self._whole: dict[Digest, bool] = {}
+        self._left_out: dict[Digest, Descriptor] = {}
 
     def sending(
         self,
@@ -99,15 +106,19 @@ class _Item:
     ) -> Sending:
         """Make sure that all is here (by `available`), and pack it."""
         read = ensure.document_reader(self._store)
+        self._pinned = name.digest is not None
         self._require(read, available)
+        packed = shipment.pack(
+            self._image.target,
+            read,
+            self._step(walk.read_children(read)),
+            index=self._options.index,
+            nondistributable=self._options.nondistributable,
+        )
+        if mediatypes.is_index(packed.root.descriptor.media_type):
+            packed = msgspec.structs.replace(packed, skipped=(*packed.skipped, *self._left_out.values()))
         return Sending(
-            shipment=shipment.pack(
-                self._image.target,
-                read,
-                self._step(walk.read_children(read)),
-                index=self._options.index,
-                nondistributable=self._options.nondistributable,
-            ),
+            shipment=packed,
             source=self._image.name,
             target=target,
             name=name,
@@ -118,7 +129,28 @@ class _Item:
         )
 
     def _step(self, children: walk.Children) -> walk.Children:
-        return shipment.chosen(self._coverage.watch(children), self._matcher)
+        return shipment.chosen(self._coverage.watch(children), self._matcher, self._leaves_out)
+
+    def _leaves_out(self, child: Descriptor) -> bool:
+        """Whether this is an attestation that nobody asked for, and of which not all is here."""
+        if not is_attestation(child) or self._asks_for(child) or self._is_whole(child):
+            return False
+        self._left_out[child.digest] = child
+        return True
+
+    def _asks_for(self, attestation: Descriptor) -> bool:
+        if self._options.platforms.all:
+            return self._options.attestations or self._pinned  # a digest names all that is in it
+        return attestation.platform is not None and self._matcher.match(attestation.platform)
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        if descriptor.digest not in self._whole:
+            step = walk.read_children(ensure.document_reader(self._store))
+            below = walk.preorder(descriptor, walk.tolerant(step, lambda _missing: None, NotFound))
+            self._whole[descriptor.digest] = all(
+                self._skips(item) or is_present(self._store.content, item) for item in below
+            )
+        return self._whole[descriptor.digest]
 
     def _require(self, read: ReadDocument, available: Callable[[Descriptor], bool]) -> None:
         """Raise IncompleteContent, with all that is missing, unless all that is wanted is available."""
@@ -135,8 +167,22 @@ class _Item:
         absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
         if self._image.target not in absent:
             self._coverage.check()
+            if self._options.platforms.local and not any(map(is_image, everything.values())):
+                raise self._nothing_local(read)
         if absent:
             raise _incomplete(self._image, self._options.platforms, absent, owner)
+
+    def _nothing_local(self, read: ReadDocument) -> NoMatchingPlatform:
+        step = walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
+        listed = (item.platform for item in leaves_of(self._image.target, step) if is_image(item))
+        names = tuple(dict.fromkeys(platforms.to_string(item) for item in listed if item))
+        return NoMatchingPlatform(
+            f"no match for platform in manifest {self._image.target.digest}: not found "
+            f"({self._image.name} has no complete platform)",
+            name="local",
+            hint="fetch one",
+            remedy=Remedy(method="ensure", images=(self._image.name,), platforms=names[:1]),
+        )
 
     def _skips(self, descriptor: Descriptor) -> bool:
         return mediatypes.is_nondistributable(descriptor.media_type) and not self._options.nondistributable

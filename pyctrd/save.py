@@ -16,7 +16,7 @@ import msgspec
 from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
 from pyctrd.amounts import listed
 from pyctrd.archive import layout, tar
-from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_attestation, is_image, leaves_of
+from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_image, leaves_of, require_exportable
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
 from pyctrd.archive.prune import only_image
 from pyctrd.coverage import incomplete, nothing_to_save
@@ -230,10 +230,11 @@ class _Item:
     # --- check what the indexes say
 
     def check(self, fetchers: Fetchers) -> None:
-        """Raise NoMatchingPlatform, or InvalidInput for several images to flatten.
+        """Raise NoMatchingPlatform, ArchiveError for what is no image, InvalidInput for several to flatten.
 
         An index that is not here is read from a registry; if nothing may be fetched, `require` refuses.
         """
+        require_exportable(self._image.target)
         if not mediatypes.is_index(self._image.target.media_type):
             return
         try:
@@ -386,13 +387,8 @@ def _incomplete(
 
 def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
     """Make the error that names what the image has, and which of it could be saved at once."""
-    step = walk.tolerant(walk.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
-    found = [
-        platforms.to_string(item.platform)
-        for item in walk.preorder(image.target, step)
-        if item.platform is not None and not is_attestation(item)
-    ]
-    complete = {platforms.to_string(item) for item in ensure.local_platforms(store, image)}
+    found = [platforms.format_all(platform) for platform in _reachable(store, image)]
+    complete = {platforms.format_all(item) for item in ensure.local_platforms(store, image)}
     names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
     has = listed([f"{name} (complete)" if name in complete else name for name in names])
     wanted = listed([platforms.format_all(item) for item in absent])
@@ -402,3 +398,21 @@ def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> N
         hint=f"it has {has}" if names else None,
         remedy=Remedy(method="save", images=(image.name,), platforms=(names[0],)) if names else None,
     )
+
+
+def _reachable(store: Store, image: ImageRecord) -> Iterator[Platform]:
+    """List the platforms of an index's images; what an index of another platform holds is out of reach."""
+    step = walk.tolerant(walk.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
+
+    def fitting(descriptor: Descriptor) -> Sequence[Descriptor]:
+        if descriptor.platform is None:
+            return step(descriptor)
+        wanted = walk.fits(platforms.only_strict(descriptor.platform))
+        return [child for child in step(descriptor) if wanted(child)]
+
+    def by_platform(descriptor: Descriptor) -> Platform | None:
+        return descriptor.platform
+
+    for item in walk.preorder(image.target, fitting, depends_on=by_platform):
+        if item.platform is not None and is_image(item):
+            yield item.platform

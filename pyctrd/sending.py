@@ -33,12 +33,14 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What of an image to send, and how.
 
     `platforms` is all of it unless some are chosen; then its index is pruned, or put aside ("flatten").
-    `nondistributable` sends layers, too, that say that they may not be distributed.
+    `nondistributable` sends layers, too, that say that they may not be distributed. Attestations of which not
+    all is here are left out by a push, unless `platforms` names theirs or `attestations` asks for all.
     """
 
     platforms: Selection = Selection(all=True)
     index: PushIndex = "prune"
     nondistributable: bool = False
+    attestations: bool = False
     max_concurrent_uploads: int = 3
 
 
@@ -295,5 +297,6 @@ def send_options(
         platforms=select(values, all_platforms or not values),
         index=index,
         nondistributable=nondistributable,
+        attestations=all_platforms or bool(values),
         max_concurrent_uploads=max_concurrent_uploads,
     )

@@ -36,7 +36,7 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     """Content in the order in which a registry takes it: blobs, manifests, indexes, and the root last.
 
     `original` is what was chosen from; the root is another one where an index was rewritten or left out.
-    `skipped` are layers that may not be distributed.
+    `skipped` are layers that may not be distributed, and attestations of which not all is here.
     """
 
     original: Descriptor
@@ -48,8 +48,15 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     platforms: tuple[Platform, ...]
 
 
-def chosen(children: walk.Children, matcher: Matcher) -> walk.Children:
-    """Leave out children of other platforms, but not the attestations about those that stay."""
+def chosen(
+    children: walk.Children,
+    matcher: Matcher,
+    leaves_out: Callable[[Descriptor], bool] = lambda _child: False,
+) -> walk.Children:
+    """Leave out children of other platforms, but not the attestations about those that stay.
+
+    `leaves_out` is for what is not to come along although it could.
+    """
     fits = walk.fits(matcher)
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -57,7 +64,8 @@ def chosen(children: walk.Children, matcher: Matcher) -> walk.Children:
         if not mediatypes.is_index(descriptor.media_type):
             return found
         digests = {item.digest for item in found if fits(item)}
-        return [item for item in found if item.digest in digests or item.annotations.get(_ABOUT) in digests]
+        along = (item for item in found if item.digest in digests or item.annotations.get(_ABOUT) in digests)
+        return [item for item in along if not leaves_out(item)]
 
     return step
 

@@ -92,7 +92,8 @@ def read_children(read: Callable[[Descriptor], bytes]) -> Children:
             return ()
         if descriptor.size > MAX_MANIFEST_BYTES:
             raise ContentError(
-                f"rejecting {descriptor.size} byte manifest {descriptor.digest}: "
+                f"rejecting {descriptor.size} byte {mediatypes.document_kind(descriptor.media_type)} "
+                f"{descriptor.digest}: "
                 f"more than {MAX_MANIFEST_BYTES} bytes"
             )
         return children_in(descriptor, read(descriptor))

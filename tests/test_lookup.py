@@ -20,7 +20,7 @@ BEEF = Digest("sha256:beef" + "1" * 60)
 LONG = Digest("sha512:cafe" + "2" * 124)
 
 # Only this shape of filter is ever sent; a value ends at space or comma (containerd pkg/filters/parser.go).
-FILTER = re.compile(r"target\.digest~=(\^sha(?:256|384|512):[0-9a-f]+)")
+FILTER = re.compile(r"(target\.digest|name)~=(\^sha(?:256|384|512):[0-9a-f]+)")
 
 
 class Images:
@@ -42,11 +42,15 @@ class Images:
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         self.filters += filters
-        wanted = [re.compile(FILTER.fullmatch(item).group(1)) for item in filters]  # type: ignore[union-attr]
+        wanted = [FILTER.fullmatch(item).groups() for item in filters]  # type: ignore[union-attr]
         return [
             record
             for record in self.records.values()
-            if not wanted or any(pattern.search(record.target.digest) for pattern in wanted)
+            if not wanted
+            or any(
+                re.search(pattern, record.name if field == "name" else record.target.digest)
+                for field, pattern in wanted
+            )
         ]
 
     def create(self, image: ImageRecord) -> ImageRecord:
@@ -93,7 +97,7 @@ def test_a_name_asks_the_store_for_no_list(images: Images) -> None:
     lookup.find(images, "alpine")
     assert images.filters == []
     lookup.find(images, "beef")
-    assert images.filters == ["target.digest~=^sha256:beef"]
+    assert images.filters == ["target.digest~=^sha256:beef", "name~=^sha256:beef"]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,26 @@ def test_several_names_of_one_image_are_not_ambiguous() -> None:
     images = Images({config: BEEF, f"a.example/pause@{BEEF}": BEEF, "registry.k8s.io/pause:3.10": BEEF})
     assert lookup.find(images, "beef").name == "registry.k8s.io/pause:3.10"
     assert lookup.find(images, config).name == config
+
+
+@pytest.mark.parametrize("text", ["873ed75102791", "sha256:873ed75102791", f"873ed75102791{'0' * 51}"])
+def test_the_short_id_that_crictl_prints_finds_the_image_by_its_best_name(text: str) -> None:
+    config = f"sha256:873ed75102791{'0' * 51}"
+    names = [config, f"registry.k8s.io/pause@{BEEF}", "registry.k8s.io/pause:3.10"]
+    images = Images({**dict.fromkeys(names, BEEF), "other.example/app:1": CAFE})
+    assert lookup.find(images, text).name == "registry.k8s.io/pause:3.10"
+    del images.records["registry.k8s.io/pause:3.10"]
+    assert lookup.find(images, text).target.digest == BEEF
+    for name in names[1:]:
+        images.records.pop(name, None)
+    assert lookup.find(images, text).name == config
+
+
+def test_an_id_may_be_of_a_target_or_of_a_config() -> None:
+    images = Images({f"sha256:cafe{'9' * 60}": BEEF, "registry.example/app:1": BEEF, "example.com/b:1": CAFE})
+    with pytest.raises(AmbiguousReference, match="provided prefix cafe"):
+        lookup.find(images, "cafe")
+    assert lookup.find(images, "cafe9").name == "registry.example/app:1"
 
 
 def test_an_id_of_another_algorithm_needs_its_name() -> None:

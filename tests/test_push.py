@@ -13,7 +13,7 @@ import pytest
 from integration.rig import images, shapes
 from integration.rig.images import Graph
 from integration.uploads import reachable
-from pyctrd import copy, push, reference, walk
+from pyctrd import copy, ensure, push, reference, walk
 from pyctrd.archive.prune import ORIGINAL_INDEX
 from pyctrd.errors import (
     ContentError,
@@ -239,6 +239,92 @@ def test_a_wide_and_deep_image_is_gone_through_once() -> None:
     bench = Bench(graph)
     assert len(bench.push().uploaded) == len(reachable(graph))
     assert len(bench.push("linux/amd64").present) == len(reachable(graph))
+
+
+# --- attestations ----------------------------------------------------------------------------------------
+
+
+def absent_parts(graph: Graph, part: str) -> list[str]:
+    """What a default pull leaves out of the last child, an attestation: its statements, or more."""
+    listed = graph.document()["manifests"]
+    attestation = graph.child(len(listed) - 1)
+    statements = [item["digest"] for item in attestation.document()["layers"]]
+    return statements if part == "statements" else [*statements, attestation.digest]
+
+
+@pytest.mark.parametrize("part", ["statements", "manifest"])
+@pytest.mark.parametrize("platforms", [(), ("linux/amd64",), ("local",)], ids=["", "amd64", "local"])
+def test_an_attestation_that_is_not_here_is_left_out(platforms: Sequence[str], part: str) -> None:
+    graph = shapes.attested_as_amd64()
+    bench = Bench(graph, without=absent_parts(graph, part))
+    planned = bench.plan(*platforms)
+    result = bench.push(*platforms)
+    attestation = graph.child(1).digest
+    assert (
+        [item.digest for item in planned.skipped] == [item.digest for item in result.skipped] == [attestation]
+    )
+    assert [item.digest for item in index_of(bench.target).manifests] == [graph.child(0).digest]
+    assert result.target.digest != result.original.digest == graph.digest
+    assert attestation not in bench.target.blobs
+
+
+@pytest.mark.parametrize("platforms", [("linux/amd64",), ("local",)])
+def test_a_flat_image_needs_no_attestation(platforms: Sequence[str]) -> None:
+    graph = shapes.attested_as_amd64()
+    result = Bench(graph, without=absent_parts(graph, "statements")).push(*platforms, index="flatten")
+    assert (result.target.digest, result.skipped) == (graph.child(0).digest, ())
+
+
+@pytest.mark.parametrize("platforms", [(), ("linux/amd64",), ("local",)])
+def test_an_attestation_that_is_here_comes_along(platforms: Sequence[str]) -> None:
+    graph = shapes.attested_as_amd64()
+    result = Bench(graph).push(*platforms)
+    assert (result.target.digest, result.skipped) == (graph.digest, ())
+
+
+@pytest.mark.parametrize(
+    ("platforms", "more"),
+    [
+        (("all",), {"attestations": True}),
+        (("linux/amd64,unknown/unknown",), {}),
+        ((), {"name": "registry.example/team/new@{digest}"}),
+    ],
+    ids=["all", "unknown", "digest"],
+)
+def test_an_attestation_that_is_asked_for_must_be_here(
+    platforms: Sequence[str], more: dict[str, Any]
+) -> None:
+    graph = shapes.attested_as_amd64()
+    absent = absent_parts(graph, "statements")
+    bench = Bench(graph, without=absent)
+    if "name" in more:
+        more = {"name": more["name"].format(digest=graph.digest)}
+    with pytest.raises(IncompleteContent) as caught:
+        bench.push(*platforms, **more)
+    assert [item.digest for item in caught.value.missing] == absent
+    assert bench.target.calls == []
+    remedy = caught.value.remedy
+    assert remedy is not None
+    chosen = select(remedy.platforms, remedy.all_platforms).matcher(HOST)
+    ensure.ensure(bench.store, bench.record, chosen, [source_of(graph)])
+    assert bench.push(*platforms, **more).target.digest == graph.digest
+
+
+def source_of(graph: Graph) -> MemoryRepository:
+    source = MemoryRepository(repository="team/app")
+    source.blobs = dict(graph.blobs)
+    return source
+
+
+@pytest.mark.parametrize("index", ["prune", "flatten"])
+def test_local_where_nothing_is_complete(index: Any) -> None:
+    graph = shapes.mixed()
+    layers = [item["digest"] for number in range(5) for item in graph.child(number).document()["layers"]]
+    bench = Bench(graph, without=layers)
+    with pytest.raises(NoMatchingPlatform, match="app:1 has no complete platform") as caught:
+        bench.push("local", index=index)
+    assert caught.value.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/amd64",))
+    assert bench.target.calls == []
 
 
 # --- what is missing, or wrong ---------------------------------------------------------------------------

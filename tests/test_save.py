@@ -580,6 +580,12 @@ def test_an_image_that_is_listed_for_several_platforms_is_one_to_flatten() -> No
     assert "platform" not in entry
 
 
+@pytest.mark.parametrize("make", [shapes.artifact, shapes.signature])
+def test_an_artifact_has_no_platform(make: Callable[[], Graph]) -> None:
+    bench = Bench(make())
+    assert bench.save().result.platforms == bench.plan().platforms == ()
+
+
 @pytest.mark.parametrize("index", ["prune", "flatten"])
 def test_a_single_manifest_has_no_index_to_change(index: str) -> None:
     bench = Bench(shapes.single())
@@ -644,3 +650,26 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
         archive = bench.save(ensure=mode)
         assert bench.remote.asked == [layer]
         assert [item.digest for item in archive.result.fetched] == [layer]
+
+
+def test_the_hint_never_offers_what_was_asked_for() -> None:
+    single = shapes.single().described_as
+    with_features = single(platform={**images.platform("linux/amd64"), "os.features": ["sse4"]})
+    out_of_reach = images.index([single(platform=images.platform("linux/amd64"))]).described_as(
+        platform=images.platform("linux/arm64")
+    )
+    odd = Graph(
+        {**with_features.root, "mediaType": "text/plain", "platform": images.platform("linux/amd64")}, {}
+    )
+    graph = images.index([with_features, out_of_reach, odd])
+    with pytest.raises(NoMatchingPlatform, match="has no linux/amd64") as caught:
+        Bench(graph).plan()
+    assert caught.value.hint == "it has linux(+sse4)/amd64 (complete)"
+
+
+def test_what_cannot_be_saved_is_not_fetched() -> None:
+    odd = images.Blob(b"hello", "text/plain")
+    bench = Bench(Graph(odd.descriptor, {odd.digest: odd.data}), without=[odd.digest])
+    with pytest.raises(ArchiveError, match="only manifests may be exported: text/plain: invalid argument"):
+        bench.save()
+    assert bench.remote.asked == []

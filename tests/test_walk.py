@@ -208,9 +208,9 @@ def test_content_of_other_types_is_never_read() -> None:
 
 def test_a_manifest_too_large_is_not_read() -> None:
     world = World()
-    for media_type in (mediatypes.OCI_MANIFEST, mediatypes.OCI_INDEX):
+    for media_type, kind in ((mediatypes.OCI_MANIFEST, "manifest"), (mediatypes.OCI_INDEX, "index")):
         huge = Descriptor(media_type=media_type, digest=Digest.of(b""), size=MAX_MANIFEST_BYTES + 1)
-        with pytest.raises(ContentError, match=f"rejecting {MAX_MANIFEST_BYTES + 1} byte manifest"):
+        with pytest.raises(ContentError, match=f"rejecting {MAX_MANIFEST_BYTES + 1} byte {kind}"):
             world.children(huge)
     assert world.reads == []
 

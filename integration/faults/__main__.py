@@ -38,7 +38,8 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
   CONNECT, has to be there within 1.5 stall time-outs and have at most 1 MiB with all interim answers before
   it (100, 102, 103); a manifest has to be there within 3, since nobody sees them come. Chunk sizes, chunk
   extensions and trailers are no content: a piece has one stall time-out with all its framing, of which there
-  may be 1 MiB more than eight times what it brings. Content that is whole is taken, whatever follows it.
+  may be 1 MiB more than eight times what it brings. Content that is whole is taken, whatever follows it; a
+  list of tags or referrers has to end (`integration/test_discovery.py`).
 - **Waiting.** `--retry-budget` (300 s) is what all waiting of one run together may take: back-off (0.5 s,
   doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
   waited for; the error says how long it asked for. Waiting for an answer counts, too, when none comes, an

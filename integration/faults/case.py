@@ -22,7 +22,7 @@ class Case:
     speaks, to a client of http or https), nobody, nowhere (a name that does not exist), proxy (one that is
     not there), connect (`greet` is a proxy that is asked for a tunnel), through-proxy (the server is a proxy
     that serves what it is asked for), or "pipe" with the name of a file of the host configuration that is a
-    named pipe.
+    named pipe. `generations` are those of containerd that the row is about, where they differ.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Case:
     options: Sequence[str] = ()
     via: str = "http"
     greet: Callable[[socket.socket], None] | None = None
+    generations: Sequence[str] = ()
 
 
 def on(where: str, behave: Behaviour, times: int | None = None) -> Fault:

@@ -229,6 +229,13 @@ MANIFESTS = (
         image=with_layer(digest="md5:d41d8cd98f00b204e9800998ecf8427e"),
     ),
     Case(
+        "media-type-injection",
+        "a line break in a layer's media type, which the request for it states",
+        None,
+        ("{host}", "{repository}", "{layer}", "Accept cannot be sent in a header"),
+        image=with_layer(mediaType="application/vnd.oci.image.layer.v1.tar\r\nX-Evil: 1"),
+    ),
+    Case(
         "foreign-urls",
         "a foreign layer with 5,000 URLs, none of which has it",
         on("other layer", _nowhere),

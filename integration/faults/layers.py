@@ -198,9 +198,19 @@ BLOBS = (
     ),
     Case(
         "sha512",
-        "a layer with a sha512 digest, which is fetched and which containerd cannot keep",
+        "a layer with a sha512 digest, which is fetched and which containerd before 2.3 cannot keep",
         None,
         ("{host}", "{repository}", "sha512:", "this containerd keeps content by sha256 only"),
         image=sha512,
+        generations=("1.6", "1.7", "2.1"),
+    ),
+    Case(
+        "sha512-kept",
+        "the same, for containerd 2.3 and later",
+        None,
+        (),
+        0,
+        image=sha512,
+        generations=("2.3", "2.4"),
     ),
 )

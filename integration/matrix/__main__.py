@@ -1,17 +1,25 @@
 """`python -m integration.matrix [FILE]`: run the whole matrix, write the page; 1 when a prediction was wrong.
 
+`python -m integration.matrix --random N [--seed S] [--on 2.4,1.7]` does random images instead, until there
+are N forecasts, and prints those that were wrong; the page stays as it is.
+
 A peer that cannot be had is named on the page; with `CI` set it is an error.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from integration.matrix.cells import ROWS, Row
+from integration.matrix.random_run import Result as RandomResult
+from integration.matrix.random_run import run, told
 from integration.matrix.report import page, total
 from integration.matrix.runner import Result, Workshop
 from integration.matrix.tools import TOOLS
@@ -23,7 +31,10 @@ _DEFAULT = Path(__file__).parents[2] / "docs" / "mismatch.md"
 
 def main(arguments: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    output = Path(arguments[0]) if arguments else _DEFAULT
+    options = _options(arguments)
+    if options.random:
+        return _random(options.random, options.seed, options.on.split(","))
+    output = options.file
     missing = _missing_tools()
     with tempfile.TemporaryDirectory(prefix="pyctrd-matrix-") as folder:
         results = _run(Path(folder), missing)
@@ -33,6 +44,34 @@ def main(arguments: Sequence[str]) -> int:
         print(f"not foretold: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
     print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not foretold")
     return 1 if wrong or (missing and os.environ.get("CI")) else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mismatch-report")
+    parser.add_argument("file", nargs="?", type=Path, default=_DEFAULT, help="the page to write")
+    parser.add_argument("--random", type=int, metavar="N", help="N forecasts about random images instead")
+    parser.add_argument("--seed", default="0", help="the seed of the random images")
+    parser.add_argument("--on", default=",".join(peers.GENERATIONS), help="the containerds to do them on")
+    return parser.parse_args(arguments)
+
+
+def _random(count: int, seed: str, generations: Sequence[str]) -> int:
+    """Do random images; results that are chance or that diagnose calls uncertain are counted apart."""
+    with tempfile.TemporaryDirectory(prefix="pyctrd-random-") as folder:
+        results = run(count, seed, generations, Path(folder))
+    print(told(results), file=sys.stderr)
+    wrong = sum(bool(result.wrong) for result in results)
+    apart = Counter(_kind(result) for result in results if not result.forecast.certain)
+    for note, times in sorted(apart.items()):
+        print(f"{times:4} uncertain  {note}")
+    print(f"seed {seed}: {len(results)} forecasts, {wrong} wrong, {apart.total()} uncertain")
+    return 1 if wrong else 0
+
+
+def _kind(result: RandomResult) -> str:
+    """Why a forecast is uncertain, without the names of the case."""
+    note = result.forecast.note.replace(result.case.name, "…")
+    return f"{result.tool.name}: {re.sub(r'127[.]0[.]0[.]1/[^ ,]+', '…', note)}"
 
 
 def _missing_tools() -> dict[str, str]:

@@ -38,7 +38,7 @@ class Archive:
         blobs = {f"sha256:{name.rpartition('/')[2]}": data for name, data in files.items() if "/" in name}
         if any(digest != f"sha256:{hashlib.sha256(data).hexdigest()}" for digest, data in blobs.items()):
             return None
-        return cls(path, blobs, tuple(json.loads(files["index.json"])["manifests"]))
+        return cls(path, blobs, tuple(json.loads(files["index.json"])["manifests"] or ()))
 
     def lacks(self, platform: str | None) -> set[str]:
         """The blobs that an image of this platform needs and that are not here; None: of every platform.

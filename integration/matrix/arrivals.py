@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 
 from integration.matrix.images import AMD64, ARM64
 from integration.matrix.site import Site
+from integration.rig.peers import NEWEST
 from integration.rig.store import collect_garbage
 
 Arrival = Callable[[Site], None]
@@ -38,8 +39,8 @@ def _imported(generation: str, *flags: str) -> Arrival:
 def _kubelet(site: Site) -> None:
     """As the kubelet's runtime leaves it with discard_unpacked_layers: no labels for layers, none kept."""
     _pulled(site, "1.7")
-    _must(site.ctr("2.1", "images", "label", site.name, "io.cri-containerd.image=managed"))
-    _must(site.ctr("2.1", "content", "prune", "references"))
+    _must(site.ctr(NEWEST, "images", "label", site.name, "io.cri-containerd.image=managed"))
+    _must(site.ctr(NEWEST, "content", "prune", "references"))
 
 
 def _must(done: CompletedProcess[bytes]) -> None:
@@ -47,19 +48,19 @@ def _must(done: CompletedProcess[bytes]) -> None:
 
 
 ARRIVALS: dict[str, Arrival] = {
-    "ctr pull": _ctr("2.1"),
-    "ctr pull --local": _ctr("2.1", "--local"),
-    "ctr pull, arm64": _ctr("2.1", "--platform", ARM64),
-    "ctr pull, all platforms": _ctr("2.1", "--all-platforms"),
+    "ctr pull": _ctr(NEWEST),
+    "ctr pull --local": _ctr(NEWEST, "--local"),
+    "ctr pull, arm64": _ctr(NEWEST, "--platform", ARM64),
+    "ctr pull, all platforms": _ctr(NEWEST, "--all-platforms"),
     "ctr 1.6 pull": _ctr("1.6"),
     "ctr 1.7 pull": _ctr("1.7"),
     "ctr 1.7 pull --all-metadata": _ctr("1.7", "--all-metadata"),
     "nerdctl pull": _nerdctl(),
     "nerdctl pull, arm64": _nerdctl("--platform", ARM64),
     "nerdctl pull, all platforms": _nerdctl("--all-platforms"),
-    "ctr import": _imported("2.1"),
+    "ctr import": _imported(NEWEST),
     "ctr 1.7 import, amd64": _imported("1.7", "--platform", AMD64),
-    "ctr import, all platforms": _imported("2.1", "--all-platforms"),
+    "ctr import, all platforms": _imported(NEWEST, "--all-platforms"),
     "kubelet, layers discarded": _kubelet,
 }
 

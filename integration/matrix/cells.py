@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from integration.matrix.tools import TOOLS, Ask, Tool
+from integration.rig.peers import NEWEST
 
 Circumstance = Literal["registry", "no network", "tag gone", "tag moved"]
 
@@ -22,7 +23,7 @@ class Row:
     arrival: str
     ask: Ask = "host"
     circumstance: Circumstance = "registry"
-    daemon: str = "2.1"
+    daemon: str = NEWEST
     chance: bool = False
 
     def __str__(self) -> str:
@@ -93,7 +94,13 @@ ROWS = (
     Row("zstd", "ctr 1.7 import, amd64", "arm64"),
     Row("foreign layers", "ctr pull"),
     Row("foreign layers", "kubelet, layers discarded", "host"),
-    # The same tools on the older daemons.
+    # The same tools on the other daemons.
+    Row("five platforms", "ctr pull", "host", "registry", "2.3"),
+    Row("five platforms", "ctr pull", "all", "registry", "2.3"),
+    Row("attestations", "ctr pull", "all", "registry", "2.3"),
+    Row("nested beside amd64", "ctr pull", "arm64", "no network", "2.3"),
+    Row("five platforms", "ctr pull", "host", "registry", "2.1"),
+    Row("single manifest", "kubelet, layers discarded", "host", "tag gone", "2.1"),
     Row("five platforms", "ctr 1.7 pull --all-metadata", "host", "registry", "1.7"),
     Row("attestations", "nerdctl pull", "all", "registry", "1.7"),
     Row("five platforms", "ctr 1.7 pull --all-metadata", "arm64", "registry", "1.6"),

@@ -7,12 +7,11 @@ take minutes. The registry is the rig's proxy with an answer for each blob of th
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 
@@ -76,9 +75,14 @@ class RandomMatrix:
     ) -> None:
         self._open.close()
 
+    @property
+    def port(self) -> int:
+        """The registry's."""
+        return self._proxy.port
+
     def case(self, seed: str) -> Case:
         """The case of a seed."""
-        return make(seed, self._proxy.port)
+        return make(seed, self.port)
 
     def results(self, case: Case) -> Iterator[Result]:
         """Do a case with every tool: those that change nothing share a namespace."""
@@ -97,7 +101,7 @@ class RandomMatrix:
         """Have the image where its content came from, and, where nobody knows that, by its name."""
         self._proxy.clear_routes()
         self._publish_in(case, case.repository, TAG)
-        named = None if case.sources else _named(case.name)
+        named = None if case.sources and case.graph.digest in case.have else _named(case.name)
         if named:
             self._publish_in(case, named.path, named.tag)
 
@@ -254,12 +258,22 @@ def _named(name: str) -> Reference | None:
 
 
 def tools_for(generation: str) -> list[Tool]:
-    """The ctr of the daemon's own version, each nerdctl, and pyctrd."""
-    return [
-        tool
-        for tool in TOOLS
-        if tool.runs_on(generation) and (tool.program != "ctr" or tool.version == generation)
+    """The ctr of the daemon's own version, both ways that it has; each nerdctl; and pyctrd."""
+    ways: dict[str, tuple[str, ...]] = {"": ()}
+    if not generation.startswith("1."):
+        ways = {" --local": ("--local",), "": ()}
+    own = [
+        Tool(
+            f"ctr {generation} export{way}",
+            "ctr",
+            generation,
+            "ctr_export",
+            by_daemon=not way and len(ways) > 1,
+            flags=flags,
+        )
+        for way, flags in ways.items()
     ]
+    return [*own, *(tool for tool in TOOLS if tool.program != "ctr")]
 
 
 def _media_type(data: bytes) -> str:
@@ -267,31 +281,21 @@ def _media_type(data: bytes) -> str:
 
 
 def run(count: int, seed: str, generations: Sequence[str], folder: Path) -> list[Result]:
-    """Do cases until there are at least `count` forecasts; each wrong one is printed at once."""
+    """Do cases of a seed, on each containerd in turn, until there are at least `count` forecasts."""
     results: list[Result] = []
     with ExitStack() as stack:
-        matrices = [
-            stack.enter_context(RandomMatrix(generation, folder / generation)) for generation in generations
-        ]
-        number = 0
-        while len(results) < count:
-            matrix = matrices[number % len(matrices)]
-            results += report(matrix, f"{seed}-{number}")
-            number += 1
+        matrices = [stack.enter_context(RandomMatrix(one, folder / one)) for one in generations]
+        for number, matrix in enumerate(cycle(matrices)):
+            if len(results) >= count:
+                return results
+            results += matrix.results(matrix.case(f"{seed}-{number}"))
     return results
 
 
-def report(matrix: RandomMatrix, seed: str) -> list[Result]:
-    """Do one case, and print what was wrong about it."""
-    case = matrix.case(seed)
-    done = list(matrix.results(case))
-    wrong = [result for result in done if result.wrong]
-    if os.environ.get("FC_NOTES"):
-        for result in done:
-            if not result.forecast.certain:
-                print("uncertain", seed, result.tool.name, result.forecast.note, file=sys.stderr)
-    if wrong:
-        print(f"\n{case}\n  on containerd {matrix.generation}", file=sys.stderr)
-    for result in wrong:
-        print(f"  {result.tool.name}: {'; '.join(result.wrong)}", file=sys.stderr, flush=True)
-    return done
+def told(results: Sequence[Result]) -> str:
+    """What was wrong, with all that is needed to see why; empty when everything was predicted rightly."""
+    lines: list[str] = []
+    for result in results:
+        if result.wrong:
+            lines += [str(result.case), f"  {result.tool.name} {result.forecast}", *result.wrong]
+    return "\n".join(lines)

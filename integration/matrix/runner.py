@@ -19,6 +19,7 @@ from integration.matrix.predictions import Facts, Prediction, predict, wrong
 from integration.matrix.site import TAG, VALIDATION, Site, befall
 from integration.matrix.tools import PLATFORM, Outcome, client, run, values
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, LoggingProxy, Registry
+from integration.rig.peers import NEWEST
 from integration.rig.process import remove_folder
 from integration.rig.publish import push
 
@@ -53,7 +54,7 @@ class Workshop:
 
     @cached_property
     def _loader(self) -> Containerd:
-        loader = Containerd("2.1", self._folder / "loader", config=ISOLATED_CONTENT)
+        loader = Containerd(NEWEST, self._folder / "loader", config=ISOLATED_CONTENT)
         return self._open.enter_context(loader)
 
     def results(self, row: Row, leave_out: frozenset[str] = frozenset()) -> list[Result]:

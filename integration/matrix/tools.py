@@ -10,6 +10,7 @@ from typing import Literal
 from integration.matrix.archives import Archive
 from integration.matrix.site import Site
 from integration.rig.daemons import Request
+from integration.rig.peers import GENERATIONS, NEWEST
 from pyctrd import Client, PyctrdError, RegistryOptions
 
 Ask = Literal["host", "arm64", "riscv64", "all"]
@@ -36,11 +37,12 @@ class Tool:
         return not (self.program == "ctr" and self.by_daemon and generation == "1.6")
 
 
+_TWO = [one for one in GENERATIONS if not one.startswith("1.")]
 TOOLS = (
     Tool("ctr 1.6 export", "ctr", "1.6", "ctr_export"),
     Tool("ctr 1.7 export", "ctr", "1.7", "ctr_export"),
-    Tool("ctr 2 export --local", "ctr", "2.1", "ctr_export", flags=("--local",)),
-    Tool("ctr 2 export", "ctr", "2.1", "ctr_export", by_daemon=True),
+    *(Tool(f"ctr {one} export --local", "ctr", one, "ctr_export", flags=("--local",)) for one in _TWO),
+    Tool(f"ctr {NEWEST} export", "ctr", NEWEST, "ctr_export", by_daemon=True),
     Tool("nerdctl 2.0.3 save", "nerdctl", "2.0.3", "nerdctl_save_2_0_3"),
     Tool("nerdctl 2.0.4 save", "nerdctl", "2.0.4", "nerdctl_save_2_0_4"),
     Tool("nerdctl 2.2.2 save", "nerdctl", "2.2.2", "nerdctl_save_2_1_4"),

@@ -42,8 +42,7 @@ def contents(
     Raises ArchiveError when the target is neither an index nor a manifest, InvalidInput for several images
     to flatten, and ContentError.
     """
-    if not walk.has_children(image.target):
-        raise ArchiveError(f"only manifests may be exported: {image.target.media_type}: invalid argument")
+    require_exportable(image.target)
     step = walk.only_platforms(walk.read_children(read), targets)
     blobs = tuple(walk.preorder(image.target, step))
     manifests = [item for item in blobs if is_image(item)]
@@ -61,6 +60,12 @@ def contents(
         if mode == "flatten":
             return _flatten(found, step)
     return found
+
+
+def require_exportable(target: Descriptor) -> None:
+    """Raise ArchiveError for a target that is neither an index nor a manifest."""
+    if not walk.has_children(target):
+        raise ArchiveError(f"only manifests may be exported: {target.media_type}: invalid argument")
 
 
 # --- docker's one manifest --------------------------------------------------------------------------------
@@ -114,7 +119,8 @@ def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
         if not mediatypes.is_image_config(config.media_type):
             return None
         try:
-            return ImageConfig.parse(read(config)).platform
+            found = ImageConfig.parse(read(config)).platform
+            return found if found.os or found.architecture else None  # a signature has none
         except (NotFound, ContentError):  # still to be fetched, in a plan; or no config that we understand
             return None
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
+from pyctrd import mediatypes
 from pyctrd import platforms as platform_names
 from pyctrd.amounts import listed
+from pyctrd.cli import commandline
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
+from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count
+from pyctrd.errors import Remedy
 
 if TYPE_CHECKING:
     from pyctrd import SendPlan, SendResult
@@ -81,10 +87,16 @@ def _what(told: SendResult | SendPlan) -> list[Item]:
     """Name the digest, and where it is another one than the source's, say so: people compare them."""
     items = [Item("digest", told.target.digest)]
     if told.target.digest != told.original.digest:
-        items.append(Item("made from", f"{told.original.digest}, of which only some platforms were chosen"))
+        items.append(Item("made from", f"{told.original.digest}, {_what_it_lost(told)}"))
     if told.platforms:
         items.append(Item("platforms", listed([platform_names.to_string(item) for item in told.platforms])))
     return items
+
+
+def _what_it_lost(told: SendResult | SendPlan) -> str:
+    if any(map(_is_attestation, told.skipped)):
+        return "without what was left out"
+    return "of which only some platforms were chosen"
 
 
 def _rest(result: SendResult) -> list[Item]:
@@ -94,10 +106,20 @@ def _rest(result: SendResult) -> list[Item]:
 
 
 def _skipped(told: SendResult | SendPlan) -> list[Item]:
-    if not told.skipped:
-        return []
-    text = f"{count(len(told.skipped), 'layer')} that may not be distributed (--allow-nondistributable)"
-    return [Item("left out", text, "warn")]
+    items = []
+    if layers := [item for item in told.skipped if not _is_attestation(item)]:
+        text = f"{count(len(layers), 'layer')} that may not be distributed (--allow-nondistributable)"
+        items.append(Item("left out", text, "warn"))
+    if attestations := [item for item in told.skipped if _is_attestation(item)]:
+        remedy = Remedy(method="ensure", images=(told.source,), platforms=("unknown/unknown",))
+        command = commandline.of(remedy, click.get_current_context().ensure_object(Settings))
+        text = f"{count(len(attestations), 'attestation')} of which not all is here; to fetch it: {command}"
+        items.append(Item("left out", text, "warn"))
+    return items
+
+
+def _is_attestation(descriptor: Descriptor) -> bool:
+    return mediatypes.is_manifest(descriptor.media_type)
 
 
 def _blobs(blobs: tuple[Descriptor, ...]) -> str:

@@ -12,13 +12,13 @@ _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """A containerd, and the ctr that comes with it.
 
-    `transfer`: it has a transfer service (1.7 and later). `features`: it is known to compare os.features of
-    platforms (2.3 and later; some builds of others do, too). `skips_absent`: its exporter passes over an
-    image whose target is absent (1.7 and later).
+    `transfer`: it has a transfer service (1.7 and later). `features`: it compares os.features of platforms
+    (2.3 and later do, 1.x does not; None: some builds of 2.0 to 2.2 do, Debian's 2.1.9 for one).
+    `skips_absent`: its exporter passes over an image whose target is absent (1.7 and later).
     """
 
     transfer: bool = True
-    features: bool = True
+    features: bool | None = True
     skips_absent: bool = True
 
 
@@ -26,4 +26,5 @@ def engine(version: str, *, transfer: bool) -> Engine:
     """Make the engine of a version; one that cannot be read is taken for the newest."""
     found = _VERSION.match(version)
     numbers = (int(found[1]), int(found[2])) if found else (99, 0)
-    return Engine(transfer=transfer, features=numbers >= (2, 3), skips_absent=numbers >= (1, 7))
+    features = numbers >= (2, 3) or (False if numbers < (2, 0) else None)
+    return Engine(transfer=transfer, features=features, skips_absent=numbers >= (1, 7))

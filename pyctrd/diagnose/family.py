@@ -36,14 +36,13 @@ class Family:
         return bool(self.here) and self.unlabelled == {child.digest for child in self.children} - self.here
 
     def lost_keys(self, digests: Collection[Digest]) -> tuple[str, ...]:
-        """Name the gc labels that a pull would have written for these children."""
-        found = [entry for digest in dict.fromkeys(digests) for entry in self._keys.get(digest, ())]
-        return tuple(key for _, key in sorted(found))
+        """Name the gc label that a pull would have written for each of these children, its first one."""
+        return tuple(key for _, key in sorted(self._keys[item] for item in set(digests) & self._keys.keys()))
 
     @cached_property
-    def _keys(self) -> dict[Digest, list[tuple[int, str]]]:
-        """The labels of a pull by child, each with its place."""
-        keys: dict[Digest, list[tuple[int, str]]] = {}
+    def _keys(self) -> dict[Digest, tuple[int, str]]:
+        """The first label of a pull by child, with its place."""
+        keys: dict[Digest, tuple[int, str]] = {}
         for place, (key, value) in enumerate(walk.child_labels(self.children).items()):
-            keys.setdefault(Digest(value), []).append((place, key))
+            keys.setdefault(Digest(value), (place, key))
         return keys

@@ -20,7 +20,7 @@ class Inspection:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._step = walk.read_children(self.read)
+        self._read_children = walk.read_children(self.read)
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
         self._infos: dict[Digest, ContentInfo | None] = {}
         self._documents: dict[Digest, bytes] = {}
@@ -51,10 +51,10 @@ class Inspection:
         return self._documents[descriptor.digest]
 
     def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        """List what a document names; raises NotFound when absent, ContentError for what it cannot be."""
+        """List what a document names, parsed once; raises NotFound when absent, ContentError."""
         key = descriptor.digest, descriptor.media_type
         if key not in self._children:
-            self._children[key] = self._step(descriptor)
+            self._children[key] = self._read_children(descriptor)
         return self._children[key]
 
     def config(self, descriptor: Descriptor) -> ImageConfig | None:

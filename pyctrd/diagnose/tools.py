@@ -29,10 +29,10 @@ _NO_TRANSFER = "unknown service containerd.services.streaming.v1.Streaming"
 _NEEDS_TRANSFER = (
     "from 2.3 on nerdctl exports through the daemon's transfer service, which came with containerd 1.7"
 )
-_HIDDEN = "a manifest is absent: what it names is fetched, too, but its size is not known before"
+_HIDDEN = "a manifest or index is absent: what it names is fetched, too, but its size is not known before"
 _HIDDEN_INDEX = "an index is absent: whether the image has the platform is known once it is fetched"
 _FOREIGN = "asks the registry for {name}, but the content came from elsewhere: the image may not be there"
-_FEATURES = "os.features of a platform count in containerd from 2.3 on, and in some builds of earlier ones"
+_FEATURES = "os.features of a platform count in some builds of this containerd, and not in others"
 _BY_CHANCE = "what is fetched differs from run to run: nerdctl takes the platforms in random order"
 _ANOTHER = "takes the name for {name}, which is another image"
 _NO_SOURCE = "no repository is known to have what is missing"
@@ -74,13 +74,14 @@ def _by_the_daemon(
         present=present,
         skips_absent=engine.skips_absent,
     )
-    outcome = export.forecast(survey.image)
+    newer = export.forecast(survey.image)
     if engine.features:
-        return outcome
-    older = msgspec.structs.replace(export, matcher=platforms.ignoring_features(export.matcher))
-    if older.forecast(survey.image) == outcome:
-        return outcome
-    return msgspec.structs.replace(outcome, certain=False, note=_FEATURES)
+        return newer
+    export = msgspec.structs.replace(export, matcher=platforms.ignoring_features(export.matcher))
+    older = export.forecast(survey.image)
+    if engine.features is False or older == newer:
+        return older
+    return msgspec.structs.replace(older, certain=False, note=_FEATURES)
 
 
 def _by_transfer(

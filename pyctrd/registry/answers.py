@@ -38,12 +38,15 @@ class LimitedAnswer(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._wire)
         self._wire.allow(head_seconds, MAX_HEAD_BYTES, "the head of the answer")
 
-    def begin(self) -> None:
-        """Read the head of the final answer: 102 and 103 come before it, as 100 does."""
-        super().begin()
+    def begin(self, **limits: Any) -> None:
+        """Read the head of the final answer: 102 and 103 come before it, as 100 does.
+
+        `limits` are http.client's own, from Python 3.15 on.
+        """
+        super().begin(**limits)
         while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
             self.headers = None  # type: ignore[assignment]  # else nothing more is read
-            super().begin()
+            super().begin(**limits)
 
     def read1(self, n: int = -1) -> bytes:
         """Read what has arrived, waiting for the first byte of it."""

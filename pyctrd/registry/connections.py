@@ -153,6 +153,7 @@ def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except Exception:
+        link = getattr(link, "socket", link)  # TLS within the TLS of a proxy is no socket itself
         if link is not None and link.fileno() >= 0:
             os.close(link.detach())
         raise

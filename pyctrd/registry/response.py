@@ -44,7 +44,10 @@ _log = redact.logger(__name__)
 
 
 class Response:
-    """An answer whose body is still on the wire: read it or close it, on one thread."""
+    """An answer whose body is still on the wire: read it or close it, on one thread.
+
+    `waited` is told since when the body of an error was waited for.
+    """
 
     def __init__(
         self,
@@ -53,9 +56,11 @@ class Response:
         *,
         proxy: str | None = None,
         stall_seconds: float = STALL_TIMEOUT_SECONDS,
+        waited: Callable[[float], None] = lambda _since: None,
     ) -> None:
         self._raw = raw
         self._stall_seconds = stall_seconds
+        self._waited = waited
         self.url = url
         self.proxy = proxy
         self.host = urlsplit(url).netloc
@@ -133,11 +138,13 @@ class Response:
 
     def excerpt(self) -> bytes:
         """Read the beginning of an error's body, whatever happens, and be done with the response."""
+        started = time.monotonic()
         try:
             return next(self.chunks(), b"")
         except RegistryUnreachable:
             return b""
         finally:
+            self._waited(started)
             self.close()
 
     def close(self) -> None:

@@ -5,7 +5,9 @@ The only module that imports urllib3. Everything a caller sees is ours: Request,
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +40,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
 _FREE_SHARE: Final = 0.1
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _log = redact.logger(__name__)
 # They log whole URLs, and the query of a redirect may be a signature.
@@ -163,13 +167,7 @@ class Transport:
                     request.method,
                     request.url,
                     body=body,
-                    headers={
-                        "User-Agent": user_agent(),
-                        "Accept-Encoding": "identity",
-                        **length_header(request.body),
-                        **request.headers,
-                        **request.private,
-                    },
+                    headers=_headers(request),
                     timeout=urllib3.Timeout(
                         connect=request.connect_timeout or self._connect_timeout, read=self.stall_timeout
                     ),
@@ -188,7 +186,13 @@ class Transport:
         if raw.status >= 300:
             self._charge(request, started)
         assert isinstance(raw, urllib3.HTTPResponse)
-        return Response(raw, request.url, proxy=proxy, stall_seconds=self.stall_timeout)
+        return Response(
+            raw,
+            request.url,
+            proxy=proxy,
+            stall_seconds=self.stall_timeout,
+            waited=functools.partial(self._charge, request),
+        )
 
     def _charge(self, request: Request, started: float) -> None:
         """Count what was waited for an answer that brings nothing; short waits are what any network takes.
@@ -229,6 +233,22 @@ class Transport:
 
     def _zone(self, url: SplitResult) -> Zone | None:
         return self._known(*_origin(url)) or zones.literal_zone(url.hostname or "")
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Return all headers, as UTF-8; a media type in a manifest may be any text."""
+    headers = {
+        "User-Agent": user_agent(),
+        "Accept-Encoding": "identity",
+        **length_header(request.body),
+        **request.headers,
+        **request.private,
+    }
+    for name, value in headers.items():
+        if _CONTROL.search(value):
+            raise RegistryError(f"{request.host}: {name} cannot be sent in a header", host=request.host)
+    # http.client writes texts as latin-1.
+    return {name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()}
 
 
 def user_agent() -> str:

@@ -7,12 +7,13 @@ import json
 import pytest
 
 from pyctrd import RegistryOptions
+from pyctrd.archive.layout import Layout
 from pyctrd.ensure import EnsureResult
 from pyctrd.errors import NotFound
 from pyctrd.mediatypes import OCI_LAYER_GZIP
 from pyctrd.model import Descriptor, Digest, ImageRecord
 from pyctrd.pull import PullResult
-from pyctrd.save import SaveResult
+from pyctrd.save import SavePlan, SaveResult
 from tests.cli.stub import run, with_outcome
 
 MIB = 1 << 20
@@ -60,6 +61,21 @@ def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.startswith("fetched 1 blob, 5.0 MiB, resumed 2 blobs, 11.0 MiB")
     with_outcome(monkeypatch, SAVED)
     assert "5.0 MiB fetched, 11.0 MiB resumed" in run("save", "example.com/a:1", "-o", "x.tar").stderr
+
+
+def test_an_artifact_has_no_platform_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, SAVED)
+    assert "saved example.com/a:1 to x.tar: " in run("save", "example.com/a:1", "-o", "x.tar").stderr
+    plan = SavePlan(
+        images=("example.com/a:1",),
+        platforms=(),
+        fetch=(),
+        fetch_bytes=0,
+        layout=Layout(entries=()),
+        archive_bytes=1,
+    )
+    with_outcome(monkeypatch, plan)
+    assert "platforms" not in run("save", "example.com/a:1", "--dry-run").stdout
 
 
 def test_an_ensure_that_only_had_to_commit_is_not_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

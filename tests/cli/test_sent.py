@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from pyctrd.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP
+from pyctrd.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.model import Descriptor, Digest, Platform
 from pyctrd.registry import RegistryOptions
 from pyctrd.sending import SendPlan, SendResult
@@ -58,6 +59,18 @@ def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest
         "left out: 1 layer that may not be distributed (--allow-nondistributable)",
     ]
     assert run("push", "-q", "alpine").stdout == f"registry.example/alpine:3@{NEW.digest}\n"
+
+
+def test_an_attestation_that_was_left_out_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_out = made(b"attestation", OCI_MANIFEST)
+    client = with_outcome(monkeypatch, msgspec.structs.replace(RESULT, skipped=(left_out,)))
+    lines = run("-n", "k8s.io", "push", "alpine").stdout.splitlines()
+    assert f"made from: {OLD.digest}, without what was left out" in lines
+    assert lines[-1] == (
+        "left out: 1 attestation of which not all is here; to fetch it: "
+        "pyctrd -n k8s.io ensure --platform unknown/unknown docker.io/library/alpine:3"
+    )
+    assert client.calls
 
 
 def test_a_result_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:

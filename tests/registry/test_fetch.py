@@ -216,3 +216,17 @@ def test_urls_are_not_asked_when_the_budget_is_used_up(
     server.once("GET", blob_path(descriptor), ranges(BLOB))
     assert read(one, descriptor) == BLOB
     assert other.seen == []
+
+
+def test_a_media_type_of_other_letters_is_sent_as_utf8(server: ScriptedServer, remote: RemoteMaker) -> None:
+    descriptor = layer(media_type="application/\u65e5\xe9")
+    server.once("GET", blob_path(descriptor), ranges(BLOB))
+    assert read(remote(), descriptor) == BLOB
+    sent = server.seen[0].headers["accept"].encode("latin-1").decode()
+    assert sent == "application/\u65e5\xe9, */*"
+
+
+def test_a_media_type_cannot_add_a_header(server: ScriptedServer, remote: RemoteMaker) -> None:
+    with pytest.raises(RegistryError, match="Accept cannot be sent in a header"):
+        read(remote(), layer(media_type="a\r\nX-Evil: 1"))
+    assert server.seen == []

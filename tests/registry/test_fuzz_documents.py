@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyctrd import mediatypes, reference, walk
 from pyctrd.documents import Documents
-from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError
-from pyctrd.model import Descriptor, Digest
-from pyctrd.registry import RegistryClient, RegistryOptions, hosts, hostsdir
+from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
+from pyctrd.model import Descriptor, Digest, Index
+from pyctrd.registry import RegistryClient, RegistryOptions, hosts, hostsdir, referrers, zones
+from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.backoff import parse_retry_after
+from pyctrd.registry.credentials import Keychain
+from pyctrd.registry.governor import Governor
+from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.transport import Request, Transport
+from pyctrd.registry.zones import AddressInfo
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
 
@@ -273,6 +278,58 @@ def test_lists(
         assert all(map(reference.is_tag, remote.tags(page_size=2).tags))
     with suppress(PyctrdError):
         assert all(item.media_type.isprintable() for item in remote.referrers(subject).referrers)
+
+
+@QUICK
+@given(BODIES, BODIES | st.none(), TYPES)
+def test_lists_of_referrers_that_are_written(raw: bytes, present: bytes | None, media_type: str) -> None:
+    descriptor = described(raw, media_type)
+    with suppress(ContentError):
+        subject = referrers.subject_of(descriptor, raw)
+        assert subject is None or reference.is_tag(referrers.tag_of(subject.digest))
+        changed = referrers.listed(descriptor, raw, present)
+        before = Index.parse(present).manifests if present is not None else ()
+        if changed is None:
+            assert descriptor.digest in [item.digest for item in before]
+        else:
+            *others, last = Index.parse(changed).manifests
+            assert (tuple(others), last.digest) == (before, descriptor.digest)
+
+
+@SERVED
+@given(
+    media_type=st.text(max_size=12),
+    url=st.text(max_size=40),
+    head=st.sampled_from(["http://", "https://", ""]),
+)
+@example("application/\u65e5", "", "")
+@example("a\r\nX-Evil: 1", "", "")
+@example("x", "a\r\nX-Evil: 1", "http://")
+@example("x", "[::1%25\u0130]:1/", "http://")
+def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: str) -> None:
+    """What a manifest says of a layer becomes part of requests."""
+    descriptor = Descriptor(media_type=media_type, digest=Digest.of(b"x"), size=1, urls=(head + url,))
+    path = f"/v2/team/app/blobs/{descriptor.digest}"
+    lasting.always("GET", path, Answer(404))
+    with Transport(resolver=nobody, sleep=lambda _: None) as transport:
+        remote = RegistryRemote(
+            reference.parse(f"{lasting.host}/team/app:v1"),
+            hosts.endpoints(lasting.host),
+            Authorizer(transport, Keychain(Path("/none"), environ={})),
+            transport,
+            sleep=lambda _: None,
+            governor=Governor(),
+        )
+        with pytest.raises(RegistryError), remote.fetch(descriptor) as chunks:
+            list(chunks)
+    assert all("x-evil" not in seen.headers for seen in lasting.seen)
+
+
+def nobody(host: str, port: int) -> list[AddressInfo]:
+    """Resolve this machine's own address only."""
+    if host != "127.0.0.1":
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+    return list(zones.resolve(host, port))
 
 
 @pytest.fixture(scope="module")

@@ -57,3 +57,30 @@ def test_a_long_header_takes_no_time() -> None:
     for piece in ("<", "<a>;", '<a>; rel="\\', " ,", "<a>; rel=x, ", "<a> ", ';="'):
         with suppress(ValueError):
             next_of([piece * 20_000])
+
+
+TOKENS = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
+LINKS = st.tuples(
+    st.text(st.characters(codec="latin-1", exclude_characters="<>", exclude_categories=["Cc"])).map(
+        str.strip
+    ),
+    st.dictionaries(TOKENS, st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])), max_size=3),
+)
+
+
+@given(st.lists(LINKS, max_size=4))
+def test_written_links_are_read_back(written: list[tuple[str, dict[str, str]]]) -> None:
+    def quoted(value: str) -> str:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    line = ", ".join(
+        f"<{target}>" + "".join(f"; {name}={quoted(value)}" for name, value in parameters.items())
+        for target, parameters in written
+    )
+    wanted = [
+        target
+        for target, parameters in written
+        if "next" in parameters.get("rel", "").lower().split() and "anchor" not in parameters
+    ]
+    assert next_of([line]) == (wanted[0] if wanted else None)
+    assert next_of([*([line] * bool(written)), '<last>; rel="next"']) == (wanted[0] if wanted else "last")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pyctrd.registry.notices import MAX_CHARACTERS, MAX_NOTICES, Notices, texts_of
 from tests.registry.conftest import RemoteMaker
@@ -74,3 +77,16 @@ def test_a_flood_ends(caplog: pytest.LogCaptureFixture) -> None:
         for number in range(1000):
             notices.tell("registry.example", [f'299 - "number {number}"'])
     assert len(caplog.messages) == MAX_NOTICES
+
+
+@given(st.lists(st.text(max_size=60) | st.text(st.sampled_from('299 -",\\ab\t'), max_size=60), max_size=3))
+@example(['299 - "a\\"'])
+@example(['299 - "' + "\\" * 4000 + '"'])
+def test_no_warning_breaks_the_parser(values: list[str]) -> None:
+    assert all(text.strip() for text in texts_of(values))
+
+
+@given(st.lists(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=50), max_size=4))
+def test_written_warnings_are_read_back(texts: list[str]) -> None:
+    line = ", ".join('299 - "' + re.sub(r'(["\\])', r"\\\1", text) + '"' for text in texts)
+    assert texts_of([line]) == [text for text in texts if text.strip()]

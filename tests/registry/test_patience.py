@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
+from pyctrd.errors import NotFound, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.registry.backoff import Budget, in_words
 from pyctrd.registry.response import LIVELY_BYTES, Gathering
 from tests.registry.conftest import RemoteMaker
@@ -66,6 +66,17 @@ def test_slow_errors_and_redirects_are_waiting_too(
     with pytest.raises(RegistryError, match="status 503"):
         one.resolve()
     assert pauses == []
+
+
+def test_the_body_of_an_error_that_never_comes_is_waiting_too(
+    server: ScriptedServer, remote: RemoteMaker
+) -> None:
+    one = remote(stall_timeout=0.3, retry_budget=0.2)
+    server.once("HEAD", TAG, Answer(405))
+    server.once("GET", TAG, Answer(404, b"x", length=5))
+    with pytest.raises(NotFound):
+        one.resolve()
+    assert one._repository.transport.budget.is_overdrawn
 
 
 def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remote: RemoteMaker) -> None:

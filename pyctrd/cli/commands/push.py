@@ -43,8 +43,9 @@ def command(
 ) -> None:
     """Push an image from containerd to a registry, under its own name or as TARGET.
 
-    Nothing is sent unless all of it is here. With --platform the image gets an index of its own, and so
-    another digest. Content that the registry has is not sent again; the tag is set last.
+    Nothing is sent unless all of it is here; attestations that are not are left out, unless --all-platforms
+    asks for them. Where something is left out the image gets an index of its own, and so another digest.
+    Content that the registry has is not sent again; the tag is set last.
     """
     with open_client() as client:
         if dry_run:

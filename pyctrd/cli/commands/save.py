@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     type=click.Choice(["keep", "prune", "flatten"]),
     default="keep",
     show_default=True,
-    help="The image's index: as it is, cut to what the archive holds, or replaced by the manifests.",
+    help="The image's index: as it is, cut to what the archive holds, or left out for its one image.",
 )
 @click.option("--reproducible", is_flag=True, help="Leave out what depends on this host.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, and change nothing.")
@@ -130,12 +130,12 @@ def _document(result: SaveResult) -> dict[str, object]:
 def _tell(result: SaveResult, place: str) -> None:
     """Say on stderr what was done: stdout may be the archive."""
     names = listed([platform_names.to_string(item) for item in result.platforms])
+    what = ", ".join(result.images) + (f" ({names})" if names else "")  # an artifact has no platform
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
     resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
     click.echo(
         sanitize(
-            f"saved {', '.join(result.images)} ({names}) to {place}: {size(result.bytes_written)} written, "
-            f"{fetched} fetched{resumed}"
+            f"saved {what} to {place}: {size(result.bytes_written)} written, {fetched} fetched{resumed}"
         ),
         err=True,
     )
@@ -160,9 +160,10 @@ def _show_plan(plan: SavePlan, output_format: str) -> None:
 def _print_plan(page: Page, plan: SavePlan) -> None:
     for name in plan.images:
         page.line(name, "strong")
+    names = listed([platform_names.to_string(item) for item in plan.platforms])
     page.items(
         [
-            Item("platforms", listed([platform_names.to_string(item) for item in plan.platforms])),
+            *([Item("platforms", names)] if names else []),
             Item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing"),
             Item("would write", f"{size(plan.archive_bytes)}, with {count(len(plan.layout.blobs), 'blob')}"),
         ]

@@ -60,17 +60,16 @@ def _lost_label(survey: Survey, index: Descriptor) -> Iterator[str]:
 
 def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cause]:
     """Explain platforms that were asked for and that no manifest is for."""
-    have = [branch.platform_text for branch in survey.branches if branch.kind == "image" and branch.platform]
+    have = [platforms.format_all(platform) for platform in _reachable(survey)]
     for platform in absent:
         name = platforms.format_all(platform)
-        unless = " (unless an absent index has it)" if survey.unread else ""
         known = listed(list(dict.fromkeys(have))) or "none that is known"
         yield Cause(
             code=NO_SUCH_PLATFORM,
             platform=name,
             digest=None,
-            text=f"the image has no {name}{unless}; it has {known}",
-            certain=not survey.unread,
+            text=f"the image has no {name}; it has {known}",
+            certain=True,
             evidence=(f"{_kind(survey.image.target)} {survey.image.target.digest} names no such manifest",),
             missing=(),
             remedy=_other_platform(survey),
@@ -82,7 +81,14 @@ def _kind(target: Descriptor) -> str:
 
 
 def _other_platform(survey: Survey) -> Remedy:
+    platform = next(_reachable(survey), None)
+    return command(survey, "ensure", platform) if platform else command(survey, "pull")
+
+
+def _reachable(survey: Survey) -> Iterator[Platform]:
+    """Give the platforms that the image can be asked for: below an index of another one there is none."""
     for branch in survey.branches:
         if branch.kind == "image" and branch.platform is not None:
-            return command(survey, "ensure", branch.platform)
-    return command(survey, "pull")
+            matcher = platforms.ordered(branch.platform)
+            if all(map(matcher.match, branch.through)):
+                yield branch.platform
