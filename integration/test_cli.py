@@ -232,6 +232,8 @@ def test_an_interrupt_leaves_nothing_half_done(
         fault.release.set()
     assert process.returncode == code, stderr.decode()
     assert "Traceback" not in stderr.decode()
+    if number == signal.SIGINT:
+        assert "run the same command again, and it goes on from there" in stderr.decode()
     state = snapshot_of(shell.containerd, shell.namespace)
     if what == "pull":  # what it has is kept for the next one, for a time (test_kill.py)
         (lease,) = state["leases"].values()
@@ -279,20 +281,23 @@ def test_version(shell: Shell) -> None:
     assert versions["pyctrd"] in shell("version").stdout.decode()
 
 
-def test_completion_of_image_names(shell: Shell, pause: Pause) -> None:
+def test_completion_of_what_containerd_has(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
-    shell.env |= {
-        "_PYCTRD_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"pyctrd diagnose {pause.name[:5]}",
-        "COMP_CWORD": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", "from pyctrd.cli import main; main()"],
-        env=shell.env,
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout.decode().split() == [f"plain,{pause.name}"]
+
+    def complete(line: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from pyctrd.cli import main; main()"],
+            env=shell.env
+            | {"_PYCTRD_COMPLETE": "bash_complete", "COMP_LINE": line, "COMP_COMMAND": "pyctrd"},
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode().split()
+
+    assert complete(f"pyctrd diagnose {pause.name[:5]}") == [f"plain,{pause.name}"]
+    assert complete(f"pyctrd -n nothing-here diagnose {pause.name[:5]}") == []
+    assert f"plain,{shell.namespace}" in complete("pyctrd images -n ")
+    assert "plain,overlayfs" in complete("pyctrd pull --snapshotter over")
 
 
 # --- errors -----------------------------------------------------------------------------------------------

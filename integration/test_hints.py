@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -182,6 +183,17 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
     assert shell.namespace in words
     assert run(shell, only(words))
     assert shell(*address, "-n", empty, "images", "-q").stderr == b""
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "TGZ"])
+def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
+    told(shell, "pull", "-q", pause.name, code=0)
+    text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
+    assert f"a b.{ending} will be a plain tar" in text
+    archive = shell.folder / f"a b.{ending}"
+    plain = archive.read_bytes()
+    run(shell, only(text))
+    assert gzip.decompress(archive.read_bytes()) == plain
 
 
 def test_a_hostile_name_is_no_program(shell: Shell, pause: Pause) -> None:

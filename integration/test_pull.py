@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from integration.conftest import peer_required
+from integration.faults.broken import sha512
 from integration.rig import images, publish, shapes
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
 from integration.rig.images import Graph
@@ -492,3 +493,18 @@ def _in_order_of_stalling(stalls: Sequence[Fault]) -> Iterator[Fault]:
     for stall in stalls:
         assert stall.stalled.wait(30)
         yield stall
+
+
+def test_a_sha512_layer_is_pulled_where_containerd_keeps_one(
+    oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
+) -> None:
+    graph = sha512(repository)
+    reference = publish.push(graph, registry, repository)
+    if oracle.generation not in ("2.3", "2.4"):
+        with pytest.raises(RegistryContentError) as caught:
+            pull(daemon, namespace, reference)
+        assert "this containerd keeps content by sha256 only" in (caught.value.hint or "")
+        return
+    pull(daemon, f"{namespace}-ours", reference)
+    assert ctr_pull(daemon, oracle, f"{namespace}-ctr", reference) == 0
+    assert_equal(*(state(daemon, f"{namespace}-{name}") for name in ("ours", "ctr")))

@@ -43,9 +43,11 @@ if TYPE_CHECKING:
         RegistryContentError,
         RegistryError,
         RegistryUnreachable,
+        Remedy,
         Unsupported,
     )
     from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
+    from pyctrd.overview import ImageOverview
     from pyctrd.ports import Progress, ProgressSink
     from pyctrd.pull import PullResult
     from pyctrd.registry import RegistryOptions
@@ -79,6 +81,7 @@ __all__ = [
     "ExportForecast",
     "FailedPrecondition",
     "Finding",
+    "ImageOverview",
     "ImageRecord",
     "IncompleteContent",
     "IndexMode",
@@ -101,6 +104,7 @@ __all__ = [
     "RegistryError",
     "RegistryOptions",
     "RegistryUnreachable",
+    "Remedy",
     "SaveForecast",
     "SavePlan",
     "SaveResult",
@@ -124,6 +128,7 @@ _HOMES: Final = {
     "ports": ("Progress", "ProgressSink"),
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),
+    "overview": ("ImageOverview",),
     "save": ("EnsureMode", "SavePlan", "SaveResult"),
     "sending": ("SendPlan", "SendResult"),
     "shipment": ("PushIndex",),

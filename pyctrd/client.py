@@ -32,6 +32,7 @@ from pyctrd.wiring import LazyRepository, Registries
 
 if TYPE_CHECKING:
     from pyctrd.diagnose import Diagnosis
+    from pyctrd.overview import ImageOverview
     from pyctrd.registry import RegistryOptions
     from pyctrd.sending import SendPlan, SendResult
     from pyctrd.shipment import PushIndex
@@ -103,6 +104,15 @@ class Client:
         """List the images of the namespace by name."""
         return tuple(sorted(self._daemon.images.list(), key=lambda image: image.name))
 
+    def overview(self) -> tuple[ImageOverview, ...]:
+        """List the images by name with the bytes and the complete platforms that are here of each.
+
+        Reads every index and manifest that is here; no registry is asked.
+        """
+        from pyctrd.overview import overview
+
+        return overview(self._daemon, self.images())
+
     def image(self, ref: str) -> ImageRecord:
         """Find an image by its exact name, a reference, or the beginning of its digest or of crictl's id.
 
@@ -117,6 +127,14 @@ class Client:
                 error.hint = f"it is in the namespace {' and in '.join(places)}"
                 error.remedy = Remedy(namespace=places[0])
             raise
+
+    def namespaces(self) -> tuple[str, ...]:
+        """List the namespaces of this containerd."""
+        return tuple(sorted(item.name for item in self._daemon.namespaces.list()))
+
+    def snapshotters(self) -> tuple[str, ...]:
+        """List the snapshotters that this containerd has loaded."""
+        return tuple(self._daemon.introspection.snapshotters())
 
     def namespaces_with(self, *names: str) -> tuple[str, ...]:
         """List the other namespaces that have an image of exactly one of these names; without names, any."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pyctrd.model import Descriptor, Digest
+from pyctrd.ports import Progress, ProgressSink, no_progress
 from pyctrd.transfer import Brought, Stopped
 from pyctrd.waiting import until_done
 
@@ -23,8 +24,14 @@ class Downloads:
     """
 
     def __init__(
-        self, bring: Callable[[Descriptor], Brought], stop: threading.Event, *, max_concurrent: int
+        self,
+        bring: Callable[[Descriptor], Brought],
+        stop: threading.Event,
+        *,
+        max_concurrent: int,
+        progress: ProgressSink = no_progress,
     ) -> None:
+        self._progress = progress
         self._bring = bring
         self._stop = stop
         self._pool = concurrent.futures.ThreadPoolExecutor(max_concurrent, thread_name_prefix="pyctrd-fetch")
@@ -47,10 +54,14 @@ class Downloads:
 
     def submit(self, descriptors: Sequence[Descriptor]) -> None:
         """Start bringing blobs; those that were submitted before are left alone."""
-        for descriptor in descriptors:
-            if descriptor.digest not in self._futures:
-                self._descriptors[descriptor.digest] = descriptor
-                self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
+        new = {item.digest: item for item in descriptors if item.digest not in self._futures}
+        for descriptor in new.values():
+            self._progress(
+                Progress(action="planned", descriptor=descriptor, total=descriptor.size, detail="download")
+            )
+        for descriptor in new.values():
+            self._descriptors[descriptor.digest] = descriptor
+            self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
 
     def _guarded(self, descriptor: Descriptor) -> Brought:
         if self._stop.is_set():

@@ -147,7 +147,9 @@ def ensure(
     with store.lease("ensure", resumable=True) as leased:
         keeping = Keeping(leased.content, progress)
         transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
-        with Downloads(transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads) as downloads:
+        with Downloads(
+            transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads, progress=progress
+        ) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
             step = walk.labelled(_reading(leased), keeping.set_labels)
             for generation in walk.generations(image.target, _targeted(step, coverage, targets)):

@@ -26,6 +26,7 @@ from pyctrd.model import (
 # --- progress ---------------------------------------------------------------------------------------------
 
 Action: TypeAlias = Literal[
+    "planned",
     "resolved",
     "exists",
     "waiting",
@@ -48,7 +49,8 @@ Action: TypeAlias = Literal[
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the work, for whoever watches.
 
-    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry).
+    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry;
+    with `planned`, which says that a blob's turn will come, it is `download`, `upload` or `write`).
     `resumed` are the bytes that an interrupted download had left here: of the blob, or at `done` in all.
     """
 

@@ -104,7 +104,10 @@ def pull(
         transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress, judge=judge)
         with (
             Downloads(
-                transfer.bring, transfer.stop, max_concurrent=options.max_concurrent_downloads
+                transfer.bring,
+                transfer.stop,
+                max_concurrent=options.max_concurrent_downloads,
+                progress=progress,
             ) as downloads,
             Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
         ):

@@ -230,7 +230,7 @@ def _incomplete(
     absent: Sequence[Descriptor],
     owner: dict[Digest, Platform | None],
 ) -> IncompleteContent:
-    local = "push the platform `local`, which is what is complete, or " if selection.all else ""
+    local = "--platform local pushes what is complete; or " if selection.all else ""
     return incomplete(
         image,
         absent,

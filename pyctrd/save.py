@@ -201,6 +201,8 @@ def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:
 
 def _reporter(archived: Sequence[ArchiveImage], progress: ProgressSink) -> Callable[[Entry, int], None]:
     descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
+    for blob in descriptors.values():
+        progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="write"))
 
     def report(entry: Entry, written: int) -> None:
         descriptor = descriptors[entry.name]

@@ -126,6 +126,9 @@ class _Run:
 
     def result(self) -> SendResult:
         shipment = self._sending.shipment
+        documents = (item.descriptor for item in (*shipment.manifests, *shipment.indexes, shipment.root))
+        for blob in dict.fromkeys((*shipment.blobs, *documents)):
+            self._progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="upload"))
         self._each(self._blob, shipment.blobs)
         self._each(self._document, shipment.manifests)
         for item in shipment.indexes:

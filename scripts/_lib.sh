@@ -48,7 +48,8 @@ make_venv() {
         "$python" -m venv --without-pip "$folder"
         .venv/bin/pip install -q --target "$("$folder/bin/python" -c 'import site; print(site.getsitepackages()[0])')" pip >&2
     fi
-    "$folder/bin/python" -m pip install -q "$@" >&2
+    # Somebody who watches sees what takes so long.
+    "$folder/bin/python" -m pip install $([ -t 2 ] || echo -q) "$@" >&2
     printf '%s' "$key" >"$folder/.key"
 }
 

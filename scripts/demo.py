@@ -9,10 +9,18 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from pyctrd.amounts import size
+
+if TYPE_CHECKING:
+    from integration.rig.daemons import Registry
+    from integration.rig.images import Graph
 
 console = Console(highlight=False, soft_wrap=True)
 PYCTRD = [sys.executable, "-m", "pyctrd"]
@@ -66,9 +74,10 @@ def embedded() -> int:
         registry = stack.enter_context(Registry(folder / "registry"))
         source = stack.enter_context(Containerd(NEWEST, folder / "source"))
         empty = stack.enter_context(Containerd(NEWEST, folder / "empty"))
-        graph = shapes.five_platform()
-        reference = publish.push(graph, registry, "pause", "3.10")
-        heading(f"An image for five platforms, in a registry of our own; containerd {source.version}")
+        console.print("Making an image of five platforms, each with layers of 1 and 6 MiB ...")
+        graph = image(shapes.PAUSE_PLATFORMS)
+        reference = publish.push(graph, registry, "team/app", "1.0")
+        heading(f"{reference} is in a registry of our own; containerd {source.version}")
 
         heading("1. Real ctr pulls it, as it does by default")
         console.print(f"[bold]$ ctr images pull --plain-http {reference}[/]")
@@ -87,22 +96,23 @@ def embedded() -> int:
         pyctrd(
             str(source.address), *save, "--ensure", "all", "-o", str(replayed), reference, namespace="replay"
         )
-        asked = show_requests(registry)
+        asked, asked_bytes = show_requests(registry, graph)
 
         heading("4. What pyctrd save does: ensure and export only the target platform")
         registry.clear_requests()
-        archive = folder / "pause.tar"
+        archive = folder / "app.tar"
         pyctrd(str(source.address), *save, "-o", str(archive), reference)
-        unasked = show_requests(registry)
+        unasked, _ = show_requests(registry, graph)
 
         heading("5. Real ctr loads the archive into an empty containerd")
-        console.print(f"[bold]$ ctr images import {archive.name}[/]")
-        empty.ctr("images", "import", "--platform", "linux/amd64", "--no-unpack", str(archive))
+        command = ("images", "import", "--platform", "linux/amd64", "--no-unpack", str(archive))
+        console.print(f"[bold]$ ctr {shlex.join(command)}[/]")
+        empty.ctr(*command)
         here = complete_platforms(str(empty.address), reference)
         console.print(f"complete in the empty containerd: {', '.join(here)}")
 
         good = asked > 0 and unasked == 0 and bool(here)
-        heading(f"Old rule: {asked} requests for layers nobody asked for. pyctrd: {unasked}.")
+        heading(f"Old rule: {asked} requests, {size(asked_bytes)} that nobody asked for. pyctrd: {unasked}.")
     console.print("Everything that was started has been stopped.")
     return 0 if good else 1
 
@@ -114,13 +124,25 @@ def complete_platforms(address: str, reference: str) -> list[str]:
     return [row["platform"] for row in verdict["platforms"] if row["complete"]]
 
 
-def show_requests(registry: object) -> int:
-    """Print the registry's own log since it was cleared, and give the number of requests."""
-    requests = registry.requests()  # type: ignore[attr-defined]
-    console.print(f"[yellow]the registry's log: {len(requests)} requests[/]")
-    for request in requests:
-        console.print(f"    {request.method} {request.path} {request.status}", markup=False)
-    return len(requests)
+def image(platforms: Sequence[str]) -> Graph:
+    """Make an image whose layers are large enough to be missed."""
+    from integration.rig import images
+
+    children = []
+    for number, on in enumerate(platforms):
+        layers = [images.random_layer(mib << 20, seed=10 * number + mib) for mib in (1, 6)]
+        children.append(images.manifest(images.config(layers, on), layers, on=on))
+    return images.index(children)
+
+
+def show_requests(registry: Registry, graph: Graph) -> tuple[int, int]:
+    """Print the registry's own log since it was cleared; give the number of requests, and the bytes."""
+    requests = registry.requests()
+    sizes = [len(graph.blobs.get(request.path.rpartition("/")[2], b"")) for request in requests]
+    console.print(f"[yellow]the registry's log: {len(requests)} requests, {size(sum(sizes))}[/]")
+    for request, length in zip(requests, sizes, strict=True):
+        console.print(f"    {request.method} {request.path} {request.status}  {size(length)}", markup=False)
+    return len(requests), sum(sizes)
 
 
 def on_host(address: str, namespace: str, reference: str) -> int:

@@ -243,7 +243,9 @@ def test_progress_tells_of_each_blob() -> None:
     bench.save()
     done = {item.descriptor.digest for item in bench.events if item.descriptor and item.offset == item.total}
     assert done == set(bench.graph.blobs)
-    assert {item.action for item in bench.events} == {"writing"}
+    assert {item.action for item in bench.events} == {"planned", "writing"}
+    planned = {item.descriptor.digest for item in bench.events if item.descriptor and item.detail == "write"}
+    assert planned == done
 
 
 # --- fetching before --------------------------------------------------------------------------------------

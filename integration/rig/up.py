@@ -124,7 +124,7 @@ def docker(*arguments: str) -> str:
 
 
 def _generation(text: str) -> str:
-    """1.6, 1.7 or 2 of that, or of a release of it: 2.1, 1.7.24."""
+    """The generation that this, or a release of it, is of: 2.4, v2.4.2, 1.7.24."""
     for known in GENERATIONS:
         if re.fullmatch(rf"v?{re.escape(known)}(\..*)?", text):
             return known

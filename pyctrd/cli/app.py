@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -25,7 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "push": "Push an image from containerd to a registry, under its own name or as TARGET.",
     "copy": "Copy an image from registry to registry; needs no containerd, and keeps nothing.",
     "verify": "Hash what is in the content store, and tell what is not what it should be.",
-    "images": "List the images of a namespace.",
+    "images": "List the images of a namespace, with the platforms that are complete here.",
     "registry": "Show how registries would be reached, and list what they have.",
     "content": "List the blobs of a namespace.",
     "completion": "Print the script that completes commands in a shell.",
@@ -56,6 +57,10 @@ class App(Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command line and exit."""
         settings = Settings()
+        if "_PYCTRD_COMPLETE" in os.environ:
+            from pyctrd.cli import shells
+
+            shells.install()
         extra.setdefault("obj", settings)
         extra["standalone_mode"] = False
         run = super().main

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
+from pyctrd import mediatypes
 from pyctrd.cli import screen
 from pyctrd.cli.render import title
-from pyctrd.cli.text import count, sanitize, size
+from pyctrd.cli.text import clock_time, count, duration, sanitize, size
 
 if TYPE_CHECKING:
+    from pyctrd.model import Descriptor
     from pyctrd.ports import Progress
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
@@ -27,6 +35,15 @@ _COUNTED_NOTES: Final = {"writing": "written", "verifying": "verified"}
 # Lines that the total and the prompt need, beside those of the blobs.
 _RESERVED_LINES: Final = 5
 _NAME_WIDTH: Final = 28
+_AMOUNT_WIDTH: Final = 21
+_NOTE_WIDTH: Final = 18
+_NARROWEST_BAR: Final = 8
+_WIDEST_BAR: Final = 60
+# The rate is that of the last seconds, asked for so often.
+_RATE_SECONDS: Final = 10.0
+_SAMPLE_SECONDS: Final = 0.25
+# What took less has no rate worth telling.
+_SHORTEST_SECONDS: Final = 0.5
 
 
 class _Amount(ProgressColumn):
@@ -36,8 +53,8 @@ class _Amount(ProgressColumn):
         if task.finished or not task.total:
             text = size(int(task.total or task.completed))
         else:
-            text = f"{size(int(task.completed))} / {size(int(task.total))}"
-        return Text(text.rjust(21), style="progress.download")
+            text = _of(int(task.completed), int(task.total))
+        return Text(text.rjust(_AMOUNT_WIDTH), style="progress.download")
 
 
 class _Note(ProgressColumn):
@@ -47,78 +64,189 @@ class _Note(ProgressColumn):
         note = str(task.fields.get("note", ""))
         if not note and not task.finished and task.speed:
             note = f"{size(int(task.speed))}/s"
-        return Text(sanitize(note).ljust(12), style="dim", no_wrap=True, overflow="ellipsis")
+        return _noted(note)
+
+
+def _noted(note: str) -> Text:
+    return Text(sanitize(note).ljust(_NOTE_WIDTH), style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _of(done: int, total: int) -> str:
+    return f"{size(done)} / {size(total)}"
 
 
 class _Sum:
     """The state of all blobs in one phase of the work."""
 
-    def __init__(self, verb: str, noun: str, place: str = "here") -> None:
+    def __init__(self, verb: str, noun: str, place: str, clock: Callable[[], float]) -> None:
         self._verb = verb
         self._noun = noun
         self._place = place
+        self._clock = clock
+        self._planned: dict[str, int] = {}
         self._blobs: dict[str, tuple[int, int, bool]] = {}
-        self._present = 0
-        self._present_bytes = 0
+        self._present: dict[str, int] = {}
         self._resumed: dict[str, int] = {}
+        self._times: list[float] = []
+        self._samples: deque[tuple[float, int]] = deque()
+        self._furthest = 0.0
+        self._is_known = False
+        self.lock = threading.RLock()
+        """Events come from the workers' threads, while another one draws."""
 
-    def found(self, size: int) -> None:
+    def plan(self, descriptor: Descriptor) -> None:
+        """Count a blob whose turn will come."""
+        with self.lock:
+            self._planned.setdefault(str(descriptor.digest), descriptor.size)
+        # A bar over the manifests alone would be full, and empty again once they name the layers.
+        self._is_known |= not (
+            mediatypes.is_index(descriptor.media_type) or mediatypes.is_manifest(descriptor.media_type)
+        )
+
+    def found(self, name: str, size: int) -> None:
         """Count a blob that was in its place before."""
-        self._present += 1
-        self._present_bytes += size
+        with self.lock:
+            self._planned.pop(name, None)
+            self._present[name] = size
 
     def note(self, name: str, done: int, total: int, *, finished: bool, resumed: int = 0) -> None:
-        self._blobs[name] = done, total, finished
-        self._resumed[name] = resumed
+        """Take in how far a blob is."""
+        with self.lock:
+            now = self._clock()
+            self._blobs[name] = done, total, finished
+            self._resumed[name] = resumed
+            self._times = [self._times[0] if self._times else now, now]
+            if not self._samples or now - self._samples[-1][0] >= _SAMPLE_SECONDS:
+                self._samples.append((now, self.bytes[0]))
+                while now - self._samples[0][0] > _RATE_SECONDS:
+                    self._samples.popleft()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self._blobs or self._present)
 
     @property
     def bytes(self) -> tuple[int, int]:
         """The bytes done, and those of all blobs known so far; where nothing was to be done, what is here."""
         if not self._blobs:
-            return self._present_bytes, self._present_bytes
-        return sum(done for done, _, _ in self._blobs.values()), sum(
-            all_ for _, all_, _ in self._blobs.values()
-        )
+            here = sum(self._present.values())
+            return here, here
+        done = sum(done for done, _, _ in self._blobs.values())
+        begun = sum(total for _, total, _ in self._blobs.values())
+        return done, begun + sum(size for name, size in self._planned.items() if name not in self._blobs)
+
+    def row(self, bar_width: int) -> tuple[RenderableType, ...]:
+        """Draw the line while work is under way."""
+        with self.lock:
+            done, total = self.bytes
+            amount = size(total) if done == total else _of(done, total)
+            return (
+                Text(self.counts.ljust(_NAME_WIDTH), no_wrap=True, overflow="ellipsis"),
+                self.bar(bar_width),
+                Text(amount.rjust(_AMOUNT_WIDTH), style="progress.download"),
+                _noted(self.note_text),
+            )
+
+    def bar(self, width: int) -> ProgressBar:
+        """Draw how far all of it is: never less than before, and moving where nobody knows."""
+        done, total = self.bytes
+        if total and (self._is_known or done == total):
+            self._furthest = max(self._furthest, done / total)
+        known = self._is_known or not self._blobs or self._is_finished
+        return ProgressBar(1.0, self._furthest if total else 1.0, width, pulse=not known)
 
     @property
-    def text(self) -> str:
+    def _is_finished(self) -> bool:
+        begun = all(finished for _, _, finished in self._blobs.values())
+        return begun and self._planned.keys() <= self._blobs.keys()
+
+    @property
+    def counts(self) -> str:
+        """`fetched 3/12 blobs, 1 here`."""
         if not self._blobs:
-            return f"{count(self._present, self._noun)} {self._place}"
-        here = f"{self._present} {self._place}" if self._present else ""
+            return f"{count(len(self._present), self._noun)} {self._place}"
         finished = sum(done for _, _, done in self._blobs.values())
-        text = f"{self._verb} {finished}/{count(len(self._blobs), self._noun)}"
-        begun = sum(self._resumed.values())
-        resumed = f"{size(begun)} resumed" if begun else ""
-        return ", ".join(filter(None, (text, here, resumed)))
+        wanted = len(self._blobs.keys() | self._planned.keys())
+        here = f"{len(self._present)} {self._place}" if self._present else ""
+        return ", ".join(filter(None, (f"{self._verb} {finished}/{count(wanted, self._noun)}", here)))
+
+    @property
+    def note_text(self) -> str:
+        """The rate of the last seconds, and the time that is left at that rate."""
+        if len(self._samples) < 2 or self._is_finished:
+            return ""
+        (since, before), (now, done) = self._samples[0], self._samples[-1]
+        rate = (done - before) / (now - since)
+        if rate <= 0:
+            return ""
+        left = clock_time((self.bytes[1] - done) / rate) if self._is_known else ""
+        return f"{size(int(rate))}/s {left}"
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in a line: amounts, time, rate, and what an interrupted run had left."""
+        done, total = self.bytes
+        resumed = sum(self._resumed.values())
+        parts = [self.counts]
+        if self._blobs:
+            seconds = self._times[-1] - self._times[0]
+            amount = size(done) if done >= total else _of(done, total)
+            parts.append(f"{amount} in {_taken(seconds)}")
+            if seconds >= _SHORTEST_SECONDS and done > resumed:
+                parts.append(f"{size(int((done - resumed) / seconds))}/s")
+        if resumed:
+            parts.append(f"{size(resumed)} resumed")
+        return ", ".join(parts)
+
+
+def _taken(seconds: float) -> str:
+    return duration(seconds) if seconds < 60 else clock_time(seconds)
+
+
+class _Totals:
+    """A line for each phase that has begun; a summary when it is over."""
+
+    def __init__(self, sums: list[_Sum], bar_width: int) -> None:
+        self._sums = sums
+        self._bar_width = bar_width
+        self.is_over = False
+
+    def __rich__(self) -> RenderableType:
+        begun = [item for item in self._sums if item.is_begun]
+        if self.is_over:
+            return Group(*(Text(item.summary) for item in begun))
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for item in begun:
+            grid.add_row(*item.row(self._bar_width))
+        return grid
 
 
 class Bars:
     """A live region on stderr; leaving the context leaves the last state on the screen."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(stderr=True, highlight=False, emoji=False, markup=False)
-        self._blobs = self._bars()
-        self._totals = self._bars()
-        self._lines: dict[str, TaskID] = {}
-        self._sums = {
-            "download": _Sum("fetched", "blob"),
-            "unpack": _Sum("unpacked", "layer"),
-            "upload": _Sum("uploaded", "blob", "there"),
-            "write": _Sum("written", "blob"),
-            "verify": _Sum("verified", "blob"),
-        }
-        self._sum_lines: dict[str, TaskID] = {}
-        self._live = Live(Group(self._blobs, self._totals), console=self._console, refresh_per_second=8)
-
-    def _bars(self) -> RichProgress:
-        return RichProgress(
+        rest = self._console.width - _NAME_WIDTH - _AMOUNT_WIDTH - _NOTE_WIDTH - 3
+        width = max(_NARROWEST_BAR, min(rest, _WIDEST_BAR))
+        self._blobs = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=width),
             _Amount(),
             _Note(),
             console=self._console,
             auto_refresh=False,
         )
+        self._lines: dict[str, TaskID] = {}
+        self._sums = {
+            "download": _Sum("fetched", "blob", "here", clock),
+            "unpack": _Sum("unpacked", "layer", "here", clock),
+            "upload": _Sum("uploaded", "blob", "there", clock),
+            "write": _Sum("written", "blob", "here", clock),
+            "verify": _Sum("verified", "blob", "here", clock),
+        }
+        self._totals = _Totals(list(self._sums.values()), width)
+        self._live = Live(Group(self._blobs, self._totals), console=self._console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -129,6 +257,7 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Draw the last state, and stop."""
+        self._totals.is_over = True
         screen.end(self._live)
 
     def show(self, event: Progress) -> None:
@@ -137,18 +266,23 @@ class Bars:
             self._advance("download", event, finished=event.action == "downloaded")
         elif event.action in _UPLOAD:
             self._advance("upload", event, finished=event.action == "uploaded")
-        elif event.action in ("mounted", "present"):
-            self._sums["upload"].found(event.total)
-            self._sum_up("upload")
         elif event.action in _UNPACK:
             self._advance("unpack", event, finished=event.action == "unpacked")
         elif event.action in _COUNTED:
             self._advance(_COUNTED[event.action], event, finished=event.offset >= event.total)
+        elif event.descriptor is not None:
+            self._note_in_passing(event, event.descriptor)
+
+    def _note_in_passing(self, event: Progress, descriptor: Descriptor) -> None:
+        """Take in what has no line of its own."""
+        if event.action == "planned":
+            self._sums[event.detail].plan(descriptor)
+        elif event.action in ("mounted", "present"):
+            self._sums["upload"].found(str(descriptor.digest), event.total)
         elif event.action == "exists":
-            self._sums["download"].found(event.total)
-            self._sum_up("download")
-        elif event.action == "resolved" and event.descriptor is not None:
-            self._console.print(Text(sanitize(f"{event.detail} {event.descriptor.digest}"), style="bold"))
+            self._sums["download"].found(str(descriptor.digest), event.total)
+        elif event.action == "resolved":
+            self._console.print(Text(sanitize(f"{event.detail} {descriptor.digest}"), style="bold"))
 
     def _advance(self, phase: str, event: Progress, *, finished: bool) -> None:
         done = event.total if finished else event.offset
@@ -156,9 +290,9 @@ class Bars:
         # The bar of a layer that is unpacked stays full: nobody knows how far the daemon is.
         shown = event.total if phase == "unpack" else done
         self._blobs.update(line, completed=max(shown, finished), total=max(event.total, 1), note=_note(event))
-        self._sums[phase].note(title(event), done, event.total, finished=finished, resumed=event.resumed)
+        name = str(event.descriptor.digest) if event.descriptor else title(event)
+        self._sums[phase].note(name, done, event.total, finished=finished, resumed=event.resumed)
         self._make_room()
-        self._sum_up(phase)
 
     def _line(self, event: Progress) -> TaskID:
         name = title(event)
@@ -175,18 +309,6 @@ class Bars:
         finished = [task for task in visible if task.finished]
         for task in finished[: max(len(visible) - room, 0)]:
             self._blobs.update(task.id, visible=False)
-
-    def _sum_up(self, phase: str) -> None:
-        known = self._sums[phase]
-        if phase not in self._sum_lines:
-            self._sum_lines[phase] = self._totals.add_task("", total=1, note="")
-        done, total = known.bytes
-        self._totals.update(
-            self._sum_lines[phase],
-            description=known.text.ljust(_NAME_WIDTH),
-            completed=done if total else 1,
-            total=max(total, 1),
-        )
 
 
 def _note(event: Progress) -> str:

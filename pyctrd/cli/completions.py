@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from pyctrd.cli.session import open_client
-from pyctrd.cli.settings import Settings
 from pyctrd.errors import PyctrdError
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from pyctrd.client import Client
 
-
-def image_argument(name: str, **how: Any) -> Callable[[_F], _F]:
-    """Give a command an argument for images of the namespace; the shell completes their names."""
-    return click.argument(name, callback=_remember_images, shell_complete=image_names, **how)
-
-
-def _remember_images(
-    context: click.Context, _parameter: click.Parameter, value: str | tuple[str, ...]
-) -> str | tuple[str, ...]:
-    context.ensure_object(Settings).images = (value,) if isinstance(value, str) else value
-    return value
+_PLATFORMS: Final = (
+    "linux/amd64",
+    "linux/arm64",
+    "linux/arm/v7",
+    "linux/arm/v6",
+    "linux/386",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+)
 
 
 def image_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete image names; where no containerd answers there are none, and no complaint in the prompt."""
+    """Complete image names."""
+    return _known(context, incomplete, lambda client: [image.name for image in client.images()])
+
+
+def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the namespaces that there are."""
+    return _known(context, incomplete, lambda client: client.namespaces())
+
+
+def snapshotters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the snapshotters that containerd has loaded."""
+    return _known(context, incomplete, lambda client: client.snapshotters())
+
+
+def platforms(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of a list of platforms."""
+    before, comma, last = incomplete.rpartition(",")
+    words = _PLATFORMS if comma else (*_PLATFORMS, "all", "local")
+    return [f"{before}{comma}{name}" for name in words if name.startswith(last)]
+
+
+def _known(context: click.Context, incomplete: str, ask: Callable[[Client], Sequence[str]]) -> list[str]:
+    """Ask containerd; where none answers there is nothing to offer, and no complaint in the prompt."""
+    from pyctrd.cli.session import open_client
+    from pyctrd.cli.shells import offered
+
     try:
         with open_client(context=context) as client:
-            names = [image.name for image in client.images()]
+            return offered(ask(client), incomplete)
     except PyctrdError:
         return []
-    return [name for name in names if name.startswith(incomplete)]

@@ -17,11 +17,15 @@ Tone: TypeAlias = Literal["", "good", "bad", "warn", "dim", "strong"]
 
 
 class Column(NamedTuple):
-    """A column's title; `right` aligns numbers, `brief` columns may be left out where room is short."""
+    """A column's title; `right` aligns numbers, `brief` columns may be left out where room is short.
+
+    The text of a `whole` one is never broken: it gets a line of its own where a row does not fit.
+    """
 
     title: str
     right: bool = False
     brief: bool = False
+    whole: bool = False
 
 
 class Cell(NamedTuple):

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from pyctrd.cli.render import title
-from pyctrd.cli.text import sanitize, size
+from pyctrd.cli.text import duration, sanitize, size
 from pyctrd.ports import no_progress
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 # JSON lines about one blob's bytes come no faster than this; changes of state always come.
 _INTERVAL_SECONDS: Final = 0.25
+# What goes on for longer than this is told again, and how often that is looked for.
+_TOLD_SECONDS: Final = 10.0
+_TICK_SECONDS: Final = 1.0
+_LASTING: Final = frozenset({"downloading", "uploading", "writing", "verifying", "unpacking"})
 # What is told with the size of its blob.
 _SIZED: Final = frozenset({"downloading", "downloaded", "uploading", "uploaded", "writing", "verifying"})
 
@@ -40,8 +45,12 @@ def reporting(mode: str, *, quiet: bool = False) -> Iterator[ProgressSink]:
 
         with Bars() as bars:
             yield _one_at_a_time(bars.show)
+    elif chosen == "json":
+        yield _one_at_a_time(_JsonLines().show)
     else:
-        yield _one_at_a_time(_JsonLines().show if chosen == "json" else _PlainLines().show)
+        lines = _PlainLines()
+        with _ticking(lines) as sink:
+            yield sink
 
 
 def _choose(mode: str, quiet: bool) -> str:
@@ -62,17 +71,53 @@ def _one_at_a_time(show: Callable[[Progress], None]) -> ProgressSink:
     return sink
 
 
-class _PlainLines:
-    """One line for each change of state, for logs."""
+@contextlib.contextmanager
+def _ticking(lines: _PlainLines) -> Iterator[ProgressSink]:
+    """Call `tick` every second while the context is open, and never while an event is taken in."""
+    over = threading.Event()
+    lock = threading.Lock()
 
-    def __init__(self) -> None:
+    def show(event: Progress) -> None:
+        with lock:
+            lines.show(event)
+
+    def run() -> None:
+        while not over.wait(_TICK_SECONDS):
+            with lock:
+                lines.tick()
+
+    thread = threading.Thread(target=run, name="pyctrd-progress", daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        thread.join()
+
+
+class _PlainLines:
+    """A line for each change of state, and one every ten seconds about what takes longer, for logs."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._last: dict[str, tuple[str, str]] = {}
+        self._under_way: dict[str, _UnderWay] = {}
 
     def show(self, event: Progress) -> None:
+        """Take an event in."""
         name = title(event)
-        if self._last.get(name) == (event.action, event.detail):
+        state = (event.action, event.detail)
+        if event.action == "planned":
             return
-        self._last[name] = (event.action, event.detail)
+        if self._last.get(name) == state:
+            if name in self._under_way:
+                self._under_way[name].event = event
+            return
+        self._last[name] = state
+        self._under_way.pop(name, None)
+        if event.action in _LASTING and event.offset < event.total:
+            now = self._clock()
+            self._under_way[name] = _UnderWay(event, begun=now, told=now, offset=event.offset)
         parts = [f"{name}: {event.action}" if name else event.action]
         if event.action in _SIZED and event.total:
             parts.append(size(event.total))
@@ -82,6 +127,33 @@ class _PlainLines:
         if event.detail and event.detail != name:
             parts.append(event.detail)
         click.echo(sanitize(", ".join(parts)), err=True)
+
+    def tick(self) -> None:
+        """Tell what has been told last ten seconds ago or longer, and goes on."""
+        now = self._clock()
+        for name, item in self._under_way.items():
+            if now - item.told >= _TOLD_SECONDS and item.event.offset < item.event.total:
+                click.echo(sanitize(f"{name}: {item.event.action}, {item.text(now)}"), err=True)
+                item.told, item.offset = now, item.event.offset
+
+
+@dataclass
+class _UnderWay:
+    """A blob that takes its time: its latest event, when it begun, and what was told of it when."""
+
+    event: Progress
+    begun: float
+    told: float
+    offset: int
+
+    def text(self, now: float) -> str:
+        """Say how far it is; of what the daemon does nobody knows more than how long it has taken."""
+        event = self.event
+        if event.action not in _SIZED:
+            return f"{size(event.total)}, for {duration(now - self.begun)}"
+        rate = (event.offset - self.offset) / (now - self.told)
+        left = f", {duration((event.total - event.offset) / rate)} left" if rate > 0 else ""
+        return f"{size(event.offset)} / {size(event.total)}, {size(int(rate))}/s{left}"
 
 
 class _JsonLines:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import screen
-from pyctrd.cli.settings import RegistryArguments, Settings
+from pyctrd.cli.state import RegistryArguments, Settings
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
@@ -33,6 +33,12 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
         snapshotter=snapshotter,
         registry=_registry_options(chosen.registry),
     )
+
+
+def resumable(kept: str = "what has come so far is kept for a day") -> None:
+    """Have Ctrl-C, from here on, say what is not lost."""
+    chosen = click.get_current_context().ensure_object(Settings)
+    chosen.interrupted = f"{kept}: run the same command again, and it goes on from there"
 
 
 def open_registry() -> RegistryClient:

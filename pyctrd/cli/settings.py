@@ -1,51 +1,20 @@
-"""The options that several commands share, and what they said on this command line."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pyctrd.cli import logs
+from pyctrd.cli import completions, logs
+from pyctrd.cli.state import RegistryArguments, Settings
+
+__all__ = ["RegistryArguments", "Settings"]
 
 # As many as the governor (registry/governor.py) lets a process have.
 _MAX_RANGES = 8
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-@dataclass
-class RegistryArguments:
-    """How to talk to registries, as far as the command line says."""
-
-    plain_http: bool = False
-    skip_verify: bool = False
-    user: str | None = None
-    password_stdin: bool = False
-    hosts_dir: str | None = None
-    parallel_ranges: int | Literal["auto", "off"] = "auto"
-    connect_timeout: float | None = None
-    stall_timeout: float | None = None
-    retry_budget: float | None = None
-    sudo_user_config: bool | None = None
-    are_offered: bool = False
-    """Whether the command has these options at all."""
-
-
-@dataclass
-class Settings:
-    """What one run was told; None means that the environment or the default decides."""
-
-    address: str | None = None
-    namespace: str | None = None
-    debug: bool = False
-    images: tuple[str, ...] = ()
-    """The images of this namespace that the command is about."""
-    output: str = ""
-    interrupted: str = ""
-    """What to say after Ctrl-C."""
-    registry: RegistryArguments = field(default_factory=RegistryArguments)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -97,6 +66,7 @@ global_options = _all(
             "-n",
             "--namespace",
             metavar="NAMESPACE",
+            shell_complete=completions.namespaces,
             expose_value=False,
             callback=_remember,
             help="containerd's namespace.  [env: CONTAINERD_NAMESPACE; default: default]",
@@ -204,6 +174,18 @@ registry_options = _all(
 """Give a command the options about registries; their values are in `Settings.registry`."""
 
 
+def image_argument(name: str, **how: Any) -> Callable[[_F], _F]:
+    """Give a command an argument for images of the namespace; the shell completes their names."""
+    return click.argument(name, callback=_remember_images, shell_complete=completions.image_names, **how)
+
+
+def _remember_images(
+    context: click.Context, _parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    context.ensure_object(Settings).images = (value,) if isinstance(value, str) else value
+    return value
+
+
 def remember_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     """Note where a save goes: a command that is printed goes there, too."""
     context.ensure_object(Settings).output = value or ""
@@ -269,6 +251,7 @@ def platform_option(help_text: str, *, local: bool = True) -> Callable[[_F], _F]
         "platforms",
         multiple=True,
         metavar="P",
+        shell_complete=completions.platforms,
         callback=_checked_platforms,
         help=f"{help_text} {_PLATFORM_FORMS if local else _REMOTE_PLATFORM_FORMS}",
     )
@@ -293,6 +276,7 @@ all_platforms_option = click.option("--all-platforms", is_flag=True, help="Every
 snapshotter_option = click.option(
     "--snapshotter",
     metavar="S",
+    shell_complete=completions.snapshotters,
     help="Snapshotter to use.  [env: CONTAINERD_SNAPSHOTTER; default: the server's]",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no progress, and only the essential.")

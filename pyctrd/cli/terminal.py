@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -42,15 +44,37 @@ class TerminalPage:
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table without frames; a cell that is too long is folded, never cut."""
+        kept = list(rows)
         roomy = self._console.width >= _ROOMY
         shown = [index for index, column in enumerate(columns) if roomy or not column.brief]
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-        for index in shown:
-            column = columns[index]
-            table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+        if any(column.whole for column in columns):
+            while not self._fits(columns, kept, shown):
+                brief = [index for index in shown if columns[index].brief]
+                if not brief:
+                    self._stack(columns, kept, shown)
+                    return
+                shown.remove(brief[-1])
+        self._console.print(_grid(columns, kept, shown))
+
+    def _fits(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> bool:
+        grid = _grid(columns, rows, shown)
+        return Measurement.get(self._console, self._console.options, grid).maximum < self._console.width
+
+    def _stack(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> None:
+        """Print what must be whole on a line of its own, which the terminal wraps, and the rest below."""
+        rest = [index for index in shown if not columns[index].whole]
+        widths = [max(cell_len(_shown(row[index])) for row in rows) if rows else 0 for index in rest]
         for row in rows:
-            table.add_row(*(_text(row[index].brief or row[index].text, row[index].tone) for index in shown))
-        self._console.print(table)
+            for index in shown:
+                if columns[index].whole:
+                    self._console.print(_text(row[index].text, row[index].tone), soft_wrap=True)
+            line = Table.grid(padding=(0, 2, 0, 0))
+            for index, width in zip(rest, widths, strict=True):
+                line.add_column(
+                    justify="right" if columns[index].right else "left", overflow="fold", min_width=width
+                )
+            line.add_row(*(_text(_shown(row[index]), row[index].tone) for index in rest))
+            self._console.print(Padding(line, (0, 0, 0, 4)))
 
     def items(self, items: Sequence[Item]) -> None:
         """Print the terms, and in a second column what is said about them."""
@@ -79,6 +103,21 @@ class TerminalPage:
         self._console.print(grid)
         if command:
             self.command(command)
+
+
+def _grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for index in shown:
+        column = columns[index]
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(_shown(row[index]), row[index].tone) for index in shown))
+    return table
+
+
+def _shown(cell: Cell) -> str:
+    return cell.brief or cell.text
 
 
 def _text(text: str, tone: Tone = "") -> Text:

@@ -7,7 +7,27 @@ from typing import Final
 
 from pyctrd.amounts import count, size
 
-__all__ = ["count", "is_visible", "moment", "sanitize", "seconds", "short", "size"]
+__all__ = [
+    "age",
+    "clock_time",
+    "count",
+    "duration",
+    "is_visible",
+    "moment",
+    "sanitize",
+    "seconds",
+    "short",
+    "size",
+]
+
+_AGES: Final = (
+    ("years", 31_557_600),
+    ("months", 2_629_800),
+    ("weeks", 604_800),
+    ("days", 86400),
+    ("h", 3600),
+    ("min", 60),
+)
 
 # What Unicode calls default ignorable, or shows as blank, although Python calls it printable.
 _BLANK: Final = frozenset(
@@ -56,6 +76,33 @@ def short(digest: str) -> str:
     """Give enough of a digest for a person: the algorithm and twelve digits."""
     algorithm, colon, encoded = digest.partition(":")
     return f"{algorithm}{colon}{encoded[:12]}"
+
+
+def duration(value: float) -> str:
+    """Write how long something took: `0.8 s`, `42 s`, `3 min 12 s`, `2 h 5 min`."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
+
+
+def clock_time(value: float) -> str:
+    """Write how long something will take, in little room: `0:42`, `12:05`, `1:02:03`."""
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(value: float) -> str:
+    """Write how old something is, in the largest unit that fits twice: `90 s`, `47 h`, `3 months`."""
+    for name, length in _AGES:
+        if value >= 2 * length:
+            return f"{value / length:.0f} {name}"
+    return f"{max(value, 0):.0f} s"
 
 
 def seconds(value: float) -> str:

@@ -55,6 +55,11 @@ class IntrospectionService:
         """Tell whether there is a transfer service: containerd has one from 1.7 on."""
         return any(not plugin.error for plugin in self.plugins([f"type=={TRANSFER_PLUGIN}"]))
 
+    def snapshotters(self) -> Sequence[str]:
+        """List the names of the snapshotters that are loaded."""
+        plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
+        return sorted(plugin.id for plugin in plugins if not plugin.error)
+
     def shares_content(self) -> bool:
         """Whether a namespace can take content over from any other, which is containerd's default.
 

@@ -200,25 +200,22 @@ def test_completion_scripts(shell: str, word: str) -> None:
     assert "_PYCTRD_COMPLETE" in result.stdout
 
 
-def test_completion_completes_commands_and_survives_a_missing_daemon() -> None:
-    def complete(words: str, number: int) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from pyctrd.cli import main; main()"],
-            env={
-                "_PYCTRD_COMPLETE": "bash_complete",
-                "COMP_WORDS": words,
-                "COMP_CWORD": str(number),
-                "CONTAINERD_ADDRESS": "/nonexistent/c.sock",
-            },
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stderr == ""
-        return done.stdout.split()
-
-    assert complete("pyctrd im", 1) == ["plain,images"]
-    assert complete("pyctrd diagnose al", 2) == []
+@pytest.mark.parametrize(("line", "completed"), [("pyctrd im", ["plain,images"]), ("pyctrd diagnose al", [])])
+def test_completion_survives_a_missing_daemon(line: str, completed: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from pyctrd.cli import main; main()"],
+        env={
+            "_PYCTRD_COMPLETE": "bash_complete",
+            "COMP_LINE": line,
+            "COMP_COMMAND": "pyctrd",
+            "CONTAINERD_ADDRESS": "/nonexistent/c.sock",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == completed
 
 
 def test_a_malformed_reference_is_a_usage_error_before_any_connection() -> None:

@@ -121,3 +121,42 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, stream = terminal()
     plain.line("x", "good")
     assert "\x1b[32m" not in stream.getvalue()
+
+
+NAMES = [f"registry.example/{'x' * length}:1.{length}" for length in (3, 20, 70)]
+WHOLE = [
+    Column("NAME", whole=True),
+    Column("DIGEST", brief=True),
+    Column("SIZE", right=True),
+    Column("PLATFORMS"),
+]
+OF_IMAGES = [
+    (Cell(name, "strong"), digest_cell(DIGEST), Cell(f"{number}.0 MiB"), Cell("linux/amd64 (1 of 5)"))
+    for number, name in enumerate(NAMES)
+]
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 160])
+def test_a_name_is_never_broken(width: int) -> None:
+    page, stream = terminal(width, color_system=None)
+    page.table(WHOLE, OF_IMAGES)
+    lines = stream.getvalue().splitlines()
+    for name in NAMES:
+        assert sum(name in line for line in lines) == 1
+    assert sum("linux/amd64 (1 of 5)" in line for line in lines) == 3
+    assert ("sha256:0123456789ab" in stream.getvalue()) == (width == 160)
+
+
+def test_short_names_keep_their_table_on_a_narrow_terminal() -> None:
+    page, stream = terminal(80, color_system=None)
+    page.table(WHOLE, OF_IMAGES[:1])
+    header, row = stream.getvalue().splitlines()
+    assert header.split() == ["NAME", "SIZE", "PLATFORMS"]
+    assert NAMES[0] in row
+    assert "0.0 MiB" in row
+
+
+def test_no_rows_are_a_header_alone() -> None:
+    page, stream = terminal(30, color_system=None)
+    page.table(WHOLE, [])
+    assert stream.getvalue().split()[0] == "NAME"

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from pyctrd.cli.bars import Bars
-from pyctrd.cli.progress import reporting
-from pyctrd.mediatypes import OCI_LAYER_GZIP
+from pyctrd.cli.progress import _PlainLines, reporting
+from pyctrd.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.model import Descriptor, Digest
 from pyctrd.ports import Action, Progress, no_progress
 
@@ -181,9 +181,139 @@ def test_json_lines_tell_what_was_resumed(capsys: pytest.CaptureFixture[str]) ->
 
 def test_bars_tell_what_was_resumed_in_sum() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=20)
-    with Bars(console) as bars:
+    clock = Clock()
+    with Bars(console, clock) as bars:
         bars.show(event("downloading", offset=3 * MIB, resumed=3 * MIB))
+        clock.now += 2.5
         bars.show(event("downloaded", offset=8 * MIB, resumed=3 * MIB))
         bars.show(event("downloaded", LAYERS[1], 8 * MIB, resumed=8 * MIB))
     assert isinstance(console.file, io.StringIO)
-    assert "fetched 2/2 blobs, 11.0 MiB resumed" in console.file.getvalue()
+    assert "fetched 2/2 blobs, 16.0 MiB in 2.5 s, 2.0 MiB/s, 11.0 MiB resumed\n" in console.file.getvalue()
+
+
+def planned(layers: list[Descriptor]) -> list[Progress]:
+    return [event("planned", layer, detail="download") for layer in layers]
+
+
+def drawn(bars: Bars, console: Console) -> str:
+    """Give the line of the total as it would be drawn now."""
+    with console.capture() as capture:
+        console.print(bars._totals)
+    return capture.get().rstrip("\n")
+
+
+def test_the_total_counts_what_is_to_come_and_never_jumps_back() -> None:
+    manifest = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"m"), size=500)
+    bars, console = screen()
+    bars.show(event("planned", manifest, detail="download"))
+    bars.show(event("downloading", manifest, 250))
+    assert "━" not in drawn(bars, console).replace("━" * 10, "")  # it moves: nobody knows how much will come
+    bars.show(event("downloaded", manifest, 500))
+    for step in planned(LAYERS[:4]):
+        bars.show(step)
+    shares: list[float] = []
+    for layer in LAYERS[:4]:
+        for step in download(layer):
+            bars.show(step)
+            assert len(drawn(bars, console)) <= 80
+            shares.append(bars._sums["download"].bar(100).completed)
+        if layer is LAYERS[2]:  # a nested index has named more
+            assert "fetched 4/5 blobs" in drawn(bars, console)
+            for step in planned(LAYERS[4:6]):
+                bars.show(step)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.01
+    assert abs(shares[-1] - 3 / 4) < 0.01
+    assert "fetched 5/7 blobs" in drawn(bars, console)
+    assert "32.0 MiB / 48.0 MiB" in drawn(bars, console)
+
+
+@pytest.mark.parametrize(("width", "bar"), [(80, 10), (160, 60), (40, 8)])
+def test_the_bars_are_as_wide_as_the_terminal_lets_them(width: int, bar: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=24, color_system=None)
+    bars = Bars(console)
+    bars.show(event("downloaded", LAYERS[0]))
+    assert drawn(bars, console).count("━") == bar if width > 40 else bar == 8
+
+
+def test_the_total_tells_rate_and_time_left() -> None:
+    clock = Clock()
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None)
+    bars = Bars(console, clock)
+    for step in planned(LAYERS):
+        bars.show(step)
+    for step in download():
+        bars.show(step)
+        clock.now += 1
+    text = drawn(bars, console)
+    assert text.startswith("fetched 1/60 blobs ")
+    assert "8.0 MiB / 480.0 MiB 910.2 KiB/s 8:51" in text
+    assert len(text.rstrip()) <= 80
+
+
+def test_the_last_line_of_a_large_pull_fits_80_columns() -> None:
+    clock = Clock()
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None)
+    with Bars(console, clock) as bars:
+        bars.show(event("exists", LAYERS[59]))
+        for layer in LAYERS[:12]:
+            bars.show(event("downloading", layer, 4 * MIB, resumed=4 * MIB))
+            clock.now += 17
+            bars.show(event("downloaded", layer, layer.size, resumed=4 * MIB))
+    assert isinstance(console.file, io.StringIO)
+    last = "\nfetched 12/12 blobs, 1 here, 96.0 MiB in 3:24, 240.9 KiB/s, 48.0 MiB resumed\n"
+    assert last in console.file.getvalue()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_tells_every_ten_seconds_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = _PlainLines(clock)
+    lines.show(event("downloading", offset=2 * MIB, resumed=2 * MIB))
+    lines.show(event("unpacking", LAYERS[1]))
+    for second in range(25):
+        clock.now += 1
+        lines.show(event("downloading", offset=min(2 + second // 5, 8) * MIB, resumed=2 * MIB))
+        lines.tick()
+    lines.show(event("downloaded", offset=8 * MIB, resumed=2 * MIB))
+    lines.show(event("unpacked", LAYERS[1], 8 * MIB))
+    clock.now += 100
+    lines.tick()
+    one, two = (f"layer {layer.digest.short}" for layer in LAYERS[:2])
+    assert capsys.readouterr().err.splitlines() == [
+        f"{one}: downloading, 8.0 MiB, resumed at 2.0 MiB",
+        f"{two}: unpacking",
+        f"{one}: downloading, 3.0 MiB / 8.0 MiB, 102.4 KiB/s, 50 s left",
+        f"{two}: unpacking, 8.0 MiB, for 10 s",
+        f"{one}: downloading, 5.0 MiB / 8.0 MiB, 204.8 KiB/s, 15 s left",
+        f"{two}: unpacking, 8.0 MiB, for 20 s",
+        f"{one}: downloaded, 8.0 MiB, of which resumed 2.0 MiB",
+        f"{two}: unpacked",
+    ]
+
+
+def test_plain_tells_that_nothing_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = _PlainLines(clock)
+    lines.show(event("uploading", offset=2 * MIB))
+    clock.now += 10
+    lines.tick()
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": uploading, 2.0 MiB / 8.0 MiB, 0 B/s")
+
+
+def test_plain_lines_tick_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticked = threading.Event()
+    monkeypatch.setattr(_PlainLines, "tick", lambda _self: ticked.set())
+    monkeypatch.setattr("pyctrd.cli.progress._TICK_SECONDS", 0.001)
+    with reporting("plain"):
+        assert ticked.wait(60)
+    assert not [thread for thread in threading.enumerate() if thread.name == "pyctrd-progress"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from pyctrd.cli import settings
+from pyctrd.cli import settings, shells
 
 
 @click.command("completion")
@@ -20,6 +20,7 @@ def command(context: click.Context, shell: str) -> None:
     zsh:   eval "$(pyctrd completion zsh)"                      in ~/.zshrc
     fish:  pyctrd completion fish > ~/.config/fish/completions/pyctrd.fish
     """
+    shells.install()
     completion = get_completion_class(shell)
     assert completion is not None
     click.echo(completion(context.find_root().command, {}, "pyctrd", "_PYCTRD_COMPLETE").source())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import MarkdownPage
 from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
@@ -13,7 +12,7 @@ from pyctrd.errors import IncompleteContent
 
 
 @click.command("diagnose")
-@image_argument("ref")
+@settings.image_argument("ref")
 @settings.platform_option("Platform that the answer is about (default: the host's).")
 @settings.all_platforms_option
 @settings.format_option("table", "json", "markdown")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_argument
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page, resumed_of
-from pyctrd.cli.session import open_client
+from pyctrd.cli.session import open_client, resumable
 from pyctrd.model import Descriptor
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("ensure")
-@image_argument("ref")
+@settings.image_argument("ref")
 @settings.platform_option("Platform to complete (default: the host's).")
 @settings.all_platforms_option
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and change nothing.")
@@ -49,6 +48,7 @@ def command(
             _show(document, f"would fetch {amount(plan.fetch, plan.bytes)}", plan.fetch, output_format, quiet)
             return
         with reporting(progress, quiet=quiet) as sink:
+            resumable()
             result = client.ensure(ref, platforms, all_platforms=all_platforms, progress=sink)
     _show(_document(result), _told(result), result.fetched or tuple(result.resumed), output_format, quiet)
 

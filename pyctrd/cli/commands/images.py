@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,8 +13,15 @@ from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Cell, Column
 from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
-from pyctrd.cli.text import moment, sanitize
-from pyctrd.model import ImageRecord
+from pyctrd.cli.text import age, moment, sanitize, size
+from pyctrd.platforms import to_string
+
+if TYPE_CHECKING:
+    from pyctrd import ImageOverview
+
+
+# An image of more platforms is told by their number.
+_NAMED: Final = 3
 
 
 @click.command("images")
@@ -20,37 +29,64 @@ from pyctrd.model import ImageRecord
 @click.option("-q", "--quiet", is_flag=True, help="Print the names alone.")
 @settings.global_options
 def command(output_format: str, quiet: bool) -> None:
-    """List the images of a namespace."""
+    """List the images of a namespace, with the platforms that are complete here.
+
+    `linux/amd64 (1 of 5)` is an image of which one of five platforms is here in full; `none (0 of 5)` is one
+    that no tool can save or push.
+    """
     with open_client() as client:
-        images = client.images()
-        elsewhere = client.namespaces_with() if not images and output_format == "table" and not quiet else ()
+        if quiet and output_format != "json":
+            for image in client.images():
+                open_page().line(image.name)
+            return
+        images = client.overview()
+        elsewhere = client.namespaces_with() if not images and output_format == "table" else ()
         namespace = client.namespace
     if elsewhere:
         _point_to(namespace, elsewhere)
-    page = open_page()
     if output_format == "json":
         emit_json([_document(image) for image in images])
-    elif quiet:
-        for image in images:
-            page.line(image.name)
     else:
-        page.table(
-            [
-                Column("NAME"),
-                Column("DIGEST"),
-                Column("CREATED", brief=True),
-                Column("MEDIA TYPE", brief=True),
-            ],
-            [
-                (
-                    Cell(image.name, "strong"),
-                    digest_cell(image.target.digest),
-                    Cell(moment(image.created_at)),
-                    Cell(image.target.media_type, "dim"),
-                )
-                for image in images
-            ],
-        )
+        _print(images, dt.datetime.now(dt.UTC))
+
+
+def _print(images: Sequence[ImageOverview], now: dt.datetime) -> None:
+    columns = [
+        Column("NAME", whole=True),
+        Column("DIGEST", brief=True),
+        Column("SIZE", right=True),
+        Column("PLATFORMS"),
+        Column("AGE", right=True),
+    ]
+    open_page().table(
+        columns,
+        [
+            (
+                Cell(item.image.name, "strong"),
+                digest_cell(item.image.target.digest),
+                Cell(size(item.bytes_here)),
+                _platforms(item),
+                Cell(_age(item.image.created_at, now)),
+            )
+            for item in images
+        ],
+    )
+
+
+def _platforms(item: ImageOverview) -> Cell:
+    """Name what is complete here; where something is not, say of how many."""
+    names = [to_string(platform) for platform in item.complete]
+    total = len(names) + len(item.incomplete)
+    if not total:
+        return Cell("?", "dim")
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    if not item.incomplete:
+        return Cell(shown, "good")
+    return Cell(f"{shown or 'none'} ({len(names)} of {total})", "" if names else "bad")
+
+
+def _age(created: dt.datetime | None, now: dt.datetime) -> str:
+    return age((now - created).total_seconds()) if created else ""
 
 
 def _point_to(namespace: str, elsewhere: Sequence[str]) -> None:
@@ -61,10 +97,14 @@ def _point_to(namespace: str, elsewhere: Sequence[str]) -> None:
     click.echo(sanitize(f"hint: {command}"), err=True)
 
 
-def _document(image: ImageRecord) -> dict[str, object]:
+def _document(item: ImageOverview) -> dict[str, object]:
+    image = item.image
     return {
         "name": image.name,
         "target": content_of(image.target),
+        "bytes_here": item.bytes_here,
+        "complete": list(map(to_string, item.complete)),
+        "incomplete": list(map(to_string, item.incomplete)),
         "labels": dict(image.labels),
         "created_at": moment(image.created_at),
         "updated_at": moment(image.updated_at),

@@ -12,7 +12,7 @@ from pyctrd.cli import settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, content_of, emit_json, open_page, resumed_of
-from pyctrd.cli.session import open_client
+from pyctrd.cli.session import open_client, resumable
 
 if TYPE_CHECKING:
     from pyctrd import PullResult
@@ -96,6 +96,7 @@ def command(
     already here is not fetched again; what an interrupted pull left is resumed.
     """
     with open_client(snapshotter=snapshotter) as client, reporting(progress, quiet=quiet) as sink:
+        resumable()
         result = client.pull(
             ref,
             platforms=platforms,

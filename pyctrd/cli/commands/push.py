@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.completions import image_argument
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.sent import show_plan, show_result
 from pyctrd.cli.session import open_client
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("push")
-@image_argument("ref")
+@settings.image_argument("ref")
 @click.argument("target", required=False, callback=settings.checked_reference)
 @settings.platform_option("Platform to push (default: everything that the image lists).")
 @settings.all_platforms_option

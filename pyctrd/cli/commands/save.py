@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pyctrd import platforms as platform_names
 from pyctrd.amounts import listed
-from pyctrd.cli import settings
-from pyctrd.cli.completions import image_argument
+from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
-from pyctrd.cli.session import open_client
+from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import count, sanitize, size
 
 if TYPE_CHECKING:
     from pyctrd import EnsureMode, IndexMode, SavePlan, SaveResult
 
 
+# Endings that promise compression, and the program that does it.
+_COMPRESSED: Final = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+    ".xz": "xz",
+    ".bz2": "bzip2",
+}
+
+
 @click.command("save")
-@image_argument("refs", nargs=-1, required=True, metavar="REF...")
+@settings.image_argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option(
     "-o",
     "--output",
@@ -91,7 +102,20 @@ def command(
         return
     to_stdout = output in (None, "-")
     _check_stdout(to_stdout, output_format)
+    _warn_of_compression(
+        output or "",
+        [
+            *(word for platform in platforms for word in ("--platform", platform)),
+            *(["--all-platforms"] if all_platforms else []),
+            *(["--ensure", mode] if mode != "target" else []),
+            *(["--index", index] if index != "keep" else []),
+            *(["--reproducible"] if reproducible else []),
+            "--",
+            *refs,
+        ],
+    )
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
+        resumable("the layers that are complete are kept")
         result = client.save(
             refs,
             output,
@@ -114,6 +138,22 @@ def _check_stdout(to_stdout: bool, output_format: str) -> None:
         raise click.UsageError("--format json needs -o FILE: stdout is the archive")
     if to_stdout and sys.stdout.isatty():
         raise click.UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+
+
+def _warn_of_compression(output: str, words: Sequence[str]) -> None:
+    """Say that a name with the ending of a compressed file does not make one, and how to have one."""
+    program = next((name for ending, name in _COMPRESSED.items() if output.lower().endswith(ending)), "")
+    if program:
+        chosen = click.get_current_context().ensure_object(settings.Settings)
+        piped = commandline.pyctrd(chosen, "save", *words)
+        click.echo(
+            sanitize(
+                f"pyctrd: warning: {output} will be a plain tar: compression is not done yet\n"
+                f"hint: {piped} | {program} > {commandline.quote(output)}",
+                keep="\n",
+            ),
+            err=True,
+        )
 
 
 def _document(result: SaveResult) -> dict[str, object]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pyctrd.cli import commandline, settings
-from pyctrd.cli.completions import image_argument
 from pyctrd.cli.page import Cell, Column, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import digest_cell, emit_json, open_page
@@ -24,7 +23,7 @@ _INCOMPLETE = 4
 
 
 @click.command("verify")
-@image_argument("refs", nargs=-1, metavar="[REF...]")
+@settings.image_argument("refs", nargs=-1, metavar="[REF...]")
 @settings.platform_option("Platform that must be whole (default: the host's).")
 @settings.all_platforms_option
 @click.option("--repair", is_flag=True, help="Fetch good copies by digest and put them in place.")
