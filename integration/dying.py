@@ -15,6 +15,7 @@ from typing import IO
 from integration.rig import shapes
 from integration.rig.collector import bad_blobs, empty
 from integration.rig.daemons import Containerd, Registry
+from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived, layers_of
@@ -119,35 +120,46 @@ class Victim:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self.lines: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._more = threading.Condition()
+        self._silent = False
         assert self.process.stdout is not None
-        self._reader = threading.Thread(target=_read_all, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=_read_all, args=(self.process.stdout,), daemon=True),
+            threading.Thread(target=self._read_lines, args=(self.process.stderr,), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                with self._more:
+                    self._lines.append(line)
+                    self._more.notify_all()
+        with self._more:
+            self._silent = True
+            self._more.notify_all()
 
     def live_until(self, line: int, seconds: float) -> None:
         """Return when so many lines of progress and then so many seconds have gone by, or at its end."""
-        assert self.process.stderr is not None
-        while len(self.lines) < line:
-            found = self.process.stderr.readline()
-            if not found:
-                break
-            self.lines.append(found)
+        with self._more:
+            self._more.wait_for(lambda: self._silent or len(self._lines) >= line, 60)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Send the signal; gives the exit code as a shell has it, and all that was said on stderr."""
+        """Send the signal; gives the exit code as a shell has it, and all that was said on stderr.
+
+        One that outlives the signal by a minute is a failure that shows where it hangs.
+        """
         self.process.send_signal(number)
-        assert self.process.stderr is not None
-        try:
-            self.lines += self.process.stderr.readlines()
-            code = self.process.wait(60)
-        finally:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join(10)
-        self.process.stderr.close()
-        return (128 - code if code < 0 else code), b"".join(self.lines).decode()
+        limited(self.process, 60)
+        code = self.process.wait()
+        for reader in self._readers:
+            reader.join(10)
+        return (128 - code if code < 0 else code), b"".join(self._lines).decode()
 
 
 def _read_all(stream: IO[bytes]) -> None:

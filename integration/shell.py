@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from integration.rig.containerd import Containerd
 from integration.rig.images import Graph
+from integration.rig.process import SHOWING_STACKS, limited
 from integration.rig.store import digests
 
 REPOSITORY_ROOT = Path(__file__).parent.parent
@@ -31,27 +32,29 @@ class Shell:
             "CONTAINERD_NAMESPACE": namespace,
             "PYTHONPATH": str(REPOSITORY_ROOT),
             "DOCKER_CONFIG": str(folder / "no-docker-config"),
+            **SHOWING_STACKS,
         }
 
     def start(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pyctrd", *arguments], env=self.env, cwd=self.folder, **how
-        )
+        """Start a command line, which is ended when it takes too long for any test."""
+        command = [sys.executable, "-m", "pyctrd", *arguments]
+        return limited(subprocess.Popen(command, env=self.env, cwd=self.folder, **how))
 
-    def __call__(self, *arguments: str, code: int = 0, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    def __call__(
+        self,
+        *arguments: str,
+        code: int = 0,
+        **how: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a command line; the exit code must be `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pyctrd", *arguments],
-            env=self.env,
-            cwd=self.folder,
-            check=False,
-            timeout=120,
-            **{"capture_output": True, **how},
-        )
-        words = (done.stderr or b"").decode(errors="replace")
-        assert done.returncode == code, f"pyctrd {' '.join(arguments)}: exit {done.returncode}\n{words}"
+        with self.start(
+            *arguments, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        ) as process:
+            stdout, stderr = process.communicate()
+        words = (stderr or b"").decode(errors="replace")
+        assert process.returncode == code, f"pyctrd {' '.join(arguments)}: exit {process.returncode}\n{words}"
         assert "Traceback" not in words
-        return done
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self(*arguments, "--format", "json", code=code).stdout)

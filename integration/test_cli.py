@@ -206,7 +206,7 @@ def test_a_reader_who_goes_away_ends_a_save(shell: Shell, pause: Pause) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
-        done = shell("save", pause.name, code=1, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+        done = shell("save", pause.name, code=1, stdout=pipe, stderr=subprocess.PIPE)
     assert "Broken pipe" in done.stderr.decode()
 
 

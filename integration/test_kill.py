@@ -34,6 +34,7 @@ from pyctrd.pull import PullResult
 MIB = 1 << 20
 LAYERS = 8
 LAYER_BYTES = 2 * MIB
+STALL_AFTER = MIB + MIB // 2
 # All layers together take so long that every phase can be hit, and so short that thirty pulls are bearable.
 LINE_BYTES_PER_SECOND = 40 * MIB
 KILLS = {"1.7": 10, "2.3": 10, "2.4": 20}
@@ -189,7 +190,7 @@ def test_killed_at_random_moments(world: World, namespace: str, tmp_path: Path) 
 def stalled(world: World) -> Iterator[Fault]:
     """The image's last layer stops after 1.5 MiB, once: what comes before is committed meanwhile."""
     path = f"blobs/{layer_of(world.graph, LAYERS - 1)}"
-    yield world.registry.add_fault(Fault(path, stall_after=MIB + MIB // 2, times=1))
+    yield world.registry.add_fault(Fault(path, stall_after=STALL_AFTER, times=1))
     world.registry.clear_faults()
 
 
@@ -213,6 +214,7 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
 def test_an_interrupted_pull_says_how_much_it_resumed(
     world: World, namespace: str, tmp_path: Path, stalled: Fault, number: signal.Signals
 ) -> None:
+    """All that had come is kept: what was still on its way to the store, too."""
     process = start(world, namespace, tmp_path)
     wait_until_stalled(world, namespace, process, stalled)
     process.send_signal(number)
@@ -225,15 +227,15 @@ def test_an_interrupted_pull_says_how_much_it_resumed(
     done = shell("pull", "--format", "json", "--progress", "json", world.name)
     result: dict[str, Any] = json.loads(done.stdout)
     last = layer_of(world.graph, LAYERS - 1)
-    assert [(one["digest"], one["bytes"]) for one in result["resumed"]] == [(last, MIB)]
-    assert result["bytes_resumed"] == MIB
+    assert [(one["digest"], one["bytes"]) for one in result["resumed"]] == [(last, STALL_AFTER)]
+    assert result["bytes_resumed"] == STALL_AFTER
     assert [one["digest"] for one in result["fetched"]] == [last]
-    assert result["bytes"] == len(world.graph.blobs[last]) - MIB
+    assert result["bytes"] == len(world.graph.blobs[last]) - STALL_AFTER
     gets = [one for one in world.registry.requests() if one.method == "GET"]
-    assert [(one.path.rpartition("/")[2], one.range) for one in gets] == [(last, f"bytes={MIB}-")]
+    assert [(one.path.rpartition("/")[2], one.range) for one in gets] == [(last, f"bytes={STALL_AFTER}-")]
     assert not {one.path.rpartition("/")[2] for one in gets} & state["content"].keys()
     told = {line["action"]: line.get("resumed", 0) for line in map(json.loads, done.stderr.splitlines())}
-    assert told["downloaded"] == told["done"] == MIB
+    assert told["downloaded"] == told["done"] == STALL_AFTER
     assert set(settled(world, namespace)["content"]) == set(world.graph.blobs)
     remove(world, namespace)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registr
 from integration.rig.images import Graph
 from integration.rig.store import State, collect_garbage, digests, snapshot_of
 from integration.scenarios import ORACLES, SCENARIOS, Mode, Oracle, Scenario
+from integration.shell import Shell
 from pyctrd.daemon import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
 from pyctrd.model import Digest
@@ -383,6 +385,27 @@ def leave_ingest(daemon: Containerd, namespace: str, graph: Graph, digest: str, 
         ) as ingest,
     ):
         ingest.write(data)
+
+
+def test_a_locked_ingest_whose_client_stands_still_is_an_error(
+    containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
+) -> None:
+    """After the stall time, and with the way out; once it has gone, the next pull goes on there."""
+    graph = shapes.big(8 << 20, layers=2, seed=len(repository))
+    reference = publish.push(graph, registry, repository)
+    digest = layer_of(graph)
+    shell = Shell(containerd, namespace, tmp_path)
+    with Daemon.connect(str(containerd.address), namespace) as store:
+        size = len(graph.blobs[digest])
+        with store.content.open_ingest(f"layer-{digest}", digest=Digest(digest), size=size) as ingest:
+            for start in range(0, 4 << 20, 1 << 20):
+                ingest.write(graph.blobs[digest][start : start + (1 << 20)])
+            done = shell("pull", "--no-unpack", "--stall-timeout", "1", reference, code=1)
+    words = done.stderr.decode()
+    assert f"ref layer-{digest} locked: another client" in words.replace(f"{namespace}/", "")
+    assert "has written nothing for 1 seconds" in words
+    assert "hint: find that client" in words
+    shell("pull", "--no-unpack", reference)
 
 
 def test_locked_ingest_is_waited_for(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -15,7 +15,7 @@ from pyctrd import pull as _pull
 from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
-from pyctrd.daemon import Daemon
+from pyctrd.daemon import STALL_SECONDS, Daemon
 from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
@@ -66,10 +66,16 @@ class Client:
         self._snapshotter = snapshotter or self._environ.get("CONTAINERD_SNAPSHOTTER") or ""
         self._open = ExitStack()
         self._registries = Registries(registry, self._environ)
-        self._open.callback(self._registries.close)
         self._daemon = self._open.enter_context(
-            Daemon.connect(address, namespace, snapshotter=snapshotter, environ=self._environ)
+            Daemon.connect(
+                address,
+                namespace,
+                snapshotter=snapshotter,
+                environ=self._environ,
+                stall_seconds=registry.stall_timeout if registry else STALL_SECONDS,
+            )
         )
+        self._open.callback(self._registries.close)  # first, so that nobody waits for a registry
 
     def __enter__(self) -> Self:
         """Give the client itself: it is open already."""
@@ -80,8 +86,20 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; a second time does nothing."""
+        """Close all connections; a second time does nothing.
+
+        What is under way in other threads ends by ClientClosed, as does whatever is asked for afterwards.
+        """
         self._open.close()
+
+    def cancel(self) -> None:
+        """End what is under way in all threads, by Cancelled: from here on only `close` is of use.
+
+        What was begun is taken back before, for a few seconds at most, as after KeyboardInterrupt: so this
+        returns late. It may be called from any thread, but not by a signal handler.
+        """
+        self._registries.cancel()
+        self._daemon.cancel()
 
     # --- what is there
 
@@ -138,10 +156,7 @@ class Client:
 
     def namespaces_with(self, *names: str) -> tuple[str, ...]:
         """List the other namespaces that have an image of exactly one of these names; without names, any."""
-        with ExitStack() as stack:
-            return tuple(
-                other.namespace for other in self._other_namespaces(stack) if _has(other.images, names)
-            )
+        return tuple(other.namespace for other in self._other_namespaces() if _has(other.images, names))
 
     def contents(self) -> tuple[ContentInfo, ...]:
         """List the blobs of the namespace by digest."""
@@ -200,17 +215,16 @@ class Client:
 
         selection = _select(platforms, all_platforms)
         image = self.image(ref)
-        with ExitStack() as stack:
-            return diagnose(
-                self._daemon,
-                image,
-                selection,
-                host=_host(),
-                snapshotter=self._snapshotter,
-                others=list(self._sharing_namespaces(stack)),
-                transfer=self._daemon.introspection.has_transfer(),
-                version=self.version.version,
-            )
+        return diagnose(
+            self._daemon,
+            image,
+            selection,
+            host=_host(),
+            snapshotter=self._snapshotter,
+            others=self._sharing_namespaces(),
+            transfer=self._daemon.introspection.has_transfer(),
+            version=self.version.version,
+        )
 
     def ensure(
         self,
@@ -330,19 +344,14 @@ class Client:
         from pyctrd.verify import Repair, verify
 
         selection = _select(platforms, all_platforms)
-        with ExitStack() as stack:
-            mending = None
-            if repair:
-                others = list(self._other_namespaces(stack))
-                mending = Repair(fetchers=self._fetchers, others=others)
-            return verify(
-                self._daemon,
-                self._images(refs) if refs else self.images(),
-                lambda image: self._targets(image, selection),
-                orphans=not refs,
-                mending=mending,
-                progress=progress,
-            )
+        return verify(
+            self._daemon,
+            self._images(refs) if refs else self.images(),
+            lambda image: self._targets(image, selection),
+            orphans=not refs,
+            mending=Repair(fetchers=self._fetchers, others=self._other_namespaces()) if repair else None,
+            progress=progress,
+        )
 
     def push(
         self,
@@ -414,27 +423,23 @@ class Client:
             for source in sources
         ]
 
-    def _sharing_namespaces(self, stack: ExitStack) -> Iterator[Daemon]:
-        """Open the other namespaces whose content this one can take over without a download."""
+    def _sharing_namespaces(self) -> list[Daemon]:
+        """List the other namespaces whose content this one can take over without a download."""
         introspection = self._daemon.introspection
         if introspection.shares_content():
-            return self._other_namespaces(stack)
+            return self._other_namespaces()
         if not introspection.has_transfer():  # containerd 1.6, which shares nothing then
-            return iter(())
-        return self._other_namespaces(stack, lambda namespace: namespace.is_shareable)
+            return []
+        return self._other_namespaces(lambda namespace: namespace.is_shareable)
 
     def _other_namespaces(
-        self, stack: ExitStack, wanted: Callable[[Namespace], bool] = lambda _namespace: True
-    ) -> Iterator[Daemon]:
-        """Open the other namespaces; one that we may not look into tells nothing, and that is all."""
-        for namespace in self._daemon.namespaces.list():
-            if namespace.name != self.namespace and wanted(namespace):
-                try:
-                    yield stack.enter_context(
-                        Daemon.connect(self.address, namespace.name, environ=self._environ)
-                    )
-                except DaemonError:
-                    continue
+        self, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+    ) -> list[Daemon]:
+        return [
+            self._daemon.elsewhere(namespace.name)
+            for namespace in self._daemon.namespaces.list()
+            if namespace.name != self.namespace and wanted(namespace)
+        ]
 
 
 def _wanted(selection: Selection) -> Sequence[Platform]:

@@ -51,8 +51,13 @@ class RegistryCopier:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; a second time does nothing."""
+        """Close all connections, also those in use: that ends by ClientClosed. A second time does nothing."""
         self._open.close()
+
+    def cancel(self) -> None:
+        """End what is under way in all threads, by Cancelled: from here on only `close` is of use."""
+        self._sources.cancel()
+        self._targets.cancel()
 
     def copy(
         self,

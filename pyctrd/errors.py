@@ -22,6 +22,8 @@
     |   +-- Unsupported
     +-- DaemonUnreachable            6   there is nobody to talk to
     +-- ArchiveError                 1   the archive could not be written
+    +-- ClientClosed                 1   the client was closed, before the call or in the middle of it
+    +-- Cancelled                  130   the caller ended the work
 
 The exit code is an attribute of the class, so the mapping has one place and cannot drift.
 """
@@ -255,6 +257,16 @@ class DaemonUnreachable(PyctrdError):
 
 class ArchiveError(PyctrdError):
     """The archive could not be written; nothing is left of it."""
+
+
+class ClientClosed(PyctrdError):
+    """A call on a client that is closed, or that another thread closed in the middle of the call."""
+
+
+class Cancelled(PyctrdError):
+    """The caller ended the work before it was done. What a pull has fetched is kept for the next one."""
+
+    exit_code = 130
 
 
 def require_utf8(text: str, what: str) -> None:

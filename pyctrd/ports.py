@@ -172,6 +172,10 @@ class Ingest(Protocol):
 class ContentStore(Protocol):
     """containerd's content service in one namespace."""
 
+    @property
+    def stall_seconds(self) -> float:
+        """How long something may stand still before it is given up."""
+
     def info(self, digest: Digest) -> ContentInfo:
         """Give a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
 
@@ -271,6 +275,9 @@ class Store(Protocol):
     def snapshots(self) -> SnapshotStore: ...
     @property
     def diffs(self) -> DiffService: ...
+
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed when the work is to end: for whoever waits for something else."""
 
     def default_snapshotter(self) -> str:
         """Give the name of the snapshotter to use when none is asked for."""

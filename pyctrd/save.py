@@ -24,7 +24,7 @@ from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotF
 from pyctrd.hold import hold
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.platforms import Matcher, Selection
-from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
+from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
@@ -128,7 +128,7 @@ def save(
             items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
-            written = _write(leased.content, archived, options, output, progress)
+            written = _write(leased, archived, options, output, progress)
             result = SaveResult(
                 images=tuple(item.name for item in items),
                 platforms=_platforms(archived),
@@ -170,7 +170,7 @@ def _held(
 
 
 def _write(
-    content: ContentStore,
+    store: Store,
     archived: Sequence[ArchiveImage],
     options: SaveOptions,
     output: BinaryIO,
@@ -180,9 +180,10 @@ def _write(
     try:
         return tar.write(
             layout.build(archived, reproducible=options.reproducible),
-            content.read,
+            store.content.read,
             output,
             progress=_reporter(archived, progress),
+            check=store.check_open,
         )
     except NotFound as error:
         gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]

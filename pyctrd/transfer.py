@@ -8,6 +8,7 @@ core/content/helpers.go OpenWriter). The store verifies size and digest at the c
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
@@ -160,8 +161,11 @@ class Transfer:
     def _open(self, descriptor: Descriptor) -> Iterator[Ingest]:
         """Open the ingest, waiting while another client writes the same one."""
 
+        other = _OtherClient(self._content, descriptor)
+
         def waiting(_state: tenacity.RetryCallState) -> None:
             self._report("waiting", descriptor, 0, "another client is downloading it")
+            other.check()
 
         patiently = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(IngestLocked),
@@ -215,10 +219,10 @@ class Transfer:
         try:
             with fetcher.fetch(descriptor, start) as chunks:
                 for chunk in chunks:
-                    if self.stop.is_set():
-                        raise Stopped
                     ingest.write(chunk)
                     self._report("downloading", descriptor, ingest.offset, resumed=resumed)
+                    if self.stop.is_set():  # what has come is kept for the next pull
+                        raise Stopped
         except RegistryContentError as error:
             # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
             if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):
@@ -239,6 +243,38 @@ class Transfer:
                 detail=detail,
             )
         )
+
+
+class _OtherClient:
+    """Watches whether the client that has an ingest locked gets on with it."""
+
+    def __init__(self, content: ContentStore, descriptor: Descriptor) -> None:
+        self._content = content
+        self._descriptor = descriptor
+        self._offset = -1
+        self._since = time.monotonic()
+
+    def check(self) -> None:
+        """Raise IngestLocked when it has written nothing for as long as a registry may stand still.
+
+        Bytes that are all there may have to be brought to a slow disk: that may take ten times as long.
+        """
+        ref = ingest_ref(self._descriptor)
+        offset = next((one.offset for one in self._content.ingests() if one.ref == ref), -1)
+        now = time.monotonic()
+        if offset != self._offset:
+            self._offset, self._since = offset, now
+        seconds = self._content.stall_seconds * (10 if offset == self._descriptor.size else 1)
+        if now - self._since > seconds:
+            raise IngestLocked(
+                f"ref {ref} locked: another client of this containerd has begun to write it, and has written "
+                f"nothing for {seconds:g} seconds",
+                code="UNAVAILABLE",
+                kind="ingest",
+                name=ref,
+                hint="find that client (a pyctrd, ctr, nerdctl or kubelet, perhaps stopped) and end it; "
+                "this command then goes on where it was",
+            )
 
 
 def _wrong_bytes(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 # How long a signal may go unseen.
@@ -23,3 +25,21 @@ def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
         )
         if any(future.cancelled() or future.exception() for future in done):
             return
+
+
+@contextmanager
+def on_cancel(cancel: threading.Event, action: Callable[[], None]) -> Iterator[None]:
+    """Run an action in a thread of its own as soon as `cancel` is set, while the context is open."""
+    left = threading.Event()
+
+    def wait() -> None:
+        while not left.is_set():
+            if cancel.wait(_LOOK_SECONDS):
+                action()
+                return
+
+    threading.Thread(target=wait, name="pyctrd-cancel", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()

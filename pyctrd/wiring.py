@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
 from pyctrd.model import Descriptor
 from pyctrd.ports import Remote, Uploader
 from pyctrd.reference import Reference
@@ -27,12 +28,25 @@ class Registries:
         self._options = options
         self._environ = environ
         self._clients: dict[str, RegistryClient] = {}
+        self._ended: Callable[[], PyctrdError] | None = None
         self._lock = threading.Lock()
         self._open = ExitStack()
 
     def close(self) -> None:
-        """Close all connections; a second time does nothing."""
+        """Close all connections, also those in use: that ends by ClientClosed. A second time does nothing."""
+        self._refuse(lambda: ClientClosed("the client is closed"))
         self._open.close()
+
+    def cancel(self) -> None:
+        """End all requests that are under way, by Cancelled, and refuse new ones."""
+        for client in self._refuse(lambda: Cancelled("the work was cancelled")):
+            client.cancel()
+
+    def _refuse(self, why: Callable[[], PyctrdError]) -> list[RegistryClient]:
+        """Make no client from now on; gives those that there are."""
+        with self._lock:
+            self._ended = why
+            return list(self._clients.values())
 
     def remote(self, wanted: Reference, account: str) -> Remote:
         """Give a repository to read from; raises InvalidInput for a host configuration of no use."""
@@ -47,6 +61,8 @@ class Registries:
         options = self._options
         key = account if options and options.username else ""
         with self._lock:
+            if self._ended is not None:
+                raise self._ended()
             if key not in self._clients:
                 from pyctrd.registry import RegistryClient, RegistryOptions
 

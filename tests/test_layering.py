@@ -132,6 +132,7 @@ CLI_SEES: Final = {
     "pyctrd.redact",
     "pyctrd.reference",
     "pyctrd.registry",  # RegistryOptions
+    "pyctrd.waiting",
 }
 
 # Third parties with one home: where an import of them may stand.

@@ -11,7 +11,7 @@ import pytest
 
 from pyctrd import mediatypes
 from pyctrd.downloads import Downloads
-from pyctrd.errors import AlreadyExists, ContentError
+from pyctrd.errors import AlreadyExists, ContentError, IngestLocked
 from pyctrd.model import Descriptor, Digest, IngestStatus
 from pyctrd.ports import Progress
 from pyctrd.transfer import Brought, Transfer, ingest_ref
@@ -151,3 +151,54 @@ def test_downloads_sum_up_what_came_and_what_was_here() -> None:
         downloads.join()
         assert downloads.downloaded() == {LAYER: 7}
         assert downloads.resumed() == {LAYER: 3}
+
+
+# --- another client that stands still -----------------------------------------------------------------------
+
+
+def locked(left: int, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A store in which another client has written so many bytes, and holds its ingest."""
+    bench = Bench(DATA[:left])
+    bench.store.state.open_refs.add(ingest_ref(LAYER))
+    monkeypatch.setattr(MemoryContent, "stall_seconds", 0.2)
+    return bench
+
+
+@pytest.mark.parametrize("left", [0, 5000])
+def test_a_client_that_stands_still_is_not_waited_for_for_ever(
+    left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = locked(left, monkeypatch)
+    with pytest.raises(IngestLocked, match=r"has written nothing for 0\.2 seconds") as caught:
+        bench.bring()
+    assert caught.value.name == ingest_ref(LAYER)
+    assert "end it" in (caught.value.hint or "")
+    assert {event.action for event in bench.events} == {"waiting"}
+
+
+def test_a_client_that_gets_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow it is; here it writes a byte whenever somebody asks how far it is."""
+    bench = locked(5000, monkeypatch)
+    ref = ingest_ref(LAYER)
+    monkeypatch.setattr(MemoryContent, "stall_seconds", 0.0)
+    ingests = MemoryContent.ingests
+
+    def growing(content: MemoryContent) -> Sequence[IngestStatus]:
+        data = bench.store.state.ingests[ref]
+        if ref not in bench.store.state.open_refs:
+            return ingests(content)
+        data += DATA[len(data) : len(data) + 1]
+        if len(data) == 5005:
+            bench.store.state.open_refs.discard(ref)
+        return ingests(content)
+
+    monkeypatch.setattr(MemoryContent, "ingests", growing)
+    assert bench.bring() == Brought(len(DATA) - 5005, 5005)
+
+
+def test_a_commit_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes are there: they may have to be brought to the disk."""
+    bench = locked(len(DATA), monkeypatch)
+    monkeypatch.setattr(MemoryContent, "stall_seconds", 0.01)
+    with pytest.raises(IngestLocked, match=r"for 0\.1 seconds"):
+        bench.bring()

@@ -75,6 +75,19 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
   and architecture) that the index promises.
 - **Wrong bytes** of a layer are found by the store at the commit; the ingest is aborted. Those before a cut
   are kept as long as containerd keeps them, and the next pull goes on there.
+- **A containerd that does not answer** (stopped, or its disk is dead). While calls are under way it is asked
+  for its version twice in each `--stall-timeout`: when it does not answer that either, all calls end, with
+  exit 6 (`integration/test_frozen.py`). As long as it does, a layer that is unpacked, a commit or a
+  collection of garbage may take up to an hour (`tests/daemon/test_calls.py`).
+- **Another client that holds an unfinished write** is waited for as long as that grows; one that has written
+  nothing for a stall time-out is an error (exit 1), ten times later when only the commit is lacking
+  (`tests/test_transfer.py`, `integration/test_pull.py`).
+- **An output stream** whose `write` does not say how much it has taken, or takes nothing, is an error; a pipe
+  whose reader stands still is waited for, and can be interrupted (`tests/archive/test_tar.py`).
+- **Signals** end every command within 5 seconds, whatever containerd, a registry or a reader does
+  (`integration/test_signals.py`, `integration/test_frozen.py`): the first one ends the work in order, a
+  second one, or 4 seconds, ends the process, which removes what it has half-written. What could not be taken
+  back then goes with its lease, within a day.
 """
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,10 @@ from pathlib import Path
 from integration.rig.cache import PeerUnavailable
 
 STOP_SECONDS = 10.0
+# Less than pytest's own limit, which does not end a test that waits for a process.
+LIMIT_SECONDS = 110.0
+SHOWING_STACKS = {"PYTHONFAULTHANDLER": "1"}
+"""Environment in which Python shows the stacks of all threads when it dies of SIGABRT, or crashes."""
 
 
 class Process:
@@ -59,6 +64,24 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
+
+
+def limited(process: subprocess.Popen[bytes], seconds: float = LIMIT_SECONDS) -> subprocess.Popen[bytes]:
+    """End a process that takes longer, so that no test waits for it for ever.
+
+    By SIGABRT: started with SHOWING_STACKS it says on stderr where it hangs, and its exit code is -6.
+    """
+
+    def watch() -> None:
+        for number, patience in ((signal.SIGABRT, seconds), (signal.SIGKILL, STOP_SECONDS)):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+                return
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+
+    threading.Thread(target=watch, name="limit", daemon=True).start()
+    return process
 
 
 def wait_until(

@@ -27,6 +27,16 @@ _ACL: Final = "system.posix_acl_access"
 _WRITE_BACK_BYTES: Final = 32 << 20
 _MODE: Final = 0o666  # less the umask, as any program's file
 
+# Files of this process that have not got their name yet: folder and name.
+_unfinished = set[tuple[int, str]]()
+
+
+def remove_unfinished() -> None:
+    """Remove what is half-written, for a process that ends at once."""
+    for folder, part in tuple(_unfinished):
+        with suppress(OSError):
+            os.unlink(part, dir_fd=folder)
+
 
 @contextmanager
 def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
@@ -69,10 +79,25 @@ def _opened(name: str, open_it: Callable[[], int]) -> Iterator[BinaryIO]:
         opened = open_it()
     except OSError as error:
         raise _failure(name, error) from error
-    with os.fdopen(opened, "wb", buffering=0) as stream:
+    with os.fdopen(_own_pipe(opened), "wb", buffering=0) as stream:
         if stream.isatty():
             raise InvalidInput("cowardly refusing to save to a terminal. Use the -o flag or redirect")
         yield stream
+
+
+def _own_pipe(number: int) -> int:
+    """Open a pipe once more, so that it can be written without blocking; others who have it open still block.
+
+    Whoever waits for a reader who stands still could not be woken up otherwise. Anything else stays as it is.
+    """
+    if not stat.S_ISFIFO(os.fstat(number).st_mode):
+        return number
+    try:
+        own = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc, or a pipe without a reader, which the first write finds out
+        return number
+    os.close(number)
+    return own
 
 
 # --- where a path leads -------------------------------------------------------------------------------------
@@ -199,6 +224,8 @@ def _replacing(place: _Place) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=place.folder)
         raise
+    finally:
+        _unfinished.discard((place.folder, part))
     _sync_folder(place)
 
 
@@ -208,6 +235,7 @@ def _new_part(place: _Place) -> tuple[str, int]:
     while True:
         part = f".{place.name[:200]}.{secrets.token_hex(4)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        _unfinished.add((place.folder, part))
         number = os.open(part, flags, mode, dir_fd=place.folder)
         with suppress(OSError):  # a file system without locks: then nobody removes it either
             fcntl.flock(number, fcntl.LOCK_EX)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import queue
 import select
 import threading
@@ -51,15 +52,17 @@ def write(
     output: BinaryIO,
     *,
     progress: Callable[[Entry, int], None] = lambda _entry, _written: None,
+    check: Callable[[], None] = lambda: None,
 ) -> int:
     """Write an archive and give its length in bytes; `progress` hears how much of a blob is written.
 
-    Every blob's digest and size are checked. `output` is neither closed nor synced; what it holds after an
-    error is useless. Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError (a wrong size, no
+    `check` is called again and again while a pipe without blocking is full, and may raise. Every blob's
+    digest and size are checked. `output` is neither closed nor synced; what it holds after an error is
+    useless. Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError (a wrong size, no
     space, a reader that went away), NotFound (`failed to get reader: content digest ...: not found`).
     """
     expected = size(layout)
-    sink = _Sink(output, expected)
+    sink = _Sink(output, expected, check)
     with _reading(layout, read) as stream:
         _copy(layout, stream, sink, progress)
     sink.write(END)
@@ -232,23 +235,34 @@ class _Hasher:
 class _Sink:
     """The output, buffered or not: writes all of it, counts, and explains failures."""
 
-    def __init__(self, output: BinaryIO, needed: int) -> None:
+    def __init__(self, output: BinaryIO, needed: int, check: Callable[[], None]) -> None:
         self._output = output
         self._needed = needed
+        self._check = check
         self.written = 0
 
     def write(self, data: Chunk) -> None:
         view = memoryview(data)
         try:
             while view:
-                count: int | None = self._output.write(view)
-                if count is None:  # a pipe that somebody made non-blocking
-                    select.select([], [self._output], [])
-                    continue
-                view = view[count:]
+                view = view[self._write(view) :]
         except OSError as error:
             raise self._explained(error) from error
         self.written += len(data)
+
+    def _write(self, view: memoryview) -> int:
+        """Write some of the bytes, and return how many: 0 where a full pipe had to be waited for."""
+        count: int | None = self._output.write(view)
+        if count is None and isinstance(self._output, io.RawIOBase):  # its way to say that it would block
+            while not select.select([], [self._output], [], _POLL_SECONDS)[1]:
+                self._check()
+            return 0
+        if not isinstance(count, int) or not 0 < count <= len(view):
+            raise ArchiveError(
+                f"cannot write the archive: write() of the output returned {count!r} for {len(view)} bytes",
+                hint="it has to return the number of bytes that it has taken, as files do",
+            )
+        return count
 
     def flush(self) -> None:
         try:

@@ -11,13 +11,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import click
 
-from pyctrd.cli import commandline, logs
+from pyctrd.cli import commandline, logs, signals
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import sanitize
 from pyctrd.errors import PyctrdError, shortened
@@ -29,10 +28,19 @@ _ERROR: Final = 1
 
 def run(body: Callable[[], object], settings: Settings) -> int:
     """Run a command line and give the exit code; whatever goes wrong is told on stderr."""
+
+    def work() -> object:
+        code = body()
+        sys.stdout.flush()
+        return code
+
     try:
-        with _termination_unwinds(), logs.shown():
-            code = body()
-            sys.stdout.flush()
+        with logs.shown():
+            code = signals.run(work, settings.cancel)
+    except signals.Signalled as end:
+        if end.number == signal.SIGINT:
+            _say("interrupted", settings.interrupted)
+        return 128 + end.number
     except BrokenPipeError:
         close_stdout()
         return _ERROR
@@ -71,26 +79,6 @@ def leave(leaving: SystemExit) -> NoReturn:
         sys.stderr.flush()
     code = leaving.code
     os._exit(code if isinstance(code, int) else _ERROR if code else 0)
-
-
-@contextlib.contextmanager
-def _termination_unwinds() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and Ctrl-C leave every context manager, so that nothing stays half done."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {}
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's SIG_IGN stays
-            previous[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _usage(error: click.ClickException) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import click
 
 from pyctrd.cli import screen
 from pyctrd.cli.state import RegistryArguments, Settings
+from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
@@ -19,20 +23,25 @@ if TYPE_CHECKING:
     from pyctrd.registry import RegistryClient, RegistryOptions
 
 
-def open_client(*, snapshotter: str | None = None, context: click.Context | None = None) -> Client:
-    """Make the client that the global options ask for; it is a context manager.
+@contextmanager
+def open_client(*, snapshotter: str | None = None, context: click.Context | None = None) -> Iterator[Client]:
+    """Make the client that the global options ask for.
 
     `context` is the command's; without one it is that of the command which runs now.
     """
     from pyctrd.client import Client
 
     chosen = (context or click.get_current_context()).ensure_object(Settings)
-    return Client(
-        chosen.address,
-        chosen.namespace,
-        snapshotter=snapshotter,
-        registry=_registry_options(chosen.registry),
-    )
+    with (
+        Client(
+            chosen.address,
+            chosen.namespace,
+            snapshotter=snapshotter,
+            registry=_registry_options(chosen, chosen.registry),
+        ) as client,
+        on_cancel(chosen.cancel, client.cancel),
+    ):
+        yield client
 
 
 def resumable(kept: str = "what has come so far is kept for a day") -> None:
@@ -41,38 +50,48 @@ def resumable(kept: str = "what has come so far is kept for a day") -> None:
     chosen.interrupted = f"{kept}: run the same command again, and it goes on from there"
 
 
-def open_registry() -> RegistryClient:
-    """Make the registry client that the options ask for, without any containerd; it is a context manager."""
+@contextmanager
+def open_registry() -> Iterator[RegistryClient]:
+    """Make the registry client that the options ask for, without any containerd."""
     from pyctrd.registry import RegistryClient, RegistryOptions
 
     chosen = click.get_current_context().ensure_object(Settings)
-    return RegistryClient(_registry_options(chosen.registry) or RegistryOptions())
+    with (
+        RegistryClient(_registry_options(chosen, chosen.registry) or RegistryOptions()) as client,
+        on_cancel(chosen.cancel, client.cancel),
+    ):
+        yield client
 
 
+@contextmanager
 def open_copier(
     source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
-) -> RegistryCopier:
+) -> Iterator[RegistryCopier]:
     """Make the copier that the options ask for; the arguments are those about the source's registry."""
     from pyctrd import reference
     from pyctrd.copier import RegistryCopier
     from pyctrd.registry import RegistryOptions
 
-    arguments = click.get_current_context().ensure_object(Settings).registry
+    chosen = click.get_current_context().ensure_object(Settings)
+    arguments = chosen.registry
     of_source = replace(
         arguments, plain_http=plain_http, skip_verify=skip_verify, user=user, password_stdin=False
     )
     shared = reference.parse(source).domain == reference.parse(target).domain or not (
         arguments.plain_http or arguments.skip_verify or arguments.user
     )
-    options = _registry_options(arguments)
+    options = _registry_options(chosen, arguments)
     if shared and not (plain_http or skip_verify or user):
-        return RegistryCopier(options)
-    return RegistryCopier(options, source=_registry_options(of_source) or RegistryOptions())
+        copier = RegistryCopier(options)
+    else:
+        copier = RegistryCopier(options, source=_registry_options(chosen, of_source) or RegistryOptions())
+    with copier, on_cancel(chosen.cancel, copier.cancel):
+        yield copier
 
 
-def _registry_options(arguments: RegistryArguments) -> RegistryOptions | None:
+def _registry_options(chosen: Settings, arguments: RegistryArguments) -> RegistryOptions | None:
     username, password = _credentials(arguments)
-    ask = screen.confirm if arguments.are_offered and _may_ask() else None
+    ask = partial(screen.confirm, cancel=chosen.cancel) if arguments.are_offered and _may_ask() else None
     if ask is None and arguments == RegistryArguments(are_offered=arguments.are_offered):
         return None
     from pyctrd.registry import RegistryOptions
@@ -113,5 +132,6 @@ def _credentials(arguments: RegistryArguments) -> tuple[str, str]:
     elif not colon:
         if not sys.stdin.isatty():
             raise click.UsageError("no password: use --password-stdin, or -u USER:PASS")
-        password = click.prompt(f"Password for {username}", hide_input=True, err=True)
+        with screen.asking():
+            password = click.prompt(f"Password for {username}", hide_input=True, err=True)
     return username, password

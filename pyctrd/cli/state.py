@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,3 +38,5 @@ class Settings:
     interrupted: str = ""
     """What to say after Ctrl-C."""
     registry: RegistryArguments = field(default_factory=RegistryArguments)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """Set by a signal: whatever is under way is to end."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from pyctrd.daemon.address import resolve_address, resolve_namespace, resolve_snapshotter
+from pyctrd.daemon.calls import STALL_SECONDS
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.content import ContentService
 from pyctrd.daemon.diff import DiffService
@@ -21,7 +22,7 @@ from pyctrd.daemon.snapshots import SnapshotService
 from pyctrd.daemon.version import DaemonVersion, ask_version
 from pyctrd.errors import ContentError, DaemonError, IncompleteContent, LeaseLost, NotFound, PyctrdError
 
-__all__ = ["Daemon"]
+__all__ = ["STALL_SECONDS", "Daemon"]
 
 # containerd's client takes the snapshotter from this label of the namespace, else this one (client/client.go
 # resolveSnapshotterName, defaults/defaults.go); the server itself has no notion of a default.
@@ -54,16 +55,18 @@ class Daemon:
         *,
         snapshotter: str | None = None,
         environ: Mapping[str, str] = os.environ,
+        stall_seconds: float = STALL_SECONDS,
     ) -> Self:
         """Connect to containerd and make sure that it is one.
 
         The address is a path or `unix://path`. What is None comes from CONTAINERD_ADDRESS,
-        CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER in `environ`, else is containerd's default. Raises
+        CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER in `environ`, else is containerd's default. Later
+        calls, too, raise DaemonUnreachable when the daemon answers nothing for `stall_seconds`. Raises
         DaemonUnreachable with the reason and the next step, InvalidInput for a malformed address or
         namespace.
         """
         path = resolve_address(address, environ)
-        connection = Connection.open(path, resolve_namespace(namespace, environ), environ)
+        connection = Connection.open(path, resolve_namespace(namespace, environ), environ, stall_seconds)
         daemon = cls(connection, resolve_snapshotter(snapshotter, environ))
         try:
             daemon.version()
@@ -71,6 +74,10 @@ class Daemon:
             daemon.close()
             raise
         return daemon
+
+    def elsewhere(self, namespace: str) -> Daemon:
+        """Return a view of another namespace, through the same channel."""
+        return Daemon(self._connection.elsewhere(namespace))
 
     @property
     def namespace(self) -> str:
@@ -104,9 +111,9 @@ class Daemon:
         """Open a lease that expires by itself after 24 hours; the context gives this daemon through it.
 
         The lease is deleted when the context is left, also by an error. With `resumable` an interrupt
-        (KeyboardInterrupt, SystemExit) leaves it to its expiry: containerd collects soon after the deletion,
-        and what the next run could go on with would be gone. `purpose` is the command, kept as a label for
-        people. Inside a lease this gives the same view again.
+        (KeyboardInterrupt, SystemExit, Cancelled, the end of the client) leaves it to its expiry: containerd
+        collects soon after the deletion, and what the next run could go on with would be gone. `purpose` is
+        the command, kept as a label for people. Inside a lease this gives the same view again.
         Raises LeaseLost at the end when somebody else deleted the lease meanwhile, or it expired: also
         instead of an error that may well have followed from that.
         """
@@ -116,19 +123,20 @@ class Daemon:
         lease_id = new_lease_id()
         labels = lease_labels(purpose, dt.datetime.now(dt.UTC))
         created = False
-        try:
-            self.leases.create(lease_id, labels)
-            created = True
-            yield Daemon(self._connection.leased(lease_id), self._snapshotter)
-        except BaseException as error:
-            if resumable and not isinstance(error, Exception):
+        with self._connection.working():
+            try:
+                self.leases.create(lease_id, labels)
+                created = True
+                yield Daemon(self._connection.leased(lease_id), self._snapshotter)
+            except BaseException as error:
+                if resumable and (self._connection.is_over or not isinstance(error, Exception)):
+                    raise
+                there = self._release(lease_id, error)
+                if created and not there and isinstance(error, _OF_A_LOST_LEASE):
+                    raise self._lost(lease_id, labels, error.message) from error
                 raise
-            there = self._release(lease_id, error)
-            if created and not there and isinstance(error, _OF_A_LOST_LEASE):
-                raise self._lost(lease_id, labels, error.message) from error
-            raise
-        if not self._release(lease_id):
-            raise self._lost(lease_id, labels)
+            if not self._release(lease_id):
+                raise self._lost(lease_id, labels)
 
     def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
         """Delete a lease, and tell whether it was there until now.
@@ -167,8 +175,19 @@ class Daemon:
         self.leases.create(lease_id, lease_labels("collect garbage", dt.datetime.now(dt.UTC)))
         self.leases.delete(lease_id, sync=True)
 
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed after `cancel` or `close`."""
+        self._connection.check_open()
+
+    def cancel(self) -> None:
+        """End what is under way in any thread, by Cancelled; nothing new can be begun.
+
+        Returns when what was begun has been taken back, after GRACE_SECONDS (daemon/calls.py) at the latest.
+        """
+        self._connection.cancel()
+
     def close(self) -> None:
-        """Close the channel; calls that are under way in other threads end as cancelled."""
+        """End what is under way in any thread as `cancel` does, by ClientClosed, and close the channel."""
         self._connection.close()
 
     def __enter__(self) -> Self:

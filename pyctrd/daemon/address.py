@@ -128,6 +128,16 @@ def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> Daem
     return DaemonUnreachable(f"cannot reach containerd at {path}: {problem}", hint="; ".join(hints) or None)
 
 
+def silent(path: str, seconds: float | None = None) -> DaemonUnreachable:
+    """Make the error for a containerd that holds its socket open and does not answer."""
+    how_long = f" for {seconds:g} seconds" if seconds else ""
+    return DaemonUnreachable(
+        f"containerd at {path} accepts connections, but has not answered{how_long}",
+        hint="it may be stopped (SIGSTOP), or its disk may hang: see `systemctl status containerd` and "
+        "its log (journalctl -u containerd)",
+    )
+
+
 def check_socket(path: str, environ: Mapping[str, str]) -> None:
     """Raise DaemonUnreachable, with its reason, unless somebody serves a socket at `path`."""
     if _socket_problem(path):

@@ -7,15 +7,19 @@ the mapping of codes is that of github.com/containerd/errdefs/pkg/errgrpc.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, Self
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
+from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import quote
 
 import grpc
 
 from pyctrd.daemon import address
+from pyctrd.daemon.calls import STALL_SECONDS, Call, Calls
 from pyctrd.errors import (
     AlreadyExists,
+    Cancelled,
+    ClientClosed,
     DaemonError,
     DaemonUnreachable,
     FailedPrecondition,
@@ -44,75 +48,76 @@ class Subject(NamedTuple):
     name: str
 
 
-class _CallDetails(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: tuple[tuple[str, str], ...]
-    credentials: Any
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class _Headers(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Puts namespace and lease on every call, and a deadline on those that are not streams.
+class Channel:
+    """What the generated stubs take for a channel: puts namespace and lease on every call.
 
     Every call: even Namespaces.Create does its work and then fails when the namespace header is absent.
+    Calls that are not streams get a deadline.
     """
 
-    def __init__(self, namespace: str, lease: str) -> None:
+    def __init__(self, base: grpc.Channel, calls: Calls, namespace: str, lease: str) -> None:
+        self._base: Any = base
+        self._calls = calls
         self._metadata: tuple[tuple[str, str], ...] = (("containerd-namespace", namespace),)
         if lease:
             self._metadata += (("containerd-lease", lease),)
 
-    def _details(self, details: grpc.ClientCallDetails, timeout: float | None) -> _CallDetails:
-        return _CallDetails(
-            method=details.method,
-            timeout=details.timeout if details.timeout is not None else timeout,
-            metadata=self._metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-            compression=details.compression,
-        )
+    def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+        """Give a function that makes a call and waits for its answer."""
+        made = cache(lambda: self._base.unary_unary(method, **how))
 
-    def intercept_unary_unary(
-        self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: Any
-    ) -> Any:
-        return continuation(self._details(client_call_details, UNARY_SECONDS), request)
+        def call(request: Any, timeout: float | None = None) -> Any:
+            def begin(seconds: float | None) -> Any:
+                return made().future(request, timeout=seconds, metadata=self._metadata)
 
-    def intercept_unary_stream(
-        self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: Any
-    ) -> Any:
-        return continuation(self._details(client_call_details, None), request)
+            return self._calls.start(method, begin, UNARY_SECONDS if timeout is None else timeout).result()
 
-    def intercept_stream_stream(
-        self,
-        continuation: Callable[..., Any],
-        client_call_details: grpc.ClientCallDetails,
-        request_iterator: Any,
-    ) -> Any:
-        return continuation(self._details(client_call_details, None), request_iterator)
+        return call
+
+    def unary_stream(self, method: str, **how: Any) -> Callable[..., Call]:
+        """Give a function that starts a call whose answers are a stream."""
+        return self._streaming(method, cache(lambda: self._base.unary_stream(method, **how)))
+
+    def stream_stream(self, method: str, **how: Any) -> Callable[..., Call]:
+        """Give a function that starts a call of two streams."""
+        return self._streaming(method, cache(lambda: self._base.stream_stream(method, **how)))
+
+    def _streaming(self, method: str, made: Callable[[], Callable[..., Any]]) -> Callable[..., Call]:
+        def call(request: Any) -> Call:
+            return self._calls.start(method, lambda _: made()(request, metadata=self._metadata), None)
+
+        return call
 
 
 class Connection:
     """A channel to one containerd, seen in one namespace and perhaps through one lease."""
 
     def __init__(
-        self, base: grpc.Channel, *, path: str, namespace: str, lease: str, environ: Mapping[str, str]
+        self,
+        base: grpc.Channel,
+        calls: Calls,
+        *,
+        path: str,
+        namespace: str,
+        lease: str,
+        environ: Mapping[str, str],
     ) -> None:
         self._base = base
+        self._calls = calls
         self._environ = environ
         self.path = path
         self.namespace = namespace
         self.lease = lease
-        self.channel = grpc.intercept_channel(base, _Headers(namespace, lease))
+        self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease))
 
     @classmethod
-    def open(cls, path: str, namespace: str, environ: Mapping[str, str]) -> Self:
-        """Open a channel to the unix socket at `path`; raises DaemonUnreachable when nobody serves it."""
+    def open(
+        cls, path: str, namespace: str, environ: Mapping[str, str], stall_seconds: float = STALL_SECONDS
+    ) -> Self:
+        """Open a channel to the unix socket at `path`; raises DaemonUnreachable when nobody serves it.
+
+        Calls to a daemon that does not answer anything for `stall_seconds` end with DaemonUnreachable.
+        """
         address.check_socket(path, environ)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -128,17 +133,50 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         base = grpc.insecure_channel(f"unix:{quote(path)}", options=options)
-        return cls(base, path=path, namespace=namespace, lease="", environ=environ)
+        calls = Calls(base, partial(address.silent, path, stall_seconds), stall_seconds)
+        return cls(base, calls, path=path, namespace=namespace, lease="", environ=environ)
 
     def leased(self, lease: str) -> Connection:
-        """Give a view through a lease that shares this channel."""
+        """Return a view through a lease that shares this channel."""
+        return self._view(self.namespace, lease)
+
+    def elsewhere(self, namespace: str) -> Connection:
+        """Return a view of another namespace, through no lease, that shares this channel."""
+        return self._view(namespace, "")
+
+    def _view(self, namespace: str, lease: str) -> Connection:
         return Connection(
-            self._base, path=self.path, namespace=self.namespace, lease=lease, environ=self._environ
+            self._base, self._calls, path=self.path, namespace=namespace, lease=lease, environ=self._environ
         )
 
+    def working(self) -> AbstractContextManager[None]:
+        """Mark work that takes back at its end what it has begun: `close` waits a moment for it."""
+        return self._calls.working()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `cancel` or `close` has been called."""
+        return self._calls.is_over
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long the daemon may be silent, or another client stand still."""
+        return self._calls.stall_seconds
+
+    def check_open(self) -> None:
+        """Raise Cancelled or ClientClosed after `cancel` or `close`."""
+        self._calls.check_open()
+
+    def cancel(self) -> None:
+        """End all calls that are under way, in all threads, by Cancelled, and refuse new ones.
+
+        Those that take back what was begun are let through for a moment; returns when they are done.
+        """
+        self._calls.end(lambda: Cancelled("the work was cancelled"))
+
     def close(self) -> None:
-        """Close the channel; calls that are under way end as cancelled."""
-        self._base.close()
+        """End all calls as `cancel` does, but by ClientClosed, then close the channel."""
+        self._calls.close(lambda: ClientClosed("the client is closed"))
 
     def explain(self, detail: str) -> DaemonUnreachable:
         """Find out why calls get no useful answer; `detail` is what the last one failed with."""
@@ -157,6 +195,8 @@ class Connection:
         code, details = status_of(error)
         if code is grpc.StatusCode.UNAVAILABLE:
             return self.explain(details)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and self._calls.is_silent():
+            return address.silent(self.path)
         message = details or f"containerd answered {code.name}"
         if subject.name not in message:
             message = f"{subject.kind} {subject.name}: {message}"

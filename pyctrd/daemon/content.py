@@ -39,6 +39,11 @@ class ContentService:
             response_deserializer=data_of,
         )
 
+    @property
+    def stall_seconds(self) -> float:
+        """How long something may stand still before it is given up."""
+        return self._connection.stall_seconds
+
     def info(self, digest: Digest) -> ContentInfo:
         """Give a blob's size and labels; raises NotFound."""
         with self._connection.calling(_KIND, digest):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pyctrd.daemon import convert
-from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.daemon.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
 from pyctrd.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.model import ContentInfo
@@ -94,7 +94,8 @@ class LeaseService:
     def delete(self, lease_id: str, *, sync: bool = False) -> None:
         """Delete a lease; with `sync` the garbage collector has run when this returns. Raises NotFound."""
         with self._connection.calling(_KIND, lease_id):
-            self._stub.Delete(leases_pb2.DeleteRequest(id=lease_id, sync=sync), timeout=WORK_SECONDS)
+            request = leases_pb2.DeleteRequest(id=lease_id, sync=sync)
+            self._stub.Delete(request, timeout=WORK_SECONDS if sync else UNARY_SECONDS)
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[Lease]:
         """List leases that match any of the filters (containerd filter syntax)."""

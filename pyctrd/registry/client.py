@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,14 +76,13 @@ class RegistryClient:
         options: RegistryOptions = RegistryOptions(),
         *,
         environ: Mapping[str, str] = os.environ,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         roots: Sequence[Path] | None = None,
     ) -> None:
         given = None
         if options.username or options.password:
             given = Credential(options.username, options.password, source="-u")
         self._options = options
-        self._sleep = sleep
         self._environ = environ
         self._roots = hostsdir.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
         self._noticed: set[str] = set()
@@ -94,6 +92,7 @@ class RegistryClient:
             budget=Budget(options.retry_budget),
             sleep=sleep,
         )
+        self._sleep = sleep or self._transport.pause
         keychain = Keychain(
             options.docker_config,
             given=given,
@@ -115,8 +114,12 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
         self._transport.close()
+
+    def cancel(self) -> None:
+        """End all requests that are under way in other threads, by Cancelled, and refuse new ones."""
+        self._transport.cancel()
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
         """List the endpoints that would be asked for a registry, first choice first.

@@ -45,11 +45,12 @@ def new_pool(
     landed: Landed,
     head_seconds: float,
     stall_seconds: float,
+    opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = zones.resolve,
 ) -> urllib3.PoolManager:
     """Make a pool of connections to wherever `sender` may send us, to write there if it `writes`.
 
-    `landed` hears where each one ended.
+    `landed` is called with where each one ended, `opened` with its socket.
 
     Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
     local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
@@ -79,7 +80,7 @@ def new_pool(
             landed(host, link.port, zone)
         return found
 
-    pool.pool_classes_by_scheme = _pool_classes(dial, head_seconds, stall_seconds)
+    pool.pool_classes_by_scheme = _pool_classes(dial, opened, head_seconds, stall_seconds)
     return pool
 
 
@@ -98,7 +99,10 @@ def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
 
 
 def _pool_classes(
-    dial: Callable[[HTTPConnection], socket.socket], head_seconds: float, stall_seconds: float
+    dial: Callable[[HTTPConnection], socket.socket],
+    opened: Callable[[socket.socket], None],
+    head_seconds: float,
+    stall_seconds: float,
 ) -> dict[str, Any]:
     """Return urllib3's two kinds of pools, with connections made by us and answers that have an end."""
     answer = staticmethod(
@@ -108,6 +112,10 @@ def _pool_classes(
     class Plain(HTTPConnection):
         response_class = answer  # type: ignore[assignment]
 
+        def connect(self) -> None:
+            super().connect()
+            opened(self.sock)
+
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
 
@@ -116,6 +124,10 @@ def _pool_classes(
 
     class Secure(HTTPSConnection):
         response_class = answer  # type: ignore[assignment]
+
+        def connect(self) -> None:
+            super().connect()
+            opened(self.sock)
 
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)

@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 )
 
 from pyctrd import redact
-from pyctrd.errors import RegistryContentError, RegistryUnreachable
+from pyctrd.errors import PyctrdError, RegistryContentError, RegistryUnreachable
 from pyctrd.registry import failures
 from pyctrd.registry.proxy import without_secrets
 
@@ -56,9 +56,11 @@ class Response:
         *,
         proxy: str | None = None,
         stall_seconds: float = STALL_TIMEOUT_SECONDS,
+        ended: Callable[[], PyctrdError | None] = lambda: None,
         waited: Callable[[float], None] = lambda _since: None,
     ) -> None:
         self._raw = raw
+        self._ended = ended
         self._stall_seconds = stall_seconds
         self._waited = waited
         self.url = url
@@ -84,7 +86,7 @@ class Response:
         """Yield the body in chunks of at most CHUNK_BYTES, never decoded.
 
         What arrived before a connection broke is yielded before RegistryUnreachable is raised; fewer than
-        LIVELY_BYTES in a whole stall time-out count as broken.
+        LIVELY_BYTES in a whole stall time-out count as broken. Raises why, when all requests were ended.
         """
         gathered = Gathering(self._stall_seconds)
         while True:
@@ -107,7 +109,7 @@ class Response:
             if pieces:
                 yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if broken is not None:
-                raise unreachable(broken, self.url, self.proxy)
+                raise self._ended() or unreachable(broken, self.url, self.proxy)
             if ended:
                 return
 

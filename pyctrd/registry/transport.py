@@ -20,10 +20,11 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from pyctrd import redact
-from pyctrd.errors import RegistryError
+from pyctrd.errors import Cancelled, ClientClosed, RegistryError
 from pyctrd.registry import failures, zones
 from pyctrd.registry.backoff import PATIENT, Budget, Patience, seconds_to_wait
 from pyctrd.registry.connections import new_pool
+from pyctrd.registry.ending import Ending, Why
 from pyctrd.registry.hosts import NO_TLS, Tls, is_url_text
 from pyctrd.registry.proxy import proxy_for, without_secrets
 from pyctrd.registry.response import CHUNK_BYTES as CHUNK_BYTES
@@ -85,13 +86,14 @@ class Transport:
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
         stall_timeout: float = STALL_TIMEOUT_SECONDS,
         budget: Budget | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         resolver: Resolve = zones.resolve,
     ) -> None:
         self._connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
         self.budget = budget or Budget()
-        self._sleep = sleep
+        self._sleep = sleep or self.pause
+        self._ending = Ending()
         self._resolver = resolver
         self._lock = threading.Lock()
         self._pools: dict[tuple[Tls | None, str | None, Zone | None, bool], urllib3.PoolManager] = {}
@@ -107,12 +109,24 @@ class Transport:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
+        self._end(lambda: ClientClosed("the client is closed"))
+
+    def cancel(self) -> None:
+        """Break all connections off; what is under way, and later requests, end by Cancelled."""
+        self._end(lambda: Cancelled("the work was cancelled"))
+
+    def _end(self, why: Why) -> None:
+        self._ending.end(why)
         with self._lock:
             pools = list(self._pools.values())
             self._pools.clear()
         for pool in pools:
             pool.clear()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raises why, as soon as all has been ended."""
+        self._ending.wait(seconds)
 
     def send(self, request: Request) -> Response:
         """Send, follow redirects, and try again where that can help; gives the last answer, of any status.
@@ -154,6 +168,7 @@ class Transport:
         raise RegistryError(f"{request.host}: stopped after {MAX_REDIRECTS} redirects", host=request.host)
 
     def _exchange(self, request: Request, sender: Zone | None) -> Response:
+        self._ending.check(request.method)
         started = time.monotonic()
         proxy: str | None = None
         try:
@@ -180,7 +195,7 @@ class Transport:
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
             self._charge(request, started)
-            raise unreachable(error, request.url, proxy) from error
+            raise self._ending.why() or unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
         _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
         if raw.status >= 300:
@@ -192,6 +207,7 @@ class Transport:
             proxy=proxy,
             stall_seconds=self.stall_timeout,
             waited=functools.partial(self._charge, request),
+            ended=self._ending.why,
         )
 
     def _charge(self, request: Request, started: float) -> None:
@@ -216,6 +232,7 @@ class Transport:
                     writes=writes,
                     known=self._known,
                     landed=self._landed,
+                    opened=self._ending.watch,
                     head_seconds=1.5 * self.stall_timeout,
                     stall_seconds=self.stall_timeout,
                     resolver=self._resolver,

@@ -238,3 +238,42 @@ def test_a_device_that_is_always_full() -> None:
     blobs = by_digest(b"x" * 5000)
     with open_output("/dev/full") as output, pytest.raises(ArchiveError, match="No space left on device"):
         tar.write(layout_of(blobs), reader(blobs), output)
+
+
+class Answering(io.BytesIO):
+    """An output whose `write` returns what it likes."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def write(self, data: object) -> int:
+        super().write(data)  # type: ignore[arg-type]
+        return self._answer  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("answer", [None, 0, -1, 1 << 30, "3", 1.5])
+def test_an_output_that_does_not_say_what_it_has_taken_is_an_error(answer: object) -> None:
+    """None of a stream that is not raw, and 0, were tried for ever."""
+    blobs = by_digest(b"some bytes")
+    with pytest.raises(ArchiveError, match=r"write\(\) of the output returned ") as caught:
+        tar.write(layout_of(blobs), reader(blobs, 100), Answering(answer))
+    assert repr(answer) in caught.value.message
+    assert "the number of bytes" in (caught.value.hint or "")
+
+
+def test_a_full_pipe_is_waited_for_until_there_is_no_more_use() -> None:
+    """Its reader stands still: nobody but `check` can end that."""
+    blobs = by_digest(bytes(1 << 20))
+    reading, writing = os.pipe()
+
+    class Enough(Exception):
+        pass
+
+    def check() -> None:
+        raise Enough
+
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as output:
+        with pytest.raises(Enough), open_output(f"/proc/self/fd/{output.fileno()}") as stream:
+            tar.write(layout_of(blobs), reader(blobs, 1 << 16), stream, check=check)
+        assert os.get_blocking(output.fileno()), "the pipe of others stays as it was"

@@ -42,6 +42,8 @@ CODES = {
     "Unsupported": 1,
     "DaemonUnreachable": 6,
     "ArchiveError": 1,
+    "ClientClosed": 1,
+    "Cancelled": 130,
 }
 CLASSES = {
     name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PyctrdError)

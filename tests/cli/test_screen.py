@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_confirm(
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     drawing = Drawing()
     screen.begin(drawing)
-    assert screen.confirm("Really \x1b[2J?") is yes
+    assert screen.confirm("Really \x1b[2J?", threading.Event()) is yes
     screen.end(drawing)
     assert drawing.done == ["start", "stop", "start", "stop"]
     # stdout may be an archive.

@@ -91,6 +91,8 @@ class MemoryIngest:
 class MemoryContent:
     """The content service."""
 
+    stall_seconds = 60.0
+
     def __init__(self, state: State, lease: str) -> None:
         self._state = state
         self._lease = lease
@@ -265,6 +267,9 @@ class MemoryStore:
     @property
     def namespace(self) -> str:
         return "default"
+
+    def check_open(self) -> None:
+        pass
 
     def default_snapshotter(self) -> str:
         return "memory"

@@ -1,0 +1,146 @@
+"""`close`, a time-out and an error in the middle of library calls, again and again, in a process of its own.
+
+    python -m integration.closing ADDRESS REFERENCE MISSING RUNS SEED
+
+REFERENCE is an image whose registry is slow, MISSING one of which a layer is not there. What it tests for
+would end the process: a crash in gRPC, or a thread that hangs. It prints a line for each run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pyctrd import Client, ClientClosed, DaemonError, NotFound, RegistryError
+
+SECONDS = 5.0
+"""What a call gets to end after its client was closed."""
+LATEST = 1.0
+"""When at last a client is closed: a whole call takes about as long."""
+
+
+class Calls:
+    """The calls of a namespace, of which each is interrupted."""
+
+    def __init__(self, client: Client, reference: str, folder: Path) -> None:
+        self._client = client
+        self._reference = reference
+        self._folder = folder
+
+    def pull(self) -> object:
+        return self._client.pull(self._reference, all_platforms=True, unpack=True)
+
+    def save(self) -> object:
+        self.pull()
+        return self._client.save([self._reference], self._folder / "image.tar", all_platforms=True)
+
+    def verify(self) -> object:
+        with suppress(NotFound):
+            self._client.ensure(self._reference)
+        return self._client.verify()
+
+    def listing(self) -> object:
+        while True:
+            self._client.images()
+            self._client.contents()
+            self._client.diagnose(self._reference)
+
+
+def closed(client: Client, work: Callable[[], object], after: float) -> str:
+    """Close, or cancel, in one thread while another one works; it must end by the error that says so."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - it is looked at below
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(after)
+    client.close()
+    started = time.monotonic()
+    thread.join(SECONDS)
+    assert not thread.is_alive(), "the call goes on after its client was closed"
+    (found,) = outcome
+    if isinstance(found, BaseException):
+        assert isinstance(found, ClientClosed | NotFound), repr(found)
+    return f"{type(found).__name__} after {time.monotonic() - started:.1f} s"
+
+
+def timed_out(client: Client, work: Callable[[], object], after: float) -> str:
+    """As an async program does it: the thread is still at work when the client is closed."""
+
+    async def run() -> None:
+        with client:
+            await asyncio.wait_for(asyncio.to_thread(work), after)
+
+    started = time.monotonic()
+    try:
+        asyncio.run(run())
+    except TimeoutError:
+        outcome = "TimeoutError"
+    except (NotFound, ClientClosed) as error:
+        outcome = type(error).__name__
+    else:
+        outcome = "done"
+    assert time.monotonic() - started < after + SECONDS, "the thread outlived the time-out"
+    return outcome
+
+
+def failed(client: Client, missing: str) -> str:
+    """A layer that the registry does not have, while others are unpacked; then the client is closed."""
+    with client:
+        try:
+            client.pull(missing)
+        except (RegistryError, NotFound, DaemonError) as error:
+            outcome = type(error).__name__
+        else:
+            outcome = "done"
+    assert outcome != "done"
+    return outcome
+
+
+def check_closed(client: Client, reference: str) -> None:
+    """Whatever a closed client is asked for, it says that it is closed."""
+    calls: list[Callable[[], object]] = [client.images, client.contents, lambda: client.pull(reference)]
+    for call in calls:
+        try:
+            call()
+        except ClientClosed:
+            continue
+        raise AssertionError("a closed client was asked, and answered")
+
+
+def main() -> None:
+    """Run; raises AssertionError, or ends by a signal, for what should not be."""
+    address, reference, missing, runs, seed = sys.argv[1:]
+    chance = random.Random(seed)
+    for turn in range(int(runs)):
+        client = Client(address, f"closing-{seed}-{turn}")
+        after = chance.uniform(0, LATEST)
+        with TemporaryDirectory() as folder:
+            calls = Calls(client, reference, Path(folder))
+            work = chance.choice((calls.pull, calls.save, calls.verify, calls.listing))
+            kind = ("close", "time-out", "error")[turn % 3]
+            if kind == "close":
+                outcome = closed(client, work, after)
+            elif kind == "time-out":
+                outcome = timed_out(client, work, after)
+            else:
+                outcome = failed(client, missing)
+            assert not list(Path(folder).glob(".*.part")), "half an archive is left"
+        check_closed(client, reference)
+        print(f"{turn}: {kind} in {work.__name__} after {after:.3f} s: {outcome}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A daemon that is stopped (SIGSTOP): its socket takes connections, and nothing is ever answered.
+
+One signal ends any command within five seconds; without one the stall time does. Long work of a daemon that
+is alive is in tests/daemon/test_calls.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import chosen, run_required
+from integration.killing import ARM64, UNREACHABLE, big_for_two, client
+from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
+from integration.rig.process import limited
+from integration.rig.publish import push
+from integration.rig.store import snapshot_of
+from integration.shell import Shell
+from integration.test_signals import SECONDS
+
+PROGRESS = ("--progress", "json")
+# A command, the step of its progress at which the daemon is stopped, and whether an image has to be there.
+COMMANDS = {
+    "pull": (("pull", *PROGRESS), "downloading"),
+    "pull, unpacking": (("pull", *PROGRESS), "unpacking"),
+    "save": (("save", "-o", "image.tar", *PROGRESS), "writing"),
+    "ensure": (("ensure", "--platform", ARM64, *PROGRESS), "downloading"),
+    "push": (("push", *PROGRESS), "uploading"),
+}
+
+
+class Scene:
+    """An image in a registry, and perhaps in a namespace; a daemon that can be stopped."""
+
+    def __init__(self, daemon: Containerd, registry: Registry, namespace: str, repository: str, folder: Path):
+        self.daemon = daemon
+        self.shell = Shell(daemon, namespace, folder)
+        self.name = push(big_for_two(repository), registry, repository)
+        self.target = f"{registry.host}/{repository}/target:new"
+
+    def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        arguments, step = COMMANDS[name]
+        if not name.startswith("pull"):
+            with client(self.shell) as opened:
+                opened.pull(self.name, unpack=False, all_platforms=name == "push")
+        target = [self.target] * (name == "push")
+        process = self.shell.start(*arguments, *options, self.name, *target, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line)["action"] == step:
+                return process
+        raise AssertionError(f"{name} never came to {step}")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        os.kill(self.daemon.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.daemon.pid, signal.SIGCONT)
+
+    def check_afterwards(self) -> None:
+        """Nothing is half-written, and the daemon serves the next one."""
+        assert list(self.shell.folder.iterdir()) == []
+        self.shell("pull", self.name)
+        leases = snapshot_of(self.daemon, self.shell.namespace)["leases"].values()
+        assert all("containerd.io/gc.expire" in lease["labels"] for lease in leases)
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """One generation: a process that is stopped is the same in all."""
+    with run_required(
+        lambda: Containerd(chosen()[-1], tmp_path_factory.mktemp("newest"), config=ISOLATED_CONTENT)
+    ) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def scene(newest: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path) -> Scene:
+    return Scene(newest, registry, namespace, repository, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), list(zip(COMMANDS, itertools.cycle([signal.SIGTERM, signal.SIGINT]), strict=False))
+)
+def test_one_signal_ends_a_command(scene: Scene, name: str, number: signal.Signals) -> None:
+    with scene.start(name) as process, scene.frozen():
+        process.send_signal(number)
+        sent = time.monotonic()
+        code = limited(process, 4 * SECONDS).wait()
+        took = time.monotonic() - sent
+        words = process.communicate()[1].decode()
+    assert code == 128 + number, words
+    assert took < SECONDS, words
+    assert "Traceback" not in words
+    scene.check_afterwards()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_silent_daemon_is_an_error(scene: Scene, name: str) -> None:
+    """After the stall time, and some seconds in which it might have taken back what was begun."""
+    with scene.start(name, "--stall-timeout", "2") as process, scene.frozen():
+        words = process.communicate()[1].decode()
+    assert process.returncode == UNREACHABLE, words
+    said = [line for line in words.splitlines() if not line.startswith("{")]
+    assert "accepts connections, but has not answered" in said[0]
+    assert said[1].startswith("hint: it may be stopped (SIGSTOP)")
+    scene.check_afterwards()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
+def test_a_daemon_that_is_stopped_before(scene: Scene, number: signal.Signals) -> None:
+    with scene.frozen():
+        process = scene.shell.start("images", stderr=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(number)
+        sent = time.monotonic()
+        assert limited(process, 4 * SECONDS).wait() == 128 + number
+        assert time.monotonic() - sent < SECONDS
+        process.communicate()
+        done = scene.shell("images", code=UNREACHABLE)
+    assert "no answer within 10 seconds" in done.stderr.decode()
+    scene.shell("images")

@@ -1,0 +1,138 @@
+"""The end of clients: closed, cancelled, timed out or failed in the middle of a call, on real daemons."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from integration import figures
+from integration.dying import EXPIRE
+from integration.killing import MIB, WRITTEN, comes_true, in_the_registry
+from integration.rig import images
+from integration.rig.daemons import Containerd, Fault, Registry
+from integration.rig.process import limited
+from integration.rig.publish import push
+from integration.rig.store import snapshot_of
+from integration.rig.throttle import Throttle
+from integration.shell import Shell
+from pyctrd import Cancelled, Client, ClientClosed, PyctrdError
+
+LINE_BYTES_PER_SECOND = 8 * MIB
+LAYERS = 3
+SECONDS = 30
+
+
+def image(salt: str) -> tuple[images.Graph, str]:
+    """Return an image, and the digest of its last layer."""
+    layers = [
+        images.random_layer(3 * MIB, zlib.crc32(f"{salt}{number}".encode())) for number in range(LAYERS)
+    ]
+    return images.manifest(images.config(layers), layers), layers[-1].digest
+
+
+@pytest.fixture(scope="module")
+def slow(session_registry: Registry) -> Iterator[Throttle]:
+    with Throttle(session_registry.proxy.port, in_all=LINE_BYTES_PER_SECOND) as line:
+        yield line
+
+
+@pytest.mark.every_generation
+@pytest.mark.timeout(3600)
+def test_close_time_out_and_error_in_the_middle_of_calls(
+    isolated_containerd: Containerd, registry: Registry, slow: Throttle, generation: str, tmp_path: Path
+) -> None:
+    """In a process of its own: what went wrong was SIGSEGV, or a thread that never ended."""
+    name = push(image("closing")[0], registry, "closing/slow").replace(registry.host, slow.host)
+    broken, last = image("broken")
+    missing = push(broken, registry, "closing/broken")
+    registry.add_fault(Fault(f"blobs/{last}", status=404))
+    runs = figures.runs(6)
+    shell = Shell(isolated_containerd, "closing", tmp_path)
+    command = [sys.executable, "-m", "integration.closing", str(isolated_containerd.address)]
+    with limited(
+        subprocess.Popen(
+            [*command, name, missing, str(runs), str(figures.seed())],
+            env=shell.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ),
+        60 + 10 * runs,
+    ) as process:
+        output = process.communicate()[0].decode()
+    assert process.returncode == 0, output
+    assert len(output.splitlines()) == runs, output
+    figures.record("close, time-out and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
+
+
+def test_a_layer_that_is_not_there_while_another_is_unpacked(
+    containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
+) -> None:
+    """Exit 5, and nothing is left: the thread that unpacks used to call a channel that was closed."""
+    graph, last = image(repository)
+    name = push(graph, registry, repository)
+    registry.add_fault(Fault(f"blobs/{last}", status=404, wait=0.3))  # others are being unpacked by then
+    shell = Shell(containerd, namespace, tmp_path)
+    for _ in range(4):
+        done = shell("pull", "--progress", "json", name, code=5)
+        assert b'"unpacking"' in done.stderr
+        assert last in done.stderr.decode().rpartition("pyctrd: ")[2]
+        assert snapshot_of(containerd, namespace)["leases"] == {}
+        assert snapshot_of(containerd, namespace)["images"] == {}
+
+
+@pytest.mark.parametrize(("end", "kind"), [("close", ClientClosed), ("cancel", Cancelled)])
+def test_a_pull_ends_with_its_client(
+    containerd: Containerd,
+    registry: Registry,
+    namespace: str,
+    repository: str,
+    tmp_path: Path,
+    end: str,
+    kind: type[PyctrdError],
+) -> None:
+    """At once, though the registry sends nothing; what had come is kept for the next one, for a day."""
+    graph, last = image(repository)
+    name = push(graph, registry, repository)
+    shell = Shell(containerd, namespace, tmp_path)
+    reached, release = in_the_registry(shell, registry, last)
+    client = Client(str(containerd.address), namespace)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client.pull, name, unpack=False)
+        assert reached()
+        getattr(client, end)()
+        with pytest.raises(kind):
+            future.result(SECONDS)
+    client.close()
+    release()
+    state = snapshot_of(containerd, namespace)
+    assert [EXPIRE in lease["labels"] for lease in state["leases"].values()] == [True]
+    assert [one["offset"] for ref, one in state["ingests"].items() if last in ref] == [WRITTEN + 1000]
+    with Client(str(containerd.address), namespace) as again:
+        assert again.pull(name, unpack=False).bytes_resumed == WRITTEN + 1000
+
+
+def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
+    containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
+) -> None:
+    """Here to a pipe whose reader stands still, so that nothing else would wake it up."""
+    graph, _ = image(repository)
+    name = push(graph, registry, repository)
+    client = Client(str(containerd.address), namespace)
+    client.pull(name, unpack=False)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as reader, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(client.save, [name], pipe)
+        assert comes_true(lambda: bool(snapshot_of(containerd, namespace)["leases"]))
+        assert reader.read(1)
+        client.close()
+        with pytest.raises(ClientClosed):
+            writing.result(SECONDS)
+    assert snapshot_of(containerd, namespace)["leases"] == {}
