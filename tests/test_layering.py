@@ -104,7 +104,6 @@ PEERS: Final = {
     ("copier", "wiring"),
     ("save", "nerdctl"),
     ("save", "transfer"),
-    ("diagnose", "coverage"),
     ("diagnose", "ensure"),
     ("diagnose", "nerdctl"),
     ("diagnose", "save"),

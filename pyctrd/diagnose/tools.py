@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pyctrd import ensure, nerdctl, platforms, save
-from pyctrd.coverage import nothing_to_save
 from pyctrd.diagnose import names
 from pyctrd.diagnose.engine import Engine
 from pyctrd.diagnose.export import Export
@@ -15,7 +14,7 @@ from pyctrd.diagnose.model import ExportForecast, SaveForecast, Tools
 from pyctrd.diagnose.names import Named
 from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import Targets
-from pyctrd.errors import NoMatchingPlatform, NotFound, PyctrdError
+from pyctrd.errors import NotFound, PyctrdError
 from pyctrd.model import Descriptor, ImageRecord, Platform
 from pyctrd.nerdctl import Ensured, Release
 from pyctrd.platforms import Matcher, Selection
@@ -211,11 +210,8 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
         known = certain = True
     except _UnreadError:
         fetch = ensure.plan(store, image, targets.matcher)
-        lacks = targets.lacks(survey.branches)
-        known, certain = False, not lacks
-        if lacks and not survey.unread:  # behind an absent index there may be any platform
-            wanted = ", ".join(map(platforms.format_all, lacks))
-            return _ends(nothing_to_save(image.name, wanted), exit_code=NoMatchingPlatform.exit_code)
+        # The plan came past the indexes that are here; behind an absent one there may be any platform.
+        known, certain = False, not targets.lacks(survey.branches)
     except PyctrdError as error:
         return _ends(error.message, exit_code=error.exit_code)
     downloads = _downloads(fetch)
