@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -22,3 +23,13 @@ def size(count: int) -> str:
 def count(number: int, noun: str) -> str:
     """Write a number with its noun: `1 blob`, `3 blobs`, `2 archives`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# An image may list thousands of platforms.
+MOST_LISTED: Final = 8
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write a list of names: a few of them, and how many more there are."""
+    shown = ", ".join(names[:MOST_LISTED])
+    return shown if len(names) <= MOST_LISTED else f"{shown} and {len(names) - MOST_LISTED} more"

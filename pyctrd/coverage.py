@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
 
 from pyctrd import mediatypes, platforms, walk
-from pyctrd.amounts import count, size
+from pyctrd.amounts import MOST_LISTED, count, listed, size
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform, Remedy
 from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
-
-# So many platforms are told with their amounts; an image may list thousands.
-_GROUPS: Final = 8
 
 
 class Coverage:
@@ -54,11 +50,7 @@ class Coverage:
         """Raise NoMatchingPlatform, naming what there is, unless every wanted platform was seen."""
         if self._universal:
             return
-        absent = [
-            platform
-            for platform in self._wanted
-            if not any(map(platforms.only_strict(platform).match, self._found))
-        ]
+        absent = platforms.uncovered(self._wanted, self._found)
         if absent:
             raise no_match(self._root, absent, self._found)
 
@@ -67,18 +59,13 @@ def no_match(root: Digest, absent: Sequence[Platform], present: Sequence[Platfor
     """Make the error that names the absent platforms, those that the image has, and what to do."""
     # An attestation has the platform unknown/unknown, which nobody can ask for.
     names = list(dict.fromkeys(platforms.format_all(item) for item in present if item.os != "unknown"))
-    wanted = ", ".join(platforms.format_all(platform) for platform in absent)
+    wanted = listed([platforms.format_all(platform) for platform in absent])
     return NoMatchingPlatform(
         f"no match for platform in manifest {root}: not found (no {wanted})",
         name=wanted,
-        hint=f"it has {_listed(names)}" if names else "it has no platform at all",
+        hint=f"it has {listed(names)}" if names else "it has no platform at all",
         remedy=Remedy(platforms=(names[0],)) if names else None,
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_GROUPS])
-    return shown if len(names) <= _GROUPS else f"{shown} and {len(names) - _GROUPS} more"
 
 
 def incomplete(
@@ -100,14 +87,15 @@ def incomplete(
         groups.setdefault(platforms.to_string(platform) if platform else "", []).append(item)
     named = [name for name in groups if name]
     if not (remedy.all_platforms or remedy.platforms):
-        remedy = replace(remedy, platforms=tuple(named))
+        some = len(named) <= MOST_LISTED
+        remedy = replace(remedy, platforms=tuple(named) if some else (), all_platforms=not some)
     text = f"content digest {absent[0].digest}: not found"
     if len(absent) > 1:
         text += f", and {count(len(absent) - 1, 'more blob')} of {image.name}"
     shown = [f"{name}: {_amount(blobs)}" if name else _amount(blobs) for name, blobs in groups.items()]
-    more = f" and {len(shown) - _GROUPS} more platforms" if len(shown) > _GROUPS else ""
+    more = f" and {len(shown) - MOST_LISTED} more platforms" if len(shown) > MOST_LISTED else ""
     return IncompleteContent(
-        f"{text} (missing: {'; '.join(shown[:_GROUPS])}{more})", missing=absent, hint=hint, remedy=remedy
+        f"{text} (missing: {'; '.join(shown[:MOST_LISTED])}{more})", missing=absent, hint=hint, remedy=remedy
     )
 
 

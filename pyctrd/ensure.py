@@ -6,7 +6,7 @@ the digest that the local documents name (nerdctl asks for the tag, and so repla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from pyctrd import mediatypes, platforms, reference, walk
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
 from pyctrd.downloads import Downloads
-from pyctrd.errors import InvalidReference, NotFound, RegistryError
+from pyctrd.errors import DaemonError, InvalidReference, NotFound, RegistryError
 from pyctrd.keeping import Keeping
 from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.platforms import Matcher
@@ -205,18 +205,35 @@ def sources(store: Store, image: ImageRecord) -> list[Reference]:
     The labels have lost the registry's port; another image's name that fits gives it back.
     """
     own = _named(image.name)
-    labelled = [
-        found
-        for host, path in _labelled_sources(store, image.target)
-        for found in _addresses(host, path, [own, *map(_named, _names(store))])
-    ]
+    bare = dict.fromkeys(_labelled_sources(store, image.target))
+    known: dict[tuple[str, str], dict[Reference, None]] = {}
+    for item in [own, *_with_ports(store, bare)]:
+        if item is not None:
+            known.setdefault((host_name(item.domain), item.repository), {})[item] = None
+    labelled = [item for one in bare for item in known.get((host_name(one.domain), one.repository), (one,))]
     agreed = own is not None and (not labelled or own in labelled)
     ordered = [own, *labelled] if agreed else [*labelled, own]
     return list(dict.fromkeys(item for item in ordered if item is not None))
 
 
-def _names(store: Store) -> list[str]:
-    return [record.name for record in store.images.list()]
+def _with_ports(store: Store, bare: Collection[Reference]) -> list[Reference | None]:
+    """List the repositories of those images here whose names fit; of the others' labels there may be many."""
+    if not bare:
+        return []
+    filters = [
+        f'name~="^{_literally(item.domain)}(:[0-9]+)?/{_literally(item.repository)}([:@]|$)"' for item in bare
+    ]
+    try:
+        return [_named(record.name) for record in store.images.list(filters)]
+    except DaemonError as error:
+        if error.code != "RESOURCE_EXHAUSTED":
+            raise
+        return []  # the labels of one image alone are more than an answer can hold
+
+
+def _literally(text: str) -> str:
+    """Write part of a reference as a regular expression, without what a filter's quotes would take away."""
+    return "".join(letter if letter.isalnum() else f"[{letter}]" for letter in text)
 
 
 def _named(name: str) -> Reference | None:
@@ -228,24 +245,16 @@ def _named(name: str) -> Reference | None:
     return msgspec.structs.replace(parsed, tag="", digest=None)
 
 
-def _labelled_sources(store: Store, target: Descriptor) -> list[tuple[str, str]]:
+def _labelled_sources(store: Store, target: Descriptor) -> Iterator[Reference]:
+    """Yield the repositories of the target's labels, which do not say the registry's port."""
     try:
         labels = store.content.info(target.digest).labels
     except NotFound:
-        return []
-    return [
-        (key.removeprefix(mediatypes.DISTRIBUTION_SOURCE), path)
-        for key, value in sorted(labels.items())
-        if key.startswith(mediatypes.DISTRIBUTION_SOURCE)
-        for path in value.split(",")
-        if path
-    ]
-
-
-def _addresses(host: str, path: str, known: Sequence[Reference | None]) -> list[Reference]:
-    """Give the addresses that a label can mean: those of known names with a port, else the bare host."""
-    with_port = [
-        item for item in known if item and item.repository == path and host_name(item.domain) == host
-    ]
-    bare = _named(f"[{host}]/{path}" if ":" in host else f"{host}/{path}")
-    return with_port or ([bare] if bare else [])
+        return
+    for key, value in sorted(labels.items()):
+        if key.startswith(mediatypes.DISTRIBUTION_SOURCE):
+            host = key.removeprefix(mediatypes.DISTRIBUTION_SOURCE)
+            for path in filter(None, value.split(",")):
+                found = _named(f"[{host}]/{path}" if ":" in host else f"{host}/{path}")
+                if found is not None:
+                    yield found

@@ -54,12 +54,24 @@ class Remedy:
     namespace: str = ""
 
 
+# What a registry, an image or another client has named may be megabytes long.
+MAX_TEXT: Final = 4000
+
+
+def shortened(text: str) -> str:
+    """Cut a long text in its middle: what is wrong stands at its end as often as at its beginning."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2 - 50
+    return f"{text[:half]} ... ({len(text) - 2 * half} characters left out) ... {text[-half:]}"
+
+
 class PyctrdError(Exception):
     """The root of all errors of this package.
 
     `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
     do, in a sentence, or None. Neither holds a secret that a registry has echoed. `remedy` is the call that
-    does it, where there is one.
+    does it, where there is one. Neither text is longer than MAX_TEXT characters.
     """
 
     exit_code: ClassVar[int] = 1
@@ -67,8 +79,8 @@ class PyctrdError(Exception):
     def __init__(self, message: str, *, hint: str | None = None, remedy: Remedy | None = None) -> None:
         from pyctrd import redact  # an error is rare, and what this imports costs a start
 
-        self.message = redact.strike(message)
-        self.hint = redact.strike(hint) if hint else hint
+        self.message = shortened(redact.strike(message))
+        self.hint = shortened(redact.strike(hint)) if hint else hint
         self.remedy = remedy
         super().__init__(self.message)
 

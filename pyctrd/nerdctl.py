@@ -181,9 +181,8 @@ class _Image:
         A child of which the manifest or the config is absent is passed over, as is a nested index.
         """
         found: dict[str, Platform] = {}
-        for manifest in self._direct():
-            if not mediatypes.is_manifest(manifest.media_type):
-                continue
+        manifests = (item for item in self._direct() if mediatypes.is_manifest(item.media_type))
+        for manifest in walk.by_digest(manifests).values():
             try:
                 platform = self._config_platform(self._manifest(manifest))
             except (_AbsentError, ContentError):

@@ -319,6 +319,14 @@ def without_features(platform: Platform) -> Platform:
     return msgspec.structs.replace(platform, os_features=()) if platform.os_features else platform
 
 
+def uncovered(wanted: Iterable[Platform], have: Iterable[Platform]) -> list[Platform]:
+    """List those wanted platforms that none of the others matches exactly."""
+    by_key: dict[_Key, list[Platform]] = {}
+    for platform in dict.fromkeys(have):
+        by_key.setdefault(_single(platform).key, []).append(platform)
+    return [item for item in wanted if not any(map(ordered(item).match, by_key.get(_single(item).key, ())))]
+
+
 def only_strict(platform: Platform) -> Matcher:
     """Match this platform and nothing that it could run besides (containerd platforms.OnlyStrict)."""
     return ordered(normalize(platform))

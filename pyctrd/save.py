@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal, TypeAlias
 import msgspec
 
 from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
+from pyctrd.amounts import listed
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_image, leaves_of, require_exportable
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
@@ -389,11 +390,11 @@ def _incomplete(
 
 def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
     """Make the error that names what the image has, and which of it could be saved at once."""
-    listed = [platforms.format_all(platform) for platform in _reachable(store, image)]
+    found = [platforms.format_all(platform) for platform in _reachable(store, image)]
     complete = {platforms.format_all(item) for item in ensure.local_platforms(store, image)}
-    names = sorted(dict.fromkeys(listed), key=lambda name: name not in complete)
-    has = ", ".join(f"{name} (complete)" if name in complete else name for name in names)
-    wanted = ", ".join(map(platforms.format_all, absent))
+    names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
+    has = listed([f"{name} (complete)" if name in complete else name for name in names])
+    wanted = listed([platforms.format_all(item) for item in absent])
     return NoMatchingPlatform(
         nothing_to_save(image.name, wanted),
         name=wanted,

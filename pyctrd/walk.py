@@ -7,7 +7,7 @@ core/remotes/handlers.go). `generations` and `preorder` drive a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from pyctrd import mediatypes
@@ -263,7 +263,7 @@ def generations(
                 if _identity(child) not in seen:
                     seen.add(_identity(child))
                     following.append(child)
-            _check_count(root, seen)
+            check_count(root, len(seen))
         generation = following
 
 
@@ -287,7 +287,7 @@ def preorder(
         yield descriptor
         found = _once(descriptor, children, depends_on, asked)
         stack.extend((child, depth + 1) for child in reversed(found))
-        _check_count(root, seen)
+        check_count(root, len(seen))
 
 
 def _once(
@@ -309,9 +309,10 @@ def by_digest(descriptors: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
     return found
 
 
-def _check_count(root: Descriptor, seen: Collection[object]) -> None:
-    if len(seen) > MAX_DESCRIPTORS:
-        raise ContentError(f"{root.digest} is made of more than {MAX_DESCRIPTORS} pieces")
+def check_count(root: Descriptor, count: int, most: int = MAX_DESCRIPTORS) -> None:
+    """Raise ContentError when an image is made of too many pieces."""
+    if count > most:
+        raise ContentError(f"{root.digest} is made of more than {most} pieces")
 
 
 def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:

@@ -83,6 +83,34 @@ the file play one moment each.""",
 }
 
 
+TAIL = """\
+## Images made to be expensive
+
+A few kilobytes of documents can describe millions of ways through an image: nested indexes that list each
+other's children, or one manifest that is listed for thousands of platforms. Every command asks about each
+document a fixed number of times, however often it is listed: pull fetches and labels it once.
+`tests/test_linear.py` counts documents read, bytes parsed, labels set, questions to the store and to the
+registry, and platforms compared, for pull, ensure, save, push, copy, verify and diagnose;
+`integration/test_expensive.py` runs them on a real containerd.
+
+## Folders that others may write to
+
+`save -o` opens each folder on the way, and creates and renames in the folder that it has open. In one that
+everybody may write to it follows no link, writes no pipe and replaces no file of another user (exit 1); an
+archive that it replaces keeps mode, owner and group (`tests/archive/test_output.py`;
+[differences](differences.md), S9, S10).
+
+## A socket that lies
+
+A list of images that does not fit into containerd's message of 16 MiB (labels are everybody's) is asked for
+in parts; `ensure` and `save` ask for the names that they need. Lists of content, snapshots and images end
+after 256 MiB, a document at its limit, however much is sent. Times that Python does not know are not set;
+an invalid digest or a negative size is an error of the daemon, exit 1 (`tests/daemon/test_limits.py`,
+`integration/test_expensive.py`). What errors print has an end: of many platforms a few are named and the
+others counted, and no message or hint is longer than 4,000 characters (`tests/test_errors.py`).
+"""
+
+
 def main() -> int:
     """Run everything; the exit code is pytest's when a test fails, and nothing is written then."""
     parser = argparse.ArgumentParser(prog="scripts/reliability", description=__doc__)
@@ -114,7 +142,7 @@ def main() -> int:
     kept = _sections_of(PAGE.read_text()) if PAGE.exists() else {}
     chosen = {**kept, **sections}
     parts = [_head(arguments.seed), *(chosen[title] for title in GROUPS if title in chosen)]
-    PAGE.write_text("\n".join(parts))
+    PAGE.write_text("\n".join([*parts, TAIL]))
     print(f"wrote {PAGE}")
     for title, count in counts.items():
         for place in _done(GROUPS[title], count, arguments.seed).values():

@@ -18,6 +18,7 @@ from integration.rig import shapes
 from integration.rig.images import Graph
 from pyctrd import copy, ensure, model, platforms, push, reference
 from pyctrd.archive.contents import IndexMode
+from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidInput
 from pyctrd.model import Digest, ImageRecord, Platform
 from pyctrd.platforms import ALL, Selection, select
@@ -32,7 +33,7 @@ from tests.support.repository import MemoryRepository
 NAME = "registry.example/team/app:1"
 TARGET = reference.parse("target.example/team/app:2")
 HOST = Platform(os="linux", architecture="amd64")
-ENTRIES = 150
+ENTRIES = 200
 # How often a command may look at one thing: a few walks, and in each of them more than once.
 OFTEN = 40
 
@@ -61,14 +62,14 @@ class Counts:
 
         setattr(thing, method, counting)
 
-    def check(self, graph: Graph) -> None:
+    def check(self, graph: Graph, often: int = OFTEN) -> None:
         """Compare with what there is."""
         documents = [data for data in graph.blobs.values() if data.startswith(b"{")]
         entries = sum(len(json.loads(data).get("manifests", ())) for data in documents)
-        often = {what: count for what, count in self.asked.items() if count > OFTEN}
-        assert not often
-        assert self.parsed <= OFTEN * sum(map(len, documents))
-        assert self.matched <= OFTEN * (entries + len(documents))
+        repeated = {what: count for what, count in self.asked.items() if count > often}
+        assert not repeated
+        assert self.parsed <= often * sum(map(len, documents))
+        assert self.matched <= often * (entries + len(documents))
 
 
 class CountedStore(MemoryStore):
@@ -185,6 +186,18 @@ def test_push_and_copy(bench: Bench, counts: Counts, selection: str, index: Push
     copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST)
     assert max(Counter(bench.remote.done("fetch")).values()) == 2
     counts.check(bench.graph)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("selection", ["all", "local", "linux/amd64"])
+def test_diagnose(bench: Bench, counts: Counts, selection: str, whole: bool) -> None:
+    if not whole:
+        for digest, data in bench.graph.blobs.items():
+            if b'"schemaVersion"' not in data:
+                del bench.store.state.blobs[Digest(digest)]
+    found = diagnose(bench.store, bench.record, select([selection]), host=HOST)
+    assert found.complete == whole
+    counts.check(bench.graph, 2 * OFTEN)  # a forecast for each of six tools
 
 
 @pytest.mark.parametrize("repair", [False, True])

@@ -40,7 +40,7 @@ def push(
         f"http://{registry.direct_host}/v2/{repository}",
         {"Authorization": authorization} if authorization else {},
     )
-    for descriptor in _children_first(graph, graph.root):
+    for descriptor in _children_first(graph, graph.root, set()):
         digest = str(descriptor["digest"])
         if digest in leave_out:
             continue
@@ -52,14 +52,17 @@ def push(
     return f"{registry.host}/{repository}:{tag}"
 
 
-def _children_first(graph: Graph, descriptor: Descriptor) -> Iterator[Descriptor]:
+def _children_first(graph: Graph, descriptor: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
     """Every descriptor below and the descriptor itself, so that a registry never sees a dangling manifest."""
+    if descriptor["digest"] in seen:
+        return
+    seen.add(descriptor["digest"])
     if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
         document = json.loads(graph.blobs[descriptor["digest"]])
         below = [document.get("config"), *document.get("layers", []), *document.get("manifests", [])]
         for child in below:
             if child:
-                yield from _children_first(graph, child)
+                yield from _children_first(graph, child, seen)
     yield descriptor
 
 

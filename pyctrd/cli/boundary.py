@@ -19,7 +19,7 @@ import click
 from pyctrd.cli import commandline, logs, signals
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import sanitize
-from pyctrd.errors import PyctrdError
+from pyctrd.errors import PyctrdError, shortened
 
 INTERRUPTED: Final = 130
 _USAGE: Final = 2
@@ -91,9 +91,9 @@ def _usage(error: click.ClickException) -> int:
 
 def _say(message: str, hint: str | None = None) -> None:
     with contextlib.suppress(OSError):  # stderr may be gone, too
-        click.echo(f"pyctrd: {_printable(message)}", err=True)
+        click.echo(f"pyctrd: {shortened(_printable(message))}", err=True)
         if hint:
-            click.echo(f"hint: {_printable(hint)}", err=True)
+            click.echo(f"hint: {shortened(_printable(hint))}", err=True)
 
 
 def _traceback(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import click
 
 from pyctrd import mediatypes
 from pyctrd import platforms as platform_names
+from pyctrd.amounts import listed
 from pyctrd.cli import commandline
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
@@ -88,7 +89,7 @@ def _what(told: SendResult | SendPlan) -> list[Item]:
     if told.target.digest != told.original.digest:
         items.append(Item("made from", f"{told.original.digest}, {_what_it_lost(told)}"))
     if told.platforms:
-        items.append(Item("platforms", ", ".join(platform_names.to_string(item) for item in told.platforms)))
+        items.append(Item("platforms", listed([platform_names.to_string(item) for item in told.platforms])))
     return items
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.ingest import IngestWriter, Overtaken
+from pyctrd.daemon.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
@@ -54,7 +55,7 @@ class ContentService:
         call = self._stub.List(content_pb2.ListContentRequest(filters=filters))
         try:
             with self._connection.calling(_KIND, "list"):
-                for answer in call:
+                for answer in bounded(call, _KIND):
                     yield from map(convert.to_content_info, answer.info)
         finally:
             call.cancel()
@@ -87,10 +88,13 @@ class ContentService:
         """
         buffer = io.BytesIO()  # unlike joined pieces, never twice in memory
         with self.read(digest, size=limit + 1) as chunks:
-            buffer.writelines(chunks)
+            for chunk in chunks:
+                buffer.write(chunk)
+                if (
+                    buffer.tell() > limit
+                ):  # also where somebody else's socket sends more than it was asked for
+                    raise ContentError(f"content {digest} is larger than {limit} bytes")
         data = buffer.getvalue()
-        if len(data) > limit:
-            raise ContentError(f"content {digest} is larger than {limit} bytes")
         actual = Digest.of(data, digest.algorithm)
         if actual != digest:
             raise DigestMismatch(

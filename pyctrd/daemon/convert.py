@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Protocol
 
+from pyctrd.errors import DaemonError, InvalidReference
 from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
 from pyctrd.protos.services.content.v1 import content_pb2
 from pyctrd.protos.services.images.v1 import images_pb2
@@ -24,22 +25,52 @@ class _Timestamp(Protocol):
     nanos: int
 
 
+_KINDS = {number: name.lower() for name, number in snapshots_pb2.Kind.items()}
+_SHOWN = 100  # characters of a text that is wrong
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def to_datetime(stamp: _Timestamp) -> dt.datetime | None:
-    """Give a time in UTC, None for the unset time (Go's zero time is the year 1, which is unset too)."""
+    """Return a time in UTC, None for the unset time and for one that Python does not know.
+
+    Go's zero time is the year 1, which is unset too.
+    """
     if stamp.seconds <= 0 and not (stamp.seconds == 0 and stamp.nanos):
         return None
-    return _EPOCH + dt.timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+    try:
+        return _EPOCH + dt.timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+    except OverflowError:
+        return None
+
+
+def to_digest(text: str) -> Digest:
+    """Return a digest that containerd names; raises DaemonError for what is none."""
+    try:
+        return Digest(text)
+    except InvalidReference as error:
+        raise _unusable(f"invalid checksum digest format: {text[:_SHOWN]!r}") from error
+
+
+def _to_size(number: int) -> int:
+    if number < 0:
+        raise _unusable(f"a size of {number} bytes")
+    return number
+
+
+def _unusable(what: str) -> DaemonError:
+    return DaemonError(
+        f"containerd's answer cannot be used: {what}",
+        code="DATA_LOSS",
+        hint="is it a containerd that serves this socket? `pyctrd version` asks it",
+    )
 
 
 def to_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
     """Give our descriptor for containerd's, which carries no platform, urls or data."""
     return Descriptor(
         media_type=message.media_type,
-        digest=Digest(message.digest),
-        size=message.size,
+        digest=to_digest(message.digest),
+        size=_to_size(message.size),
         annotations=dict(message.annotations),
     )
 
@@ -73,8 +104,8 @@ def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
 def to_content_info(message: content_pb2.Info) -> ContentInfo:
     """Give our model of a blob."""
     return ContentInfo(
-        digest=Digest(message.digest),
-        size=message.size,
+        digest=to_digest(message.digest),
+        size=_to_size(message.size),
         labels=dict(message.labels),
         created_at=to_datetime(message.created_at),
         updated_at=to_datetime(message.updated_at),
@@ -114,6 +145,6 @@ def to_snapshot_info(message: snapshots_pb2.Info) -> SnapshotInfo:
     return SnapshotInfo(
         name=message.name,
         parent=message.parent,
-        kind=snapshots_pb2.Kind.Name(message.kind).lower(),
+        kind=_KINDS.get(message.kind, ""),
         labels=dict(message.labels),
     )

@@ -5,14 +5,21 @@ Source: containerd api/services/images/v1/images.proto, core/metadata/images.go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import grpc
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.daemon.listing import bounded
+from pyctrd.errors import DaemonError
 from pyctrd.model import ImageRecord
 from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
 
 _KIND = "image"
+_DIGEST_ENDS = 'target.digest~="{}$"'
+_DIGITS = "0123456789abcdef"
+_MOST_DIGITS = 3  # 4,096 parts of 16 MiB are more than `bounded` allows
 
 
 class ImageService:
@@ -29,10 +36,29 @@ class ImageService:
         return convert.to_image_record(answer.image)
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        """List records that match any of the filters (containerd filter syntax)."""
-        with self._connection.calling(_KIND, "list"):
-            answer = self._stub.List(images_pb2.ListImagesRequest(filters=filters))
-        return tuple(map(convert.to_image_record, answer.images))
+        """List records that match any of the filters (containerd filter syntax).
+
+        containerd puts all of them into one message, which may have 16 MiB, and labels are everybody's: what
+        does not fit is asked for in parts.
+        """
+        answers = bounded(self._in_parts(filters, ""), "images")
+        return tuple(convert.to_image_record(image) for answer in answers for image in answer.images)
+
+    def _in_parts(self, filters: Sequence[str], ending: str) -> Iterator[images_pb2.ListImagesResponse]:
+        """Ask for the records of which the target's digest ends in these digits, in parts where need be."""
+        chosen = [f"{one},{_DIGEST_ENDS.format(ending)}" for one in filters] or [_DIGEST_ENDS.format(ending)]
+        try:
+            with self._connection.calling(_KIND, "list"):
+                request = images_pb2.ListImagesRequest(filters=chosen if ending else filters)
+                answer = self._stub.List(request)
+        except DaemonError as error:
+            if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED.name or len(ending) == _MOST_DIGITS:
+                raise
+        else:
+            yield answer
+            return
+        for digit in _DIGITS:
+            yield from self._in_parts(filters, digit + ending)
 
     def create(self, image: ImageRecord) -> ImageRecord:
         """Create a record and give it as the server has it; raises AlreadyExists."""

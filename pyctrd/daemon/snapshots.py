@@ -13,6 +13,7 @@ import grpc
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
 from pyctrd.daemon.introspection import IntrospectionService
+from pyctrd.daemon.listing import bounded
 from pyctrd.errors import DaemonError
 from pyctrd.model import Mount, SnapshotInfo
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
@@ -79,7 +80,7 @@ class SnapshotService:
         with self._calling(snapshotter, "list") as chosen:
             call = self._stub.List(snapshots_pb2.ListSnapshotsRequest(snapshotter=chosen))
             try:
-                for answer in call:
+                for answer in bounded(call, _KIND):
                     yield from map(convert.to_snapshot_info, answer.info)
             finally:
                 call.cancel()

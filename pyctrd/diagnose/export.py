@@ -6,7 +6,7 @@ Source: containerd core/images/archive/exporter.go Export, getRecords, manifests
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -67,10 +67,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     def _planning_error(self, image: ImageRecord) -> str:
         """Give the error before the first byte: documents that cannot be read, no manifest to choose."""
         try:
-            roots = self._roots(image.target)
-            for root in roots:
-                for _ in self._tree(root):
-                    pass
+            for _ in self._blobs(image.target):
+                pass
             return self._docker_manifest_error(image)
         except _AbsentError as error:
             return _not_found(error.descriptor)
@@ -79,19 +77,25 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _writing_error(self, image: ImageRecord) -> str:
         """Give the error at the first absent blob; the archive's entries are sorted by their names."""
-        blobs = [image.target, *(item for root in self._roots(image.target) for item in self._tree(root))]
-        for blob in sorted(blobs, key=lambda item: (item.digest.algorithm, item.digest.encoded)):
+        for blob in sorted(
+            self._blobs(image.target), key=lambda item: (item.digest.algorithm, item.digest.encoded)
+        ):
             if not self.present(blob):
                 return f"failed to get reader: {_not_found(blob)}"
         return ""
 
-    def _roots(self, target: Descriptor) -> list[Descriptor]:
-        """List the trees that go in: the manifest itself, or an index's children that are to be exported."""
-        if mediatypes.is_manifest(target.media_type):
-            return [target]
-        if not mediatypes.is_index(target.media_type):
+    def _blobs(self, target: Descriptor) -> Iterator[Descriptor]:
+        """Yield what goes in: the target, an index's children that are to be exported, and all below."""
+        if not walk.has_children(target):
             raise ContentError("only manifests may be exported: invalid argument")
-        return [child for child in self._children(target) if self.all_platforms or self._matches(child)]
+
+        def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+            children = self._children(descriptor)
+            if descriptor.digest != target.digest or not mediatypes.is_index(target.media_type):
+                return children
+            return [child for child in children if self.all_platforms or self._matches(child)]
+
+        return walk.preorder(target, step)
 
     def _docker_manifest_error(self, image: ImageRecord) -> str:
         """Give the error of choosing and writing the manifest.json of `docker load`."""
@@ -142,9 +146,6 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _matches(self, child: Descriptor) -> bool:
         return child.platform is None or self.matcher.match(child.platform)
-
-    def _tree(self, root: Descriptor) -> Iterator[Descriptor]:
-        return walk.preorder(root, self._children)
 
     def _children(self, descriptor: Descriptor) -> tuple[Descriptor, ...]:
         try:

@@ -41,6 +41,10 @@ class Inspection:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Read a document whole; raises NotFound when absent, ContentError when too large."""
+        if self.info(descriptor.digest) is None:
+            raise NotFound(
+                f"content digest {descriptor.digest}: not found", kind="content", name=descriptor.digest
+            )
         if descriptor.digest not in self._documents:
             raw = self.store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
             self._documents[descriptor.digest] = raw

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
 from pyctrd import mediatypes, platforms, walk
+from pyctrd.diagnose.family import Family
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Kind
 from pyctrd.errors import ContentError, NotFound, Unsupported
@@ -15,6 +17,8 @@ from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest,
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
+# Manifests and layers of all rows together: each row lists what it lacks, also where they share a manifest.
+_MAX_ROWS = 10 * walk.MAX_DESCRIPTORS
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +100,13 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
         return any(item.media_type == mediatypes.IN_TOTO for item in self.manifest.layers)
 
 
+class _Contents(NamedTuple):
+    manifest: Manifest | None
+    config: ImageConfig | None
+    layers: tuple[Layer, ...]
+    unpacked_in: tuple[str, ...]
+
+
 class Survey:
     """Everything that the rows, the forecasts and the causes are made from."""
 
@@ -104,6 +115,8 @@ class Survey:
         self.image = image
         self.snapshotter = snapshotter
         self._parents: dict[Digest, Descriptor] = {}
+        self._families: dict[tuple[Digest, str], Family] = {}
+        self._contents: dict[tuple[Digest, str], _Contents] = {}
         self.unread: list[Descriptor] = []
 
     @cached_property
@@ -114,8 +127,27 @@ class Survey:
         its media type says.
         """
         step = walk.tolerant(self._below_index, self.unread.append, NotFound)
-        found = walk.preorder(self.image.target, step)
-        return tuple(self._branch(item) for item in found if not mediatypes.is_index(item.media_type))
+        branches: list[Branch] = []
+        rows = 0
+        for item in walk.preorder(self.image.target, step):
+            if not mediatypes.is_index(item.media_type):
+                branches.append(self._branch(item))
+                rows += 1 + len(branches[-1].layers)
+                walk.check_count(self.image.target, rows, _MAX_ROWS)
+        return tuple(branches)
+
+    @cached_property
+    def layers_of_complete(self) -> frozenset[Digest]:
+        """The layers of all manifests of which nothing is missing."""
+        complete = [item for item in self.branches if item.manifest is not None and not item.missing]
+        return frozenset(layer.descriptor.digest for item in complete for layer in item.layers)
+
+    def family(self, parent: Descriptor) -> Family:
+        """Return a document that is here with what it names; raises as Inspection.children."""
+        key = parent.digest, parent.media_type
+        if key not in self._families:
+            self._families[key] = Family(self.inspection, parent)
+        return self._families[key]
 
     def parent_of(self, descriptor: Descriptor) -> Descriptor | None:
         """Give the index that names a manifest or index of the image; None for the target itself."""
@@ -142,24 +174,33 @@ class Survey:
         return children
 
     def _branch(self, descriptor: Descriptor) -> Branch:
-        manifest = self._manifest(descriptor)
-        config = None
-        if manifest is not None and mediatypes.is_image_config(manifest.config.media_type):
-            config = self.inspection.config(manifest.config)
-        layers = self._layers(manifest, config)
-        chain = [layer for layer in layers if mediatypes.is_layer(layer.descriptor.media_type)]
+        found = self._read(descriptor)
         return Branch(
             descriptor=descriptor,
             parent=self.parent_of(descriptor),
             through=tuple(self._through(descriptor)),
             present=self.inspection.present(descriptor),
             readable=mediatypes.is_manifest(descriptor.media_type),
-            manifest=manifest,
-            config=config,
-            config_present=manifest is not None and self.inspection.present(manifest.config),
-            layers=layers,
-            unpacked_in=tuple(chain[-1].snapshots) if chain else (),
+            manifest=found.manifest,
+            config=found.config,
+            config_present=found.manifest is not None and self.inspection.present(found.manifest.config),
+            layers=found.layers,
+            unpacked_in=found.unpacked_in,
         )
+
+    def _read(self, descriptor: Descriptor) -> _Contents:
+        """Look into a manifest, once for all platforms that it is listed for."""
+        key = descriptor.digest, descriptor.media_type
+        if key not in self._contents:
+            manifest = self._manifest(descriptor)
+            config = None
+            if manifest is not None and mediatypes.is_image_config(manifest.config.media_type):
+                config = self.inspection.config(manifest.config)
+            layers = self._layers(manifest, config)
+            chain = [layer for layer in layers if mediatypes.is_layer(layer.descriptor.media_type)]
+            unpacked_in = tuple(chain[-1].snapshots) if chain else ()
+            self._contents[key] = _Contents(manifest, config, layers, unpacked_in)
+        return self._contents[key]
 
     def _manifest(self, descriptor: Descriptor) -> Manifest | None:
         if not mediatypes.is_manifest(descriptor.media_type):

@@ -46,7 +46,7 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
         if any(item.descriptor.platform is None for item in listed):
             return ()
         have = [item.descriptor.platform for item in listed if item.descriptor.platform is not None]
-        return [item for item in self.wanted if not any(map(platforms.ordered(item).match, have))]
+        return platforms.uncovered(self.wanted, have)
 
     def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
         """List the platforms asked for that none of these manifests is for."""
@@ -56,7 +56,7 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
         if not self.chosen and any(branch.descriptor.platform is None for branch in candidates):
             return ()
         have = [branch.platform for branch in candidates if branch.platform is not None]
-        return tuple(item for item in self.wanted if not any(map(platforms.ordered(item).match, have)))
+        return tuple(platforms.uncovered(self.wanted, have))
 
 
 def resolve(selection: Selection, host: Platform, branches: Sequence[Branch]) -> Targets:

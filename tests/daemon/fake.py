@@ -23,6 +23,7 @@ from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 from pyctrd.protos.services.version.v1 import version_pb2, version_pb2_grpc
+from tests.support.filters import is_chosen
 
 Fault = Callable[[Any, grpc.ServicerContext], None]
 
@@ -48,6 +49,9 @@ class FakeDaemon:
         self.ingests: dict[str, bytearray] = {}
         self.leases: dict[str, dict[str, str]] = {}
         self.namespace_labels: dict[str, str] = {}
+        self.images: list[images_pb2.Image] = []
+        self.message_bytes = 16 << 20
+        self.endless: dict[str, Callable[[], Any]] = {}
         self.write_ended = threading.Event()
         self.read_cancelled = threading.Event()
 
@@ -58,6 +62,11 @@ class FakeDaemon:
         self.deadlines[method] = context.time_remaining()
         if script := self.faults.get(method):
             script(request, context)
+
+    def without_end(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Give answers as long as anybody takes them, where a script makes them; else none."""
+        while method in self.endless and context.is_active():
+            yield self.endless[method]()
 
     def requests(self, method: str) -> list[Any]:
         """Give the requests of one method."""
@@ -84,6 +93,7 @@ class FakeContent(content_pb2_grpc.ContentServicer):
     def List(
         self, request: content_pb2.ListContentRequest, context: grpc.ServicerContext
     ) -> Iterator[content_pb2.ListContentResponse]:
+        yield from self.daemon.without_end("List", context)
         for digest, data in self.daemon.blobs.items():
             info = content_pb2.Info(digest=digest, size=len(data))
             yield content_pb2.ListContentResponse(info=[info])
@@ -93,6 +103,7 @@ class FakeContent(content_pb2_grpc.ContentServicer):
         self, request: content_pb2.ReadContentRequest, context: grpc.ServicerContext
     ) -> Iterator[content_pb2.ReadContentResponse]:
         context.add_callback(self.daemon.read_cancelled.set)
+        yield from self.daemon.without_end("Read", context)
         data = self.daemon.blobs[request.digest][request.offset :]
         data = data[: request.size] if request.size > 0 else data
         for start in range(0, len(data), 1 << 20):
@@ -142,6 +153,21 @@ class FakeImages(images_pb2_grpc.ImagesServicer):
     def __init__(self, daemon: FakeDaemon) -> None:
         self.daemon = daemon
 
+    def List(
+        self, request: images_pb2.ListImagesRequest, context: grpc.ServicerContext
+    ) -> images_pb2.ListImagesResponse:
+        self.daemon.seen("Images.List", request, context)
+        answer = images_pb2.ListImagesResponse(
+            images=[
+                image
+                for image in self.daemon.images
+                if is_chosen(request.filters, image.name, image.target.digest)
+            ]
+        )
+        if answer.ByteSize() > self.daemon.message_bytes:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "trying to send message larger than max")
+        return answer
+
     def Update(
         self, request: images_pb2.UpdateImageRequest, context: grpc.ServicerContext
     ) -> images_pb2.UpdateImageResponse:
@@ -189,6 +215,11 @@ class FakeSnapshots(snapshots_pb2_grpc.SnapshotsServicer):
         return snapshots_pb2.StatSnapshotResponse(
             info=snapshots_pb2.Info(name=request.key, kind=snapshots_pb2.COMMITTED)
         )
+
+    def List(
+        self, _request: snapshots_pb2.ListSnapshotsRequest, context: grpc.ServicerContext
+    ) -> Iterator[snapshots_pb2.ListSnapshotsResponse]:
+        yield from self.daemon.without_end("Snapshots.List", context)
 
 
 class FakeIntrospection(introspection_pb2_grpc.IntrospectionServicer):

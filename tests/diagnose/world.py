@@ -16,6 +16,7 @@ from pyctrd.errors import NotFound
 from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
 from pyctrd.platforms import parse
 from pyctrd.ports import Store
+from tests.support.filters import is_chosen
 
 NAME = "registry.example/team/app:1"
 
@@ -61,9 +62,7 @@ class _Images:
         raise NotFound(f'image "{name}": not found', kind="image", name=name)
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        """List all records, or, for the one kind of filter that is used, those with a digest."""
-        digests = [item.partition("==")[2] for item in filters if item.startswith("target.digest==")]
-        return [item for item in self.records if not filters or item.target.digest in digests]
+        return [item for item in self.records if is_chosen(filters, item.name, item.target.digest)]
 
 
 class World:

@@ -27,6 +27,7 @@ from pyctrd.model import (
     Mount,
     SnapshotInfo,
 )
+from tests.support.filters import is_chosen
 
 CHUNK = 1 << 20
 
@@ -169,8 +170,8 @@ class MemoryImages:
         return self._state.images[name]
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        assert not filters, "filters are containerd's"
-        return tuple(self._state.images.values())
+        records = tuple(self._state.images.values())
+        return tuple(item for item in records if is_chosen(filters, item.name, item.target.digest))
 
     def create(self, image: ImageRecord) -> ImageRecord:
         if image.name in self._state.images:

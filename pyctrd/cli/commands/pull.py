@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pyctrd.amounts import listed
 from pyctrd.cli import settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
@@ -134,4 +135,4 @@ def _print(page: Page, result: PullResult) -> None:
     if result.resumed:
         begun = amount(result.resumed, result.bytes_resumed)
         items.append(Item("resumed", f"{begun} were here from an interrupted download"))
-    page.items([*items, Item("unpacked", ", ".join(result.unpacked) or "no")])
+    page.items([*items, Item("unpacked", listed(result.unpacked) or "no")])

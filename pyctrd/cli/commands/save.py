@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pyctrd import platforms as platform_names
+from pyctrd.amounts import listed
 from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
@@ -168,7 +169,7 @@ def _document(result: SaveResult) -> dict[str, object]:
 
 def _tell(result: SaveResult, place: str) -> None:
     """Say on stderr what was done: stdout may be the archive."""
-    names = ", ".join(platform_names.to_string(item) for item in result.platforms)
+    names = listed([platform_names.to_string(item) for item in result.platforms])
     what = ", ".join(result.images) + (f" ({names})" if names else "")  # an artifact has no platform
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
     resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
@@ -199,7 +200,7 @@ def _show_plan(plan: SavePlan, output_format: str) -> None:
 def _print_plan(page: Page, plan: SavePlan) -> None:
     for name in plan.images:
         page.line(name, "strong")
-    names = ", ".join(platform_names.to_string(item) for item in plan.platforms)
+    names = listed([platform_names.to_string(item) for item in plan.platforms])
     page.items(
         [
             *([Item("platforms", names)] if names else []),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pyctrd import mediatypes, platforms
-from pyctrd.diagnose.causes.gap import command, lost_keys, unlabelled
+from pyctrd.amounts import listed
+from pyctrd.diagnose.causes.gap import command
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Survey
 from pyctrd.errors import Remedy
@@ -52,9 +53,9 @@ def _lost_label(survey: Survey, index: Descriptor) -> Iterator[str]:
     """Tell of the label that would have kept the index (`ctr content prune references` takes it away)."""
     parent = survey.parent_of(index)
     if parent is not None:
-        children = survey.inspection.children(parent)
-        if index.digest in unlabelled(survey.labels(parent.digest), children):
-            yield f"index {parent.digest} is here without {', '.join(lost_keys(children, [index.digest]))}"
+        family = survey.family(parent)
+        if index.digest in family.unlabelled:
+            yield f"index {parent.digest} is here without {', '.join(family.lost_keys([index.digest]))}"
 
 
 def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cause]:
@@ -62,7 +63,7 @@ def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cau
     have = [platforms.format_all(platform) for platform in _reachable(survey)]
     for platform in absent:
         name = platforms.format_all(platform)
-        known = ", ".join(dict.fromkeys(have)) or "none that is known"
+        known = listed(list(dict.fromkeys(have))) or "none that is known"
         yield Cause(
             code=NO_SUCH_PLATFORM,
             platform=name,

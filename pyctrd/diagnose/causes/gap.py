@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, walk
+from pyctrd import platforms
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Layer, Survey
@@ -47,13 +47,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         """Give what the present manifest names and no gc label of it keeps."""
         if self.branch.manifest is None:
             return frozenset()
-        manifest = self.branch.manifest
-        labels = self.survey.labels(self.branch.descriptor.digest)
-        return unlabelled(labels, [manifest.config, *manifest.layers])
+        return self.survey.family(self.branch.descriptor).unlabelled
 
     def without(self, digests: Sequence[str]) -> Gap:
         """Give the gap that is left when these are explained."""
-        left = tuple(item for item in self.missing if item.digest not in digests)
+        explained = set(digests)
+        left = tuple(item for item in self.missing if item.digest not in explained)
         return msgspec.structs.replace(self, missing=left)
 
     def cause(
@@ -97,17 +96,6 @@ def command(
     """Return a call about the image."""
     chosen = (platforms.format_all(platform),) if platform is not None and not all_platforms else ()
     return Remedy(method=method, images=(survey.image.name,), platforms=chosen, all_platforms=all_platforms)
-
-
-def unlabelled(labels: Mapping[str, str], children: Sequence[Descriptor]) -> frozenset[Digest]:
-    """Give those children that no gc label of their parent names, whatever number the label has."""
-    kept = {value for key, value in labels.items() if key.startswith(mediatypes.GC_REF)}
-    return frozenset(child.digest for child in children if child.digest not in kept)
-
-
-def lost_keys(children: Sequence[Descriptor], digests: Sequence[Digest]) -> tuple[str, ...]:
-    """Name the gc labels that a pull would have written on the parent of these."""
-    return tuple(key for key, value in walk.child_labels(children).items() if value in digests)
 
 
 def count(number: int, noun: str) -> str:

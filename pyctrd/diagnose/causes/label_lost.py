@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pyctrd import mediatypes
-from pyctrd.diagnose.causes.gap import Gap, count, lost_keys, unlabelled
+from pyctrd.diagnose.causes.gap import Gap, count
+from pyctrd.diagnose.family import Family
 from pyctrd.diagnose.model import Cause
-from pyctrd.model import Descriptor, Digest
+from pyctrd.model import Digest
 
 CODE = "gc_label_lost"
 
@@ -13,16 +14,15 @@ CODE = "gc_label_lost"
 def find(gap: Gap) -> Cause | None:
     """Explain what is missing and not labelled on its parent, be that the manifest or the index above it."""
     if gap.branch.manifest is not None:
-        manifest = gap.branch.manifest
-        return _explain(gap, gap.branch.descriptor, [manifest.config, *manifest.layers])
+        return _explain(gap, gap.survey.family(gap.branch.descriptor))
     if gap.branch.parent is not None:
-        return _explain(gap, gap.branch.parent, list(gap.survey.inspection.children(gap.branch.parent)))
+        return _explain(gap, gap.survey.family(gap.branch.parent))
     return None
 
 
-def _explain(gap: Gap, parent: Descriptor, children: list[Descriptor]) -> Cause | None:
-    loose = unlabelled(gap.survey.labels(parent.digest), children)
-    digests = [item.digest for item in gap.missing if item.digest in loose]
+def _explain(gap: Gap, family: Family) -> Cause | None:
+    parent = family.parent
+    digests = [item.digest for item in gap.missing if item.digest in family.unlabelled]
     if not digests:
         return None
     kind = "index" if mediatypes.is_index(parent.media_type) else "manifest"
@@ -31,7 +31,7 @@ def _explain(gap: Gap, parent: Descriptor, children: list[Descriptor]) -> Cause 
         f"{count(len(digests), 'blob')} of {gap.label} likely garbage collected: the {kind} no longer has "
         "the labels that keep them (`ctr content prune references` and imports that discard layers do that)",
         digests,
-        f"{kind} {parent.digest} is here without {_listed(lost_keys(children, digests))}",
+        f"{kind} {parent.digest} is here without {_listed(family.lost_keys(digests))}",
         *_snapshot_evidence(gap, digests),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyctrd.diagnose.causes.gap import Gap, unlabelled
+from pyctrd.diagnose.causes.gap import Gap
 from pyctrd.diagnose.model import Cause
 
 CODE = "never_imported"
@@ -17,10 +17,7 @@ def find(gap: Gap) -> Cause | None:
     parent = gap.branch.parent
     if parent is None or gap.branch.present:
         return None
-    children = gap.survey.inspection.children(parent)
-    loose = unlabelled(gap.survey.labels(parent.digest), children)
-    here = {child.digest for child in children if gap.survey.inspection.present(child)}
-    if not here or loose != {child.digest for child in children} - here:
+    if not gap.survey.family(parent).is_of_an_import:
         return None
     return gap.cause(
         CODE,

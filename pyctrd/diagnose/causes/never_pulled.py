@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pyctrd.diagnose.causes.gap import Gap
 from pyctrd.diagnose.model import Cause
-from pyctrd.diagnose.survey import Branch
 
 CODE = "never_pulled"
 
@@ -41,10 +40,5 @@ def _without_metadata(gap: Gap) -> Cause | None:
 
 def _own_layers(gap: Gap) -> bool:
     """Tell whether a layer is here that no complete manifest of the image shares with this one."""
-    complete = [branch for branch in gap.survey.branches if _complete(branch)]
-    shared = {layer.descriptor.digest for branch in complete for layer in branch.layers}
+    shared = gap.survey.layers_of_complete
     return any(layer.present and layer.descriptor.digest not in shared for layer in gap.branch.layers)
-
-
-def _complete(branch: Branch) -> bool:
-    return branch.manifest is not None and not branch.missing

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pyctrd.diagnose.causes.gap import command_for, count, lost_keys, unlabelled
+from pyctrd.diagnose.causes.gap import command_for, count
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Survey
 from pyctrd.model import Descriptor
@@ -47,17 +47,10 @@ def _lack(survey: Survey, parent: Descriptor, key: str) -> str:
 
 def _loose(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, str]]:
     """Give the parent, and the label that it ought to have, for each blob that is here without one."""
-    for parent, children in _families(survey, branch):
-        unkept = unlabelled(survey.labels(parent.digest), children)
-        here = {child.digest for child in children if survey.inspection.present(child)}
-        of_branch = unkept & here
-        if parent is branch.parent:
-            of_branch &= {branch.descriptor.digest}
-        yield from ((parent, key) for key in lost_keys(children, list(of_branch)))
-
-
-def _families(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, Sequence[Descriptor]]]:
     if branch.parent is not None:
-        yield branch.parent, survey.inspection.children(branch.parent)
+        family = survey.family(branch.parent)
+        own = {branch.descriptor.digest} & family.unlabelled & family.here
+        yield from ((branch.parent, key) for key in family.lost_keys(own))
     if branch.manifest is not None:
-        yield branch.descriptor, [branch.manifest.config, *branch.manifest.layers]
+        family = survey.family(branch.descriptor)
+        yield from ((branch.descriptor, key) for key in family.lost_keys(family.unlabelled & family.here))

@@ -1,0 +1,81 @@
+"""Images and neighbours made to be expensive, on a real containerd: every command ends, and finds all.
+
+How often each document is looked at is counted in tests/test_linear.py; a limit here only ends what would
+not end by itself.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.bench import Bench
+from integration.rig import shapes
+from integration.rig.images import Graph
+from integration.rig.publish import push
+from integration.rig.store import collect_garbage
+from pyctrd import RegistryCopier, RegistryOptions
+from pyctrd.model import Descriptor, Digest, ImageRecord
+
+IMAGES: dict[str, Callable[[], Graph]] = {
+    "shared indexes": lambda: shapes.shared_indexes(8, 10, salt="expensive"),
+    "one child for many platforms": lambda: shapes.listed_for_many(2000, salt="for many"),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shape", IMAGES)
+def test_every_command_ends(bench: Bench, shape: str, tmp_path: Path) -> None:
+    graph = IMAGES[shape]()
+    name = push(graph, bench.registry, f"{bench.repository}/source")
+    bench.registry.clear_requests()
+    archive = tmp_path / "image.tar"
+    with bench.client() as client:
+        pulled = client.pull(name, all_platforms=True)
+        assert {item.digest for item in pulled.fetched} == set(graph.blobs)
+        fetched = Counter(one.path for one in bench.registry.requests() if one.method == "GET")
+        assert max(fetched.values()) == 1
+        assert client.ensure(name, all_platforms=True).fetched == ()
+        assert client.ensure(name, ["local"]).fetched == ()
+        client.save([name], archive, all_platforms=True, index="prune", ensure="none")
+        assert client.verify([name], all_platforms=True).ok
+        diagnosis = client.diagnose(name, ["all"])
+        assert diagnosis.complete
+        target = f"{bench.registry.host}/{bench.repository}/target"
+        pushed = client.push(name, f"{target}:pushed")
+        assert pushed.target.digest == graph.digest
+    with tarfile.open(archive) as tar:
+        found = {f"sha256:{Path(item.name).name}" for item in tar if item.name.startswith("blobs/sha256/")}
+    assert set(graph.blobs) <= found
+    with RegistryCopier(RegistryOptions(plain_http=True)) as copier:
+        assert copier.copy(name, f"{target}:copied").target.digest == graph.digest
+
+
+# --- other clients' labels --------------------------------------------------------------------------------
+
+# containerd refuses one label of more than 4,096 bytes; records of several hundred of them are fine.
+LABELS = {f"label-{number}": "x" * 4000 for number in range(500)}
+
+
+def test_labels_of_others_are_in_nobodys_way(bench: Bench) -> None:
+    graph = shapes.five_platform(layers=2, salt="labels")
+    name = bench.pull(graph)
+    with bench.daemon() as daemon:
+        for number in range(12):  # 24 MB in all
+            target = Descriptor(media_type="text/plain", digest=Digest.of(bytes([number])), size=1)
+            daemon.images.create(ImageRecord(name=f"other.example/{number}", target=target, labels=LABELS))
+    listed = bench.ctr("images", "ls", check=False)
+    assert b"larger than max" in listed.stderr
+    gone = graph.child(0).document()["layers"][0]["digest"]
+    bench.ctr("content", "rm", gone)
+    collect_garbage(bench.containerd, bench.namespace)
+    with bench.client() as client:
+        assert [item.digest for item in client.ensure(name).fetched] == [gone]
+        assert client.save([name], bench.folder / "image.tar", ensure="none").images == (name,)
+        images = client.images()
+    assert len(images) == 13
+    assert sum(len(image.labels) for image in images) >= 12 * len(LABELS)

@@ -1,0 +1,91 @@
+"""What an error says has an end, whatever a registry or an image has named."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from integration.rig import shapes
+from integration.rig.images import Graph, index
+from pyctrd import platforms, save
+from pyctrd.errors import MAX_TEXT, IncompleteContent, InvalidReference, PyctrdError
+from pyctrd.model import Digest, ImageRecord, Platform
+from pyctrd.platforms import select
+from pyctrd.ports import Fetcher
+from pyctrd.save import SaveOptions
+from tests.support.memory import MemoryStore
+
+NAME = "registry.example/team/app:1"
+HOST = Platform(os="linux", architecture="amd64")
+LONG = "x" * 1_000_000
+
+
+def test_short_texts_are_left_as_they_are() -> None:
+    error = PyctrdError("m" * MAX_TEXT, hint="h" * MAX_TEXT)
+    assert (error.message, error.hint) == ("m" * MAX_TEXT, "h" * MAX_TEXT)
+
+
+def test_of_long_texts_both_ends_are_left() -> None:
+    error = PyctrdError(f"begin {LONG} end", hint=f"begin {LONG} end")
+    for text in (error.message, error.hint or "", str(error)):
+        assert len(text) <= MAX_TEXT
+        assert text.startswith("begin ")
+        assert text.endswith(" end")
+        assert "characters left out" in text
+
+
+def listed(platform: dict[str, str]) -> Graph:
+    return index([shapes.single().described_as(platform=platform)])
+
+
+IMAGES: dict[str, Callable[[], Graph]] = {
+    "platform": lambda: listed({"os": "linux", "architecture": LONG}),
+    "many platforms": lambda: shapes.many_manifests(2000),
+    "media type": lambda: shapes.single().described_as(mediaType=LONG),
+}
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("selection", ["linux/s390x", "all"])
+def test_errors_about_images_with_long_names_are_short(shape: str, selection: str) -> None:
+    graph = IMAGES[shape]()
+    store = MemoryStore()
+    store.put({digest: data for digest, data in graph.blobs.items() if b'"schemaVersion"' in data})
+    record = store.tag(NAME, graph.root)
+
+    def nobody(_image: ImageRecord) -> list[Fetcher]:
+        return []
+
+    options = SaveOptions(platforms=select([selection]), ensure="none")
+    with pytest.raises(PyctrdError) as caught:
+        save.save(store, [record], options, io.BytesIO(), host=HOST, fetchers=nobody)
+    assert len(caught.value.message) <= MAX_TEXT
+    assert len(caught.value.hint or "") <= MAX_TEXT
+    if shape == "many platforms" and selection == "all":
+        assert isinstance(caught.value, IncompleteContent)
+        assert "more platforms" in caught.value.message
+        assert caught.value.remedy
+        assert caught.value.remedy.all_platforms
+    if shape == "many platforms" and selection == "linux/s390x":
+        assert (
+            caught.value.hint
+            == "it has "
+            + ", ".join(["linux/amd64", *(f"linux/x{number}" for number in range(7))])
+            + " and 1993 more"
+        )
+
+
+def test_a_digest_that_is_none_is_not_printed_whole() -> None:
+    with pytest.raises(InvalidReference) as caught:
+        Digest(LONG)
+    assert len(str(caught.value)) <= MAX_TEXT
+
+
+def test_wanted_platforms_are_found_in_other_spellings() -> None:
+    wanted = select(["linux/amd64,linux/arm64"]).platforms
+    assert platforms.uncovered(wanted, [Platform(os="linux", architecture="arm64", variant="v8")]) == [
+        wanted[0]
+    ]
+    assert platforms.uncovered(wanted, wanted) == []
