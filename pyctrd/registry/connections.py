@@ -22,6 +22,7 @@ from urllib3.exceptions import (
     NameResolutionError,
     NewConnectionError,
 )
+from urllib3.util.ssltransport import SSLTransport
 
 from pyctrd import redact
 from pyctrd.registry import tlsfiles, zones
@@ -127,7 +128,8 @@ def _pool_classes(
 
         def connect(self) -> None:
             super().connect()
-            opened(self.sock)
+            # TLS within the TLS of a proxy is no socket itself.
+            opened(self.sock.socket if isinstance(self.sock, SSLTransport) else self.sock)
 
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
