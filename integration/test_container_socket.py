@@ -60,10 +60,12 @@ def restore_socket(one: Containerd) -> None:
     one.address.with_name("old.sock").rename(one.address)
 
 
-def pull_meanwhile(shell: Shell, name: str, middle: Middle, meanwhile: Callable[[], None]) -> tuple[int, str]:
+def pull_meanwhile(
+    shell: Shell, name: str, middle: Middle, meanwhile: Callable[[], None], *options: str
+) -> tuple[int, str]:
     """Pull, and do something in the middle of it; gives the exit code and what pyctrd said."""
     reached, release = middle
-    with shell.start("pull", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with shell.start("pull", name, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert reached()
             meanwhile()
@@ -108,7 +110,9 @@ def test_pull_is_not_ended_elsewhere(
         one.kill()
 
     middle = in_the_registry(shell, registry, graph.document()["layers"][1]["digest"])
-    code, words = pull_meanwhile(shell, name, middle, replace_and_kill)
+    # One call is under way and no other begins, which would be the other daemon's (test_between_two_calls).
+    alone = ("--max-concurrent-downloads", "1", "--no-unpack")
+    code, words = pull_meanwhile(shell, name, middle, replace_and_kill, *alone)
     assert code == UNREACHABLE, words
     assert f"cannot reach containerd at {one.address}: " in words
     assert "hint: " in words
