@@ -205,6 +205,6 @@ def _explain(number: int, explanation: _Explanation, page: Page, settings: Setti
     names = ", ".join(dict.fromkeys(explanation.platforms))
     text, *evidence = _with_name(cause, names)
     about = f"{names}: " if names not in text else ""
-    doubt = "" if cause.certain else " (likely)"
+    doubt = "" if cause.certain or "likely" in text else " (likely)"
     command = commandline.of(explanation.remedy, settings)
     page.step(number, f"{about}{text}{doubt}", notes=evidence, command=command)

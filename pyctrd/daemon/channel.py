@@ -29,7 +29,7 @@ from pyctrd.errors import (
 )
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-CONNECT_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 20.0
 UNARY_SECONDS: Final = 60.0
 # For calls that do work in proportion to an image: applying a layer, a garbage collection.
 WORK_SECONDS: Final = 3600.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from pyctrd import mediatypes, platforms, walk
 from pyctrd.diagnose.family import Family
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Kind
-from pyctrd.errors import ContentError, NotFound, Unsupported
+from pyctrd.errors import ContentError, InvalidReference, NotFound, Unsupported
 from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
@@ -90,8 +91,9 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
             return None
         if self.manifest is not None and self.manifest.subject is not None:
             return self.manifest.subject.digest
-        named = self.descriptor.annotations.get(_REFERENCE_DIGEST)
-        return Digest(named) if named else None
+        with suppress(InvalidReference):  # whoever built the image may write anything there
+            return Digest(self.descriptor.annotations.get(_REFERENCE_DIGEST, ""))
+        return None
 
     @property
     def _is_statement(self) -> bool:

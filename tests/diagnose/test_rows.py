@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pyctrd import mediatypes
@@ -98,6 +99,16 @@ def test_an_attestation_is_named_after_what_it_attests() -> None:
     )  # fmt: skip
     assert found.complete
     assert not look(world, world.index(image, attestation), "all").complete
+
+
+def test_an_attestation_may_name_anything() -> None:
+    world = World()
+    image = world.manifest("linux/amd64", ["a"])
+    attestation = world.attestation(image)
+    annotations = {**attestation.annotations, "vnd.docker.reference.digest": "what it is about"}
+    found = look(world, world.index(image, msgspec.structs.replace(attestation, annotations=annotations)))
+    row = row_of(found, "unknown/unknown")
+    assert (row.kind, row.attestation_for) == ("attestation", None)
 
 
 def test_nested_indexes_are_walked_and_absent_ones_told() -> None:
