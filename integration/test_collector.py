@@ -27,7 +27,7 @@ from integration.rig.daemons import Containerd, Registry
 from integration.rig.images import Graph
 from integration.rig.process import wait_until
 from integration.rig.proxy import Fault
-from integration.rig.store import collect_garbage, snapshot_of
+from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of
 from pyctrd import reference
 from pyctrd.daemon import Daemon
@@ -309,7 +309,7 @@ def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
     """The lease holds everything until the end; then the labels have to, so they are mended before it."""
     shell = middle.shell
     undisturbed = Shell(shell.containerd, f"{shell.namespace}-calm", shell.folder)
-    words = middle.run(lambda: middle.ctr("content", "prune", "references"), code=0)
+    words = middle.run(lambda: prune_references(shell.containerd, shell.namespace), code=0)
     collect_garbage(shell.containerd, shell.namespace)
     if middle.command == "save":
         assert whole_blobs((shell.folder / "image.tar").read_bytes()) >= middle.wanted()
@@ -427,7 +427,7 @@ def test_what_prune_takes_from_ctr_is_fetched_again(
     containerd.ctr("images", "pull", "--plain-http", pause.name, namespace=shell.namespace)
     layers = layers_of(pause.graph, HERE)
     assert layers <= shell.have()
-    containerd.ctr("content", "prune", "references", namespace=shell.namespace)
+    prune_references(containerd, shell.namespace)
     assert not layers & shell.have()
     shell("diagnose", pause.name, code=4)
     shell("save", "-o", "image.tar", pause.name)

@@ -283,4 +283,4 @@ def test_the_library_needs_no_containerd(registry: Registry, other: Registry, re
         assert result.bytes == plan.bytes
         with pytest.raises(NotFound):
             copier.copy(f"{registry.host}/{repository}:no", f"{other.host}/{repository}:1")
-    assert set(events) == {"resolved", "uploading", "uploaded", "done"}
+    assert set(events) == {"planned", "resolved", "uploading", "uploaded", "done"}

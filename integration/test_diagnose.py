@@ -21,7 +21,7 @@ from integration.rig import peers, shapes
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.images import Graph, index
 from integration.rig.publish import push
-from integration.rig.store import collect_garbage, snapshot_of
+from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
 from pyctrd.daemon import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
@@ -246,7 +246,7 @@ def test_discarded_layers_of_the_kubelets_image(bench: Bench) -> None:
     name = bench.pull(graph)
     bench.ctr("images", "label", name, "io.cri-containerd.image=managed")
     # What the kubelet's runtime does with discard_unpacked_layers: no labels for layers, then a collection.
-    bench.ctr("content", "prune", "references")
+    prune_references(bench.containerd, bench.namespace)
     found = bench.foretell(name)
     assert codes(found) == {"discarded_after_unpack"}
     assert set(found.causes[0].missing) == set(layers_of(graph))
@@ -256,7 +256,7 @@ def test_discarded_layers_of_the_kubelets_image(bench: Bench) -> None:
 def test_pruned_references_lose_the_layers(bench: Bench) -> None:
     graph = shapes.single(layers=2, salt="pruned")
     name = bench.pull(graph)
-    bench.ctr("content", "prune", "references")
+    prune_references(bench.containerd, bench.namespace)
     found = bench.foretell(name)
     assert codes(found) == {"gc_label_lost"}
     assert set(found.causes[0].missing) == set(layers_of(graph))
@@ -265,7 +265,7 @@ def test_pruned_references_lose_the_layers(bench: Bench) -> None:
 def test_pruned_references_lose_the_second_nested_index(bench: Bench) -> None:
     graph = index([shapes.multi(["linux/amd64"], salt="n1"), shapes.multi(["linux/amd64"], salt="n2")])
     name = bench.pull(graph)
-    bench.ctr("content", "prune", "references")
+    prune_references(bench.containerd, bench.namespace)
     found = bench.foretell(name)
     second = graph.child(1).digest
     assert [item.digest for item in found.unread] == [second]

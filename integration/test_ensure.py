@@ -14,7 +14,7 @@ from integration.rig import peers, shapes
 from integration.rig.daemons import Containerd, ContainerdInDocker, Dockerd, Fault, Registry
 from integration.rig.images import Graph
 from integration.rig.publish import push
-from integration.rig.store import collect_garbage, digests, snapshot_of
+from integration.rig.store import collect_garbage, digests, prune_references, snapshot_of
 from pyctrd import Client, IncompleteContent, NoMatchingPlatform, RegistryError
 
 FOREIGN = range(1, 5)
@@ -170,7 +170,7 @@ def test_lost_label_is_mended_with_the_content(
     graph = shapes.five_platform(salt=namespace)
     reference = push(graph, registry, repository)
     ctr_pull(containerd, namespace, reference)
-    containerd.ctr("content", "prune", "references", namespace=namespace)
+    prune_references(containerd, namespace)
     collect_garbage(containerd, namespace)
     assert not layers_of(graph.child(0)) & digests(containerd, namespace)
     client.ensure(reference)

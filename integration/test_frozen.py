@@ -21,7 +21,6 @@ import pytest
 from integration.conftest import chosen, run_required
 from integration.killing import ARM64, UNREACHABLE, big_for_two, client
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
-from integration.rig.peers import NEWEST
 from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
@@ -133,7 +132,6 @@ def test_a_daemon_that_is_stopped_before(scene: Scene, number: signal.Signals) -
     scene.shell("images")
 
 
-@pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 def test_a_stopped_daemon_is_given_up(scene: Scene) -> None:
     with scene.frozen():
         done = scene.shell("images", code=UNREACHABLE)

@@ -227,15 +227,17 @@ def test_an_interrupted_pull_says_how_much_it_resumed(
     done = shell("pull", "--format", "json", "--progress", "json", world.name)
     result: dict[str, Any] = json.loads(done.stdout)
     last = layer_of(world.graph, LAYERS - 1)
-    assert [(one["digest"], one["bytes"]) for one in result["resumed"]] == [(last, STALL_AFTER)]
-    assert result["bytes_resumed"] == STALL_AFTER
+    ((digest, kept),) = [(one["digest"], one["bytes"]) for one in result["resumed"]]
+    # The last bytes that the registry sent may still have been on their way.
+    assert (digest, MIB <= kept <= STALL_AFTER) == (last, True)
+    assert result["bytes_resumed"] == kept
     assert [one["digest"] for one in result["fetched"]] == [last]
-    assert result["bytes"] == len(world.graph.blobs[last]) - STALL_AFTER
+    assert result["bytes"] == len(world.graph.blobs[last]) - kept
     gets = [one for one in world.registry.requests() if one.method == "GET"]
-    assert [(one.path.rpartition("/")[2], one.range) for one in gets] == [(last, f"bytes={STALL_AFTER}-")]
+    assert [(one.path.rpartition("/")[2], one.range) for one in gets] == [(last, f"bytes={kept}-")]
     assert not {one.path.rpartition("/")[2] for one in gets} & state["content"].keys()
     told = {line["action"]: line.get("resumed", 0) for line in map(json.loads, done.stderr.splitlines())}
-    assert told["downloaded"] == told["done"] == STALL_AFTER
+    assert told["downloaded"] == told["done"] == kept
     assert set(settled(world, namespace)["content"]) == set(world.graph.blobs)
     remove(world, namespace)
 

@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 from integration.matrix.images import AMD64, ARM64
 from integration.matrix.site import Site
 from integration.rig.peers import NEWEST
-from integration.rig.store import collect_garbage
+from integration.rig.store import collect_garbage, prune_references
 
 Arrival = Callable[[Site], None]
 _NEWEST_NERDCTL = "2.3.5"
@@ -40,7 +40,7 @@ def _kubelet(site: Site) -> None:
     """As the kubelet's runtime leaves it with discard_unpacked_layers: no labels for layers, none kept."""
     _pulled(site, "1.7")
     _must(site.ctr(NEWEST, "images", "label", site.name, "io.cri-containerd.image=managed"))
-    _must(site.ctr(NEWEST, "content", "prune", "references"))
+    prune_references(site.daemon, site.namespace)
 
 
 def _must(done: CompletedProcess[bytes]) -> None:
