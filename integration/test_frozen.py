@@ -135,5 +135,5 @@ def test_a_daemon_that_is_stopped_before(scene: Scene, number: signal.Signals) -
 def test_a_stopped_daemon_is_given_up(scene: Scene) -> None:
     with scene.frozen():
         done = scene.shell("images", code=UNREACHABLE)
-    assert "no answer within 20 seconds" in done.stderr.decode()
+    assert "no answer within 15 seconds" in done.stderr.decode()
     scene.shell("images")

@@ -29,7 +29,8 @@ from pyctrd.errors import (
 )
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-CONNECT_SECONDS: Final = 20.0
+# Shorter than the 20 seconds after which gRPC itself gives up, with words that help nobody.
+CONNECT_SECONDS: Final = 15.0
 UNARY_SECONDS: Final = 60.0
 # For calls that do work in proportion to an image: applying a layer, a garbage collection.
 WORK_SECONDS: Final = 3600.0
