@@ -45,22 +45,14 @@ def heading(text: str) -> None:
     console.print(f"\n[bold cyan]{text}[/]")
 
 
-def run(command: list[str], *, shown: list[str] | None = None, expect: int = 0) -> str:
-    """Show a command and run it; its output goes to the terminal and comes back."""
-    console.print(f"[bold]$ {shlex.join(shown or command)}[/]")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    text = done.stdout + done.stderr
-    console.print(text.rstrip(), markup=False)
-    if done.returncode != expect:
-        console.print(f"[red]exit {done.returncode}, expected {expect}[/]")
+def pyctrd(address: str, *arguments: str, namespace: str = "default") -> None:
+    """Show a command line and run it against a socket, on this terminal."""
+    console.print(f"[bold]$ {shlex.join(['pyctrd', *arguments])}[/]")
+    sys.stdout.flush()
+    code = subprocess.run([*PYCTRD, "-a", address, "-n", namespace, *arguments], check=False).returncode
+    if code:
+        console.print(f"[red]exit {code}[/]")
         raise SystemExit(1)
-    return done.stdout
-
-
-def pyctrd(address: str, *arguments: str, namespace: str = "default", expect: int = 0) -> str:
-    """Run the command line against a socket, without progress."""
-    command = [*PYCTRD, "-a", address, "-n", namespace, *arguments]
-    return run(command, shown=["pyctrd", *arguments], expect=expect)
 
 
 def embedded() -> int:
@@ -141,7 +133,9 @@ def show_requests(registry: Registry, graph: Graph) -> tuple[int, int]:
     sizes = [len(graph.blobs.get(request.path.rpartition("/")[2], b"")) for request in requests]
     console.print(f"[yellow]the registry's log: {len(requests)} requests, {size(sum(sizes))}[/]")
     for request, length in zip(requests, sizes, strict=True):
-        console.print(f"    {request.method} {request.path} {request.status}  {size(length)}", markup=False)
+        folder, _, digest = request.path.rpartition("/")
+        path = f"{folder}/{digest[:19]}…"
+        console.print(f"    {request.method} {path} {request.status}  {size(length)}", markup=False)
     return len(requests), sum(sizes)
 
 
