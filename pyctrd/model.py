@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -25,12 +26,14 @@ MAX_CONFIG_BYTES: Final = 64 << 20
 MAX_JSON_DEPTH: Final = 64
 MAX_JSON_ELEMENTS: Final = 250_000
 
+_converting = threading.Lock()
 _JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-zA-Z=_-]+")
 _HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
 
 _T = TypeVar("_T", bound="_Document")
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class Digest(str):
@@ -287,9 +290,18 @@ def _parse(raw: bytes, kind: type[_T]) -> _T:
     if isinstance(document, dict):
         document.pop("raw", None)
     try:
-        return msgspec.convert(document, kind, dec_hook=_decode_custom)
+        return convert(document, kind)
     except (msgspec.ValidationError, InvalidReference) as error:
         raise ContentError(f"not a valid {kind.__name__.lower()}: {error}") from error
+
+
+def convert(document: Any, kind: type[_Struct]) -> _Struct:
+    """Make a value of a type out of parsed JSON; raises msgspec.ValidationError.
+
+    One at a time: msgspec crashes the process when two threads use a type for the first time.
+    """
+    with _converting:
+        return msgspec.convert(document, kind, dec_hook=_decode_custom)
 
 
 def _decode_custom(kind: type[Any], value: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -352,3 +354,39 @@ def test_json_without_nulls_is_what_json_says(document: Any) -> None:
         return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
     assert parse_json(encoded(document)) == without_nulls(json.loads(encoded(document)))
+
+
+# --- threads ----------------------------------------------------------------------------------------------
+
+FIRST_USE = """
+import sys, threading
+from pyctrd.model import ImageConfig, Index, Manifest
+
+sys.setswitchinterval(1e-6)
+blob = b'{"mediaType":"a","digest":"sha256:' + b"0" * 64 + b'","size":1}'
+documents = [
+    (Index, b'{"schemaVersion":2,"manifests":[' + blob + b"]}"),
+    (Manifest, b'{"schemaVersion":2,"config":' + blob + b',"layers":[]}'),
+    (ImageConfig, b'{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}'),
+]
+start = threading.Barrier(24)
+parsed = []
+
+def parse(kind, raw):
+    start.wait()
+    parsed.append(kind.parse(raw))
+
+threads = [threading.Thread(target=parse, args=documents[number % 3]) for number in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(parsed) == 24
+"""
+
+
+def test_many_threads_may_be_the_first_to_parse() -> None:
+    """msgspec makes what it needs of a type at its first use, and crashes when two threads do so at once."""
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr.decode()

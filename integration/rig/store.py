@@ -74,6 +74,13 @@ class State(TypedDict):
 
 def snapshot_of(daemon: Containerd, namespace: str = "default") -> State:
     """The state of the namespace now. Call `collect_garbage` first where a client has just ended."""
+    for _ in range(20):
+        with suppress(KeyError):  # a snapshot came or went between the reads of the two files
+            return _state(daemon, namespace)
+    return _state(daemon, namespace)
+
+
+def _state(daemon: Containerd, namespace: str) -> State:
     home = daemon.root / "root"
     spaces = bolt.read(home / "io.containerd.metadata.v1.bolt/meta.db")
     space = spaces.at("v1", namespace)

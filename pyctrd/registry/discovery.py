@@ -24,7 +24,7 @@ from pyctrd.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from pyctrd.model import Descriptor, Digest, Index, parse_json
+from pyctrd.model import Descriptor, Digest, Index, convert, parse_json
 from pyctrd.registry import referrers
 from pyctrd.registry.backoff import Patience
 from pyctrd.registry.hosts import Endpoint
@@ -267,7 +267,7 @@ def _tags_in(page: Page) -> tuple[str, ...]:
         # `null` for no tags is common, and absent here.
         if not isinstance(document, dict) or not document.keys() & {"name", "tags"}:
             raise page.error("answered with something else than a list of tags")
-        listed = msgspec.convert(document, _Tags).tags
+        listed = convert(document, _Tags).tags
     except (ContentError, msgspec.ValidationError) as error:
         raise page.error(f"answered with something else than a list of tags: {error}") from error
     for tag in listed:
