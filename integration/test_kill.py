@@ -214,7 +214,7 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
 def test_an_interrupted_pull_says_how_much_it_resumed(
     world: World, namespace: str, tmp_path: Path, stalled: Fault, number: signal.Signals
 ) -> None:
-    """All that had come is kept: what was still on its way to the store, too."""
+    """What had come is kept, and the next pull asks for the rest."""
     process = start(world, namespace, tmp_path)
     wait_until_stalled(world, namespace, process, stalled)
     process.send_signal(number)

@@ -128,8 +128,7 @@ def _pool_classes(
 
         def connect(self) -> None:
             super().connect()
-            # TLS within the TLS of a proxy is no socket itself.
-            opened(self.sock.socket if isinstance(self.sock, SSLTransport) else self.sock)
+            opened(_socket(self.sock))
 
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
@@ -163,11 +162,10 @@ def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
 
     urllib3 loses the reader of a head that it refuses, which keeps the connection open.
     """
-    link = connection.sock
+    link = _socket(connection.sock)
     try:
         return read()
     except Exception:
-        link = getattr(link, "socket", link)  # TLS within the TLS of a proxy is no socket itself
         if link is not None and link.fileno() >= 0:
             os.close(link.detach())
         raise
@@ -184,3 +182,8 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     tlsfiles.load(context, tls)
     return context
+
+
+def _socket(link: Any) -> Any:
+    """Return the socket of a connection: TLS within the TLS of a proxy is none itself."""
+    return link.socket if isinstance(link, SSLTransport) else link
