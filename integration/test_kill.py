@@ -199,7 +199,7 @@ def all_but_the_last_are_here(world: World, namespace: str) -> bool:
 
 
 def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[bytes], fault: Fault) -> None:
-    """Return when all layers but the stalled one are committed, and that one is partly in the store."""
+    """Return when all layers but the stalled one are committed, and a MiB of that one is in the store."""
     assert process.stderr is not None
     unpacked = 0
     for line in process.stderr:
@@ -208,6 +208,14 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
             break
     assert fault.stalled.wait(30)
     assert all_but_the_last_are_here(world, namespace)
+    # What the registry sent may still be on its way: the line is slow.
+    begun = f"layer-{layer_of(world.graph, LAYERS - 1)}"
+
+    def has_come() -> bool:
+        ingests = snapshot_of(world.daemon, namespace)["ingests"]
+        return begun in ingests and ingests[begun]["offset"] >= MIB
+
+    wait_until(has_come, 30, lambda: process.poll() is None, lambda: "less than a MiB is stored")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
