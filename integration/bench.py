@@ -14,8 +14,8 @@ from integration.rig.images import Graph
 from integration.rig.publish import push
 from pyctrd.client import Client
 from pyctrd.daemon import Daemon
-from pyctrd.model import ImageRecord
-from pyctrd.platforms import host, select
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.platforms import host, select
 from pyctrd.ports import Fetcher
 from pyctrd.registry import RegistryOptions
 from pyctrd.save import SaveOptions, SaveResult, plan, save

@@ -19,7 +19,8 @@ from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import Shell
-from pyctrd import Client, reference
+from pyctrd import Client
+from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions
 
 PAIR: Final = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

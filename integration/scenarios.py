@@ -8,7 +8,7 @@ from typing import Literal
 
 from integration.rig import images, shapes
 from integration.rig.images import Graph
-from pyctrd.platforms import select
+from pyctrd.oci.platforms import select
 from pyctrd.pull import PullOptions
 
 Mode = Literal["all", "selected"]

@@ -21,7 +21,7 @@ from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of, on_a_terminal
 from pyctrd import Client
-from pyctrd.platforms import host, to_string
+from pyctrd.oci.platforms import host, to_string
 
 PLATFORM_COUNT = 5
 LAYER_COUNT = 2

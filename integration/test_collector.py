@@ -29,11 +29,11 @@ from integration.rig.process import wait_until
 from integration.rig.proxy import Fault
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of
-from pyctrd import reference
 from pyctrd.daemon import Daemon
 from pyctrd.ensure import ensure
-from pyctrd.model import Digest
-from pyctrd.platforms import ALL, host, select
+from pyctrd.oci import reference
+from pyctrd.oci.model import Digest
+from pyctrd.oci.platforms import ALL, host, select
 from pyctrd.pull import PullOptions, pull
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.save import SaveOptions, save

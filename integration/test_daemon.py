@@ -32,7 +32,7 @@ from pyctrd.errors import (
     NotFound,
     Unsupported,
 )
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -25,7 +25,7 @@ from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
 from pyctrd.daemon import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
-from pyctrd.platforms import host, select
+from pyctrd.oci.platforms import host, select
 
 pytestmark = pytest.mark.every_generation
 

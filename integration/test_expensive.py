@@ -19,7 +19,7 @@ from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage
 from pyctrd import RegistryCopier, RegistryOptions
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 
 IMAGES: dict[str, Callable[[], Graph]] = {
     "shared indexes": lambda: shapes.shared_indexes(8, 10, salt="expensive"),

@@ -20,7 +20,7 @@ from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT, Pause, Shell, archived, layers_of
 from pyctrd.daemon import Daemon
-from pyctrd.platforms import host, to_string
+from pyctrd.oci.platforms import host, to_string
 
 HOST = to_string(host())
 FOREIGN = "linux/s390x"

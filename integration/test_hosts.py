@@ -435,7 +435,7 @@ AS_NOBODY = """
 import os, sys
 import ctypes, difflib, encodings.idna
 import pyctrd.cli.app, pyctrd.cli.process, pyctrd.cli.commands.registry
-import pyctrd.reference, pyctrd.registry
+import pyctrd.oci.reference, pyctrd.registry
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 from pyctrd.cli import main
 sys.argv = ["pyctrd", *sys.argv[1:]]

@@ -15,10 +15,10 @@ from integration.rig import images, shapes
 from integration.rig.containerd import Containerd
 from integration.rig.images import Graph
 from integration.shell import Shell
-from pyctrd import mediatypes
 from pyctrd.daemon import Daemon
 from pyctrd.errors import AlreadyExists
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 
 NAME = "lying.example/app:1"
 

@@ -8,7 +8,7 @@ from integration.bench import Bench
 from integration.rig import shapes
 from integration.rig.publish import push
 from integration.shell import Shell, on_a_terminal
-from pyctrd.model import ImageRecord
+from pyctrd.oci.model import ImageRecord
 
 ESCAPES = "evil\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r\nfake: line"
 NAME = f"registry.example/app:{ESCAPES}"

@@ -21,12 +21,12 @@ from integration.scenarios import ORACLES, SCENARIOS, Mode, Oracle, Scenario
 from integration.shell import Shell
 from pyctrd.daemon import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
-from pyctrd.model import Digest
-from pyctrd.platforms import host, select
+from pyctrd.oci.model import Digest
+from pyctrd.oci.platforms import host, select
+from pyctrd.oci.reference import parse
 from pyctrd.ports import ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
 from pyctrd.pull import pull as run_pull
-from pyctrd.reference import parse
 from pyctrd.registry import RegistryClient, RegistryOptions
 
 pytestmark = pytest.mark.usefixtures("registry")

@@ -18,9 +18,9 @@ from integration.rig.images import Graph
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
-from pyctrd import reference, walk
 from pyctrd.errors import AuthenticationFailed, NotFound, RegistryError, RegistryUnreachable
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci import graph, reference
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.remote import RegistryRemote
 
@@ -55,15 +55,15 @@ def read_all(remote: RegistryRemote) -> dict[str, bytes]:
             found[descriptor.digest] = raw
         return found[descriptor.digest]
 
-    for descriptor in walk.preorder(remote.resolve(), walk.read_children(load)):
+    for descriptor in graph.preorder(remote.resolve(), graph.read_children(load)):
         load(descriptor)
     return found
 
 
 def layer_of(remote: RegistryRemote) -> Descriptor:
     """The image's only layer."""
-    step = walk.read_children(lambda descriptor: read(remote, descriptor))
-    return max(walk.preorder(remote.resolve(), step), key=lambda descriptor: descriptor.size)
+    step = graph.read_children(lambda descriptor: read(remote, descriptor))
+    return max(graph.preorder(remote.resolve(), step), key=lambda descriptor: descriptor.size)
 
 
 @pytest.mark.parametrize(

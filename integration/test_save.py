@@ -21,7 +21,7 @@ from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.archive.output import open_output
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform
-from pyctrd.model import ImageRecord
+from pyctrd.oci.model import ImageRecord
 from pyctrd.save import SaveResult
 
 pytestmark = pytest.mark.every_generation

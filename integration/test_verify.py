@@ -15,11 +15,11 @@ from integration.rig.images import Graph
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from integration.spoiling import altered, blob_file, spoil, truncated
-from pyctrd import platforms
 from pyctrd.daemon import Daemon
-from pyctrd.model import ImageRecord
+from pyctrd.oci import platforms
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.reference import parse
 from pyctrd.ports import Fetcher, Store
-from pyctrd.reference import parse
 from pyctrd.registry import RegistryClient
 from pyctrd.verify import Repair, VerifyResult, verify
 

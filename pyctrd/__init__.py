@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Remedy,
         Unsupported,
     )
-    from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
+    from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
     from pyctrd.overview import ImageOverview
     from pyctrd.ports import Progress, ProgressSink
     from pyctrd.pull import PullResult
@@ -128,7 +128,7 @@ _HOMES: Final = {
     "daemon.version": ("DaemonVersion",),
     "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
     "ensure": ("EnsurePlan", "EnsureResult"),
-    "model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
+    "oci.model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
     "ports": ("Progress", "ProgressSink"),
     "pull": ("PullResult",),
     "registry": ("RegistryOptions",),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from pyctrd import ensure as _ensure
-from pyctrd import lookup, reference
+from pyctrd import lookup
 from pyctrd import pull as _pull
 from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
@@ -20,13 +20,14 @@ from pyctrd.daemon.namespaces import Namespace
 from pyctrd.daemon.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
-from pyctrd.model import ContentInfo, ImageRecord, Platform
-from pyctrd.platforms import Matcher, Selection
-from pyctrd.platforms import host as _host
-from pyctrd.platforms import select as _select
+from pyctrd.oci import reference
+from pyctrd.oci.model import ContentInfo, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.platforms import host as _host
+from pyctrd.oci.platforms import select as _select
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Fetcher, ImageStore, ProgressSink, no_progress
 from pyctrd.pull import PullOptions, PullResult
-from pyctrd.reference import Reference
 from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
 from pyctrd.wiring import LazyRepository, Registries
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from pyctrd import gojson, mediatypes
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest
+from pyctrd.oci import gojson, mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest
 from pyctrd.ports import ContentStore
 from pyctrd.transfer import Transfer
 

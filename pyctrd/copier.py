@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import copy as _copy
-from pyctrd import platforms as _platforms
-from pyctrd import reference
+from pyctrd.oci import platforms as _platforms
+from pyctrd.oci import reference
 from pyctrd.ports import ProgressSink, no_progress
 from pyctrd.sending import SendPlan, SendResult, send_options
 from pyctrd.shipment import PushIndex

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final
 
-from pyctrd import shipment, walk
+from pyctrd import shipment
 from pyctrd.coverage import Coverage
 from pyctrd.errors import PyctrdError, RegistryContentError
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.oci import graph
+from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Chunk, Progress, ProgressSink, Remote, Uploader, no_progress
-from pyctrd.reference import Reference
 from pyctrd.sending import Sending, SendOptions, SendPlan, SendResult
 
 # All documents of an image are in memory at once; no real image comes near this.
@@ -64,7 +65,7 @@ def _sending(
     progress: ProgressSink,
 ) -> Sending:
     root = source.resolve()
-    if not walk.has_children(root):
+    if not graph.has_children(root):
         raise RegistryContentError(
             f"{source_name} is {root.media_type}: neither a manifest nor an index",
             host=source.host,
@@ -73,8 +74,8 @@ def _sending(
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=source_name))
     read = _Documents(source).read
     coverage = Coverage(root, options.platforms.platforms)
-    step = shipment.chosen(coverage.watch(walk.read_children(read)), options.platforms.matcher(host))
-    for _descriptor in walk.preorder(root, step):
+    step = shipment.chosen(coverage.watch(graph.read_children(read)), options.platforms.matcher(host))
+    for _descriptor in graph.preorder(root, step):
         pass  # reads every document
     coverage.check()
     neighbour = source.repository if source.host == target.host else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.amounts import MOST_LISTED, count, listed, size
 from pyctrd.errors import IncompleteContent, NoMatchingPlatform, Remedy
-from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 
 
 class Coverage:
@@ -23,7 +23,7 @@ class Coverage:
         self._found: list[Platform] = []
         self._universal = not mediatypes.is_index(root.media_type)
 
-    def watch(self, children: walk.Children) -> walk.Children:
+    def watch(self, children: graph.Children) -> graph.Children:
         """Wrap a step, before any filter, so that absent platforms can be told from filtered ones."""
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:

@@ -12,10 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, RegistryContentError
-from pyctrd.model import Descriptor, Digest, ImageConfig, Platform, parse_json
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, Platform, parse_json
+from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Fetcher
 
 _KNOWN_KEYS: Final = frozenset(
@@ -28,7 +28,7 @@ _HINT: Final = "The image is broken, or the registry hostile; nothing of this do
 
 def is_document(descriptor: Descriptor) -> bool:
     """Tell whether the media type is one that is read before it is stored."""
-    return walk.has_children(descriptor) or mediatypes.is_image_config(descriptor.media_type)
+    return graph.has_children(descriptor) or mediatypes.is_image_config(descriptor.media_type)
 
 
 def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
@@ -36,7 +36,7 @@ def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
 
     Raises RegistryContentError for other bytes, and RegistryError as they come.
     """
-    limit = walk.size_limit(descriptor)
+    limit = graph.size_limit(descriptor)
     if descriptor.size > limit:
         kind = mediatypes.document_kind(descriptor.media_type)
         raise refused(
@@ -70,7 +70,7 @@ class Documents:
         self._listed: dict[Digest, dict[tuple[str, str], Platform]] = {}
         self._promised: dict[Digest, dict[tuple[str, str], Platform]] = {}
 
-    def watch(self, children: walk.Children, matcher: Matcher) -> walk.Children:
+    def watch(self, children: graph.Children, matcher: Matcher) -> graph.Children:
         """Wrap a step, to note which platform an index promises of each config that is wanted.
 
         BuildKit lists attestations as unknown/unknown whatever their configs say: that promises nothing.
@@ -107,10 +107,10 @@ class Documents:
 
     def check(self, descriptor: Descriptor, raw: bytes) -> None:
         """Judge a document; raises ContentError saying what is wrong with it."""
-        if not walk.has_children(descriptor):
+        if not graph.has_children(descriptor):
             self._check_platform(descriptor, ImageConfig.parse(raw))
             return
-        walk.children_in(descriptor, raw)
+        graph.children_in(descriptor, raw)
         document = parse_json(raw)
         stated = document.get("mediaType", "")
         if stated and stated != descriptor.media_type:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import Progress, ProgressSink, no_progress
 from pyctrd.transfer import Brought, Stopped
 from pyctrd.waiting import until_done

@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, reference, walk
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
 from pyctrd.downloads import Downloads
 from pyctrd.errors import DaemonError, InvalidReference, NotFound, RegistryError
 from pyctrd.keeping import Keeping
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph, mediatypes, platforms, reference
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import ContentStore, Fetcher, ProgressSink, Store, no_progress
-from pyctrd.reference import Reference
 from pyctrd.transfer import Transfer, host_name, is_present
 from pyctrd.unpack import read_config
 
@@ -71,9 +71,9 @@ def plan(
 
 
 def _missing(
-    root: Descriptor, step: walk.Children, present: Callable[[Descriptor], bool]
+    root: Descriptor, step: graph.Children, present: Callable[[Descriptor], bool]
 ) -> tuple[Descriptor, ...]:
-    return tuple(item for item in walk.by_digest(walk.preorder(root, step)).values() if not present(item))
+    return tuple(item for item in graph.by_digest(graph.preorder(root, step)).values() if not present(item))
 
 
 def presence(content: ContentStore) -> Callable[[Descriptor], bool]:
@@ -88,10 +88,10 @@ def presence(content: ContentStore) -> Callable[[Descriptor], bool]:
     return present
 
 
-def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> walk.Children:
+def _reading(store: Store, fetchers: Sequence[Fetcher] = ()) -> graph.Children:
     """Make the step over what is here: an absent document has no children, or is peeked at."""
-    step = walk.read_children(document_reader(store, fetchers))
-    return walk.tolerant(step, lambda _missing: None, NotFound)
+    step = graph.read_children(document_reader(store, fetchers))
+    return graph.tolerant(step, lambda _missing: None, NotFound)
 
 
 def document_reader(store: Store, fetchers: Sequence[Fetcher] = ()) -> Callable[[Descriptor], bytes]:
@@ -102,7 +102,7 @@ def document_reader(store: Store, fetchers: Sequence[Fetcher] = ()) -> Callable[
 
     def read(descriptor: Descriptor) -> bytes:
         try:
-            return store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
+            return store.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
         except NotFound:
             if not fetchers:
                 raise
@@ -151,8 +151,8 @@ def ensure(
             transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads, progress=progress
         ) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
-            step = walk.labelled(_reading(leased), keeping.set_labels)
-            for generation in walk.generations(image.target, _targeted(step, coverage, targets)):
+            step = graph.labelled(_reading(leased), keeping.set_labels)
+            for generation in graph.generations(image.target, _targeted(step, coverage, targets)):
                 coverage.before(generation)
                 downloads.submit(generation)
                 downloads.join()
@@ -162,8 +162,8 @@ def ensure(
     return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()), resumed=resumed)
 
 
-def _targeted(step: walk.Children, coverage: Coverage, targets: Matcher) -> walk.Children:
-    return walk.only_platforms(coverage.watch(step), targets)
+def _targeted(step: graph.Children, coverage: Coverage, targets: Matcher) -> graph.Children:
+    return graph.only_platforms(coverage.watch(step), targets)
 
 
 def local_platforms(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
@@ -176,7 +176,7 @@ def local_platforms(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
     present = presence(store.content)
     whole: dict[Digest, bool] = {}
     complete: dict[Platform, None] = {}
-    for descriptor in walk.preorder(image.target, step):
+    for descriptor in graph.preorder(image.target, step):
         if not mediatypes.is_manifest(descriptor.media_type):
             continue
         if descriptor.digest not in whole:

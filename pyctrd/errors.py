@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 if TYPE_CHECKING:
-    from pyctrd.model import Descriptor
+    from pyctrd.oci.model import Descriptor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 from pyctrd.archive.layout import blob_path
 from pyctrd.errors import AlreadyExists, ContentError, NotFound
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 from pyctrd.ports import ContentStore
 
 _HOLD: Final = "pyctrd-hold-"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pyctrd.errors import IncompleteContent, NotFound
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import ContentStore, Progress, ProgressSink, no_progress
 
 

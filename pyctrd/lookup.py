@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from pyctrd import reference
 from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound, Remedy
-from pyctrd.model import ImageRecord
+from pyctrd.oci import reference
+from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import ImageStore
 
 _NEAR: Final = 3

@@ -25,9 +25,9 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, NotFound
-from pyctrd.model import (
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import (
     Descriptor,
     Digest,
     ImageConfig,
@@ -36,7 +36,7 @@ from pyctrd.model import (
     Manifest,
     Platform,
 )
-from pyctrd.platforms import Matcher
+from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Store
 
 _Blobs: TypeAlias = Mapping[Digest, Descriptor]
@@ -114,7 +114,7 @@ def ensure(look: Look, target: Descriptor, release: Release, targets: Matcher) -
         readable=True,
         platforms=tuple(incomplete),
         fetch=tuple(fetch.values()),
-        hidden=tuple(item for item in fetch.values() if walk.has_children(item)),
+        hidden=tuple(item for item in fetch.values() if graph.has_children(item)),
         certain=not _depends_on_order(image, incomplete, common, own),
     )
 
@@ -162,7 +162,7 @@ class _Plain:
         return True
 
     def read(self, descriptor: Descriptor) -> bytes:
-        return self._content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
+        return self._content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
 
 
 class _Image:
@@ -182,7 +182,7 @@ class _Image:
         """
         found: dict[str, Platform] = {}
         manifests = (item for item in self._direct() if mediatypes.is_manifest(item.media_type))
-        for manifest in walk.by_digest(manifests).values():
+        for manifest in graph.by_digest(manifests).values():
             try:
                 platform = self._config_platform(self._manifest(manifest))
             except (_AbsentError, ContentError):
@@ -251,7 +251,7 @@ class _Image:
                 return (*children.of(platform), *children.plain)
             return self._pieces(descriptor)
 
-        return self._absent(item for root in roots for item in walk.preorder(root, step))
+        return self._absent(item for root in roots for item in graph.preorder(root, step))
 
     @cached_property
     def _common(self) -> list[Descriptor]:
@@ -262,7 +262,7 @@ class _Image:
                 return self._below(descriptor).plain
             return self._pieces(descriptor)
 
-        return list(walk.preorder(self._target, step))
+        return list(graph.preorder(self._target, step))
 
     @cached_property
     def _indexes_in_common(self) -> list[Descriptor]:

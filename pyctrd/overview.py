@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, NotFound
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.ports import Store
 from pyctrd.unpack import read_config
 
@@ -37,7 +37,7 @@ class _Overview:
         self._store = store
         self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
-        self._read = walk.read_children(
+        self._read = graph.read_children(
             lambda item: store.content.read_all(item.digest, limit=MAX_MANIFEST_BYTES)
         )
 
@@ -61,7 +61,7 @@ class _Overview:
 
     def _below(self, root: Descriptor) -> Iterator[Descriptor]:
         try:
-            yield from walk.preorder(root, self._step)
+            yield from graph.preorder(root, self._step)
         except ContentError:
             return  # it is deeper or wider than any image is
 

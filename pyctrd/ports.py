@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from pyctrd.errors import PyctrdError
-from pyctrd.model import (
+from pyctrd.oci.model import (
     ContentInfo,
     Descriptor,
     Digest,

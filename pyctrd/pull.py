@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from pyctrd import documents, mediatypes, walk
+from pyctrd import documents
 from pyctrd.convert import with_image_config
 from pyctrd.coverage import Coverage
 from pyctrd.documents import Documents
@@ -27,8 +27,9 @@ from pyctrd.errors import (
     require_utf8,
 )
 from pyctrd.keeping import Keeping
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
-from pyctrd.platforms import Matcher, Selection
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Progress, ProgressSink, Remote, Store, no_progress
 from pyctrd.transfer import MAX_LABEL_BYTES, Transfer
 from pyctrd.unpacking import Unpacking
@@ -176,7 +177,7 @@ def _bring_all(
     matcher = options.platforms.matcher(host)
     step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
     parents: Sequence[Descriptor] = ()
-    for generation in walk.generations(root, step, depends_on=walk.fits(matcher)):
+    for generation in graph.generations(root, step, depends_on=graph.fits(matcher)):
         coverage.before(generation)
         downloads.submit(generation)
         if options.unpacks:
@@ -188,16 +189,16 @@ def _bring_all(
 
 def _step(
     store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage, keeping: Keeping
-) -> walk.Children:
+) -> graph.Children:
     def read(descriptor: Descriptor) -> bytes:
         return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
 
-    step = walk.labelled(coverage.watch(walk.read_children(read)), keeping.set_labels)
+    step = graph.labelled(coverage.watch(graph.read_children(read)), keeping.set_labels)
     if options.metadata_only:
-        step = walk.metadata_only(step)
+        step = graph.metadata_only(step)
     if options.metadata == "selected":
-        return walk.only_platforms(step, matcher)
-    return walk.metadata_of_all(step, matcher)
+        return graph.only_platforms(step, matcher)
+    return graph.metadata_of_all(step, matcher)
 
 
 def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:

@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from pyctrd import ensure, mediatypes, platforms, shipment, walk
+from pyctrd import ensure, shipment
 from pyctrd.archive.contents import is_attestation, is_image, leaves_of
 from pyctrd.coverage import Coverage, incomplete
 from pyctrd.errors import (
@@ -27,10 +27,11 @@ from pyctrd.errors import (
     Remedy,
 )
 from pyctrd.hold import hold
-from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
-from pyctrd.platforms import Selection
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import Selection
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Chunk, ContentStore, ProgressSink, Store, Uploader, no_progress
-from pyctrd.reference import Reference
 from pyctrd.sending import Sending, SendOptions, SendPlan, SendResult
 from pyctrd.shipment import ReadDocument
 from pyctrd.transfer import add_source_label, host_name, is_present
@@ -81,7 +82,7 @@ class _Item:
     """One image, seen through a store."""
 
     def __init__(self, store: Store, image: ImageRecord, options: SendOptions, host: Platform) -> None:
-        if not walk.has_children(image.target):
+        if not graph.has_children(image.target):
             raise InvalidInput(f"only manifests may be pushed: {image.name} is {image.target.media_type}")
         self._store = store
         self._image = image
@@ -111,7 +112,7 @@ class _Item:
         packed = shipment.pack(
             self._image.target,
             read,
-            self._step(walk.read_children(read)),
+            self._step(graph.read_children(read)),
             index=self._options.index,
             nondistributable=self._options.nondistributable,
         )
@@ -128,7 +129,7 @@ class _Item:
             progress=progress,
         )
 
-    def _step(self, children: walk.Children) -> walk.Children:
+    def _step(self, children: graph.Children) -> graph.Children:
         return shipment.chosen(self._coverage.watch(children), self._matcher, self._leaves_out)
 
     def _leaves_out(self, child: Descriptor) -> bool:
@@ -145,8 +146,8 @@ class _Item:
 
     def _is_whole(self, descriptor: Descriptor) -> bool:
         if descriptor.digest not in self._whole:
-            step = walk.read_children(ensure.document_reader(self._store))
-            below = walk.preorder(descriptor, walk.tolerant(step, lambda _missing: None, NotFound))
+            step = graph.read_children(ensure.document_reader(self._store))
+            below = graph.preorder(descriptor, graph.tolerant(step, lambda _missing: None, NotFound))
             self._whole[descriptor.digest] = all(
                 self._skips(item) or is_present(self._store.content, item) for item in below
             )
@@ -154,7 +155,7 @@ class _Item:
 
     def _require(self, read: ReadDocument, available: Callable[[Descriptor], bool]) -> None:
         """Raise IncompleteContent, with all that is missing, unless all that is wanted is available."""
-        step = self._step(walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound))
+        step = self._step(graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound))
         owner: dict[Digest, Platform | None] = {}
 
         def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -163,7 +164,7 @@ class _Item:
                 owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
             return children
 
-        everything = {item.digest: item for item in walk.preorder(self._image.target, remembering)}
+        everything = {item.digest: item for item in graph.preorder(self._image.target, remembering)}
         absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
         if self._image.target not in absent:
             self._coverage.check()
@@ -173,7 +174,7 @@ class _Item:
             raise _incomplete(self._image, self._options.platforms, absent, owner)
 
     def _nothing_local(self, read: ReadDocument) -> NoMatchingPlatform:
-        step = walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
+        step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
         listed = (item.platform for item in leaves_of(self._image.target, step) if is_image(item))
         names = tuple(dict.fromkeys(platforms.to_string(item) for item in listed if item))
         return NoMatchingPlatform(

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from pyctrd.errors import AlreadyExists, NotFound, RegistryContentError, RegistryError
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import ContentStore, Fetcher, Ingest, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import add_source_label
 

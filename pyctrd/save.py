@@ -13,17 +13,18 @@ from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import ensure, mediatypes, nerdctl, platforms, walk
+from pyctrd import ensure, nerdctl
 from pyctrd.amounts import listed
 from pyctrd.archive import layout, tar
 from pyctrd.archive.contents import IndexMode, ReadDocument, contents, is_image, leaves_of, require_exportable
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout, blob_path
-from pyctrd.archive.prune import only_image
 from pyctrd.coverage import incomplete, nothing_to_save
 from pyctrd.errors import IncompleteContent, LeaseLost, NoMatchingPlatform, NotFound, Remedy
 from pyctrd.hold import hold
-from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
-from pyctrd.platforms import Matcher, Selection
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.prune import only_image
 from pyctrd.ports import Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import is_present
 
@@ -254,7 +255,7 @@ class _Item:
 
     def _listed(self, read: ReadDocument) -> list[Descriptor]:
         """List the images that the indexes name for the targets."""
-        step = walk.only_platforms(walk.read_children(read), self._targets)
+        step = graph.only_platforms(graph.read_children(read), self._targets)
         return [item for item in leaves_of(self._image.target, step) if is_image(item)]
 
     def _absent(self, images: Sequence[Descriptor]) -> Sequence[Platform] | None:
@@ -305,7 +306,7 @@ class _Item:
         remote: Sequence[Fetcher] = ()
         for matcher in self._wanted():
             found = ensure.plan(self._store, self._image, matcher)
-            if any(map(walk.has_children, found)):
+            if any(map(graph.has_children, found)):
                 remote = remote or fetchers(self._image)
                 found = ensure.plan(self._store, self._image, matcher, fetchers=remote)
             missing += found
@@ -316,14 +317,14 @@ class _Item:
     def hold(self) -> ArchiveImage:
         """Collect the image's content, once the lease has all of it."""
         read = ensure.document_reader(self._store)
-        found = walk.by_digest(walk.preorder(self._image.target, self._step(read)))
+        found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
         held = {digest for digest, item in found.items() if hold(self._store.content, item)}
         self.require(read, held)
         return self.contents(read)
 
-    def _step(self, read: ReadDocument) -> walk.Children:
-        step = walk.tolerant(walk.read_children(read), lambda _missing: None, NotFound)
-        return walk.only_platforms(step, self._targets)
+    def _step(self, read: ReadDocument) -> graph.Children:
+        step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
+        return graph.only_platforms(step, self._targets)
 
     def require(self, read: ReadDocument, available: Collection[Digest]) -> None:
         """Raise IncompleteContent, with all that is missing, unless all is `available` or in the store."""
@@ -336,7 +337,7 @@ class _Item:
                 owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
             return children
 
-        found = walk.by_digest(walk.preorder(self._image.target, remembering))
+        found = graph.by_digest(graph.preorder(self._image.target, remembering))
         absent = [
             item
             for digest, item in found.items()
@@ -405,17 +406,17 @@ def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> N
 
 def _reachable(store: Store, image: ImageRecord) -> Iterator[Platform]:
     """List the platforms of an index's images; what an index of another platform holds is out of reach."""
-    step = walk.tolerant(walk.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
+    step = graph.tolerant(graph.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
 
     def fitting(descriptor: Descriptor) -> Sequence[Descriptor]:
         if descriptor.platform is None:
             return step(descriptor)
-        wanted = walk.fits(platforms.only_strict(descriptor.platform))
+        wanted = graph.fits(platforms.only_strict(descriptor.platform))
         return [child for child in step(descriptor) if wanted(child)]
 
     def by_platform(descriptor: Descriptor) -> Platform | None:
         return descriptor.platform
 
-    for item in walk.preorder(image.target, fitting, depends_on=by_platform):
+    for item in graph.preorder(image.target, fitting, depends_on=by_platform):
         if item.platform is not None and is_image(item):
             yield item.platform

@@ -15,10 +15,10 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import msgspec
 
 from pyctrd.errors import InvalidInput, PyctrdError
-from pyctrd.model import Descriptor, Platform
-from pyctrd.platforms import Selection, select
+from pyctrd.oci.model import Descriptor, Platform
+from pyctrd.oci.platforms import Selection, select
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Action, BlobSource, Chunk, Progress, ProgressSink, Uploader, no_progress
-from pyctrd.reference import Reference
 from pyctrd.shipment import Document, PushIndex, Shipment
 from pyctrd.waiting import until_done
 

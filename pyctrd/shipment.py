@@ -11,12 +11,12 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import mediatypes, walk
 from pyctrd.archive.contents import is_attestation
-from pyctrd.archive.prune import descriptor_of, only_image, pruned
 from pyctrd.errors import NoMatchingPlatform
-from pyctrd.model import Descriptor, Digest, Index, Platform
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import Descriptor, Digest, Index, Platform
+from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.prune import descriptor_of, only_image, pruned
 
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 # What becomes of an index of which not all platforms are chosen.
@@ -49,15 +49,15 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chosen(
-    children: walk.Children,
+    children: graph.Children,
     matcher: Matcher,
     leaves_out: Callable[[Descriptor], bool] = lambda _child: False,
-) -> walk.Children:
+) -> graph.Children:
     """Leave out children of other platforms, but not the attestations about those that stay.
 
     `leaves_out` is for what is not to come along although it could.
     """
-    fits = walk.fits(matcher)
+    fits = graph.fits(matcher)
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         found = children(descriptor)
@@ -73,7 +73,7 @@ def chosen(
 def pack(
     original: Descriptor,
     read: ReadDocument,
-    step: walk.Children,
+    step: graph.Children,
     *,
     index: PushIndex = "prune",
     nondistributable: bool = False,
@@ -99,7 +99,7 @@ def pack(
 class _Packer:
     """Goes through an image, children first, and rewrites the indexes that lose something."""
 
-    def __init__(self, read: ReadDocument, step: walk.Children, nondistributable: bool) -> None:
+    def __init__(self, read: ReadDocument, step: graph.Children, nondistributable: bool) -> None:
         self._read = read
         self._step = step
         self._nondistributable = nondistributable

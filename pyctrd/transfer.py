@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import tenacity
 
-from pyctrd import documents, mediatypes
+from pyctrd import documents
 from pyctrd.documents import Documents
 from pyctrd.errors import (
     AlreadyExists,
@@ -27,7 +27,8 @@ from pyctrd.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import Action, ContentStore, Fetcher, Ingest, Place, Progress, ProgressSink, no_progress
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from pyctrd import mediatypes
 from pyctrd.errors import AlreadyExists, ContentError, DigestMismatch, NotFound, PyctrdError
-from pyctrd.model import MAX_CONFIG_BYTES, Descriptor, Digest, ImageConfig, Manifest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import MAX_CONFIG_BYTES, Descriptor, Digest, ImageConfig, Manifest
 from pyctrd.ports import Progress, ProgressSink, SnapshotStore, Store, no_progress
 
 # Makes Prepare answer ALREADY_EXISTS, and lease the snapshot, where the chain is committed already

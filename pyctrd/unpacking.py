@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from pyctrd import mediatypes, platforms
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platform
-from pyctrd.platforms import Selection
+from pyctrd.oci import mediatypes, platforms
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platform
+from pyctrd.oci.platforms import Selection
 from pyctrd.ports import ProgressSink, Store
 from pyctrd.unpack import read_config, unpack
 from pyctrd.waiting import until_done

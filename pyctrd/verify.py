@@ -13,10 +13,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import repair, walk
+from pyctrd import repair
 from pyctrd.errors import ContentError, DaemonError, NotFound, PyctrdError
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
+from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import ContentStore, Fetcher, Progress, ProgressSink, Store, no_progress
 from pyctrd.transfer import Transfer
 
@@ -106,7 +107,7 @@ class _Run:
     def image(self, image: ImageRecord, targets: Matcher) -> None:
         """Check an image from its target downwards: only a document that is sound is believed."""
         needed = _Needed(targets)
-        for generation in walk.generations(image.target, self._step(image, needed), depends_on=needed.has):
+        for generation in graph.generations(image.target, self._step(image, needed), depends_on=needed.has):
             for descriptor in generation:
                 self._check(descriptor, image, needed=needed.has(descriptor))
 
@@ -117,10 +118,10 @@ class _Run:
                 size = self._store.content.info(digest).size
                 self._hash(Descriptor(media_type="", digest=digest, size=size))
 
-    def _step(self, image: ImageRecord, needed: _Needed) -> walk.Children:
-        plain = walk.read_children(self._read)
+    def _step(self, image: ImageRecord, needed: _Needed) -> graph.Children:
+        plain = graph.read_children(self._read)
         if self._mending is not None:  # labels that were lost are what let content be collected
-            plain = walk.labelled(plain, self._store.content.set_labels)
+            plain = graph.labelled(plain, self._store.content.set_labels)
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             if descriptor.digest not in self._sound:

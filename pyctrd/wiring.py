@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Remote, Uploader
-from pyctrd.reference import Reference
 
 if TYPE_CHECKING:
     from pyctrd.registry import RegistryClient, RegistryOptions

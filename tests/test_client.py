@@ -27,7 +27,7 @@ from pyctrd.errors import (
     InvalidReference,
     RegistryUnreachable,
 )
-from pyctrd.reference import Reference, parse
+from pyctrd.oci.reference import Reference, parse
 from pyctrd.registry import RegistryClient, RegistryOptions
 from tests.daemon.fake import FakeDaemon, serve
 

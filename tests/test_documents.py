@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyctrd import mediatypes, walk
 from pyctrd.documents import Documents, fetch
 from pyctrd.errors import ContentError, RegistryContentError
-from pyctrd.model import (
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import (
     MAX_JSON_DEPTH,
     MAX_JSON_ELEMENTS,
     MAX_MANIFEST_BYTES,
@@ -20,7 +20,7 @@ from pyctrd.model import (
     Digest,
     parse_json,
 )
-from pyctrd.platforms import parse, select
+from pyctrd.oci.platforms import parse, select
 
 LAYER = {"mediaType": mediatypes.OCI_LAYER_GZIP, "digest": str(Digest.of(b"layer")), "size": 5}
 CONFIG = {"mediaType": mediatypes.OCI_CONFIG, "digest": str(Digest.of(b"config")), "size": 6}
@@ -54,7 +54,7 @@ def test_good_documents_are_let_in() -> None:
         ({**MANIFEST, "layers": [{**LAYER, "Digest": "x"}]}, "'Digest' stands for 'digest'"),
         (json.dumps(MANIFEST).encode()[:-1] + b',"layers":[]}', "'layers' occurs twice"),
         (b'{"a":{"b":1,"b":2},' + json.dumps(MANIFEST).encode()[1:], "'b' occurs twice"),
-        ({**MANIFEST, "layers": [LAYER] * (walk.MAX_CHILDREN + 1)}, "10002 pieces: more than 10000"),
+        ({**MANIFEST, "layers": [LAYER] * (graph.MAX_CHILDREN + 1)}, "10002 pieces: more than 10000"),
         (b"[]", "expected manifest but found list"),
         (b"", "not valid JSON"),
     ],

@@ -9,10 +9,11 @@ import pytest
 
 from integration.rig import shapes
 from integration.rig.images import Graph, index
-from pyctrd import platforms, save
+from pyctrd import save
 from pyctrd.errors import MAX_TEXT, IncompleteContent, InvalidReference, PyctrdError
-from pyctrd.model import Digest, ImageRecord, Platform
-from pyctrd.platforms import select
+from pyctrd.oci import platforms
+from pyctrd.oci.model import Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import select
 from pyctrd.ports import Fetcher
 from pyctrd.save import SaveOptions
 from tests.support.memory import MemoryStore

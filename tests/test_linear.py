@@ -16,12 +16,13 @@ import pytest
 
 from integration.rig import shapes
 from integration.rig.images import Graph
-from pyctrd import copy, ensure, model, platforms, push, reference
+from pyctrd import copy, ensure, push
 from pyctrd.archive.contents import IndexMode
 from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidInput
-from pyctrd.model import Digest, ImageRecord, Platform
-from pyctrd.platforms import ALL, Selection, select
+from pyctrd.oci import model, platforms, reference
+from pyctrd.oci.model import Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import ALL, Selection, select
 from pyctrd.pull import PullOptions, pull
 from pyctrd.save import SaveOptions, plan, save
 from pyctrd.sending import SendOptions

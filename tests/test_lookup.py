@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pyctrd import lookup
 from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound, Remedy
-from pyctrd.mediatypes import OCI_INDEX
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.mediatypes import OCI_INDEX
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 
 CAFE = Digest("sha256:cafe" + "0" * 60)
 CAFF = Digest("sha256:caff" + "0" * 60)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyctrd.errors import ContentError, InvalidReference
-from pyctrd.mediatypes import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
-from pyctrd.model import Descriptor, Digest, ImageConfig, Index, Manifest, Platform, RootFS, parse_json
+from pyctrd.oci.mediatypes import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, Index, Manifest, Platform, RootFS, parse_json
 
 HEX = "0123456789abcdef" * 4
 DOCUMENTS = (Manifest, Index, ImageConfig)
@@ -360,7 +360,7 @@ def test_json_without_nulls_is_what_json_says(document: Any) -> None:
 
 FIRST_USE = """
 import sys, threading
-from pyctrd.model import ImageConfig, Index, Manifest
+from pyctrd.oci.model import ImageConfig, Index, Manifest
 
 sys.setswitchinterval(1e-6)
 blob = b'{"mediaType":"a","digest":"sha256:' + b"0" * 64 + b'","size":1}'

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pyctrd import mediatypes
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.platforms import to_string
 from pyctrd.overview import ImageOverview, overview
-from pyctrd.platforms import to_string
 from tests.diagnose.world import World
 
 

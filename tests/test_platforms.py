@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd import machine, platforms
 from pyctrd.errors import InvalidInput, InvalidPlatform
-from pyctrd.model import Platform
-from pyctrd.platforms import NO_MATCH, Matcher, Selection
+from pyctrd.oci import hostplatform, platforms
+from pyctrd.oci.model import Platform
+from pyctrd.oci.platforms import NO_MATCH, Matcher, Selection
 from tests.vectors import rows
 
 # The machine that the tables were made on: a bare word takes what is missing from the host.
@@ -293,7 +293,7 @@ X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel\n"
 def test_the_host_is_found_as_containerd_finds_it(
     system: str, name: str, cpuinfo: str | None, wide: bool, expected: tuple[str, str, str]
 ) -> None:
-    assert machine.detect(system, name, cpuinfo, wide=wide) == expected
+    assert hostplatform.detect(system, name, cpuinfo, wide=wide) == expected
 
 
 def test_this_host_is_found() -> None:

@@ -10,8 +10,8 @@ import pytest
 from integration.rig import shapes
 from integration.rig.images import IN_TOTO, OCI_CONFIG, Blob, Graph, config, index, manifest
 from pyctrd.errors import RegistryContentError
-from pyctrd.model import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
-from pyctrd.platforms import select
+from pyctrd.oci.model import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
+from pyctrd.oci.platforms import select
 from pyctrd.pull import PullOptions, PullResult, pull
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository

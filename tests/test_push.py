@@ -13,8 +13,7 @@ import pytest
 from integration.rig import images, shapes
 from integration.rig.images import Graph
 from integration.uploads import reachable
-from pyctrd import copy, ensure, push, reference, walk
-from pyctrd.archive.prune import ORIGINAL_INDEX
+from pyctrd import copy, ensure, push
 from pyctrd.errors import (
     ContentError,
     IncompleteContent,
@@ -24,8 +23,11 @@ from pyctrd.errors import (
     RegistryError,
     Remedy,
 )
-from pyctrd.model import Descriptor, Digest, Index, Platform
-from pyctrd.platforms import select
+from pyctrd.oci import reference
+from pyctrd.oci.graph import children_in
+from pyctrd.oci.model import Descriptor, Digest, Index, Platform
+from pyctrd.oci.platforms import select
+from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.ports import Progress
 from pyctrd.sending import SendOptions, SendPlan, SendResult
 from tests.support.memory import MemoryStore
@@ -111,7 +113,7 @@ def test_everything_is_sent_children_first(graph: Graph) -> None:
             digest = graph.digest if name == "2" else name
             media_type = json.loads(graph.blobs[digest])["mediaType"]
             document = Descriptor(media_type=media_type, digest=Digest(digest), size=len(graph.blobs[digest]))
-            assert there >= {child.digest for child in walk.children_in(document, graph.blobs[digest])}
+            assert there >= {child.digest for child in children_in(document, graph.blobs[digest])}
             there.add(digest)
     assert bench.target.calls[-1] == ("put", "2")
     assert bench.events[-1].action == "done"

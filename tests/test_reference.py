@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pyctrd import reference
 from pyctrd.errors import InvalidReference
-from pyctrd.model import Digest
-from pyctrd.reference import Reference
+from pyctrd.oci import reference
+from pyctrd.oci.model import Digest
+from pyctrd.oci.reference import Reference
 from tests.vectors import rows
 
 PARSED = rows("references")

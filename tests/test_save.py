@@ -15,7 +15,6 @@ from integration.rig import images, shapes
 from integration.rig.images import Graph
 from pyctrd import nerdctl
 from pyctrd.archive.layout import ArchiveImage
-from pyctrd.archive.prune import ORIGINAL_INDEX
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.errors import (
     ArchiveError,
@@ -27,8 +26,9 @@ from pyctrd.errors import (
     RegistryError,
     Remedy,
 )
-from pyctrd.model import Descriptor, Digest, ImageRecord, Index, Platform
-from pyctrd.platforms import ALL, ordered, parse, select, to_string
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Index, Platform
+from pyctrd.oci.platforms import ALL, ordered, parse, select, to_string
+from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.ports import Fetcher, Progress
 from pyctrd.save import SaveOptions, SavePlan, SaveResult, _Item, plan, save
 from tests.support.memory import MemoryStore, State

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.downloads import Downloads
 from pyctrd.errors import AlreadyExists, ContentError, IngestLocked
-from pyctrd.model import Descriptor, Digest, IngestStatus
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest, IngestStatus
 from pyctrd.ports import Progress
 from pyctrd.transfer import Brought, Transfer, ingest_ref
 from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from integration.rig import images, shapes
 from integration.rig.images import Graph
 from pyctrd.errors import RegistryError
-from pyctrd.model import Descriptor, Digest, ImageRecord, Platform
-from pyctrd.platforms import ALL, only_strict
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import ALL, only_strict
 from pyctrd.ports import Progress
 from pyctrd.verify import Repair, VerifyResult, verify
 from tests.support.memory import MemoryStore

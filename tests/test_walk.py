@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import ContentError, NoMatchingPlatform, NotFound
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
-from pyctrd.walk import MAX_DEPTH
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.graph import MAX_DEPTH
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
 from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, digests, everything, types, wire
 
 # --- labels -----------------------------------------------------------------------------------------------
@@ -20,14 +20,14 @@ def test_labels_are_numbered_per_key_in_document_order() -> None:
     first, second = world.image("a", AMD64), world.image("b", ARM64)
     nested = world.index([first])
     prefix = "containerd.io/gc.ref.content."
-    assert walk.child_labels([first, nested, second]) == {
+    assert graph.child_labels([first, nested, second]) == {
         f"{prefix}m.0": str(first.digest),
         f"{prefix}0": str(nested.digest),
         f"{prefix}m.1": str(second.digest),
     }
     config, layer, other = world.children(first)[0], world.children(first)[1], world.children(first)[2]
     statement = world.blob(mediatypes.IN_TOTO, b"in-toto")
-    assert walk.child_labels([config, layer, statement, other, config, layer]) == {
+    assert graph.child_labels([config, layer, statement, other, config, layer]) == {
         f"{prefix}config": str(config.digest),
         f"{prefix}l.0": str(layer.digest),
         f"{prefix}0": str(statement.digest),
@@ -56,20 +56,20 @@ def five() -> tuple[World, Descriptor]:
 
 def test_selected_platforms_have_everything_and_others_nothing(five: tuple[World, Descriptor]) -> None:
     world, root = five
-    step = walk.only_platforms(world.children, platforms.ordered(ARM64))
+    step = graph.only_platforms(world.children, platforms.ordered(ARM64))
     assert types(root, step) == ["index", "manifest", "config", "layer", "layer"]
     assert everything(root, step)[1].platform == ARM64
 
 
 def test_metadata_of_all_takes_manifests_and_configs_of_the_others(five: tuple[World, Descriptor]) -> None:
     world, root = five
-    step = walk.metadata_of_all(world.children, platforms.ordered(AMD64))
+    step = graph.metadata_of_all(world.children, platforms.ordered(AMD64))
     assert types(root, step) == ["index", "manifest", "config", "layer", "layer", *["manifest", "config"] * 3]
 
 
 def test_metadata_only_takes_no_layer_of_anybody(five: tuple[World, Descriptor]) -> None:
     world, root = five
-    assert types(root, walk.metadata_only(world.children)) == ["index", *["manifest", "config"] * 4]
+    assert types(root, graph.metadata_only(world.children)) == ["index", *["manifest", "config"] * 4]
 
 
 def test_metadata_only_takes_the_config_of_a_single_manifest_and_of_an_artifact() -> None:
@@ -77,14 +77,14 @@ def test_metadata_only_takes_the_config_of_a_single_manifest_and_of_an_artifact(
     artifact = world.manifest(
         world.blob("application/vnd.oci.empty.v1+json", b"{}"), [world.blob("text/plain", b"x")]
     )
-    assert types(artifact, walk.metadata_only(world.children)) == ["manifest", "unknown"]
+    assert types(artifact, graph.metadata_only(world.children)) == ["manifest", "unknown"]
 
 
 def test_a_child_without_a_platform_passes_every_filter() -> None:
     world = World()
     root = world.index([world.image("one", None), world.image("two", ARM64)])
     nobody = platforms.any_of()
-    for step in (walk.only_platforms(world.children, nobody), walk.metadata_of_all(world.children, nobody)):
+    for step in (graph.only_platforms(world.children, nobody), graph.metadata_of_all(world.children, nobody)):
         assert types(root, step)[:5] == ["index", "manifest", "config", "layer", "layer"]
 
 
@@ -98,10 +98,10 @@ def test_a_manifest_listed_for_two_platforms_keeps_its_layers(
     both = [world.image("same", platform) for platform in order]
     assert both[0].digest == both[1].digest
     root = world.index(both)
-    step = walk.metadata_of_all(world.children, platforms.ordered(wanted))
+    step = graph.metadata_of_all(world.children, platforms.ordered(wanted))
     assert types(root, step).count("layer") == 2
-    fits = walk.fits(platforms.ordered(wanted))
-    wide = [item for level in walk.generations(root, step, depends_on=fits) for item in level]
+    fits = graph.fits(platforms.ordered(wanted))
+    wide = [item for level in graph.generations(root, step, depends_on=fits) for item in level]
     assert sum(mediatypes.is_layer(item.media_type) for item in wide) == 2
     assert len([item for item in wide if item.digest == both[0].digest]) == 2
 
@@ -114,7 +114,7 @@ def test_what_is_repeated_is_given_once() -> None:
     root = world.index([image, image, twice])
     assert digests(everything(root, world.children)).count(layer.digest) == 1
     assert digests(everything(root, world.children)).count(image.digest) == 1
-    assert walk.child_labels(world.children(root))["containerd.io/gc.ref.content.m.1"] == str(image.digest)
+    assert graph.child_labels(world.children(root))["containerd.io/gc.ref.content.m.1"] == str(image.digest)
 
 
 # --- limits and order -------------------------------------------------------------------------------------
@@ -123,9 +123,9 @@ def test_what_is_repeated_is_given_once() -> None:
 def test_limited_keeps_the_closest(five: tuple[World, Descriptor]) -> None:
     world, root = five
     matcher = platforms.only(ARM64)
-    step = walk.limited(walk.only_platforms(world.children, matcher), matcher, 1)
+    step = graph.limited(graph.only_platforms(world.children, matcher), matcher, 1)
     assert [child.platform for child in step(root)] == [ARM64]
-    two = walk.limited(walk.only_platforms(world.children, matcher), matcher, 2)
+    two = graph.limited(graph.only_platforms(world.children, matcher), matcher, 2)
     assert [child.platform for child in two(root)] == [ARM64, ARM7]
     assert len(step(world.children(root)[0])) == 3  # a manifest's children are not limited
 
@@ -133,7 +133,7 @@ def test_limited_keeps_the_closest(five: tuple[World, Descriptor]) -> None:
 def test_limited_reports_an_index_without_the_platform(five: tuple[World, Descriptor]) -> None:
     world, root = five
     matcher = platforms.ordered(Platform(os="linux", architecture="s390x"))
-    step = walk.limited(walk.only_platforms(world.children, matcher), matcher, 1)
+    step = graph.limited(graph.only_platforms(world.children, matcher), matcher, 1)
     with pytest.raises(
         NoMatchingPlatform, match=f"no match for platform in manifest {root.digest}: not found"
     ):
@@ -148,7 +148,7 @@ def test_closest_is_stable_and_puts_those_without_a_platform_last() -> None:
         world.image("2", AMD64),
         world.image("3", ARM64),
     )
-    assert walk.closest([bare, amd, other, arm], platforms.ordered(ARM64, AMD64)) == [arm, amd, other, bare]
+    assert graph.closest([bare, amd, other, arm], platforms.ordered(ARM64, AMD64)) == [arm, amd, other, bare]
 
 
 def nested(world: World, levels: int) -> Descriptor:
@@ -162,9 +162,9 @@ def test_nesting_has_a_limit_for_both_drivers() -> None:
     world = World()
     allowed = nested(world, MAX_DEPTH)
     assert len(everything(allowed, world.children)) == MAX_DEPTH + 1
-    assert sum(map(len, walk.generations(allowed, world.children))) == MAX_DEPTH + 1
+    assert sum(map(len, graph.generations(allowed, world.children))) == MAX_DEPTH + 1
     too_deep = nested(world, MAX_DEPTH + 1)
-    for driver in (walk.preorder, walk.generations):
+    for driver in (graph.preorder, graph.generations):
         with pytest.raises(ContentError, match=f"nested deeper than {MAX_DEPTH} levels"):
             list(driver(too_deep, world.children))
 
@@ -176,7 +176,7 @@ def test_wide_repetition_at_every_level_costs_nothing() -> None:
     for _ in range(MAX_DEPTH - 1):
         root = world.index([root] * 50)  # 50 to the power of 15 paths, 16 blobs
     assert len(everything(root, world.children)) == MAX_DEPTH
-    assert sum(map(len, walk.generations(root, world.children))) == MAX_DEPTH
+    assert sum(map(len, graph.generations(root, world.children))) == MAX_DEPTH
 
 
 def test_a_document_is_read_only_after_its_generation_was_consumed() -> None:
@@ -188,7 +188,7 @@ def test_a_document_is_read_only_after_its_generation_was_consumed() -> None:
         assert descriptor.digest in fetched, "read before it was fetched"
         return world.read(descriptor)
 
-    for generation in walk.generations(root, walk.read_children(read)):
+    for generation in graph.generations(root, graph.read_children(read)):
         fetched |= {item.digest for item in generation}
     assert fetched == set(world.blobs)
 
@@ -201,8 +201,8 @@ def test_content_of_other_types_is_never_read() -> None:
     for media_type in (mediatypes.OCI_CONFIG, mediatypes.OCI_LAYER_GZIP, "application/vnd.weird+json", ""):
         leaf = Descriptor(media_type=media_type, digest=Digest.of(b"absent"), size=1)
         assert world.children(leaf) == ()
-        assert walk.children_in(leaf, b"not even JSON") == ()
-        assert not walk.has_children(leaf)
+        assert graph.children_in(leaf, b"not even JSON") == ()
+        assert not graph.has_children(leaf)
     assert world.reads == []
 
 
@@ -263,7 +263,7 @@ def test_tolerant_reports_what_is_absent_and_goes_on(five: tuple[World, Descript
     gone = world.children(root)[1]
     del world.blobs[gone.digest]
     missing: list[Descriptor] = []
-    step = walk.tolerant(world.children, missing.append, NotFound)
+    step = graph.tolerant(world.children, missing.append, NotFound)
     found = everything(root, step)
     assert missing == [gone]
     assert gone in found  # it is named, though nothing below it is known
@@ -273,6 +273,6 @@ def test_tolerant_reports_what_is_absent_and_goes_on(five: tuple[World, Descript
 def test_tolerant_forgives_absence_only() -> None:
     world = World()
     broken = world.blob(mediatypes.OCI_INDEX, b"{")
-    step = walk.tolerant(world.children, lambda descriptor: pytest.fail(str(descriptor)), NotFound)
+    step = graph.tolerant(world.children, lambda descriptor: pytest.fail(str(descriptor)), NotFound)
     with pytest.raises(ContentError):
         step(broken)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.errors import NotFound
-from pyctrd.model import Descriptor, Digest
-from pyctrd.walk import Children
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.graph import Children
+from pyctrd.oci.model import Descriptor, Digest
 from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, everything, identity, platform_of
 
 PLATFORMS = [AMD64, ARM64, ARM7, UNKNOWN, None]
@@ -72,7 +72,7 @@ _matchers = st.sampled_from(
 def test_both_drivers_reach_the_same_once_each(tree: tuple[World, Descriptor]) -> None:
     world, root = tree
     deep = everything(root, world.children)
-    wide = [item for generation in walk.generations(root, world.children) for item in generation]
+    wide = [item for generation in graph.generations(root, world.children) for item in generation]
     assert len(set(map(identity, deep))) == len(deep)
     assert len(set(map(identity, wide))) == len(wide)
     assert set(map(identity, deep)) == set(map(identity, wide))
@@ -86,7 +86,7 @@ def test_every_child_comes_after_a_parent(tree: tuple[World, Descriptor]) -> Non
     world, root = tree
     for order in (
         everything(root, world.children),
-        [item for generation in walk.generations(root, world.children) for item in generation],
+        [item for generation in graph.generations(root, world.children) for item in generation],
     ):
         place = {identity(item): number for number, item in enumerate(order)}
         assert place[identity(root)] == 0
@@ -118,17 +118,17 @@ def test_a_step_that_is_asked_once_about_each_document_reaches_the_same(
     tree: tuple[World, Descriptor], matcher: platforms.Matcher
 ) -> None:
     world, root = tree
-    steps: list[tuple[Children, walk.DependsOn | None]] = [
+    steps: list[tuple[Children, graph.DependsOn | None]] = [
         (world.children, None),
-        (walk.only_platforms(world.children, matcher), None),
-        (walk.metadata_only(world.children), None),
-        (walk.metadata_of_all(world.children, matcher), walk.fits(matcher)),
+        (graph.only_platforms(world.children, matcher), None),
+        (graph.metadata_only(world.children), None),
+        (graph.metadata_of_all(world.children, matcher), graph.fits(matcher)),
     ]
     for step, depends_on in steps:
-        how: dict[str, walk.DependsOn] = {"depends_on": depends_on} if depends_on else {}
-        wide = list(walk.generations(root, step, depends_on=platform_of))
-        assert list(walk.preorder(root, step, **how)) == everything(root, step)
-        assert list(walk.generations(root, step, **how)) == wide
+        how: dict[str, graph.DependsOn] = {"depends_on": depends_on} if depends_on else {}
+        wide = list(graph.generations(root, step, depends_on=platform_of))
+        assert list(graph.preorder(root, step, **how)) == everything(root, step)
+        assert list(graph.generations(root, step, **how)) == wide
 
 
 @given(trees(), _matchers)
@@ -137,14 +137,14 @@ def test_filters_only_leave_out_and_in_any_order(
 ) -> None:
     world, root = tree
     plain = set(map(identity, everything(root, world.children)))
-    filtered = walk.only_platforms(world.children, matcher)
-    metadata = walk.metadata_of_all(world.children, matcher)
-    for step in (filtered, metadata, walk.metadata_only(world.children)):
+    filtered = graph.only_platforms(world.children, matcher)
+    metadata = graph.metadata_of_all(world.children, matcher)
+    for step in (filtered, metadata, graph.metadata_only(world.children)):
         assert set(map(identity, everything(root, step))) <= plain
-    one = walk.metadata_only(filtered)
-    other = walk.only_platforms(walk.metadata_only(world.children), matcher)
+    one = graph.metadata_only(filtered)
+    other = graph.only_platforms(graph.metadata_only(world.children), matcher)
     assert everything(root, one) == everything(root, other)
-    assert everything(root, walk.only_platforms(filtered, matcher)) == everything(root, filtered)
+    assert everything(root, graph.only_platforms(filtered, matcher)) == everything(root, filtered)
     assert set(map(identity, everything(root, filtered))) <= set(map(identity, everything(root, metadata)))
 
 
@@ -152,14 +152,14 @@ def test_filters_only_leave_out_and_in_any_order(
 def test_all_platforms_filter_nothing(tree: tuple[World, Descriptor]) -> None:
     world, root = tree
     plain = everything(root, world.children)
-    assert everything(root, walk.only_platforms(world.children, platforms.ALL)) == plain
-    assert everything(root, walk.metadata_of_all(world.children, platforms.ALL)) == plain
+    assert everything(root, graph.only_platforms(world.children, platforms.ALL)) == plain
+    assert everything(root, graph.metadata_of_all(world.children, platforms.ALL)) == plain
 
 
 @given(trees(), _matchers)
 def test_no_filtered_platform_is_reached(tree: tuple[World, Descriptor], matcher: platforms.Matcher) -> None:
     world, root = tree
-    for item in everything(root, walk.only_platforms(world.children, matcher)):
+    for item in everything(root, graph.only_platforms(world.children, matcher)):
         assert item.platform is None or matcher.match(item.platform)
 
 
@@ -168,7 +168,7 @@ def test_labels_name_every_child_once_per_occurrence(tree: tuple[World, Descript
     world, root = tree
     for parent in everything(root, world.children):
         found = world.children(parent)
-        labels = walk.child_labels(found)
+        labels = graph.child_labels(found)
         assert sorted(labels.values()) == sorted(str(child.digest) for child in found)
         assert all(key.startswith("containerd.io/gc.ref.content.") for key in labels)
 
@@ -179,13 +179,13 @@ def test_labels_are_set_for_what_a_filter_then_hides(
 ) -> None:
     world, root = tree
     labels: dict[Digest, Mapping[str, str]] = {}
-    step = walk.only_platforms(walk.labelled(world.children, labels.__setitem__), matcher)
+    step = graph.only_platforms(graph.labelled(world.children, labels.__setitem__), matcher)
     handled = everything(root, step)
     parents = {item.digest for item in handled if world.children(item)}
     assert set(labels) == parents
     for item in handled:
         if item.digest in labels:
-            assert labels[item.digest] == walk.child_labels(world.children(item))
+            assert labels[item.digest] == graph.child_labels(world.children(item))
 
 
 @given(trees(), st.data())
@@ -197,9 +197,9 @@ def test_with_anything_absent_the_rest_is_still_found(
     gone = data.draw(st.sampled_from(sorted(world.blobs)))
     del world.blobs[gone]
     missing: list[Descriptor] = []
-    found = everything(root, walk.tolerant(world.children, missing.append, NotFound))
+    found = everything(root, graph.tolerant(world.children, missing.append, NotFound))
     assert set(map(identity, found)) <= whole
     assert {item.digest for item in missing} <= {gone}
-    assert {item.digest for item in found if item.digest == gone and walk.has_children(item)} == {
+    assert {item.digest for item in found if item.digest == gone and graph.has_children(item)} == {
         item.digest for item in missing
     }

@@ -26,9 +26,9 @@ from pyctrd import Client, Diagnosis, ExportForecast, PyctrdError, RegistryOptio
 from pyctrd.daemon import Daemon
 from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidReference
-from pyctrd.model import Descriptor, Digest, ImageRecord
-from pyctrd.platforms import host, select
-from pyctrd.reference import Reference, parse
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.platforms import host, select
+from pyctrd.oci.reference import Reference, parse
 
 _KEEP = "containerd.io/gc.root"
 

@@ -14,12 +14,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import mediatypes, walk
 from pyctrd.archive.layout import ArchiveImage, DockerEntry
-from pyctrd.archive.prune import ORIGINAL_INDEX, descriptor_of, only_image, pruned
 from pyctrd.errors import ArchiveError, ContentError, NotFound
-from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Index, Manifest, Platform
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Index, Manifest, Platform
+from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.prune import ORIGINAL_INDEX, descriptor_of, only_image, pruned
 
 IndexMode: TypeAlias = Literal["keep", "prune", "flatten"]
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
@@ -43,8 +43,8 @@ def contents(
     to flatten, and ContentError.
     """
     require_exportable(image.target)
-    step = walk.only_platforms(walk.read_children(read), targets)
-    blobs = tuple(walk.preorder(image.target, step))
+    step = graph.only_platforms(graph.read_children(read), targets)
+    blobs = tuple(graph.preorder(image.target, step))
     manifests = [item for item in blobs if is_image(item)]
     found = ArchiveImage(
         name=image.name,
@@ -64,7 +64,7 @@ def contents(
 
 def require_exportable(target: Descriptor) -> None:
     """Raise ArchiveError for a target that is neither an index nor a manifest."""
-    if not walk.has_children(target):
+    if not graph.has_children(target):
         raise ArchiveError(f"only manifests may be exported: {target.media_type}: invalid argument")
 
 
@@ -72,7 +72,7 @@ def require_exportable(target: Descriptor) -> None:
 
 
 def _docker_entry(
-    target: Descriptor, read: ReadDocument, step: walk.Children, preferences: Sequence[Matcher]
+    target: Descriptor, read: ReadDocument, step: graph.Children, preferences: Sequence[Matcher]
 ) -> DockerEntry | None:
     chosen = None
     for preference in preferences:
@@ -84,7 +84,7 @@ def _docker_entry(
     return DockerEntry(manifest=chosen.digest, config=manifest.config.digest, layers=layers)
 
 
-def _choose(target: Descriptor, step: walk.Children, preference: Matcher) -> Descriptor | None:
+def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> Descriptor | None:
     """Find the manifest that a matcher likes best; an attestation never is. Each index is read once."""
     known: dict[Digest, Descriptor | None] = {}
 
@@ -103,7 +103,7 @@ def _choose(target: Descriptor, step: walk.Children, preference: Matcher) -> Des
             for child in children
             if child.platform is None or (preference.match(child.platform) and not is_attestation(child))
         ]
-        found = map(choose, walk.closest(matching, preference))
+        found = map(choose, graph.closest(matching, preference))
         return next((manifest for manifest in found if manifest is not None), None)
 
     return choose(target)
@@ -135,7 +135,7 @@ def is_attestation(descriptor: Descriptor) -> bool:
 # --- other forms of the index -----------------------------------------------------------------------------
 
 
-def _prune(image: ArchiveImage, read: ReadDocument, step: walk.Children) -> ArchiveImage:
+def _prune(image: ArchiveImage, read: ReadDocument, step: graph.Children) -> ArchiveImage:
     """Rewrite the index, and those in it, to what the archive holds."""
     target = image.entries[0]
     pruner = _Pruner(read, step)
@@ -145,15 +145,17 @@ def _prune(image: ArchiveImage, read: ReadDocument, step: walk.Children) -> Arch
     def changed(descriptor: Descriptor) -> bytes:
         return generated.get(descriptor.digest) or read(descriptor)
 
-    rest = walk.read_children(changed)
-    blobs = tuple(walk.preorder(top, lambda item: step(item) if item.digest not in generated else rest(item)))
-    return msgspec.structs.replace(image, entries=(top,), blobs=blobs, generated=generated)
+    rest = graph.read_children(changed)
+    blobs = tuple(
+        graph.preorder(top, lambda item: step(item) if item.digest not in generated else rest(item))
+    )
+    return msgspec.structs.replace(image, entries=(top,), blobs=tuple(blobs), generated=generated)
 
 
 class _Pruner:
     """Rewrites indexes, each once, however many others name it; `generated` are the new ones."""
 
-    def __init__(self, read: ReadDocument, step: walk.Children) -> None:
+    def __init__(self, read: ReadDocument, step: graph.Children) -> None:
         self._read = read
         self._step = step
         self._pruned: dict[Digest, Descriptor | None] = {}
@@ -188,7 +190,7 @@ class _Pruner:
         return changed
 
 
-def _flatten(image: ArchiveImage, step: walk.Children) -> ArchiveImage:
+def _flatten(image: ArchiveImage, step: graph.Children) -> ArchiveImage:
     """Put the one image where the index was; the index itself is left out.
 
     With several of them the name would be the last one's: importers know nothing of platforms there.
@@ -199,7 +201,7 @@ def _flatten(image: ArchiveImage, step: walk.Children) -> ArchiveImage:
     origin = {**target.annotations, ORIGINAL_INDEX: str(target.digest)}
     leaves = [
         msgspec.structs.replace(leaf, annotations={**leaf.annotations, **origin})
-        for leaf in walk.by_digest(leaves_of(target, step)).values()
+        for leaf in graph.by_digest(leaves_of(target, step)).values()
     ]
     only = only_image(filter(is_image, leaves))
     return msgspec.structs.replace(
@@ -215,12 +217,12 @@ def is_image(leaf: Descriptor) -> bool:
     return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
 
 
-def leaves_of(target: Descriptor, step: walk.Children) -> Iterator[Descriptor]:
+def leaves_of(target: Descriptor, step: graph.Children) -> Iterator[Descriptor]:
     """Yield what the indexes name that is no index itself; nothing but indexes is read."""
 
     def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
         return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()
 
-    for descriptor in walk.preorder(target, indexes_only):
+    for descriptor in graph.preorder(target, indexes_only):
         if not mediatypes.is_index(descriptor.media_type):
             yield descriptor

@@ -23,9 +23,9 @@ from typing import Any, Final
 
 import msgspec
 
-from pyctrd import gojson, mediatypes, reference
 from pyctrd.errors import InvalidReference
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.oci import gojson, mediatypes, reference
+from pyctrd.oci.model import Descriptor, Digest, Platform
 
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final, TypeAlias
 from pyctrd.archive.headers import END, header, padding
 from pyctrd.archive.layout import Entry, Layout
 from pyctrd.errors import REPAIR, REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 from pyctrd.ports import Chunk
 
 # Opens a blob's bytes, in chunks of at most 1 MiB; raises NotFound.

@@ -17,13 +17,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pyctrd import mediatypes
 from pyctrd.cli import screen
 from pyctrd.cli.render import title
 from pyctrd.cli.text import clock_time, count, duration, sanitize, size
+from pyctrd.oci import mediatypes
 
 if TYPE_CHECKING:
-    from pyctrd.model import Descriptor
+    from pyctrd.oci.model import Descriptor
     from pyctrd.ports import Progress
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})

@@ -14,7 +14,7 @@ from pyctrd.cli.render import digest_cell
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count, size
 from pyctrd.errors import Remedy
-from pyctrd.mediatypes import ingest_prefix
+from pyctrd.oci.mediatypes import ingest_prefix
 
 if TYPE_CHECKING:
     from pyctrd.diagnose import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast

@@ -12,8 +12,8 @@ import msgspec
 
 from pyctrd.cli.page import Cell, Column, Page, PlainPage
 from pyctrd.cli.text import count, short, size
-from pyctrd.mediatypes import ingest_prefix
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.mediatypes import ingest_prefix
+from pyctrd.oci.model import Descriptor, Digest
 
 if TYPE_CHECKING:
     from pyctrd.ports import Progress

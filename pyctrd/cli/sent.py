@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyctrd import mediatypes
-from pyctrd import platforms as platform_names
 from pyctrd.amounts import listed
 from pyctrd.cli import commandline
 from pyctrd.cli.page import Item, Page
@@ -15,10 +13,12 @@ from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_p
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count
 from pyctrd.errors import Remedy
+from pyctrd.oci import mediatypes
+from pyctrd.oci import platforms as platform_names
 
 if TYPE_CHECKING:
     from pyctrd import SendPlan, SendResult
-    from pyctrd.model import Descriptor
+    from pyctrd.oci.model import Descriptor
 
 
 def show_result(result: SendResult, output_format: str, quiet: bool) -> None:

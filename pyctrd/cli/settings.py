@@ -194,7 +194,7 @@ def remember_output(context: click.Context, _parameter: click.Parameter, value: 
 
 def checked_reference(_context: click.Context, _parameter: click.Parameter, ref: str | None) -> str | None:
     """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
-    from pyctrd import reference
+    from pyctrd.oci import reference
 
     if ref is not None:
         reference.parse(ref)
@@ -260,7 +260,7 @@ def platform_option(help_text: str, *, local: bool = True) -> Callable[[_F], _F]
 def _checked_platforms(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    from pyctrd.platforms import select
+    from pyctrd.oci.platforms import select
 
     select(values)  # a malformed one is an error of usage, before anything is connected
     return values

@@ -17,7 +17,7 @@ from pyctrd.daemon.channel import Connection
 from pyctrd.daemon.ingest import IngestWriter, Overtaken
 from pyctrd.daemon.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
-from pyctrd.model import ContentInfo, Digest, IngestStatus
+from pyctrd.oci.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 

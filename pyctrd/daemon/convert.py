@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pyctrd.errors import DaemonError, InvalidReference
-from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
 from pyctrd.protos.services.content.v1 import content_pb2
 from pyctrd.protos.services.images.v1 import images_pb2
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2

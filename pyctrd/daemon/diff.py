@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
-from pyctrd.model import Descriptor, Mount
+from pyctrd.oci.model import Descriptor, Mount
 from pyctrd.protos.services.diff.v1 import diff_pb2, diff_pb2_grpc
 
 

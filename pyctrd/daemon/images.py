@@ -13,7 +13,7 @@ from pyctrd.daemon import convert
 from pyctrd.daemon.channel import WORK_SECONDS, Connection
 from pyctrd.daemon.listing import bounded
 from pyctrd.errors import DaemonError
-from pyctrd.model import ImageRecord
+from pyctrd.oci.model import ImageRecord
 from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
 
 _KIND = "image"

@@ -16,7 +16,7 @@ import grpc
 
 from pyctrd.daemon.channel import Connection, Subject, status_of
 from pyctrd.errors import AlreadyExists, DaemonError, IngestLocked, NotFound, PyctrdError
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 MESSAGE_BYTES: Final = 1024 * 1024

@@ -16,8 +16,8 @@ import msgspec
 from pyctrd.daemon import convert
 from pyctrd.daemon.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
-from pyctrd.mediatypes import GC_REF_SNAPSHOT
-from pyctrd.model import ContentInfo
+from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
+from pyctrd.oci.model import ContentInfo
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 
 EXPIRE_LABEL = "containerd.io/gc.expire"

@@ -15,7 +15,7 @@ from pyctrd.daemon.channel import WORK_SECONDS, Connection
 from pyctrd.daemon.introspection import IntrospectionService
 from pyctrd.daemon.listing import bounded
 from pyctrd.errors import DaemonError
-from pyctrd.model import Mount, SnapshotInfo
+from pyctrd.oci.model import Mount, SnapshotInfo
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 
 _KIND = "snapshot"

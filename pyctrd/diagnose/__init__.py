@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyctrd import platforms
 from pyctrd.diagnose.causes import causes
 from pyctrd.diagnose.engine import engine
 from pyctrd.diagnose.inspection import Inspection
@@ -25,8 +24,9 @@ from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import resolve
 from pyctrd.diagnose.tools import forecast
 from pyctrd.errors import Unsupported
-from pyctrd.model import ImageRecord, Platform
-from pyctrd.platforms import Selection
+from pyctrd.oci import platforms
+from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.platforms import Selection
 from pyctrd.ports import Store
 
 __all__ = [

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from pyctrd import mediatypes, reference, walk
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import ExportForecast
 from pyctrd.errors import ContentError, InvalidReference, NotFound
-from pyctrd.model import Descriptor, ImageRecord, parse_json
-from pyctrd.platforms import Matcher
+from pyctrd.oci import graph, mediatypes, reference
+from pyctrd.oci.model import Descriptor, ImageRecord, parse_json
+from pyctrd.oci.platforms import Matcher
 
 _EMPTY_ARCHIVE = (
     "writes an archive without the image, and calls that success: the exporter passes over an image whose "
@@ -86,7 +86,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _blobs(self, target: Descriptor) -> Iterator[Descriptor]:
         """Yield what goes in: the target, an index's children that are to be exported, and all below."""
-        if not walk.has_children(target):
+        if not graph.has_children(target):
             raise ContentError("only manifests may be exported: invalid argument")
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -95,7 +95,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
                 return children
             return [child for child in children if self.all_platforms or self._matches(child)]
 
-        return walk.preorder(target, step)
+        return graph.preorder(target, step)
 
     def _docker_manifest_error(self, image: ImageRecord) -> str:
         """Give the error of choosing and writing the manifest.json of `docker load`."""
@@ -104,7 +104,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
             candidates = [child for child in self._children(image.target) if self._matches(child)]
             if not candidates:
                 return "no manifest found for platform: not found"
-            chosen = walk.closest(candidates, self.matcher)[0]
+            chosen = graph.closest(candidates, self.matcher)[0]
         error = self._chosen_error(chosen)
         if error is None:
             try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import cached_property
 
-from pyctrd import mediatypes, walk
 from pyctrd.diagnose.inspection import Inspection
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import Descriptor, Digest
 
 
 class Family:
@@ -43,6 +43,6 @@ class Family:
     def _keys(self) -> dict[Digest, tuple[int, str]]:
         """The first label of a pull by child, with its place."""
         keys: dict[Digest, tuple[int, str]] = {}
-        for place, (key, value) in enumerate(walk.child_labels(self.children).items()):
+        for place, (key, value) in enumerate(graph.child_labels(self.children).items()):
             keys.setdefault(Digest(value), (place, key))
         return keys

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from pyctrd import walk
 from pyctrd.errors import ContentError, NotFound
-from pyctrd.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
+from pyctrd.oci import graph
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
 from pyctrd.ports import Store
 
 
@@ -20,7 +20,7 @@ class Inspection:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._read_children = walk.read_children(self.read)
+        self._read_children = graph.read_children(self.read)
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
         self._infos: dict[Digest, ContentInfo | None] = {}
         self._documents: dict[Digest, bytes] = {}
@@ -46,7 +46,7 @@ class Inspection:
                 f"content digest {descriptor.digest}: not found", kind="content", name=descriptor.digest
             )
         if descriptor.digest not in self._documents:
-            raw = self.store.content.read_all(descriptor.digest, limit=walk.size_limit(descriptor))
+            raw = self.store.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
             self._documents[descriptor.digest] = raw
         return self._documents[descriptor.digest]
 

@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias
 import msgspec
 
 from pyctrd.errors import Remedy
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 
 Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
 

@@ -6,11 +6,11 @@ import re
 
 import msgspec
 
-from pyctrd import mediatypes, reference
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.errors import InvalidReference, NotFound
-from pyctrd.model import ImageRecord
-from pyctrd.reference import Reference
+from pyctrd.oci import mediatypes, reference
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.reference import Reference
 
 _DIGEST = re.compile("(?:sha256:)?[a-f0-9]{64}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pyctrd.diagnose.model import Content, PlatformState
 from pyctrd.diagnose.survey import Branch
 from pyctrd.diagnose.targets import Targets
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 
 
 def rows(branches: Sequence[Branch], targets: Targets, snapshotter: str | None) -> tuple[PlatformState, ...]:

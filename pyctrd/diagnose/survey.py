@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from pyctrd import mediatypes, platforms, walk
 from pyctrd.diagnose.family import Family
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Kind
 from pyctrd.errors import ContentError, InvalidReference, NotFound, Unsupported
-from pyctrd.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
 
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 # Manifests and layers of all rows together: each row lists what it lacks, also where they share a manifest.
-_MAX_ROWS = 10 * walk.MAX_DESCRIPTORS
+_MAX_ROWS = 10 * graph.MAX_DESCRIPTORS
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,14 +128,14 @@ class Survey:
         Absent indexes are put into `unread` meanwhile. Raises ContentError for a document that is not what
         its media type says.
         """
-        step = walk.tolerant(self._below_index, self.unread.append, NotFound)
+        step = graph.tolerant(self._below_index, self.unread.append, NotFound)
         branches: list[Branch] = []
         rows = 0
-        for item in walk.preorder(self.image.target, step):
+        for item in graph.preorder(self.image.target, step):
             if not mediatypes.is_index(item.media_type):
                 branches.append(self._branch(item))
                 rows += 1 + len(branches[-1].layers)
-                walk.check_count(self.image.target, rows, _MAX_ROWS)
+                graph.check_count(self.image.target, rows, _MAX_ROWS)
         return tuple(branches)
 
     @cached_property

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pyctrd import platforms
 from pyctrd.diagnose.survey import Branch
-from pyctrd.model import Platform
-from pyctrd.platforms import Matcher, Selection
+from pyctrd.oci import platforms
+from pyctrd.oci.model import Platform
+from pyctrd.oci.platforms import Matcher, Selection
 
 
 class Targets(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pyctrd import ensure, nerdctl, platforms, save
+from pyctrd import ensure, nerdctl, save
 from pyctrd.diagnose import names
 from pyctrd.diagnose.engine import Engine
 from pyctrd.diagnose.export import Export
@@ -15,11 +15,12 @@ from pyctrd.diagnose.names import Named
 from pyctrd.diagnose.survey import Survey
 from pyctrd.diagnose.targets import Targets
 from pyctrd.errors import NotFound, PyctrdError
-from pyctrd.model import Descriptor, ImageRecord, Platform
 from pyctrd.nerdctl import Ensured, Release
-from pyctrd.platforms import Matcher, Selection
+from pyctrd.oci import platforms
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import Fetcher
-from pyctrd.reference import Reference
 
 _NERDCTL_NETWORK = (
     "asks the registry for the tag again; if the tag has moved, the local image is replaced by the new one"

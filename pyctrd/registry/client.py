@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
-from pyctrd.reference import Reference
+from pyctrd.oci.reference import Reference
 from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.backoff import BUDGET_SECONDS, Budget

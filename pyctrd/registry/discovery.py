@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from pyctrd import mediatypes, redact, reference
+from pyctrd import redact
 from pyctrd.errors import (
     ContentError,
     InvalidInput,
@@ -24,13 +24,14 @@ from pyctrd.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from pyctrd.model import Descriptor, Digest, Index, convert, parse_json
+from pyctrd.oci import mediatypes, reference
+from pyctrd.oci.graph import MAX_CHILDREN
+from pyctrd.oci.model import Descriptor, Digest, Index, convert, parse_json
 from pyctrd.registry import referrers
 from pyctrd.registry.backoff import Patience
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.pages import Page, Pages, is_absent, refused_with, with_query
 from pyctrd.registry.repository import Repository, severity, with_patience
-from pyctrd.walk import MAX_CHILDREN
 
 MAX_TAGS: Final = 250_000
 MAX_REFERRERS: Final = MAX_CHILDREN

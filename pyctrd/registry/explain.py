@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pyctrd.reference import Reference
+from pyctrd.oci.reference import Reference
 from pyctrd.registry import proxy
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.hostsdir import Look

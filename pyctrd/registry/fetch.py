@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from pyctrd import mediatypes
 from pyctrd.errors import RegistryContentError, RegistryError
-from pyctrd.model import Descriptor
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor
 from pyctrd.registry.body import Opened, ResumingBody
 from pyctrd.registry.governor import Governor
 from pyctrd.registry.ranges import RangedDownload, Segments

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError
-from pyctrd.model import MAX_MANIFEST_BYTES
+from pyctrd.oci.model import MAX_MANIFEST_BYTES
 from pyctrd.registry import backoff, links
 from pyctrd.registry.hosts import Endpoint, is_url_text, origin_of
 from pyctrd.registry.repository import Repository, media_type_of

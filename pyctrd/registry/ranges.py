@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from pyctrd import mediatypes, redact
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.model import Descriptor
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor
 from pyctrd.registry import backoff
 from pyctrd.registry.governor import SEGMENT_BYTES, Governor
 from pyctrd.registry.lanes import LaneFailed, Lanes

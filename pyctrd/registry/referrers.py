@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pyctrd import gojson, mediatypes
-from pyctrd.model import Descriptor, Digest, Index, Manifest, parse_json
+from pyctrd.oci import gojson, mediatypes
+from pyctrd.oci.model import Descriptor, Digest, Index, Manifest, parse_json
 
 _MAX_ENCODED: Final = 64
 

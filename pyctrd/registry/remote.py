@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from pyctrd.model import Descriptor, Digest
-from pyctrd.reference import Reference
+from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.oci.reference import Reference
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.discovery import PAGE_TAGS, Discovery, ReferrerList, TagList
 from pyctrd.registry.fetch import BlobFetcher

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.reference import Reference
+from pyctrd.oci.reference import Reference
 from pyctrd.registry import backoff, failures
 from pyctrd.registry.auth import Authorizer, reason_in
 from pyctrd.registry.backoff import in_words, parse_retry_after

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from pyctrd import mediatypes
 from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError, RegistryUnreachable
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
 from pyctrd.registry import backoff
 from pyctrd.registry.hosts import Endpoint
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 from pyctrd.registry import backoff, failures
 from pyctrd.registry.hosts import Endpoint, is_url_text, origin_of
 from pyctrd.registry.repository import Repository

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pyctrd.errors import PyctrdError
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 from pyctrd.ports import BlobSource, Chunk
 
 # A piece must be gone within the connection's time-out: larger ones would fail on a slow line.

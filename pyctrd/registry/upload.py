@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 from urllib.parse import urlencode
 
-from pyctrd import mediatypes
 from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
-from pyctrd.model import MAX_MANIFEST_BYTES, Descriptor, Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest
 from pyctrd.ports import BlobSource
 from pyctrd.registry import backoff, referrers
 from pyctrd.registry.hosts import Endpoint

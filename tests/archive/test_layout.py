@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd import mediatypes
 from pyctrd.archive.layout import ArchiveImage, DockerEntry, Layout, build
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest, Platform
 
 HOST_LABEL = "containerd.io/distribution.source.registry.example"
 

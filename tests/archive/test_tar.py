@@ -19,7 +19,7 @@ from pyctrd.archive import tar
 from pyctrd.archive.layout import Entry, Layout, blob_path
 from pyctrd.archive.output import open_output
 from pyctrd.errors import ArchiveError, DaemonUnreachable, DigestMismatch, NotFound
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 
 
 def layout_of(blobs: Mapping[Digest, bytes]) -> Layout:

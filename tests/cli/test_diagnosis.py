@@ -12,7 +12,7 @@ from pyctrd.cli.page import PlainPage
 from pyctrd.cli.settings import Settings
 from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
 from pyctrd.errors import Remedy
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 from tests.cli.stub import run, with_outcome
 
 NAME = "docker.io/library/pause:3.10"

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pyctrd.cli.bars import Bars
 from pyctrd.cli.progress import _PlainLines, reporting
-from pyctrd.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import Action, Progress, no_progress
 
 MIB = 1 << 20

@@ -10,8 +10,8 @@ from pyctrd import RegistryOptions
 from pyctrd.archive.layout import Layout
 from pyctrd.ensure import EnsureResult
 from pyctrd.errors import NotFound
-from pyctrd.mediatypes import OCI_LAYER_GZIP
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.pull import PullResult
 from pyctrd.save import SavePlan, SaveResult
 from tests.cli.stub import run, with_outcome

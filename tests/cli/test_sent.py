@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pyctrd.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.oci.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from pyctrd.oci.model import Descriptor, Digest, Platform
 from pyctrd.registry import RegistryOptions
 from pyctrd.sending import SendPlan, SendResult
 from tests.cli.stub import StubClient, run, with_outcome

@@ -18,7 +18,7 @@ import pytest
 
 from pyctrd.daemon import Daemon, calls, channel
 from pyctrd.errors import Cancelled, ClientClosed, DaemonError, DaemonUnreachable, PyctrdError
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from tests.daemon.fake import FakeDaemon, serve
 
 DIGEST = Digest.of(b"content")

@@ -18,7 +18,7 @@ from pyctrd.errors import (
     PyctrdError,
     Unsupported,
 )
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from tests.daemon.fake import FakeDaemon, fault, serve
 
 DIGEST = Digest.of(b"content")

@@ -21,7 +21,7 @@ from pyctrd.errors import (
     IngestLocked,
     NotFound,
 )
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 from tests.daemon.fake import FakeDaemon, fault, serve
 
 DATA = bytes(range(256)) * 12_000  # about 3 MiB, not a multiple of a message

@@ -8,7 +8,7 @@ import pytest
 
 from pyctrd.daemon import Daemon, convert, listing
 from pyctrd.errors import ContentError, DaemonError
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 from pyctrd.protos.services.content.v1 import content_pb2
 from pyctrd.protos.services.images.v1 import images_pb2
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2

@@ -21,7 +21,7 @@ from pyctrd.errors import (
     RegistryError,
     Unsupported,
 )
-from pyctrd.model import Descriptor, Digest, ImageRecord
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.daemon.fake import FakeDaemon, fault
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.diagnose import Cause, Diagnosis, diagnose
 from pyctrd.diagnose.causes import CHECKS
 from pyctrd.errors import Remedy
-from pyctrd.model import Descriptor, ImageRecord, Platform
-from pyctrd.platforms import Selection, select
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import Selection, select
 from tests.diagnose.world import NAME, World, record
 
 HOST = Platform(os="linux", architecture="amd64")

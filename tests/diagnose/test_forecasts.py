@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.diagnose import Diagnosis, diagnose
-from pyctrd.model import Descriptor, ImageRecord, Platform
-from pyctrd.platforms import select
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import select
 from tests.diagnose.world import NAME, World, record
 
 HOST = Platform(os="linux", architecture="amd64")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyctrd.diagnose import diagnose
-from pyctrd.model import Descriptor, Platform
-from pyctrd.platforms import select
+from pyctrd.oci.model import Descriptor, Platform
+from pyctrd.oci.platforms import select
 from tests.diagnose.world import World, record
 
 HOST = Platform(os="linux", architecture="amd64")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.diagnose import Diagnosis, PlatformState, diagnose
 from pyctrd.errors import ContentError
-from pyctrd.model import Descriptor, Platform
-from pyctrd.platforms import Selection, parse, select
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Platform
+from pyctrd.oci.platforms import Selection, parse, select
 from tests.diagnose.world import World, record
 
 HOST = Platform(os="linux", architecture="amd64")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyctrd.diagnose import Tools, diagnose
-from pyctrd.model import Descriptor, ImageRecord, Platform
-from pyctrd.platforms import parse, select
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import parse, select
 from tests.diagnose.world import World, record
 
 HOST = Platform(os="linux", architecture="amd64")

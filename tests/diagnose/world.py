@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import msgspec
 
-from pyctrd import mediatypes, walk
 from pyctrd.errors import NotFound
-from pyctrd.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
-from pyctrd.platforms import parse
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
+from pyctrd.oci.platforms import parse
 from pyctrd.ports import Store
 from tests.support.filters import is_chosen
 
@@ -88,8 +88,8 @@ class World:
         digest = Digest.of(raw)
         descriptor = Descriptor(media_type=media_type, digest=digest, size=len(raw), **fields)
         self.content.blobs[digest] = raw
-        if walk.has_children(descriptor):
-            self.content.labels[digest] = walk.child_labels(walk.children_in(descriptor, raw))
+        if graph.has_children(descriptor):
+            self.content.labels[digest] = graph.child_labels(graph.children_in(descriptor, raw))
         return descriptor
 
     def layer(self, text: str, diff: str = "") -> Descriptor:
@@ -166,7 +166,7 @@ class World:
 
     def below(self, manifest: Descriptor) -> tuple[Descriptor, tuple[Descriptor, ...]]:
         """Give the config and the layers of a manifest that is here."""
-        config, *layers = walk.children_in(manifest, self.content.blobs[manifest.digest])
+        config, *layers = graph.children_in(manifest, self.content.blobs[manifest.digest])
         return config, tuple(layers)
 
     def unlabel(self, parent: Descriptor, *prefixes: str) -> None:

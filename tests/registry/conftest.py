@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyctrd import reference
+from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.remote import RegistryRemote
 from tests.registry.server import ScriptedServer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from pyctrd import mediatypes
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry.remote import RegistryRemote
 from tests.registry.server import ScriptedServer
 

@@ -16,8 +16,8 @@ import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pyctrd import reference
 from pyctrd.errors import RegistryError, RegistryUnreachable
+from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions, failures
 from pyctrd.registry.answers import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, LimitedAnswer
 from pyctrd.registry.backoff import NONE

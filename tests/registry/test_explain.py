@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from pyctrd.errors import InvalidInput
-from pyctrd.reference import parse
+from pyctrd.oci.reference import parse
 from pyctrd.registry import Explanation, RegistryClient, RegistryOptions
 from tests.cli.stub import run
 

@@ -7,12 +7,12 @@ import resource
 
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.errors import (
     RegistryContentError,
     RegistryError,
 )
-from pyctrd.model import Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Digest
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import (
     BLOB,

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyctrd import mediatypes, reference, walk
 from pyctrd.documents import Documents
 from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
-from pyctrd.model import Descriptor, Digest, Index
+from pyctrd.oci import graph, mediatypes, reference
+from pyctrd.oci.model import Descriptor, Digest, Index
 from pyctrd.registry import RegistryClient, RegistryOptions, hosts, hostsdir, referrers, zones
 from pyctrd.registry.auth import Authorizer
 from pyctrd.registry.backoff import parse_retry_after
@@ -111,7 +111,7 @@ def test_documents(raw: bytes, media_type: str) -> None:
     with suppress(ContentError):
         Documents().check(described(raw, media_type), raw)
     with suppress(ContentError):
-        list(walk.preorder(described(raw, media_type), walk.read_children(lambda _: raw)))
+        list(graph.preorder(described(raw, media_type), graph.read_children(lambda _: raw)))
 
 
 @QUICK

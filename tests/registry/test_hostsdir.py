@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyctrd.errors import InvalidInput
-from pyctrd.reference import parse
+from pyctrd.oci.reference import parse
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.hosts import endpoints
 from pyctrd.registry.hostsdir import default_roots, directory_names, search

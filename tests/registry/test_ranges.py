@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pyctrd import reference
 from pyctrd.errors import RegistryContentError, RegistryError
-from pyctrd.model import Descriptor
+from pyctrd.oci import reference
+from pyctrd.oci.model import Descriptor
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.governor import MIN_REMAINING_BYTES, SEGMENT_BYTES
 from pyctrd.registry.lanes import LaneFailed, Lanes

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.errors import AuthenticationFailed, NotFound, RegistryContentError, RegistryError
-from pyctrd.model import MAX_MANIFEST_BYTES, Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Digest
 from pyctrd.registry import discovery, pages
 from tests.cli.stub import run
 from tests.registry.conftest import RemoteMaker

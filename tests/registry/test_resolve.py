@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pyctrd import mediatypes
 from pyctrd.errors import (
     AuthenticationFailed,
     NotFound,
     RegistryContentError,
     RegistryError,
 )
-from pyctrd.model import MAX_MANIFEST_BYTES, Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Digest
 from pyctrd.registry.resolve import ACCEPT
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import (

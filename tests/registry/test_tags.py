@@ -19,7 +19,7 @@ from pyctrd.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from pyctrd.model import MAX_MANIFEST_BYTES
+from pyctrd.oci.model import MAX_MANIFEST_BYTES
 from pyctrd.registry import discovery, pages
 from tests.cli.stub import run
 from tests.registry.conftest import RemoteMaker

@@ -15,7 +15,6 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyctrd import mediatypes, reference
 from pyctrd.errors import (
     AuthenticationFailed,
     ContentError,
@@ -24,7 +23,8 @@ from pyctrd.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci import mediatypes, reference
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.session import MAX_FRUITLESS, UploadSession
 from pyctrd.registry.stream import BlobReader

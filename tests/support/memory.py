@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import msgspec
 
-from pyctrd import mediatypes
 from pyctrd.errors import (
     AlreadyExists,
     ContentError,
@@ -18,7 +17,8 @@ from pyctrd.errors import (
     NotFound,
     Unsupported,
 )
-from pyctrd.model import (
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import (
     ContentInfo,
     Descriptor,
     Digest,

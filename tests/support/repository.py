@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from pyctrd.errors import NotFound, RegistryError
-from pyctrd.model import Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import BlobSource
 
 

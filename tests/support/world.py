@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyctrd import mediatypes, walk
 from pyctrd.errors import NotFound
-from pyctrd.model import Descriptor, Digest, Platform
-from pyctrd.walk import Children
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.graph import Children
+from pyctrd.oci.model import Descriptor, Digest, Platform
 
 AMD64 = Platform(os="linux", architecture="amd64")
 ARM64 = Platform(os="linux", architecture="arm64", variant="v8")
@@ -66,7 +66,7 @@ class World:
 
     @property
     def children(self) -> Children:
-        return walk.read_children(self.read)
+        return graph.read_children(self.read)
 
 
 def wire(descriptor: Descriptor) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def wire(descriptor: Descriptor) -> dict[str, Any]:
 
 def everything(root: Descriptor, children: Children) -> list[Descriptor]:
     """Walk with a step that may look at the platform that a document is listed for."""
-    return list(walk.preorder(root, children, depends_on=platform_of))
+    return list(graph.preorder(root, children, depends_on=platform_of))
 
 
 def platform_of(descriptor: Descriptor) -> Platform | None:

@@ -9,7 +9,7 @@ from pyctrd.cli.page import Cell, Column
 from pyctrd.cli.render import digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import moment, size
-from pyctrd.model import ContentInfo
+from pyctrd.oci.model import ContentInfo
 
 
 @click.command("content")

@@ -11,7 +11,7 @@ from pyctrd.cli import settings
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client, resumable
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 
 if TYPE_CHECKING:
     from pyctrd import EnsureResult

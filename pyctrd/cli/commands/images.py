@@ -14,7 +14,7 @@ from pyctrd.cli.page import Cell, Column
 from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import age, moment, sanitize, size
-from pyctrd.platforms import to_string
+from pyctrd.oci.platforms import to_string
 
 if TYPE_CHECKING:
     from pyctrd import ImageOverview

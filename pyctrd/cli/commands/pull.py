@@ -30,7 +30,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 
 def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> str:
     """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
-    from pyctrd import reference
+    from pyctrd.oci import reference
 
     reference.parse(ref)
     return ref

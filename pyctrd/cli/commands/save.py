@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pyctrd import platforms as platform_names
 from pyctrd.amounts import listed
 from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Item, Page
@@ -16,6 +15,7 @@ from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
 from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import count, sanitize, size
+from pyctrd.oci import platforms as platform_names
 
 if TYPE_CHECKING:
     from pyctrd import EnsureMode, IndexMode, SavePlan, SaveResult

@@ -21,7 +21,7 @@ from pyctrd.diagnose.causes.gap import Check, Gap
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Cause, PlatformState
 from pyctrd.diagnose.survey import Branch, Survey
-from pyctrd.model import Platform
+from pyctrd.oci.model import Platform
 
 # From what leaves unmistakable traces to what is only left over.
 CHECKS: Final[tuple[Check, ...]] = (

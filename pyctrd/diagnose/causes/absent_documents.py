@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pyctrd import mediatypes, platforms
 from pyctrd.amounts import listed
 from pyctrd.diagnose.causes.gap import command
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Survey
 from pyctrd.errors import Remedy
-from pyctrd.model import Descriptor, Platform
+from pyctrd.oci import mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Platform
 
 TARGET_GONE = "target_gone"
 INDEX_GONE = "index_gone"

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from pyctrd import platforms
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Layer, Survey
 from pyctrd.errors import Remedy
-from pyctrd.model import Descriptor, Digest, Platform
+from pyctrd.oci import platforms
+from pyctrd.oci.model import Descriptor, Digest, Platform
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

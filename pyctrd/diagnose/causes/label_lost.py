@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pyctrd import mediatypes
 from pyctrd.diagnose.causes.gap import Gap, count
 from pyctrd.diagnose.family import Family
 from pyctrd.diagnose.model import Cause
-from pyctrd.model import Digest
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import Digest
 
 CODE = "gc_label_lost"
 

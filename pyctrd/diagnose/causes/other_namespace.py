@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyctrd.diagnose.causes.gap import Gap, count
 from pyctrd.diagnose.inspection import Inspection
 from pyctrd.diagnose.model import Cause
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 
 CODE = "in_other_namespace"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pyctrd.diagnose.causes.gap import command_for, count
 from pyctrd.diagnose.model import Cause
 from pyctrd.diagnose.survey import Branch, Survey
-from pyctrd.model import Descriptor
+from pyctrd.oci.model import Descriptor
 
 CODE = "unprotected"
 

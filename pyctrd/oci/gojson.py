@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pyctrd.model import Descriptor, Manifest, Platform
+from pyctrd.oci.model import Descriptor, Manifest, Platform
 
 _ESCAPED: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 

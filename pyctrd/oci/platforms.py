@@ -15,9 +15,9 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-from pyctrd import machine
 from pyctrd.errors import InvalidPlatform
-from pyctrd.model import Platform
+from pyctrd.oci import hostplatform
+from pyctrd.oci.model import Platform
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
 _OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
@@ -37,7 +37,7 @@ _KNOWN_ARCH: Final = re.compile(
 @functools.cache
 def host() -> Platform:
     """Give the platform of this machine, as containerd's clients find theirs (platforms.DefaultSpec)."""
-    os, architecture, variant = machine.current()
+    os, architecture, variant = hostplatform.current()
     return Platform(os=os, architecture=architecture, variant=variant)
 
 
@@ -234,7 +234,7 @@ class _Single(msgspec.Struct, frozen=True):
         """Whether a platform of the same key is this one."""
         features = list(platform.os_features)
         if self.windows:
-            if not machine.windows_runs(self.wanted.os_version, platform.os_version):
+            if not hostplatform.windows_runs(self.wanted.os_version, platform.os_version):
                 return False
             if "win32k" in features:  # images name it, hosts never do
                 features.remove("win32k")

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from pyctrd import gojson, platforms, walk
 from pyctrd.errors import ContentError, InvalidInput
-from pyctrd.model import Descriptor, Digest, parse_json
+from pyctrd.oci import gojson, graph, platforms
+from pyctrd.oci.model import Descriptor, Digest, parse_json
 
 ORIGINAL_INDEX: Final = "io.pyctrd.original-index.digest"
 _LISTED: Final = 8
@@ -17,7 +17,7 @@ _LISTED: Final = 8
 
 def only_image(images: Iterable[Descriptor]) -> Descriptor:
     """Return the one image that is to take its index's place. Raises InvalidInput for none, or several."""
-    found = list(walk.by_digest(images).values())
+    found = list(graph.by_digest(images).values())
     if len(found) == 1:
         return found[0]
     listed = [platforms.format_all(item.platform) for item in found if item.platform]

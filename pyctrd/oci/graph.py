@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from pyctrd import mediatypes
 from pyctrd.errors import ContentError, NoMatchingPlatform
-from pyctrd.model import (
+from pyctrd.oci import mediatypes
+from pyctrd.oci.model import (
     MAX_CONFIG_BYTES,
     MAX_MANIFEST_BYTES,
     Descriptor,
@@ -21,7 +21,7 @@ from pyctrd.model import (
     Manifest,
     parse_json,
 )
-from pyctrd.platforms import Matcher
+from pyctrd.oci.platforms import Matcher
 
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 

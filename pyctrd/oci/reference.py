@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from pyctrd.errors import InvalidReference
-from pyctrd.model import Digest
+from pyctrd.oci.model import Digest
 
 _DEFAULT_DOMAIN: Final = "docker.io"
 _LEGACY_DOMAIN: Final = "index.docker.io"
