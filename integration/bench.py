@@ -13,7 +13,7 @@ from integration.rig.daemons import Containerd, Registry
 from integration.rig.images import Graph
 from integration.rig.publish import push
 from pyctrd.client import Client
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import host, select
 from pyctrd.ports import Fetcher

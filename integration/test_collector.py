@@ -29,7 +29,7 @@ from integration.rig.process import wait_until
 from integration.rig.proxy import Fault
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.ensure import ensure
 from pyctrd.oci import reference
 from pyctrd.oci.model import Digest
@@ -350,7 +350,7 @@ def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
 
 SHORT_LIVED = """
 import datetime, sys
-from pyctrd.daemon import leases
+from pyctrd.containerd import leases
 leases.LIFETIME = datetime.timedelta(seconds=1)
 from pyctrd.cli import main
 main()

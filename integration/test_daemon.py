@@ -21,8 +21,8 @@ import grpc
 import pytest
 
 from integration.rig.containerd import Containerd
-from pyctrd.daemon import Daemon
-from pyctrd.daemon.ingest import MESSAGE_BYTES, WINDOW
+from pyctrd.containerd import Daemon
+from pyctrd.containerd.ingest import MESSAGE_BYTES, WINDOW
 from pyctrd.errors import (
     AlreadyExists,
     DaemonUnreachable,

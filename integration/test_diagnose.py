@@ -23,7 +23,7 @@ from integration.rig.images import Graph, index
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.oci.platforms import host, select
 

@@ -1,7 +1,7 @@
 """A daemon that is stopped (SIGSTOP): its socket takes connections, and nothing is ever answered.
 
 One signal ends any command within five seconds; without one the stall time does. Long work of a daemon that
-is alive is in tests/daemon/test_calls.py.
+is alive is in tests/containerd/test_calls.py.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from integration.rig import shapes
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT, Pause, Shell, archived, layers_of
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.oci.platforms import host, to_string
 
 HOST = to_string(host())

@@ -15,7 +15,7 @@ from integration.rig import images, shapes
 from integration.rig.containerd import Containerd
 from integration.rig.images import Graph
 from integration.shell import Shell
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.errors import AlreadyExists
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord

@@ -19,7 +19,7 @@ from integration.rig.images import Graph
 from integration.rig.store import State, collect_garbage, digests, snapshot_of
 from integration.scenarios import ORACLES, SCENARIOS, Mode, Oracle, Scenario
 from integration.shell import Shell
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
 from pyctrd.oci.model import Digest
 from pyctrd.oci.platforms import host, select

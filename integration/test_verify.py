@@ -15,7 +15,7 @@ from integration.rig.images import Graph
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from integration.spoiling import altered, blob_file, spoil, truncated
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.oci import platforms
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.reference import parse

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client
+    from pyctrd.containerd.version import DaemonVersion
     from pyctrd.copier import RegistryCopier
-    from pyctrd.daemon.version import DaemonVersion
     from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
     from pyctrd.ensure import EnsurePlan, EnsureResult
     from pyctrd.errors import (
@@ -125,7 +125,7 @@ _HOMES: Final = {
     "archive.contents": ("IndexMode",),
     "client": ("Client",),
     "copier": ("RegistryCopier",),
-    "daemon.version": ("DaemonVersion",),
+    "containerd.version": ("DaemonVersion",),
     "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
     "ensure": ("EnsurePlan", "EnsureResult"),
     "oci.model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),

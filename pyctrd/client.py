@@ -15,9 +15,9 @@ from pyctrd import pull as _pull
 from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
-from pyctrd.daemon import STALL_SECONDS, Daemon
-from pyctrd.daemon.namespaces import Namespace
-from pyctrd.daemon.version import DaemonVersion
+from pyctrd.containerd import STALL_SECONDS, Daemon
+from pyctrd.containerd.namespaces import Namespace
+from pyctrd.containerd.version import DaemonVersion
 from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
 from pyctrd.oci import reference

@@ -1,7 +1,7 @@
 """The narrow interfaces between the pipeline (pull, ensure, save, diagnose) and the world.
 
 A remote gives bytes of a descriptor from an offset; a store keeps content, image records, snapshots and
-leases. daemon/ and registry/ implement them; nothing above level 3 needs to know how.
+leases. containerd/ and registry/ implement them; nothing above level 3 needs to know how.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ archive that it replaces keeps mode, owner and group (`tests/archive/test_output
 A list of images that does not fit into containerd's message of 16 MiB (labels are everybody's) is asked for
 in parts; `ensure` and `save` ask for the names that they need. Lists of content, snapshots and images end
 after 256 MiB, a document at its limit, however much is sent. Times that Python does not know are not set;
-an invalid digest or a negative size is an error of the daemon, exit 1 (`tests/daemon/test_limits.py`,
+an invalid digest or a negative size is an error of the daemon, exit 1 (`tests/containerd/test_limits.py`,
 `integration/test_expensive.py`). What errors print has an end: of many platforms a few are named and the
 others counted, and no message or hint is longer than 4,000 characters (`tests/test_errors.py`).
 """

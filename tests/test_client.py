@@ -29,7 +29,7 @@ from pyctrd.errors import (
 )
 from pyctrd.oci.reference import Reference, parse
 from pyctrd.registry import RegistryClient, RegistryOptions
-from tests.daemon.fake import FakeDaemon, serve
+from tests.containerd.fake import FakeDaemon, serve
 
 
 @pytest.fixture

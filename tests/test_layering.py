@@ -27,7 +27,7 @@ LEVELS: Final = {
     "protos": 2,
     "documents": 3,
     "registry": 3,
-    "daemon": 3,
+    "containerd": 3,
     "archive": 3,
     "transfer": 4,
     "downloads": 4,
@@ -103,11 +103,11 @@ PEERS: Final = {
 
 # The pipeline sees containerd and registries only through the ports; the command line sees the client.
 NEVER: Final = {
-    **{unit: {"daemon", "registry", "protos"} for unit, level in LEVELS.items() if level == 4},
+    **{unit: {"containerd", "registry", "protos"} for unit, level in LEVELS.items() if level == 4},
     "registry": {"protos"},
     "archive": {"protos"},
     "client": {"protos"},
-    "copier": {"daemon", "protos"},
+    "copier": {"containerd", "protos"},
 }
 CLI_SEES: Final = {
     "pyctrd",
@@ -124,8 +124,8 @@ CLI_SEES: Final = {
 
 # Third parties with one home: where an import of them may stand.
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "grpc": ("pyctrd.daemon", "pyctrd.protos"),
-    "google": ("pyctrd.daemon", "pyctrd.protos"),
+    "grpc": ("pyctrd.containerd", "pyctrd.protos"),
+    "google": ("pyctrd.containerd", "pyctrd.protos"),
     "urllib3": tuple(f"pyctrd.registry.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),
@@ -291,12 +291,12 @@ def test_modules_annotate_lazily_and_stay_short() -> None:
             "if TYPE_CHECKING:\n    x = 1\nelse:\n    from pyctrd.oci.model import Digest",
             "upwards",
         ),
-        ("pyctrd.archive.tar", "from pyctrd.daemon import content", "the same level"),
+        ("pyctrd.archive.tar", "from pyctrd.containerd import content", "the same level"),
         ("pyctrd.lookup", "from pyctrd.pull import pull", "the same level"),
-        ("pyctrd.pull", "from pyctrd.daemon.content import ContentService", "must not know daemon"),
+        ("pyctrd.pull", "from pyctrd.containerd.content import ContentService", "must not know containerd"),
         ("pyctrd.diagnose.rows", "from pyctrd.registry import RegistryClient", "must not know registry"),
         ("pyctrd.client", "from pyctrd.protos import services", "must not know protos"),
-        ("pyctrd.cli.app", "from pyctrd.daemon.version import DaemonVersion", "not for the command line"),
+        ("pyctrd.cli.app", "from pyctrd.containerd.version import DaemonVersion", "not for the command line"),
         ("pyctrd.cli.app", "from pyctrd.pull import pull", "not for the command line"),
         ("pyctrd.cli.app", "import grpc", "grpc belongs to"),
         ("pyctrd.cli.app", "from google.protobuf import message", "google belongs to"),

@@ -78,7 +78,7 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
 - **A containerd that does not answer** (stopped, or its disk is dead). While calls are under way it is asked
   for its version twice in each `--stall-timeout`: when it does not answer that either, all calls end, with
   exit 6 (`integration/test_frozen.py`). As long as it does, a layer that is unpacked, a commit or a
-  collection of garbage may take up to an hour (`tests/daemon/test_calls.py`).
+  collection of garbage may take up to an hour (`tests/containerd/test_calls.py`).
 - **Another client that holds an unfinished write** is waited for as long as that grows; one that has written
   nothing for a stall time-out is an error (exit 1), ten times later when only the commit is lacking
   (`tests/test_transfer.py`, `integration/test_pull.py`).

@@ -23,7 +23,7 @@ from integration.matrix.tools import TOOLS, Outcome, Tool, fetched_digests
 from integration.rig import peers
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, LoggingProxy
 from pyctrd import Client, Diagnosis, ExportForecast, PyctrdError, RegistryOptions, SaveForecast
-from pyctrd.daemon import Daemon
+from pyctrd.containerd import Daemon
 from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidReference
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import grpc
 
-from pyctrd.daemon import convert
-from pyctrd.daemon.channel import WORK_SECONDS, Connection
-from pyctrd.daemon.listing import bounded
+from pyctrd.containerd import convert
+from pyctrd.containerd.channel import WORK_SECONDS, Connection
+from pyctrd.containerd.listing import bounded
 from pyctrd.errors import DaemonError
 from pyctrd.oci.model import ImageRecord
 from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import grpc
 
-from pyctrd.daemon import address
-from pyctrd.daemon.calls import STALL_SECONDS, Call, Calls
+from pyctrd.containerd import address
+from pyctrd.containerd.calls import STALL_SECONDS, Call, Calls
 from pyctrd.errors import (
     AlreadyExists,
     Cancelled,

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pyctrd.daemon import Daemon, channel
+from pyctrd.containerd import Daemon, channel
 from pyctrd.errors import (
     AlreadyExists,
     DaemonError,
@@ -19,7 +19,7 @@ from pyctrd.errors import (
     Unsupported,
 )
 from pyctrd.oci.model import Descriptor, Digest
-from tests.daemon.fake import FakeDaemon, fault, serve
+from tests.containerd.fake import FakeDaemon, fault, serve
 
 DIGEST = Digest.of(b"content")
 

@@ -16,10 +16,10 @@ from typing import Any
 import grpc
 import pytest
 
-from pyctrd.daemon import Daemon, calls, channel
+from pyctrd.containerd import Daemon, calls, channel
 from pyctrd.errors import Cancelled, ClientClosed, DaemonError, DaemonUnreachable, PyctrdError
 from pyctrd.oci.model import Descriptor, Digest
-from tests.daemon.fake import FakeDaemon, serve
+from tests.containerd.fake import FakeDaemon, serve
 
 DIGEST = Digest.of(b"content")
 LAYER = Descriptor(media_type="application/vnd.oci.image.layer.v1.tar", digest=DIGEST, size=7)

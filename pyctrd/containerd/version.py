@@ -9,7 +9,7 @@ import grpc
 import msgspec
 from google.protobuf import empty_pb2
 
-from pyctrd.daemon.channel import CONNECT_SECONDS, Connection, status_of
+from pyctrd.containerd.channel import CONNECT_SECONDS, Connection, status_of
 from pyctrd.protos.services.version.v1 import version_pb2_grpc
 
 

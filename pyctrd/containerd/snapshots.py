@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import grpc
 
-from pyctrd.daemon import convert
-from pyctrd.daemon.channel import WORK_SECONDS, Connection
-from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.listing import bounded
+from pyctrd.containerd import convert
+from pyctrd.containerd.channel import WORK_SECONDS, Connection
+from pyctrd.containerd.introspection import IntrospectionService
+from pyctrd.containerd.listing import bounded
 from pyctrd.errors import DaemonError
 from pyctrd.oci.model import Mount, SnapshotInfo
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc

@@ -11,7 +11,7 @@ import grpc
 import msgspec
 from google.protobuf import empty_pb2
 
-from pyctrd.daemon.channel import Connection
+from pyctrd.containerd.channel import Connection
 from pyctrd.errors import Unsupported
 from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pyctrd.daemon import convert
-from pyctrd.daemon.channel import UNARY_SECONDS, WORK_SECONDS, Connection
+from pyctrd.containerd import convert
+from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import ContentInfo

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from pyctrd.daemon import Daemon
-from pyctrd.daemon.ingest import MESSAGE_BYTES, WINDOW
+from pyctrd.containerd import Daemon
+from pyctrd.containerd.ingest import MESSAGE_BYTES, WINDOW
 from pyctrd.errors import (
     AlreadyExists,
     DaemonError,
@@ -22,7 +22,7 @@ from pyctrd.errors import (
     NotFound,
 )
 from pyctrd.oci.model import Digest
-from tests.daemon.fake import FakeDaemon, fault, serve
+from tests.containerd.fake import FakeDaemon, fault, serve
 
 DATA = bytes(range(256)) * 12_000  # about 3 MiB, not a multiple of a message
 DIGEST = Digest.of(DATA)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pyctrd.daemon.channel import Connection
+from pyctrd.containerd.channel import Connection
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 
 _KIND = "namespace"

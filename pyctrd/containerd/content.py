@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
-from pyctrd.daemon import convert
-from pyctrd.daemon.channel import Connection
-from pyctrd.daemon.ingest import IngestWriter, Overtaken
-from pyctrd.daemon.listing import bounded
+from pyctrd.containerd import convert
+from pyctrd.containerd.channel import Connection
+from pyctrd.containerd.ingest import IngestWriter, Overtaken
+from pyctrd.containerd.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.oci.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk

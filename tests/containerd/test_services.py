@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.daemon import Daemon, convert, leases
-from pyctrd.daemon.content import data_of
+from pyctrd.containerd import Daemon, convert, leases
+from pyctrd.containerd.content import data_of
 from pyctrd.errors import (
     ContentError,
     DaemonError,
@@ -23,7 +23,7 @@ from pyctrd.errors import (
 )
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
-from tests.daemon.fake import FakeDaemon, fault
+from tests.containerd.fake import FakeDaemon, fault
 
 DATA = b"0123456789" * 300_000
 DIGEST = Digest.of(DATA)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyctrd.daemon import Daemon
-from tests.daemon.fake import FakeDaemon, serve
+from pyctrd.containerd import Daemon
+from tests.containerd.fake import FakeDaemon, serve
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from pyctrd.daemon import Daemon, convert, listing
+from pyctrd.containerd import Daemon, convert, listing
 from pyctrd.errors import ContentError, DaemonError
 from pyctrd.oci.model import Digest
 from pyctrd.protos.services.content.v1 import content_pb2
 from pyctrd.protos.services.images.v1 import images_pb2
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2
 from pyctrd.protos.types import descriptor_pb2
-from tests.daemon.fake import FakeDaemon
+from tests.containerd.fake import FakeDaemon
 
 DIGEST = Digest.of(b"one")
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import grpc
 
-from pyctrd.daemon.channel import Connection, Subject, status_of
+from pyctrd.containerd.channel import Connection, Subject, status_of
 from pyctrd.errors import AlreadyExists, DaemonError, IngestLocked, NotFound, PyctrdError
 from pyctrd.oci.model import Digest
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc

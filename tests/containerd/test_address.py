@@ -14,9 +14,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pyctrd.daemon import Daemon, address, version
+from pyctrd.containerd import Daemon, address, version
 from pyctrd.errors import DaemonUnreachable, InvalidInput
-from tests.daemon.fake import FakeDaemon, fault, new_server, serve
+from tests.containerd.fake import FakeDaemon, fault, new_server, serve
 
 NOBODY = 65534
 

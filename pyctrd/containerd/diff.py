@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyctrd.daemon import convert
-from pyctrd.daemon.channel import WORK_SECONDS, Connection
+from pyctrd.containerd import convert
+from pyctrd.containerd.channel import WORK_SECONDS, Connection
 from pyctrd.oci.model import Descriptor, Mount
 from pyctrd.protos.services.diff.v1 import diff_pb2, diff_pb2_grpc
 

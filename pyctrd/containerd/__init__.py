@@ -9,17 +9,17 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from pyctrd.daemon.address import resolve_address, resolve_namespace, resolve_snapshotter
-from pyctrd.daemon.calls import STALL_SECONDS
-from pyctrd.daemon.channel import Connection
-from pyctrd.daemon.content import ContentService
-from pyctrd.daemon.diff import DiffService
-from pyctrd.daemon.images import ImageService
-from pyctrd.daemon.introspection import IntrospectionService
-from pyctrd.daemon.leases import LeaseService, held_with, lease_labels, lease_lost, new_lease_id
-from pyctrd.daemon.namespaces import NamespaceService
-from pyctrd.daemon.snapshots import SnapshotService
-from pyctrd.daemon.version import DaemonVersion, ask_version
+from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
+from pyctrd.containerd.calls import STALL_SECONDS
+from pyctrd.containerd.channel import Connection
+from pyctrd.containerd.content import ContentService
+from pyctrd.containerd.diff import DiffService
+from pyctrd.containerd.images import ImageService
+from pyctrd.containerd.introspection import IntrospectionService
+from pyctrd.containerd.leases import LeaseService, held_with, lease_labels, lease_lost, new_lease_id
+from pyctrd.containerd.namespaces import NamespaceService
+from pyctrd.containerd.snapshots import SnapshotService
+from pyctrd.containerd.version import DaemonVersion, ask_version
 from pyctrd.errors import ContentError, DaemonError, IncompleteContent, LeaseLost, NotFound, PyctrdError
 
 __all__ = ["STALL_SECONDS", "Daemon"]
@@ -182,7 +182,7 @@ class Daemon:
     def cancel(self) -> None:
         """End what is under way in any thread, by Cancelled; nothing new can be begun.
 
-        Returns when what was begun has been taken back, after GRACE_SECONDS (daemon/calls.py) at the latest.
+        Returns when what was begun has been taken back, after GRACE_SECONDS (containerd/calls.py) at the latest.
         """
         self._connection.cancel()
 
