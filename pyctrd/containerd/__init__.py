@@ -182,7 +182,7 @@ class Daemon:
     def cancel(self) -> None:
         """End what is under way in any thread, by Cancelled; nothing new can be begun.
 
-        Returns when what was begun has been taken back, after GRACE_SECONDS (containerd/calls.py) at the latest.
+        Returns when what was begun has been taken back, after calls.GRACE_SECONDS at the latest.
         """
         self._connection.cancel()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyctrd.registry.client import RegistryClient, RegistryOptions
-from pyctrd.registry.discovery import ReferrerList, TagList
-from pyctrd.registry.explain import ConfigurationDirectory, ExplainedHost, Explanation, ProxyUse
+from pyctrd.registry.config.explain import ConfigurationDirectory, ExplainedHost, Explanation, ProxyUse
+from pyctrd.registry.listing import ReferrerList, TagList
 
 __all__ = [
     "ConfigurationDirectory",

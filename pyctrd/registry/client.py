@@ -11,18 +11,19 @@ from pathlib import Path
 
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.oci.reference import Reference
-from pyctrd.registry import explain, hosts, hostsdir, tlsfiles
-from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.backoff import BUDGET_SECONDS, Budget
-from pyctrd.registry.credentials import Ask, Credential, Keychain
-from pyctrd.registry.discovery import ReferrerList, TagList
-from pyctrd.registry.explain import Explanation
-from pyctrd.registry.governor import Governor, ParallelRanges
-from pyctrd.registry.hosts import Endpoint, Plan
-from pyctrd.registry.hostsdir import Search
+from pyctrd.registry.auth.authorizer import Authorizer
+from pyctrd.registry.auth.keychain import Ask, Credential, Keychain
+from pyctrd.registry.config import certs_d, endpoints, explain
+from pyctrd.registry.config.certs_d import Search
+from pyctrd.registry.config.endpoints import Endpoint, Plan
+from pyctrd.registry.config.explain import Explanation
+from pyctrd.registry.http import tls
+from pyctrd.registry.http.retry import BUDGET_SECONDS, Budget
+from pyctrd.registry.http.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.listing import ReferrerList, TagList
+from pyctrd.registry.range_control import Governor, ParallelRanges
 from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.repository import Repository
-from pyctrd.registry.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
 from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class RegistryClient:
             given = Credential(options.username, options.password, source="-u")
         self._options = options
         self._environ = environ
-        self._roots = hostsdir.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
+        self._roots = certs_d.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
         self._noticed: set[str] = set()
         self._transport = Transport(
             connect_timeout=options.connect_timeout,
@@ -201,8 +202,8 @@ class RegistryClient:
         if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
         roots = (given,) if given is not None else self._roots
-        search = hostsdir.search(roots, domain, forgiving=given is None)
-        plan = hosts.plan(
+        search = certs_d.search(roots, domain, forgiving=given is None)
+        plan = endpoints.plan(
             domain,
             plain_http=self._options.plain_http,
             skip_verify=self._options.skip_verify,
@@ -219,7 +220,7 @@ class RegistryClient:
 def _file_problem(endpoint: Endpoint) -> str:
     """Say what is wrong with the TLS files of an endpoint, "" for nothing."""
     try:
-        tlsfiles.check(endpoint.tls)
+        tls.check(endpoint.tls)
     except RegistryError as error:
         return f"{endpoint.origin}: {error.message}"
     return ""

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
-from pyctrd.registry.body import Opened, ResumingBody
-from pyctrd.registry.governor import Governor
+from pyctrd.registry.http.response import DOCUMENT_STALLS, Response
+from pyctrd.registry.range_control import Governor
 from pyctrd.registry.ranges import RangedDownload, Segments
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.response import DOCUMENT_STALLS, Response
+from pyctrd.registry.resuming import Opened, ResumingBody
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 

@@ -16,11 +16,11 @@ from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
-from pyctrd.registry import backoff
-from pyctrd.registry.governor import SEGMENT_BYTES, Governor
-from pyctrd.registry.lanes import LaneFailed, Lanes
+from pyctrd.registry.http import retry
+from pyctrd.registry.http.response import Response
+from pyctrd.registry.range_control import SEGMENT_BYTES, Governor
+from pyctrd.registry.range_workers import LaneFailed, Lanes
 from pyctrd.registry.repository import Repository
-from pyctrd.registry.response import Response
 
 # So often a range may end without a byte, and so often a blob's ranges may fail, before it is left alone.
 _FRUITLESS: Final = 2
@@ -90,7 +90,7 @@ class Segments:
         for endpoint in self._repository.able({"pull"}):
             url = endpoint.url(self._repository.name, "blobs", str(descriptor.digest))
             try:
-                response = self._repository.send(endpoint, "GET", url, headers, backoff.NONE)
+                response = self._repository.send(endpoint, "GET", url, headers, retry.NONE)
             except RegistryError as error:
                 failure = error
                 continue

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.reference import Reference
-from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.discovery import PAGE_TAGS, Discovery, ReferrerList, TagList
+from pyctrd.registry.auth.authorizer import Authorizer
+from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.fetch import BlobFetcher
-from pyctrd.registry.governor import Governor
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.http.transport import Transport
+from pyctrd.registry.listing import PAGE_TAGS, Discovery, ReferrerList, TagList
+from pyctrd.registry.range_control import Governor
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.resolve import Resolver
-from pyctrd.registry.transport import Transport
 
 
 class RegistryRemote:

@@ -14,21 +14,19 @@ from typing import Final, Literal, TypeVar
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci.reference import Reference
-from pyctrd.registry import backoff, failures
-from pyctrd.registry.auth import Authorizer, reason_in
-from pyctrd.registry.backoff import in_words, parse_retry_after
-from pyctrd.registry.hosts import Endpoint, split_port
-from pyctrd.registry.notices import Notices
-from pyctrd.registry.proxy import without_secrets
-from pyctrd.registry.stream import Stream
-from pyctrd.registry.transport import Request, Response, Transport
+from pyctrd.registry.auth.authorizer import Authorizer, reason_in
+from pyctrd.registry.config.endpoints import Endpoint, split_port
+from pyctrd.registry.config.proxy import without_secrets
+from pyctrd.registry.http import errors, retry
+from pyctrd.registry.http.request_body import Stream
+from pyctrd.registry.http.retry import in_words, parse_retry_after
+from pyctrd.registry.http.transport import Request, Response, Transport
+from pyctrd.registry.http.warnings import Notices
 
 _Place = TypeVar("_Place")
 
 # What takes its time to fail; a refused connection is no loss.
-_SLOW: Final = frozenset(
-    {failures.Kind.CONNECT_TIMEOUT, failures.Kind.READ_TIMEOUT, failures.Kind.NO_SUCH_NAME}
-)
+_SLOW: Final = frozenset({errors.Kind.CONNECT_TIMEOUT, errors.Kind.READ_TIMEOUT, errors.Kind.NO_SUCH_NAME})
 
 
 class Repository:
@@ -77,7 +75,7 @@ class Repository:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        patience: backoff.Patience,
+        patience: retry.Patience,
         *,
         body: Stream | None = None,
         read_also: Sequence[str] = (),
@@ -102,10 +100,10 @@ class Repository:
         scopes = [f"repository:{self.name}:{actions}", *(f"repository:{name}:pull" for name in read_also)]
         try:
             response = self._send(endpoint, request, scopes)
-        except failures.Unreachable as error:
+        except errors.Unreachable as error:
             if error.kind in _SLOW:
                 self._silent.add(endpoint)
-            if error.kind is failures.Kind.TLS_ANSWER:
+            if error.kind is errors.Kind.TLS_ANSWER:
                 error.hint = endpoint.tls_hint
             raise
         self._notices.tell(response.host, response.header_values("Warning"))
@@ -116,14 +114,14 @@ class Repository:
         if endpoint.host not in self._without_tls or not endpoint.plain_fallback:
             try:
                 return self.authorizer.send(endpoint, request, scopes)
-            except failures.Unreachable as error:
+            except errors.Unreachable as error:
                 if not endpoint.plain_fallback or not _has_no_tls(endpoint, error):
                     raise
             self._without_tls.add(endpoint.host)
         plain = replace(request, url=request.url.replace("https:", "http:", 1))
         return self.authorizer.send(replace(endpoint, scheme="http"), plain, scopes)
 
-    def send_elsewhere(self, url: str, headers: Mapping[str, str], patience: backoff.Patience) -> Response:
+    def send_elsewhere(self, url: str, headers: Mapping[str, str], patience: retry.Patience) -> Response:
         """Ask a place that a document names, without credentials; gives any status.
 
         It has the rights of the reference's own registry, also where a mirror nearby gave the document.
@@ -201,16 +199,16 @@ def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def _has_no_tls(endpoint: Endpoint, error: failures.Unreachable) -> bool:
+def _has_no_tls(endpoint: Endpoint, error: errors.Unreachable) -> bool:
     """Tell whether plain HTTP may work: without a port, TLS and plain HTTP have different ones."""
-    refused = error.kind is failures.Kind.REFUSED and not split_port(endpoint.host)[1]
-    return refused or error.kind is failures.Kind.PLAIN_HTTP
+    refused = error.kind is errors.Kind.REFUSED and not split_port(endpoint.host)[1]
+    return refused or error.kind is errors.Kind.PLAIN_HTTP
 
 
-def with_patience(hosts: Sequence[_Place]) -> list[tuple[_Place, backoff.Patience]]:
+def with_patience(hosts: Sequence[_Place]) -> list[tuple[_Place, retry.Patience]]:
     """Wait for the last host only: while there is another one, that is asked at once."""
     return [
-        (host, backoff.PATIENT if number == len(hosts) else backoff.NONE)
+        (host, retry.PATIENT if number == len(hosts) else retry.NONE)
         for number, host in enumerate(hosts, start=1)
     ]
 

@@ -13,10 +13,10 @@ from typing import Final
 from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
-from pyctrd.registry import backoff
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry.config.endpoints import Endpoint
+from pyctrd.registry.http import retry
+from pyctrd.registry.http.transport import Response
 from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.transport import Response
 
 # What containerd accepts (resolver.go), in its order: registries convert for clients that ask for less.
 ACCEPT: Final = ", ".join(
@@ -78,7 +78,7 @@ class Resolver:
             )
         return self._repository.retold(worst, prefix)
 
-    def _resolve_at(self, endpoint: Endpoint, patience: backoff.Patience) -> Descriptor:
+    def _resolve_at(self, endpoint: Endpoint, patience: retry.Patience) -> Descriptor:
         target = str(self._repository.reference.digest or self._repository.reference.tag)
         url = endpoint.url(self._repository.name, "manifests", target)
         response = self._repository.send(endpoint, "HEAD", url, {"Accept": ACCEPT}, patience)

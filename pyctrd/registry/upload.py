@@ -17,13 +17,14 @@ from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, 
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest
 from pyctrd.ports import BlobSource
-from pyctrd.registry import backoff, referrers
-from pyctrd.registry.hosts import Endpoint
+from pyctrd.registry import referrers_tag
+from pyctrd.registry.config.endpoints import Endpoint
+from pyctrd.registry.http import retry
+from pyctrd.registry.http.request_body import BlobReader, Stream
+from pyctrd.registry.http.transport import Response
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.resolve import ACCEPT
-from pyctrd.registry.session import BlobUpload, UploadSession
-from pyctrd.registry.stream import BlobReader, Stream
-from pyctrd.registry.transport import Response
+from pyctrd.registry.upload_session import BlobUpload, UploadSession
 
 # Larger blobs go up in pieces of this size: what a cut costs, and what proxies with a limit let through.
 UPLOAD_CHUNK_BYTES: Final = 32 << 20
@@ -111,7 +112,7 @@ class RegistryUploader:
         stored something else, ContentError for a document that is none.
         """
         keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
-        subject = referrers.subject_of(descriptor, raw)
+        subject = referrers_tag.subject_of(descriptor, raw)
         if subject is not None and not keeps_lists:
             with self._listing:  # read, change, write: two at once would lose one
                 self._refer(descriptor, raw, subject)
@@ -133,20 +134,20 @@ class RegistryUploader:
             return bool(answer.header("OCI-Subject"))
 
     def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
-        tag = referrers.tag_of(subject.digest)
+        tag = referrers_tag.tag_of(subject.digest)
         url = self._endpoint.url(self.repository, "manifests", tag)
         with contextlib.closing(self._send("GET", url, {"Accept": mediatypes.OCI_INDEX})) as answer:
             if answer.status not in (200, 404):
                 raise self._repository.status_error(answer)
             present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
             try:
-                changed = referrers.listed(descriptor, raw, present)
+                changed = referrers_tag.listed(descriptor, raw, present)
             except ContentError as error:
                 raise self._repository.content_error(
                     answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
                 ) from error
         if changed is not None:
-            self._put(referrers.descriptor_of(changed), changed, tag)
+            self._put(referrers_tag.descriptor_of(changed), changed, tag)
 
     @property
     def _endpoint(self) -> Endpoint:
@@ -170,7 +171,7 @@ class RegistryUploader:
         read_also: Sequence[str] = (),
     ) -> Response:
         return self._repository.send(
-            self._endpoint, method, url, headers or {}, backoff.PATIENT, body=body, read_also=read_also
+            self._endpoint, method, url, headers or {}, retry.PATIENT, body=body, read_also=read_also
         )
 
     def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:

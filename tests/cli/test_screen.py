@@ -48,7 +48,10 @@ def test_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    log, foreign = logging.getLogger("pyctrd.registry.transport"), logging.getLogger("urllib3.connectionpool")
+    log, foreign = (
+        logging.getLogger("pyctrd.registry.http.transport"),
+        logging.getLogger("urllib3.connectionpool"),
+    )
     with logs.shown():
         log.debug("not yet")
         log.warning("careful \x07")

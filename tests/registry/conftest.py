@@ -17,7 +17,7 @@ from tests.registry.server import ScriptedServer
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the machine's own logins, proxies and host configuration out."""
-    monkeypatch.setattr("pyctrd.registry.hostsdir.SYSTEM_ROOTS", ())
+    monkeypatch.setattr("pyctrd.registry.config.certs_d.SYSTEM_ROOTS", ())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "no-runtime"))

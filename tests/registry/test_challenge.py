@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pyctrd.registry import challenge
-from pyctrd.registry.auth import reason_in
-from pyctrd.registry.challenge import Challenge
+from pyctrd.registry.auth import challenge
+from pyctrd.registry.auth.authorizer import reason_in
+from pyctrd.registry.auth.challenge import Challenge
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyctrd.errors import AuthenticationFailed, PyctrdError
-from pyctrd.registry import authfiles, challenge, helpers, scopes
-from pyctrd.registry.auth import Authorizer, reason_in
-from pyctrd.registry.authfiles import AuthFile, Unusable
-from pyctrd.registry.credentials import Credential, Keychain
-from pyctrd.registry.hosts import Endpoint
-from pyctrd.registry.transport import Request
+from pyctrd.registry.auth import auth_files, challenge, credential_helpers, scopes
+from pyctrd.registry.auth.auth_files import AuthFile, Unusable
+from pyctrd.registry.auth.authorizer import Authorizer, reason_in
+from pyctrd.registry.auth.keychain import Credential, Keychain
+from pyctrd.registry.config.endpoints import Endpoint
+from pyctrd.registry.http.transport import Request
 
 PASSWORD = "the-password-of-me"
 ENDPOINT = Endpoint("https", "a.example", account="a.example", is_own=True)
@@ -134,7 +134,7 @@ def test_token_answers(status: int, body: bytes, date: str) -> None:
 @example(b'{"auths":{"a.example":{"auth":"/w=="}}}')
 def test_files(body: bytes) -> None:
     try:
-        document = authfiles.parse(body, "the-file")
+        document = auth_files.parse(body, "the-file")
     except Unusable:
         return
     file = AuthFile("the-file", document)
@@ -166,8 +166,8 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
     process = mock.MagicMock(returncode=code)
     process.__enter__.return_value = process
     with (
-        mock.patch.object(helpers, "_start", return_value=process),
-        mock.patch.object(helpers, "_converse", return_value=said),
+        mock.patch.object(credential_helpers, "_start", return_value=process),
+        mock.patch.object(credential_helpers, "_converse", return_value=said),
     ):
         chain = Keychain(environ=environ)
         for account in ("a.example", "docker.io"):
@@ -182,8 +182,8 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
 @given(st.binary(max_size=200))
 def test_what_a_helper_prints(body: bytes) -> None:
     try:
-        found = helpers._read("docker-credential-x", body)
-    except helpers.HelperFailed:
+        found = credential_helpers._read("docker-credential-x", body)
+    except credential_helpers.HelperFailed:
         return
     assert isinstance(found, dict)
 

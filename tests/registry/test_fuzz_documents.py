@@ -19,14 +19,16 @@ from pyctrd.documents import Documents
 from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
 from pyctrd.oci import graph, mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest, Index
-from pyctrd.registry import RegistryClient, RegistryOptions, hosts, hostsdir, referrers, zones
-from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.backoff import parse_retry_after
-from pyctrd.registry.credentials import Keychain
-from pyctrd.registry.governor import Governor
+from pyctrd.registry import RegistryClient, RegistryOptions, referrers_tag
+from pyctrd.registry.auth.authorizer import Authorizer
+from pyctrd.registry.auth.keychain import Keychain
+from pyctrd.registry.config import certs_d, endpoints
+from pyctrd.registry.http import address_guard
+from pyctrd.registry.http.address_guard import AddressInfo
+from pyctrd.registry.http.retry import parse_retry_after
+from pyctrd.registry.http.transport import Request, Transport
+from pyctrd.registry.range_control import Governor
 from pyctrd.registry.remote import RegistryRemote
-from pyctrd.registry.transport import Request, Transport
-from pyctrd.registry.zones import AddressInfo
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
 
@@ -181,8 +183,8 @@ def test_host_configuration(raw: bytes) -> None:
         (Path(folder) / "_default").mkdir()
         (Path(folder) / "_default" / "hosts.toml").write_bytes(raw)
         with suppress(InvalidInput):
-            found = hostsdir.search([Path(folder)], "a.example")
-            for endpoint in hosts.plan("a.example", directory=found.directory).endpoints:
+            found = certs_d.search([Path(folder)], "a.example")
+            for endpoint in endpoints.plan("a.example", directory=found.directory).endpoints:
                 assert endpoint.url("x", "manifests", "y").startswith(endpoint.base)
 
 
@@ -285,9 +287,9 @@ def test_lists(
 def test_lists_of_referrers_that_are_written(raw: bytes, present: bytes | None, media_type: str) -> None:
     descriptor = described(raw, media_type)
     with suppress(ContentError):
-        subject = referrers.subject_of(descriptor, raw)
-        assert subject is None or reference.is_tag(referrers.tag_of(subject.digest))
-        changed = referrers.listed(descriptor, raw, present)
+        subject = referrers_tag.subject_of(descriptor, raw)
+        assert subject is None or reference.is_tag(referrers_tag.tag_of(subject.digest))
+        changed = referrers_tag.listed(descriptor, raw, present)
         before = Index.parse(present).manifests if present is not None else ()
         if changed is None:
             assert descriptor.digest in [item.digest for item in before]
@@ -314,7 +316,7 @@ def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: s
     with Transport(resolver=nobody, sleep=lambda _: None) as transport:
         remote = RegistryRemote(
             reference.parse(f"{lasting.host}/team/app:v1"),
-            hosts.endpoints(lasting.host),
+            endpoints.endpoints(lasting.host),
             Authorizer(transport, Keychain(Path("/none"), environ={})),
             transport,
             sleep=lambda _: None,
@@ -329,7 +331,7 @@ def nobody(host: str, port: int) -> list[AddressInfo]:
     """Resolve this machine's own address only."""
     if host != "127.0.0.1":
         raise socket.gaierror(socket.EAI_NONAME, "no such host")
-    return list(zones.resolve(host, port))
+    return list(address_guard.resolve(host, port))
 
 
 @pytest.fixture(scope="module")

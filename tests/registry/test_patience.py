@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from pyctrd.errors import NotFound, RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.registry.backoff import Budget, in_words
-from pyctrd.registry.response import LIVELY_BYTES, Gathering
+from pyctrd.registry.http.response import LIVELY_BYTES, Gathering
+from pyctrd.registry.http.retry import Budget, in_words
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges

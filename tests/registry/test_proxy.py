@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.registry.backoff import LONGEST_SECONDS, parse_retry_after, seconds_to_wait
-from pyctrd.registry.proxy import choose, proxy_for, without_secrets
+from pyctrd.registry.config.proxy import choose, proxy_for, without_secrets
+from pyctrd.registry.http.retry import LONGEST_SECONDS, parse_retry_after, seconds_to_wait
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.governor import MIN_REMAINING_BYTES, SEGMENT_BYTES
-from pyctrd.registry.lanes import LaneFailed, Lanes
+from pyctrd.registry.range_control import MIN_REMAINING_BYTES, SEGMENT_BYTES
+from pyctrd.registry.range_workers import LaneFailed, Lanes
 from tests.registry.samples import blob_path, layer, mirror_config, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 

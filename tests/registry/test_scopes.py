@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.registry import scopes
+from pyctrd.registry.auth import scopes
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pyctrd.errors import (
     RegistryUnreachable,
 )
 from pyctrd.oci.model import MAX_MANIFEST_BYTES
-from pyctrd.registry import discovery, pages
+from pyctrd.registry import listing, pagination
 from tests.cli.stub import run
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import mirror_config
@@ -30,7 +30,7 @@ LIST = "/v2/team/app/tags/list"
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
-def listing(*tags: object, link: str = "") -> Answer:
+def tag_list(*tags: object, link: str = "") -> Answer:
     body = json.dumps({"name": "team/app", "tags": tags}).encode()
     headers = {"Content-Type": "application/json", **({"Link": link} if link else {})}
     return Answer(200, body, headers)
@@ -49,7 +49,7 @@ def registry_of(tags: Sequence[str], *, link: bool, most: int = 1000) -> Callabl
         start = tags.index(asked["last"]) + 1 if "last" in asked else 0
         page = tags[start : start + count]
         more = link and start + count < len(tags)
-        return listing(*page, link=f'<{LIST}?last={page[-1]}&n={count}>; rel="next"' if more else "")
+        return tag_list(*page, link=f'<{LIST}?last={page[-1]}&n={count}>; rel="next"' if more else "")
 
     return reply
 
@@ -58,7 +58,7 @@ def registry_of(tags: Sequence[str], *, link: bool, most: int = 1000) -> Callabl
 
 
 def test_one_page(server: ScriptedServer, remote: RemoteMaker) -> None:
-    server.once("GET", LIST, listing("b", "A", "c", "b"))
+    server.once("GET", LIST, tag_list("b", "A", "c", "b"))
     found = remote().tags()
     assert found.tags == ("b", "A", "c"), "the registry's order, each once"
     assert (found.repository, found.host, found.mirror) == (f"{server.host}/team/app", server.host, False)
@@ -104,7 +104,7 @@ def test_smaller_pages_than_asked_for(server: ScriptedServer, remote: RemoteMake
 
 def test_a_registry_without_pages(server: ScriptedServer, remote: RemoteMaker) -> None:
     """docker-registry 2.8 takes no notice of n and last, and sorts nothing."""
-    server.always("GET", LIST, listing("c", "a", "b"))
+    server.always("GET", LIST, tag_list("c", "a", "b"))
     assert remote().tags(page_size=3).tags == ("c", "a", "b")
     assert [query_of(seen) for seen in server.seen] == [{"n": "3"}, {"n": "3", "last": "b"}]
     assert remote().tags(page_size=2).tags == ("c", "a", "b")
@@ -113,7 +113,7 @@ def test_a_registry_without_pages(server: ScriptedServer, remote: RemoteMaker) -
 
 def test_a_registry_that_finds_the_number_too_large(server: ScriptedServer, remote: RemoteMaker) -> None:
     invalid = b'{"errors":[{"code":"PAGINATION_NUMBER_INVALID"}]}'
-    server.once("GET", LIST, Answer(400, invalid), listing("a"))
+    server.once("GET", LIST, Answer(400, invalid), tag_list("a"))
     assert remote().tags().tags == ("a",)
     assert [query_of(seen) for seen in server.seen] == [{"n": "1000"}, {}]
 
@@ -121,7 +121,9 @@ def test_a_registry_that_finds_the_number_too_large(server: ScriptedServer, remo
 @pytest.mark.parametrize("absolute", [False, True])
 def test_where_a_link_may_lead(server: ScriptedServer, remote: RemoteMaker, absolute: bool) -> None:
     target = f"{server.url}{LIST}?last=a" if absolute else "?last=a"
-    server.once("GET", LIST, listing("a", link=f'<x>; rel="prev", <{target}#top>; rel="next"'), listing("b"))
+    server.once(
+        "GET", LIST, tag_list("a", link=f'<x>; rel="prev", <{target}#top>; rel="next"'), tag_list("b")
+    )
     assert remote().tags().tags == ("a", "b")
     assert server.seen[1].path == f"{LIST}?last=a"
 
@@ -138,7 +140,7 @@ def test_no_link_leads_elsewhere(server: ScriptedServer, other: ScriptedServer, 
         "ftp://example.org/",
         "file:///etc/passwd",
     ):
-        server.once("GET", LIST, challenge, listing("a", link=f"<{target}>; rel=next"))
+        server.once("GET", LIST, challenge, tag_list("a", link=f"<{target}>; rel=next"))
         with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
             remote(username="me", password="hush").tags()
     assert other.seen == []
@@ -149,7 +151,7 @@ def test_no_link_leads_from_https_down_to_http(remote: RemoteMaker) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with ScriptedServer(context) as secure:
-        secure.once("GET", LIST, listing("a", link=f"<http://{secure.host}{LIST}?last=a>; rel=next"))
+        secure.once("GET", LIST, tag_list("a", link=f"<http://{secure.host}{LIST}?last=a>; rel=next"))
         with pytest.raises(RegistryContentError, match="to be asked for at http://"):
             remote(f"{secure.host}/team/app", skip_verify=True).tags()
 
@@ -167,7 +169,7 @@ def test_no_link_leads_from_https_down_to_http(remote: RemoteMaker) -> None:
     ],
 )
 def test_a_link_that_cannot_be_read(server: ScriptedServer, remote: RemoteMaker, link: str) -> None:
-    server.once("GET", LIST, listing("a", link=link))
+    server.once("GET", LIST, tag_list("a", link=link))
     with pytest.raises(RegistryContentError, match="its Link header cannot be read"):
         remote().tags()
 
@@ -176,7 +178,7 @@ def test_a_list_elsewhere_by_redirect_has_no_pages(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     server.once("GET", LIST, Answer(307, headers={"Location": f"{other.url}{LIST}"}))
-    other.once("GET", LIST, listing("a", link="<?last=a>; rel=next"))
+    other.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"))
     with pytest.raises(RegistryContentError, match="to be asked for at"):
         remote().tags()
 
@@ -190,7 +192,7 @@ def endless(*tags: str, fresh: bool = False) -> Callable[[Seen], Answer]:
     def reply(seen: Seen) -> Answer:
         number = int(query_of(seen).get("page", "0")) + 1
         own = (f"v{number}",) if fresh else ()
-        return listing(*tags, *own, link=f"<{LIST}?page={number}>; rel=next")
+        return tag_list(*tags, *own, link=f"<{LIST}?page={number}>; rel=next")
 
     return reply
 
@@ -199,7 +201,7 @@ def endless(*tags: str, fresh: bool = False) -> Callable[[Seen], Answer]:
     ("target", "requests"), [("", 1), (f"{LIST}?n=1000", 1), (f"{LIST}?n=1000#again", 1), ("?last=a", 2)]
 )
 def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str, requests: int) -> None:
-    server.always("GET", LIST, listing("a", link=f"<{target}>; rel=next"))
+    server.always("GET", LIST, tag_list("a", link=f"<{target}>; rel=next"))
     with pytest.raises(RegistryContentError, match="go in a circle"):
         remote().tags()
     assert len(server.seen) == requests
@@ -209,15 +211,15 @@ def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMake
     server.always("GET", LIST, endless("a"))
     with pytest.raises(RegistryContentError, match="does not end"):
         remote().tags()
-    assert len(server.seen) == pages.MAX_BARREN_PAGES + 1
+    assert len(server.seen) == pagination.MAX_BARREN_PAGES + 1
 
 
 @pytest.mark.parametrize(
     ("module", "name", "value", "message"),
     [
-        (pages, "MAX_PAGES", 7, "does not end: 7 pages"),
-        (pages, "MAX_LIST_BYTES", 400, "more than 400 bytes"),
-        (discovery, "MAX_TAGS", 9, "more than 9 tags"),
+        (pagination, "MAX_PAGES", 7, "does not end: 7 pages"),
+        (pagination, "MAX_LIST_BYTES", 400, "more than 400 bytes"),
+        (listing, "MAX_TAGS", 9, "more than 9 tags"),
     ],
 )
 def test_limits(
@@ -253,15 +255,15 @@ def test_limits(
         (Answer(200, b'{"tags":{"a":1}}'), "something else than a list of tags"),
         (Answer(200, b'{"name":1,"tags":[]}'), "something else than a list of tags"),
         (Answer(200, b"[" * 99_999), "nested deeper"),
-        (listing("a", 1), "something else than a list of tags"),
-        (listing("a", None), "something else than a list of tags"),
-        (listing(["a"]), "something else than a list of tags"),
-        (listing("a", ""), "a tag that is none: ''"),
-        (listing("a\x1b[31m"), r"a tag that is none: 'a\\x1b\[31m'"),
-        (listing("a\n"), "a tag that is none"),
-        (listing("../x"), "a tag that is none"),
-        (listing("a" * 129), "a tag that is none: 'a{80}'$"),
-        (listing("\u0430"), "a tag that is none"),
+        (tag_list("a", 1), "something else than a list of tags"),
+        (tag_list("a", None), "something else than a list of tags"),
+        (tag_list(["a"]), "something else than a list of tags"),
+        (tag_list("a", ""), "a tag that is none: ''"),
+        (tag_list("a\x1b[31m"), r"a tag that is none: 'a\\x1b\[31m'"),
+        (tag_list("a\n"), "a tag that is none"),
+        (tag_list("../x"), "a tag that is none"),
+        (tag_list("a" * 129), "a tag that is none: 'a{80}'$"),
+        (tag_list("\u0430"), "a tag that is none"),
         (Answer(200, b" " * 99_999, endless=True), f"more than {MAX_MANIFEST_BYTES} bytes"),
         (Answer(200, b"{}", {"Content-Encoding": "gzip"}), "Content-Encoding 'gzip'"),
     ],
@@ -278,7 +280,7 @@ def test_what_is_no_list_of_tags(
 
 
 def test_a_next_page_that_is_not_there(server: ScriptedServer, remote: RemoteMaker) -> None:
-    server.once("GET", LIST, listing("a", link="<?last=a>; rel=next"), Answer(404))
+    server.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), Answer(404))
     with pytest.raises(RegistryContentError, match="a next page that it does not have"):
         remote().tags()
 
@@ -287,7 +289,7 @@ def test_who_has_begun_to_answer_is_waited_for(
     server: ScriptedServer, remote: RemoteMaker, pauses: list[float], other: ScriptedServer, tmp_path: Path
 ) -> None:
     busy = Answer(429, headers={"Retry-After": "3"})
-    server.once("GET", LIST, listing("a", link="<?last=a>; rel=next"), busy, listing("b"))
+    server.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), busy, tag_list("b"))
     assert remote(hosts_dir=mirror_config(tmp_path, server, other)).tags().tags == ("a", "b")
     assert (pauses, other.seen) == ([3], [])
 
@@ -334,7 +336,7 @@ def test_a_token_server_that_is_not_there_is_no_unknown_repository(
 
 def test_a_token_for_pulling_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
     realm = f'Bearer realm="{server.url}/token",service="x"'
-    server.once("GET", LIST, Answer(401, headers={"WWW-Authenticate": realm}), listing("a"))
+    server.once("GET", LIST, Answer(401, headers={"WWW-Authenticate": realm}), tag_list("a"))
     server.once("GET", "/token", Answer(200, b'{"token":"hush-hush"}'))
     assert remote().tags().tags == ("a",)
     assert query_of(server.seen[1])["scope"] == "repository:team/app:pull"
@@ -345,7 +347,7 @@ def test_the_registry_is_asked_before_its_mirrors(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     """A mirror's list looks as whole as the registry's, and has what somebody has pulled."""
-    server.once("GET", LIST, listing("a", "b"))
+    server.once("GET", LIST, tag_list("a", "b"))
     found = remote(hosts_dir=mirror_config(tmp_path, server, other)).tags()
     assert found.tags == ("a", "b")
     assert other.seen == []
@@ -364,7 +366,7 @@ def test_a_mirror_is_asked_where_the_registry_gives_no_list(
     folder.mkdir()
     (folder / "hosts.toml").write_text(f'server = "{server.url}"\n[host."{other.url}"]')
     server.once("GET", LIST, Answer(status))
-    other.once("GET", LIST, listing("a", link="<?last=a>; rel=next"), listing("b"))
+    other.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), tag_list("b"))
     found = remote("registry.invalid/team/app", hosts_dir=tmp_path).tags()
     assert (found.tags, found.host, found.mirror) == (("a", "b"), other.host, True)
     assert f"the list is of {other.host}: a mirror may lack what registry.invalid has" in caplog.text
@@ -375,8 +377,8 @@ def test_a_mirror_is_asked_where_the_registry_gives_no_list(
 def test_pages_of_two_hosts_are_never_mixed(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
-    server.once("GET", LIST, listing("a", link="<?last=a>; rel=next"), Answer(403))
-    other.once("GET", LIST, listing("c"))
+    server.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), Answer(403))
+    other.once("GET", LIST, tag_list("c"))
     assert remote(hosts_dir=mirror_config(tmp_path, server, other)).tags().tags == ("c",)
 
 
@@ -408,7 +410,7 @@ def test_only_hosts_that_may_resolve_are_asked(
 
 
 def test_as_text_and_json(server: ScriptedServer) -> None:
-    server.always("GET", LIST, listing("b", "a"))
+    server.always("GET", LIST, tag_list("b", "a"))
     done = run("registry", "tags", f"{server.host}/team/app")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "b\na\n", "")
     done = run("registry", "tags", f"{server.host}/team/app", "--format", "json")

@@ -16,15 +16,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pyctrd.errors import AuthenticationFailed, RegistryError
-from pyctrd.registry import scopes
-from pyctrd.registry.auth import Authorizer
-from pyctrd.registry.credentials import Credential, Keychain
-from pyctrd.registry.hosts import Endpoint
-from pyctrd.registry.transport import Request, Transport
+from pyctrd.registry.auth import scopes
+from pyctrd.registry.auth.authorizer import Authorizer
+from pyctrd.registry.auth.keychain import Credential, Keychain
+from pyctrd.registry.config.endpoints import Endpoint
+from pyctrd.registry.http.transport import Request, Transport
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import DIGEST, TAG
 from tests.registry.server import Answer, ScriptedServer, Seen
-from tests.registry.test_auth import BASIC, PASSWORD, SCOPE, bearer, needs, token
+from tests.registry.test_authorizer import BASIC, PASSWORD, SCOPE, bearer, needs, token
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 
@@ -210,7 +210,7 @@ def test_a_token_that_is_not_fresh_lives_shorter(
     server.always("GET", "/x", needs("Bearer tok1", bearer(other.url), Answer(200)))
     other.once("GET", "/token", fresh)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pyctrd.registry.tokens.parsedate_to_datetime", lambda _text: NOW)
+        patch.setattr("pyctrd.registry.auth.tokens.parsedate_to_datetime", lambda _text: NOW)
         assert asking.ask() == 200
     asking.now += seconds - 0.1
     assert asking.ask() == 200
@@ -266,8 +266,8 @@ def test_many_threads_refresh_one_token(
 
 def test_a_token_server_on_http_gets_nothing_from_https(tmp_path: Path) -> None:
     """Checked before anything is sent: nobody listens there."""
-    from pyctrd.registry.challenge import Challenge
-    from pyctrd.registry.tokens import Refused, TokenServers
+    from pyctrd.registry.auth.challenge import Challenge
+    from pyctrd.registry.auth.tokens import Refused, TokenServers
 
     endpoint = Endpoint("https", "a.example", account="a.example", is_own=True)
     found = Challenge("bearer", {"realm": "http://127.0.0.1:1/token"})

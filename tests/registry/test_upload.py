@@ -26,9 +26,9 @@ from pyctrd.errors import (
 from pyctrd.oci import mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.session import MAX_FRUITLESS, UploadSession
-from pyctrd.registry.stream import BlobReader
+from pyctrd.registry.http.request_body import BlobReader
 from pyctrd.registry.upload import RegistryUploader
+from pyctrd.registry.upload_session import MAX_FRUITLESS, UploadSession
 from tests.registry.samples import MANIFEST
 from tests.registry.server import Answer, ScriptedServer, Seen
 

@@ -1,0 +1,225 @@
+"""Who we are at which registry: `-u`, what Docker and podman know, and their credential helpers.
+
+The order: `-u`, DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json, and last, only when it is
+allowed, the logins of the user who called sudo. docs/authentication.md has it for people.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from pyctrd import redact
+from pyctrd.registry.auth import auth_files, credential_helpers, sudo
+from pyctrd.registry.auth.auth_files import AuthFile, Unusable, docker_config_file
+
+AUTH_CONFIG_VARIABLE: Final = "DOCKER_AUTH_CONFIG"
+SUDO_FLAG: Final = "--sudo-user-config"
+
+Ask: TypeAlias = Callable[[str], bool]
+"""Puts a question to the user and tells whether the answer was yes."""
+
+_log = redact.logger(__name__)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A name with a password, an identity token (it buys tokens), or a registry token (it is one).
+
+    `source` says where it comes from, for people. No secret in repr.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    source: str = ""
+    registry_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header for basic authentication, "" when that is not possible."""
+        if not self.username or not self.password:
+            return ""
+        pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
+        return f"Basic {base64.b64encode(pair).decode('ascii')}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must show up in no text."""
+        known = (self.password, self.identity_token, self.registry_token, self.basic[6:])
+        return tuple(text for text in known if text)
+
+
+class Keychain:
+    """Finds the credential for a repository. Look-ups are made once, and are thread safe.
+
+    `given` is for the references' own registries, or for the one host `given_for`: a mirror never sees it.
+    `config_file` stands in for Docker's config.json. `sudo_user_config` True uses the logins of the user who
+    called sudo, False never does; None asks by `ask`, once, when a registry refuses what we have.
+    `problems` are what stood in the way of a look-up; no errors, since most images need no credential.
+    """
+
+    def __init__(
+        self,
+        config_file: Path | None = None,
+        *,
+        given: Credential | None = None,
+        given_for: str = "",
+        environ: Mapping[str, str] = os.environ,
+        sudo_user_config: bool | None = None,
+        ask: Ask | None = None,
+    ) -> None:
+        self._given = given
+        self._given_for = given_for
+        self._config_file = config_file or docker_config_file(environ)
+        self._environ = environ
+        self._caller = sudo.invoker(environ)
+        self._sudo_allowed = sudo_user_config
+        self._ask = ask
+        self._lock = threading.RLock()
+        self._found: dict[tuple[str, str], Credential | None] = {}
+        self._answers: dict[tuple[str, str, str], Credential | None] = {}
+        self._files: list[AuthFile] | None = None
+        self.problems: list[str] = []
+        if given is not None:
+            redact.remember(*given.secrets)
+
+    def find(self, account: str, *, own: bool, repository: str = "") -> Credential | None:
+        """Give the credential for a repository at a host[:port], or None.
+
+        `own` says that it is the reference's own registry, for which `-u` is meant.
+        """
+        if own and self._given is not None and self._given_for in ("", account):
+            redact.remember(*self._given.secrets)
+            return self._given
+        with self._lock:
+            key = account, repository
+            if key not in self._found:
+                self._found[key] = self._look_up(account, repository)
+            found = self._found[key]
+        if found is not None:
+            redact.remember(*found.secrets)
+        return found
+
+    def unlock(self, account: str, *, own: bool, repository: str = "") -> bool:
+        """Ask for the logins of the user who called sudo, when a registry refuses us without a credential.
+
+        Tells whether there is a credential for this repository now. The question is put once.
+        """
+        if self._sudo_allowed is not None or self._ask is None or self._caller is None:
+            return False
+        with self._lock:
+            if self._sudo_allowed is None:
+                if self.find(account, own=own, repository=repository) or not self._caller.present:
+                    return False
+                files = " and ".join(map(str, self._caller.present))
+                self._sudo_allowed = self._ask(
+                    f"{account} wants credentials. Use those of {self._caller.name} ({files})?"
+                )
+                self._files = None
+                self._found.clear()
+            return bool(self._sudo_allowed and self.find(account, own=own, repository=repository))
+
+    def advice(self, account: str, *, own: bool = True) -> str:
+        """Give the hint for a registry that refuses us: where to put credentials, and what was not used.
+
+        `own` says that it is the reference's own registry: to any other one, what -u gives is not sent.
+        """
+        quoted = shlex.quote(account)
+        text = f"Give credentials with -u USER, or log in with `docker login {quoted}` (or nerdctl login)."
+        if not own:
+            text = f"Log in with `docker login {quoted}` (or nerdctl login): -u is not for this host."
+        if self._sudo_allowed is None and self._caller is not None and self._caller.present:
+            text += f" {SUDO_FLAG} uses {self._caller.present[0]}, the login of {self._caller.name}."
+        if self.problems:
+            text += f" Not used: {'; '.join(self.problems)}."
+        return text
+
+    # --- looking up
+
+    def _look_up(self, account: str, repository: str) -> Credential | None:
+        if self._files is None:
+            self._files = list(self._read_files())
+        for file in self._files:
+            found = self._from_file(file, account, repository)
+            if found is not None:
+                return found
+        return None
+
+    def _read_files(self) -> Iterator[AuthFile]:
+        text = self._environ.get(AUTH_CONFIG_VARIABLE)
+        if text:
+            raw = text.encode("utf-8", "surrogateescape")
+            try:
+                yield AuthFile(AUTH_CONFIG_VARIABLE, auth_files.parse(raw, AUTH_CONFIG_VARIABLE))
+            except Unusable as error:
+                self._problem(str(error))
+        yield from self._read(self._config_file, is_docker=True)
+        for path in auth_files.containers_auth_files(self._environ):
+            yield from self._read(path, is_docker=False)
+        if self._sudo_allowed and self._caller is not None:
+            for path in self._caller.auth_files:
+                yield from self._read(path, is_docker=path.name == "config.json", owned=True)
+
+    def _read(self, path: Path, *, is_docker: bool, owned: bool = False) -> Iterator[AuthFile]:
+        try:
+            file = auth_files.load(path, is_docker=is_docker, caller=self._caller, owned=owned)
+        except Unusable as error:
+            self._problem(str(error))
+            return
+        if file is not None:
+            yield file
+        elif str(path) == self._environ.get("REGISTRY_AUTH_FILE"):
+            self._problem(f"REGISTRY_AUTH_FILE names {path}, which does not exist")
+
+    def _from_file(self, file: AuthFile, account: str, repository: str) -> Credential | None:
+        named = file.helper(account)
+        if named is not None:
+            key = (file.source, *named)
+            if key not in self._answers:
+                self._answers[key] = self._ask_helper(file, *named)
+            if self._answers[key] is not None:
+                return self._answers[key]
+        for name in file.keys(account, repository):
+            try:
+                entry = file.entry(name)
+            except Unusable as error:
+                self._problem(f"{file.source}: {error}")
+                continue
+            if not entry.is_empty:
+                return Credential(
+                    entry.username,
+                    entry.password,
+                    entry.identity_token,
+                    source=file.source,
+                    registry_token=entry.registry_token,
+                )
+        return None
+
+    def _ask_helper(self, file: AuthFile, helper: str, server: str) -> Credential | None:
+        """Run a credential helper; one that is broken is a problem to tell, not an end."""
+        source = f"{credential_helpers.program(helper)} (named in {file.source})"
+        try:
+            answer = credential_helpers.ask(helper, server, environ=self._environ, user=file.invoker)
+        except credential_helpers.HelperFailed as error:
+            self._problem(f"{error} (named in {file.source})")
+            return None
+        if answer is None:
+            return None
+        username, secret = auth_files.text_of(answer, "Username"), auth_files.text_of(answer, "Secret")
+        if not secret:
+            return None
+        if username == "<token>":
+            return Credential(identity_token=secret, source=source)
+        return Credential(username, secret, source=source)
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+            _log.warning("%s", text)

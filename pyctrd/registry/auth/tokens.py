@@ -1,0 +1,186 @@
+"""Asks a token server for one token, by the two protocols that there are.
+
+Sources: distribution spec "Token Authentication" (docs/spec/auth/token.md: GET; oauth.md: POST); containerd
+core/remotes/docker/authorizer.go for the order POST, then GET.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from pyctrd import redact
+from pyctrd.registry.auth.challenge import Challenge
+from pyctrd.registry.auth.keychain import Credential
+from pyctrd.registry.config.endpoints import Endpoint, Tls
+from pyctrd.registry.config.proxy import without_secrets
+from pyctrd.registry.http.transport import Request, Response, Transport
+
+CLIENT_ID: Final = "pyctrd"
+# The token spec's own default, and the shortest life it allows a server to state.
+DEFAULT_TOKEN_SECONDS: Final = 60
+
+_MAX_TOKEN_SECONDS: Final = 86400
+_MAX_ANSWER_BYTES: Final = 1 << 20
+# Answers to a POST after which the GET of the older protocol is tried (containerd authorizer.go).
+_NO_POST: Final = frozenset({400, 401, 404, 405})
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token, and until when it may be used by the clock of `TokenServers`."""
+
+    value: str = field(repr=False)
+    expires_at: float
+
+
+class Refused(Exception):
+    """No token: `response` is the token server's refusal, or else `reason` is one of our own."""
+
+    def __init__(self, reason: str = "", response: Response | None = None) -> None:
+        self.reason = redact.strike(reason)
+        super().__init__(self.reason)
+        self.response = response
+
+
+class TokenServers:
+    """Asks the token servers that registries name; `clock` counts the seconds of a token's life."""
+
+    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+        self._transport = transport
+        self._clock = clock
+
+    def ask(
+        self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], credential: Credential | None
+    ) -> Token:
+        """Get a token for the scopes, anonymously without a credential.
+
+        Raises Refused, and RegistryError and RegistryUnreachable as the transport does.
+        """
+        _check_realm(endpoint, found["realm"])
+        started = self._clock()
+        response = self._response(endpoint, found, scopes, credential)
+        if response.status != 200:
+            raise Refused(response=response)
+        issued_at_server = response.header("Date")
+        try:
+            document = json.loads(response.read(_MAX_ANSWER_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{without_secrets(found['realm'])} did not answer with JSON") from error
+        finally:
+            response.close()
+        return _read_token(document, started, issued_at_server)
+
+    def _response(
+        self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], credential: Credential | None
+    ) -> Response:
+        if credential is None:
+            return self._get(endpoint, found, scopes, "")
+        response = self._post(endpoint, found, scopes, credential)
+        if response.status not in _NO_POST or not credential.basic:
+            return response
+        response.close()
+        return self._get(endpoint, found, scopes, credential.basic)
+
+    def _post(
+        self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], credential: Credential
+    ) -> Response:
+        realm = found["realm"]
+        form = {"client_id": CLIENT_ID, "scope": " ".join(scopes), "service": found["service"]}
+        if credential.identity_token:
+            form |= {"grant_type": "refresh_token", "refresh_token": credential.identity_token}
+        else:
+            form |= {
+                "grant_type": "password",
+                "username": credential.username,
+                "password": credential.password,
+            }
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode(form, errors="surrogateescape").encode("ascii")
+        return self._transport.send(
+            Request(
+                "POST",
+                realm,
+                headers=headers,
+                body=body,
+                tls=_realm_tls(endpoint, realm),
+                proxy=endpoint.proxy,
+                named_by=endpoint.base,
+            )
+        )
+
+    def _get(self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], basic: str) -> Response:
+        fields = [("service", found["service"])] if found["service"] else []
+        fields += [("scope", scope) for scope in scopes]
+        realm = found["realm"]
+        query = urlencode(fields, errors="replace")
+        url = f"{realm}{'&' if '?' in realm else '?'}{query}" if fields else realm
+        private = {"Authorization": basic} if basic else {}
+        return self._transport.send(
+            Request(
+                "GET",
+                url,
+                private=private,
+                tls=_realm_tls(endpoint, realm),
+                proxy=endpoint.proxy,
+                named_by=endpoint.base,
+            )
+        )
+
+
+def _check_realm(endpoint: Endpoint, realm: str) -> None:
+    try:
+        parts = urlsplit(realm) if _TOKEN.fullmatch(realm) else None
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise Refused(f"the realm {redact.excerpt(realm, 200)!r} is not the URL of a token server")
+    if endpoint.scheme == "https" and parts.scheme == "http":
+        raise Refused(f"the token server {without_secrets(realm)} is plain http, the registry is https")
+
+
+def _read_token(document: Any, started: float, date: str) -> Token:
+    fields = document if isinstance(document, dict) else {}
+    value = fields.get("access_token") or fields.get("token")
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise Refused("authorization server did not include a token in the response")
+    redact.remember(value)
+    stated = fields.get("expires_in")
+    seconds: float = DEFAULT_TOKEN_SECONDS
+    if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
+        seconds = min(stated, _MAX_TOKEN_SECONDS)
+    seconds -= _age(fields.get("issued_at"), date, seconds)
+    # A tenth is kept back, so that a token does not run out on its way.
+    return Token(value, started + seconds * 0.9)
+
+
+def _age(issued_at: Any, date: str, life: float) -> float:
+    """Give the seconds that a token has lived already: token servers hand out the same one again.
+
+    Compared with the answer's own Date, since the server's clock need not be ours. What makes no sense counts
+    as 0: a token that has really run out is refused, and then asked for anew.
+    """
+    if not isinstance(issued_at, str):
+        return 0.0
+    try:
+        issued = dt.datetime.fromisoformat(issued_at)
+        now = parsedate_to_datetime(date).timestamp() if date else time.time()
+        age = now - (issued if issued.tzinfo else issued.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return 0.0
+    return age if 0 < age < life else 0.0
+
+
+def _realm_tls(endpoint: Endpoint, realm: str) -> Tls:
+    """Trust for the token server what is trusted for the registry; the certificate that names us stays."""
+    if urlsplit(realm).netloc == endpoint.host:
+        return endpoint.tls
+    return replace(endpoint.tls, client_certs=())

@@ -1,0 +1,273 @@
+"""Which endpoints to ask for a repository, in which order, and how: flags and hosts.toml to a list of values.
+
+Pure: `hostsdir` reads the disk, `hoststoml` the file's text. Sources: containerd docs/hosts.md,
+core/remotes/docker/config/hosts.go (ConfigureHosts); the Docker layout (`*.crt`, `*.cert` with `*.key`) is
+from the Docker registry certificates guide.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from pyctrd.registry.config import hosts_toml
+from pyctrd.registry.config.hosts_toml import ALL_CAPABILITIES, HostsFile, HostTable
+
+PLAIN_HTTP_FLAG: Final = "--plain-http"
+DOCKER_HUB: Final = "docker.io"
+DOCKER_HUB_HOST: Final = "registry-1.docker.io"
+_HUB_HOSTS: Final = frozenset({DOCKER_HUB_HOST, "index.docker.io"})
+
+Origin: TypeAlias = tuple[str, str | None, int]
+"""Scheme, host and port."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How the other end of a TLS connection is checked, and who we say that we are (PEM file paths)."""
+
+    ca_files: tuple[str, ...] = ()
+    client_certs: tuple[tuple[str, str], ...] = ()
+    skip_verify: bool = False
+
+
+NO_TLS: Final = Tls()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One place that may serve a repository.
+
+    `host` is host[:port], `prefix` the API's path (`/v2` unless overridden), `account` the host whose
+    credentials belong here, `is_own` whether it is the reference's own registry (for which `-u` is given),
+    `namespace` the registry that another host stands for (sent as `?ns=`) or "", `dial_timeout` seconds or
+    None, `proxy` the URL of a proxy that hosts.toml names, `plain_fallback` whether plain HTTP is spoken
+    where the host turns out to have no TLS, `origin` where this entry comes from, for people.
+    """
+
+    scheme: str
+    host: str
+    account: str
+    prefix: str = "/v2"
+    capabilities: frozenset[str] = ALL_CAPABILITIES
+    tls: Tls = NO_TLS
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold a token
+    override_path: bool = False
+    is_own: bool = False
+    namespace: str = ""
+    dial_timeout: float | None = None
+    proxy: str = field(default="", repr=False)  # it may hold a password
+    proxy_origin: str = ""
+    plain_fallback: bool = False
+    origin: str = "default"
+
+    @property
+    def is_mirror(self) -> bool:
+        """Tell whether this host serves on behalf of another registry."""
+        return bool(self.namespace)
+
+    @property
+    def base(self) -> str:
+        """Scheme and host[:port] as a URL."""
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def origins(self) -> frozenset[Origin]:
+        """The host's own origin, and that without TLS where it may be spoken to so."""
+        plain = {origin_of(self.base.replace("https:", "http:", 1))} if self.plain_fallback else set()
+        return frozenset({origin_of(self.base), *plain})
+
+    @property
+    def tls_hint(self) -> str:
+        """What to change where this host speaks TLS and was asked in plain HTTP: who has chosen that?"""
+        if self.origin == PLAIN_HTTP_FLAG:
+            return f"Leave {PLAIN_HTTP_FLAG} away."
+        if "/hosts.toml:" in self.origin:
+            return f"Write https:// at {self.origin}."
+        return (
+            f"A registry on this machine is asked in plain HTTP unless its CA is in "
+            f"/etc/containerd/certs.d/{self.host}/ca.crt (or --hosts-dir): put it there, or use -k."
+        )
+
+    def url(self, repository: str, *parts: str) -> str:
+        """Give the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
+        query = f"?ns={self.namespace}" if self.namespace else ""
+        return f"{self.scheme}://{self.host}{'/'.join((self.prefix, repository, *parts))}{query}"
+
+
+def is_url_text(text: str) -> bool:
+    """Whether a text has no characters but those of a URL: no blank, no line break, ASCII only (RFC 3986)."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def origin_of(url: str) -> Origin:
+    """Give the origin of a URL (RFC 6454); raises ValueError for a port that is none."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+@dataclass(frozen=True)
+class HostDirectory:
+    """The texts of one host's configuration directory; `hosts_toml` None when it has no such file."""
+
+    path: Path
+    hosts_toml: str | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The endpoints of a registry, first choice first, and what is configured but has no effect."""
+
+    endpoints: tuple[Endpoint, ...]
+    notices: tuple[str, ...] = ()
+
+
+def split_port(host: str) -> tuple[str, str]:
+    """Split host[:port], with IPv6 hosts in brackets, into host and port ("" when there is none)."""
+    head, colon, port = host.rpartition(":")
+    if not colon or not port.isdigit():
+        return host, ""
+    return head, port
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether host[:port] names this machine: localhost, 127.0.0.0/8 or [::1]."""
+    name = split_port(host)[0].strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def endpoints(
+    domain: str,
+    *,
+    plain_http: bool = False,
+    skip_verify: bool = False,
+    directory: HostDirectory | None = None,
+) -> tuple[Endpoint, ...]:
+    """List the endpoints of a registry; takes and raises what `plan` does."""
+    return plan(domain, plain_http=plain_http, skip_verify=skip_verify, directory=directory).endpoints
+
+
+def plan(
+    domain: str,
+    *,
+    plain_http: bool = False,
+    skip_verify: bool = False,
+    directory: HostDirectory | None = None,
+) -> Plan:
+    """List the endpoints of a registry, first choice first; `domain` is the reference's host[:port].
+
+    Mirrors come in file order, then the registry's own server, as containerd has it. Raises InvalidInput
+    with file:line for a hosts.toml that is not what containerd documents.
+    """
+    flags = _Flags(plain_http, skip_verify)
+    if directory is None:
+        return Plan((_default(domain, flags, NO_TLS),))
+    if directory.hosts_toml is None:
+        own = _default(domain, flags, _tls_of_files(directory))
+        return Plan((replace(own, origin=own.origin if plain_http else str(directory.path)),))
+    file = hosts_toml.parse(directory.hosts_toml, directory.path / "hosts.toml")
+    mirrors = tuple(_from_table(domain, table, flags) for table in file.hosts)
+    return Plan((*mirrors, _server(domain, file, flags)), file.notices)
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """What the command line says about every host (`skip_verify`) or the registry's own (`plain_http`)."""
+
+    plain_http: bool
+    skip_verify: bool
+
+
+def _default(domain: str, flags: _Flags, tls: Tls) -> Endpoint:
+    """Make the endpoint of a registry about which nothing is configured but, perhaps, files for TLS."""
+    host = DOCKER_HUB_HOST if domain == DOCKER_HUB else domain
+    if flags.plain_http:
+        return Endpoint("http", host, account=domain, is_own=True, origin=PLAIN_HTTP_FLAG)
+    port = split_port(host)[1]
+    # A loopback registry speaks plain HTTP, unless something says that TLS is meant there.
+    plain = is_loopback(host) and port != "443" and tls == NO_TLS
+    tls = replace(tls, skip_verify=tls.skip_verify or flags.skip_verify)
+    own = Endpoint("http" if plain else "https", host, account=domain, is_own=True, tls=tls)
+    # `-k` is given out of habit to plain registries, too; ctr tries both, so do we.
+    return _tls_first(own) if plain and flags.skip_verify else own
+
+
+def _tls_first(endpoint: Endpoint) -> Endpoint:
+    """Try TLS where plain HTTP and settings for TLS contradict each other (containerd NewHTTPFallback)."""
+    if split_port(endpoint.host)[1] == "80":
+        return endpoint
+    return replace(endpoint, scheme="https", plain_fallback=True)
+
+
+def _tls_of_files(directory: HostDirectory) -> Tls:
+    """Read the Docker layout; a client certificate without a key file is taken to hold its key."""
+    pairs = []
+    for name in directory.files:
+        if name.endswith(".cert"):
+            key = f"{name.removesuffix('.cert')}.key"
+            pairs.append(
+                (str(directory.path / name), str(directory.path / key) if key in directory.files else "")
+            )
+    authorities = tuple(str(directory.path / name) for name in directory.files if name.endswith(".crt"))
+    return Tls(authorities, tuple(pairs))
+
+
+def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
+    """Make the last endpoint: the `server`, else the registry itself with the root section's settings."""
+    if file.root.host:
+        return _from_table(domain, file.root, flags)
+    # `skip_verify` alone says no more than `-k`: there may be no TLS at all.
+    flags = replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
+    own = _default(domain, flags, replace(_tls_of_table(file.root), skip_verify=False))
+    # `override_path` has no path to override here.
+    settings = replace(_from_table(domain, file.root, flags), scheme=own.scheme, host=own.host, tls=own.tls)
+    origin = (
+        own.origin if flags.plain_http else f"default, {file.root.where.rpartition(':')[0]} names no server"
+    )
+    return replace(
+        settings,
+        prefix=own.prefix,
+        account=domain,
+        is_own=True,
+        namespace="",
+        plain_fallback=own.plain_fallback,
+        origin=origin,
+    )
+
+
+def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
+    host = DOCKER_HUB_HOST if table.host == DOCKER_HUB else table.host
+    same = host == domain or (domain == DOCKER_HUB and host in _HUB_HOSTS)
+    tls = _tls_of_table(table)
+    endpoint = Endpoint(
+        table.scheme,
+        host,
+        # Credentials are looked up for the host that gets them: a `server` elsewhere may be anybody's.
+        account=domain if same else host,
+        is_own=same,
+        prefix=table.path,
+        capabilities=table.capabilities,
+        tls=replace(tls, skip_verify=tls.skip_verify or flags.skip_verify),
+        headers=table.headers,
+        override_path=table.override_path,
+        namespace="" if same else domain,
+        dial_timeout=table.dial_timeout,
+        proxy=table.proxy,
+        proxy_origin=table.proxy_where,
+        origin=table.where,
+    )
+    contradiction = table.scheme == "http" and (table.explicit_tls or flags.skip_verify)
+    return _tls_first(endpoint) if contradiction else endpoint
+
+
+def _tls_of_table(table: HostTable) -> Tls:
+    return Tls(table.ca_files, table.client_certs, table.skip_verify)

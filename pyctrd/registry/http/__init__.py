@@ -1,0 +1,1 @@
+"""HTTP with limits: connections, requests, retries, and what may be sent where."""

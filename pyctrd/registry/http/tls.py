@@ -1,0 +1,44 @@
+"""The files of TLS settings: authorities and client certificates, in PEM."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+import stat
+
+from pyctrd.errors import RegistryError
+from pyctrd.registry.config.endpoints import Tls
+from pyctrd.registry.http import errors
+
+
+def load(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load CA files and client certificates; raises RegistryError naming the file that cannot be used."""
+    for name in tls.ca_files:
+        try:
+            _check_regular(name)
+            context.load_verify_locations(cafile=name)
+        except (OSError, ssl.SSLError) as error:
+            raise RegistryError(f"cannot use CA file {name}: {errors.plain_text(error)}") from error
+    for certificate, key in tls.client_certs:
+        try:
+            _check_regular(certificate)
+            _check_regular(key or certificate)
+            # An encrypted key must fail here, not ask on the terminal.
+            context.load_cert_chain(certificate, key or None, password="")
+        except (OSError, ssl.SSLError) as error:
+            text = errors.plain_text(error)
+            text += f" (key: {key})" if key else " (it has to hold its key, too: there is no key file)"
+            raise RegistryError(f"cannot use client certificate {certificate}: {text}") from error
+
+
+def _check_regular(name: str) -> None:
+    """Raise OSError for what is no regular file: OpenSSL would wait for a pipe for ever."""
+    if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - names are texts here
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def check(tls: Tls) -> None:
+    """Try the files before anybody is connected to; raises as `load` does."""
+    if tls.ca_files or tls.client_certs:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)

@@ -1,0 +1,368 @@
+"""HTTP, and nothing about registries: connections, TLS, redirects, retries, and errors that name the cause.
+
+The only module that imports urllib3. Everything a caller sees is ours: Request, Response, RegistryError.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import tenacity
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from pyctrd import redact
+from pyctrd.errors import Cancelled, ClientClosed, RegistryError
+from pyctrd.registry.config.endpoints import NO_TLS, Tls, is_url_text
+from pyctrd.registry.config.proxy import proxy_for, without_secrets
+from pyctrd.registry.http import address_guard, errors
+from pyctrd.registry.http.address_guard import Resolve, Zone
+from pyctrd.registry.http.connections import new_pool
+from pyctrd.registry.http.request_body import Stream, length_header, opened
+from pyctrd.registry.http.response import CHUNK_BYTES as CHUNK_BYTES
+from pyctrd.registry.http.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
+from pyctrd.registry.http.response import Response as Response
+from pyctrd.registry.http.response import unreachable
+from pyctrd.registry.http.retry import PATIENT, Budget, Patience, seconds_to_wait
+from pyctrd.registry.http.shutdown import Ending, Why
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+MAX_REDIRECTS: Final = 10
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
+_FREE_SHARE: Final = 0.1
+_TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+_log = redact.logger(__name__)
+# They log whole URLs, and the query of a redirect may be a signature.
+for _name in ("connectionpool", "connection", "response", "util.retry", "poolmanager"):
+    redact.logger(f"urllib3.{_name}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to send. `headers` and `body` may hold secrets, so they are in no repr.
+
+    `private` headers go to the URL's own origin only, never along with a redirect to another one; neither
+    does a `body` of bytes.
+    `named_by` is the URL of the registry that named this one (as token server, as source of a layer): where
+    that lies decides which addresses this request may reach; "" is the user's own choice of any.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | Stream | None = field(default=None, repr=False)
+    tls: Tls = NO_TLS
+    connect_timeout: float | None = None
+    patience: Patience = PATIENT
+    proxy: str = field(default="", repr=False)  # "" leaves it to the environment
+    named_by: str = ""
+
+    @property
+    def host(self) -> str:
+        """The host[:port] of the URL."""
+        return urlsplit(self.url).netloc
+
+
+class Transport:
+    """Sends requests over kept connections; thread safe. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
+        stall_timeout: float = STALL_TIMEOUT_SECONDS,
+        budget: Budget | None = None,
+        sleep: Callable[[float], None] | None = None,
+        resolver: Resolve = address_guard.resolve,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self.stall_timeout = stall_timeout
+        self.budget = budget or Budget()
+        self._sleep = sleep or self.pause
+        self._ending = Ending()
+        self._resolver = resolver
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[Tls | None, str | None, Zone | None, bool], urllib3.PoolManager] = {}
+        # Where each host:port lay when it was connected to.
+        self._zones: dict[tuple[str, int], Zone] = {}
+
+    def __enter__(self) -> Transport:
+        """Give the transport itself."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Close all connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
+        self._end(lambda: ClientClosed("the client is closed"))
+
+    def cancel(self) -> None:
+        """Break all connections off; what is under way, and later requests, end by Cancelled."""
+        self._end(lambda: Cancelled("the work was cancelled"))
+
+    def _end(self, why: Why) -> None:
+        self._ending.end(why)
+        with self._lock:
+            pools = list(self._pools.values())
+            self._pools.clear()
+        for pool in pools:
+            pool.clear()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raises why, as soon as all has been ended."""
+        self._ending.wait(seconds)
+
+    def send(self, request: Request) -> Response:
+        """Send, follow redirects, and try again where that can help; gives the last answer, of any status.
+
+        Raises RegistryUnreachable when there was no answer, RegistryError for a redirect that is not
+        followed, or whose address this request may not reach. 429 and 5xx are retried; when patience or the
+        budget ends their response is given, not raised.
+        """
+        retrying = tenacity.Retrying(
+            sleep=self._sleep,
+            stop=lambda state: (
+                state.attempt_number >= request.patience.tries or not self.budget.spend(state.upcoming_sleep)
+            ),
+            wait=_wait,
+            retry=tenacity.retry_if_exception(errors.is_transient)
+            | tenacity.retry_if_result(lambda response: response.status in _TRANSIENT),
+            before_sleep=_before_sleep,
+            retry_error_callback=_last_outcome,
+        )
+        return retrying(self._follow, request)
+
+    def _follow(self, request: Request) -> Response:
+        """Send along redirects. Whoever names another place must be one that may send us there."""
+        request = replace(request, named_by=request.named_by or request.url)
+        try:
+            named_by = urlsplit(request.named_by)
+            _origin(urlsplit(request.url))
+        except ValueError as error:
+            raise unreachable(error, request.url, None) from error
+        for _hop in range(MAX_REDIRECTS + 1):
+            own = _origin(urlsplit(request.url)) == _origin(named_by)
+            # What we never connected to ourselves, behind a proxy for example, has no rights.
+            response = self._exchange(request, None if own else self._zone(named_by) or Zone.PUBLIC)
+            location = response.header("Location")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            response.close()
+            request = _redirected(request, response.status, location)
+        raise RegistryError(f"{request.host}: stopped after {MAX_REDIRECTS} redirects", host=request.host)
+
+    def _exchange(self, request: Request, sender: Zone | None) -> Response:
+        self._ending.check(request.method)
+        started = time.monotonic()
+        proxy: str | None = None
+        try:
+            parts = urlsplit(request.url)
+            proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
+            address_guard.check_literal(parts.hostname or "", sender, writes=_writes(request))
+            tls = request.tls if parts.scheme == "https" else None
+            pool = self._pool(tls, proxy, sender, writes=_writes(request))
+            with opened(request.body) as body:
+                raw = pool.request(
+                    request.method,
+                    request.url,
+                    body=body,
+                    headers=_headers(request),
+                    timeout=urllib3.Timeout(
+                        connect=request.connect_timeout or self._connect_timeout, read=self.stall_timeout
+                    ),
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+        except address_guard.Forbidden as error:
+            raise _out_of_bounds(request, error) from error
+        except (HTTPError, OSError, ValueError) as error:
+            self._charge(request, started)
+            raise self._ending.why() or unreachable(error, request.url, proxy) from error
+        took = (time.monotonic() - started) * 1000
+        _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
+        if raw.status >= 300:
+            self._charge(request, started)
+        assert isinstance(raw, urllib3.HTTPResponse)
+        return Response(
+            raw,
+            request.url,
+            proxy=proxy,
+            stall_seconds=self.stall_timeout,
+            waited=functools.partial(self._charge, request),
+            ended=self._ending.why,
+        )
+
+    def _charge(self, request: Request, started: float) -> None:
+        """Count what was waited for an answer that brings nothing; short waits are what any network takes.
+
+        The time of an upload is that of its bytes.
+        """
+        if not isinstance(request.body, Stream):
+            self.budget.charge(started + _FREE_SHARE * self.stall_timeout, time.monotonic())
+
+    def _pool(
+        self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool
+    ) -> urllib3.PoolManager:
+        with self._lock:
+            # A connection that was made for reading need not be one to write over.
+            key = (tls, proxy, sender, writes)
+            if key not in self._pools:
+                self._pools[key] = new_pool(
+                    tls,
+                    proxy,
+                    sender,
+                    writes=writes,
+                    known=self._known,
+                    landed=self._landed,
+                    opened=self._ending.watch,
+                    head_seconds=1.5 * self.stall_timeout,
+                    stall_seconds=self.stall_timeout,
+                    resolver=self._resolver,
+                )
+            return self._pools[key]
+
+    def _landed(self, host: str, port: int, zone: Zone) -> None:
+        with self._lock:
+            key = (host.lower(), port)
+            self._zones[key] = address_guard.most_public(self._zones.get(key), zone)
+
+    def _known(self, host: str, port: int) -> Zone | None:
+        with self._lock:
+            return self._zones.get((host.lower(), port))
+
+    def _zone(self, url: SplitResult) -> Zone | None:
+        return self._known(*_origin(url)) or address_guard.literal_zone(url.hostname or "")
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Return all headers, as UTF-8; a media type in a manifest may be any text."""
+    headers = {
+        "User-Agent": user_agent(),
+        "Accept-Encoding": "identity",
+        **length_header(request.body),
+        **request.headers,
+        **request.private,
+    }
+    for name, value in headers.items():
+        if _CONTROL.search(value):
+            raise RegistryError(f"{request.host}: {name} cannot be sent in a header", host=request.host)
+    # http.client writes texts as latin-1.
+    return {name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()}
+
+
+def user_agent() -> str:
+    """Give our User-Agent, `pyctrd/<version>`."""
+    return f"pyctrd/{_VERSION}"
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("pyctrd")
+    except importlib.metadata.PackageNotFoundError:  # a source tree that was never installed
+        return "0"
+
+
+_VERSION: Final = _version()
+
+
+def _writes(request: Request) -> bool:
+    """Whether a request may change something; a login, whose body is ours, asks for a token only."""
+    return request.method not in ("GET", "HEAD") and not isinstance(request.body, bytes)
+
+
+def _origin(url: SplitResult) -> tuple[str, int]:
+    return (url.hostname or "").lower(), url.port or (443 if url.scheme == "https" else 80)
+
+
+def _out_of_bounds(request: Request, error: address_guard.Forbidden) -> RegistryError:
+    sender = urlsplit(request.named_by).netloc
+    whose = (
+        "write to private addresses" if error.zone is Zone.PRIVATE else "go to services of their own machine"
+    )
+    return RegistryError(
+        f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
+        host=sender,
+        hint=f"A registry may not have its clients {whose}; it is broken or hostile.",
+    )
+
+
+def _redirected(request: Request, status: int, location: str) -> Request:
+    """Make the request that follows a redirect; nothing private goes to another origin."""
+    if not is_url_text(location):
+        raise _not_followed(request, "to something that is not a URL")  # nor what http.client unfolded
+    try:
+        url = urljoin(request.url, location)
+        old, new = urlsplit(request.url), urlsplit(url)
+        _origin(new)  # a port that is none
+    except ValueError as error:
+        raise _not_followed(request, "to something that is not a URL") from error
+    redact.remember(new.query)
+    shown = redact.strike(without_secrets(url))
+    if new.scheme not in ("http", "https") or not new.hostname or new.username is not None:
+        raise _not_followed(request, f"to {shown!r}, which is not a plain http URL,")
+    if old.scheme == "https" and new.scheme == "http":
+        raise _not_followed(
+            request, f"from https down to {shown}", hint="The registry's own URL is wrong: correct it there."
+        )
+    if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
+        if isinstance(request.body, Stream):  # a GET of something else is no answer to an upload
+            raise _not_followed(request, f"of an upload to {shown}, by status {status},")
+        request = replace(request, method="GET", body=None)
+    if (old.scheme, old.netloc) == (new.scheme, new.netloc):
+        return replace(request, url=url)
+    if isinstance(request.body, bytes):
+        # Bodies of bytes hold credentials, and those are for the first host alone.
+        raise _not_followed(request, f"of a {request.method} to {shown}")
+    return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
+
+
+def _not_followed(request: Request, what: str, *, hint: str | None = None) -> RegistryError:
+    return RegistryError(f"{request.host}: redirect {what} is not followed", host=request.host, hint=hint)
+
+
+# --- retries ----------------------------------------------------------------------------------------------
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    outcome = state.outcome
+    retry_after = ""
+    if outcome is not None and not outcome.failed:
+        retry_after = outcome.result().header("Retry-After")
+    return seconds_to_wait(state.attempt_number, retry_after, now=time.time())
+
+
+def _before_sleep(state: tenacity.RetryCallState) -> None:
+    outcome = state.outcome
+    if outcome is None:
+        return
+    if outcome.failed:
+        reason = str(outcome.exception())
+    else:
+        response: Response = outcome.result()
+        reason = f"{response.host}: status {response.status}"
+        response.close()
+    _log.info("%s; trying again in %.1f s", reason, state.upcoming_sleep)
+
+
+def _last_outcome(state: tenacity.RetryCallState) -> Response:
+    assert state.outcome is not None
+    response: Response = state.outcome.result()
+    return response

@@ -1,0 +1,141 @@
+"""A list that comes in pages, from one endpoint: each read with a limit, the next where Link says.
+
+Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers"); RFC 8288.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+
+from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError
+from pyctrd.oci.model import MAX_MANIFEST_BYTES
+from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
+from pyctrd.registry.http import link_header, retry
+from pyctrd.registry.http.transport import Response
+from pyctrd.registry.repository import Repository, media_type_of
+
+MAX_PAGES: Final = 5_000
+MAX_LIST_BYTES: Final = 64 << 20
+# Pages in a row that bring nothing new: a registry may filter, but not for ever.
+MAX_BARREN_PAGES: Final = 10
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: its bytes, and the URL of the next one or None."""
+
+    repository: Repository
+    response: Response
+    raw: bytes = field(repr=False)
+    next: str | None
+
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without parameters."""
+        return media_type_of(self.response)
+
+    def error(self, text: str, *, hint: str | None = None) -> RegistryContentError:
+        """Make the error for a page that is not what it ought to be."""
+        return self.repository.content_error(self.response, text, hint=hint)
+
+    def refuse_html(self, what: str) -> None:
+        """Raise RegistryContentError for a page of the other kind."""
+        if self.media_type == "text/html":
+            raise self.error(
+                f"answered with an HTML page where {what} was asked for",
+                hint="This is not a registry, or a login page or proxy stands before it.",
+            )
+
+
+class Pages:
+    """The pages of one list at one endpoint. `patience` is for the first; who gives that is waited for."""
+
+    def __init__(
+        self, repository: Repository, endpoint: Endpoint, patience: retry.Patience, *, accept: str
+    ) -> None:
+        self._repository = repository
+        self._endpoint = endpoint
+        self._patience = patience
+        self._accept = accept
+        self._asked: set[str] = set()
+        self._bytes = 0
+        self._barren = 0
+
+    def first(self, url: str) -> Page:
+        """Ask for the first page; raises RegistryError, also for any status but 200."""
+        return self._get(url, self._patience)
+
+    def after(self, page: Page, url: str, *, news: bool) -> Page:
+        """Ask for the page behind `page`, which had something new or not; raises as `first` does.
+
+        Raises RegistryContentError for a URL that was asked before, more than MAX_PAGES pages, more than
+        MAX_LIST_BYTES in all, and MAX_BARREN_PAGES pages in a row with nothing new.
+        """
+        self._barren = 0 if news else self._barren + 1
+        if url in self._asked:
+            raise page.error("the pages of its list go in a circle")
+        if self._barren >= MAX_BARREN_PAGES or len(self._asked) >= MAX_PAGES:
+            raise page.error(f"its list does not end: {len(self._asked)} pages")
+        try:
+            return self._get(url, retry.PATIENT)
+        except RegistryError as error:
+            if is_absent(error):
+                raise page.error("names a next page that it does not have") from error
+            raise
+
+    def _get(self, url: str, patience: retry.Patience) -> Page:
+        self._asked.add(url)
+        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, patience)
+        with contextlib.closing(answer):
+            if answer.status != 200:
+                raise self._repository.status_error(answer)
+            self._repository.check_encoding(answer)
+            raw = answer.read(MAX_MANIFEST_BYTES)
+            self._bytes += len(raw)
+            if self._bytes > MAX_LIST_BYTES:
+                raise self._repository.content_error(answer, f"its list has more than {MAX_LIST_BYTES} bytes")
+            return Page(self._repository, answer, raw, self._next(answer))
+
+    def _next(self, answer: Response) -> str | None:
+        """Give the URL of the next page, which must be at the endpoint itself: it gets our credentials."""
+        try:
+            target = link_header.next_of(answer.header_values("Link"))
+            if target is None:
+                return None
+            url = urljoin(answer.url, target)
+            usable = is_url_text(target)
+            own = origin_of(url) == origin_of(answer.url) and origin_of(url) in self._endpoint.origins
+            parts = urlsplit(url)
+        except ValueError:
+            usable = False
+        if not usable or parts.username is not None:
+            raise self._repository.content_error(answer, "its Link header cannot be read")
+        if not own:
+            raise self._repository.content_error(
+                answer,
+                f"wants the next page of its list to be asked for at {parts.scheme}://{parts.netloc[:80]}",
+                hint="A list is read at one place. Perhaps the registry does not know its own URL: set its "
+                "external URL or X-Forwarded-Proto.",
+            )
+        url = urlunsplit(parts._replace(fragment=""))
+        lacking = self._endpoint.namespace and "ns" not in dict(parse_qsl(parts.query))
+        return with_query(url, ns=self._endpoint.namespace) if lacking else url
+
+
+def with_query(url: str, **parameters: str) -> str:
+    """Add parameters to the query of a URL."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
+
+
+def is_absent(error: RegistryError) -> bool:
+    """Tell whether an error is the registry's 404, and not that of a token server."""
+    return refused_with(error, {404})
+
+
+def refused_with(error: RegistryError, statuses: Set[int]) -> bool:
+    """Tell whether the registry itself answered with one of these statuses."""
+    return error.status in statuses and not isinstance(error, AuthenticationFailed | RegistryContentError)

@@ -1,0 +1,143 @@
+"""The governor's decisions, on a clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pyctrd.registry.range_control import (
+    MIN_REMAINING_BYTES,
+    SETTLED_SECONDS,
+    Budget,
+    Governor,
+    ParallelRanges,
+)
+
+MIB = 1 << 20
+MUCH = 1 << 30
+
+
+class Line:
+    """A blob being read over a line: `rate(connections)` is what they bring together, in MiB a second."""
+
+    def __init__(self, setting: ParallelRanges = "auto", *, budget: Budget | None = None) -> None:
+        self.now = 1000.0
+        self.governor = Governor(setting, budget=budget or Budget(), clock=lambda: self.now)
+        self.held = 0
+
+    def second(self, mib: float, *, waiting: float = 1.0, remaining: int = MUCH) -> int:
+        """Read for a second; gives the connections that the blob may have then."""
+        self.now += 1.01
+        self.governor.saw(int(mib * 1.01 * MIB), waited=1.01 * waiting, busy=1.01 * (1 - waiting))
+        self.held = self.governor.lanes(self.held, remaining)
+        return self.held
+
+    def seconds(self, count: int, *, each: float, limit: float = 1e9, waiting: float = 1.0) -> list[int]:
+        """Read for several seconds, each connection at its rate, all at `limit`."""
+        return [self.second(min(max(self.held, 1) * each, limit), waiting=waiting) for _ in range(count)]
+
+
+def test_a_line_that_limits_each_connection_gets_as_many_as_there_are() -> None:
+    line = Line()
+    assert line.governor.lanes(0, MUCH) == 0  # before anything is measured
+    assert line.seconds(8, each=4) == [4, 4, 8, 8, 8, 8, 8, 8]
+
+
+def test_a_line_that_is_full_gets_its_connections_taken_away() -> None:
+    line = Line()
+    assert line.seconds(6, each=12, limit=12) == [4, 4, 0, 0, 0, 0]
+
+
+def test_a_step_that_brings_nothing_is_taken_back_to_the_one_before() -> None:
+    line = Line()
+    assert line.seconds(7, each=4, limit=16) == [4, 4, 8, 8, 4, 4, 4]
+
+
+def test_after_a_while_a_step_is_tried_again() -> None:
+    line = Line()
+    assert line.seconds(3, each=12, limit=12)[-1] == 0
+    line.now += SETTLED_SECONDS
+    assert line.second(12) == 0  # nobody was reading in that minute, so it is no measurement
+    assert line.second(12) == 4
+
+
+@pytest.mark.parametrize(
+    ("mib", "waiting", "remaining"),
+    [
+        (4, 0.5, MUCH),
+        (150, 1.0, MUCH),
+        (4, 1.0, MIN_REMAINING_BYTES - 1),
+        (60, 1.0, 100 * MIB),
+    ],
+    ids=["the store is what takes the time", "fast enough", "little is left", "soon done"],
+)
+def test_nothing_is_tried_where_it_cannot_help(mib: float, waiting: float, remaining: int) -> None:
+    line = Line()
+    assert [line.second(mib, waiting=waiting, remaining=remaining) for _ in range(5)] == [0] * 5
+
+
+def test_a_moment_is_no_measurement() -> None:
+    line = Line()
+    line.now += 0.1
+    line.governor.saw(50 * MIB, waited=0.1, busy=0.0)
+    assert line.governor.lanes(0, MUCH) == 0
+    slow = Line()
+    assert slow.second(0.2) == 0
+
+
+def test_a_blob_at_its_end_keeps_what_it_has() -> None:
+    line = Line(4)
+    assert line.governor.lanes(0, MUCH) == 4
+    assert line.governor.lanes(4, 5) == 4
+
+
+def test_a_number_is_obeyed_from_the_start_but_not_for_small_blobs() -> None:
+    governor = Line(3).governor
+    assert governor.lanes(0, MUCH) == 3
+    assert governor.lanes(0, MIN_REMAINING_BYTES - 1) == 0
+
+
+@pytest.mark.parametrize("setting", ["off", 1, 0])
+def test_off_is_off(setting: ParallelRanges) -> None:
+    assert Line(setting).seconds(5, each=1) == [0] * 5
+
+
+def test_the_budget_is_the_whole_processs() -> None:
+    budget = Budget(8)
+    first, second = Line(8, budget=budget), Line(8, budget=budget)
+    assert first.governor.lanes(0, MUCH) == 8
+    assert second.governor.lanes(0, MUCH) == 0
+    first.governor.release(7)
+    assert second.governor.lanes(0, MUCH) == 7
+    first.governor.release(1)
+    assert second.governor.lanes(7, MUCH) == 8
+
+
+def test_one_connection_alone_is_the_plain_way() -> None:
+    budget = Budget(3)
+    governor = Governor(2, budget=budget)
+    assert governor.lanes(0, MUCH) == 2
+    assert governor.lanes(0, MUCH) == 0
+
+
+def test_a_trial_whose_blob_ends_proves_nothing() -> None:
+    line = Line()
+    assert line.second(4) == 4
+    line.governor.release(4)
+    line.held = 0
+    assert line.governor.lanes(0, MUCH) == 0
+    assert line.second(4) == 4  # measured anew
+
+
+def test_the_sum_of_all_downloads_counts() -> None:
+    """Where one blob gains what another loses, nothing is gained."""
+    line = Line()
+    assert line.second(10) == 4
+
+    def sums() -> Iterator[int]:
+        for own in (8, 8, 8):
+            line.governor.saw(2 * MIB, waited=1.0, busy=0.0)
+            yield line.second(own)
+
+    assert list(sums())[-1] == 0
