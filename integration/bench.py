@@ -16,9 +16,9 @@ from pyctrd.client import Client
 from pyctrd.containerd import Daemon
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import host, select
+from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.registry import RegistryOptions
-from pyctrd.save import SaveOptions, SaveResult, plan, save
 
 
 def no_fetchers(_image: ImageRecord) -> Sequence[Fetcher]:

@@ -9,7 +9,7 @@ from typing import Literal
 from integration.rig import images, shapes
 from integration.rig.images import Graph
 from pyctrd.oci.platforms import select
-from pyctrd.pull import PullOptions
+from pyctrd.operations.pull import PullOptions
 
 Mode = Literal["all", "selected"]
 VARIANTS = ("linux/amd64/v2", "linux/amd64", "linux/arm/v6", "linux/arm/v7")

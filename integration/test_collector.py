@@ -30,13 +30,13 @@ from integration.rig.proxy import Fault
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of
 from pyctrd.containerd import Daemon
-from pyctrd.ensure import ensure
 from pyctrd.oci import reference
 from pyctrd.oci.model import Digest
 from pyctrd.oci.platforms import ALL, host, select
-from pyctrd.pull import PullOptions, pull
+from pyctrd.operations.ensure import ensure
+from pyctrd.operations.pull import PullOptions, pull
+from pyctrd.operations.save import SaveOptions, save
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.save import SaveOptions, save
 
 FOREIGN = "linux/s390x"
 HERE = "linux/amd64"

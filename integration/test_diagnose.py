@@ -24,8 +24,8 @@ from integration.rig.publish import push
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
 from pyctrd.containerd import Daemon
-from pyctrd.diagnose import Diagnosis, diagnose
 from pyctrd.oci.platforms import host, select
+from pyctrd.operations.diagnose import Diagnosis, diagnose
 
 pytestmark = pytest.mark.every_generation
 

@@ -28,8 +28,8 @@ from integration.rig.throttle import Throttle
 from integration.shell import Shell
 from integration.test_pull import layer_of, leave_ingest, pull
 from pyctrd.errors import AlreadyExists
-from pyctrd.ports import Progress
-from pyctrd.pull import PullResult
+from pyctrd.operations.pull import PullResult
+from pyctrd.progress import Progress
 
 MIB = 1 << 20
 LAYERS = 8

@@ -24,9 +24,9 @@ from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, Registr
 from pyctrd.oci.model import Digest
 from pyctrd.oci.platforms import host, select
 from pyctrd.oci.reference import parse
-from pyctrd.ports import ProgressSink, no_progress
-from pyctrd.pull import PullOptions, PullResult
-from pyctrd.pull import pull as run_pull
+from pyctrd.operations.pull import PullOptions, PullResult
+from pyctrd.operations.pull import pull as run_pull
+from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.registry import RegistryClient, RegistryOptions
 
 pytestmark = pytest.mark.usefixtures("registry")

@@ -20,9 +20,10 @@ from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.archive.output import open_output
-from pyctrd.errors import IncompleteContent, NoMatchingPlatform
+from pyctrd.errors import NoMatchingPlatform
+from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import ImageRecord
-from pyctrd.save import SaveResult
+from pyctrd.operations.save import SaveResult
 
 pytestmark = pytest.mark.every_generation
 

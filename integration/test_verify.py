@@ -19,9 +19,9 @@ from pyctrd.containerd import Daemon
 from pyctrd.oci import platforms
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.reference import parse
+from pyctrd.operations.verify import Repair, VerifyResult, verify
 from pyctrd.ports import Fetcher, Store
 from pyctrd.registry import RegistryClient
-from pyctrd.verify import Repair, VerifyResult, verify
 
 pytestmark = pytest.mark.every_generation
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client
     from pyctrd.containerd.version import DaemonVersion
-    from pyctrd.copier import RegistryCopier
-    from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
-    from pyctrd.ensure import EnsurePlan, EnsureResult
     from pyctrd.errors import (
         AlreadyExists,
         AmbiguousReference,
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
         DaemonUnreachable,
         DigestMismatch,
         FailedPrecondition,
-        IncompleteContent,
         IngestLocked,
         InvalidInput,
         InvalidPlatform,
@@ -48,15 +44,27 @@ if TYPE_CHECKING:
         Remedy,
         Unsupported,
     )
+    from pyctrd.oci.errors import IncompleteContent
     from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
-    from pyctrd.overview import ImageOverview
-    from pyctrd.ports import Progress, ProgressSink
-    from pyctrd.pull import PullResult
+    from pyctrd.operations.diagnose import (
+        Cause,
+        Content,
+        Diagnosis,
+        ExportForecast,
+        PlatformState,
+        SaveForecast,
+        Tools,
+    )
+    from pyctrd.operations.ensure import EnsurePlan, EnsureResult
+    from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.pull import PullResult
+    from pyctrd.operations.save import EnsureMode, SavePlan, SaveResult
+    from pyctrd.operations.verify import Finding, VerifyResult
+    from pyctrd.progress import Progress, ProgressSink
+    from pyctrd.registries import RegistryCopier
     from pyctrd.registry import RegistryOptions
-    from pyctrd.save import EnsureMode, SavePlan, SaveResult
-    from pyctrd.sending import SendPlan, SendResult
-    from pyctrd.shipment import PushIndex
-    from pyctrd.verify import Finding, VerifyResult
+    from pyctrd.steps.upload import SendPlan, SendResult
+    from pyctrd.steps.upload_plan import PushIndex
 
 __version__: Final = "0.1.0"
 
@@ -124,19 +132,28 @@ __all__ = [
 _HOMES: Final = {
     "archive.contents": ("IndexMode",),
     "client": ("Client",),
-    "copier": ("RegistryCopier",),
+    "registries": ("RegistryCopier",),
     "containerd.version": ("DaemonVersion",),
-    "diagnose": ("Cause", "Content", "Diagnosis", "ExportForecast", "PlatformState", "SaveForecast", "Tools"),
-    "ensure": ("EnsurePlan", "EnsureResult"),
+    "operations.diagnose": (
+        "Cause",
+        "Content",
+        "Diagnosis",
+        "ExportForecast",
+        "PlatformState",
+        "SaveForecast",
+        "Tools",
+    ),
+    "operations.ensure": ("EnsurePlan", "EnsureResult"),
+    "oci.errors": ("IncompleteContent",),
     "oci.model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
-    "ports": ("Progress", "ProgressSink"),
-    "pull": ("PullResult",),
+    "progress": ("Progress", "ProgressSink"),
+    "operations.pull": ("PullResult",),
     "registry": ("RegistryOptions",),
-    "overview": ("ImageOverview",),
-    "save": ("EnsureMode", "SavePlan", "SaveResult"),
-    "sending": ("SendPlan", "SendResult"),
-    "shipment": ("PushIndex",),
-    "verify": ("Finding", "VerifyResult"),
+    "operations.images": ("ImageOverview",),
+    "operations.save": ("EnsureMode", "SavePlan", "SaveResult"),
+    "steps.upload": ("SendPlan", "SendResult"),
+    "steps.upload_plan": ("PushIndex",),
+    "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,16 +9,11 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
-from pyctrd import ensure as _ensure
-from pyctrd import lookup
-from pyctrd import pull as _pull
-from pyctrd import save as _save
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
 from pyctrd.containerd import STALL_SECONDS, Daemon
 from pyctrd.containerd.namespaces import Namespace
 from pyctrd.containerd.version import DaemonVersion
-from pyctrd.ensure import EnsurePlan, EnsureResult
 from pyctrd.errors import DaemonError, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ContentInfo, ImageRecord, Platform
@@ -26,18 +21,24 @@ from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.oci.platforms import host as _host
 from pyctrd.oci.platforms import select as _select
 from pyctrd.oci.reference import Reference
-from pyctrd.ports import Fetcher, ImageStore, ProgressSink, no_progress
-from pyctrd.pull import PullOptions, PullResult
-from pyctrd.save import EnsureMode, SaveOptions, SavePlan, SaveResult
-from pyctrd.wiring import LazyRepository, Registries
+from pyctrd.operations import ensure as _ensure
+from pyctrd.operations import lookup
+from pyctrd.operations import pull as _pull
+from pyctrd.operations import save as _save
+from pyctrd.operations.ensure import EnsurePlan, EnsureResult
+from pyctrd.operations.pull import PullOptions, PullResult
+from pyctrd.operations.save import EnsureMode, SaveOptions, SavePlan, SaveResult
+from pyctrd.ports import Fetcher, ImageStore
+from pyctrd.progress import ProgressSink, no_progress
+from pyctrd.registries import LazyRepository, Registries
 
 if TYPE_CHECKING:
-    from pyctrd.diagnose import Diagnosis
-    from pyctrd.overview import ImageOverview
+    from pyctrd.operations.diagnose import Diagnosis
+    from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.verify import VerifyResult
     from pyctrd.registry import RegistryOptions
-    from pyctrd.sending import SendPlan, SendResult
-    from pyctrd.shipment import PushIndex
-    from pyctrd.verify import VerifyResult
+    from pyctrd.steps.upload import SendPlan, SendResult
+    from pyctrd.steps.upload_plan import PushIndex
 
 
 class Client:
@@ -128,7 +129,7 @@ class Client:
 
         Reads every index and manifest that is here; no registry is asked.
         """
-        from pyctrd.overview import overview
+        from pyctrd.operations.images import overview
 
         return overview(self._daemon, self.images())
 
@@ -212,7 +213,7 @@ class Client:
         Never touches the network, and changes nothing. Raises NotFound, AmbiguousReference,
         InvalidReference, InvalidPlatform, and ContentError for a document that is not what it ought to be.
         """
-        from pyctrd.diagnose import diagnose
+        from pyctrd.operations.diagnose import diagnose
 
         selection = _select(platforms, all_platforms)
         image = self.image(ref)
@@ -342,7 +343,7 @@ class Client:
         `repair` fetches good copies by digest and puts them in place, in every namespace that shares them.
         Raises NotFound, AmbiguousReference, InvalidReference, InvalidPlatform.
         """
-        from pyctrd.verify import Repair, verify
+        from pyctrd.operations.verify import Repair, verify
 
         selection = _select(platforms, all_platforms)
         return verify(
@@ -375,8 +376,8 @@ class Client:
         pieces (None: 32 MiB, 0: never). Raises NotFound, AmbiguousReference, IncompleteContent before
         anything is sent, NoMatchingPlatform, RegistryError, ContentError, InvalidInput.
         """
-        from pyctrd.push import push
-        from pyctrd.sending import send_options
+        from pyctrd.operations.push import push
+        from pyctrd.steps.upload import send_options
 
         options = send_options(platforms, all_platforms, index, nondistributable, max_concurrent_uploads)
         image, name = self._named(ref, target)
@@ -394,8 +395,8 @@ class Client:
         nondistributable: bool = False,
     ) -> SendPlan:
         """Tell what `push` would send, by asking the registry what it has; raises what `push` raises."""
-        from pyctrd.push import plan
-        from pyctrd.sending import send_options
+        from pyctrd.operations.push import plan
+        from pyctrd.steps.upload import send_options
 
         options = send_options(platforms, all_platforms, index, nondistributable)
         image, name = self._named(ref, target)

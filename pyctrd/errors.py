@@ -7,7 +7,7 @@
     +-- NotFound                     3   image, content, snapshot, lease ... that is not there
     |   +-- NoMatchingPlatform
     +-- AmbiguousReference           1
-    +-- IncompleteContent            4   the image is here, some of its content is not
+    +-- IncompleteContent            4   the image is here, some of its content is not (in pyctrd.oci.errors)
     +-- ContentError                 1   local content is not what its digest or media type says
     |   +-- DigestMismatch
     +-- RegistryError                5   the registry, or the way to it
@@ -32,10 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
-
-if TYPE_CHECKING:
-    from pyctrd.oci.model import Descriptor
+from typing import ClassVar, Final, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,23 +127,6 @@ class AmbiguousReference(PyctrdError):
     def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.candidates = tuple(candidates)
-
-
-class IncompleteContent(PyctrdError):
-    """An image of which some content is not in the store; `missing` are the descriptors of that content."""
-
-    exit_code = 4
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        missing: Sequence[Descriptor],
-        hint: str | None = None,
-        remedy: Remedy | None = None,
-    ) -> None:
-        super().__init__(message, hint=hint, remedy=remedy)
-        self.missing = tuple(missing)
 
 
 class ContentError(PyctrdError):

@@ -9,13 +9,14 @@ import pytest
 
 from integration.rig import shapes
 from integration.rig.images import Graph, index
-from pyctrd import save
-from pyctrd.errors import MAX_TEXT, IncompleteContent, InvalidReference, PyctrdError
+from pyctrd.errors import MAX_TEXT, InvalidReference, PyctrdError
 from pyctrd.oci import platforms
+from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import select
+from pyctrd.operations import save
+from pyctrd.operations.save import SaveOptions
 from pyctrd.ports import Fetcher
-from pyctrd.save import SaveOptions
 from tests.support.memory import MemoryStore
 
 NAME = "registry.example/team/app:1"

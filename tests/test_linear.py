@@ -16,18 +16,18 @@ import pytest
 
 from integration.rig import shapes
 from integration.rig.images import Graph
-from pyctrd import copy, ensure, push
 from pyctrd.archive.contents import IndexMode
-from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidInput
 from pyctrd.oci import model, platforms, reference
 from pyctrd.oci.model import Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import ALL, Selection, select
-from pyctrd.pull import PullOptions, pull
-from pyctrd.save import SaveOptions, plan, save
-from pyctrd.sending import SendOptions
-from pyctrd.shipment import PushIndex
-from pyctrd.verify import Repair, verify
+from pyctrd.operations import copy, ensure, push
+from pyctrd.operations.diagnose import diagnose
+from pyctrd.operations.pull import PullOptions, pull
+from pyctrd.operations.save import SaveOptions, plan, save
+from pyctrd.operations.verify import Repair, verify
+from pyctrd.steps.upload import SendOptions
+from pyctrd.steps.upload_plan import PushIndex
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 

@@ -81,7 +81,7 @@ This file is made by `python -m integration.faults > docs/faults.md`; a test hol
   collection of garbage may take up to an hour (`tests/containerd/test_calls.py`).
 - **Another client that holds an unfinished write** is waited for as long as that grows; one that has written
   nothing for a stall time-out is an error (exit 1), ten times later when only the commit is lacking
-  (`tests/test_transfer.py`, `integration/test_pull.py`).
+  (`tests/steps/test_fetch.py`, `integration/test_pull.py`).
 - **An output stream** whose `write` does not say how much it has taken, or takes nothing, is an error; a pipe
   whose reader stands still is waited for, and can be interrupted (`tests/archive/test_tar.py`).
 - **Signals** end every command within 5 seconds, whatever containerd, a registry or a reader does

@@ -24,11 +24,11 @@ from integration.rig import peers
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, LoggingProxy
 from pyctrd import Client, Diagnosis, ExportForecast, PyctrdError, RegistryOptions, SaveForecast
 from pyctrd.containerd import Daemon
-from pyctrd.diagnose import diagnose
 from pyctrd.errors import InvalidReference
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.oci.platforms import host, select
 from pyctrd.oci.reference import Reference, parse
+from pyctrd.operations.diagnose import diagnose
 
 _KEEP = "containerd.io/gc.root"
 

@@ -9,7 +9,7 @@ Source: containerd core/images/archive/exporter.go Export, getRecords.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -22,12 +22,11 @@ from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.prune import ORIGINAL_INDEX, descriptor_of, only_image, pruned
 
 IndexMode: TypeAlias = Literal["keep", "prune", "flatten"]
-ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 
 
 def contents(
     image: ImageRecord,
-    read: ReadDocument,
+    read: graph.ReadDocument,
     targets: Matcher,
     *,
     preferences: Sequence[Matcher],
@@ -45,7 +44,7 @@ def contents(
     require_exportable(image.target)
     step = graph.only_platforms(graph.read_children(read), targets)
     blobs = tuple(graph.preorder(image.target, step))
-    manifests = [item for item in blobs if is_image(item)]
+    manifests = [item for item in blobs if graph.is_image(item)]
     found = ArchiveImage(
         name=image.name,
         entries=(image.target,),
@@ -72,7 +71,7 @@ def require_exportable(target: Descriptor) -> None:
 
 
 def _docker_entry(
-    target: Descriptor, read: ReadDocument, step: graph.Children, preferences: Sequence[Matcher]
+    target: Descriptor, read: graph.ReadDocument, step: graph.Children, preferences: Sequence[Matcher]
 ) -> DockerEntry | None:
     chosen = None
     for preference in preferences:
@@ -101,7 +100,8 @@ def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> De
         matching = [
             child
             for child in children
-            if child.platform is None or (preference.match(child.platform) and not is_attestation(child))
+            if child.platform is None
+            or (preference.match(child.platform) and not graph.is_attestation(child))
         ]
         found = map(choose, graph.closest(matching, preference))
         return next((manifest for manifest in found if manifest is not None), None)
@@ -109,7 +109,7 @@ def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> De
     return choose(target)
 
 
-def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
+def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | None]:
     """Give a manifest's platform: the index's word for it, else that of its config, where it is there."""
 
     def find(descriptor: Descriptor) -> Platform | None:
@@ -127,15 +127,10 @@ def _platform_of(read: ReadDocument) -> Callable[[Descriptor], Platform | None]:
     return find
 
 
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Tell whether a manifest is about others: its platform is unknown/unknown."""
-    return descriptor.platform is not None and descriptor.platform.os == "unknown"
-
-
 # --- other forms of the index -----------------------------------------------------------------------------
 
 
-def _prune(image: ArchiveImage, read: ReadDocument, step: graph.Children) -> ArchiveImage:
+def _prune(image: ArchiveImage, read: graph.ReadDocument, step: graph.Children) -> ArchiveImage:
     """Rewrite the index, and those in it, to what the archive holds."""
     target = image.entries[0]
     pruner = _Pruner(read, step)
@@ -155,7 +150,7 @@ def _prune(image: ArchiveImage, read: ReadDocument, step: graph.Children) -> Arc
 class _Pruner:
     """Rewrites indexes, each once, however many others name it; `generated` are the new ones."""
 
-    def __init__(self, read: ReadDocument, step: graph.Children) -> None:
+    def __init__(self, read: graph.ReadDocument, step: graph.Children) -> None:
         self._read = read
         self._step = step
         self._pruned: dict[Digest, Descriptor | None] = {}
@@ -201,28 +196,12 @@ def _flatten(image: ArchiveImage, step: graph.Children) -> ArchiveImage:
     origin = {**target.annotations, ORIGINAL_INDEX: str(target.digest)}
     leaves = [
         msgspec.structs.replace(leaf, annotations={**leaf.annotations, **origin})
-        for leaf in graph.by_digest(leaves_of(target, step)).values()
+        for leaf in graph.by_digest(graph.leaves_of(target, step)).values()
     ]
-    only = only_image(filter(is_image, leaves))
+    only = only_image(filter(graph.is_image, leaves))
     return msgspec.structs.replace(
         image,
         entries=(msgspec.structs.replace(only, platform=None),),
-        companions=tuple(leaf for leaf in leaves if not is_image(leaf)),
+        companions=tuple(leaf for leaf in leaves if not graph.is_image(leaf)),
         blobs=tuple(blob for blob in image.blobs if not mediatypes.is_index(blob.media_type)),
     )
-
-
-def is_image(leaf: Descriptor) -> bool:
-    """Whether this is a manifest that is not about others."""
-    return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
-
-
-def leaves_of(target: Descriptor, step: graph.Children) -> Iterator[Descriptor]:
-    """Yield what the indexes name that is no index itself; nothing but indexes is read."""
-
-    def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
-        return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()
-
-    for descriptor in graph.preorder(target, indexes_only):
-        if not mediatypes.is_index(descriptor.media_type):
-            yield descriptor

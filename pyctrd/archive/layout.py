@@ -25,7 +25,7 @@ import msgspec
 
 from pyctrd.errors import InvalidReference
 from pyctrd.oci import gojson, mediatypes, reference
-from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.oci.model import Descriptor, Digest, Platform, blob_path
 
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -106,11 +106,6 @@ def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layo
         entries.extend(_blob(item, image.generated) for item in image.blobs)
     named = {item.name: item for item in reversed(entries)}
     return Layout(entries=tuple(named[name] for name in sorted(named)))
-
-
-def blob_path(digest: Digest) -> str:
-    """Give a blob's name in an image layout."""
-    return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
 def _file(name: str, mode: int, data: bytes) -> Entry:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import BinaryIO, Final, TypeAlias
 
-from pyctrd.archive.headers import END, header, padding
 from pyctrd.archive.layout import Entry, Layout
+from pyctrd.archive.tar_header import END, header, padding
 from pyctrd.errors import REPAIR, REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
 from pyctrd.oci.model import Digest
 from pyctrd.ports import Chunk

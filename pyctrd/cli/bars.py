@@ -24,7 +24,7 @@ from pyctrd.oci import mediatypes
 
 if TYPE_CHECKING:
     from pyctrd.oci.model import Descriptor
-    from pyctrd.ports import Progress
+    from pyctrd.progress import Progress
 
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
 _UPLOAD: Final = frozenset({"uploading", "uploaded"})

@@ -19,10 +19,10 @@ import click
 
 from pyctrd.cli.render import title
 from pyctrd.cli.text import duration, sanitize, size
-from pyctrd.ports import no_progress
+from pyctrd.progress import no_progress
 
 if TYPE_CHECKING:
-    from pyctrd.ports import Progress, ProgressSink
+    from pyctrd.progress import Progress, ProgressSink
 
 # JSON lines about one blob's bytes come no faster than this; changes of state always come.
 _INTERVAL_SECONDS: Final = 0.25

@@ -16,7 +16,7 @@ from pyctrd.oci.mediatypes import ingest_prefix
 from pyctrd.oci.model import Descriptor, Digest
 
 if TYPE_CHECKING:
-    from pyctrd.ports import Progress
+    from pyctrd.progress import Progress
 
 
 def open_page() -> Page:

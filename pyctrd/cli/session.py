@@ -19,7 +19,7 @@ from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
-    from pyctrd.copier import RegistryCopier
+    from pyctrd.registries import RegistryCopier
     from pyctrd.registry import RegistryClient, RegistryOptions
 
 
@@ -68,8 +68,8 @@ def open_copier(
     source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
 ) -> Iterator[RegistryCopier]:
     """Make the copier that the options ask for; the arguments are those about the source's registry."""
-    from pyctrd.copier import RegistryCopier
     from pyctrd.oci import reference
+    from pyctrd.registries import RegistryCopier
     from pyctrd.registry import RegistryOptions
 
     chosen = click.get_current_context().ensure_object(Settings)

@@ -20,7 +20,8 @@ from pyctrd.containerd.leases import LeaseService, held_with, lease_labels, leas
 from pyctrd.containerd.namespaces import NamespaceService
 from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import DaemonVersion, ask_version
-from pyctrd.errors import ContentError, DaemonError, IncompleteContent, LeaseLost, NotFound, PyctrdError
+from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError
+from pyctrd.oci.errors import IncompleteContent
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 

@@ -24,6 +24,7 @@ from pyctrd.oci.model import (
 from pyctrd.oci.platforms import Matcher
 
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
+ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 
 # An index of an index of an index is already rare; this only stops a document made to exhaust us.
 MAX_DEPTH: Final = 16
@@ -317,3 +318,27 @@ def check_count(root: Descriptor, count: int, most: int = MAX_DESCRIPTORS) -> No
 
 def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
     return descriptor.digest, descriptor.media_type, descriptor.platform
+
+
+# --- images and attestations ------------------------------------------------------------------------------
+
+
+def is_attestation(descriptor: Descriptor) -> bool:
+    """Tell whether a manifest is about others: its platform is unknown/unknown."""
+    return descriptor.platform is not None and descriptor.platform.os == "unknown"
+
+
+def is_image(leaf: Descriptor) -> bool:
+    """Whether this is a manifest that is not about others."""
+    return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
+
+
+def leaves_of(target: Descriptor, step: Children) -> Iterator[Descriptor]:
+    """Yield what the indexes name that is no index itself; nothing but indexes is read."""
+
+    def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
+        return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()
+
+    for descriptor in preorder(target, indexes_only):
+        if not mediatypes.is_index(descriptor.media_type):
+            yield descriptor

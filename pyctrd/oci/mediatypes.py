@@ -27,6 +27,10 @@ DOCKER_SCHEMA1: Final = frozenset(
 IN_TOTO: Final = "application/vnd.in-toto+json"
 OCTET_STREAM: Final = "application/octet-stream"
 
+# The annotations by which an index marks an attestation (BuildKit docs/attestations/attestation-storage.md).
+ATTESTED_DIGEST: Final = "vnd.docker.reference.digest"
+ATTESTATION_TYPE: Final = "vnd.docker.reference.type"
+
 _CONFIGS: Final = frozenset(
     {
         DOCKER_CONFIG,

@@ -316,3 +316,8 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def blob_path(digest: Digest) -> str:
+    """Return a blob's path in an image layout, e.g. `blobs/sha256/4a5b...` (image-spec image-layout.md)."""
+    return f"blobs/{digest.algorithm}/{digest.encoded}"

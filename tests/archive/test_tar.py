@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyctrd.archive import tar
-from pyctrd.archive.layout import Entry, Layout, blob_path
+from pyctrd.archive.layout import Entry, Layout
 from pyctrd.archive.output import open_output
 from pyctrd.errors import ArchiveError, DaemonUnreachable, DigestMismatch, NotFound
-from pyctrd.oci.model import Digest
+from pyctrd.oci.model import Digest, blob_path
 
 
 def layout_of(blobs: Mapping[Digest, bytes]) -> Layout:

@@ -10,9 +10,17 @@ import pytest
 from pyctrd.cli.diagnosis import render
 from pyctrd.cli.page import PlainPage
 from pyctrd.cli.settings import Settings
-from pyctrd.diagnose import Cause, Content, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
 from pyctrd.errors import Remedy
 from pyctrd.oci.model import Digest
+from pyctrd.operations.diagnose import (
+    Cause,
+    Content,
+    Diagnosis,
+    ExportForecast,
+    PlatformState,
+    SaveForecast,
+    Tools,
+)
 from tests.cli.stub import run, with_outcome
 
 NAME = "docker.io/library/pause:3.10"

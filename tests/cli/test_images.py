@@ -10,7 +10,7 @@ import pytest
 from pyctrd.oci.mediatypes import OCI_INDEX
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.oci.platforms import parse
-from pyctrd.overview import ImageOverview
+from pyctrd.operations.images import ImageOverview
 from tests.cli.stub import run, with_outcome
 
 ALL = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x", "linux/ppc64le")

@@ -13,7 +13,7 @@ from pyctrd.cli.bars import Bars
 from pyctrd.cli.progress import _PlainLines, reporting
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.oci.model import Descriptor, Digest
-from pyctrd.ports import Action, Progress, no_progress
+from pyctrd.progress import Action, Progress, no_progress
 
 MIB = 1 << 20
 LAYERS = [

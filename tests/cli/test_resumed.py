@@ -8,12 +8,12 @@ import pytest
 
 from pyctrd import RegistryOptions
 from pyctrd.archive.layout import Layout
-from pyctrd.ensure import EnsureResult
 from pyctrd.errors import NotFound
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
-from pyctrd.pull import PullResult
-from pyctrd.save import SavePlan, SaveResult
+from pyctrd.operations.ensure import EnsureResult
+from pyctrd.operations.pull import PullResult
+from pyctrd.operations.save import SavePlan, SaveResult
 from tests.cli.stub import run, with_outcome
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 from pyctrd.oci.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.oci.model import Descriptor, Digest, Platform
 from pyctrd.registry import RegistryOptions
-from pyctrd.sending import SendPlan, SendResult
+from pyctrd.steps.upload import SendPlan, SendResult
 from tests.cli.stub import StubClient, run, with_outcome
 
 
@@ -123,7 +123,7 @@ def test_who_copy_is_where(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], target: str | None, source: str
 ) -> None:
     stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.copier.RegistryCopier", stub)
+    monkeypatch.setattr("pyctrd.registries.RegistryCopier", stub)
     assert run("copy", *flags, "one.example/a", "two.example/b").exit_code == 0
     (arguments, named) = stub.opened[0]
     assert user_of(arguments[0]) == target
@@ -139,7 +139,7 @@ def user_of(options: Any) -> str | None:
 
 def test_one_registry_needs_one_password(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.copier.RegistryCopier", stub)
+    monkeypatch.setattr("pyctrd.registries.RegistryCopier", stub)
     run("copy", "-u", "me:secret", "one.example/a", "one.example/b")
     (arguments, named) = stub.opened[0]
     assert (user_of(arguments[0]), named) == ("me", {})

@@ -14,13 +14,13 @@ from pyctrd.containerd.content import data_of
 from pyctrd.errors import (
     ContentError,
     DaemonError,
-    IncompleteContent,
     LeaseLost,
     NotFound,
     PyctrdError,
     RegistryError,
     Unsupported,
 )
+from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.containerd.fake import FakeDaemon, fault

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyctrd.documents import Documents
 from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
 from pyctrd.oci import graph, mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest, Index
@@ -29,6 +28,7 @@ from pyctrd.registry.http.retry import parse_retry_after
 from pyctrd.registry.http.transport import Request, Transport
 from pyctrd.registry.range_control import Governor
 from pyctrd.registry.remote import RegistryRemote
+from pyctrd.steps.validate import Documents
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
 

@@ -8,7 +8,7 @@ from pyctrd.cli import settings
 from pyctrd.cli.page import MarkdownPage
 from pyctrd.cli.render import emit_json, open_page
 from pyctrd.cli.session import open_client
-from pyctrd.errors import IncompleteContent
+from pyctrd.oci.errors import IncompleteContent
 
 
 @click.command("diagnose")

@@ -1,0 +1,144 @@
+"""Copy: from one registry into another, or within one, past the store: bytes go through, none are kept.
+
+Manifests are read whole, and each is checked against its digest; blobs are streamed. Nothing of an image is
+sent before all of its documents have been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Final
+
+from pyctrd.errors import PyctrdError, RegistryContentError
+from pyctrd.oci import graph
+from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.oci.reference import Reference
+from pyctrd.ports import Chunk, Remote, Uploader
+from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps import upload_plan
+from pyctrd.steps.targets import Coverage
+from pyctrd.steps.upload import Sending, SendOptions, SendPlan, SendResult
+
+# All documents of an image are in memory at once; no real image comes near this.
+MAX_DOCUMENTS_BYTES: Final = 64 << 20
+
+
+def copy(
+    source: Remote,
+    source_name: str,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+    progress: ProgressSink = no_progress,
+) -> SendResult:
+    """Copy what `source` points at to the repository of `name`, and tag it there.
+
+    Raises NotFound when the source does not know the reference, NoMatchingPlatform, InvalidInput,
+    RegistryError, RegistryContentError.
+    """
+    return _sending(source, source_name, target, name, options, host, progress).run()
+
+
+def plan(
+    source: Remote,
+    source_name: str,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+) -> SendPlan:
+    """Tell what `copy` would send: reads the documents, and asks the target what it has."""
+    return _sending(source, source_name, target, name, options, host, no_progress).plan()
+
+
+def _sending(
+    source: Remote,
+    source_name: str,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    host: Platform,
+    progress: ProgressSink,
+) -> Sending:
+    root = source.resolve()
+    if not graph.has_children(root):
+        raise RegistryContentError(
+            f"{source_name} is {root.media_type}: neither a manifest nor an index",
+            host=source.host,
+            repository=source.repository,
+        )
+    progress(Progress(action="resolved", descriptor=root, total=root.size, detail=source_name))
+    read = _Documents(source).read
+    coverage = Coverage(root, options.platforms.platforms)
+    step = upload_plan.chosen(coverage.watch(graph.read_children(read)), options.platforms.matcher(host))
+    for _descriptor in graph.preorder(root, step):
+        pass  # reads every document
+    coverage.check()
+    neighbour = source.repository if source.host == target.host else ""
+    return Sending(
+        shipment=upload_plan.pack(
+            root, read, step, index=options.index, nondistributable=options.nondistributable
+        ),
+        source=source_name,
+        target=target,
+        name=name,
+        blob=partial(_RemoteBlob, source),
+        mount_from=lambda _blob: neighbour if neighbour != target.repository else "",
+        max_concurrent=options.max_concurrent_uploads,
+        progress=progress,
+    )
+
+
+class _Documents:
+    """Reads manifests and indexes of a repository, each once."""
+
+    def __init__(self, source: Remote) -> None:
+        self._source = source
+        self._read: dict[Digest, bytes] = {}
+        self._bytes = 0
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        if descriptor.digest not in self._read:
+            self._bytes += descriptor.size
+            if self._bytes > MAX_DOCUMENTS_BYTES:
+                raise self._wrong(f"has manifests of more than {MAX_DOCUMENTS_BYTES} bytes in all")
+            with self._source.fetch(descriptor) as chunks:
+                raw = b"".join(chunks)
+            if Digest.of(raw, descriptor.digest.algorithm) != descriptor.digest:
+                raise self._wrong(f"wrong content for {descriptor.digest}")
+            self._read[descriptor.digest] = raw
+        return self._read[descriptor.digest]
+
+    def _wrong(self, text: str) -> RegistryContentError:
+        return RegistryContentError(
+            f"{self._source.host}/{self._source.repository}: {text}",
+            host=self._source.host,
+            repository=self._source.repository,
+        )
+
+
+class _RemoteBlob:
+    """A blob of another repository as ports.BlobSource."""
+
+    def __init__(self, source: Remote, descriptor: Descriptor) -> None:
+        self._source = source
+        self._descriptor = descriptor
+
+    def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
+        data = self._descriptor.data
+        if data and len(data) == self._descriptor.size:
+            return nullcontext(iter([data[offset:]]))
+        return self._source.fetch(self._descriptor, offset)
+
+    def wrong(self, text: str) -> PyctrdError:
+        return RegistryContentError(
+            f"{self._source.host}/{self._source.repository}: {text}",
+            host=self._source.host,
+            repository=self._source.repository,
+            hint="the registry, or a proxy before it, serves other bytes than it names; nothing was kept",
+        )

@@ -1,0 +1,129 @@
+"""What a tool makes of an image's name: which record it takes, and which registry it asks."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from pyctrd.errors import InvalidReference, NotFound
+from pyctrd.oci import mediatypes, reference
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.reference import Reference
+from pyctrd.operations.diagnose.inspection import Inspection
+
+_DIGEST = re.compile("(?:sha256:)?[a-f0-9]{64}")
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool does with a name: `error` where it finds none or several, `other` where another record."""
+
+    error: str = ""
+    other: ImageRecord | None = None
+
+
+def found_before_2_3(inspection: Inspection, image: ImageRecord) -> Named:
+    """Say what nerdctl before 2.3 finds: names, completed names and beginnings of digests all count.
+
+    Source: nerdctl pkg/idutil/imagewalker/imagewalker.go Walk; pkg/cmd/image/save.go.
+    """
+    images = inspection.store.images
+    records = [image]
+    completed = _completed(image.name)
+    if completed not in ("", image.name):
+        records += _existing(inspection, completed)
+    prefix = reference.digest_prefix(image.name)
+    if prefix is not None:
+        records += images.list([f"target.digest~=^{prefix}"])
+    if len({record.target.digest for record in records}) > 1:
+        return Named(error=f"ambiguous digest ID: multiple IDs found with provided prefix {image.name}")
+    return Named()
+
+
+def found_from_2_3(inspection: Inspection, image: ImageRecord) -> Named:
+    """Say what nerdctl from 2.3 on finds: the record of the completed name, or of a whole digest.
+
+    Source: nerdctl pkg/cmd/image/save.go.
+    """
+    if _DIGEST.fullmatch(image.name):
+        digest = f"sha256:{image.name.removeprefix('sha256:')}"
+        records = list(inspection.store.images.list([f"target.digest=={digest}"]))
+        if image.target.digest == digest:
+            return Named()
+        wanted = image.name
+    else:
+        wanted = _completed(image.name)
+        if not wanted:
+            return Named(error=f'invalid image name "{image.name}"')
+        records = [image] if wanted == image.name else _existing(inspection, wanted)
+    if not records:
+        return Named(error=f'image "{wanted}": not found')
+    same = records[0].target.digest == image.target.digest
+    return Named(other=None if same else records[0])
+
+
+def ask_fault(name: str) -> str:
+    """Return why nerdctl cannot read a name as a reference, or ask a registry for it; empty where it can."""
+    return parse_fault(name) or reference.resolve_fault(name)
+
+
+def parse_fault(name: str) -> str:
+    """Return why nerdctl cannot read a name at all (nerdctl pkg/referenceutil Parse); empty where it can."""
+    return "" if _DIGEST.fullmatch(name) or _completed(name) else "invalid reference format"
+
+
+def is_unlikely(inspection: Inspection, image: ImageRecord) -> bool:
+    """Whether nerdctl would ask where the content hardly is; the first word of a short name is its host."""
+    return is_foreign(inspection, image) or _completed(image.name) != image.name
+
+
+def is_foreign(inspection: Inspection, image: ImageRecord) -> bool:
+    """Whether the content came from elsewhere than the image's name says, as that of a local tag does.
+
+    False where nobody can know: content that was imported has no labels that say where it came from.
+    """
+    sources = _sources(inspection, image)
+    own = _parsed(image.name)
+    return bool(sources) and (own is None or (_host(own.domain), own.path) not in sources)
+
+
+def repository(name: str) -> str:
+    """Return the repository of a name; empty for a text that is no reference."""
+    parsed = _parsed(name)
+    return parsed.name if parsed else ""
+
+
+def _sources(inspection: Inspection, image: ImageRecord) -> set[tuple[str, str]]:
+    prefix = mediatypes.DISTRIBUTION_SOURCE
+    return {
+        (key.removeprefix(prefix), path)
+        for key, value in inspection.labels(image.target.digest).items()
+        if key.startswith(prefix)
+        for path in value.split(",")
+        if path
+    }
+
+
+def _host(domain: str) -> str:
+    """Return the host without its port, as the labels have it."""
+    return re.sub(":[0-9]+$", "", domain).strip("[]")
+
+
+def _parsed(name: str) -> Reference | None:
+    try:
+        return reference.parse(name)
+    except InvalidReference:
+        return None
+
+
+def _completed(name: str) -> str:
+    """Return the full name of a reference; empty for a text that is none."""
+    parsed = _parsed(name)
+    return str(parsed) if parsed else ""
+
+
+def _existing(inspection: Inspection, name: str) -> list[ImageRecord]:
+    try:
+        return [inspection.store.images.get(name)]
+    except NotFound:
+        return []

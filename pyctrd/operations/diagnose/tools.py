@@ -1,0 +1,248 @@
+"""What each tool that can write an archive would do now. No registry is asked: fetches are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from pyctrd.errors import NotFound, PyctrdError
+from pyctrd.oci import platforms
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.reference import Reference
+from pyctrd.operations import ensure, nerdctl, save
+from pyctrd.operations.diagnose import names
+from pyctrd.operations.diagnose.engine import Engine
+from pyctrd.operations.diagnose.export import Export
+from pyctrd.operations.diagnose.model import ExportForecast, SaveForecast, Tools
+from pyctrd.operations.diagnose.names import Named
+from pyctrd.operations.diagnose.survey import Survey
+from pyctrd.operations.diagnose.targets import Targets
+from pyctrd.operations.nerdctl import Ensured, Release
+from pyctrd.ports import Fetcher
+
+_NERDCTL_NETWORK = (
+    "asks the registry for the tag again; if the tag has moved, the local image is replaced by the new one"
+)
+_NO_TRANSFER = "unknown service containerd.services.streaming.v1.Streaming"
+_NEEDS_TRANSFER = (
+    "from 2.3 on nerdctl exports through the daemon's transfer service, which came with containerd 1.7"
+)
+_HIDDEN = "a manifest or index is absent: what it names is fetched, too, but its size is not known before"
+_HIDDEN_INDEX = "an index is absent: whether the image has the platform is known once it is fetched"
+_FOREIGN = "asks the registry for {name}, but the content came from elsewhere: the image may not be there"
+_FEATURES = "os.features of a platform count in some builds of this containerd, and not in others"
+_BY_CHANCE = "what is fetched differs from run to run: nerdctl takes the platforms in random order"
+_ANOTHER = "takes the name for {name}, which is another image"
+_NO_SOURCE = "no repository is known to have what is missing"
+_NO_PORT = "asks {name}, where the content came from, and has no record of the registry's port"
+
+
+def forecast(survey: Survey, selection: Selection, targets: Targets, host: Platform, engine: Engine) -> Tools:
+    """Forecast every tool for the same target platforms."""
+    legacy = platforms.ignoring_features(targets.matcher)
+    old = names.found_before_2_3(survey.inspection, survey.image)
+    return Tools(
+        ctr_export=_by_the_daemon(survey, targets, host, engine, survey.inspection.present),
+        nerdctl_save_2_0_3=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_3, legacy).forecast(),
+        nerdctl_save_2_0_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_4, legacy).forecast(),
+        nerdctl_save_2_1_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_1_4, legacy).forecast(),
+        nerdctl_save_2_3_0=_Nerdctl(
+            survey,
+            names.found_from_2_3(survey.inspection, survey.image),
+            nerdctl.RELEASE_2_3_0,
+            targets.matcher,
+            export=lambda present: _by_transfer(survey, targets, host, engine, present),
+        ).forecast(),
+        pyctrd_save=_pyctrd(survey, selection, targets, host),
+    )
+
+
+def _by_the_daemon(
+    survey: Survey,
+    targets: Targets,
+    host: Platform,
+    engine: Engine,
+    present: Callable[[Descriptor], bool],
+) -> ExportForecast:
+    """`ctr images export` and the transfer service: even --all-platforms wants one manifest of the host's."""
+    export = Export(
+        inspection=survey.inspection,
+        matcher=platforms.ordered(host) if targets.all else targets.matcher,
+        all_platforms=targets.all,
+        present=present,
+        skips_absent=engine.skips_absent,
+    )
+    newer = export.forecast(survey.image)
+    if engine.features:
+        return newer
+    export = msgspec.structs.replace(export, matcher=platforms.ignoring_features(export.matcher))
+    older = export.forecast(survey.image)
+    if engine.features is False or older == newer:
+        return older
+    return msgspec.structs.replace(older, certain=False, note=_FEATURES)
+
+
+def _by_transfer(
+    survey: Survey,
+    targets: Targets,
+    host: Platform,
+    engine: Engine,
+    present: Callable[[Descriptor], bool],
+) -> ExportForecast:
+    """Let the daemon export; containerd 1.6 has no transfer service, and says so before anything else."""
+    if not engine.transfer:
+        return ExportForecast(ok=False, error=_NO_TRANSFER, exit_code=1, note=_NEEDS_TRANSFER)
+    return _by_the_daemon(survey, targets, host, engine, present)
+
+
+class _Nerdctl:
+    """One way that `nerdctl save` has had: find the record, ensure, export."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        named: Named,
+        release: Release,
+        matcher: Matcher,
+        *,
+        export: Callable[[Callable[[Descriptor], bool]], ExportForecast] | None = None,
+    ) -> None:
+        self._survey = survey
+        self._image = survey.image
+        self._named = named
+        self._release = release
+        self._matcher = matcher
+        self._export = export or self._own_export
+
+    def forecast(self) -> SaveForecast:
+        """Say how it ends: at the name, at the fetch, or with the export."""
+        if self._named.error:
+            return _ends(self._named.error)
+        if self._named.other:
+            note = _ANOTHER.format(name=self._named.other.name)
+            return _ends(f"image {self._named.other.name}", note=note, certain=False)
+        ensured = nerdctl.ensure(self._survey.inspection, self._image.target, self._release, self._matcher)
+        return self._before_the_export(ensured) or self._after(ensured)
+
+    def _before_the_export(self, ensured: Ensured) -> SaveForecast | None:
+        """Say why it does not come to the export; None where it does."""
+        if ensured.readable and (fault := names.parse_fault(self._image.name)):
+            return _ends(fault)
+        if ensured.error:
+            return _ends(ensured.error, certain=ensured.certain)
+        if ensured.platforms and (fault := names.ask_fault(self._image.name)):
+            return _ends(fault)
+        if ensured.platforms and names.is_unlikely(self._survey.inspection, self._image):
+            return _ends(
+                "failed to resolve reference",
+                note=_FOREIGN.format(name=self._image.name),
+                network=True,
+                certain=False,
+            )
+        return None
+
+    def _after(self, ensured: Ensured) -> SaveForecast:
+        """Join the fetches and the export after them."""
+        outcome = self._export(_present_after(self._survey, ensured.fetch))
+        asks = bool(ensured.platforms)
+        notes = [
+            outcome.note,
+            _NERDCTL_NETWORK if asks else "",
+            _HIDDEN if ensured.hidden else "",
+            "" if ensured.certain else _BY_CHANCE,
+        ]
+        downloads = _downloads(ensured.fetch)
+        return SaveForecast(
+            fetch=tuple(str(item.digest) for item in downloads),
+            bytes=sum(item.size for item in downloads),
+            network=asks,
+            fetch_known=not ensured.hidden,
+            ok=outcome.ok,
+            error=outcome.error,
+            exit_code=outcome.exit_code,
+            note="; ".join(filter(None, notes)),
+            certain=ensured.certain and outcome.certain,
+        )
+
+    def _own_export(self, present: Callable[[Descriptor], bool]) -> ExportForecast:
+        """Export as nerdctl before 2.3: all platforms are its matcher, not the exporter's flag."""
+        return Export(
+            inspection=self._survey.inspection, matcher=self._matcher, all_platforms=False, present=present
+        ).forecast(self._image)
+
+
+def _ends(
+    error: str, *, note: str = "", network: bool = False, exit_code: int = 1, certain: bool = True
+) -> SaveForecast:
+    """Say that a tool ends with an error before it has fetched anything."""
+    return SaveForecast(
+        fetch=(),
+        bytes=0,
+        network=network,
+        ok=False,
+        error=error,
+        exit_code=exit_code,
+        note=note,
+        certain=certain,
+    )
+
+
+def _downloads(fetch: Sequence[Descriptor]) -> list[Descriptor]:
+    """Leave out what descriptors carry themselves: it is written without being downloaded."""
+    return [item for item in fetch if not (item.data and len(item.data) == item.size)]
+
+
+def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:
+    fetched = {item.digest for item in fetch}
+    return lambda descriptor: descriptor.digest in fetched or survey.inspection.present(descriptor)
+
+
+# --- pyctrd -----------------------------------------------------------------------------------------------
+
+
+def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platform) -> SaveForecast:
+    """`pyctrd save` of the same platforms: its own plan, as far as it goes without a registry."""
+    image, store = survey.image, survey.inspection.remembered
+    options = save.SaveOptions(platforms=selection)
+    try:
+        fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetch
+        known = certain = True
+    except _UnreadError:
+        fetch = ensure.plan(store, image, targets.matcher)
+        # The plan came past the indexes that are here; behind an absent one there may be any platform.
+        known, certain = False, not targets.lacks(survey.branches)
+    except PyctrdError as error:
+        return _ends(error.message, exit_code=error.exit_code)
+    downloads = _downloads(fetch)
+    sources = ensure.sources(store, image) if downloads else []
+    if downloads and not sources:
+        return _ends("not found", note=_NO_SOURCE, exit_code=NotFound.exit_code)
+    port = _lost_port(survey, sources[0]) if sources else ""
+    notes = ["" if known else _HIDDEN if certain else _HIDDEN_INDEX, port]
+    return SaveForecast(
+        fetch=tuple(str(item.digest) for item in downloads),
+        bytes=sum(item.size for item in downloads),
+        network=bool(downloads),
+        fetch_known=known,
+        ok=True,
+        note="; ".join(filter(None, notes)),
+        certain=certain and not port,
+    )
+
+
+def _lost_port(survey: Survey, source: Reference) -> str:
+    """Say that the place to ask is only known without its port: a local tag, and no record that gives it."""
+    if not names.is_foreign(survey.inspection, survey.image):
+        return ""
+    known = {names.repository(record.name) for record in survey.inspection.store.images.list()}
+    return "" if source.name in known else _NO_PORT.format(name=source.name)
+
+
+class _UnreadError(Exception):
+    """The plan needs a document that only a registry has."""
+
+
+def _unread(_image: ImageRecord) -> Sequence[Fetcher]:
+    raise _UnreadError

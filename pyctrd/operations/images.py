@@ -1,0 +1,94 @@
+"""What is here of every image: its bytes, and which of its platforms are complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from pyctrd.errors import ContentError, NotFound
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.ports import Store
+from pyctrd.steps.unpack import read_config
+
+
+class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """An image, the bytes of its content that are here, and its platforms.
+
+    `complete` are the platforms of which everything is here, `incomplete` the others that it lists. Content
+    that several images share counts for each. What cannot be read is taken for absent.
+    """
+
+    image: ImageRecord
+    bytes_here: int
+    complete: tuple[Platform, ...]
+    incomplete: tuple[Platform, ...]
+
+
+def overview(store: Store, images: Sequence[ImageRecord]) -> tuple[ImageOverview, ...]:
+    """Look at several images; a document that they share is read once. Raises DaemonError."""
+    looking = _Overview(store)
+    return tuple(map(looking.of, images))
+
+
+class _Overview:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
+        self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
+        self._read = graph.read_children(
+            lambda item: store.content.read_all(item.digest, limit=MAX_MANIFEST_BYTES)
+        )
+
+    def of(self, image: ImageRecord) -> ImageOverview:
+        """Look at one image."""
+        found: dict[Digest, int] = {}
+        states: dict[Platform, bool] = {}
+        for descriptor in self._below(image.target):
+            found[descriptor.digest] = self._sizes.get(descriptor.digest, 0)
+            if mediatypes.is_manifest(descriptor.media_type):
+                platform = self._platform_of(descriptor)
+                if platform is not None and platform.os != "unknown":
+                    known = platforms.normalize(platform)
+                    states[known] = states.get(known, False) or self._is_complete(descriptor)
+        return ImageOverview(
+            image=image,
+            bytes_here=sum(found.values()),
+            complete=tuple(platform for platform, complete in states.items() if complete),
+            incomplete=tuple(platform for platform, complete in states.items() if not complete),
+        )
+
+    def _below(self, root: Descriptor) -> Iterator[Descriptor]:
+        try:
+            yield from graph.preorder(root, self._step)
+        except ContentError:
+            return  # it is deeper or wider than any image is
+
+    def _step(self, descriptor: Descriptor) -> Sequence[Descriptor]:
+        key = (descriptor.digest, descriptor.media_type)
+        if descriptor.digest not in self._sizes:
+            return ()
+        if key not in self._children:
+            try:
+                self._children[key] = self._read(descriptor)
+            except (ContentError, NotFound):
+                self._children[key] = ()
+        return self._children[key]
+
+    def _is_complete(self, manifest: Descriptor) -> bool:
+        children = self._step(manifest)
+        return bool(children) and all(child.digest in self._sizes for child in children)
+
+    def _platform_of(self, descriptor: Descriptor) -> Platform | None:
+        """Take the platform that the index gives, else the one in the config; an artifact has none."""
+        if descriptor.platform is not None:
+            return descriptor.platform
+        config = next(iter(self._step(descriptor)), None)
+        if config is None or not mediatypes.is_image_config(config.media_type):
+            return None
+        try:
+            raw = self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            return read_config(self._store, Manifest.parse(raw)).platform
+        except (ContentError, NotFound):
+            return None

@@ -1,0 +1,241 @@
+"""Push: image record -> walk -> lease -> registry.
+
+What is missing is found before anything is sent: a registry gets an image whole, or nothing of it.
+Source: containerd core/remotes/handlers.go PushContent, core/remotes/docker/handler.go (mount candidates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import msgspec
+
+from pyctrd.errors import (
+    REPAIR,
+    REPAIR_HINT,
+    ContentError,
+    InvalidInput,
+    NoMatchingPlatform,
+    NotFound,
+    PyctrdError,
+    Remedy,
+)
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.errors import IncompleteContent
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import Selection
+from pyctrd.oci.reference import Reference
+from pyctrd.operations import ensure
+from pyctrd.ports import Chunk, ContentStore, Store, Uploader
+from pyctrd.progress import ProgressSink, no_progress
+from pyctrd.steps import upload_plan
+from pyctrd.steps.fetch import add_source_label, host_name, is_present
+from pyctrd.steps.pin import hold
+from pyctrd.steps.targets import Coverage, incomplete
+from pyctrd.steps.upload import Sending, SendOptions, SendPlan, SendResult
+
+
+def push(
+    store: Store,
+    image: ImageRecord,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+    progress: ProgressSink = no_progress,
+) -> SendResult:
+    """Push an image to the repository that `name` is in, and tag it there.
+
+    Afterwards the `containerd.io/distribution.source.<host>` labels of the content name that repository, too.
+    Raises IncompleteContent when something of it is not here, NoMatchingPlatform, InvalidInput,
+    RegistryError, ContentError, DaemonError.
+    """
+    with store.lease("push") as leased:
+        found = _Item(leased, image, options, host).sending(
+            target, name, available=partial(hold, leased.content), progress=progress
+        )
+        result = found.run()
+        for descriptor in (*result.uploaded, *result.mounted, *result.present):
+            if is_present(leased.content, descriptor):  # a rewritten index is in the registry alone
+                add_source_label(leased.content, descriptor.digest, target)
+    return result
+
+
+def plan(
+    store: Store,
+    image: ImageRecord,
+    target: Uploader,
+    name: Reference,
+    options: SendOptions,
+    *,
+    host: Platform,
+) -> SendPlan:
+    """Tell what `push` would send, by asking the registry what it has; raises what `push` raises."""
+    item = _Item(store, image, options, host)
+    return item.sending(target, name, available=partial(is_present, store.content)).plan()
+
+
+class _Item:
+    """One image, seen through a store."""
+
+    def __init__(self, store: Store, image: ImageRecord, options: SendOptions, host: Platform) -> None:
+        if not graph.has_children(image.target):
+            raise InvalidInput(f"only manifests may be pushed: {image.name} is {image.target.media_type}")
+        self._store = store
+        self._image = image
+        self._options = options
+        selection = options.platforms
+        self._coverage = Coverage(
+            image.target, () if selection.all or selection.local else selection.platforms
+        )
+        local = ensure.local_platforms(store, image) if selection.local else None
+        self._matcher = selection.matcher(host, local=local)
+        self._pinned = False
+        self._whole: dict[Digest, bool] = {}
+        self._left_out: dict[Digest, Descriptor] = {}
+
+    def sending(
+        self,
+        target: Uploader,
+        name: Reference,
+        *,
+        available: Callable[[Descriptor], bool],
+        progress: ProgressSink = no_progress,
+    ) -> Sending:
+        """Make sure that all is here (by `available`), and pack it."""
+        read = ensure.document_reader(self._store)
+        self._pinned = name.digest is not None
+        self._require(read, available)
+        packed = upload_plan.pack(
+            self._image.target,
+            read,
+            self._step(graph.read_children(read)),
+            index=self._options.index,
+            nondistributable=self._options.nondistributable,
+        )
+        if mediatypes.is_index(packed.root.descriptor.media_type):
+            packed = msgspec.structs.replace(packed, skipped=(*packed.skipped, *self._left_out.values()))
+        return Sending(
+            shipment=packed,
+            source=self._image.name,
+            target=target,
+            name=name,
+            blob=partial(_StoredBlob, self._store.content),
+            mount_from=partial(_mount_candidate, self._store.content, target),
+            max_concurrent=self._options.max_concurrent_uploads,
+            progress=progress,
+        )
+
+    def _step(self, children: graph.Children) -> graph.Children:
+        return upload_plan.chosen(self._coverage.watch(children), self._matcher, self._leaves_out)
+
+    def _leaves_out(self, child: Descriptor) -> bool:
+        """Whether this is an attestation that nobody asked for, and of which not all is here."""
+        if not graph.is_attestation(child) or self._asks_for(child) or self._is_whole(child):
+            return False
+        self._left_out[child.digest] = child
+        return True
+
+    def _asks_for(self, attestation: Descriptor) -> bool:
+        if self._options.platforms.all:
+            return self._options.attestations or self._pinned  # a digest names all that is in it
+        return attestation.platform is not None and self._matcher.match(attestation.platform)
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        if descriptor.digest not in self._whole:
+            step = graph.read_children(ensure.document_reader(self._store))
+            below = graph.preorder(descriptor, graph.tolerant(step, lambda _missing: None, NotFound))
+            self._whole[descriptor.digest] = all(
+                self._skips(item) or is_present(self._store.content, item) for item in below
+            )
+        return self._whole[descriptor.digest]
+
+    def _require(self, read: graph.ReadDocument, available: Callable[[Descriptor], bool]) -> None:
+        """Raise IncompleteContent, with all that is missing, unless all that is wanted is available."""
+        step = self._step(graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound))
+        owner: dict[Digest, Platform | None] = {}
+
+        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
+            children = step(descriptor)
+            for child in children:
+                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
+            return children
+
+        everything = {item.digest: item for item in graph.preorder(self._image.target, remembering)}
+        absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
+        if self._image.target not in absent:
+            self._coverage.check()
+            if self._options.platforms.local and not any(map(graph.is_image, everything.values())):
+                raise self._nothing_local(read)
+        if absent:
+            raise _incomplete(self._image, self._options.platforms, absent, owner)
+
+    def _nothing_local(self, read: graph.ReadDocument) -> NoMatchingPlatform:
+        step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
+        listed = (item.platform for item in graph.leaves_of(self._image.target, step) if graph.is_image(item))
+        names = tuple(dict.fromkeys(platforms.to_string(item) for item in listed if item))
+        return NoMatchingPlatform(
+            f"no match for platform in manifest {self._image.target.digest}: not found "
+            f"({self._image.name} has no complete platform)",
+            name="local",
+            hint="fetch one",
+            remedy=Remedy(method="ensure", images=(self._image.name,), platforms=names[:1]),
+        )
+
+    def _skips(self, descriptor: Descriptor) -> bool:
+        return mediatypes.is_nondistributable(descriptor.media_type) and not self._options.nondistributable
+
+
+class _StoredBlob:
+    """A blob of the store as ports.BlobSource."""
+
+    def __init__(self, content: ContentStore, descriptor: Descriptor) -> None:
+        self._content = content
+        self._digest = descriptor.digest
+
+    def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
+        return self._content.read(self._digest, offset=offset)
+
+    def wrong(self, text: str) -> PyctrdError:
+        return ContentError(
+            f"{text}: containerd's copy is damaged, nothing of it was pushed",
+            hint=REPAIR_HINT,
+            remedy=REPAIR,
+        )
+
+
+def _mount_candidate(content: ContentStore, target: Uploader, descriptor: Descriptor) -> str:
+    """Choose the repository of the target's registry that a blob came from: the one most like the target.
+
+    The labels have lost the registry's port, so it may be another one's; then there is nothing to mount, and
+    the blob is uploaded. Source: containerd core/remotes/docker/handler.go selectRepositoryMountCandidate.
+    """
+    labels = content.info(descriptor.digest).labels
+    known = labels.get(f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(target.host)}", "")
+    names = [name for name in known.split(",") if name and name != target.repository]
+    wanted = target.repository.split("/")
+
+    def shared(name: str) -> int:
+        pairs = zip(name.split("/"), wanted, strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), len(wanted))
+
+    return max(names, key=shared, default="")
+
+
+def _incomplete(
+    image: ImageRecord,
+    selection: Selection,
+    absent: Sequence[Descriptor],
+    owner: dict[Digest, Platform | None],
+) -> IncompleteContent:
+    local = "--platform local pushes what is complete; or " if selection.all else ""
+    return incomplete(
+        image,
+        absent,
+        owner,
+        hint=f"{local}fetch what is missing",
+        remedy=Remedy(method="ensure", images=(image.name,), all_platforms=selection.all),
+    )

@@ -1,0 +1,147 @@
+"""Repair: put a good copy of a blob in the place of a bad one.
+
+containerd answers "already exists" to whoever wants to write a blob that it has, however bad it is, and its
+file goes only when no namespace has it any more and the collector has run. So the good bytes are written
+beside it first, then the bad ones are deleted everywhere, then the good ones are committed: whenever this
+ends, what was needed is in the store or named as missing, and nothing else is lost.
+
+Source: containerd core/metadata/content.go (Writer, Delete, garbageCollect), core/metadata/gc.go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from pyctrd.errors import AlreadyExists, NotFound, RegistryContentError, RegistryError
+from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.ports import ContentStore, Fetcher, Ingest, Store
+from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps.fetch import add_source_label
+
+_REF: Final = "pyctrd-repair-"
+
+
+def replace(
+    store: Store,
+    descriptor: Descriptor,
+    fetchers: Sequence[Fetcher],
+    *,
+    others: Sequence[Store] = (),
+    progress: ProgressSink = no_progress,
+) -> None:
+    """Fetch a blob by its digest and put it in place, in this namespace and in the others that have it.
+
+    Labels stay as they are. Nothing is deleted before the good copy is here and was checked. Raises NotFound
+    when no repository is known, RegistryError, RegistryContentError, DaemonError.
+    """
+    ref = f"{_REF}{descriptor.digest}"
+    store.content.abort(ref)  # a repair that was killed: what it has was not checked
+    with ExitStack() as stack:
+        leased = stack.enter_context(store.lease("verify --repair"))
+        sharing = [
+            stack.enter_context(other.lease("verify --repair")) for other in _having(others, descriptor)
+        ]
+        ingest = stack.enter_context(
+            leased.content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size, expected=False)
+        )
+        try:
+            fetcher = _fetch(descriptor, fetchers, ingest, progress)
+        except BaseException:
+            stack.callback(leased.content.abort, ref)
+            raise
+        labels = {view.namespace: _take_out(view, descriptor.digest) for view in (leased, *sharing)}
+        leased.collect_garbage()
+        with suppress(AlreadyExists):  # another client was faster: its copy was checked as well
+            ingest.commit()
+        leased.content.set_labels(descriptor.digest, labels[leased.namespace])
+        add_source_label(leased.content, descriptor.digest, fetcher)
+        for view in sharing:
+            _share(leased.content, view, descriptor, labels[view.namespace])
+
+
+def _having(others: Sequence[Store], descriptor: Descriptor) -> list[Store]:
+    return [other for other in others if _labels(other.content, descriptor.digest) is not None]
+
+
+def _labels(content: ContentStore, digest: Digest) -> Mapping[str, str] | None:
+    try:
+        return content.info(digest).labels
+    except NotFound:
+        return None
+
+
+def _fetch(
+    descriptor: Descriptor, fetchers: Sequence[Fetcher], ingest: Ingest, progress: ProgressSink
+) -> Fetcher:
+    """Download into an ingest that is checked here: the store is not told yet what it is."""
+    failure: RegistryError | None = None
+    for fetcher in fetchers:
+        if ingest.offset:
+            break  # what a first repository has written cannot be taken back
+        try:
+            _copy(descriptor, fetcher, ingest, progress)
+            return fetcher
+        except RegistryError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    raise NotFound(
+        f"content {descriptor.digest}: not found",
+        kind="content",
+        name=str(descriptor.digest),
+        hint="no repository is known to have it: pull the image by its full name",
+    )
+
+
+def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: ProgressSink) -> None:
+    check = hashlib.new(descriptor.digest.algorithm)
+    with fetcher.fetch(descriptor) as chunks:
+        for chunk in chunks:
+            check.update(chunk)
+            ingest.write(chunk)
+            progress(
+                Progress(
+                    action="downloading", descriptor=descriptor, offset=ingest.offset, total=descriptor.size
+                )
+            )
+    if f"{descriptor.digest.algorithm}:{check.hexdigest()}" != descriptor.digest:
+        raise RegistryContentError(
+            f"wrong content for {descriptor.digest} from {fetcher.host}/{fetcher.repository}",
+            host=fetcher.host,
+            repository=fetcher.repository,
+            hint="the registry has no good copy either; nothing was changed",
+        )
+    progress(
+        Progress(action="downloaded", descriptor=descriptor, offset=descriptor.size, total=descriptor.size)
+    )
+
+
+def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:
+    """Delete a blob from a namespace, and nothing with it; gives its labels.
+
+    Everything is held: what is below the blob, and what has lost its labels and only was not collected yet.
+    """
+    labels = _labels(view.content, digest)
+    if labels is None:
+        return {}
+    view.hold_everything()
+    with suppress(NotFound):
+        view.content.delete(digest)
+    return labels
+
+
+def _share(content: ContentStore, view: Store, descriptor: Descriptor, labels: Mapping[str, str]) -> None:
+    """Bring the good copy into another namespace: for nothing, unless content is kept apart there."""
+    ref = f"{_REF}{descriptor.digest}"
+    try:
+        with view.content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size) as ingest:
+            with content.read(descriptor.digest, offset=ingest.offset) as chunks:
+                for chunk in chunks:
+                    ingest.write(bytes(chunk))
+            ingest.commit()
+    except AlreadyExists:
+        pass
+    view.content.set_labels(descriptor.digest, labels)

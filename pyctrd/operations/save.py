@@ -1,0 +1,424 @@
+"""Save: image records -> walk -> ensure -> archive, all under one lease.
+
+Everything that goes into an archive is held by the lease before the first byte is written, and everything
+that is missing is found then: an archive is whole, or there is none.
+
+A target that is a single manifest is saved whatever its platform is, as ctr does: nothing else is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import BinaryIO, Literal, TypeAlias
+
+import msgspec
+
+from pyctrd.amounts import listed
+from pyctrd.archive import layout, tar
+from pyctrd.archive.contents import IndexMode, contents, require_exportable
+from pyctrd.archive.layout import ArchiveImage, Entry, Layout
+from pyctrd.errors import LeaseLost, NoMatchingPlatform, NotFound, Remedy
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.errors import IncompleteContent
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform, blob_path
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.prune import only_image
+from pyctrd.operations import ensure, nerdctl
+from pyctrd.ports import Fetcher, Store
+from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps.fetch import is_present
+from pyctrd.steps.pin import hold
+from pyctrd.steps.targets import incomplete, nothing_to_save
+
+EnsureMode: TypeAlias = Literal["target", "all", "none"]
+# Gives the repositories to fetch an image's content from; called only when something is missing.
+Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
+
+
+class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to save.
+
+    `ensure` says what is fetched before: what is missing of the saved platforms, what nerdctl 2.0.0 - 2.0.3
+    fetch (in addition), or nothing. `index` says what becomes of an image's index. `reproducible` leaves out
+    what depends on this host.
+    """
+
+    platforms: Selection = Selection()
+    ensure: EnsureMode = "target"
+    index: IndexMode = "keep"
+    reproducible: bool = False
+    max_concurrent_downloads: int = 3
+
+
+class SavePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a save would do: the blobs to fetch, and the archive to write; sizes in bytes."""
+
+    images: tuple[str, ...]
+    platforms: tuple[Platform, ...]
+    fetch: tuple[Descriptor, ...]
+    fetch_bytes: int
+    layout: Layout
+    archive_bytes: int
+
+
+class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a save did: the names and platforms in the archive, what was fetched before; sizes in bytes.
+
+    `bytes_resumed` an interrupted download had left here, and did not have to come again.
+    """
+
+    images: tuple[str, ...]
+    platforms: tuple[Platform, ...]
+    fetched: tuple[Descriptor, ...]
+    bytes_fetched: int
+    bytes_written: int
+    bytes_resumed: int = 0
+
+
+def plan(
+    store: Store,
+    images: Sequence[ImageRecord],
+    options: SaveOptions,
+    *,
+    host: Platform,
+    fetchers: Fetchers,
+) -> SavePlan:
+    """Work out what `save` would fetch and write; changes nothing.
+
+    The network is used only where a manifest is absent, since only it can tell what else is, and never with
+    `ensure` none. Raises what `save` raises before it writes.
+    """
+    fetch: dict[Digest, Descriptor] = {}
+    archived: list[ArchiveImage] = []
+    items = _items(store, images, options, host, fetchers)
+    for item in items:
+        missing, read = item.peek(fetchers)
+        fetch.update((descriptor.digest, descriptor) for descriptor in missing)
+        item.require(read, fetch)
+        archived.append(item.contents(read))
+    result = layout.build(archived, reproducible=options.reproducible)
+    return SavePlan(
+        images=tuple(item.name for item in items),
+        platforms=_platforms(archived),
+        fetch=tuple(fetch.values()),
+        fetch_bytes=sum(descriptor.size for descriptor in fetch.values()),
+        layout=result,
+        archive_bytes=tar.size(result),
+    )
+
+
+def save(
+    store: Store,
+    images: Sequence[ImageRecord],
+    options: SaveOptions,
+    output: BinaryIO,
+    *,
+    host: Platform,
+    fetchers: Fetchers,
+    progress: ProgressSink = no_progress,
+) -> SaveResult:
+    """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
+
+    An image that is named twice is written once. Raises NoMatchingPlatform (`no manifest found for platform:
+    not found`) and InvalidInput (several images to flatten) before anything is fetched, IncompleteContent
+    (`content digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also
+    later when another client deletes what is being saved; RegistryError, ContentError, DigestMismatch,
+    ArchiveError, DaemonError.
+    """
+    result: SaveResult | None = None
+    try:
+        with store.lease("save") as leased:
+            items = _items(leased, images, options, host, fetchers)
+            ensured = [result for item in items for result in item.ensure(fetchers, progress)]
+            archived = [_held(item, fetchers, progress, ensured) for item in items]
+            written = _write(leased, archived, options, output, progress)
+            result = SaveResult(
+                images=tuple(item.name for item in items),
+                platforms=_platforms(archived),
+                fetched=tuple(dict.fromkeys(blob for done in ensured for blob in done.fetched)),
+                bytes_fetched=sum(done.bytes for done in ensured),
+                bytes_written=written,
+                bytes_resumed=sum(done.bytes_resumed for done in ensured),
+            )
+    except LeaseLost:
+        if result is None:
+            raise
+        # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
+    assert result is not None
+    return result
+
+
+def _items(
+    store: Store, images: Sequence[ImageRecord], options: SaveOptions, host: Platform, fetchers: Fetchers
+) -> list[_Item]:
+    """Make an item of each image, named twice or not, and check them all before anything is fetched."""
+    items = [_Item(store, image, options, host) for image in {image.name: image for image in images}.values()]
+    for item in items:
+        item.check(fetchers)
+    return items
+
+
+def _held(
+    item: _Item, fetchers: Fetchers, progress: ProgressSink, ensured: list[ensure.EnsureResult]
+) -> ArchiveImage:
+    """Hold an image's content; what was here and went before it could be held is fetched once more."""
+    try:
+        return item.hold()
+    except IncompleteContent:
+        again = list(item.ensure(fetchers, progress))
+        if not again:
+            raise
+        ensured += again
+        return item.hold()
+
+
+def _write(
+    store: Store,
+    archived: Sequence[ArchiveImage],
+    options: SaveOptions,
+    output: BinaryIO,
+    progress: ProgressSink,
+) -> int:
+    """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""
+    try:
+        return tar.write(
+            layout.build(archived, reproducible=options.reproducible),
+            store.content.read,
+            output,
+            progress=_reporter(archived, progress),
+            check=store.check_open,
+        )
+    except NotFound as error:
+        gone = [blob for image in archived for blob in image.blobs if blob.digest == error.name]
+        if not gone:
+            raise
+        raise IncompleteContent(
+            error.message,
+            missing=gone[:1],
+            hint="another client deleted it while it was saved; run the command again",
+        ) from error
+
+
+def _platforms(archived: Sequence[ArchiveImage]) -> tuple[Platform, ...]:
+    return tuple(dict.fromkeys(platform for image in archived for platform in image.platforms))
+
+
+def _reporter(archived: Sequence[ArchiveImage], progress: ProgressSink) -> Callable[[Entry, int], None]:
+    descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
+    for blob in descriptors.values():
+        progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="write"))
+
+    def report(entry: Entry, written: int) -> None:
+        descriptor = descriptors[entry.name]
+        progress(Progress(action="writing", descriptor=descriptor, offset=written, total=entry.size))
+
+    return report
+
+
+class _Item:
+    """One image of a save, seen through a store.
+
+    Its targets are settled before anything is fetched: what `local` means must not grow meanwhile.
+    """
+
+    def __init__(self, store: Store, image: ImageRecord, options: SaveOptions, host: Platform) -> None:
+        self._store = store
+        self._image = image
+        self._options = options
+        self._host = host
+        local = ensure.local_platforms(store, image) if options.platforms.local else None
+        self._targets = options.platforms.matcher(host, local=local)
+
+    @property
+    def name(self) -> str:
+        return self._image.name
+
+    # --- check what the indexes say
+
+    def check(self, fetchers: Fetchers) -> None:
+        """Raise NoMatchingPlatform, ArchiveError for what is no image, InvalidInput for several to flatten.
+
+        An index that is not here is read from a registry; if nothing may be fetched, `require` refuses.
+        """
+        require_exportable(self._image.target)
+        if not mediatypes.is_index(self._image.target.media_type):
+            return
+        try:
+            images = self._listed(ensure.document_reader(self._store))
+        except NotFound:
+            if self._options.ensure == "none":
+                return
+            images = self._listed(ensure.document_reader(self._store, fetchers(self._image)))
+        absent = self._absent(images)
+        if absent is not None:
+            raise _no_match(self._store, self._image, absent)
+        if self._options.index == "flatten":
+            only_image(images)
+
+    def _listed(self, read: graph.ReadDocument) -> list[Descriptor]:
+        """List the images that the indexes name for the targets."""
+        step = graph.only_platforms(graph.read_children(read), self._targets)
+        return [item for item in graph.leaves_of(self._image.target, step) if graph.is_image(item)]
+
+    def _absent(self, images: Sequence[Descriptor]) -> Sequence[Platform] | None:
+        """Return the targets that are not among the images; None when all are.
+
+        A manifest that an index lists without a platform may be for any.
+        """
+        selection = self._options.platforms
+        if selection.all:
+            return None
+        if not images:
+            return selection.platforms or (() if selection.local else (self._host,))
+        found = [item.platform for item in images]
+        absent = [
+            platform
+            for platform in selection.platforms
+            if not any(one is None or platforms.only_strict(platform).match(one) for one in found)
+        ]
+        return absent or None
+
+    # --- fetch what is missing
+
+    def _wanted(self) -> Iterator[Matcher]:
+        """Give what is to be made complete, a matcher for each fetch."""
+        if self._options.ensure == "all":
+            replayed = nerdctl.ensured_by_2_0_3(self._store, self._image)
+            if replayed:
+                yield platforms.any_of(*replayed)
+        if self._options.ensure != "none":
+            yield self._targets
+
+    def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
+        """Fetch what is missing; where nothing is, nobody is asked for a fetcher."""
+        for matcher in self._wanted():
+            if ensure.plan(self._store, self._image, matcher):
+                yield ensure.ensure(
+                    self._store,
+                    self._image,
+                    matcher,
+                    fetchers(self._image),
+                    max_concurrent_downloads=self._options.max_concurrent_downloads,
+                    progress=progress,
+                )
+
+    def peek(self, fetchers: Fetchers) -> tuple[list[Descriptor], graph.ReadDocument]:
+        """List what would be fetched, and give a reader for documents, of which some may be remote still."""
+        missing: list[Descriptor] = []
+        remote: Sequence[Fetcher] = ()
+        for matcher in self._wanted():
+            found = ensure.plan(self._store, self._image, matcher)
+            if any(map(graph.has_children, found)):
+                remote = remote or fetchers(self._image)
+                found = ensure.plan(self._store, self._image, matcher, fetchers=remote)
+            missing += found
+        return missing, ensure.document_reader(self._store, remote)
+
+    # --- hold and check
+
+    def hold(self) -> ArchiveImage:
+        """Collect the image's content, once the lease has all of it."""
+        read = ensure.document_reader(self._store)
+        found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
+        held = {digest for digest, item in found.items() if hold(self._store.content, item)}
+        self.require(read, held)
+        return self.contents(read)
+
+    def _step(self, read: graph.ReadDocument) -> graph.Children:
+        step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
+        return graph.only_platforms(step, self._targets)
+
+    def require(self, read: graph.ReadDocument, available: Collection[Digest]) -> None:
+        """Raise IncompleteContent, with all that is missing, unless all is `available` or in the store."""
+        step = self._step(read)
+        owner: dict[Digest, Platform | None] = {}
+
+        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
+            children = step(descriptor)
+            for child in children:
+                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
+            return children
+
+        found = graph.by_digest(graph.preorder(self._image.target, remembering))
+        absent = [
+            item
+            for digest, item in found.items()
+            if digest not in available and not is_present(self._store.content, item)
+        ]
+        if absent:
+            raise _incomplete(self._image, absent, owner)
+
+    def contents(self, read: graph.ReadDocument) -> ArchiveImage:
+        """Collect what goes into the archive."""
+        return contents(
+            self._image,
+            read,
+            self._targets,
+            preferences=self._preferences(),
+            mode=self._options.index,
+            sources=self._sources(),
+        )
+
+    def _preferences(self) -> list[Matcher]:
+        """Say which manifest docker is to load: of several, it should be one that runs here."""
+        chosen = self._options.platforms
+        if chosen.all:
+            return [platforms.only_strict(self._host), platforms.only(self._host), platforms.ALL]
+        if chosen.local:
+            return [platforms.only_strict(self._host), self._targets]
+        return [self._targets]
+
+    def _sources(self) -> dict[str, str]:
+        try:
+            labels = self._store.content.info(self._image.target.digest).labels
+        except NotFound:  # a plan, with an index that is still to be fetched
+            return {}
+        return {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def _incomplete(
+    image: ImageRecord, absent: Sequence[Descriptor], owner: Mapping[Digest, Platform | None]
+) -> IncompleteContent:
+    return incomplete(
+        image,
+        absent,
+        owner,
+        hint="save fetches it unless it is offline; or fetch what is missing",
+        remedy=Remedy(method="ensure", images=(image.name,)),
+    )
+
+
+def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
+    """Make the error that names what the image has, and which of it could be saved at once."""
+    found = [platforms.format_all(platform) for platform in _reachable(store, image)]
+    complete = {platforms.format_all(item) for item in ensure.local_platforms(store, image)}
+    names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
+    has = listed([f"{name} (complete)" if name in complete else name for name in names])
+    wanted = listed([platforms.format_all(item) for item in absent])
+    return NoMatchingPlatform(
+        nothing_to_save(image.name, wanted),
+        name=wanted,
+        hint=f"it has {has}" if names else None,
+        remedy=Remedy(method="save", images=(image.name,), platforms=(names[0],)) if names else None,
+    )
+
+
+def _reachable(store: Store, image: ImageRecord) -> Iterator[Platform]:
+    """List the platforms of an index's images; what an index of another platform holds is out of reach."""
+    step = graph.tolerant(graph.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
+
+    def fitting(descriptor: Descriptor) -> Sequence[Descriptor]:
+        if descriptor.platform is None:
+            return step(descriptor)
+        wanted = graph.fits(platforms.only_strict(descriptor.platform))
+        return [child for child in step(descriptor) if wanted(child)]
+
+    def by_platform(descriptor: Descriptor) -> Platform | None:
+        return descriptor.platform
+
+    for item in graph.preorder(image.target, fitting, depends_on=by_platform):
+        if item.platform is not None and graph.is_image(item):
+            yield item.platform

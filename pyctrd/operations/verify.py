@@ -1,0 +1,250 @@
+"""Verify: hash what the store has, compare it with what images promise, put good copies in place of bad ones.
+
+containerd checks a blob when it is committed and never again: what the disk did to it since, every reader
+finds out by itself, mostly at night. Nothing here trusts a blob that was not hashed in this run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from pyctrd.errors import ContentError, DaemonError, NotFound, PyctrdError
+from pyctrd.oci import graph
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
+from pyctrd.oci.platforms import Matcher
+from pyctrd.operations import repair
+from pyctrd.ports import ContentStore, Fetcher, Store
+from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps.fetch import Transfer
+
+# missing: not in the store; unreadable: the store fails to read it; truncated: it has fewer bytes than it
+# should; corrupt: other bytes; malformed: the right bytes, which are not what their media type says.
+Fault: TypeAlias = Literal["missing", "unreadable", "truncated", "corrupt", "malformed"]
+# Gives the repositories to fetch an image's content from.
+Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One blob that is not what it should be.
+
+    `images` are the names of the images that need it, none for a blob that no image names. `repaired` tells
+    whether a good copy is in its place now; `detail` is for people.
+    """
+
+    digest: Digest
+    fault: Fault
+    detail: str
+    size: int = 0
+    media_type: str = ""
+    images: tuple[str, ...] = ()
+    repaired: bool = False
+
+
+class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How many blobs were hashed, their bytes in sum, and what was found, by digest."""
+
+    blobs: int
+    bytes: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing is wrong (any more)."""
+        return all(finding.repaired for finding in self.findings)
+
+
+class Repair(msgspec.Struct, frozen=True, kw_only=True):
+    """Where good copies come from, and the other namespaces that share the same store."""
+
+    fetchers: Fetchers
+    others: Sequence[Store] = ()
+
+
+def verify(
+    store: Store,
+    images: Sequence[ImageRecord],
+    targets: Callable[[ImageRecord], Matcher],
+    *,
+    orphans: bool = False,
+    mending: Repair | None = None,
+    progress: ProgressSink = no_progress,
+) -> VerifyResult:
+    """Hash all that is here of some images, and with `orphans` every other blob of the namespace, too.
+
+    What is absent counts only where `targets` says that it should be here. With `mending`, content of an
+    image is fetched anew by its digest where it is bad or missing. Raises DaemonError, DaemonUnreachable; a
+    registry that does not help is told in the finding.
+    """
+    with ExitStack() as stack:
+        view = stack.enter_context(store.lease("verify --repair")) if mending else store
+        run = _Run(view, mending, progress)
+        for image in images:
+            run.image(image, targets(image))
+        if orphans:
+            run.rest(info.digest for info in tuple(store.content.list()))
+        return run.result()
+
+
+class _Run:
+    """What is known so far: each blob is hashed once, however many images name it."""
+
+    def __init__(self, store: Store, mending: Repair | None, progress: ProgressSink) -> None:
+        self._store = store
+        self._mending = mending
+        self._progress = progress
+        self._sizes: dict[Digest, int] = {}
+        self._findings: dict[Digest, Finding] = {}
+        self._sound = set[Digest]()
+
+    def result(self) -> VerifyResult:
+        findings = sorted(self._findings.values(), key=lambda item: item.digest)
+        return VerifyResult(blobs=len(self._sizes), bytes=sum(self._sizes.values()), findings=tuple(findings))
+
+    def image(self, image: ImageRecord, targets: Matcher) -> None:
+        """Check an image from its target downwards: only a document that is sound is believed."""
+        needed = _Needed(targets)
+        for generation in graph.generations(image.target, self._step(image, needed), depends_on=needed.has):
+            for descriptor in generation:
+                self._check(descriptor, image, needed=needed.has(descriptor))
+
+    def rest(self, digests: Iterable[Digest]) -> None:
+        """Hash blobs that no walk has come to."""
+        for digest in digests:
+            if digest not in self._sizes and digest not in self._findings:
+                size = self._store.content.info(digest).size
+                self._hash(Descriptor(media_type="", digest=digest, size=size))
+
+    def _step(self, image: ImageRecord, needed: _Needed) -> graph.Children:
+        plain = graph.read_children(self._read)
+        if self._mending is not None:  # labels that were lost are what let content be collected
+            plain = graph.labelled(plain, self._store.content.set_labels)
+
+        def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+            if descriptor.digest not in self._sound:
+                return ()
+            try:
+                return needed.of(descriptor, plain(descriptor))
+            except ContentError as error:
+                self._note(descriptor, "malformed", error.message, image)
+                return ()
+
+        return step
+
+    def _read(self, descriptor: Descriptor) -> bytes:
+        return self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+
+    def _check(self, descriptor: Descriptor, image: ImageRecord, *, needed: bool) -> None:
+        known = self._findings.get(descriptor.digest)
+        if known is not None:
+            names = tuple(dict.fromkeys((*known.images, image.name)))
+            self._findings[descriptor.digest] = msgspec.structs.replace(known, images=names)
+            return
+        if descriptor.digest in self._sound:
+            return
+        found = self._hash(descriptor, image, absent_is_fine=not needed)
+        if found is not None and self._mending is not None:
+            self._mend(found, descriptor, image)
+
+    def _hash(
+        self, descriptor: Descriptor, image: ImageRecord | None = None, *, absent_is_fine: bool = False
+    ) -> Finding | None:
+        try:
+            size, actual = digest_of(self._store.content, descriptor.digest, self._reporter(descriptor))
+        except NotFound as error:
+            return None if absent_is_fine else self._note(descriptor, "missing", error.message, image)
+        except (ContentError, DaemonError) as error:
+            return self._note(descriptor, "unreadable", error.message, image)
+        self._sizes[descriptor.digest] = size
+        if size < descriptor.size:
+            detail = f"it has {size} bytes instead of {descriptor.size}"
+            return self._note(descriptor, "truncated", detail, image)
+        if actual != descriptor.digest:
+            return self._note(descriptor, "corrupt", f"unexpected digest {actual}", image)
+        self._sound.add(descriptor.digest)
+        return None
+
+    def _reporter(self, descriptor: Descriptor) -> Callable[[int], None]:
+        def report(done: int) -> None:
+            self._progress(
+                Progress(action="verifying", descriptor=descriptor, offset=done, total=descriptor.size)
+            )
+
+        return report
+
+    def _note(self, descriptor: Descriptor, fault: Fault, detail: str, image: ImageRecord | None) -> Finding:
+        found = Finding(
+            digest=descriptor.digest,
+            fault=fault,
+            detail=detail,
+            size=descriptor.size,
+            media_type=descriptor.media_type,
+            images=(image.name,) if image else (),
+        )
+        self._findings[descriptor.digest] = found
+        return found
+
+    def _mend(self, found: Finding, descriptor: Descriptor, image: ImageRecord) -> None:
+        assert self._mending is not None
+        try:
+            self._bring(found, descriptor, self._mending.fetchers(image), self._mending.others)
+            size, actual = digest_of(self._store.content, descriptor.digest)
+        except PyctrdError as error:
+            mended, detail = False, f"{found.detail}; not repaired: {error.message}"
+        else:
+            mended, detail = actual == descriptor.digest and size == descriptor.size, found.detail
+        if mended:
+            self._sizes[descriptor.digest] = size
+            self._sound.add(descriptor.digest)
+        self._findings[descriptor.digest] = msgspec.structs.replace(found, repaired=mended, detail=detail)
+
+    def _bring(
+        self, found: Finding, descriptor: Descriptor, fetchers: Sequence[Fetcher], others: Sequence[Store]
+    ) -> None:
+        if found.fault == "missing":
+            transfer = Transfer(self._store.content, fetchers, claim_present=False, progress=self._progress)
+            transfer.bring(descriptor)
+        else:
+            repair.replace(self._store, descriptor, fetchers, others=others, progress=self._progress)
+
+
+class _Needed:
+    """Which descriptors of an image should be here: the target, and all below it that is for the targets."""
+
+    def __init__(self, targets: Matcher) -> None:
+        self._targets = targets
+        self._unneeded = set[Digest]()
+        self._needed = set[Digest]()
+
+    def has(self, descriptor: Descriptor) -> bool:
+        return descriptor.digest not in self._unneeded or descriptor.digest in self._needed
+
+    def of(self, parent: Descriptor, children: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        wanted = self.has(parent)
+        for child in children:
+            fits = child.platform is None or self._targets.match(child.platform)
+            (self._needed if wanted and fits else self._unneeded).add(child.digest)
+        return children
+
+
+def digest_of(
+    content: ContentStore, digest: Digest, report: Callable[[int], None] = lambda _done: None
+) -> tuple[int, str]:
+    """Read a blob to its end; gives its size in bytes and what its digest really is.
+
+    `report` hears how many bytes have been read.
+
+    Raises NotFound, ContentError when only its file is gone, DaemonError when the store cannot read it.
+    """
+    state = hashlib.new(digest.algorithm)
+    size = 0
+    with content.read(digest) as chunks:
+        for chunk in chunks:
+            state.update(chunk)
+            size += len(chunk)
+            report(size)
+    return size, f"{digest.algorithm}:{state.hexdigest()}"

@@ -1,0 +1,1 @@
+"""What the operations are made of and share: one blob fetched, a platform checked, a layer unpacked."""

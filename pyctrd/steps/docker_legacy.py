@@ -1,0 +1,39 @@
+"""Mend the manifests of Docker before 1.10, whose config is of the media type application/octet-stream.
+
+ctr rewrites such a manifest after a pull, and the image points at the rewritten one (containerd
+core/remotes/docker/converter.go ConvertManifest); so do we, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pyctrd.oci import gojson, mediatypes
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest
+from pyctrd.ports import ContentStore
+from pyctrd.steps.fetch import Transfer
+
+_GO_INDENT = 3
+
+
+def with_image_config(content: ContentStore, root: Descriptor) -> Descriptor:
+    """Give the descriptor of the mended manifest, stored and labelled; any other root is given as it is.
+
+    Raises DaemonError.
+    """
+    if not mediatypes.is_manifest(root.media_type):
+        return root
+    manifest = Manifest.parse(content.read_all(root.digest, limit=MAX_MANIFEST_BYTES))
+    if manifest.config.media_type != mediatypes.OCTET_STREAM:
+        return root
+    mended = msgspec.structs.replace(
+        manifest, config=msgspec.structs.replace(manifest.config, media_type=mediatypes.DOCKER_CONFIG)
+    )
+    raw = gojson.marshal(gojson.manifest(mended), indent=_GO_INDENT)
+    target = msgspec.structs.replace(root, digest=Digest.of(raw), size=len(raw))
+    Transfer(content, (), claim_present=False).bring(msgspec.structs.replace(target, data=raw))
+    # The converter numbers config and layers in one row, in the labels' oldest form.
+    children = (mended.config, *mended.layers)
+    labels = {f"{mediatypes.GC_REF}{index}": str(child.digest) for index, child in enumerate(children)}
+    content.set_labels(target.digest, labels)
+    return target

@@ -1,0 +1,121 @@
+"""Unpack beside the downloads: one thread takes manifests in document order, one per platform."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from pyctrd.oci import mediatypes, platforms
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platform
+from pyctrd.oci.platforms import Selection
+from pyctrd.ports import Store
+from pyctrd.progress import ProgressSink
+from pyctrd.steps.unpack import read_config, unpack
+from pyctrd.waiting import until_done
+
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class Unpacking:
+    """A context that unpacks what it is shown, and waits for it at the end.
+
+    Each platform is unpacked once, from the first manifest that is for it. An image that is a manifest, not
+    an index, is unpacked whatever its config says, as ctr does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        target: Descriptor,
+        snapshotter: str,
+        wait: Callable[[Digest], None],
+        progress: ProgressSink,
+    ) -> None:
+        self._store = store
+        self._target = target
+        self._snapshotter = snapshotter
+        self._wait = wait
+        self._progress = progress
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pyctrd-unpack")
+        self._futures: list[concurrent.futures.Future[None]] = []
+        self._configured: dict[Digest, Platform | None] = {}
+        self._unpacked = set[Digest]()
+        self._claimed: dict[Platform, None] = {}
+
+    def __enter__(self) -> Self:
+        """Start with nothing to unpack."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the thread; after an error only for a moment, the lease takes what it leaves."""
+        if kind is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            concurrent.futures.wait(self._futures, timeout=_PATIENCE_SECONDS)
+        self._pool.shutdown(wait=kind is None)
+
+    def consider(self, generation: Sequence[Descriptor], selection: Selection, host: Platform) -> None:
+        """Unpack those manifests of a generation that are for a chosen platform.
+
+        All that they name must have been submitted to the downloads.
+        """
+        for descriptor in generation:
+            if mediatypes.is_manifest(descriptor.media_type):
+                alone = descriptor.digest == self._target.digest
+                matcher = platforms.ALL if alone else selection.matcher(host)
+                self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
+
+    def finish(self) -> tuple[str, ...]:
+        """Wait for all, and give the platforms that were unpacked; raises what unpacking raised."""
+        until_done(self._futures)
+        for future in self._futures:
+            future.result()
+        return tuple(platforms.format_all(platform) for platform in self._claimed)
+
+    def _unpack(self, descriptor: Descriptor, matcher: platforms.Matcher) -> None:
+        if descriptor.platform is not None and not matcher.match(descriptor.platform):
+            return
+        configured = self._platform_of(descriptor.digest)
+        if configured is None:
+            return
+        platform = platforms.normalize(descriptor.platform or configured)
+        if not matcher.match(platform) or platform.os == "unknown" or platform in self._claimed:
+            return
+        if descriptor.digest not in self._unpacked:
+            manifest = self._manifest(descriptor.digest)
+            unpack(
+                self._store,
+                manifest,
+                read_config(self._store, manifest),
+                snapshotter=self._snapshotter or self._store.default_snapshotter(),
+                wait=self._wait,
+                progress=self._progress,
+            )
+            self._unpacked.add(descriptor.digest)
+        self._claimed[platform] = None
+
+    def _platform_of(self, digest: Digest) -> Platform | None:
+        """Return the platform of an image manifest's config, None for artifacts; each is read once."""
+        if digest not in self._configured:
+            manifest = self._manifest(digest)
+            self._configured[digest] = None
+            if _is_image(manifest):
+                self._wait(manifest.config.digest)
+                self._configured[digest] = read_config(self._store, manifest).platform
+        return self._configured[digest]
+
+    def _manifest(self, digest: Digest) -> Manifest:
+        return Manifest.parse(self._store.content.read_all(digest, limit=MAX_MANIFEST_BYTES))
+
+
+def _is_image(manifest: Manifest) -> bool:
+    """Tell whether this is a file system to unpack: artifacts have configs of other types.
+
+    `application/octet-stream` is what very old Docker wrote for an image config.
+    """
+    return mediatypes.is_image_config(manifest.config.media_type) or (
+        manifest.config.media_type == mediatypes.OCTET_STREAM
+    )

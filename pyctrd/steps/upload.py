@@ -1,0 +1,306 @@
+"""Bring a shipment into a repository: blobs, manifests, indexes, and the tag last.
+
+Whoever looks in between sees the old image or the new one, never a half. Everything is asked for before it is
+sent. Source for the order: containerd core/remotes/handlers.go PushContent.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from pyctrd.errors import InvalidInput, PyctrdError
+from pyctrd.oci.model import Descriptor, Platform
+from pyctrd.oci.platforms import Selection, select
+from pyctrd.oci.reference import Reference
+from pyctrd.ports import BlobSource, Chunk, Uploader
+from pyctrd.progress import Action, Progress, ProgressSink, no_progress
+from pyctrd.steps.upload_plan import Document, PushIndex, Shipment
+from pyctrd.waiting import until_done
+
+Outcome: TypeAlias = Literal["uploaded", "mounted", "present"]
+_T = TypeVar("_T")
+
+# How long a failed run waits for its threads, which take their uploads back meanwhile.
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an image to send, and how.
+
+    `platforms` is all of it unless some are chosen; then its index is pruned, or put aside ("flatten").
+    `nondistributable` sends layers, too, that say that they may not be distributed. Attestations of which not
+    all is here are left out by a push, unless `platforms` names theirs or `attestations` asks for all.
+    """
+
+    platforms: Selection = Selection(all=True)
+    index: PushIndex = "prune"
+    nondistributable: bool = False
+    attestations: bool = False
+    max_concurrent_uploads: int = 3
+
+
+class SendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of each piece of content: sent, taken over from a neighbour, there before, or left out.
+
+    `target` is what the target's name stands for now; `original` what the source's does, another one where
+    platforms were chosen. `bytes` is the size of all that was uploaded.
+    """
+
+    source: str
+    name: str
+    original: Descriptor
+    target: Descriptor
+    platforms: tuple[Platform, ...]
+    uploaded: tuple[Descriptor, ...]
+    mounted: tuple[Descriptor, ...]
+    present: tuple[Descriptor, ...]
+    skipped: tuple[Descriptor, ...]
+    bytes: int
+
+
+class SendPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be sent, by what the registry says that it has; `mount` would be tried from a neighbour."""
+
+    source: str
+    name: str
+    original: Descriptor
+    target: Descriptor
+    platforms: tuple[Platform, ...]
+    upload: tuple[Descriptor, ...]
+    mount: tuple[Descriptor, ...]
+    present: tuple[Descriptor, ...]
+    skipped: tuple[Descriptor, ...]
+    bytes: int
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """A shipment on its way: to whom, under which name, and where its blobs come from.
+
+    `mount_from` gives a repository of the same registry that should have a blob, or "".
+    """
+
+    shipment: Shipment
+    source: str
+    target: Uploader
+    name: Reference
+    blob: Callable[[Descriptor], BlobSource]
+    mount_from: Callable[[Descriptor], str]
+    max_concurrent: int = 3
+    progress: ProgressSink = no_progress
+
+    def run(self) -> SendResult:
+        """Send it. Raises InvalidInput when the name has another digest, RegistryError, ContentError."""
+        self._check_name()
+        return _Run(self).result()
+
+    def plan(self) -> SendPlan:
+        """Ask what is there, and send nothing. Raises as `run` does."""
+        self._check_name()
+        return _Run(self).plan()
+
+    def _check_name(self) -> None:
+        wanted, root = self.name.digest, self.shipment.root.descriptor
+        if wanted and wanted != root.digest:
+            raise InvalidInput(
+                f"{self.name} names another digest than what would be pushed: {root.digest}",
+                hint="give a target with a tag",
+            )
+
+
+class _Stopped(Exception):
+    """Ends a thread after the run was given up; never reaches a caller."""
+
+
+class _Run:
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+        self._target = sending.target
+        self._progress = sending.progress
+        self._stop = threading.Event()
+        self._outcomes: dict[Descriptor, Outcome] = {}
+
+    def result(self) -> SendResult:
+        shipment = self._sending.shipment
+        documents = (item.descriptor for item in (*shipment.manifests, *shipment.indexes, shipment.root))
+        for blob in dict.fromkeys((*shipment.blobs, *documents)):
+            self._progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="upload"))
+        self._each(self._blob, shipment.blobs)
+        self._each(self._document, shipment.manifests)
+        for item in shipment.indexes:
+            self._document(item)
+        self._root(shipment.root)
+        self._progress(Progress(action="done", descriptor=shipment.root.descriptor, detail=self._name))
+        uploaded = self._having("uploaded")
+        return SendResult(
+            source=self._sending.source,
+            name=self._name,
+            original=shipment.original,
+            target=shipment.root.descriptor,
+            platforms=shipment.platforms,
+            uploaded=uploaded,
+            mounted=self._having("mounted"),
+            present=self._having("present"),
+            skipped=shipment.skipped,
+            bytes=sum(item.size for item in uploaded),
+        )
+
+    def plan(self) -> SendPlan:
+        shipment = self._sending.shipment
+        documents = [*shipment.manifests, *shipment.indexes]
+        everything = [*shipment.blobs, *(item.descriptor for item in documents)]
+        there = dict(zip(everything, self._each(self._target.has, everything), strict=True))
+        there[shipment.root.descriptor] = self._root_is_there(shipment.root)
+        absent = [item for item, known in there.items() if not known]
+        blobs = set(shipment.blobs)
+        mount = {item: None for item in absent if item in blobs and self._sending.mount_from(item)}
+        upload = tuple(item for item in absent if item not in mount)
+        return SendPlan(
+            source=self._sending.source,
+            name=self._name,
+            original=shipment.original,
+            target=shipment.root.descriptor,
+            platforms=shipment.platforms,
+            upload=upload,
+            mount=tuple(mount),
+            present=tuple(item for item, known in there.items() if known),
+            skipped=shipment.skipped,
+            bytes=sum(item.size for item in upload),
+        )
+
+    @property
+    def _name(self) -> str:
+        return str(self._sending.name)
+
+    def _having(self, outcome: Outcome) -> tuple[Descriptor, ...]:
+        return tuple(item for item, found in self._outcomes.items() if found == outcome)
+
+    # --- one piece
+
+    def _blob(self, descriptor: Descriptor) -> None:
+        if self._target.has(descriptor):
+            self._note("present", descriptor)
+            return
+        self._report("uploading", descriptor)
+        outcome = self._target.upload(
+            descriptor,
+            _Stoppable(self._sending.blob(descriptor), self._stop),
+            mount_from=self._sending.mount_from(descriptor),
+            report=lambda offset: self._report("uploading", descriptor, offset),
+        )
+        self._note(outcome, descriptor)
+
+    def _document(self, item: Document) -> None:
+        if self._target.has(item.descriptor):
+            self._note("present", item.descriptor)
+            return
+        self._target.put(item.descriptor, item.raw)
+        self._note("uploaded", item.descriptor)
+
+    def _root(self, item: Document) -> None:
+        if self._root_is_there(item):
+            self._note("present", item.descriptor)
+            return
+        self._target.put(item.descriptor, item.raw, self._sending.name.tag)
+        self._note("uploaded", item.descriptor)
+
+    def _root_is_there(self, item: Document) -> bool:
+        tag = self._sending.name.tag
+        if not tag:
+            return self._target.has(item.descriptor)
+        return self._target.tagged(tag) == item.descriptor.digest
+
+    def _note(self, outcome: Outcome, descriptor: Descriptor) -> None:
+        self._outcomes[descriptor] = outcome
+        self._report(outcome, descriptor, descriptor.size)
+
+    def _report(self, action: Action, descriptor: Descriptor, offset: int = 0) -> None:
+        self._progress(Progress(action=action, descriptor=descriptor, offset=offset, total=descriptor.size))
+
+    # --- several at once
+
+    def _each(self, work: Callable[[Any], _T], items: Sequence[Any]) -> list[_T]:
+        """Work on all items, some at once; the first failure stops the others, and is raised."""
+        pool = concurrent.futures.ThreadPoolExecutor(
+            self._sending.max_concurrent, thread_name_prefix="pyctrd-send"
+        )
+        failures: list[BaseException] = []
+
+        def guarded(item: Any) -> _T:
+            if self._stop.is_set():
+                raise _Stopped
+            try:
+                return work(item)
+            except BaseException as error:
+                failures.append(error)
+                self._stop.set()
+                raise
+
+        futures = [pool.submit(guarded, item) for item in items]
+        with _all_or_none(pool, futures, self._stop):
+            until_done(futures)
+            if failures:
+                raise failures[0]
+            return [future.result() for future in futures]
+
+
+@contextmanager
+def _all_or_none(
+    pool: concurrent.futures.Executor, futures: Sequence[concurrent.futures.Future[_T]], stop: threading.Event
+) -> Iterator[None]:
+    """End the pool; after an error, or Ctrl-C, tell its threads to stop, and do not wait for ever."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        concurrent.futures.wait(futures, timeout=_PATIENCE_SECONDS)
+        raise
+    pool.shutdown()
+
+
+class _Stoppable:
+    """A source that ends when the run is given up: so the upload is taken back."""
+
+    def __init__(self, source: BlobSource, stop: threading.Event) -> None:
+        self._source = source
+        self._stop = stop
+
+    def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
+        return self._opened(offset)
+
+    @contextmanager
+    def _opened(self, offset: int) -> Iterator[Iterator[Chunk]]:
+        with self._source.open(offset) as chunks:
+            yield self._until_stopped(chunks)
+
+    def _until_stopped(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            if self._stop.is_set():
+                raise _Stopped
+            yield chunk
+
+    def wrong(self, text: str) -> PyctrdError:
+        return self._source.wrong(text)
+
+
+def send_options(
+    values: Sequence[str],
+    all_platforms: bool,
+    index: PushIndex,
+    nondistributable: bool,
+    max_concurrent_uploads: int = 3,
+) -> SendOptions:
+    """Read the platforms of a push or a copy: none given is everything. Raises InvalidPlatform."""
+    return SendOptions(
+        platforms=select(values, all_platforms or not values),
+        index=index,
+        nondistributable=nondistributable,
+        attestations=all_platforms or bool(values),
+        max_concurrent_uploads=max_concurrent_uploads,
+    )

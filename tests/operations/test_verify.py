@@ -1,0 +1,153 @@
+"""verify on a store in memory: what is found, what is believed, and what a repair leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.rig import images, shapes
+from integration.rig.images import Graph
+from pyctrd.errors import RegistryError
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import ALL, only_strict
+from pyctrd.operations.verify import Repair, VerifyResult, verify
+from pyctrd.progress import Progress
+from tests.support.memory import MemoryStore
+
+NAME = "registry.example/team/app:1"
+AMD64 = only_strict(Platform(os="linux", architecture="amd64"))
+MIXED = shapes.mixed()
+
+
+class Remote:
+    """A repository in memory."""
+
+    host = "registry.example"
+    repository = "team/app"
+
+    def __init__(self, blobs: Mapping[str, bytes]) -> None:
+        self.blobs = blobs
+
+    @contextmanager
+    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        if descriptor.digest not in self.blobs:
+            raise RegistryError(f"{descriptor.digest}: not found", status=404)
+        yield iter([self.blobs[descriptor.digest][offset:]])
+
+
+def stored(graph: Graph) -> tuple[MemoryStore, ImageRecord]:
+    store = MemoryStore()
+    store.put(graph.blobs)
+    return store, store.tag(NAME, graph.root)
+
+
+def reachable(graph: Graph) -> dict[str, bytes]:
+    """What the image is made of; a graph keeps what it was put together from as well."""
+    store, record = stored(graph)
+    verify(store, [record], lambda _image: ALL, mending=Repair(fetchers=lambda _image: []))
+    store.state.collect()
+    return {str(digest): data for digest, data in store.state.blobs.items()}
+
+
+def run(store: MemoryStore, *records: ImageRecord, mending: Repair | None = None) -> VerifyResult:
+    return verify(store, records, lambda _image: ALL, mending=mending)
+
+
+WHOLE = reachable(MIXED)
+BLOBS = sorted(WHOLE)
+
+
+@given(
+    altered=st.sets(st.sampled_from(BLOBS), max_size=4),
+    absent=st.sets(st.sampled_from(BLOBS), max_size=4),
+)
+def test_exactly_the_bad_ones_are_found_and_mended(altered: set[str], absent: set[str]) -> None:
+    store, record = stored(MIXED)
+    store.state.blobs = {Digest(digest): data for digest, data in WHOLE.items()}
+    for digest in altered:
+        store.state.blobs[Digest(digest)] = b"\0" + WHOLE[digest][1:]
+    for digest in absent:
+        store.state.blobs.pop(Digest(digest))
+    mended = run(store, record, mending=Repair(fetchers=lambda _image: [Remote(WHOLE)]))
+    faults = {item.digest: item.fault for item in mended.findings}
+    expected = {digest: "missing" if digest in absent else "corrupt" for digest in altered | absent}
+    assert faults == expected
+    assert mended.ok
+    assert store.state.blobs == WHOLE
+    assert run(store, record).findings == ()
+    store.state.collect()
+    assert store.state.blobs == WHOLE  # the labels that keep it are there
+
+
+def test_what_a_bad_document_names_is_not_believed() -> None:
+    store, record = stored(MIXED)
+    layer = MIXED.child(0).document()["layers"][0]["digest"]
+    for digest in (MIXED.digest, layer):
+        store.state.blobs[Digest(digest)] = b"{}"
+    (found,) = run(store, record).findings
+    assert found.digest == MIXED.digest
+
+
+def test_a_document_of_another_type_is_malformed() -> None:
+    inner = shapes.single()
+    lying = {**inner.root, "mediaType": "application/vnd.oci.image.index.v1+json"}
+    store = MemoryStore()
+    store.put(inner.blobs)
+    (found,) = run(store, store.tag(NAME, lying)).findings
+    assert found.fault == "malformed"
+    assert "expected index but found manifest" in found.detail
+
+
+def test_only_the_targets_have_to_be_whole() -> None:
+    store, record = stored(MIXED)
+    for number in (0, 1):
+        for layer in MIXED.child(number).document()["layers"]:
+            store.state.blobs.pop(Digest(layer["digest"]), None)
+    everything = verify(store, [record], lambda _image: ALL)
+    ours = verify(store, [record], lambda _image: AMD64)
+    wanted = {layer["digest"] for layer in MIXED.child(0).document()["layers"]}
+    assert {item.digest for item in ours.findings} == wanted
+    assert {item.digest for item in everything.findings} > wanted
+
+
+def test_a_blob_of_two_images_is_told_once_with_both_names() -> None:
+    store, record = stored(shapes.single())
+    other = store.tag("other.example/app:2", shapes.single().root)
+    config = Digest(shapes.single().document()["config"]["digest"])
+    store.state.blobs[config] = b"\0" + store.state.blobs[config][1:]
+    (found,) = run(store, record, other).findings
+    assert found.images == (record.name, other.name)
+
+
+def test_orphans_are_hashed_when_asked_for() -> None:
+    store = MemoryStore()
+    store.put({Digest.of(b"sound"): b"sound", Digest.of(b"once"): b"then"})
+    result = verify(store, [], lambda _image: ALL, orphans=True)
+    assert (result.blobs, result.bytes) == (2, 9)
+    assert [(item.digest, item.images) for item in result.findings] == [(Digest.of(b"once"), ())]
+
+
+@pytest.mark.parametrize("fetched", [b"also bad", None], ids=["bad", "absent"])
+def test_without_a_good_copy_nothing_changes(fetched: bytes | None) -> None:
+    graph = images.index([shapes.single()])
+    store, record = stored(graph)
+    store.state.blobs[Digest(graph.digest)] = b"bad"
+    before = dict(store.state.blobs)
+    source = {graph.digest: fetched} if fetched else {}
+    result = run(store, record, mending=Repair(fetchers=lambda _image: [Remote(source)]))
+    assert not result.ok
+    assert "not repaired" in result.findings[0].detail
+    assert store.state.blobs == before
+    assert not store.state.ingests
+
+
+def test_progress_counts_bytes() -> None:
+    store, record = stored(shapes.single())
+    events: list[Progress] = []
+    verify(store, [record], lambda _image: ALL, progress=events.append)
+    assert {event.action for event in events} == {"verifying"}
+    assert sum(event.offset for event in events) == sum(map(len, shapes.single().blobs.values()))
