@@ -123,8 +123,8 @@ def test_a_misspelt_test_is_seen(cell: str, fault: str) -> None:
 def test_nothing_but_uploads_is_taken_out_of_a_registry() -> None:
     """The method is written in one place, where an upload is given up."""
     folder = Path(pyctrd.__file__).parent / "registry"
-    users = [path.name for path in folder.glob("*.py") if "DELETE" in path.read_text(encoding="utf-8")]
-    assert users == ["session.py"]
-    source = (folder / "session.py").read_text(encoding="utf-8")
+    users = [path.name for path in folder.rglob("*.py") if "DELETE" in path.read_text(encoding="utf-8")]
+    assert users == ["upload_session.py"]
+    source = (folder / "upload_session.py").read_text(encoding="utf-8")
     assert source.count("DELETE") == 1
     assert 'self._ask("DELETE", session.url)' in source

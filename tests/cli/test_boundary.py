@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pyctrd import errors
+import pyctrd
 from pyctrd.errors import PyctrdError
 from tests.cli.stub import run, with_outcome
 
@@ -45,8 +45,10 @@ CODES = {
     "ClientClosed": 1,
     "Cancelled": 130,
 }
-CLASSES = {
-    name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PyctrdError)
+CLASSES: dict[str, type[PyctrdError]] = {
+    name: kind
+    for name in pyctrd.__all__
+    if inspect.isclass(kind := getattr(pyctrd, name)) and issubclass(kind, PyctrdError)
 }
 
 
@@ -136,7 +138,7 @@ def test_signals_end_a_waiting_command(
         command = subprocess.Popen(
             [*PYCTRD, "-a", "c.sock", "images"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(errors.__file__).parent.parent)},
+            env={**os.environ, "PYTHONPATH": str(Path(pyctrd.__file__).parent.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
