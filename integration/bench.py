@@ -77,8 +77,8 @@ class Bench:
             records = [daemon.images.get(name) for name in names]
             planned = plan(daemon, records, chosen, host=host(), fetchers=no_fetchers)
             result = save(daemon, records, chosen, output, host=host(), fetchers=no_fetchers)
-        assert planned.archive_bytes == result.bytes_written
-        assert planned.fetch == result.fetched == ()
+        assert planned.bytes_written == result.bytes_written
+        assert planned.fetched == result.fetched == ()
         return result
 
     def load(self, archive: bytes, *flags: str) -> None:

@@ -35,22 +35,22 @@ class Calls:
         self._folder = folder
 
     def pull(self) -> object:
-        return self._client.pull(self._reference, all_platforms=True, unpack=True)
+        return self._client.images.pull(self._reference, platforms="all", unpack=True)
 
     def save(self) -> object:
         self.pull()
-        return self._client.save([self._reference], self._folder / "image.tar", all_platforms=True)
+        return self._client.images.save([self._reference], self._folder / "image.tar", platforms="all")
 
     def verify(self) -> object:
         with suppress(NotFound):
-            self._client.ensure(self._reference)
-        return self._client.verify()
+            self._client.images.ensure(self._reference)
+        return self._client.images.verify()
 
     def listing(self) -> object:
         while True:
-            self._client.images()
-            self._client.contents()
-            self._client.diagnose(self._reference)
+            self._client.images.list()
+            self._client.content.list()
+            self._client.images.diagnose(self._reference)
 
 
 def closed(client: Client, work: Callable[[], object], after: float) -> str:
@@ -100,7 +100,7 @@ def failed(client: Client, missing: str) -> str:
     """A layer that the registry does not have, while others are unpacked; then the client is closed."""
     with client:
         try:
-            client.pull(missing)
+            client.images.pull(missing)
         except (RegistryError, NotFound, DaemonError) as error:
             outcome = type(error).__name__
         else:
@@ -111,7 +111,11 @@ def failed(client: Client, missing: str) -> str:
 
 def check_closed(client: Client, reference: str) -> None:
     """Whatever a closed client is asked for, it says that it is closed."""
-    calls: list[Callable[[], object]] = [client.images, client.contents, lambda: client.pull(reference)]
+    calls: list[Callable[[], object]] = [
+        client.images.list,
+        client.content.list,
+        lambda: client.images.pull(reference),
+    ]
     for call in calls:
         try:
             call()

@@ -172,7 +172,7 @@ def pull_metadata(login: Login, image: Image) -> None:
     shell = login.shell
     options = RegistryOptions(username=USER, password=PASSWORD)
     with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
-        client.pull(image.name, metadata_only=True)
+        client.images.pull(image.name, metadata_only=True)
     assert not set(image.graph.blobs) <= login.shell.have()
 
 
@@ -194,7 +194,7 @@ def pull_whole(login: Login, image: Image) -> None:
     options = RegistryOptions(username=USER, password=PASSWORD)
     shell = login.shell
     with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
-        client.pull(image.name, unpack=False)
+        client.images.pull(image.name, unpack=False)
 
 
 def _push(login: Login, image: Image, options: list[str]) -> None:

@@ -64,7 +64,7 @@ class Scenario:
     def options(self, oracle: Oracle, mode: Mode) -> PullOptions:
         """Give our options for what is asked; ctr 1.x unpacks all platforms where 2.x unpacks none."""
         return PullOptions(
-            platforms=select(self.platforms, self.all_platforms),
+            platforms=select("all" if self.all_platforms else self.platforms),
             metadata=mode,
             labels=self.labels,
             unpack=True if self.all_platforms and oracle.local else None,

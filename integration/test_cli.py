@@ -354,17 +354,17 @@ def test_a_platform_that_the_image_lacks_is_3(shell: Shell, pause: Pause) -> Non
 def test_the_library_does_the_same(shell: Shell, pause: Pause) -> None:
     actions = set[str]()
     with Client(str(shell.containerd.address), shell.namespace) as client:
-        pulled = client.pull(pause.name, progress=lambda event: actions.add(event.action))
-        assert client.images() == (pulled.image,)
-        assert client.image(pause.name) == pulled.image
-        assert {info.digest for info in client.contents()} == shell.have()
-        assert not client.diagnose(pause.name, [FOREIGN]).complete
-        plan = client.plan_ensure(pause.name, [FOREIGN])
-        assert {item.digest for item in plan.fetch} == layers_of(pause.graph, FOREIGN)
-        assert client.ensure(pause.name, [FOREIGN]).fetched == plan.fetch
+        pulled = client.images.pull(pause.name, progress=lambda event: actions.add(event.action))
+        assert client.images.list() == (pulled.image,)
+        assert client.images.get(pause.name) == pulled.image
+        assert {info.digest for info in client.content.list()} == shell.have()
+        assert not client.images.diagnose(pause.name, platforms=[FOREIGN]).complete
+        plan = client.images.ensure(pause.name, platforms=[FOREIGN], dry_run=True)
+        assert {item.digest for item in plan.fetched} == layers_of(pause.graph, FOREIGN)
+        assert client.images.ensure(pause.name, platforms=[FOREIGN]).fetched == plan.fetched
         with (shell.folder / "x.tar").open("wb") as stream:
-            written = client.save([pause.name], stream, platforms=["local"]).bytes_written
-        planned = client.plan_save([pause.name], platforms=["local"])
-        assert written == planned.archive_bytes == (shell.folder / "x.tar").stat().st_size
+            written = client.images.save([pause.name], stream, platforms=["local"]).bytes_written
+        planned = client.images.save([pause.name], platforms=["local"], dry_run=True)
+        assert written == planned.bytes_written == (shell.folder / "x.tar").stat().st_size
         assert len(planned.platforms) == 2
     assert {"resolved", "downloading", "downloaded", "unpacked", "done"} <= actions

@@ -23,6 +23,7 @@ from integration.rig.rehash import damage
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived
 from integration.test_pull import assert_equal
+from pyctrd.oci.platforms import parse
 
 SMALL, LARGE = 24 * MIB, 512 * MIB
 FAILED, NOT_FOUND = 1, 3
@@ -87,7 +88,7 @@ def test_full_during_a_pull(
     shell("pull", name)
     ours = settled(shell)
     with client(shell, undisturbed := f"{shell.namespace}-undisturbed") as other:
-        other.pull(name)
+        other.images.pull(name)
     assert_equal(ours, settled(shell, undisturbed))
 
 
@@ -95,7 +96,7 @@ def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry
     graph = big_for_two(shell.namespace, size=14 * MIB)
     name = push(graph, registry, repository)
     with client(shell) as before:
-        before.pull(name, unpack=False)
+        before.images.pull(name, unpack=False)
     arguments = ["save", "-o", "image.tar", "--platform", ARM64, name]
     refused(shell, *arguments, phrase="no space left on device")
     assert snapshot_of(shell.containerd, shell.namespace)["images"][name]["target"]["digest"] == graph.digest
@@ -115,7 +116,7 @@ def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: s
         push(one, registry, f"{repository}/{one.digest[7:15]}") for one in (graph, shapes.mixed())
     )
     with client(shell) as before:
-        before.pull(name)
+        before.images.pull(name)
     daemon.stop()
     daemon.read_only = (CONTENT,)
     daemon.start()
@@ -141,7 +142,7 @@ def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: s
     daemon = contained_in(shell)
     name = push(shapes.five_platform(), registry, repository)
     with client(shell) as before:
-        before.pull(name)
+        before.images.pull(name)
         daemon.stop()
         (daemon.root / "root").rename(daemon.root / "lost")
         daemon.start()
@@ -151,5 +152,5 @@ def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: s
             assert "hint: " in words
         assert list(shell.folder.iterdir()) == []
         # The client of before the restart goes on, with the daemon that is there now.
-        assert before.pull(name).unpacked == ("linux/amd64",)
+        assert before.images.pull(name).unpacked == (parse("linux/amd64"),)
     shell("save", "-o", "image.tar", name)

@@ -51,7 +51,7 @@ def test_pull(shell: Shell, registry: Registry, repository: str, afterwards: str
     assert snapshot_of(shell.containerd, shell.namespace)["images"] == {}
     shell("pull", name)
     with client(shell, undisturbed := f"{shell.namespace}-undisturbed") as other:
-        other.pull(name)
+        other.images.pull(name)
     assert_equal(settled(shell), settled(shell, undisturbed))
 
 
@@ -76,7 +76,7 @@ def test_ensure(shell: Shell, registry: Registry, repository: str, afterwards: s
     graph = big_for_two(shell.namespace)
     name = push(graph, registry, repository)
     with client(shell) as before_it:
-        before_it.pull(name)
+        before_it.images.pull(name)
     before = snapshot_of(shell.containerd, shell.namespace)["images"]
     (stuck,) = layers_of(graph.child(1))
     arguments = ["ensure", "--platform", ARM64, name]
@@ -85,6 +85,6 @@ def test_ensure(shell: Shell, registry: Registry, repository: str, afterwards: s
     assert snapshot_of(shell.containerd, shell.namespace)["images"] == before
     shell(*arguments)
     with client(shell, undisturbed := f"{shell.namespace}-undisturbed") as other:
-        other.pull(name)
-        other.ensure(name, [ARM64])
+        other.images.pull(name)
+        other.images.ensure(name, platforms=[ARM64])
     assert_equal(settled(shell), settled(shell, undisturbed))

@@ -45,7 +45,7 @@ def test_save_that_fetches(shell: Shell, registry: Registry, repository: str) ->
     graph = big_for_two(shell.namespace)
     name = push(graph, registry, repository)
     with client(shell) as before:
-        before.pull(name, metadata_only=True)
+        before.images.pull(name, metadata_only=True)
     (stuck,) = layers_of(graph.child(0))
     arguments = ["save", "-o", "image.tar", name]
     kill_in_the_middle(shell, arguments, *in_the_registry(shell, registry, stuck), "back-later")
@@ -59,8 +59,8 @@ def test_save_that_writes(shell: Shell, registry: Registry, repository: str, aft
     graph = shapes.big(24 * MIB, layers=2)
     name = push(graph, registry, repository)
     with client(shell) as undisturbed:
-        undisturbed.pull(name)
-        undisturbed.save([name], shell.folder / "whole.tar")
+        undisturbed.images.pull(name)
+        undisturbed.images.save([name], shell.folder / "whole.tar")
     before = settled(shell)
     archive = shell.folder / "image.tar"
     archive.write_bytes(b"an older one")
@@ -82,8 +82,8 @@ def test_import_of_our_archive_by_ctr(shell: Shell, registry: Registry, reposito
     graph = shapes.big(24 * MIB, layers=2)
     name = push(graph, registry, repository)
     with client(shell) as ours:
-        ours.pull(name)
-        ours.save([name], shell.folder / "image.tar")
+        ours.images.pull(name)
+        ours.images.save([name], shell.folder / "image.tar")
     archive = (shell.folder / "image.tar").read_bytes()
     middle = len(archive) * 3 // 4
     loaded = Shell(shell.containerd, f"{shell.namespace}-loaded", shell.folder)

@@ -20,6 +20,7 @@ from integration.rig.debian_image import CAPABILITIES
 from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.shell import Shell
+from pyctrd.oci.platforms import parse
 
 USER = 1000
 _CAP_NET_BIND = "\x01\x00\x00\x02\x00\x04" + "\x00" * 14  # struct vfs_cap_data, revision 2, effective
@@ -76,7 +77,7 @@ def test_these_rights_are_enough(
 ) -> None:
     name = push(demanding(), registry, repository)
     with client(Shell(container, namespace, tmp_path)) as ours:
-        assert ours.pull(name).unpacked == ("linux/amd64",)
+        assert ours.images.pull(name).unpacked == (parse("linux/amd64"),)
     assert setgid_is_kept(container)
     status = Path(f"/proc/{container.pid}/status").read_text()
     assert "\nSeccomp:\t2\n" in status, "Docker's own seccomp profile is in force"
@@ -106,4 +107,4 @@ def test_each_of_them_is_needed_and_only_to_unpack(
         shell("pull", name)
         assert not setgid_is_kept(container)
     with client(shell) as ours:
-        ours.save([name], tmp_path / "image.tar", ensure="none")
+        ours.images.save([name], tmp_path / "image.tar", ensure="none")

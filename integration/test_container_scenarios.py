@@ -78,12 +78,12 @@ def test_ensure_fetches_what_is_missing_and_no_more(workbench: Bench) -> None:
     name = workbench.pull(graph)
     workbench.registry.clear_requests()
     with workbench.client() as client:
-        fetched = client.ensure(name, [ARM64]).fetched
+        fetched = client.images.ensure(name, platforms=[ARM64]).fetched
         assert {str(one.digest) for one in fetched} == layers_of(graph.child(1))
         assert workbench.registry.fetched() == layers_of(graph.child(1))
         collect_garbage(workbench.containerd, workbench.namespace)
         workbench.registry.clear_requests()
-        assert client.ensure(name, [ARM64]).fetched == ()
+        assert client.images.ensure(name, platforms=[ARM64]).fetched == ()
     assert workbench.registry.requests() == []
     assert layers_of(graph.child(1)) <= digests(workbench.containerd, workbench.namespace)
 
@@ -93,9 +93,9 @@ def test_diagnose_tells_what_is_here(workbench: Bench) -> None:
     name = workbench.pull(graph)
     workbench.registry.clear_requests()
     with workbench.client() as client:
-        found = client.diagnose(name)
+        found = client.images.diagnose(name)
         assert [row.complete for row in found.platforms] == [True, False, False, False, False]
-        missing = client.diagnose(name, platforms=[ARM64])
+        missing = client.images.diagnose(name, platforms=[ARM64])
         assert not missing.complete
         assert {str(one.digest) for one in missing.platforms[1].missing} == layers_of(graph.child(1))
     assert workbench.registry.requests() == []

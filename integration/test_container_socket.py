@@ -92,7 +92,7 @@ def test_pull_ends_where_it_began(
     assert_nothing_left(state_of(other, namespace))
     restore_socket(one)
     with client(shell, undisturbed := f"{namespace}-undisturbed") as again:
-        again.pull(name)
+        again.images.pull(name)
     assert_equal(settled(shell), settled(shell, undisturbed))
     assert damage(one) == damage(other) == []
 
@@ -140,9 +140,9 @@ def test_between_two_calls(
             one.kill()
 
     with client(shell) as ours:
-        ours.pull(name)
+        ours.images.pull(name)
         with pytest.raises(LeaseLost, match=r"^lease .*: not found: .* content digest sha256:") as caught:
-            ours.pull(name, progress=meanwhile, max_concurrent_downloads=1)
+            ours.images.pull(name, progress=meanwhile, concurrency=1)
     assert caught.value.kind == "lease"
     assert f"{one.address} leads to another containerd now" in (caught.value.hint or "")
     assert_nothing_left(state_of(other, namespace))

@@ -16,6 +16,7 @@ from integration.rig.daemons import Dockerd, Registry
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT
 from pyctrd import Client
+from pyctrd.oci.platforms import parse
 
 Up = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,14 +62,14 @@ def test_up_and_down(
     assert told[1] == str(folder / "containerd.sock")
     name = push(shapes.mixed(), registry, repository)
     with Client(told[1]) as client:
-        assert client.version.version.removeprefix("v").startswith(f"{generation}.")
-        assert client.pull(name).unpacked == ("linux/amd64",)
+        assert client.version().version.removeprefix("v").startswith(f"{generation}.")
+        assert client.images.pull(name).unpacked == (parse("linux/amd64"),)
     inside = next(line for line in done.stdout.splitlines() if "docker exec" in line).split("#")[0].split()
     assert name in dockerd.docker(*inside[1:]).stdout.decode()
 
     assert up().returncode == 0, "starting what runs changes nothing"
     with Client(told[1]) as client:
-        assert [image.name for image in client.images()] == [name]
+        assert [image.name for image in client.images.list()] == [name]
 
     assert up("--down").returncode == 0
     assert not folder.exists()

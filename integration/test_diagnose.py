@@ -338,12 +338,12 @@ def test_isolated_content_is_taken_over_from_shareable_namespaces_only(
     bench.remove(layer)
     options = RegistryOptions(plain_http=True)
     with Client(str(isolated_containerd.address), bench.namespace, registry=options) as client:
-        assert codes(client.diagnose(name)) == {"content_removed"}
+        assert codes(client.images.diagnose(name)) == {"content_removed"}
         bench.ctr("namespaces", "label", first, "containerd.io/namespace.shareable=true")
-        shareable = "in_other_namespace" in codes(client.diagnose(name))
+        shareable = "in_other_namespace" in codes(client.images.diagnose(name))
         assert shareable == (isolated_containerd.generation != "1.6")
         registry.clear_requests()
-        client.ensure(name)
+        client.images.ensure(name)
         assert (layer not in registry.fetched()) == shareable
 
 

@@ -16,6 +16,7 @@ from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, digests, prune_references, snapshot_of
 from pyctrd import Client, IncompleteContent, NoMatchingPlatform, RegistryError
+from pyctrd.oci.platforms import parse
 
 FOREIGN = range(1, 5)
 
@@ -52,7 +53,7 @@ def test_save_after_ctr_pull_makes_no_request(
     ctr_pull(containerd, namespace, reference)
     registry.clear_requests()
     before = snapshot_of(containerd, namespace)
-    result = client.save([reference], tmp_path / "image.tar")
+    result = client.images.save([reference], tmp_path / "image.tar")
     assert registry.requests() == []
     assert result.fetched == ()
     assert snapshot_of(containerd, namespace) == before
@@ -75,7 +76,7 @@ def test_ensure_all_fetches_what_the_old_nerdctl_fetches(
     before = digests(containerd, namespace)
 
     registry.clear_requests()
-    client.save([reference], tmp_path / "ours.tar", ensure="all")
+    client.images.save([reference], tmp_path / "ours.tar", ensure="all")
     ours = [request.path.rpartition("/")[2] for request in registry.requests()]
     assert sorted(ours) == sorted(foreign_layers(graph))
     assert digests(containerd, namespace) == before | foreign_layers(graph)
@@ -106,7 +107,7 @@ def test_ensure_by_digest_when_the_tag_has_moved(
     record = snapshot_of(containerd, namespace)["images"]
     push(shapes.five_platform(salt="second"), registry, repository)
     registry.clear_requests()
-    result = client.ensure(reference, ["linux/arm64"])
+    result = client.images.ensure(reference, platforms=["linux/arm64"])
     assert {str(one.digest) for one in result.fetched} == layers_of(graph.child(1))
     assert registry.fetched() == layers_of(graph.child(1))
     collect_garbage(containerd, namespace)
@@ -120,12 +121,15 @@ def test_ensure_fetches_a_platform_that_was_never_pulled(
     """Manifest and config too, which nerdctl passes over in silence."""
     graph = shapes.five_platform(layers=2, salt=namespace)
     reference = push(graph, registry, repository)
-    client.pull(reference, metadata="selected")
+    client.images.pull(reference, metadata="selected")
     child = graph.child(1)
     wanted = {child.digest, child.document()["config"]["digest"], *layers_of(child)}
-    assert {str(one.digest) for one in client.plan_ensure(reference, ["linux/arm64"]).fetch} == wanted
+    assert {
+        str(one.digest)
+        for one in client.images.ensure(reference, platforms=["linux/arm64"], dry_run=True).fetched
+    } == wanted
     registry.clear_requests()
-    client.ensure(reference, ["linux/arm64"])
+    client.images.ensure(reference, platforms=["linux/arm64"])
     assert registry.fetched() == wanted
     collect_garbage(containerd, namespace)
     found = snapshot_of(containerd, namespace)["content"]
@@ -133,7 +137,7 @@ def test_ensure_fetches_a_platform_that_was_never_pulled(
     label = "containerd.io/distribution.source.127.0.0.1"
     assert {found[digest]["labels"].get(label) for digest in wanted} == {repository}
     registry.clear_requests()
-    assert client.ensure(reference, ["linux/arm64"]).fetched == ()
+    assert client.images.ensure(reference, platforms=["linux/arm64"]).fetched == ()
     assert registry.requests() == []
 
 
@@ -142,10 +146,10 @@ def test_ensure_equals_a_pull_of_that_platform(
 ) -> None:
     # Content of another namespace would be adopted as it is, and is not what is compared here.
     reference = push(shapes.mixed(salt=namespace), registry, repository)
-    client.pull(reference, unpack=False)
-    client.ensure(reference, ["linux/arm64"])
+    client.images.pull(reference, unpack=False)
+    client.images.ensure(reference, platforms=["linux/arm64"])
     with Client(str(containerd.address), f"{namespace}-pull") as other:
-        other.pull(reference, platforms=["linux/amd64", "linux/arm64"], unpack=False)
+        other.images.pull(reference, platforms=["linux/amd64", "linux/arm64"], unpack=False)
     ours, theirs = (snapshot_of(containerd, name) for name in (namespace, f"{namespace}-pull"))
     assert ours["content"] == theirs["content"]
     assert ours["images"] == theirs["images"]
@@ -159,7 +163,7 @@ def test_retagged_image_is_ensured_from_where_it_came(
     reference = push(graph, registry, repository)
     ctr_pull(containerd, namespace, reference)
     containerd.ctr("images", "tag", reference, "registry.invalid/mine:v1", namespace=namespace)
-    result = client.ensure("registry.invalid/mine:v1", ["linux/s390x"])
+    result = client.images.ensure("registry.invalid/mine:v1", platforms=["linux/s390x"])
     assert {str(one.digest) for one in result.fetched} == layers_of(graph.child(4))
 
 
@@ -173,7 +177,7 @@ def test_lost_label_is_mended_with_the_content(
     prune_references(containerd, namespace)
     collect_garbage(containerd, namespace)
     assert not layers_of(graph.child(0)) & digests(containerd, namespace)
-    client.ensure(reference)
+    client.images.ensure(reference)
     collect_garbage(containerd, namespace)
     assert layers_of(graph.child(0)) <= digests(containerd, namespace)
 
@@ -191,7 +195,7 @@ def test_offline_never_connects(
     registry.clear_requests()
     archive = tmp_path / "image.tar"
     with pytest.raises(IncompleteContent, match=r"content digest sha256:[0-9a-f]{64}: not found") as caught:
-        client.save([reference], archive, platforms=["linux/arm64"], ensure="none")
+        client.images.save([reference], archive, platforms=["linux/arm64"], ensure="none")
     assert caught.value.exit_code == 4
     assert registry.requests() == []
     assert list(tmp_path.iterdir()) == []
@@ -204,7 +208,7 @@ def test_unknown_platform_is_refused_before_anything_is_fetched(
     ctr_pull(containerd, namespace, reference)
     registry.clear_requests()
     with pytest.raises(NoMatchingPlatform):
-        client.ensure(reference, ["linux/arm64", "linux/riscv64"])
+        client.images.ensure(reference, platforms=["linux/arm64", "linux/riscv64"])
     assert registry.requests() == []
 
 
@@ -222,7 +226,7 @@ def test_failed_ensure_keeps_no_lease_and_no_archive(
     before = snapshot_of(containerd, namespace)
     registry.add_fault(Fault(min(layers_of(graph.child(1))), status=404))
     with pytest.raises(RegistryError, match="could not fetch content descriptor"):
-        client.save([reference], tmp_path / "image.tar", platforms=["linux/arm64"])
+        client.images.save([reference], tmp_path / "image.tar", platforms=["linux/arm64"])
     assert list(tmp_path.iterdir()) == []
     collect_garbage(containerd, namespace)
     after = snapshot_of(containerd, namespace)
@@ -240,13 +244,13 @@ def test_dry_run_tells_what_the_run_then_does(
     tmp_path: Path,
 ) -> None:
     reference = push(shapes.five_platform(layers=2, salt=namespace), registry, repository)
-    client.pull(reference, metadata="selected")
+    client.images.pull(reference, metadata="selected")
     before = snapshot_of(containerd, namespace)
-    plan = client.plan_save([reference], platforms=["linux/arm64"])
+    plan = client.images.save([reference], platforms=["linux/arm64"], dry_run=True)
     assert snapshot_of(containerd, namespace) == before
-    result = client.save([reference], tmp_path / "image.tar", platforms=["linux/arm64"])
-    assert {one.digest for one in plan.fetch} == {one.digest for one in result.fetched}
-    assert plan.fetch_bytes == result.bytes_fetched
+    result = client.images.save([reference], tmp_path / "image.tar", platforms=["linux/arm64"])
+    assert {one.digest for one in plan.fetched} == {one.digest for one in result.fetched}
+    assert plan.bytes_fetched == result.bytes_fetched
     assert result.bytes_written == (tmp_path / "image.tar").stat().st_size
 
 
@@ -257,15 +261,15 @@ def test_main_job_on_a_containerd_in_a_container(
     reference = push(graph, registry, repository)
     with run_required(lambda: ContainerdInDocker(dockerd, generation, tmp_path / "inside")) as daemon:
         with Client(str(daemon.address), "default") as client:
-            pulled = client.pull(reference)
-            assert pulled.unpacked == ("linux/amd64",)
-            found = client.diagnose(reference)
+            pulled = client.images.pull(reference)
+            assert pulled.unpacked == (parse("linux/amd64"),)
+            found = client.images.diagnose(reference)
             assert found.complete
             assert [row.complete for row in found.platforms] == [True, False, False, False, False]
-            fetched = client.ensure(reference, ["linux/arm64"]).fetched
+            fetched = client.images.ensure(reference, platforms=["linux/arm64"]).fetched
             assert {str(one.digest) for one in fetched} == layers_of(graph.child(1))
             registry.clear_requests()
-            client.save([reference], tmp_path / "image.tar", platforms=["local"])
+            client.images.save([reference], tmp_path / "image.tar", platforms=["local"])
             assert registry.requests() == []
         daemon.ctr(
             "images", "import", "--platform", "linux/arm64", tmp_path / "image.tar", namespace="loaded"

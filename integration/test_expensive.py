@@ -35,18 +35,18 @@ def test_every_command_ends(bench: Bench, shape: str, tmp_path: Path) -> None:
     bench.registry.clear_requests()
     archive = tmp_path / "image.tar"
     with bench.client() as client:
-        pulled = client.pull(name, all_platforms=True)
+        pulled = client.images.pull(name, platforms="all")
         assert {item.digest for item in pulled.fetched} == set(graph.blobs)
         fetched = Counter(one.path for one in bench.registry.requests() if one.method == "GET")
         assert max(fetched.values()) == 1
-        assert client.ensure(name, all_platforms=True).fetched == ()
-        assert client.ensure(name, ["local"]).fetched == ()
-        client.save([name], archive, all_platforms=True, index="prune", ensure="none")
-        assert client.verify([name], all_platforms=True).ok
-        diagnosis = client.diagnose(name, ["all"])
+        assert client.images.ensure(name, platforms="all").fetched == ()
+        assert client.images.ensure(name, platforms=["local"]).fetched == ()
+        client.images.save([name], archive, platforms="all", index="prune", ensure="none")
+        assert client.images.verify([name], platforms="all").ok
+        diagnosis = client.images.diagnose(name, platforms=["all"])
         assert diagnosis.complete
         target = f"{bench.registry.host}/{bench.repository}/target"
-        pushed = client.push(name, f"{target}:pushed")
+        pushed = client.images.push(name, f"{target}:pushed")
         assert pushed.target.digest == graph.digest
     with tarfile.open(archive) as tar:
         found = {f"sha256:{Path(item.name).name}" for item in tar if item.name.startswith("blobs/sha256/")}
@@ -74,8 +74,8 @@ def test_labels_of_others_are_in_nobodys_way(bench: Bench) -> None:
     bench.ctr("content", "rm", gone)
     collect_garbage(bench.containerd, bench.namespace)
     with bench.client() as client:
-        assert [item.digest for item in client.ensure(name).fetched] == [gone]
-        assert client.save([name], bench.folder / "image.tar", ensure="none").images == (name,)
-        images = client.images()
+        assert [item.digest for item in client.images.ensure(name).fetched] == [gone]
+        assert client.images.save([name], bench.folder / "image.tar", ensure="none").images == (name,)
+        images = client.images.list()
     assert len(images) == 13
     assert sum(len(image.labels) for image in images) >= 12 * len(LABELS)

@@ -152,7 +152,7 @@ def bystander(containerd: Containerd) -> str:
 def pull_well(containerd: Containerd, namespace: str, name: str) -> str:
     options = RegistryOptions(plain_http=True)
     with Client(str(containerd.address), namespace, registry=options) as client:
-        return client.pull(name).image.target.digest
+        return client.images.pull(name).image.target.digest
 
 
 def _pairs() -> list[Any]:

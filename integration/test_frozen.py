@@ -51,7 +51,7 @@ class Scene:
         arguments, step = COMMANDS[name]
         if not name.startswith("pull"):
             with client(self.shell) as opened:
-                opened.pull(self.name, unpack=False, all_platforms=name == "push")
+                opened.images.pull(self.name, unpack=False, platforms="all" if name == "push" else None)
         target = [self.target] * (name == "push")
         process = self.shell.start(*arguments, *options, self.name, *target, stderr=subprocess.PIPE)
         assert process.stderr is not None

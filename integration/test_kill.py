@@ -137,7 +137,7 @@ def assert_continued(world: World, before: State, result: PullResult) -> None:
         digest = ref.partition("-")[2]
         assert digest not in asked or resumed.get(digest, 0) >= ingest["offset"]
     here = sum(result.resumed.get(item, 0) for item in result.fetched)
-    assert result.bytes + here == sum(item.size for item in result.fetched)
+    assert result.bytes_fetched + here == sum(item.size for item in result.fetched)
 
 
 def remove(world: World, namespace: str) -> None:
@@ -296,7 +296,7 @@ def test_what_another_namespace_shares_is_not_called_resumed(
     with contextlib.suppress(AlreadyExists):
         leave_ingest(containerd, f"{namespace}-c", graph, digest, b"")
     result = pull(containerd, f"{namespace}-c", reference)
-    assert (result.resumed, result.fetched, result.bytes) == ({}, (), 0)
+    assert (result.resumed, result.fetched, result.bytes_fetched) == ({}, (), 0)
 
 
 def test_what_was_begun_before_another_namespace_had_it_is_not_called_resumed(
@@ -308,6 +308,6 @@ def test_what_was_begun_before_another_namespace_had_it_is_not_called_resumed(
     pull(containerd, f"{namespace}-a", reference)
     registry.clear_requests()
     result = pull(containerd, f"{namespace}-b", reference)
-    assert (result.resumed, result.fetched, result.bytes) == ({}, (), 0)
+    assert (result.resumed, result.fetched, result.bytes_fetched) == ({}, (), 0)
     assert [one.method for one in registry.requests()] == ["HEAD"]
     assert snapshot_of(containerd, f"{namespace}-b")["ingests"] == {}

@@ -104,7 +104,7 @@ def test_a_pull_ends_with_its_client(
     reached, release = in_the_registry(shell, registry, last)
     client = Client(str(containerd.address), namespace)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client.pull, name, unpack=False)
+        future = pool.submit(client.images.pull, name, unpack=False)
         assert reached()
         getattr(client, end)()
         with pytest.raises(kind):
@@ -115,7 +115,7 @@ def test_a_pull_ends_with_its_client(
     assert [EXPIRE in lease["labels"] for lease in state["leases"].values()] == [True]
     assert [one["offset"] for ref, one in state["ingests"].items() if last in ref] == [WRITTEN + 1000]
     with Client(str(containerd.address), namespace) as again:
-        assert again.pull(name, unpack=False).bytes_resumed == WRITTEN + 1000
+        assert again.images.pull(name, unpack=False).bytes_resumed == WRITTEN + 1000
 
 
 def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
@@ -125,11 +125,11 @@ def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
     graph, _ = image(repository)
     name = push(graph, registry, repository)
     client = Client(str(containerd.address), namespace)
-    client.pull(name, unpack=False)
+    client.images.pull(name, unpack=False)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pipe.open("r+b", buffering=0) as reader, ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(client.save, [name], pipe)
+        writing = pool.submit(client.images.save, [name], pipe)
         assert comes_true(lambda: bool(snapshot_of(containerd, namespace)["leases"]))
         assert reader.read(1)
         client.close()

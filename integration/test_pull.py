@@ -23,6 +23,7 @@ from pyctrd.containerd import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
 from pyctrd.oci.model import Digest
 from pyctrd.oci.platforms import host, select
+from pyctrd.oci.platforms import parse as parse_platform
 from pyctrd.oci.reference import parse
 from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.pull import pull as run_pull
@@ -178,7 +179,7 @@ def test_run_image_that_was_unpacked_is_usable(
     """ctr finds our snapshots: `images check` calls the image unpacked, `snapshots` mounts its top."""
     reference = publish.push(shapes.single(), registry, repository)
     result = pull(daemon, namespace, reference)
-    assert result.unpacked == ("linux/amd64",)
+    assert result.unpacked == (parse_platform("linux/amd64"),)
     checked = daemon.ctr("images", "check", f"name=={reference}", namespace=namespace).stdout.decode()
     assert "complete (3/3)" in checked
     assert checked.split()[-1] == "true"
@@ -282,7 +283,7 @@ def test_p7_children_without_platform(
 ) -> None:
     """T10: everything is fetched, the host's is unpacked; 2.x unpacks both."""
     reference = publish.push(shapes.without_platforms(), registry, repository)
-    assert pull(daemon, f"{namespace}-ours", reference).unpacked == ("linux/amd64",)
+    assert pull(daemon, f"{namespace}-ours", reference).unpacked == (parse_platform("linux/amd64"),)
     assert ctr_pull(daemon, oracle, f"{namespace}-ctr", reference) == 0
     ours, theirs = (state(daemon, f"{namespace}-{name}") for name in ("ours", "ctr"))
     assert set(ours["content"]) == set(theirs["content"])
@@ -501,9 +502,7 @@ def test_max_concurrent_downloads_is_obeyed(
     stalls = [
         registry.add_fault(Fault(f"blobs/{layer_of(graph, number)}", stall_after=10)) for number in range(6)
     ]
-    worker = threading.Thread(
-        target=pull, args=(daemon, namespace, reference, PullOptions(max_concurrent_downloads=2))
-    )
+    worker = threading.Thread(target=pull, args=(daemon, namespace, reference, PullOptions(concurrency=2)))
     worker.start()
     for stall in _in_order_of_stalling(stalls):
         assert sum(one.stalled.is_set() and not one.release.is_set() for one in stalls) <= 2

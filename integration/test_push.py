@@ -422,11 +422,11 @@ def test_the_collector_takes_nothing_from_a_push_under_way(bench: Bench, target:
         def remove(event: Any) -> None:
             with guard:
                 if event.action == "uploading" and not removed:
-                    for image in client.images():
+                    for image in client.images.list():
                         bench.ctr("images", "rm", "--sync", image.name)
                         removed.append(image.name)
 
-        client.push(name, f"{bench.registry.host}/{target}:1", progress=remove, chunk_bytes=2 * MIB)
+        client.images.push(name, f"{bench.registry.host}/{target}:1", progress=remove, chunk_bytes=2 * MIB)
     assert len(removed) == 2
     assert stored(bench.registry, target).blobs | {graph.digest} == set(reachable(graph))
     collect_garbage(bench.containerd, bench.namespace)

@@ -108,8 +108,8 @@ def test_the_id_that_crictl_prints_is_an_images_too(bench: Bench) -> None:
         bench.ctr("images", "tag", name, other)
     with bench.client() as client:
         for text in (config[7:20], config[:20], config[7:]):
-            assert client.image(text).name == name
-        planned = client.plan_save([config[7:20]])
+            assert client.images.get(text).name == name
+        planned = client.images.save([config[7:20]], dry_run=True)
     assert planned.images == (name,)
 
 
@@ -256,10 +256,10 @@ def test_only_what_is_missing_is_asked_for(bench: Bench) -> None:
     collect_garbage(bench.containerd, bench.namespace)
     bench.registry.clear_requests()
     with bench.client() as client:
-        planned = client.plan_save([name])
+        planned = client.images.save([name], dry_run=True)
         assert bench.registry.requests() == []
-        result = client.save([name], output=bench.folder / "image.tar")
-    assert [item.digest for item in planned.fetch] == [item.digest for item in result.fetched] == [gone]
+        result = client.images.save([name], output=bench.folder / "image.tar")
+    assert [item.digest for item in planned.fetched] == [item.digest for item in result.fetched] == [gone]
     assert bench.registry.fetched() == {gone}
     same(bench, (bench.folder / "image.tar").read_bytes(), bench.export(name))
 

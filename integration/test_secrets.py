@@ -221,10 +221,10 @@ def test_every_log_record_and_every_exception(
     echoes = [rig.echo(f"{repository}/{status}/{where}", status, where) for status, where, _ in ECHOES]
     text = repr(options)
     with library(login, options) as client:
-        client.pull(image.name, unpack=False, progress=lambda event: None)
+        client.images.pull(image.name, unpack=False, progress=lambda event: None)
         for name in echoes:
             with pytest.raises(PyctrdError) as caught:
-                client.pull(name)
+                client.images.pull(name)
             text += "".join(traceback.format_exception(caught.value))
             error: BaseException | None = caught.value
             while error is not None:

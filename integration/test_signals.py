@@ -84,7 +84,7 @@ class Place:
         shell = Shell(self.daemon, f"signals-{uuid.uuid4().hex[:12]}", folder)
         if not command.pulls:
             with client(shell) as opened:
-                opened.pull(self.name, unpack=False)
+                opened.images.pull(self.name, unpack=False)
         return Run(self, command, shell)
 
 

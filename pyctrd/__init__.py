@@ -3,8 +3,8 @@
     import pyctrd
 
     with pyctrd.Client(namespace="k8s.io") as client:
-        diagnosis = client.diagnose("registry.k8s.io/pause:3.10")
-        client.save(["registry.k8s.io/pause:3.10"], "pause.tar")
+        diagnosis = client.images.diagnose("registry.k8s.io/pause:3.10")
+        client.images.save("registry.k8s.io/pause:3.10", "pause.tar")
 
 Names are imported on first use: `import pyctrd` alone loads neither grpc nor an HTTP library.
 """
@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pyctrd.aio import AsyncClient, ProgressStream
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client
     from pyctrd.containerd.version import DaemonVersion
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         DaemonUnreachable,
         DigestMismatch,
         FailedPrecondition,
+        ImageNotFound,
         IngestLocked,
         InvalidInput,
         InvalidPlatform,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         PyctrdError,
         RegistryContentError,
         RegistryError,
+        RegistryNotFound,
         RegistryUnreachable,
         Remedy,
         Unsupported,
@@ -55,15 +58,15 @@ if TYPE_CHECKING:
         SaveForecast,
         Tools,
     )
-    from pyctrd.operations.ensure import EnsurePlan, EnsureResult
+    from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.pull import PullResult
-    from pyctrd.operations.save import EnsureMode, SavePlan, SaveResult
+    from pyctrd.operations.save import EnsureMode, SaveResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
-    from pyctrd.registries import RegistryCopier
+    from pyctrd.registries import Registry
     from pyctrd.registry import RegistryOptions
-    from pyctrd.steps.upload import SendPlan, SendResult
+    from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
 __version__: Final = "0.1.0"
@@ -72,6 +75,7 @@ __all__ = [
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
+    "AsyncClient",
     "AuthenticationFailed",
     "Cancelled",
     "Cause",
@@ -88,11 +92,11 @@ __all__ = [
     "Digest",
     "DigestMismatch",
     "EnsureMode",
-    "EnsurePlan",
     "EnsureResult",
     "ExportForecast",
     "FailedPrecondition",
     "Finding",
+    "ImageNotFound",
     "ImageOverview",
     "ImageRecord",
     "IncompleteContent",
@@ -108,19 +112,19 @@ __all__ = [
     "PlatformState",
     "Progress",
     "ProgressSink",
+    "ProgressStream",
     "PullResult",
     "PushIndex",
     "PyctrdError",
+    "Registry",
     "RegistryContentError",
-    "RegistryCopier",
     "RegistryError",
+    "RegistryNotFound",
     "RegistryOptions",
     "RegistryUnreachable",
     "Remedy",
     "SaveForecast",
-    "SavePlan",
     "SaveResult",
-    "SendPlan",
     "SendResult",
     "Tools",
     "Unsupported",
@@ -130,9 +134,10 @@ __all__ = [
 
 # Module -> the names that it gives; every name that is not here is one of pyctrd.errors.
 _HOMES: Final = {
+    "aio": ("AsyncClient", "ProgressStream"),
     "archive.contents": ("IndexMode",),
     "client": ("Client",),
-    "registries": ("RegistryCopier",),
+    "registries": ("Registry",),
     "containerd.version": ("DaemonVersion",),
     "operations.diagnose": (
         "Cause",
@@ -143,15 +148,15 @@ _HOMES: Final = {
         "SaveForecast",
         "Tools",
     ),
-    "operations.ensure": ("EnsurePlan", "EnsureResult"),
+    "operations.ensure": ("EnsureResult",),
     "oci.errors": ("IncompleteContent",),
     "oci.model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
     "registry": ("RegistryOptions",),
     "operations.images": ("ImageOverview",),
-    "operations.save": ("EnsureMode", "SavePlan", "SaveResult"),
-    "steps.upload": ("SendPlan", "SendResult"),
+    "operations.save": ("EnsureMode", "SaveResult"),
+    "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.verify": ("Finding", "VerifyResult"),
 }

@@ -5,12 +5,14 @@
     |   +-- InvalidReference
     |   +-- InvalidPlatform
     +-- NotFound                     3   image, content, snapshot, lease ... that is not there
+    |   +-- ImageNotFound
     |   +-- NoMatchingPlatform
     +-- AmbiguousReference           1
     +-- IncompleteContent            4   the image is here, some of its content is not (in pyctrd.oci.errors)
     +-- ContentError                 1   local content is not what its digest or media type says
     |   +-- DigestMismatch
     +-- RegistryError                5   the registry, or the way to it
+    |   +-- RegistryNotFound (NotFound)  3
     |   +-- RegistryUnreachable
     |   +-- AuthenticationFailed
     |   +-- RegistryContentError         it sent something else than what it promised
@@ -32,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,12 @@ class PyctrdError(Exception):
 
     `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
     do, in a sentence, or None. Neither holds a secret that a registry has echoed. `remedy` is the call that
-    does it, where there is one. Neither text is longer than MAX_TEXT characters.
+    does it, where there is one. Neither text is longer than MAX_TEXT characters. `side` is where the problem
+    is: the registry, the daemon (containerd), or local, which includes the caller's input. Errors pickle.
     """
 
     exit_code: ClassVar[int] = 1
+    side: ClassVar[Literal["local", "daemon", "registry"]] = "local"
 
     def __init__(self, message: str, *, hint: str | None = None, remedy: Remedy | None = None) -> None:
         from pyctrd import redact  # an error is rare, and what this imports costs a start
@@ -80,6 +84,16 @@ class PyctrdError(Exception):
         self.hint = shortened(redact.strike(hint)) if hint else hint
         self.remedy = remedy
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle all attributes: the constructors of the subclasses take other arguments."""
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[PyctrdError], args: tuple[object, ...]) -> PyctrdError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidInput(PyctrdError, ValueError):
@@ -110,6 +124,10 @@ class NotFound(PyctrdError):
         super().__init__(message, hint=hint, remedy=remedy)
         self.kind = kind
         self.name = name
+
+
+class ImageNotFound(NotFound):
+    """An image that containerd does not have under the name that was asked for."""
 
 
 class NoMatchingPlatform(NotFound):
@@ -163,6 +181,7 @@ class RegistryError(PyctrdError):
     """
 
     exit_code = 5
+    side = "registry"
 
     def __init__(
         self,
@@ -174,6 +193,30 @@ class RegistryError(PyctrdError):
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
+        self.host = host
+        self.repository = repository
+        self.status = status
+
+
+class RegistryNotFound(NotFound, RegistryError):
+    """A repository, a tag or a manifest that the registry does not know."""
+
+    exit_code = NotFound.exit_code
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        name: str,
+        host: str = "",
+        repository: str = "",
+        status: int | None = 404,
+        hint: str | None = None,
+    ) -> None:
+        PyctrdError.__init__(self, message, hint=hint)
+        self.kind = kind
+        self.name = name
         self.host = host
         self.repository = repository
         self.status = status
@@ -196,6 +239,8 @@ class DaemonError(PyctrdError):
 
     `kind` and `name` are the object that the call was about, as in NotFound.
     """
+
+    side = "daemon"
 
     def __init__(
         self, message: str, *, code: str = "UNKNOWN", kind: str = "", name: str = "", hint: str | None = None
@@ -233,6 +278,7 @@ class DaemonUnreachable(PyctrdError):
     """No containerd behind the address: no socket, no permission, nobody serving, or somebody else."""
 
     exit_code = 6
+    side = "daemon"
 
 
 class ArchiveError(PyctrdError):

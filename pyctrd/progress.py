@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -51,3 +52,16 @@ ProgressSink: TypeAlias = Callable[[Progress], None]
 
 def no_progress(_event: Progress) -> None:
     """Be the sink of callers who do not watch."""
+
+
+def one_at_a_time(sink: ProgressSink) -> ProgressSink:
+    """Return a sink that several threads may call: the given one hears one event at a time."""
+    if sink is no_progress:
+        return sink
+    lock = threading.Lock()
+
+    def report(event: Progress) -> None:
+        with lock:
+            sink(event)
+
+    return report

@@ -1,26 +1,29 @@
-"""The registry clients that Client and RegistryCopier share, and RegistryCopier itself."""
+"""Registry: what registries have, and copies between them; and the registry clients that Client shares."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pyctrd import arguments
 from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
-from pyctrd.oci import platforms as _platforms
+from pyctrd.oci import platforms as platforms_
 from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
+from pyctrd.oci.platforms import Platforms
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import Remote, Uploader
-from pyctrd.progress import ProgressSink, no_progress
+from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
+from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
-    from pyctrd.registry import RegistryClient, RegistryOptions
-    from pyctrd.steps.upload import SendPlan, SendResult
+    from pyctrd.registry import Explanation, ReferrerList, RegistryClient, RegistryOptions, TagList
+    from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
 
@@ -35,36 +38,52 @@ class Registries:
         self._options = options
         self._environ = environ
         self._clients: dict[str, RegistryClient] = {}
+        self._scopes: weakref.WeakSet[Registries] = weakref.WeakSet()
         self._ended: Callable[[], PyctrdError] | None = None
         self._lock = threading.Lock()
-        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def scope(self) -> Registries:
+        """Return registries that can be cancelled and closed by themselves; they end with these, too."""
+        scope = Registries(self._options, self._environ)
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended()
+            self._scopes.add(scope)
+        return scope
 
     def close(self) -> None:
         """Close all connections, also those in use: that ends by ClientClosed. A second time does nothing."""
-        self._refuse(lambda: ClientClosed("the client is closed"))
-        self._open.close()
+        for item in self._end(lambda: ClientClosed("the client is closed")):
+            item.close()
 
     def cancel(self) -> None:
         """End all requests that are under way, by Cancelled, and refuse new ones."""
-        for client in self._refuse(lambda: Cancelled("the work was cancelled")):
-            client.cancel()
+        for item in self._end(lambda: Cancelled("the work was cancelled")):
+            item.cancel()
 
-    def _refuse(self, why: Callable[[], PyctrdError]) -> list[RegistryClient]:
-        """Make no client from now on; gives those that there are."""
+    def _end(self, why: Callable[[], PyctrdError]) -> list[RegistryClient | Registries]:
+        """Make no client from now on; return those that there are."""
         with self._lock:
             self._ended = why
-            return list(self._clients.values())
+            return [*self._clients.values(), *self._scopes]
 
     def remote(self, wanted: Reference, account: str) -> Remote:
         """Give a repository to read from; raises InvalidInput for a host configuration of no use."""
-        return self._client(account).remote(wanted)
+        return self.client(account).remote(wanted)
 
     def uploader(self, wanted: Reference, account: str, chunk_bytes: int | None = None) -> Uploader:
         """Give a repository to write to; blobs above `chunk_bytes` go up in pieces (None: the default)."""
         more = {} if chunk_bytes is None else {"chunk_bytes": chunk_bytes}
-        return self._client(account).uploader(wanted, **more)
+        return self.client(account).uploader(wanted, **more)
 
-    def _client(self, account: str) -> RegistryClient:
+    def client(self, account: str) -> RegistryClient:
+        """Return the client for the registry that an explicit user name and password are for."""
         options = self._options
         key = account if options and options.username else ""
         with self._lock:
@@ -74,8 +93,7 @@ class Registries:
                 from pyctrd.registry import RegistryClient, RegistryOptions
 
                 chosen = replace(options or RegistryOptions(), account=key)
-                client = RegistryClient(chosen, environ=self._environ)
-                self._clients[key] = self._open.enter_context(client)
+                self._clients[key] = RegistryClient(chosen, environ=self._environ)
             return self._clients[key]
 
 
@@ -104,103 +122,127 @@ class LazyRepository:
         return self._connect().fetch(descriptor, offset)
 
 
-class RegistryCopier:
-    """Copies images from one registry to another, or within one. A context manager; thread safe.
+class Registry:
+    """Registries without a containerd: what they have, and copies between them.
 
-    `registry` says how the target's registry is talked to, and, where `source` is None, the other one, too.
-    A user name and password are sent to the registry that they are given for alone: those of `registry` to
-    the target's, those of `source` to the source's.
+    A context manager; safe to use from several threads.
+
+    `options` say how registries are talked to. `source` is for the registry that `copy` reads from, where
+    that is to be talked to in another way: a user name and password are sent only to the registry that they
+    are given for, those of `options` to the target's then. Nothing is connected to before the first call.
     """
 
     def __init__(
-        self, registry: RegistryOptions | None = None, *, source: RegistryOptions | None = None
+        self, options: RegistryOptions | None = None, *, source: RegistryOptions | None = None
     ) -> None:
         environ = dict(os.environ)
-        self._open = ExitStack()
-        self._targets = Registries(registry, environ)
-        self._open.callback(self._targets.close)
-        self._sources = self._targets
-        if source is not None:
-            self._sources = Registries(source, environ)
-            self._open.callback(self._sources.close)
+        self._registries = Registries(options, environ)
+        self._sources = Registries(source, environ) if source is not None else self._registries
 
     def __enter__(self) -> Self:
-        """Give the copier itself."""
+        """Return the object itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Close all connections."""
         self.close()
 
     def close(self) -> None:
-        """Close all connections, also those in use: that ends by ClientClosed. A second time does nothing."""
-        self._open.close()
+        """Close all connections, those in use by ClientClosed; a second time does nothing."""
+        self._sources.close()
+        self._registries.close()
 
     def cancel(self) -> None:
-        """End what is under way in all threads, by Cancelled: from here on only `close` is of use."""
+        """End what is under way in all threads by Cancelled; only `close` is of use afterwards."""
         self._sources.cancel()
-        self._targets.cancel()
+        self._registries.cancel()
+
+    def resolve(self, ref: str) -> Descriptor:
+        """Return what a reference points at: media type, digest and size.
+
+        Raises RegistryNotFound, RegistryError, InvalidReference.
+        """
+        parsed = reference.parse(arguments.text("ref", ref))
+        return self._registries.remote(parsed, parsed.domain).resolve()
+
+    def tags(self, repository: str) -> TagList:
+        """Return the tags of a repository, in the registry's order.
+
+        Raises RegistryNotFound, RegistryError, InvalidReference.
+        """
+        parsed = reference.parse_repository(arguments.text("repository", repository))
+        return self._registries.client(parsed.domain).tags(parsed)
+
+    def referrers(self, ref: str, artifact_type: str = "") -> ReferrerList:
+        """Return what refers to a manifest (signatures, SBOMs), of one artifact type or of all.
+
+        Raises RegistryNotFound when there is no such manifest, RegistryError, InvalidReference.
+        """
+        parsed = reference.parse(arguments.text("ref", ref))
+        kind = arguments.text("artifact_type", artifact_type)
+        return self._registries.client(parsed.domain).referrers(parsed, kind)
+
+    def explain(self, ref: str) -> Explanation:
+        """Return which hosts would be asked for an image, in order, and why; nothing is sent to any.
+
+        Raises InvalidReference, and InvalidInput for a host configuration that cannot be used.
+        """
+        parsed = reference.parse(arguments.text("ref", ref))
+        return self._registries.client(parsed.domain).explain(parsed)
 
     def copy(
         self,
         source: str,
         target: str,
         *,
-        platforms: Sequence[str] = (),
-        all_platforms: bool = False,
+        platforms: Platforms | None = None,
         index: PushIndex = "prune",
         nondistributable: bool = False,
-        max_concurrent_uploads: int = 3,
         chunk_bytes: int | None = None,
+        dry_run: bool = False,
+        concurrency: int = 3,
         progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
     ) -> SendResult:
-        """Copy an image, all of it unless platforms are chosen; see Client.push for what those do.
+        """Copy an image from one registry to another, or within one; see Images.push for the arguments.
 
-        Without a choice every byte and digest stays. Raises NotFound, NoMatchingPlatform, RegistryError,
-        RegistryContentError, InvalidInput, InvalidReference, InvalidPlatform.
+        Without `platforms` every byte and digest stays. `dry_run` reads the manifests, asks the target what
+        it has, and sends nothing. Raises RegistryNotFound, NoMatchingPlatform, RegistryError,
+        RegistryContentError, InvalidInput.
         """
-        from pyctrd.operations import copy as _copy
+        from pyctrd.operations.copy import copy
         from pyctrd.steps.upload import send_options
 
-        options = send_options(platforms, all_platforms, index, nondistributable, max_concurrent_uploads)
-        origin, name = reference.parse(source), reference.parse(target)
-        return _copy.copy(
-            self._sources.remote(origin, self._account(origin, name)),
-            str(origin),
-            self._targets.uploader(name, name.domain, chunk_bytes),
-            name,
-            options,
-            host=_platforms.host(),
-            progress=progress,
-        )
+        options = send_options(platforms, index, nondistributable, concurrency)
+        if chunk_bytes is not None:
+            arguments.count("chunk_bytes", chunk_bytes, least=0)
+        origin = reference.parse(arguments.text("source", source))
+        name = reference.parse(arguments.text("target", target))
+        account = name.domain if self._sources is self._registries else origin.domain
+        with self._working(cancel) as (sources, targets):
+            return copy(
+                sources.remote(origin, account),
+                str(origin),
+                targets.uploader(name, name.domain, chunk_bytes),
+                name,
+                options,
+                host=platforms_.host(),
+                dry_run=dry_run,
+                progress=one_at_a_time(progress),
+            )
 
-    def plan(
-        self,
-        source: str,
-        target: str,
-        *,
-        platforms: Sequence[str] = (),
-        all_platforms: bool = False,
-        index: PushIndex = "prune",
-        nondistributable: bool = False,
-    ) -> SendPlan:
-        """Tell what `copy` would send: manifests are read, and the target is asked what it has."""
-        from pyctrd.operations import copy as _copy
-        from pyctrd.steps.upload import send_options
+    @contextmanager
+    def _working(self, cancel: threading.Event | None) -> Iterator[tuple[Registries, Registries]]:
+        """Open the registries to read from and to write to; `cancel` ends them."""
+        if cancel is None:
+            yield self._sources, self._registries
+            return
+        arguments.event("cancel", cancel)
+        with self._sources.scope() as sources, self._registries.scope() as targets:
 
-        options = send_options(platforms, all_platforms, index, nondistributable)
-        origin, name = reference.parse(source), reference.parse(target)
-        return _copy.plan(
-            self._sources.remote(origin, self._account(origin, name)),
-            str(origin),
-            self._targets.uploader(name, name.domain),
-            name,
-            options,
-            host=_platforms.host(),
-        )
+            def end() -> None:
+                sources.cancel()
+                targets.cancel()
 
-    def _account(self, source: reference.Reference, target: reference.Reference) -> str:
-        """Say to which registry the credentials of the source's options belong."""
-        return target.domain if self._sources is self._targets else source.domain
+            with on_cancel(cancel, end):
+                yield sources, targets

@@ -12,8 +12,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import pytest
@@ -21,7 +20,6 @@ import pytest
 import pyctrd
 from pyctrd.client import Client
 from pyctrd.errors import (
-    DaemonUnreachable,
     InvalidInput,
     InvalidPlatform,
     InvalidReference,
@@ -89,23 +87,18 @@ def test_arguments_win_over_the_environment_and_that_over_defaults(
         assert client.namespace == "moby"
 
 
-def test_no_daemon_is_an_error_at_once() -> None:
-    with pytest.raises(DaemonUnreachable, match=r"/nonexistent/c\.sock: no such file"):
-        Client("/nonexistent/c.sock")
-
-
 def test_malformed_input_is_refused_before_anybody_is_asked(socket: str) -> None:
     with Client(socket) as client:
         with pytest.raises(InvalidPlatform):
-            client.pull("alpine", platforms=["a/b/c/d/e"])
+            client.images.pull("alpine", platforms=["a/b/c/d/e"])
         with pytest.raises(InvalidPlatform):
-            client.ensure("alpine", ["arm64"], all_platforms=True)
+            client.images.ensure("alpine", platforms=["arm64", "all"])
         with pytest.raises(InvalidReference):
-            client.pull("al pine")
+            client.images.pull("al pine")
         with pytest.raises(InvalidInput, match="not valid UTF-8"):
-            client.pull("alpine", labels={"a": "\udcff"})
+            client.images.pull("alpine", labels={"a": "\udcff"})
         with pytest.raises(InvalidInput, match="greater than maximum size"):
-            client.pull("alpine", labels={"a": 4096 * "b"})
+            client.images.pull("alpine", labels={"a": 4096 * "b"})
     with pytest.raises(InvalidInput, match="not valid UTF-8"):
         Client(socket, snapshotter="a\udcff")
 
@@ -137,12 +130,7 @@ class Recorder:
     def __init__(self, options: RegistryOptions, **_named: Any) -> None:
         self.made.append(options)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         pass
 
     def remote(self, wanted: Reference) -> None:
@@ -157,7 +145,7 @@ def test_a_password_is_for_the_registry_of_the_reference_alone(
     with Client(socket, registry=RegistryOptions(username="me", password="secret")) as client:
         for ref in ("one.example/x", "two.example:5000/x", "one.example/y"):
             with pytest.raises(RegistryUnreachable):
-                client.pull(ref)
+                client.images.pull(ref)
     assert [options.account for options in Recorder.made] == ["one.example", "two.example:5000"]
 
 
@@ -167,9 +155,9 @@ def test_a_registry_client_is_made_only_when_it_is_needed(
     monkeypatch.setattr(Recorder, "made", [], raising=False)
     monkeypatch.setattr("pyctrd.registry.RegistryClient", Recorder)
     with Client(socket) as client:
-        assert client.version.version
+        assert client.version().version
         assert Recorder.made == []
         for _ in range(2):
             with pytest.raises(RegistryUnreachable):
-                client.pull("alpine")
+                client.images.pull("alpine")
     assert len(Recorder.made) == 1

@@ -157,7 +157,7 @@ def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMo
     output = io.BytesIO()
     saved = save(bench.store, [bench.record], options, output, host=HOST, fetchers=bench.fetchers)
     counts.check(bench.graph)
-    assert saved.bytes_written == planned.archive_bytes
+    assert saved.bytes_written == planned.bytes_written
 
 
 @pytest.mark.parametrize("selection", ["all", "local", "linux/amd64"])
@@ -177,13 +177,13 @@ def test_push_and_copy(bench: Bench, counts: Counts, selection: str, index: Push
     if index == "flatten" and selection != "linux/amd64":
         return
     options = SendOptions(platforms=select([selection]), index=index)
-    push.plan(bench.store, bench.record, bench.target, TARGET, options, host=HOST)
+    push.push(bench.store, bench.record, bench.target, TARGET, options, host=HOST, dry_run=True)
     push.push(bench.store, bench.record, bench.target, TARGET, options, host=HOST)
     counts.check(bench.graph)
     if selection == "local":
         return
     target = MemoryRepository("target.example")
-    copy.plan(bench.remote, NAME, target, TARGET, options, host=HOST)
+    copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST, dry_run=True)
     copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST)
     assert max(Counter(bench.remote.done("fetch")).values()) == 2
     counts.check(bench.graph)

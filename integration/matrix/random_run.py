@@ -230,7 +230,7 @@ class RandomMatrix:
         options = RegistryOptions(hosts_dir=self._folder / "certs.d", retry_budget=0)
         try:
             with Client(str(self._daemon.address), namespace, registry=options) as client:
-                client.save([case.name], output, platforms=case.ask)
+                client.images.save([case.name], output, platforms=case.ask)
         except PyctrdError as error:
             return error.exit_code, error.message
         return 0, ""

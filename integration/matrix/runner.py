@@ -155,6 +155,6 @@ def _foretold(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
     """Ask diagnose before any tool runs, for cells of one row; it makes no request."""
     site.forget_requests()
     with client(site) as pyctrd:
-        found = pyctrd.diagnose(site.name, values(cells[0].row.ask))
+        found = pyctrd.images.diagnose(site.name, platforms=values(cells[0].row.ask))
     assert not site.requests()
     return {cell: predict(cell, found) for cell in cells}

@@ -112,7 +112,7 @@ def _platform_flags(ask: Ask) -> list[str]:
 def _save(site: Site, ask: Ask, output: Path) -> tuple[int, str]:
     try:
         with client(site) as pyctrd:
-            pyctrd.save([site.name], output, platforms=values(ask))
+            pyctrd.images.save([site.name], output, platforms=values(ask))
     except PyctrdError as error:
         return error.exit_code, error.message
     return 0, ""

@@ -26,17 +26,17 @@ _PLATFORMS: Final = (
 
 def image_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete image names."""
-    return _known(context, incomplete, lambda client: [image.name for image in client.images()])
+    return _known(context, incomplete, lambda client: [image.name for image in client.images.list()])
 
 
 def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the namespaces that there are."""
-    return _known(context, incomplete, lambda client: client.namespaces())
+    return _known(context, incomplete, lambda client: [item.name for item in client.namespaces.list()])
 
 
 def snapshotters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the snapshotters that containerd has loaded."""
-    return _known(context, incomplete, lambda client: client.snapshotters())
+    return _known(context, incomplete, lambda client: client.snapshots.snapshotters())
 
 
 def platforms(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

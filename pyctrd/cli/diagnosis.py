@@ -17,7 +17,7 @@ from pyctrd.errors import Remedy
 from pyctrd.oci.mediatypes import ingest_prefix
 
 if TYPE_CHECKING:
-    from pyctrd.operations.diagnose import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast
+    from pyctrd import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast
 
 _COLUMNS: Final = (
     Column("PLATFORM"),

@@ -17,84 +17,65 @@ from pyctrd.oci import mediatypes
 from pyctrd.oci import platforms as platform_names
 
 if TYPE_CHECKING:
-    from pyctrd import SendPlan, SendResult
+    from pyctrd import SendResult
     from pyctrd.oci.model import Descriptor
 
 
-def show_result(result: SendResult, output_format: str, quiet: bool) -> None:
-    """Print what was done, in the format that was asked for."""
+def show(result: SendResult, output_format: str, quiet: bool) -> None:
+    """Print what was done, or what would be, in the format that was asked for."""
     page = open_page()
     if output_format == "json":
-        emit_json(
-            {
-                **_common(result),
-                "uploaded": [content_of(item) for item in result.uploaded],
-                "mounted": [content_of(item) for item in result.mounted],
-                "present": [content_of(item) for item in result.present],
-                "skipped": [content_of(item) for item in result.skipped],
-                "bytes": result.bytes,
-            }
-        )
+        emit_json(_document(result))
+    elif quiet and result.dry_run:
+        for item in result.uploaded:
+            page.line(item.digest)
     elif quiet:
         page.line(f"{result.name}@{result.target.digest}" if "@" not in result.name else result.name)
+    elif result.dry_run:
+        _print_plan(page, result)
     else:
         page.line(result.name, "strong")
-        uploaded = amount(result.uploaded, result.bytes) if result.uploaded else "nothing"
+        uploaded = amount(result.uploaded, result.bytes_uploaded) if result.uploaded else "nothing"
         page.items([*_what(result), Item("uploaded", uploaded), *_rest(result)])
 
 
-def show_plan(plan: SendPlan, output_format: str, quiet: bool) -> None:
-    """Print what would be done."""
-    page = open_page()
-    if output_format == "json":
-        emit_json(
-            {
-                **_common(plan),
-                "upload": [content_of(item) for item in plan.upload],
-                "mount": [content_of(item) for item in plan.mount],
-                "present": [content_of(item) for item in plan.present],
-                "skipped": [content_of(item) for item in plan.skipped],
-                "bytes": plan.bytes,
-            }
-        )
-    elif quiet:
-        for item in plan.upload:
-            page.line(item.digest)
-    else:
-        _print_plan(page, plan)
-
-
-def _print_plan(page: Page, plan: SendPlan) -> None:
-    page.line(plan.name, "strong")
-    would = amount(plan.upload, plan.bytes) if plan.upload else "nothing"
-    mount = [Item("would mount", _blobs(plan.mount))] if plan.mount else []
-    there = [Item("there", _blobs(plan.present))] if plan.present else []
-    page.items([*_what(plan), Item("would upload", would), *mount, *there, *_skipped(plan)])
-    blobs_table(page, plan.upload)
-
-
-def _common(told: SendResult | SendPlan) -> dict[str, object]:
+def _document(result: SendResult) -> dict[str, object]:
+    uploaded, mounted = ("upload", "mount") if result.dry_run else ("uploaded", "mounted")
     return {
-        "source": told.source,
-        "name": told.name,
-        "original": content_of(told.original),
-        "target": content_of(told.target),
-        "platforms": [platform_names.to_string(item) for item in told.platforms],
+        "source": result.source,
+        "name": result.name,
+        "original": content_of(result.original),
+        "target": content_of(result.target),
+        "platforms": [platform_names.to_string(item) for item in result.platforms],
+        uploaded: [content_of(item) for item in result.uploaded],
+        mounted: [content_of(item) for item in result.mounted],
+        "present": [content_of(item) for item in result.present],
+        "skipped": [content_of(item) for item in result.skipped],
+        "bytes": result.bytes_uploaded,
     }
 
 
-def _what(told: SendResult | SendPlan) -> list[Item]:
+def _print_plan(page: Page, plan: SendResult) -> None:
+    page.line(plan.name, "strong")
+    would = amount(plan.uploaded, plan.bytes_uploaded) if plan.uploaded else "nothing"
+    mount = [Item("would mount", _blobs(plan.mounted))] if plan.mounted else []
+    there = [Item("there", _blobs(plan.present))] if plan.present else []
+    page.items([*_what(plan), Item("would upload", would), *mount, *there, *_skipped(plan)])
+    blobs_table(page, plan.uploaded)
+
+
+def _what(result: SendResult) -> list[Item]:
     """Name the digest, and where it is another one than the source's, say so: people compare them."""
-    items = [Item("digest", told.target.digest)]
-    if told.target.digest != told.original.digest:
-        items.append(Item("made from", f"{told.original.digest}, {_what_it_lost(told)}"))
-    if told.platforms:
-        items.append(Item("platforms", listed([platform_names.to_string(item) for item in told.platforms])))
+    items = [Item("digest", result.target.digest)]
+    if result.target.digest != result.original.digest:
+        items.append(Item("made from", f"{result.original.digest}, {_what_it_lost(result)}"))
+    if result.platforms:
+        items.append(Item("platforms", listed([platform_names.to_string(item) for item in result.platforms])))
     return items
 
 
-def _what_it_lost(told: SendResult | SendPlan) -> str:
-    if any(map(_is_attestation, told.skipped)):
+def _what_it_lost(result: SendResult) -> str:
+    if any(map(_is_attestation, result.skipped)):
         return "without what was left out"
     return "of which only some platforms were chosen"
 
@@ -105,13 +86,13 @@ def _rest(result: SendResult) -> list[Item]:
     return [*mounted, *there, *_skipped(result)]
 
 
-def _skipped(told: SendResult | SendPlan) -> list[Item]:
+def _skipped(result: SendResult) -> list[Item]:
     items = []
-    if layers := [item for item in told.skipped if not _is_attestation(item)]:
+    if layers := [item for item in result.skipped if not _is_attestation(item)]:
         text = f"{count(len(layers), 'layer')} that may not be distributed (--allow-nondistributable)"
         items.append(Item("left out", text, "warn"))
-    if attestations := [item for item in told.skipped if _is_attestation(item)]:
-        remedy = Remedy(method="ensure", images=(told.source,), platforms=("unknown/unknown",))
+    if attestations := [item for item in result.skipped if _is_attestation(item)]:
+        remedy = Remedy(method="ensure", images=(result.source,), platforms=("unknown/unknown",))
         command = commandline.of(remedy, click.get_current_context().ensure_object(Settings))
         text = f"{count(len(attestations), 'attestation')} of which not all is here; to fetch it: {command}"
         items.append(Item("left out", text, "warn"))

@@ -19,8 +19,8 @@ from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
     from pyctrd.client import Client
-    from pyctrd.registries import RegistryCopier
-    from pyctrd.registry import RegistryClient, RegistryOptions
+    from pyctrd.registries import Registry
+    from pyctrd.registry import RegistryOptions
 
 
 @contextmanager
@@ -51,25 +51,25 @@ def resumable(kept: str = "what has come so far is kept for a day") -> None:
 
 
 @contextmanager
-def open_registry() -> Iterator[RegistryClient]:
-    """Make the registry client that the options ask for, without any containerd."""
-    from pyctrd.registry import RegistryClient, RegistryOptions
+def open_registry() -> Iterator[Registry]:
+    """Make the Registry that the options ask for, without any containerd."""
+    from pyctrd.registries import Registry
 
     chosen = click.get_current_context().ensure_object(Settings)
     with (
-        RegistryClient(_registry_options(chosen, chosen.registry) or RegistryOptions()) as client,
-        on_cancel(chosen.cancel, client.cancel),
+        Registry(_registry_options(chosen, chosen.registry)) as registry,
+        on_cancel(chosen.cancel, registry.cancel),
     ):
-        yield client
+        yield registry
 
 
 @contextmanager
-def open_copier(
+def open_copying_registry(
     source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
-) -> Iterator[RegistryCopier]:
-    """Make the copier that the options ask for; the arguments are those about the source's registry."""
+) -> Iterator[Registry]:
+    """Make the Registry for a copy; the arguments are about the source's registry."""
     from pyctrd.oci import reference
-    from pyctrd.registries import RegistryCopier
+    from pyctrd.registries import Registry
     from pyctrd.registry import RegistryOptions
 
     chosen = click.get_current_context().ensure_object(Settings)
@@ -82,11 +82,11 @@ def open_copier(
     )
     options = _registry_options(chosen, arguments)
     if shared and not (plain_http or skip_verify or user):
-        copier = RegistryCopier(options)
+        registry = Registry(options)
     else:
-        copier = RegistryCopier(options, source=_registry_options(chosen, of_source) or RegistryOptions())
-    with copier, on_cancel(chosen.cancel, copier.cancel):
-        yield copier
+        registry = Registry(options, source=_registry_options(chosen, of_source) or RegistryOptions())
+    with registry, on_cancel(chosen.cancel, registry.cancel):
+        yield registry
 
 
 def _registry_options(chosen: Settings, arguments: RegistryArguments) -> RegistryOptions | None:

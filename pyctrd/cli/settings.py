@@ -9,6 +9,7 @@ import click
 
 from pyctrd.cli import completions, logs
 from pyctrd.cli.state import RegistryArguments, Settings
+from pyctrd.errors import InvalidPlatform
 
 __all__ = ["RegistryArguments", "Settings"]
 
@@ -298,3 +299,10 @@ def format_option(*choices: str) -> Callable[[_F], _F]:
         show_default=True,
         help="Format of the data on stdout; docs/json.md has the JSON schemas.",
     )
+
+
+def platforms_of(platforms: tuple[str, ...], all_platforms: bool) -> tuple[str, ...] | None:
+    """Join `--platform` and `--all-platforms` to the library's argument; None where neither was used."""
+    if all_platforms and platforms:
+        raise InvalidPlatform("cannot specify both --platform and --all-platforms")
+    return ("all",) if all_platforms else platforms or None

@@ -80,10 +80,19 @@ class Daemon:
         """Return a view of another namespace, through the same channel."""
         return Daemon(self._connection.elsewhere(namespace))
 
+    def scope(self) -> Daemon:
+        """Return a view whose `cancel` ends its own work only, through the same channel."""
+        return Daemon(self._connection.scope(), self._snapshotter)
+
     @property
     def namespace(self) -> str:
         """The namespace of every call."""
         return self._connection.namespace
+
+    @property
+    def snapshotter(self) -> str:
+        """The snapshotter that the caller chose; empty for the default."""
+        return self._snapshotter
 
     @property
     def address(self) -> str:

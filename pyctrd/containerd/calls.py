@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import grpc
@@ -113,8 +113,16 @@ class Calls:
     `silent` makes the error for a daemon that has not answered for `stall_seconds`.
     """
 
-    def __init__(self, base: grpc.Channel, silent: Why, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self,
+        base: grpc.Channel,
+        silent: Why,
+        stall_seconds: float = STALL_SECONDS,
+        *,
+        parent: Calls | None = None,
+    ) -> None:
         self._base = base
+        self._parent = parent
         self._silent_error = silent
         self.stall_seconds = stall_seconds
         self._changed = threading.Condition()
@@ -127,6 +135,10 @@ class Calls:
         self._watched = False
         self._over = threading.Event()  # wakes the watching thread
 
+    def scope(self) -> Calls:
+        """Return calls on the same channel that can be ended by themselves; they end with these, too."""
+        return Calls(self._base, self._silent_error, self.stall_seconds, parent=self)
+
     # --- what runs
 
     def start(self, method: str, begin: Callable[[float | None], Any], timeout: float | None) -> Call:
@@ -134,6 +146,8 @@ class Calls:
 
         Raises why, when the work has been ended, and the error for a daemon that was silent and still is.
         """
+        if self._parent is not None:
+            return self._start_in_parent(self._parent, method, begin, timeout)
         if self._silent and not self._answers(_BACK_SECONDS):
             raise self._silent_error()
         with self._changed:
@@ -142,6 +156,20 @@ class Calls:
             if not self._watched:
                 self._watched = True
                 threading.Thread(target=self._watch, name="pyctrd-watch", daemon=True).start()
+        call.when_done(lambda: self._forget(call))
+        return call
+
+    def _start_in_parent(
+        self, parent: Calls, method: str, begin: Callable[[float | None], Any], timeout: float | None
+    ) -> Call:
+        with self._changed:
+            allowed = self._allowed(method, timeout)
+        call = parent.start(method, begin, allowed)
+        with self._changed:
+            self._under_way.add(call)
+            ended = self._why if method not in _UNDOING else None
+        if ended is not None:
+            call.end(ended())
         call.when_done(lambda: self._forget(call))
         return call
 
@@ -162,26 +190,29 @@ class Calls:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Mark work that takes back at its end what it has begun: `close` waits a moment for it."""
-        with self._changed:
-            self._work += 1
-        try:
-            yield
-        finally:
+        with self._parent.working() if self._parent else nullcontext():
             with self._changed:
-                self._work -= 1
-                self._changed.notify_all()
+                self._work += 1
+            try:
+                yield
+            finally:
+                with self._changed:
+                    self._work -= 1
+                    self._changed.notify_all()
 
     # --- how it ends
 
     @property
     def is_over(self) -> bool:
         """Whether `end` or `close` has been called."""
-        return self._why is not None
+        return self._why is not None or (self._parent is not None and self._parent.is_over)
 
     def check_open(self) -> None:
         """Raise why, when `end` or `close` has been called."""
         if self._why is not None:
             raise self._why()
+        if self._parent is not None:
+            self._parent.check_open()
 
     def end(self, why: Why) -> None:
         """Cancel all calls and refuse new ones, with the error that `why` makes.
@@ -242,6 +273,8 @@ class Calls:
 
     def is_silent(self) -> bool:
         """Whether the daemon does not even tell its version, as it does at once when it is alive."""
+        if self._parent is not None:
+            return self._parent.is_silent()
         return not self._answers(_BACK_SECONDS)
 
     def _answers(self, seconds: float) -> bool:

@@ -23,6 +23,7 @@ from pyctrd.errors import (
     DaemonError,
     DaemonUnreachable,
     FailedPrecondition,
+    ImageNotFound,
     NotFound,
     PyctrdError,
     Unsupported,
@@ -145,9 +146,18 @@ class Connection:
         """Return a view of another namespace, through no lease, that shares this channel."""
         return self._view(namespace, "")
 
-    def _view(self, namespace: str, lease: str) -> Connection:
+    def scope(self) -> Connection:
+        """Return a view whose `cancel` ends its own calls only; it shares this channel."""
+        return self._view(self.namespace, self.lease, self._calls.scope())
+
+    def _view(self, namespace: str, lease: str, calls: Calls | None = None) -> Connection:
         return Connection(
-            self._base, self._calls, path=self.path, namespace=namespace, lease=lease, environ=self._environ
+            self._base,
+            calls or self._calls,
+            path=self.path,
+            namespace=namespace,
+            lease=lease,
+            environ=self._environ,
         )
 
     def working(self) -> AbstractContextManager[None]:
@@ -202,7 +212,8 @@ class Connection:
         if subject.name not in message:
             message = f"{subject.kind} {subject.name}: {message}"
         if code is grpc.StatusCode.NOT_FOUND:
-            return NotFound(message, kind=subject.kind, name=subject.name)
+            absent = ImageNotFound if subject.kind == "image" else NotFound
+            return absent(message, kind=subject.kind, name=subject.name)
         kind = _BY_CODE.get(code, DaemonError)
         return kind(message, code=code.name, kind=subject.kind, name=subject.name, hint=_hint(code, message))
 

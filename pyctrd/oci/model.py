@@ -11,7 +11,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-zA-Z=_-]+")
 _HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _T = TypeVar("_T", bound="_Document")
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -76,8 +78,54 @@ class Digest(str):
         return f"{self.algorithm}:{self.encoded[:12]}"
 
 
+class FrozenDict(dict[_K, _V]):
+    """A dict that cannot be changed, and is hashable when its values are."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+    def _refuse(self, *_args: object, **_named: object) -> NoReturn:
+        raise TypeError("pyctrd's values are immutable: make a copy of the mapping with dict()")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+
+EMPTY: Final[FrozenDict[Any, Any]] = FrozenDict()
+
+
+def freeze(value: msgspec.Struct, field: str) -> None:
+    """Make a mapping of a frozen struct immutable: for the struct's `__post_init__`."""
+    mapping = getattr(value, field)
+    if type(mapping) is not FrozenDict:
+        msgspec.structs.force_setattr(value, field, FrozenDict(mapping))
+
+
 class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What all OCI JSON objects share: frozen, camel case on the wire, unknown fields ignored."""
+
+
+class _Annotated(_Document, frozen=True, kw_only=True):
+    """A document with annotations."""
+
+    annotations: Mapping[str, str] = EMPTY
+
+    def __post_init__(self) -> None:
+        freeze(self, "annotations")
+
+
+class _Labelled(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of containerd's with labels."""
+
+    labels: Mapping[str, str] = EMPTY
+
+    def __post_init__(self) -> None:
+        freeze(self, "labels")
 
 
 class Platform(
@@ -92,30 +140,24 @@ class Platform(
     variant: str = ""
 
 
-class Descriptor(_Document, frozen=True, kw_only=True):
+class Descriptor(_Annotated, frozen=True, kw_only=True):
     """A pointer to content: media type, digest, and size in bytes."""
 
     media_type: str
     digest: Digest
     size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     urls: tuple[str, ...] = ()
-    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     data: bytes = b""
     platform: Platform | None = None
     artifact_type: str = ""
 
-    def __hash__(self) -> int:
-        """Hash by what differs where one digest is listed often: the platform and the annotations."""
-        return hash((self.digest, self.platform, frozenset(self.annotations.items())))
 
-
-class Manifest(_Document, frozen=True, kw_only=True):
+class Manifest(_Annotated, frozen=True, kw_only=True):
     """An OCI or Docker image manifest, with the bytes that it was read from."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
-    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     media_type: str = ""
     artifact_type: str = ""
     schema_version: int = 0
@@ -127,12 +169,11 @@ class Manifest(_Document, frozen=True, kw_only=True):
         return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
 
-class Index(_Document, frozen=True, kw_only=True):
+class Index(_Annotated, frozen=True, kw_only=True):
     """An OCI index or a Docker manifest list, with the bytes that it was read from."""
 
     manifests: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
-    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     media_type: str = ""
     artifact_type: str = ""
     schema_version: int = 0
@@ -206,22 +247,20 @@ class ImageConfig(
         )
 
 
-class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ImageRecord(_Labelled, frozen=True, kw_only=True):
     """An image as containerd's image service has it: a name for a target."""
 
     name: str
     target: Descriptor
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     created_at: dt.datetime | None = None
     updated_at: dt.datetime | None = None
 
 
-class ContentInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ContentInfo(_Labelled, frozen=True, kw_only=True):
     """A blob in the content store; the size is in bytes."""
 
     digest: Digest
     size: int
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     created_at: dt.datetime | None = None
     updated_at: dt.datetime | None = None
 
@@ -246,13 +285,12 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
 
 
-class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotInfo(_Labelled, frozen=True, kw_only=True):
     """A snapshot: `kind` is view, active or committed."""
 
     name: str
     parent: str = ""
     kind: str = ""
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def parse_json(raw: bytes) -> Any:

@@ -410,22 +410,39 @@ class Selection(msgspec.Struct, frozen=True):
         return ordered(*(self.platforms or (normalize(host_platform),)))
 
 
-def select(values: Sequence[str], all_platforms: bool = False) -> Selection:
-    """Read the values of `--platform` (each may be a list with commas) and of `--all-platforms`.
+# What the public methods take for platforms: one string is one value (or a list with commas).
+Platforms: TypeAlias = str | Platform | Iterable[str | Platform]
 
-    The words `all` and `local` stand alone. Raises InvalidPlatform.
+
+def select(values: Platforms | None) -> Selection:
+    """Read the platforms that a caller passes; None and nothing at all are the host's.
+
+    A string may be a list with commas; the words `all` and `local` stand alone. Raises InvalidPlatform.
     """
-    words = [word.strip() for value in values for word in value.split(",")]
-    if all_platforms and words:
-        raise InvalidPlatform("cannot specify both --platform and --all-platforms")
-    if all_platforms:
-        return Selection(all=True)
+    words: list[str | Platform] = []
+    for value in _several(values):
+        words += [word.strip() for word in value.split(",")] if isinstance(value, str) else [value]
     for word in ("all", "local"):
         if word in words:
             if set(words) != {word}:
                 raise InvalidPlatform(f"platform `{word}` cannot be combined with others", hint=_HINT)
             return Selection(all=word == "all", local=word == "local")
     chosen: dict[Platform, Platform] = {}
-    for platform in map(parse, words):
+    for item in words:
+        platform = parse(item) if isinstance(item, str) else item
         chosen.setdefault(normalize(platform), platform)
     return Selection(tuple(chosen.values()))
+
+
+def _several(values: Platforms | None) -> Iterator[str | Platform]:
+    if values is None:
+        return
+    if isinstance(values, str | Platform):
+        yield values
+        return
+    if not isinstance(values, Iterable):
+        raise InvalidPlatform(f"platforms={values!r}: must be a string, a Platform, or several", hint=_HINT)
+    for value in values:
+        if not isinstance(value, str | Platform):
+            raise InvalidPlatform(f"platform {value!r}: must be a string or a Platform", hint=_HINT)
+        yield value

@@ -19,7 +19,7 @@ from pyctrd.ports import Chunk, Remote, Uploader
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import upload_plan
 from pyctrd.steps.targets import Coverage
-from pyctrd.steps.upload import Sending, SendOptions, SendPlan, SendResult
+from pyctrd.steps.upload import Sending, SendOptions, SendResult
 
 # All documents of an image are in memory at once; no real image comes near this.
 MAX_DOCUMENTS_BYTES: Final = 64 << 20
@@ -33,27 +33,16 @@ def copy(
     options: SendOptions,
     *,
     host: Platform,
+    dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
     """Copy what `source` points at to the repository of `name`, and tag it there.
 
-    Raises NotFound when the source does not know the reference, NoMatchingPlatform, InvalidInput,
-    RegistryError, RegistryContentError.
+    `dry_run` reads the manifests, asks the target what it has, and sends nothing. Raises RegistryNotFound
+    when the source does not know the reference, NoMatchingPlatform, InvalidInput, RegistryError,
+    RegistryContentError.
     """
-    return _sending(source, source_name, target, name, options, host, progress).run()
-
-
-def plan(
-    source: Remote,
-    source_name: str,
-    target: Uploader,
-    name: Reference,
-    options: SendOptions,
-    *,
-    host: Platform,
-) -> SendPlan:
-    """Tell what `copy` would send: reads the documents, and asks the target what it has."""
-    return _sending(source, source_name, target, name, options, host, no_progress).plan()
+    return _sending(source, source_name, target, name, options, host, progress).run(dry_run=dry_run)
 
 
 def _sending(
@@ -89,7 +78,7 @@ def _sending(
         name=name,
         blob=partial(_RemoteBlob, source),
         mount_from=lambda _blob: neighbour if neighbour != target.repository else "",
-        max_concurrent=options.max_concurrent_uploads,
+        max_concurrent=options.concurrency,
         progress=progress,
     )
 

@@ -12,7 +12,16 @@ import msgspec
 
 from pyctrd.errors import DaemonError, InvalidReference, NotFound, RegistryError
 from pyctrd.oci import graph, mediatypes, platforms, reference
-from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.oci.model import (
+    EMPTY,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    ImageRecord,
+    Manifest,
+    Platform,
+    freeze,
+)
 from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import ContentStore, Fetcher, Store
@@ -25,23 +34,20 @@ from pyctrd.steps.unpack import read_config
 from pyctrd.steps.validate import Documents
 
 
-class EnsurePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ensure would fetch, and the bytes of it in sum."""
-
-    image: ImageRecord
-    fetch: tuple[Descriptor, ...]
-    bytes: int
-
-
 class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was downloaded: the blobs, and their bytes in sum.
+    """What was downloaded, or with `dry_run` what would be.
 
     `resumed` are the blobs of which an interrupted download had left something here, with those bytes.
     """
 
+    image: ImageRecord
     fetched: tuple[Descriptor, ...]
-    bytes: int
-    resumed: Mapping[Descriptor, int] = msgspec.field(default_factory=dict)
+    bytes_fetched: int
+    resumed: Mapping[Descriptor, int] = EMPTY
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        freeze(self, "resumed")
 
     @property
     def bytes_resumed(self) -> int:
@@ -49,7 +55,7 @@ class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.resumed.values())
 
 
-def plan(
+def missing(
     store: Store,
     image: ImageRecord,
     targets: Matcher,
@@ -131,25 +137,31 @@ def ensure(
     fetchers: Sequence[Fetcher],
     *,
     wanted: Sequence[Platform] = (),
-    max_concurrent_downloads: int = 3,
+    dry_run: bool = False,
+    concurrency: int = 3,
     progress: ProgressSink = no_progress,
 ) -> EnsureResult:
-    """Bring what is missing of the target platforms into the store, under a lease, with all labels.
+    """Fetch what is missing of the target platforms into the store, under a lease, with all labels.
 
     `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
-    written and no fetcher is asked. Raises NoMatchingPlatform, IncompleteContent when another client deleted
-    content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
+    written and no fetcher is asked. `dry_run` changes nothing, and asks a fetcher only where a manifest is
+    missing, since only that says what else is. Raises NoMatchingPlatform, IncompleteContent
+    when another client deleted content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
     """
+    if dry_run:
+        fetch = missing(store, image, targets, wanted=wanted, fetchers=fetchers)
+        size = sum(item.size for item in fetch)
+        return EnsureResult(image=image, fetched=fetch, bytes_fetched=size, dry_run=True)
     coverage = Coverage(image.target, wanted)
     step = _targeted(_reading(store), coverage, targets)
     if not _missing(image.target, step, presence(store.content)):
         coverage.check()
-        return EnsureResult(fetched=(), bytes=0)
+        return EnsureResult(image=image, fetched=(), bytes_fetched=0)
     with store.lease("ensure", resumable=True) as leased:
         keeping = Keeping(leased.content, progress)
         transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
         with Downloads(
-            transfer.bring, transfer.stop, max_concurrent=max_concurrent_downloads, progress=progress
+            transfer.bring, transfer.stop, max_concurrent=concurrency, progress=progress
         ) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
             step = graph.labelled(_reading(leased), keeping.set_labels)
@@ -160,7 +172,9 @@ def ensure(
             coverage.check()
             keeping.check(downloads.wanted)
             fetched, resumed = downloads.downloaded(), downloads.resumed()
-    return EnsureResult(fetched=tuple(fetched), bytes=sum(fetched.values()), resumed=resumed)
+    return EnsureResult(
+        image=image, fetched=tuple(fetched), bytes_fetched=sum(fetched.values()), resumed=resumed
+    )
 
 
 def _targeted(step: graph.Children, coverage: Coverage, targets: Matcher) -> graph.Children:

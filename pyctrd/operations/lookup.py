@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from pyctrd.errors import AmbiguousReference, InvalidReference, NotFound, Remedy
+from pyctrd.errors import AmbiguousReference, ImageNotFound, InvalidReference, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import ImageStore
@@ -91,7 +91,7 @@ def _preference(record: ImageRecord) -> tuple[bool, str]:
     return "sha256:" in record.name, record.name
 
 
-def _not_found(images: ImageStore, text: str, name: str) -> NotFound:
+def _not_found(images: ImageStore, text: str, name: str) -> ImageNotFound:
     near = _near(images, name)
     remedy: Remedy | None = None
     if near:
@@ -100,7 +100,7 @@ def _not_found(images: ImageStore, text: str, name: str) -> NotFound:
         hint, remedy = "list what is here", Remedy(method="images")
     else:
         hint, remedy = "pull it", Remedy(method="pull", images=(name,))
-    return NotFound(f'image "{text}": not found', kind="image", name=name, hint=hint, remedy=remedy)
+    return ImageNotFound(f'image "{text}": not found', kind="image", name=name, hint=hint, remedy=remedy)
 
 
 def _near(images: ImageStore, name: str) -> list[str]:

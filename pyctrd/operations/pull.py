@@ -22,7 +22,7 @@ from pyctrd.errors import (
     require_utf8,
 )
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
+from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform, freeze
 from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.ports import ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -50,8 +50,8 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     metadata_only: bool = False
     unpack: bool | None = None
     snapshotter: str = ""
-    max_concurrent_downloads: int = 3
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    concurrency: int = 3
+    labels: Mapping[str, str] = EMPTY
 
     @property
     def unpacks(self) -> bool:
@@ -62,7 +62,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PullResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pull did: `fetched` was downloaded (all of `bytes`), `unpacked` are platforms.
+    """What a pull did: what it downloaded, and the platforms that it unpacked.
 
     `resumed` are the blobs of which an interrupted download had left something here, with the bytes of each
     that did not have to come again.
@@ -70,9 +70,12 @@ class PullResult(msgspec.Struct, frozen=True, kw_only=True):
 
     image: ImageRecord
     fetched: tuple[Descriptor, ...]
-    bytes: int
-    unpacked: tuple[str, ...]
-    resumed: Mapping[Descriptor, int] = msgspec.field(default_factory=dict)
+    bytes_fetched: int
+    unpacked: tuple[Platform, ...]
+    resumed: Mapping[Descriptor, int] = EMPTY
+
+    def __post_init__(self) -> None:
+        freeze(self, "resumed")
 
     @property
     def bytes_resumed(self) -> int:
@@ -96,7 +99,7 @@ def pull(
     meanwhile, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
     would refuse in the end.
     """
-    _check_labels(options.labels)
+    check_labels(options.labels)
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
@@ -108,7 +111,7 @@ def pull(
             Downloads(
                 transfer.bring,
                 transfer.stop,
-                max_concurrent=options.max_concurrent_downloads,
+                max_concurrent=options.concurrency,
                 progress=progress,
             ) as downloads,
             Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
@@ -122,7 +125,7 @@ def pull(
     result = PullResult(
         image=image,
         fetched=tuple(fetched),
-        bytes=sum(fetched.values()),
+        bytes_fetched=sum(fetched.values()),
         unpacked=unpacked,
         resumed=resumed,
     )
@@ -130,7 +133,8 @@ def pull(
     return result
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise InvalidInput for labels that containerd would refuse in the end."""
     for key, value in labels.items():
         require_utf8(f"{key}={value}", "label")
         length = len(key.encode()) + len(value.encode())

@@ -34,7 +34,7 @@ from pyctrd.steps import upload_plan
 from pyctrd.steps.fetch import add_source_label, host_name, is_present
 from pyctrd.steps.pin import hold
 from pyctrd.steps.targets import Coverage, incomplete
-from pyctrd.steps.upload import Sending, SendOptions, SendPlan, SendResult
+from pyctrd.steps.upload import Sending, SendOptions, SendResult
 
 
 def push(
@@ -45,14 +45,18 @@ def push(
     options: SendOptions,
     *,
     host: Platform,
+    dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
     """Push an image to the repository that `name` is in, and tag it there.
 
     Afterwards the `containerd.io/distribution.source.<host>` labels of the content name that repository, too.
-    Raises IncompleteContent when something of it is not here, NoMatchingPlatform, InvalidInput,
-    RegistryError, ContentError, DaemonError.
+    `dry_run` asks the registry what it has, and sends nothing. Raises IncompleteContent when something of it
+    is not here, NoMatchingPlatform, InvalidInput, RegistryError, ContentError, DaemonError.
     """
+    if dry_run:
+        item = _Item(store, image, options, host)
+        return item.sending(target, name, available=partial(is_present, store.content)).run(dry_run=True)
     with store.lease("push") as leased:
         found = _Item(leased, image, options, host).sending(
             target, name, available=partial(hold, leased.content), progress=progress
@@ -62,20 +66,6 @@ def push(
             if is_present(leased.content, descriptor):  # a rewritten index is in the registry alone
                 add_source_label(leased.content, descriptor.digest, target)
     return result
-
-
-def plan(
-    store: Store,
-    image: ImageRecord,
-    target: Uploader,
-    name: Reference,
-    options: SendOptions,
-    *,
-    host: Platform,
-) -> SendPlan:
-    """Tell what `push` would send, by asking the registry what it has; raises what `push` raises."""
-    item = _Item(store, image, options, host)
-    return item.sending(target, name, available=partial(is_present, store.content)).plan()
 
 
 class _Item:
@@ -125,7 +115,7 @@ class _Item:
             name=name,
             blob=partial(_StoredBlob, self._store.content),
             mount_from=partial(_mount_candidate, self._store.content, target),
-            max_concurrent=self._options.max_concurrent_uploads,
+            max_concurrent=self._options.concurrency,
             progress=progress,
         )
 

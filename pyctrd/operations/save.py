@@ -47,32 +47,24 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
     ensure: EnsureMode = "target"
     index: IndexMode = "keep"
     reproducible: bool = False
-    max_concurrent_downloads: int = 3
-
-
-class SavePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a save would do: the blobs to fetch, and the archive to write; sizes in bytes."""
-
-    images: tuple[str, ...]
-    platforms: tuple[Platform, ...]
-    fetch: tuple[Descriptor, ...]
-    fetch_bytes: int
-    layout: Layout
-    archive_bytes: int
+    concurrency: int = 3
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a save did: the names and platforms in the archive, what was fetched before; sizes in bytes.
+    """What a save did, or with `dry_run` would do: the images and platforms in the archive, what was fetched.
 
-    `bytes_resumed` an interrupted download had left here, and did not have to come again.
+    `blobs` are those that the archive has from the store, in the order of writing. `bytes_resumed` an
+    interrupted download had left here. `bytes_written` is the size of the archive.
     """
 
     images: tuple[str, ...]
     platforms: tuple[Platform, ...]
     fetched: tuple[Descriptor, ...]
     bytes_fetched: int
+    blobs: tuple[Digest, ...]
     bytes_written: int
     bytes_resumed: int = 0
+    dry_run: bool = False
 
 
 def plan(
@@ -82,7 +74,7 @@ def plan(
     *,
     host: Platform,
     fetchers: Fetchers,
-) -> SavePlan:
+) -> SaveResult:
     """Work out what `save` would fetch and write; changes nothing.
 
     The network is used only where a manifest is absent, since only it can tell what else is, and never with
@@ -96,14 +88,15 @@ def plan(
         fetch.update((descriptor.digest, descriptor) for descriptor in missing)
         item.require(read, fetch)
         archived.append(item.contents(read))
-    result = layout.build(archived, reproducible=options.reproducible)
-    return SavePlan(
+    found = layout.build(archived, reproducible=options.reproducible)
+    return SaveResult(
         images=tuple(item.name for item in items),
         platforms=_platforms(archived),
-        fetch=tuple(fetch.values()),
-        fetch_bytes=sum(descriptor.size for descriptor in fetch.values()),
-        layout=result,
-        archive_bytes=tar.size(result),
+        fetched=tuple(fetch.values()),
+        bytes_fetched=sum(descriptor.size for descriptor in fetch.values()),
+        blobs=found.blobs,
+        bytes_written=tar.size(found),
+        dry_run=True,
     )
 
 
@@ -131,12 +124,14 @@ def save(
             items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
-            written = _write(leased, archived, options, output, progress)
+            found = layout.build(archived, reproducible=options.reproducible)
+            written = _write(leased, archived, found, output, progress)
             result = SaveResult(
                 images=tuple(item.name for item in items),
                 platforms=_platforms(archived),
                 fetched=tuple(dict.fromkeys(blob for done in ensured for blob in done.fetched)),
-                bytes_fetched=sum(done.bytes for done in ensured),
+                bytes_fetched=sum(done.bytes_fetched for done in ensured),
+                blobs=found.blobs,
                 bytes_written=written,
                 bytes_resumed=sum(done.bytes_resumed for done in ensured),
             )
@@ -175,14 +170,14 @@ def _held(
 def _write(
     store: Store,
     archived: Sequence[ArchiveImage],
-    options: SaveOptions,
+    members: Layout,
     output: BinaryIO,
     progress: ProgressSink,
 ) -> int:
     """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""
     try:
         return tar.write(
-            layout.build(archived, reproducible=options.reproducible),
+            members,
             store.content.read,
             output,
             progress=_reporter(archived, progress),
@@ -292,13 +287,13 @@ class _Item:
     def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
         """Fetch what is missing; where nothing is, nobody is asked for a fetcher."""
         for matcher in self._wanted():
-            if ensure.plan(self._store, self._image, matcher):
+            if ensure.missing(self._store, self._image, matcher):
                 yield ensure.ensure(
                     self._store,
                     self._image,
                     matcher,
                     fetchers(self._image),
-                    max_concurrent_downloads=self._options.max_concurrent_downloads,
+                    concurrency=self._options.concurrency,
                     progress=progress,
                 )
 
@@ -307,10 +302,10 @@ class _Item:
         missing: list[Descriptor] = []
         remote: Sequence[Fetcher] = ()
         for matcher in self._wanted():
-            found = ensure.plan(self._store, self._image, matcher)
+            found = ensure.missing(self._store, self._image, matcher)
             if any(map(graph.has_children, found)):
                 remote = remote or fetchers(self._image)
-                found = ensure.plan(self._store, self._image, matcher, fetchers=remote)
+                found = ensure.missing(self._store, self._image, matcher, fetchers=remote)
             missing += found
         return missing, ensure.document_reader(self._store, remote)
 

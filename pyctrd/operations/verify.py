@@ -49,7 +49,7 @@ class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
     """How many blobs were hashed, their bytes in sum, and what was found, by digest."""
 
     blobs: int
-    bytes: int
+    bytes_hashed: int
     findings: tuple[Finding, ...]
 
     @property
@@ -103,7 +103,9 @@ class _Run:
 
     def result(self) -> VerifyResult:
         findings = sorted(self._findings.values(), key=lambda item: item.digest)
-        return VerifyResult(blobs=len(self._sizes), bytes=sum(self._sizes.values()), findings=tuple(findings))
+        return VerifyResult(
+            blobs=len(self._sizes), bytes_hashed=sum(self._sizes.values()), findings=tuple(findings)
+        )
 
     def image(self, image: ImageRecord, targets: Matcher) -> None:
         """Check an image from its target downwards: only a document that is sound is believed."""

@@ -49,8 +49,8 @@ class RegistryOptions:
     username: str = ""
     password: str = field(default="", repr=False)
     account: str = ""
-    hosts_dir: Path | None = None
-    docker_config: Path | None = None
+    hosts_dir: str | os.PathLike[str] | None = None
+    docker_config: str | os.PathLike[str] | None = None
     sudo_user_config: bool | None = None
     ask: Ask | None = field(default=None, repr=False, compare=False)
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS
@@ -59,7 +59,11 @@ class RegistryOptions:
     parallel_ranges: ParallelRanges = "auto"
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for what no clock can count."""
+        """Raise InvalidInput for what is no path, and for what no clock can count."""
+        for name in ("hosts_dir", "docker_config"):
+            value = getattr(self, name)
+            if not isinstance(value, str | os.PathLike | None):
+                raise InvalidInput(f"{name}={value!r}: must be a path")
         for name in ("connect_timeout", "stall_timeout", "retry_budget"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
@@ -95,7 +99,7 @@ class RegistryClient:
         )
         self._sleep = sleep or self._transport.pause
         keychain = Keychain(
-            options.docker_config,
+            Path(options.docker_config) if options.docker_config else None,
             given=given,
             given_for=options.account,
             environ=environ,
@@ -155,7 +159,7 @@ class RegistryClient:
         problems = (*found.notices, *self._keychain.problems)
         if (
             self._options.username
-            and not self._options.account
+            and self._options.account in ("", reference.domain)
             and not any(item.is_own for item in plan.endpoints)
         ):
             problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
@@ -198,7 +202,7 @@ class RegistryClient:
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:
         """Read the configuration of a registry."""
-        given = self._options.hosts_dir
+        given = Path(self._options.hosts_dir) if self._options.hosts_dir else None
         if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
         roots = (given,) if given is not None else self._roots

@@ -19,9 +19,9 @@ from pyctrd import redact
 from pyctrd.errors import (
     ContentError,
     InvalidInput,
-    NotFound,
     RegistryContentError,
     RegistryError,
+    RegistryNotFound,
     RegistryUnreachable,
 )
 from pyctrd.oci import mediatypes, reference
@@ -99,10 +99,12 @@ class Discovery:
         except RegistryError as error:
             if not is_absent(error):
                 raise self._repository.retold(error, f'failed to list the tags of "{name}"') from error
-            raise NotFound(
+            raise RegistryNotFound(
                 f'failed to list the tags of "{name}": {name}: not found',
                 kind="repository",
                 name=name,
+                host=self._repository.host,
+                repository=self._repository.name,
                 hint=f"Asked {error.host}: check the spelling of the repository.",
             ) from error
 

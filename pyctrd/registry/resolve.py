@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError, RegistryUnreachable
+from pyctrd.errors import ContentError, InvalidReference, RegistryError, RegistryNotFound, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
 from pyctrd.registry.config.endpoints import Endpoint
@@ -59,7 +59,7 @@ class Resolver:
                 errors.append(error)
         raise self._unresolved(errors)
 
-    def _unresolved(self, errors: Sequence[RegistryError]) -> NotFound | RegistryError:
+    def _unresolved(self, errors: Sequence[RegistryError]) -> RegistryError:
         name = str(self._repository.reference)
         prefix = f'failed to resolve reference "{name}"'
         if not errors:
@@ -70,10 +70,12 @@ class Resolver:
         if worst.status == 404 and isinstance(errors[-1], RegistryUnreachable):
             worst = errors[-1]  # a mirror's 404 tells nothing about the registry that did not answer
         if worst.status == 404:
-            return NotFound(
+            return RegistryNotFound(
                 f"{prefix}: {name}: not found",
                 kind="image",
                 name=name,
+                host=self._repository.host,
+                repository=self._repository.name,
                 hint=f"Asked {worst.host}: check the spelling of repository and tag.",
             )
         return self._repository.retold(worst, prefix)

@@ -68,12 +68,12 @@ class Unpacking:
                 matcher = platforms.ALL if alone else selection.matcher(host)
                 self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
 
-    def finish(self) -> tuple[str, ...]:
+    def finish(self) -> tuple[Platform, ...]:
         """Wait for all, and give the platforms that were unpacked; raises what unpacking raised."""
         until_done(self._futures)
         for future in self._futures:
             future.result()
-        return tuple(platforms.format_all(platform) for platform in self._claimed)
+        return tuple(self._claimed)
 
     def _unpack(self, descriptor: Descriptor, matcher: platforms.Matcher) -> None:
         if descriptor.platform is not None and not matcher.match(descriptor.platform):

@@ -10,13 +10,14 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
+from pyctrd import arguments
 from pyctrd.errors import InvalidInput, PyctrdError
 from pyctrd.oci.model import Descriptor, Platform
-from pyctrd.oci.platforms import Selection, select
+from pyctrd.oci.platforms import Platforms, Selection, select
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import BlobSource, Chunk, Uploader
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
@@ -42,14 +43,14 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     index: PushIndex = "prune"
     nondistributable: bool = False
     attestations: bool = False
-    max_concurrent_uploads: int = 3
+    concurrency: int = 3
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each piece of content: sent, taken over from a neighbour, there before, or left out.
+    """What became of each blob and manifest: uploaded, mounted, there before, or left out.
 
-    `target` is what the target's name stands for now; `original` what the source's does, another one where
-    platforms were chosen. `bytes` is the size of all that was uploaded.
+    `target` is what the target's name points at now; `original` what the source's does, another one where
+    platforms were chosen. With `dry_run` it is what would be done, by what the registry says that it has.
     """
 
     source: str
@@ -61,22 +62,8 @@ class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     mounted: tuple[Descriptor, ...]
     present: tuple[Descriptor, ...]
     skipped: tuple[Descriptor, ...]
-    bytes: int
-
-
-class SendPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be sent, by what the registry says that it has; `mount` would be tried from a neighbour."""
-
-    source: str
-    name: str
-    original: Descriptor
-    target: Descriptor
-    platforms: tuple[Platform, ...]
-    upload: tuple[Descriptor, ...]
-    mount: tuple[Descriptor, ...]
-    present: tuple[Descriptor, ...]
-    skipped: tuple[Descriptor, ...]
-    bytes: int
+    bytes_uploaded: int
+    dry_run: bool = False
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,15 +81,13 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int = 3
     progress: ProgressSink = no_progress
 
-    def run(self) -> SendResult:
-        """Send it. Raises InvalidInput when the name has another digest, RegistryError, ContentError."""
-        self._check_name()
-        return _Run(self).result()
+    def run(self, *, dry_run: bool = False) -> SendResult:
+        """Send it, or with `dry_run` only ask what is there.
 
-    def plan(self) -> SendPlan:
-        """Ask what is there, and send nothing. Raises as `run` does."""
+        Raises InvalidInput when the name has another digest, RegistryError, ContentError.
+        """
         self._check_name()
-        return _Run(self).plan()
+        return _Run(self).plan() if dry_run else _Run(self).result()
 
     def _check_name(self) -> None:
         wanted, root = self.name.digest, self.shipment.root.descriptor
@@ -136,21 +121,13 @@ class _Run:
             self._document(item)
         self._root(shipment.root)
         self._progress(Progress(action="done", descriptor=shipment.root.descriptor, detail=self._name))
-        uploaded = self._having("uploaded")
-        return SendResult(
-            source=self._sending.source,
-            name=self._name,
-            original=shipment.original,
-            target=shipment.root.descriptor,
-            platforms=shipment.platforms,
-            uploaded=uploaded,
+        return self._result(
+            uploaded=self._having("uploaded"),
             mounted=self._having("mounted"),
             present=self._having("present"),
-            skipped=shipment.skipped,
-            bytes=sum(item.size for item in uploaded),
         )
 
-    def plan(self) -> SendPlan:
+    def plan(self) -> SendResult:
         shipment = self._sending.shipment
         documents = [*shipment.manifests, *shipment.indexes]
         everything = [*shipment.blobs, *(item.descriptor for item in documents)]
@@ -160,17 +137,30 @@ class _Run:
         blobs = set(shipment.blobs)
         mount = {item: None for item in absent if item in blobs and self._sending.mount_from(item)}
         upload = tuple(item for item in absent if item not in mount)
-        return SendPlan(
+        present = tuple(item for item, known in there.items() if known)
+        return self._result(uploaded=upload, mounted=tuple(mount), present=present, dry_run=True)
+
+    def _result(
+        self,
+        *,
+        uploaded: tuple[Descriptor, ...],
+        mounted: tuple[Descriptor, ...],
+        present: tuple[Descriptor, ...],
+        dry_run: bool = False,
+    ) -> SendResult:
+        shipment = self._sending.shipment
+        return SendResult(
             source=self._sending.source,
             name=self._name,
             original=shipment.original,
             target=shipment.root.descriptor,
             platforms=shipment.platforms,
-            upload=upload,
-            mount=tuple(mount),
-            present=tuple(item for item, known in there.items() if known),
+            uploaded=uploaded,
+            mounted=mounted,
+            present=present,
             skipped=shipment.skipped,
-            bytes=sum(item.size for item in upload),
+            bytes_uploaded=sum(item.size for item in uploaded),
+            dry_run=dry_run,
         )
 
     @property
@@ -290,17 +280,16 @@ class _Stoppable:
 
 
 def send_options(
-    values: Sequence[str],
-    all_platforms: bool,
-    index: PushIndex,
-    nondistributable: bool,
-    max_concurrent_uploads: int = 3,
+    platforms: Platforms | None, index: PushIndex, nondistributable: bool, concurrency: int = 3
 ) -> SendOptions:
-    """Read the platforms of a push or a copy: none given is everything. Raises InvalidPlatform."""
+    """Read the arguments of a push or a copy: no platforms are all. Raises InvalidPlatform, InvalidInput."""
+    arguments.one_of("index", index, get_args(PushIndex))
+    arguments.count("concurrency", concurrency)
+    everything = platforms is None or platforms == ()
     return SendOptions(
-        platforms=select(values, all_platforms or not values),
+        platforms=Selection(all=True) if everything else select(platforms),
         index=index,
         nondistributable=nondistributable,
-        attestations=all_platforms or bool(values),
-        max_concurrent_uploads=max_concurrent_uploads,
+        attestations=not everything,
+        concurrency=concurrency,
     )

@@ -24,6 +24,12 @@ class StubClient:
         self.opened.append((arguments, named))
         return self
 
+    @property
+    def images(self) -> Self:
+        return self
+
+    content = leases = namespaces = snapshots = images
+
     def __enter__(self) -> Self:
         return self
 

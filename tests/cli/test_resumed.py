@@ -7,13 +7,12 @@ import json
 import pytest
 
 from pyctrd import RegistryOptions
-from pyctrd.archive.layout import Layout
 from pyctrd.errors import NotFound
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.operations.ensure import EnsureResult
 from pyctrd.operations.pull import PullResult
-from pyctrd.operations.save import SavePlan, SaveResult
+from pyctrd.operations.save import SaveResult
 from tests.cli.stub import run, with_outcome
 
 MIB = 1 << 20
@@ -22,19 +21,21 @@ LAYERS = tuple(
     for number in range(2)
 )
 RESUMED = {LAYERS[0]: 3 * MIB, LAYERS[1]: 8 * MIB}
+IMAGE = ImageRecord(name="example.com/a:1", target=LAYERS[0])
 PULLED = PullResult(
-    image=ImageRecord(name="example.com/a:1", target=LAYERS[0]),
+    image=IMAGE,
     fetched=LAYERS[:1],
-    bytes=5 * MIB,
+    bytes_fetched=5 * MIB,
     unpacked=(),
     resumed=RESUMED,
 )
-ENSURED = EnsureResult(fetched=LAYERS[:1], bytes=5 * MIB, resumed=RESUMED)
+ENSURED = EnsureResult(image=IMAGE, fetched=LAYERS[:1], bytes_fetched=5 * MIB, resumed=RESUMED)
 SAVED = SaveResult(
     images=("example.com/a:1",),
     platforms=(),
     fetched=LAYERS[:1],
     bytes_fetched=5 * MIB,
+    blobs=(),
     bytes_written=1,
     bytes_resumed=11 * MIB,
 )
@@ -66,27 +67,30 @@ def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_artifact_has_no_platform_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, SAVED)
     assert "saved example.com/a:1 to x.tar: " in run("save", "example.com/a:1", "-o", "x.tar").stderr
-    plan = SavePlan(
+    plan = SaveResult(
         images=("example.com/a:1",),
         platforms=(),
-        fetch=(),
-        fetch_bytes=0,
-        layout=Layout(entries=()),
-        archive_bytes=1,
+        fetched=(),
+        bytes_fetched=0,
+        blobs=(),
+        bytes_written=1,
+        dry_run=True,
     )
     with_outcome(monkeypatch, plan)
     assert "platforms" not in run("save", "example.com/a:1", "--dry-run").stdout
 
 
 def test_an_ensure_that_only_had_to_commit_is_not_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_outcome(monkeypatch, EnsureResult(fetched=(), bytes=0, resumed={LAYERS[1]: 8 * MIB}))
+    with_outcome(
+        monkeypatch, EnsureResult(image=IMAGE, fetched=(), bytes_fetched=0, resumed={LAYERS[1]: 8 * MIB})
+    )
     told = run("ensure", "example.com/a:1").stdout
     assert "nothing is missing" not in told
     assert LAYERS[1].digest in told
 
 
 def test_nothing_is_said_where_nothing_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_outcome(monkeypatch, EnsureResult(fetched=LAYERS, bytes=16 * MIB))
+    with_outcome(monkeypatch, EnsureResult(image=IMAGE, fetched=LAYERS, bytes_fetched=16 * MIB))
     assert "resumed" not in run("ensure", "example.com/a:1").stdout
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyctrd.oci.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.oci.model import Descriptor, Digest, Platform
 from pyctrd.registry import RegistryOptions
-from pyctrd.steps.upload import SendPlan, SendResult
+from pyctrd.steps.upload import SendResult
 from tests.cli.stub import StubClient, run, with_outcome
 
 
@@ -30,19 +30,20 @@ RESULT = SendResult(
     mounted=(made(b"two"),),
     present=(made(b"three"), made(b"four")),
     skipped=(made(b"five", DOCKER_FOREIGN),),
-    bytes=2048,
+    bytes_uploaded=2048,
 )
-PLAN = SendPlan(
+PLAN = SendResult(
     source=RESULT.source,
     name=RESULT.name,
     original=OLD,
     target=OLD,
     platforms=(),
-    upload=(made(b"one"),),
-    mount=(made(b"two"),),
+    uploaded=(made(b"one"),),
+    mounted=(made(b"two"),),
     present=(),
     skipped=(),
-    bytes=1024,
+    bytes_uploaded=1024,
+    dry_run=True,
 )
 
 
@@ -91,12 +92,12 @@ def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         "would upload: 1 blob, 1.0 KiB",
         "would mount: 1 blob, 1.0 KiB",
     ]
-    assert PLAN.upload[0].digest in lines[-1]
-    assert run("push", "--dry-run", "-q", "alpine").stdout == f"{PLAN.upload[0].digest}\n"
+    assert PLAN.uploaded[0].digest in lines[-1]
+    assert run("push", "--dry-run", "-q", "alpine").stdout == f"{PLAN.uploaded[0].digest}\n"
     told = json.loads(run("push", "--dry-run", "--format", "json", "alpine").stdout)
     assert [len(told[key]) for key in ("upload", "mount", "present")] == [1, 1, 0]
     name, _arguments, options = client.calls[0]
-    assert (name, options["platforms"]) == ("plan_push", ("arm64",))
+    assert (name, options["platforms"], options["dry_run"]) == ("push", ("arm64",), True)
 
 
 def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     run("push", "alpine", "--chunk-size", "5", "--max-concurrent-uploads", "7", "--allow-nondistributable")
     run("push", "alpine", "--chunk-size", "0", "--index", "flatten")
     first, second = (options for _name, _arguments, options in client.calls)
-    assert (first["chunk_bytes"], first["max_concurrent_uploads"]) == (5 << 20, 7)
+    assert (first["chunk_bytes"], first["concurrency"]) == (5 << 20, 7)
     assert first["nondistributable"] is True
     assert (second["chunk_bytes"], second["index"]) == (0, "flatten")
 
@@ -123,7 +124,7 @@ def test_who_copy_is_where(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], target: str | None, source: str
 ) -> None:
     stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.registries.RegistryCopier", stub)
+    monkeypatch.setattr("pyctrd.registries.Registry", stub)
     assert run("copy", *flags, "one.example/a", "two.example/b").exit_code == 0
     (arguments, named) = stub.opened[0]
     assert user_of(arguments[0]) == target
@@ -139,7 +140,7 @@ def user_of(options: Any) -> str | None:
 
 def test_one_registry_needs_one_password(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.registries.RegistryCopier", stub)
+    monkeypatch.setattr("pyctrd.registries.Registry", stub)
     run("copy", "-u", "me:secret", "one.example/a", "one.example/b")
     (arguments, named) = stub.opened[0]
     assert (user_of(arguments[0]), named) == ("me", {})

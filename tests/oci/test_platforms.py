@@ -195,8 +195,21 @@ def test_no_documents_platform_breaks_a_matcher(platform: Platform) -> None:
 # --- selection --------------------------------------------------------------------------------------------
 
 
-def chosen(*values: str, all_platforms: bool = False) -> list[str]:
-    return [platforms.to_string(item) for item in platforms.select(values, all_platforms).platforms]
+def chosen(*values: str | Platform) -> list[str]:
+    return [platforms.to_string(item) for item in platforms.select(values).platforms]
+
+
+def test_one_value_is_one_platform_and_never_its_characters() -> None:
+    arm = Platform(os="linux", architecture="arm64")
+    for value in ("linux/arm64", arm, ["linux/arm64"], iter([arm]), {arm}):
+        assert [platforms.to_string(item) for item in platforms.select(value).platforms] == ["linux/arm64"]
+    assert chosen(arm, "linux/aarch64", "amd64") == ["linux/arm64", "linux/amd64"]
+
+
+@pytest.mark.parametrize("value", [1, [1], [b"linux/arm64"], [None]])
+def test_another_type_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidPlatform, match="must be a string"):
+        platforms.select(value)
 
 
 def test_platforms_come_repeated_and_with_commas_in_the_order_given() -> None:
@@ -209,7 +222,7 @@ def test_the_same_platform_in_two_spellings_is_chosen_once() -> None:
 
 
 def test_nothing_chosen_is_exactly_the_host() -> None:
-    assert platforms.select([]) == Selection()
+    assert platforms.select([]) == platforms.select(None) == Selection()
     matcher = Selection().matcher(parse("linux/amd64"))
     assert matcher.match(parse("linux/amd64"))
     assert not matcher.match(parse("linux/386"))
@@ -220,7 +233,7 @@ def test_the_hosts_variant_counts_in_its_normal_form() -> None:
     assert matcher.match(Platform(os="linux", architecture="arm64"))
 
 
-@pytest.mark.parametrize("selection", [platforms.select(["all"]), platforms.select([], all_platforms=True)])
+@pytest.mark.parametrize("selection", [platforms.select(["all"]), platforms.select("all")])
 def test_all_is_all(selection: Selection) -> None:
     assert selection == Selection(all=True)
     assert selection.matcher(TABLE_HOST) is platforms.ALL
@@ -250,11 +263,6 @@ def test_the_words_stand_alone(values: list[str]) -> None:
 def test_an_empty_or_broken_item_is_refused(values: list[str]) -> None:
     with pytest.raises(InvalidInput):
         platforms.select(values)
-
-
-def test_platform_and_all_platforms_contradict_each_other() -> None:
-    with pytest.raises(InvalidPlatform, match="cannot specify both --platform and --all-platforms"):
-        platforms.select(["linux/amd64"], all_platforms=True)
 
 
 # --- the host ---------------------------------------------------------------------------------------------

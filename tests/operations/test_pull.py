@@ -11,7 +11,7 @@ from integration.rig import shapes
 from integration.rig.images import IN_TOTO, OCI_CONFIG, Blob, Graph, config, index, manifest
 from pyctrd.errors import RegistryContentError
 from pyctrd.oci.model import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
-from pyctrd.oci.platforms import select
+from pyctrd.oci.platforms import parse, select
 from pyctrd.operations.pull import PullOptions, PullResult, pull
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
@@ -95,7 +95,7 @@ def test_an_attestation_promises_no_platform() -> None:
     graph = shapes.attested_as_amd64()
     result, store = pulled(graph, "all", unpack=True)
     assert {item.digest for item in result.fetched} == set(graph.blobs)
-    assert result.unpacked == ("linux/amd64",)
+    assert result.unpacked == (parse("linux/amd64"),)
     assert len(store.state.snapshots) == 2
 
 
@@ -111,7 +111,7 @@ def test_an_image_is_for_the_platform_that_its_index_promises() -> None:
 def test_a_config_may_be_larger_than_a_manifest() -> None:
     graph = shapes.large_config(MAX_MANIFEST_BYTES + 1)
     result, _store = pulled(graph)
-    assert result.unpacked == ("linux/amd64",)
+    assert result.unpacked == (parse("linux/amd64"),)
 
 
 def test_what_is_too_large_is_called_by_its_name() -> None:

@@ -29,7 +29,7 @@ from pyctrd.oci.platforms import select
 from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import copy, ensure, push
 from pyctrd.progress import Progress
-from pyctrd.steps.upload import SendOptions, SendPlan, SendResult
+from pyctrd.steps.upload import SendOptions, SendResult
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 
@@ -39,7 +39,7 @@ SOURCE = "containerd.io/distribution.source.registry.example"
 
 
 def options(*platforms: str, **more: Any) -> SendOptions:
-    return SendOptions(platforms=select(platforms, not platforms), **more)
+    return SendOptions(platforms=select(platforms or "all"), **more)
 
 
 class Bench:
@@ -63,9 +63,10 @@ class Bench:
             progress=self.events.append,
         )
 
-    def plan(self, *platforms: str) -> SendPlan:
+    def plan(self, *platforms: str) -> SendResult:
         name = reference.parse("registry.example/team/new:2")
-        return push.plan(self.store, self.record, self.target, name, options(*platforms), host=HOST)
+        chosen = options(*platforms)
+        return push.push(self.store, self.record, self.target, name, chosen, host=HOST, dry_run=True)
 
 
 def copied(
@@ -104,7 +105,7 @@ def test_everything_is_sent_children_first(graph: Graph) -> None:
     assert bench.target.tags["2"].digest == graph.digest
     assert result.original == result.target
     assert {item.digest for item in result.uploaded} == set(reachable(graph))
-    assert result.bytes == sum(map(len, reachable(graph).values()))
+    assert result.bytes_uploaded == sum(map(len, reachable(graph).values()))
     there: set[str] = set()
     for what, name in bench.target.calls:
         if what == "upload":
@@ -134,7 +135,7 @@ def test_what_is_there_is_not_sent_again() -> None:
     first = bench.push()
     bench.target.calls.clear()
     again = bench.push()
-    assert (again.uploaded, again.mounted, again.bytes) == ((), (), 0)
+    assert (again.uploaded, again.mounted, again.bytes_uploaded) == ((), (), 0)
     assert set(again.present) == set(first.uploaded)
     assert not bench.target.done("put")
     assert not bench.target.done("upload")
@@ -156,9 +157,9 @@ def test_the_plan_asks_and_tells() -> None:
     bench = Bench(graph)
     plan = bench.plan()
     assert {kind for kind, _ in bench.target.calls} == {"has", "tagged"}
-    assert {item.digest for item in plan.upload} == set(reachable(graph))
-    assert plan.bytes == bench.push().bytes
-    assert bench.plan().upload == ()
+    assert {item.digest for item in plan.uploaded} == set(reachable(graph))
+    assert plan.bytes_uploaded == bench.push().bytes_uploaded
+    assert bench.plan().uploaded == ()
     assert bench.store.state.leases == {}
 
 
@@ -307,7 +308,7 @@ def test_an_attestation_that_is_asked_for_must_be_here(
     assert bench.target.calls == []
     remedy = caught.value.remedy
     assert remedy is not None
-    chosen = select(remedy.platforms, remedy.all_platforms).matcher(HOST)
+    chosen = select("all" if remedy.all_platforms else remedy.platforms).matcher(HOST)
     ensure.ensure(bench.store, bench.record, chosen, [source_of(graph)])
     assert bench.push(*platforms, **more).target.digest == graph.digest
 
@@ -423,7 +424,7 @@ def test_blobs_are_mounted_from_the_neighbour_most_like_the_target() -> None:
         names = "other/app,team/new,team/old,zoo"
         bench.store.content.set_labels(Digest(blob["digest"]), {SOURCE: names})
     bench.target.neighbours = {"team/old": {blob["digest"] for blob in blobs}}
-    assert {item.digest for item in bench.plan().mount} == {blob["digest"] for blob in blobs}
+    assert {item.digest for item in bench.plan().mounted} == {blob["digest"] for blob in blobs}
     result = bench.push()
     assert {item.digest for item in result.mounted} == {blob["digest"] for blob in blobs}
     assert [item.digest for item in result.uploaded] == [graph.digest]

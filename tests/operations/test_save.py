@@ -29,7 +29,7 @@ from pyctrd.oci.platforms import ALL, ordered, parse, select, to_string
 from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import nerdctl
 from pyctrd.operations.diagnose.inspection import Inspection
-from pyctrd.operations.save import SaveOptions, SavePlan, SaveResult, _Item, plan, save
+from pyctrd.operations.save import SaveOptions, SaveResult, _Item, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.progress import Progress
 from tests.support.memory import MemoryStore, State
@@ -95,7 +95,7 @@ class Bench:
             progress=self.events.append,
         )
 
-    def plan(self, *platforms: str, **options: Any) -> SavePlan:
+    def plan(self, *platforms: str, **options: Any) -> SaveResult:
         chosen = SaveOptions(platforms=select(platforms), **options)
         return plan(self.store, [self.record], chosen, host=HOST, fetchers=self.fetchers)
 
@@ -257,12 +257,12 @@ def test_only_what_is_missing_is_fetched() -> None:
     gone = [layers(graph.child(0))[1], *foreign_layers(graph)]
     bench = Bench(graph, without=gone)
     planned = bench.plan()
-    assert [item.digest for item in planned.fetch] == gone[:1]
-    assert planned.fetch_bytes == len(graph.blobs[gone[0]])
+    assert [item.digest for item in planned.fetched] == gone[:1]
+    assert planned.bytes_fetched == len(graph.blobs[gone[0]])
     assert bench.opened == 0
     archive = bench.save()
     assert bench.remote.asked == [item.digest for item in archive.result.fetched] == gone[:1]
-    assert archive.result.bytes_fetched == planned.fetch_bytes
+    assert archive.result.bytes_fetched == planned.bytes_fetched
 
 
 @pytest.mark.parametrize("what", ["index", "manifest", "config"])
@@ -276,13 +276,13 @@ def test_a_plan_looks_at_absent_documents_without_keeping_them(what: str) -> Non
     bench = Bench(graph, without=gone)
     before = dict(bench.state.blobs)
     planned = bench.plan()
-    assert {item.digest for item in planned.fetch} == set(gone)
+    assert {item.digest for item in planned.fetched} == set(gone)
     assert bench.state.blobs == before
     archive = bench.save()
     assert {item.digest for item in archive.result.fetched} == set(gone)
     assert archive.blobs == {graph.digest} | below(native)
     if what != "index":  # an index that was absent has no label yet that says where it comes from
-        assert planned.archive_bytes == archive.result.bytes_written
+        assert planned.bytes_written == archive.result.bytes_written
 
 
 def test_nothing_is_asked_where_nothing_is_missing() -> None:
@@ -305,7 +305,7 @@ def test_ensure_all_replays_the_old_nerdctl_and_saves_the_target_only() -> None:
     replayed = fetched_by_nerdctl(bench)
     planned = bench.plan(ensure="all")
     archive = bench.save(ensure="all")
-    assert [item.digest for item in replayed] == [item.digest for item in planned.fetch] == gone
+    assert [item.digest for item in replayed] == [item.digest for item in planned.fetched] == gone
     assert set(bench.remote.asked) == {item.digest for item in archive.result.fetched} == set(gone)
     assert archive.blobs == {graph.digest} | below(graph.child(0))
 
@@ -390,10 +390,11 @@ def test_all_images_are_checked_before_anything_is_fetched() -> None:
     bench.store.put(graph.blobs)
     records = [bench.record, bench.store.tag("registry.example/team/other:1", graph.root)]
     options = SaveOptions(platforms=select(["linux/s390x"]))
-    for run in (
+    runs: list[Callable[[], object]] = [
         lambda: plan(bench.store, records, options, host=HOST, fetchers=bench.fetchers),
         lambda: save(bench.store, records, options, io.BytesIO(), host=HOST, fetchers=bench.fetchers),
-    ):
+    ]
+    for run in runs:
         with pytest.raises(NoMatchingPlatform, match="team/other:1 has no linux/s390x"):
             run()
     assert bench.opened == 0

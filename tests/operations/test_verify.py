@@ -127,7 +127,7 @@ def test_orphans_are_hashed_when_asked_for() -> None:
     store = MemoryStore()
     store.put({Digest.of(b"sound"): b"sound", Digest.of(b"once"): b"then"})
     result = verify(store, [], lambda _image: ALL, orphans=True)
-    assert (result.blobs, result.bytes) == (2, 9)
+    assert (result.blobs, result.bytes_hashed) == (2, 9)
     assert [(item.digest, item.images) for item in result.findings] == [(Digest.of(b"once"), ())]
 
 

@@ -13,6 +13,7 @@ from pyctrd.errors import (
     AlreadyExists,
     ContentError,
     FailedPrecondition,
+    ImageNotFound,
     IngestLocked,
     NotFound,
     Unsupported,
@@ -166,7 +167,7 @@ class MemoryImages:
 
     def get(self, name: str) -> ImageRecord:
         if name not in self._state.images:
-            raise NotFound(f'image "{name}": not found', kind="image", name=name)
+            raise ImageNotFound(f'image "{name}": not found', kind="image", name=name)
         return self._state.images[name]
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:

@@ -19,7 +19,7 @@ from pyctrd.oci.model import ContentInfo
 def command(output_format: str, quiet: bool) -> None:
     """List the blobs of a namespace."""
     with open_client() as client:
-        blobs = client.contents()
+        blobs = client.content.list()
     page = open_page()
     if output_format == "json":
         emit_json([_document(blob) for blob in blobs])

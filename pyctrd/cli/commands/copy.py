@@ -8,8 +8,8 @@ import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.sent import show_plan, show_result
-from pyctrd.cli.session import open_copier
+from pyctrd.cli.sent import show
+from pyctrd.cli.session import open_copying_registry
 
 if TYPE_CHECKING:
     from pyctrd import PushIndex
@@ -56,30 +56,22 @@ def command(
     their --src- forms about SRC's; where both are the same registry, the first are enough. Within one
     registry blobs are mounted, not sent.
     """
-    with open_copier(
-        source, target, plain_http=src_plain_http, skip_verify=src_skip_verify, user=src_user
-    ) as copier:
-        if dry_run:
-            plan = copier.plan(
-                source,
-                target,
-                platforms=platforms,
-                all_platforms=all_platforms,
-                index=index,
-                nondistributable=allow_nondistributable,
-            )
-            show_plan(plan, output_format, quiet)
-            return
-        with reporting(progress, quiet=quiet) as sink:
-            result = copier.copy(
-                source,
-                target,
-                platforms=platforms,
-                all_platforms=all_platforms,
-                index=index,
-                nondistributable=allow_nondistributable,
-                max_concurrent_uploads=max_concurrent_uploads,
-                chunk_bytes=chunk_size,
-                progress=sink,
-            )
-    show_result(result, output_format, quiet)
+    wanted = settings.platforms_of(platforms, all_platforms)
+    with (
+        open_copying_registry(
+            source, target, plain_http=src_plain_http, skip_verify=src_skip_verify, user=src_user
+        ) as registry,
+        reporting("none" if dry_run else progress, quiet=quiet) as sink,
+    ):
+        result = registry.copy(
+            source,
+            target,
+            platforms=wanted,
+            index=index,
+            nondistributable=allow_nondistributable,
+            chunk_bytes=chunk_size,
+            dry_run=dry_run,
+            concurrency=max_concurrent_uploads,
+            progress=sink,
+        )
+    show(result, output_format, quiet)

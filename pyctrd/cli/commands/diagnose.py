@@ -29,8 +29,9 @@ def command(
     from pyctrd.cli.diagnosis import document, render
 
     chosen = context.ensure_object(settings.Settings)
+    wanted = settings.platforms_of(platforms, all_platforms)
     with open_client() as client:
-        diagnosis = client.diagnose(ref, platforms, all_platforms=all_platforms)
+        diagnosis = client.images.diagnose(ref, platforms=wanted)
     if output_format == "json":
         emit_json(document(diagnosis, chosen))
     else:

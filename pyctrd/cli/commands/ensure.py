@@ -41,34 +41,35 @@ def command(
     Every blob is asked for by its digest, in the repository that the image or its content's labels name:
     a tag that moved, or is gone, does no harm. Where nothing is missing, no registry is asked.
     """
-    with open_client() as client:
-        if dry_run:
-            plan = client.plan_ensure(ref, platforms, all_platforms=all_platforms)
-            document = {"fetch": [content_of(item) for item in plan.fetch], "bytes": plan.bytes}
-            _show(document, f"would fetch {amount(plan.fetch, plan.bytes)}", plan.fetch, output_format, quiet)
-            return
-        with reporting(progress, quiet=quiet) as sink:
+    wanted = settings.platforms_of(platforms, all_platforms)
+    with open_client() as client, reporting("none" if dry_run else progress, quiet=quiet) as sink:
+        if not dry_run:
             resumable()
-            result = client.ensure(ref, platforms, all_platforms=all_platforms, progress=sink)
-    _show(_document(result), _told(result), result.fetched or tuple(result.resumed), output_format, quiet)
+        result = client.images.ensure(ref, platforms=wanted, dry_run=dry_run, progress=sink)
+    _show(_document(result), _summary(result), result.fetched or tuple(result.resumed), output_format, quiet)
 
 
 def _document(result: EnsureResult) -> dict[str, object]:
+    fetched = [content_of(item) for item in result.fetched]
+    if result.dry_run:
+        return {"fetch": fetched, "bytes": result.bytes_fetched}
     return {
-        "fetched": [content_of(item) for item in result.fetched],
-        "bytes": result.bytes,
+        "fetched": fetched,
+        "bytes": result.bytes_fetched,
         "resumed": resumed_of(result.resumed),
         "bytes_resumed": result.bytes_resumed,
     }
 
 
-def _told(result: EnsureResult) -> str:
-    fetched = f"fetched {amount(result.fetched, result.bytes)}"
+def _summary(result: EnsureResult) -> str:
+    fetched = (
+        f"{'would fetch' if result.dry_run else 'fetched'} {amount(result.fetched, result.bytes_fetched)}"
+    )
     return f"{fetched}, resumed {amount(result.resumed, result.bytes_resumed)}" if result.resumed else fetched
 
 
 def _show(
-    document: dict[str, object], told: str, blobs: Sequence[Descriptor], output_format: str, quiet: bool
+    document: dict[str, object], summary: str, blobs: Sequence[Descriptor], output_format: str, quiet: bool
 ) -> None:
     page = open_page()
     if output_format == "json":
@@ -79,5 +80,5 @@ def _show(
     elif not blobs:
         page.line("nothing is missing", "good")
     else:
-        page.line(told, "strong")
+        page.line(summary, "strong")
         blobs_table(page, blobs)

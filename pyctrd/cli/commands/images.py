@@ -36,11 +36,11 @@ def command(output_format: str, quiet: bool) -> None:
     """
     with open_client() as client:
         if quiet and output_format != "json":
-            for image in client.images():
+            for image in client.images.list():
                 open_page().line(image.name)
             return
-        images = client.overview()
-        elsewhere = client.namespaces_with() if not images and output_format == "table" else ()
+        images = client.images.overview()
+        elsewhere = client.namespaces.having() if not images and output_format == "table" else ()
         namespace = client.namespace
     if elsewhere:
         _point_to(namespace, elsewhere)

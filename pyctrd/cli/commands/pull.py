@@ -13,6 +13,7 @@ from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client, resumable
+from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import PullResult
@@ -95,16 +96,16 @@ def command(
     Stores what `ctr images pull` stores, and checks afterwards that all of it is there. Content that is
     already here is not fetched again; what an interrupted pull left is resumed.
     """
+    wanted = settings.platforms_of(platforms, all_platforms)
     with open_client(snapshotter=snapshotter) as client, reporting(progress, quiet=quiet) as sink:
         resumable()
-        result = client.pull(
+        result = client.images.pull(
             ref,
-            platforms=platforms,
-            all_platforms=all_platforms,
+            platforms=wanted,
             metadata=metadata,
             metadata_only=metadata_only,
             unpack=unpack,
-            max_concurrent_downloads=max_concurrent_downloads,
+            concurrency=max_concurrent_downloads,
             labels=labels,
             progress=sink,
         )
@@ -121,18 +122,20 @@ def _document(result: PullResult) -> dict[str, object]:
         "image": result.image.name,
         "target": content_of(result.image.target),
         "fetched": [content_of(item) for item in result.fetched],
-        "bytes": result.bytes,
+        "bytes": result.bytes_fetched,
         "resumed": resumed_of(result.resumed),
         "bytes_resumed": result.bytes_resumed,
-        "unpacked": result.unpacked,
+        "unpacked": list(map(format_all, result.unpacked)),
     }
 
 
 def _print(page: Page, result: PullResult) -> None:
     page.line(result.image.name, "strong")
-    fetched = amount(result.fetched, result.bytes) if result.fetched else "nothing, all of it was here"
+    fetched = (
+        amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing, all of it was here"
+    )
     items = [Item("digest", result.image.target.digest), Item("fetched", fetched)]
     if result.resumed:
         begun = amount(result.resumed, result.bytes_resumed)
         items.append(Item("resumed", f"{begun} were here from an interrupted download"))
-    page.items([*items, Item("unpacked", listed(result.unpacked) or "no")])
+    page.items([*items, Item("unpacked", listed(list(map(format_all, result.unpacked))) or "no")])

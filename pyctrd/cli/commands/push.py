@@ -8,7 +8,7 @@ import click
 
 from pyctrd.cli import settings
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.sent import show_plan, show_result
+from pyctrd.cli.sent import show
 from pyctrd.cli.session import open_client
 
 if TYPE_CHECKING:
@@ -46,28 +46,17 @@ def command(
     asks for them. Where something is left out the image gets an index of its own, and so another digest.
     Content that the registry has is not sent again; the tag is set last.
     """
-    with open_client() as client:
-        if dry_run:
-            plan = client.plan_push(
-                ref,
-                target,
-                platforms=platforms,
-                all_platforms=all_platforms,
-                index=index,
-                nondistributable=allow_nondistributable,
-            )
-            show_plan(plan, output_format, quiet)
-            return
-        with reporting(progress, quiet=quiet) as sink:
-            result = client.push(
-                ref,
-                target,
-                platforms=platforms,
-                all_platforms=all_platforms,
-                index=index,
-                nondistributable=allow_nondistributable,
-                max_concurrent_uploads=max_concurrent_uploads,
-                chunk_bytes=chunk_size,
-                progress=sink,
-            )
-    show_result(result, output_format, quiet)
+    wanted = settings.platforms_of(platforms, all_platforms)
+    with open_client() as client, reporting("none" if dry_run else progress, quiet=quiet) as sink:
+        result = client.images.push(
+            ref,
+            target,
+            platforms=wanted,
+            index=index,
+            nondistributable=allow_nondistributable,
+            chunk_bytes=chunk_size,
+            dry_run=dry_run,
+            concurrency=max_concurrent_uploads,
+            progress=sink,
+        )
+    show(result, output_format, quiet)

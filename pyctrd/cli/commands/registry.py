@@ -34,11 +34,8 @@ def explain(ref: str, output_format: str) -> None:
     They are in the order in which they are asked. Nothing is sent to any of them, and no secret is printed.
     Credential helpers are run, to see whether they have a credential. containerd need not run.
     """
-    from pyctrd.oci import reference
-
-    parsed = reference.parse(ref)
-    with open_registry() as client:
-        explanation = client.explain(parsed)
+    with open_registry() as registries:
+        explanation = registries.explain(ref)
     if output_format == "json":
         emit_json(explanation)
     else:
@@ -56,11 +53,8 @@ def tags(repo: str, output_format: str) -> None:
     The registry itself is asked first; mirrors that may resolve are asked where it gives no list, and a
     warning says so. containerd need not run.
     """
-    from pyctrd.oci import reference
-
-    parsed = reference.parse_repository(repo)
-    with open_registry() as client:
-        found = client.tags(parsed)
+    with open_registry() as registries:
+        found = registries.tags(repo)
     if output_format == "json":
         emit_json(found)
         return
@@ -85,11 +79,8 @@ def referrers(ref: str, artifact_type: str, output_format: str) -> None:
     REF is resolved first. For a registry that keeps no lists of referrers it is what clients have listed
     under the tag of the digest. It is no error that nothing refers to it. containerd need not run.
     """
-    from pyctrd.oci import reference
-
-    parsed = reference.parse(ref)
-    with open_registry() as client:
-        found = client.referrers(parsed, artifact_type)
+    with open_registry() as registries:
+        found = registries.referrers(ref, artifact_type)
     if output_format == "json":
         emit_json(_document(found))
         return

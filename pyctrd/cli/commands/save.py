@@ -18,7 +18,7 @@ from pyctrd.cli.text import count, sanitize, size
 from pyctrd.oci import platforms as platform_names
 
 if TYPE_CHECKING:
-    from pyctrd import EnsureMode, IndexMode, SavePlan, SaveResult
+    from pyctrd import EnsureMode, IndexMode, SaveResult
 
 
 # Endings that promise compression, and the program that does it.
@@ -88,17 +88,13 @@ def command(
     if offline and ensure not in (None, "none"):
         raise click.UsageError(f"--offline and --ensure {ensure} contradict each other")
     mode: EnsureMode = "none" if offline else ensure or "target"
+    wanted = settings.platforms_of(platforms, all_platforms)
     if dry_run:
         with open_client() as client:
-            plan = client.plan_save(
-                refs,
-                platforms=platforms,
-                all_platforms=all_platforms,
-                ensure=mode,
-                index=index,
-                reproducible=reproducible,
+            result = client.images.save(
+                refs, platforms=wanted, ensure=mode, index=index, reproducible=reproducible, dry_run=True
             )
-        _show_plan(plan, output_format)
+        _show_plan(result, output_format)
         return
     to_stdout = output in (None, "-")
     _check_stdout(to_stdout, output_format)
@@ -116,11 +112,10 @@ def command(
     )
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
         resumable("the layers that are complete are kept")
-        result = client.save(
+        result = client.images.save(
             refs,
             output,
-            platforms=platforms,
-            all_platforms=all_platforms,
+            platforms=wanted,
             ensure=mode,
             index=index,
             reproducible=reproducible,
@@ -181,31 +176,31 @@ def _tell(result: SaveResult, place: str) -> None:
     )
 
 
-def _show_plan(plan: SavePlan, output_format: str) -> None:
+def _show_plan(plan: SaveResult, output_format: str) -> None:
     if output_format == "json":
         emit_json(
             {
                 "images": plan.images,
                 "platforms": [platform_names.to_string(item) for item in plan.platforms],
-                "fetch": [content_of(item) for item in plan.fetch],
-                "fetch_bytes": plan.fetch_bytes,
-                "write": plan.layout.blobs,
-                "archive_bytes": plan.archive_bytes,
+                "fetch": [content_of(item) for item in plan.fetched],
+                "fetch_bytes": plan.bytes_fetched,
+                "write": plan.blobs,
+                "archive_bytes": plan.bytes_written,
             }
         )
         return
     _print_plan(open_page(), plan)
 
 
-def _print_plan(page: Page, plan: SavePlan) -> None:
+def _print_plan(page: Page, plan: SaveResult) -> None:
     for name in plan.images:
         page.line(name, "strong")
     names = listed([platform_names.to_string(item) for item in plan.platforms])
     page.items(
         [
             *([Item("platforms", names)] if names else []),
-            Item("would fetch", amount(plan.fetch, plan.fetch_bytes) if plan.fetch else "nothing"),
-            Item("would write", f"{size(plan.archive_bytes)}, with {count(len(plan.layout.blobs), 'blob')}"),
+            Item("would fetch", amount(plan.fetched, plan.bytes_fetched) if plan.fetched else "nothing"),
+            Item("would write", f"{size(plan.bytes_written)}, with {count(len(plan.blobs), 'blob')}"),
         ]
     )
-    blobs_table(page, plan.fetch)
+    blobs_table(page, plan.fetched)

@@ -46,15 +46,14 @@ def command(
     Of the images REF, or of all images and every other blob of the namespace. Content that is absent counts
     where a platform must be whole. Exits with 4 when something is wrong and was not repaired.
     """
+    wanted = settings.platforms_of(platforms, all_platforms)
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
-        result = client.verify(
-            refs, platforms=platforms, all_platforms=all_platforms, repair=repair, progress=sink
-        )
+        result = client.images.verify(refs, platforms=wanted, repair=repair, progress=sink)
     if output_format == "json":
         emit_json(
             {
                 "blobs": result.blobs,
-                "bytes": result.bytes,
+                "bytes": result.bytes_hashed,
                 "findings": [_document(x) for x in result.findings],
             }
         )
@@ -80,7 +79,7 @@ def _document(finding: Finding) -> dict[str, object]:
 
 
 def _print(page: Page, result: VerifyResult) -> None:
-    hashed = f"{count(result.blobs, 'blob')}, {size(result.bytes)} hashed"
+    hashed = f"{count(result.blobs, 'blob')}, {size(result.bytes_hashed)} hashed"
     if not result.findings:
         page.line(f"{hashed}: all as they should be", "good")
         return

@@ -27,7 +27,7 @@ def command(output_format: str) -> None:
     """
     try:
         with open_client() as client:
-            server = client.version
+            server = client.version()
     except PyctrdError:
         _show(None, output_format)
         raise

@@ -207,10 +207,10 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
     image, store = survey.image, survey.inspection.remembered
     options = save.SaveOptions(platforms=selection)
     try:
-        fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetch
+        fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetched
         known = certain = True
     except _UnreadError:
-        fetch = ensure.plan(store, image, targets.matcher)
+        fetch = ensure.missing(store, image, targets.matcher)
         # The plan came past the indexes that are here; behind an absent one there may be any platform.
         known, certain = False, not targets.lacks(survey.branches)
     except PyctrdError as error:

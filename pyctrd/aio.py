@@ -1,0 +1,272 @@
+"""AsyncClient: the client for asyncio. The same names and arguments, awaitable.
+
+The work is done by Client, in a thread pool that AsyncClient owns: for bulk transfers that is no slower than
+grpc.aio, and the event loop stays free. Several loops of one process may use one AsyncClient.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+from pyctrd import arguments
+from pyctrd.client import Client, Content, Leases, Namespaces, Snapshots
+from pyctrd.containerd.version import DaemonVersion
+from pyctrd.errors import ClientClosed
+from pyctrd.images import Images
+from pyctrd.ports import Chunk
+from pyctrd.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from pyctrd.registry import RegistryOptions
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# What a call gets to end in order after its task was cancelled: its own limits are shorter.
+_END_SECONDS: Final = 5.0
+
+
+class ProgressStream:
+    """Progress as an async iterator: pass it as `progress`, and iterate over it in another task.
+
+        stream = ProgressStream()
+        task = asyncio.create_task(client.images.pull(ref, progress=stream))
+        async for event in stream:
+            print(event.action)
+        result = await task
+
+    It ends when the call does. For one call, in the loop that makes it.
+    """
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+    def __call__(self, event: Progress) -> None:
+        """Take in an event."""
+        self._events.put_nowait(event)
+
+    def close(self) -> None:
+        """End the iteration after the events that are in already."""
+        self._events.put_nowait(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Progress:
+        event = await self._events.get()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+class _Threads:
+    """The threads of one AsyncClient."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="pyctrd-async")
+
+    async def run(self, work: Callable[[], _T], cancel: threading.Event | None = None) -> _T:
+        """Run work in a thread; when the task is cancelled, set `cancel`, and wait for the work to end."""
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError:  # the pool is shut down
+            raise ClientClosed("the client is closed") from None
+        waiting = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                if cancel is not None:
+                    cancel.set()
+                await asyncio.wait({waiting}, timeout=_END_SECONDS)
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # seen: the task ends by CancelledError
+            raise
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class _Part:
+    """One part of an AsyncClient (`images`, ...), made of the same part of its Client."""
+
+    def __init__(self, threads: _Threads, part: Any) -> None:
+        self._threads = threads
+        self._part = part
+
+
+def _awaited(
+    method: Callable[Concatenate[Any, _P], _T],
+) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
+    """Return the awaitable form of a short method."""
+
+    @functools.wraps(method)
+    async def call(self: _Part, /, *args: _P.args, **named: _P.kwargs) -> _T:
+        return await self._threads.run(lambda: method(self._part, *args, **named))
+
+    return call
+
+
+def _long(
+    method: Callable[Concatenate[Any, _P], _T],
+) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
+    """Return the awaitable form of a method with `progress` and `cancel`.
+
+    Progress is called in the loop's thread, all of it before the call returns.
+    """
+
+    @functools.wraps(method)
+    async def call(self: _Part, /, *args: _P.args, **named: _P.kwargs) -> _T:
+        options: dict[str, Any] = dict(named)
+        loop = asyncio.get_running_loop()
+        sink = options.get("progress", no_progress)
+        if options.get("cancel") is None:
+            options["cancel"] = threading.Event()
+        arguments.event("cancel", options["cancel"])
+        if sink is not no_progress:
+            options["progress"] = functools.partial(loop.call_soon_threadsafe, sink)
+        try:
+            return await self._threads.run(
+                lambda: method(self._part, *args, **options), cancel=options["cancel"]
+            )
+        finally:
+            if isinstance(sink, ProgressStream):
+                sink.close()
+
+    return call
+
+
+class AsyncImages(_Part):
+    """The images of one namespace; see Images.
+
+    `progress` is called in the loop's thread, or is a ProgressStream. Cancelling the task ends the call as
+    its `cancel` does.
+    """
+
+    list = _awaited(Images.list)
+    get = _awaited(Images.get)
+    overview = _awaited(Images.overview)
+    diagnose = _awaited(Images.diagnose)
+    pull = _long(Images.pull)
+    ensure = _long(Images.ensure)
+    save = _long(Images.save)
+    verify = _long(Images.verify)
+    push = _long(Images.push)
+
+
+class AsyncContent(_Part):
+    """The content store of one namespace; see Content."""
+
+    list = _awaited(Content.list)
+    get = _awaited(Content.get)
+    read = _awaited(Content.read)
+    ingests = _awaited(Content.ingests)
+
+    @asynccontextmanager
+    async def open(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[Chunk]]:
+        """Open a blob's bytes from an offset, as a context that yields chunks of at most 1 MiB."""
+        run = self._threads.run
+        opened = await run(lambda: self._part.open(digest, offset=offset))
+        chunks: Iterator[Chunk] = await run(opened.__enter__)
+
+        async def read() -> AsyncIterator[Chunk]:
+            while (chunk := await run(lambda: next(chunks, None))) is not None:
+                yield chunk
+
+        try:
+            yield read()
+        finally:
+            await run(lambda: opened.__exit__(None, None, None))
+
+
+class AsyncLeases(_Part):
+    """The leases of one namespace; see Leases."""
+
+    list = _awaited(Leases.list)
+
+
+class AsyncNamespaces(_Part):
+    """The namespaces of one containerd; see Namespaces."""
+
+    list = _awaited(Namespaces.list)
+    having = _awaited(Namespaces.having)
+
+
+class AsyncSnapshots(_Part):
+    """The snapshots of one namespace; see Snapshots."""
+
+    list = _awaited(Snapshots.list)
+    snapshotters = _awaited(Snapshots.snapshotters)
+
+
+class AsyncClient:
+    """A containerd and one of its namespaces, for asyncio; see Client for the arguments.
+
+    An async context manager. `threads` is how many calls are made at once; more of them wait.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] | None = None,
+        namespace: str | None = None,
+        *,
+        snapshotter: str | None = None,
+        registry: RegistryOptions | None = None,
+        threads: int = 16,
+    ) -> None:
+        arguments.count("threads", threads)
+        self._client = Client(address, namespace, snapshotter=snapshotter, registry=registry)
+        self._threads = _Threads(threads)
+        self.images = AsyncImages(self._threads, self._client.images)
+        self.content = AsyncContent(self._threads, self._client.content)
+        self.leases = AsyncLeases(self._threads, self._client.leases)
+        self.namespaces = AsyncNamespaces(self._threads, self._client.namespaces)
+        self.snapshots = AsyncSnapshots(self._threads, self._client.snapshots)
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.address!r}, {self.namespace!r})"
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Close all connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections and end the threads; a second time does nothing.
+
+        Calls that are under way in other tasks end by ClientClosed, within a few seconds.
+        """
+        # Not in the pool, all of whose threads may be busy.
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._client.close()
+        self._threads.close()
+
+    async def cancel(self) -> None:
+        """End the calls of all tasks by Cancelled; only `close` is of use afterwards."""
+        await asyncio.to_thread(self._client.cancel)
+
+    @property
+    def address(self) -> str:
+        """The path of containerd's socket."""
+        return self._client.address
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of every call."""
+        return self._client.namespace
+
+    async def version(self) -> DaemonVersion:
+        """Return the version of the containerd that answers."""
+        return await self._threads.run(self._client.version)

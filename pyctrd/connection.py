@@ -1,0 +1,114 @@
+"""What a client holds: one containerd, connected to by the first call, and the registries."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from pyctrd import arguments
+from pyctrd.containerd import STALL_SECONDS, Daemon
+from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
+from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
+from pyctrd.registries import Registries
+from pyctrd.waiting import on_cancel
+
+if TYPE_CHECKING:
+    from pyctrd.registry import RegistryOptions
+
+
+class Working(Protocol):
+    """Opens what a call needs: a containerd and registries that end when `cancel` is set."""
+
+    def __call__(
+        self, cancel: threading.Event | None = None
+    ) -> AbstractContextManager[tuple[Daemon, Registries]]: ...
+
+
+class Connection:
+    """A containerd and the registries, for Client. Nothing is connected to before the first call."""
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] | None,
+        namespace: str | None,
+        snapshotter: str | None,
+        registry: RegistryOptions | None,
+    ) -> None:
+        environ = dict(os.environ)
+        self._environ = environ
+        path = None if address is None else arguments.path("address", address)
+        self.address = resolve_address(path, environ)
+        self.namespace = resolve_namespace(
+            None if namespace is None else arguments.text("namespace", namespace), environ
+        )
+        self._snapshotter = resolve_snapshotter(
+            None if snapshotter is None else arguments.text("snapshotter", snapshotter), environ
+        )
+        self._stall_seconds = registry.stall_timeout if registry else STALL_SECONDS
+        self._registries = Registries(registry, environ)
+        self._lock = threading.Lock()
+        self._daemon: Daemon | None = None
+        self._ended: Callable[[], PyctrdError] | None = None
+        self._process = os.getpid()
+
+    @contextmanager
+    def working(self, cancel: threading.Event | None = None) -> Iterator[tuple[Daemon, Registries]]:
+        """Open what one call needs; see Working."""
+        daemon = self._connected()
+        if cancel is None:
+            yield daemon, self._registries
+            return
+        arguments.event("cancel", cancel)
+        scoped = daemon.scope()
+        with self._registries.scope() as registries:
+
+            def end() -> None:
+                registries.cancel()
+                scoped.cancel()
+
+            with on_cancel(cancel, end):
+                yield scoped, registries
+
+    def _connected(self) -> Daemon:
+        if os.getpid() != self._process:
+            # gRPC's threads are not in the child, so that a call would never be answered.
+            raise ClientClosed(
+                "this client was opened by the parent process, and does not work after a fork",
+                hint="make a new Client in the child process",
+            )
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended()
+            if self._daemon is None:
+                self._daemon = Daemon.connect(
+                    self.address,
+                    self.namespace,
+                    snapshotter=self._snapshotter or None,
+                    environ=self._environ,
+                    stall_seconds=self._stall_seconds,
+                )
+            return self._daemon
+
+    def close(self) -> None:
+        """End everything by ClientClosed, and close all connections; a second time does nothing."""
+        self._registries.close()  # first, so that nobody waits for a registry
+        daemon = self._end(lambda: ClientClosed("the client is closed"))
+        if daemon is not None:
+            daemon.close()
+
+    def cancel(self) -> None:
+        """End everything by Cancelled."""
+        self._registries.cancel()
+        daemon = self._end(lambda: Cancelled("the work was cancelled"))
+        if daemon is not None:
+            daemon.cancel()
+
+    def _end(self, why: Callable[[], PyctrdError]) -> Daemon | None:
+        if os.getpid() != self._process:
+            return None
+        with self._lock:
+            self._ended = why
+            return self._daemon

@@ -1,0 +1,377 @@
+"""client.images: what can be done with the images of one namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+from pyctrd import arguments
+from pyctrd.archive.contents import IndexMode
+from pyctrd.archive.output import open_output
+from pyctrd.connection import Working
+from pyctrd.containerd import Daemon
+from pyctrd.containerd.namespaces import Namespace
+from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
+from pyctrd.oci import reference
+from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Platforms, Selection, host, select
+from pyctrd.oci.reference import Reference
+from pyctrd.operations import ensure as _ensure
+from pyctrd.operations import lookup
+from pyctrd.operations import pull as _pull
+from pyctrd.operations import save as _save
+from pyctrd.operations.ensure import EnsureResult
+from pyctrd.operations.pull import PullOptions, PullResult
+from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
+from pyctrd.ports import Fetcher, ImageStore
+from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
+from pyctrd.registries import LazyRepository, Registries
+
+if TYPE_CHECKING:
+    import threading
+
+    from pyctrd.operations.diagnose import Diagnosis
+    from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.verify import VerifyResult
+    from pyctrd.steps.upload import SendResult
+    from pyctrd.steps.upload_plan import PushIndex
+
+Metadata = Literal["all", "selected"]
+
+
+class Images:
+    """The images of one namespace, as `client.images`. Safe to use from several threads.
+
+    An image is named by its exact name, a reference, or the beginning of its digest or of crictl's id.
+    `platforms` are strings like `linux/arm64` or `arm64,amd64`, Platforms, or several of them; `all` is every
+    platform of the image, `local` those that are complete in the store, None the host's.
+
+    Methods with `progress` call it from one thread at a time. Setting their `cancel` ends the call by
+    Cancelled; what a pull has fetched by then is kept for a day, and the next pull continues with it.
+    All of them raise DaemonError, DaemonUnreachable, ClientClosed and InvalidInput; what else, they say.
+    """
+
+    def __init__(self, working: Working) -> None:
+        self._working = working
+
+    def list(self) -> tuple[ImageRecord, ...]:
+        """Return the images by name."""
+        with self._working() as (daemon, _):
+            return _listed(daemon)
+
+    def get(self, ref: str) -> ImageRecord:
+        """Return an image.
+
+        Raises ImageNotFound (`image "...": not found`; its hint names a namespace that has it),
+        AmbiguousReference, InvalidReference.
+        """
+        with self._working() as (daemon, _):
+            return _found(daemon, ref)
+
+    def overview(self) -> tuple[ImageOverview, ...]:
+        """Return the images by name, with the bytes and the complete platforms that are here of each.
+
+        Reads every index and manifest that is here; no registry is asked.
+        """
+        from pyctrd.operations.images import overview
+
+        with self._working() as (daemon, _):
+            return overview(daemon, _listed(daemon))
+
+    def pull(
+        self,
+        ref: str,
+        *,
+        platforms: Platforms | None = None,
+        metadata: Metadata = "all",
+        metadata_only: bool = False,
+        unpack: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> PullResult:
+        """Pull an image as `ctr images pull` does, and make sure that all of it has arrived.
+
+        `metadata` "all" stores the manifests and configs of every platform, "selected" those of the chosen
+        platforms only; `metadata_only` leaves out the layers. `unpack` None unpacks into the snapshotter
+        unless all platforms are pulled. `labels` go onto the image. `concurrency` is the number of blobs that
+        are fetched at once. When KeyboardInterrupt or SystemExit ends a pull, what it has fetched is kept as
+        after `cancel`. Raises RegistryNotFound, NoMatchingPlatform, RegistryError, ContentError.
+        """
+        arguments.one_of("metadata", metadata, get_args(Metadata))
+        arguments.count("concurrency", concurrency)
+        parsed = reference.parse(arguments.text("ref", ref))
+        options = PullOptions(
+            platforms=select(platforms),
+            metadata=metadata,
+            metadata_only=metadata_only,
+            unpack=unpack,
+            concurrency=concurrency,
+            labels=arguments.labels("labels", labels),
+        )
+        _pull.check_labels(options.labels)
+        with self._working(cancel) as (daemon, registries):
+            remote = registries.remote(parsed, parsed.domain)
+            sink = one_at_a_time(progress)
+            return _pull.pull(daemon, remote, str(parsed), options, host=host(), progress=sink)
+
+    def diagnose(self, ref: str, *, platforms: Platforms | None = None) -> Diagnosis:
+        """Find out what of an image is here, what each tool would do with it, and why something is missing.
+
+        Never uses the network, and changes nothing. Raises ImageNotFound, AmbiguousReference, and
+        ContentError for a document that is not what its media type says.
+        """
+        from pyctrd.operations.diagnose import diagnose
+
+        selection = select(platforms)
+        with self._working() as (daemon, _):
+            return diagnose(
+                daemon,
+                _found(daemon, ref),
+                selection,
+                host=host(),
+                snapshotter=daemon.snapshotter,
+                others=_sharing_namespaces(daemon),
+                transfer=daemon.introspection.has_transfer(),
+                version=daemon.version().version,
+            )
+
+    def ensure(
+        self,
+        ref: str,
+        *,
+        platforms: Platforms | None = None,
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> EnsureResult:
+        """Fetch what an image lacks for its target platforms, by digest; the image record stays as it is.
+
+        Where nothing is missing, no registry is asked. With `dry_run` nothing changes, and a registry is
+        asked only where a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform,
+        RegistryError, ContentError.
+        """
+        arguments.count("concurrency", concurrency)
+        selection = select(platforms)
+        with self._working(cancel) as (daemon, registries):
+            image = _found(daemon, ref)
+            return _ensure.ensure(
+                daemon,
+                image,
+                _targets(daemon, image, selection),
+                _fetchers(daemon, registries, image),
+                wanted=_wanted(selection),
+                dry_run=dry_run,
+                concurrency=concurrency,
+                progress=one_at_a_time(progress),
+            )
+
+    def save(
+        self,
+        refs: str | Iterable[str],
+        output: str | os.PathLike[str] | BinaryIO | None = None,
+        *,
+        platforms: Platforms | None = None,
+        ensure: EnsureMode = "target",
+        index: IndexMode = "keep",
+        reproducible: bool = False,
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> SaveResult:
+        """Write images to one archive, after fetching what they lack for the target platforms.
+
+        `output` is a path, which gets the archive whole or not at all, a binary stream, or None for stdout.
+        `ensure` "none" never opens a connection; "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index`
+        "keep" leaves an image's index as it is, "prune" rewrites it to what the archive holds, "flatten"
+        puts its one image in its place. `reproducible` leaves out what depends on this host. With `dry_run`
+        nothing is written, and a registry is asked only where a manifest is missing. Raises ImageNotFound,
+        AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError.
+        """
+        arguments.one_of("ensure", ensure, get_args(EnsureMode))
+        arguments.one_of("index", index, get_args(IndexMode))
+        arguments.count("concurrency", concurrency)
+        names = arguments.texts("refs", refs)
+        options = SaveOptions(
+            platforms=select(platforms),
+            ensure=ensure,
+            index=index,
+            reproducible=reproducible,
+            concurrency=concurrency,
+        )
+        with self._working(cancel) as (daemon, registries):
+            fetchers = partial(_fetchers, daemon, registries)
+            if dry_run:
+                images = [_found(daemon, name) for name in names]
+                return _save.plan(daemon, images, options, host=host(), fetchers=fetchers)
+            with _opened(output) as stream:
+                return _save.save(
+                    daemon,
+                    [_found(daemon, name) for name in names],
+                    options,
+                    stream,
+                    host=host(),
+                    fetchers=fetchers,
+                    progress=one_at_a_time(progress),
+                )
+
+    def verify(
+        self,
+        refs: str | Iterable[str] = (),
+        *,
+        platforms: Platforms | None = None,
+        repair: bool = False,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> VerifyResult:
+        """Hash what is here of images, or without `refs` everything in the namespace, and report damage.
+
+        `repair` fetches good copies by digest and puts them in place, in every namespace that shares them.
+        Raises ImageNotFound, AmbiguousReference.
+        """
+        from pyctrd.operations.verify import Repair, verify
+
+        selection = select(platforms)
+        names = arguments.texts("refs", refs)
+        with self._working(cancel) as (daemon, registries):
+            return verify(
+                daemon,
+                [_found(daemon, name) for name in names] if names else _listed(daemon),
+                lambda image: _targets(daemon, image, selection),
+                orphans=not names,
+                mending=Repair(
+                    fetchers=partial(_fetchers, daemon, registries), others=_other_namespaces(daemon)
+                )
+                if repair
+                else None,
+                progress=one_at_a_time(progress),
+            )
+
+    def push(
+        self,
+        ref: str,
+        target: str | None = None,
+        *,
+        platforms: Platforms | None = None,
+        index: PushIndex = "prune",
+        nondistributable: bool = False,
+        chunk_bytes: int | None = None,
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> SendResult:
+        """Push an image to the registry that its name, or `target`, is in; the tag comes last.
+
+        Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
+        them, or, with "flatten", one manifest takes its place. Attestations of which not all is here are left
+        out unless "all" platforms, or a digest in `target`, asks for them. Blobs above `chunk_bytes` go up in
+        chunks (None: 32 MiB, 0: never). `dry_run` asks the registry what it has, and sends nothing. Raises
+        ImageNotFound, AmbiguousReference, IncompleteContent before anything is sent, NoMatchingPlatform,
+        RegistryError, ContentError.
+        """
+        from pyctrd.operations.push import push
+        from pyctrd.steps.upload import send_options
+
+        options = send_options(platforms, index, nondistributable, concurrency)
+        if chunk_bytes is not None:
+            arguments.count("chunk_bytes", chunk_bytes, least=0)
+        name = reference.parse(arguments.text("target", target)) if target else None
+        with self._working(cancel) as (daemon, registries):
+            image = _found(daemon, ref)
+            name = name or reference.parse(image.name)
+            return push(
+                daemon,
+                image,
+                registries.uploader(name, name.domain, chunk_bytes),
+                name,
+                options,
+                host=host(),
+                dry_run=dry_run,
+                progress=one_at_a_time(progress),
+            )
+
+
+# --- what the methods share -------------------------------------------------------------------------------
+
+
+def _listed(daemon: Daemon) -> tuple[ImageRecord, ...]:
+    return tuple(sorted(daemon.images.list(), key=lambda image: image.name))
+
+
+def _found(daemon: Daemon, ref: str) -> ImageRecord:
+    """Find an image; where another namespace has it, the error's hint says so."""
+    try:
+        return lookup.find(daemon.images, arguments.text("ref", ref))
+    except NotFound as error:
+        places = namespaces_having(daemon, (ref, error.name))
+        if places:
+            error.hint = f"it is in the namespace {' and in '.join(places)}"
+            error.remedy = Remedy(namespace=places[0])
+        raise
+
+
+def namespaces_having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:
+    """List the other namespaces that have an image of exactly one of these names; without names, any."""
+    return tuple(other.namespace for other in _other_namespaces(daemon) if _has(other.images, names))
+
+
+def _has(images: ImageStore, names: Sequence[str]) -> bool:
+    try:
+        return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
+    except DaemonError:
+        return False  # nobody can tell
+
+
+def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
+    local = _ensure.local_platforms(daemon, image) if selection.local else None
+    return selection.matcher(host(), local=local)
+
+
+def _wanted(selection: Selection) -> Sequence[Platform]:
+    """List the platforms that an image must have, for the request to make sense."""
+    return () if selection.all or selection.local else selection.platforms or (host(),)
+
+
+def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
+    sources = _ensure.sources(daemon, image)
+    account = sources[0].domain if sources else ""
+
+    def connect(source: Reference) -> LazyRepository:
+        return LazyRepository(partial(registries.remote, source, account), source)
+
+    return [connect(source) for source in sources]
+
+
+def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:
+    """List the other namespaces whose content this one can take over without a download."""
+    if daemon.introspection.shares_content():
+        return _other_namespaces(daemon)
+    if not daemon.introspection.has_transfer():  # containerd 1.6, which shares nothing then
+        return []
+    return _other_namespaces(daemon, lambda namespace: namespace.is_shareable)
+
+
+def _other_namespaces(
+    daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True
+) -> Sequence[Daemon]:
+    return [
+        daemon.elsewhere(namespace.name)
+        for namespace in daemon.namespaces.list()
+        if namespace.name != daemon.namespace and wanted(namespace)
+    ]
+
+
+def _opened(output: str | os.PathLike[str] | BinaryIO | None) -> AbstractContextManager[BinaryIO]:
+    if output is None or isinstance(output, str | os.PathLike):
+        return open_output(output)
+    if not hasattr(output, "write"):
+        raise InvalidInput(f"output={output!r}: must be a path or a binary stream")
+    return nullcontext(output)

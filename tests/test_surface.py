@@ -1,0 +1,288 @@
+"""The public surface: immutable values, errors that pickle, arguments that are checked."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import inspect
+import os
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+
+import pyctrd
+from pyctrd import (
+    Cancelled,
+    Client,
+    ClientClosed,
+    ContentInfo,
+    DaemonUnreachable,
+    Descriptor,
+    Digest,
+    ImageNotFound,
+    ImageRecord,
+    IngestLocked,
+    InvalidInput,
+    NotFound,
+    Platform,
+    PullResult,
+    PyctrdError,
+    Registry,
+    RegistryError,
+    RegistryNotFound,
+    RegistryOptions,
+    Remedy,
+)
+from tests.containerd.fake import FakeDaemon, serve
+
+DIGEST = Digest(f"sha256:{64 * '0'}")
+DESCRIPTOR = Descriptor(
+    media_type="application/vnd.oci.image.manifest.v1+json",
+    digest=DIGEST,
+    size=7,
+    annotations={"a": "b"},
+    platform=Platform(os="linux", architecture="arm64"),
+)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with tempfile.TemporaryDirectory(prefix="pyctrd-", dir="/tmp") as folder:
+        path = Path(folder) / "c.sock"
+        server: grpc.Server = serve(path, FakeDaemon())
+        with Client(path) as opened:
+            yield opened
+        server.stop(None).wait()
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def tree(kind: type[PyctrdError] = PyctrdError) -> Iterator[type[PyctrdError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("pyctrd"):
+            yield from tree(child)
+
+
+def made(kind: type[PyctrdError]) -> PyctrdError:
+    """Make an error with something in every argument."""
+    values: dict[str, Any] = {
+        "missing": [DESCRIPTOR],
+        "candidates": ["a", "b"],
+        "remedy": Remedy(method="ensure", images=("a",)),
+        "status": 404,
+    }
+    wanted = [
+        item.name
+        for item in inspect.signature(kind).parameters.values()
+        if item.name not in ("self", "message")
+    ]
+    return kind("what went wrong", **{name: values.get(name, name) for name in wanted})
+
+
+@pytest.mark.parametrize("kind", sorted(set(tree()), key=str))
+def test_every_error_pickles(kind: type[PyctrdError]) -> None:
+    error = made(kind)
+    error.add_note("a note")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert vars(again) == vars(error)
+    assert (str(again), again.__notes__, again.exit_code) == (str(error), ["a note"], error.exit_code)
+    assert again.side in ("daemon", "registry", "local")
+
+
+def test_every_error_is_public() -> None:
+    """Those of other modules are kinds of these, for their own use."""
+    found = {kind.__name__ for kind in tree() if kind.__module__ in ("pyctrd.errors", "pyctrd.oci.errors")}
+    assert found <= set(pyctrd.__all__)
+
+
+def fail() -> None:
+    raise ImageNotFound("image: not found", kind="image", name="alpine", hint="pull it")
+
+
+def test_an_error_arrives_from_a_process_pool() -> None:
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool,
+        pytest.raises(NotFound, match="image: not found") as caught,
+    ):
+        pool.submit(fail).result()
+    assert (caught.value.name, caught.value.hint) == ("alpine", "pull it")
+
+
+def test_a_store_and_a_registry_that_lack_something_are_told_apart() -> None:
+    assert issubclass(RegistryNotFound, NotFound)
+    assert issubclass(RegistryNotFound, RegistryError)
+    assert not issubclass(ImageNotFound, RegistryError)
+    assert [kind.side for kind in (RegistryNotFound, ImageNotFound)] == ["registry", "local"]
+    assert RegistryNotFound.exit_code == 3
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+VALUES = (
+    DIGEST,
+    DESCRIPTOR,
+    DESCRIPTOR.platform,
+    ImageRecord(name="a", target=DESCRIPTOR, labels={"a": "b"}),
+    ContentInfo(digest=DIGEST, size=1, labels={"a": "b"}),
+    PullResult(
+        image=ImageRecord(name="a", target=DESCRIPTOR),
+        fetched=(DESCRIPTOR,),
+        bytes_fetched=1,
+        unpacked=(Platform(os="linux"),),
+        resumed={DESCRIPTOR: 1},
+    ),
+    Remedy(method="pull"),
+    RegistryOptions(username="me", password="secret"),
+)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_hashable_and_pickle(value: object) -> None:
+    again = pickle.loads(pickle.dumps(value))
+    assert again == value
+    assert hash(again) == hash(value)
+    assert type(value).__name__ in repr(value) or isinstance(value, str)
+    assert "secret" not in repr(value)
+
+
+def test_every_public_struct_is_frozen_and_holds_nothing_that_changes() -> None:
+    found = 0
+    for name in pyctrd.__all__:
+        kind = getattr(pyctrd, name)
+        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
+            found += 1
+            assert kind.__struct_config__.frozen, name
+            for field in msgspec.structs.fields(kind):
+                assert not str(field.type).startswith(("list", "dict", "set", "typing.List")), (
+                    name,
+                    field.name,
+                )
+    assert found > 10
+
+
+@pytest.mark.parametrize("change", ["__setitem__", "update", "pop", "clear", "setdefault", "__ior__"])
+def test_labels_and_annotations_cannot_be_changed(change: str) -> None:
+    for mapping in (DESCRIPTOR.annotations, VALUES[3].labels, VALUES[5].resumed):
+        before = dict(mapping)
+        with pytest.raises(TypeError, match="immutable"):
+            getattr(mapping, change)({"x": "y"})
+        assert dict(mapping) == before
+
+
+# --- arguments --------------------------------------------------------------------------------------------
+
+Call = Callable[[Client], object]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda c: c.images.save("alpine", "x", ensure="bogus"),
+            "ensure='bogus': must be one of 'target', 'all'",
+        ),
+        (
+            lambda c: c.images.save("alpine", "x", index="bogus"),
+            "index='bogus': must be one of 'keep', 'prune'",
+        ),
+        (lambda c: c.images.push("alpine", index="keep"), "index='keep': must be one of 'prune', 'flatten'"),
+        (
+            lambda c: c.images.pull("alpine", metadata="some"),
+            "metadata='some': must be one of 'all', 'selected'",
+        ),
+        (
+            lambda c: c.images.pull("alpine", concurrency=0),
+            "concurrency=0: must be a whole number of at",
+        ),
+        (lambda c: c.images.ensure("alpine", concurrency="3"), "concurrency='3': must be a whole number"),
+        (lambda c: c.images.ensure("alpine", concurrency=True), "concurrency=True: must be a whole number"),
+        (lambda c: c.images.push("alpine", chunk_bytes=-1), "chunk_bytes=-1: must be a whole number"),
+        (lambda c: c.images.pull(7), "ref=7: must be a string, not int"),
+        (lambda c: c.images.get(b"alpine"), "ref=b'alpine': must be a string"),
+        (lambda c: c.images.save(["alpine", 7], "x"), "refs=7: must be a string"),
+        (lambda c: c.images.save(7, "x"), "refs=7: must be a string or several"),
+        (lambda c: c.images.save("alpine", 7), "output=7: must be a path or a binary stream"),
+        (lambda c: c.images.pull("alpine", platforms=7), "platforms=7: must be a string, a Platform"),
+        (lambda c: c.images.pull("alpine", labels=7), "labels=7: must be a mapping of strings"),
+        (lambda c: c.images.pull("alpine", labels={"a": 7}), "labels=7: must be a string"),
+        (lambda c: c.images.pull("alpine", cancel=True), "cancel=True: must be a threading.Event"),
+        (lambda c: c.content.get("nonsense"), "invalid checksum digest format"),
+        (lambda c: Client(7), "address=7: must be a path"),  # type: ignore[arg-type]
+        (lambda c: Client("tcp://host"), "unsupported address"),
+        (lambda c: Client(namespace=7), "namespace=7: must be a string"),  # type: ignore[arg-type]
+        (lambda c: Registry().resolve(7), "ref=7: must be a string"),  # type: ignore[arg-type]
+        (lambda c: RegistryOptions(hosts_dir=7), "hosts_dir=7: must be a path"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_it_may_be(client: Client, call: Call, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        call(client)
+    assert message in caught.value.message
+
+
+def test_one_string_is_one_reference(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = list[str]()
+
+    def find(_images: object, ref: str) -> None:
+        asked.append(ref)
+        raise IngestLocked(f"{ref}: locked")
+
+    monkeypatch.setattr("pyctrd.operations.lookup.find", find)
+    with pytest.raises(IngestLocked):
+        client.images.save("alpine", tmp_path / "x.tar")
+    with pytest.raises(IngestLocked):
+        client.images.verify("alpine")
+    assert asked == ["alpine", "alpine"]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the client -------------------------------------------------------------------------------------------
+
+
+def test_making_a_client_does_nothing() -> None:
+    client = Client("/nonexistent/c.sock")
+    assert repr(client) == "Client('/nonexistent/c.sock', 'default')"
+    with pytest.raises(DaemonUnreachable, match=r"/nonexistent/c\.sock: no such file"):
+        client.version()
+    client.close()
+    client.close()
+    with pytest.raises(ClientClosed):
+        client.version()
+
+
+def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
+    assert client.version().version
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            client.version()
+        except ClientClosed as error:
+            os.write(writer, error.message.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as pipe:
+        assert "does not work after a fork" in pipe.read()
+    assert client.version().version
+
+
+def test_a_cancel_that_is_set_already_ends_the_call_at_once(client: Client) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        client.images.pull("registry.invalid/app", cancel=cancel)
+    assert client.images.list() == ()
