@@ -22,7 +22,8 @@ from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Regi
 from integration.rig.tokens import TokenService
 from integration.shell import REPOSITORY_ROOT
 from integration.uploads import methods, reachable, run, running, sent, stored
-from pyctrd import NotFound, RegistryCopier
+from pyctrd import Registry as Registries
+from pyctrd import RegistryNotFound
 from pyctrd.registry import RegistryOptions
 
 AMD64 = "linux/amd64"
@@ -274,13 +275,13 @@ def test_the_library_needs_no_containerd(registry: Registry, other: Registry, re
     graph = shapes.five_platform(salt="library")
     source = push(graph, registry, repository)
     events: list[str] = []
-    with RegistryCopier(RegistryOptions()) as copier:
-        plan = copier.plan(source, f"{other.host}/{repository}:1")
+    with Registries(RegistryOptions()) as copier:
+        plan = copier.copy(source, f"{other.host}/{repository}:1", dry_run=True)
         result = copier.copy(
             source, f"{other.host}/{repository}:1", progress=lambda event: events.append(event.action)
         )
-        assert {item.digest for item in plan.upload} == {item.digest for item in result.uploaded}
-        assert result.bytes == plan.bytes
-        with pytest.raises(NotFound):
+        assert {item.digest for item in plan.uploaded} == {item.digest for item in result.uploaded}
+        assert result.bytes_uploaded == plan.bytes_uploaded
+        with pytest.raises(RegistryNotFound):
             copier.copy(f"{registry.host}/{repository}:no", f"{other.host}/{repository}:1")
     assert set(events) == {"planned", "resolved", "uploading", "uploaded", "done"}

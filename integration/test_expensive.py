@@ -18,7 +18,7 @@ from integration.rig import shapes
 from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage
-from pyctrd import RegistryCopier, RegistryOptions
+from pyctrd import Registry, RegistryOptions
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 
 IMAGES: dict[str, Callable[[], Graph]] = {
@@ -51,7 +51,7 @@ def test_every_command_ends(bench: Bench, shape: str, tmp_path: Path) -> None:
     with tarfile.open(archive) as tar:
         found = {f"sha256:{Path(item.name).name}" for item in tar if item.name.startswith("blobs/sha256/")}
     assert set(graph.blobs) <= found
-    with RegistryCopier(RegistryOptions(plain_http=True)) as copier:
+    with Registry(RegistryOptions(plain_http=True)) as copier:
         assert copier.copy(name, f"{target}:copied").target.digest == graph.digest
 
 
