@@ -30,6 +30,8 @@ from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
 from pyctrd.ports import Fetcher, ImageStore
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.registries import LazyRepository, Registries
+from pyctrd.steps.local import LocalImage
+from pyctrd.steps.sources import sources_of
 
 if TYPE_CHECKING:
     import threading
@@ -331,7 +333,7 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
 
 
 def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
-    local = _ensure.local_platforms(daemon, image) if selection.local else None
+    local = LocalImage(daemon, image.target).platforms() if selection.local else None
     return selection.matcher(host(), local=local)
 
 
@@ -341,7 +343,7 @@ def _wanted(selection: Selection) -> Sequence[Platform]:
 
 
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
-    sources = _ensure.sources(daemon, image)
+    sources = sources_of(daemon, image)
     account = sources[0].domain if sources else ""
 
     def connect(source: Reference) -> LazyRepository:

@@ -26,6 +26,7 @@ from pyctrd.operations.diagnose import diagnose
 from pyctrd.operations.pull import PullOptions, pull
 from pyctrd.operations.save import SaveOptions, plan, save
 from pyctrd.operations.verify import Repair, verify
+from pyctrd.steps.local import LocalImage
 from pyctrd.steps.upload import SendOptions
 from pyctrd.steps.upload_plan import PushIndex
 from tests.support.memory import MemoryStore
@@ -79,7 +80,7 @@ class CountedStore(MemoryStore):
     def __init__(self, counts: Counts, inner: MemoryStore) -> None:
         self.__dict__.update(inner.__dict__)
         self._counts = counts
-        for method in ("info", "read_all", "set_labels"):
+        for method in ("info", "read_all", "read", "set_labels"):
             counts.wrap(self.content, method)
 
     @contextmanager
@@ -164,7 +165,7 @@ def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMo
 def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
     lost = next(digest for digest, data in bench.graph.blobs.items() if not data.startswith(b"{"))
     chosen = select([selection])
-    local = ensure.local_platforms(bench.store, bench.record) if chosen.local else None
+    local = LocalImage(bench.store, bench.record.target).platforms() if chosen.local else None
     del bench.store.state.blobs[Digest(lost)]
     found = ensure.ensure(bench.store, bench.record, chosen.matcher(HOST, local=local), [bench.remote])
     assert [item.digest for item in found.fetched] == [lost]
@@ -208,3 +209,24 @@ def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
     assert result.ok
     assert result.blobs == len(bench.graph.blobs)
     counts.check(bench.graph)
+
+
+@pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform, shapes.mixed])
+@pytest.mark.parametrize("what", ["save", "diagnose", "ensure"])
+def test_a_complete_image_is_looked_at_once(counts: Counts, shape: Callable[[], Graph], what: str) -> None:
+    """Each document is read once, each blob asked for at most once, and each layer read once by a save."""
+    bench = Bench(shape(), counts)
+    if what == "save":
+        save(bench.store, [bench.record], SaveOptions(), io.BytesIO(), host=HOST, fetchers=bench.fetchers)
+    elif what == "diagnose":
+        diagnose(bench.store, bench.record, Selection(), host=HOST)
+    else:
+        ensure.ensure(bench.store, bench.record, select("linux/amd64").matcher(HOST), [])
+    reads = Counter[str]()
+    for (method, digest), count in counts.asked.items():
+        if method.startswith("read"):
+            reads[digest] += count
+    assert {what: count for what, count in counts.asked.items() if what[0] == "info" and count > 1} == {}
+    assert {digest: count for digest, count in reads.items() if count > 1} == {}
+    assert bench.record.target.digest in reads
+    assert not any(method == "set_labels" for method, _digest in counts.asked)

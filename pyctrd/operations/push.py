@@ -27,11 +27,11 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.oci.reference import Reference
-from pyctrd.operations import ensure
 from pyctrd.ports import Chunk, ContentStore, Store, Uploader
 from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.steps import upload_plan
 from pyctrd.steps.fetch import add_source_label, host_name, is_present
+from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import hold
 from pyctrd.steps.targets import Coverage, incomplete
 from pyctrd.steps.upload import Sending, SendOptions, SendResult
@@ -55,9 +55,11 @@ def push(
     is not here, NoMatchingPlatform, InvalidInput, RegistryError, ContentError, DaemonError.
     """
     if dry_run:
-        item = _Item(store, image, options, host)
-        return item.sending(target, name, available=partial(is_present, store.content)).run(dry_run=True)
-    with store.lease("push") as leased:
+        remembered = RememberedStore(store)
+        item = _Item(remembered, image, options, host)
+        return item.sending(target, name, available=partial(is_present, remembered.content)).run(dry_run=True)
+    with store.lease("push") as view:
+        leased = RememberedStore(view)
         found = _Item(leased, image, options, host).sending(
             target, name, available=partial(hold, leased.content), progress=progress
         )
@@ -75,13 +77,14 @@ class _Item:
         if not graph.has_children(image.target):
             raise InvalidInput(f"only manifests may be pushed: {image.name} is {image.target.media_type}")
         self._store = store
+        self._local = LocalImage(store, image.target)
         self._image = image
         self._options = options
         selection = options.platforms
         self._coverage = Coverage(
             image.target, () if selection.all or selection.local else selection.platforms
         )
-        local = ensure.local_platforms(store, image) if selection.local else None
+        local = self._local.platforms() if selection.local else None
         self._matcher = selection.matcher(host, local=local)
         self._pinned = False
         self._whole: dict[Digest, bool] = {}
@@ -96,7 +99,7 @@ class _Item:
         progress: ProgressSink = no_progress,
     ) -> Sending:
         """Make sure that all is here (by `available`), and pack it."""
-        read = ensure.document_reader(self._store)
+        read = self._local.read
         self._pinned = name.digest is not None
         self._require(read, available)
         packed = upload_plan.pack(
@@ -136,11 +139,8 @@ class _Item:
 
     def _is_whole(self, descriptor: Descriptor) -> bool:
         if descriptor.digest not in self._whole:
-            step = graph.read_children(ensure.document_reader(self._store))
-            below = graph.preorder(descriptor, graph.tolerant(step, lambda _missing: None, NotFound))
-            self._whole[descriptor.digest] = all(
-                self._skips(item) or is_present(self._store.content, item) for item in below
-            )
+            absent = self._local.missing_below(descriptor, self._local.children)
+            self._whole[descriptor.digest] = all(map(self._skips, absent))
         return self._whole[descriptor.digest]
 
     def _require(self, read: graph.ReadDocument, available: Callable[[Descriptor], bool]) -> None:

@@ -26,7 +26,7 @@ from pyctrd.oci.prune import only_image
 from pyctrd.operations import ensure, nerdctl
 from pyctrd.ports import Fetcher, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import is_present
+from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import hold
 from pyctrd.steps.targets import incomplete, nothing_to_save
 
@@ -82,7 +82,7 @@ def plan(
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
-    items = _items(store, images, options, host, fetchers)
+    items = _items(RememberedStore(store), images, options, host, fetchers)
     for item in items:
         missing, read = item.peek(fetchers)
         fetch.update((descriptor.digest, descriptor) for descriptor in missing)
@@ -120,7 +120,8 @@ def save(
     """
     result: SaveResult | None = None
     try:
-        with store.lease("save") as leased:
+        with store.lease("save") as view:
+            leased = RememberedStore(view)
             items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_held(item, fetchers, progress, ensured) for item in items]
@@ -144,7 +145,11 @@ def save(
 
 
 def _items(
-    store: Store, images: Sequence[ImageRecord], options: SaveOptions, host: Platform, fetchers: Fetchers
+    store: RememberedStore,
+    images: Sequence[ImageRecord],
+    options: SaveOptions,
+    host: Platform,
+    fetchers: Fetchers,
 ) -> list[_Item]:
     """Make an item of each image, named twice or not, and check them all before anything is fetched."""
     items = [_Item(store, image, options, host) for image in {image.name: image for image in images}.values()]
@@ -216,12 +221,15 @@ class _Item:
     Its targets are settled before anything is fetched: what `local` means must not grow meanwhile.
     """
 
-    def __init__(self, store: Store, image: ImageRecord, options: SaveOptions, host: Platform) -> None:
+    def __init__(
+        self, store: RememberedStore, image: ImageRecord, options: SaveOptions, host: Platform
+    ) -> None:
         self._store = store
         self._image = image
         self._options = options
         self._host = host
-        local = ensure.local_platforms(store, image) if options.platforms.local else None
+        self._local = LocalImage(store, image.target)
+        local = self._local.platforms() if options.platforms.local else None
         self._targets = options.platforms.matcher(host, local=local)
 
     @property
@@ -239,14 +247,14 @@ class _Item:
         if not mediatypes.is_index(self._image.target.media_type):
             return
         try:
-            images = self._listed(ensure.document_reader(self._store))
+            images = self._listed(self._local.read)
         except NotFound:
             if self._options.ensure == "none":
                 return
-            images = self._listed(ensure.document_reader(self._store, fetchers(self._image)))
+            images = self._listed(self._remote(fetchers(self._image)).read)
         absent = self._absent(images)
         if absent is not None:
-            raise _no_match(self._store, self._image, absent)
+            raise _no_match(self._local, self._image, absent)
         if self._options.index == "flatten":
             only_image(images)
 
@@ -287,33 +295,37 @@ class _Item:
     def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
         """Fetch what is missing; where nothing is, nobody is asked for a fetcher."""
         for matcher in self._wanted():
-            if ensure.missing(self._store, self._image, matcher):
+            if self._local.missing(matcher):
                 yield ensure.ensure(
-                    self._store,
+                    self._store.store,
                     self._image,
                     matcher,
                     fetchers(self._image),
                     concurrency=self._options.concurrency,
                     progress=progress,
                 )
+                self._store.content.forget_absent()
+
+    def _remote(self, fetchers: Sequence[Fetcher]) -> LocalImage:
+        return LocalImage(self._store, self._image.target, fetchers)
 
     def peek(self, fetchers: Fetchers) -> tuple[list[Descriptor], graph.ReadDocument]:
         """List what would be fetched, and give a reader for documents, of which some may be remote still."""
         missing: list[Descriptor] = []
         remote: Sequence[Fetcher] = ()
         for matcher in self._wanted():
-            found = ensure.missing(self._store, self._image, matcher)
+            found = self._local.missing(matcher)
             if any(map(graph.has_children, found)):
                 remote = remote or fetchers(self._image)
-                found = ensure.missing(self._store, self._image, matcher, fetchers=remote)
+                found = self._remote(remote).missing(matcher)
             missing += found
-        return missing, ensure.document_reader(self._store, remote)
+        return missing, self._remote(remote).read
 
     # --- hold and check
 
     def hold(self) -> ArchiveImage:
         """Collect the image's content, once the lease has all of it."""
-        read = ensure.document_reader(self._store)
+        read = self._local.read
         found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
         held = {digest for digest, item in found.items() if hold(self._store.content, item)}
         self.require(read, held)
@@ -338,7 +350,7 @@ class _Item:
         absent = [
             item
             for digest, item in found.items()
-            if digest not in available and not is_present(self._store.content, item)
+            if digest not in available and not self._local.is_present(item)
         ]
         if absent:
             raise _incomplete(self._image, absent, owner)
@@ -386,10 +398,10 @@ def _incomplete(
     )
 
 
-def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
+def _no_match(local: LocalImage, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
     """Make the error that names what the image has, and which of it could be saved at once."""
-    found = [platforms.format_all(platform) for platform in _reachable(store, image)]
-    complete = {platforms.format_all(item) for item in ensure.local_platforms(store, image)}
+    found = [platforms.format_all(platform) for platform in _reachable(local)]
+    complete = {platforms.format_all(item) for item in local.platforms()}
     names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
     has = listed([f"{name} (complete)" if name in complete else name for name in names])
     wanted = listed([platforms.format_all(item) for item in absent])
@@ -401,9 +413,9 @@ def _no_match(store: Store, image: ImageRecord, absent: Sequence[Platform]) -> N
     )
 
 
-def _reachable(store: Store, image: ImageRecord) -> Iterator[Platform]:
+def _reachable(local: LocalImage) -> Iterator[Platform]:
     """List the platforms of an index's images; what an index of another platform holds is out of reach."""
-    step = graph.tolerant(graph.read_children(ensure.document_reader(store)), lambda _missing: None, NotFound)
+    step = local.children
 
     def fitting(descriptor: Descriptor) -> Sequence[Descriptor]:
         if descriptor.platform is None:
@@ -414,6 +426,6 @@ def _reachable(store: Store, image: ImageRecord) -> Iterator[Platform]:
     def by_platform(descriptor: Descriptor) -> Platform | None:
         return descriptor.platform
 
-    for item in graph.preorder(image.target, fitting, depends_on=by_platform):
+    for item in graph.preorder(local.target, fitting, depends_on=by_platform):
         if item.platform is not None and graph.is_image(item):
             yield item.platform

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.oci import graph
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, SnapshotInfo
 from pyctrd.ports import Store
+from pyctrd.steps.local import RememberedStore
 
 
 class Inspection:
@@ -20,35 +20,27 @@ class Inspection:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.remembered = RememberedStore(store)
         self._read_children = graph.read_children(self.read)
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
-        self._infos: dict[Digest, ContentInfo | None] = {}
-        self._documents: dict[Digest, bytes] = {}
         self._snapshots: dict[tuple[str, str], SnapshotInfo | None] = {}
 
     def info(self, digest: Digest) -> ContentInfo | None:
-        """Give a blob's size and labels, or None when it is absent."""
-        if digest not in self._infos:
-            try:
-                self._infos[digest] = self.store.content.info(digest)
-            except NotFound:
-                self._infos[digest] = None
-        return self._infos[digest]
+        """Return a blob's size and labels, or None when it is absent."""
+        try:
+            return self.remembered.content.info(digest)
+        except NotFound:
+            return None
 
     def present(self, descriptor: Descriptor) -> bool:
-        """Tell whether the content of a descriptor is here."""
+        """Whether the content of a descriptor is here."""
         return self.info(descriptor.digest) is not None
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """Read a document whole; raises NotFound when absent, ContentError when too large."""
-        if self.info(descriptor.digest) is None:
-            raise NotFound(
-                f"content digest {descriptor.digest}: not found", kind="content", name=descriptor.digest
-            )
-        if descriptor.digest not in self._documents:
-            raw = self.store.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
-            self._documents[descriptor.digest] = raw
-        return self._documents[descriptor.digest]
+        """Return a document; raises NotFound when absent, ContentError when too large."""
+        content = self.remembered.content
+        content.info(descriptor.digest)
+        return content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
 
     def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
         """List what a document names, parsed once; raises NotFound when absent, ContentError."""
@@ -63,11 +55,6 @@ class Inspection:
             return ImageConfig.parse(self.read(descriptor))
         except (NotFound, ContentError):
             return None
-
-    @property
-    def remembered(self) -> Store:
-        """The store for whoever only looks at content; what is known already is not asked for again."""
-        return cast("Store", _Remembered(self))
 
     def labels(self, digest: Digest) -> dict[str, str]:
         """Give a blob's labels; none when it is absent."""
@@ -89,22 +76,3 @@ class Inspection:
         key = "containerd.io/uncompressed"
         found = self.store.content.list([f'labels."{key}"=={diff_id}'])
         return tuple(item.digest for item in found if item.labels.get(key) == diff_id)
-
-
-class _Remembered:
-    """A store with the content of an inspection. It has nothing that changes anything."""
-
-    def __init__(self, inspection: Inspection) -> None:
-        self._inspection = inspection
-        self.namespace = inspection.store.namespace
-        self.images = inspection.store.images
-        self.content = self
-
-    def info(self, digest: Digest) -> ContentInfo:
-        found = self._inspection.info(digest)
-        if found is None:
-            raise NotFound(f"content digest {digest}: not found", kind="content", name=digest)
-        return found
-
-    def read_all(self, digest: Digest, *, limit: int) -> bytes:  # noqa: ARG002 - as a store has it
-        return self._inspection.read(Descriptor(media_type="", digest=digest, size=0))

@@ -11,7 +11,7 @@ from pyctrd.oci import platforms
 from pyctrd.oci.model import Descriptor, ImageRecord, Platform
 from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.oci.reference import Reference
-from pyctrd.operations import ensure, nerdctl, save
+from pyctrd.operations import nerdctl, save
 from pyctrd.operations.diagnose import names
 from pyctrd.operations.diagnose.engine import Engine
 from pyctrd.operations.diagnose.export import Export
@@ -21,6 +21,8 @@ from pyctrd.operations.diagnose.survey import Survey
 from pyctrd.operations.diagnose.targets import Targets
 from pyctrd.operations.nerdctl import Ensured, Release
 from pyctrd.ports import Fetcher
+from pyctrd.steps.local import LocalImage
+from pyctrd.steps.sources import sources_of
 
 _NERDCTL_NETWORK = (
     "asks the registry for the tag again; if the tag has moved, the local image is replaced by the new one"
@@ -210,13 +212,13 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
         fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetched
         known = certain = True
     except _UnreadError:
-        fetch = ensure.missing(store, image, targets.matcher)
+        fetch = LocalImage(store, image.target).missing(targets.matcher)
         # The plan came past the indexes that are here; behind an absent one there may be any platform.
         known, certain = False, not targets.lacks(survey.branches)
     except PyctrdError as error:
         return _ends(error.message, exit_code=error.exit_code)
     downloads = _downloads(fetch)
-    sources = ensure.sources(store, image) if downloads else []
+    sources = sources_of(store, image) if downloads else []
     if downloads and not sources:
         return _ends("not found", note=_NO_SOURCE, exit_code=NotFound.exit_code)
     port = _lost_port(survey, sources[0]) if sources else ""

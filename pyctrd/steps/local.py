@@ -1,0 +1,247 @@
+"""What of an image is in the store: one answer for all operations, and no question asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
+
+from pyctrd.errors import AlreadyExists, NotFound, RegistryError
+from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, IngestStatus, Manifest, Platform
+from pyctrd.oci.platforms import Matcher
+from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
+from pyctrd.steps.targets import Coverage
+from pyctrd.steps.validate import Documents
+
+# Documents that are remembered, in sum: no real image comes near it.
+_MAX_DOCUMENT_BYTES: Final = 16 << 20
+
+
+class RememberedContent:
+    """A content store that asks the real one once for each blob: for the length of one operation.
+
+    What is written through it is forgotten, and asked for again. Implements ports.ContentStore.
+    """
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+        self._infos: dict[Digest, ContentInfo | NotFound] = {}
+        self._documents: dict[Digest, bytes] = {}
+        self._bytes = 0
+
+    @property
+    def stall_seconds(self) -> float:
+        return self._content.stall_seconds
+
+    def info(self, digest: Digest) -> ContentInfo:
+        if digest not in self._infos:
+            try:
+                self._infos[digest] = self._content.info(digest)
+            except NotFound as error:
+                self._infos[digest] = error
+        found = self._infos[digest]
+        if isinstance(found, NotFound):
+            raise NotFound(found.message, kind=found.kind, name=found.name)
+        return found
+
+    def read_all(self, digest: Digest, *, limit: int) -> bytes:
+        known = self._documents.get(digest)
+        if known is not None and len(known) <= limit:
+            return known
+        if isinstance(self._infos.get(digest), NotFound):
+            self.info(digest)  # raises
+        raw = self._content.read_all(digest, limit=limit)
+        if self._bytes + len(raw) <= _MAX_DOCUMENT_BYTES:
+            self._bytes += len(raw)
+            self._documents[digest] = raw
+        return raw
+
+    def read(
+        self, digest: Digest, *, offset: int = 0, size: int = 0
+    ) -> AbstractContextManager[Iterator[Chunk]]:
+        known = self._documents.get(digest)
+        if known is not None and not offset and not size:
+            return nullcontext(iter([known]))
+        return self._content.read(digest, offset=offset, size=size)
+
+    @contextmanager
+    def open_ingest(self, ref: str, *, digest: Digest, size: int, expected: bool = True) -> Iterator[Ingest]:
+        try:
+            with self._content.open_ingest(ref, digest=digest, size=size, expected=expected) as ingest:
+                self.forget(digest)
+                yield ingest
+        except AlreadyExists:
+            if isinstance(self._infos.get(digest), NotFound):
+                self.forget(digest)
+            raise
+
+    def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
+        return self._content.list(filters)
+
+    def ingests(self) -> Sequence[IngestStatus]:
+        return self._content.ingests()
+
+    def abort(self, ref: str) -> None:
+        self._content.abort(ref)
+
+    def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
+        self._infos.pop(digest, None)
+        self._content.set_labels(digest, labels)
+
+    def delete(self, digest: Digest) -> None:
+        self.forget(digest)
+        self._content.delete(digest)
+
+    def forget(self, digest: Digest) -> None:
+        """Ask for a blob again when it is needed the next time."""
+        self._infos.pop(digest, None)
+        self._documents.pop(digest, None)
+
+    def forget_absent(self) -> None:
+        """Ask again for all that was absent: something has been fetched."""
+        self._infos = {key: info for key, info in self._infos.items() if not isinstance(info, NotFound)}
+
+
+class RememberedStore:
+    """A store whose content is a RememberedContent. Implements ports.Store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.content = RememberedContent(store.content)
+
+    @property
+    def namespace(self) -> str:
+        return self.store.namespace
+
+    @property
+    def images(self) -> ImageStore:
+        return self.store.images
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        return self.store.snapshots
+
+    @property
+    def diffs(self) -> DiffService:
+        return self.store.diffs
+
+    def check_open(self) -> None:
+        self.store.check_open()
+
+    def default_snapshotter(self) -> str:
+        return self.store.default_snapshotter()
+
+    def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
+        return self.store.lease(purpose, resumable=resumable)
+
+    def hold_everything(self) -> None:
+        self.store.hold_everything()
+
+    def collect_garbage(self) -> None:
+        self.store.collect_garbage()
+
+
+class LocalImage:
+    """An image as far as it is in a store; it asks the store once for each blob.
+
+    With `fetchers` a document that is absent is read from a registry, into memory.
+    """
+
+    def __init__(self, store: Store, target: Descriptor, fetchers: Sequence[Fetcher] = ()) -> None:
+        known = store.content
+        self._content = known if isinstance(known, RememberedContent) else RememberedContent(known)
+        self._fetchers = fetchers
+        self.target = target
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        """Return an index, a manifest or a config.
+
+        Raises NotFound for one that neither the store nor a registry has, RegistryError, ContentError.
+        """
+        try:
+            return self._content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
+        except NotFound:
+            if not self._fetchers:
+                raise
+            return _peek(descriptor, self._fetchers)
+
+    @property
+    def children(self) -> graph.Children:
+        """The step of a walk over what is here: a document that is absent has no children."""
+        return graph.tolerant(graph.read_children(self.read), lambda _missing: None, NotFound)
+
+    def is_present(self, descriptor: Descriptor) -> bool:
+        """Whether the store has a blob."""
+        try:
+            self._content.info(descriptor.digest)
+        except NotFound:
+            return False
+        return True
+
+    def missing(self, targets: Matcher, wanted: Sequence[Platform] = ()) -> tuple[Descriptor, ...]:
+        """Return what the store lacks of the target platforms, in the order of a walk.
+
+        Without fetchers an absent manifest is listed alone, since nobody can know its children. `wanted` are
+        platforms that the image must have (none: any). Raises NoMatchingPlatform, RegistryError,
+        ContentError, DaemonError.
+        """
+        coverage = Coverage(self.target, wanted)
+        step = graph.only_platforms(coverage.watch(self.children), targets)
+        found = self.missing_below(self.target, step)
+        if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
+            coverage.check()  # an index that is not here may name any platform
+        return found
+
+    def missing_below(self, root: Descriptor, step: graph.Children) -> tuple[Descriptor, ...]:
+        """Return what the store lacks of what a step leads to, each blob once."""
+        reached = graph.by_digest(graph.preorder(root, step)).values()
+        return tuple(item for item in reached if not self.is_present(item))
+
+    def platforms(self) -> tuple[Platform, ...]:
+        """Return the platforms of which everything is here: what the platform `local` stands for.
+
+        Attestations are no platform; an image that is a single manifest has its config's platform.
+        Raises ContentError, DaemonError.
+        """
+        step = self.children
+        whole: dict[Digest, bool] = {}
+        complete: dict[Platform, None] = {}
+        for descriptor in graph.preorder(self.target, step):
+            if not mediatypes.is_manifest(descriptor.media_type):
+                continue
+            if descriptor.digest not in whole:
+                whole[descriptor.digest] = not self.missing_below(descriptor, step)
+            if whole[descriptor.digest]:
+                platform = self.platform_of(descriptor)
+                if platform is not None and platform.os != "unknown":
+                    complete[platforms.normalize(platform)] = None
+        return tuple(complete)
+
+    def platform_of(self, descriptor: Descriptor) -> Platform | None:
+        """Return a manifest's platform: the index's word for it, else that of its config.
+
+        None for an artifact, and where the config is not here. Raises NotFound for an absent manifest.
+        """
+        if descriptor.platform is not None:
+            return descriptor.platform
+        config = Manifest.parse(self.read(descriptor)).config
+        if not mediatypes.is_image_config(config.media_type):
+            return None
+        try:
+            found = ImageConfig.parse(self.read(config)).platform
+        except NotFound:
+            return None
+        return found if found.os or found.architecture else None  # a signature has none
+
+
+def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
+    """Read a document from a registry into memory, checked against its digest."""
+    failure: RegistryError | None = None
+    for fetcher in fetchers:
+        try:
+            return Documents().fetch(fetcher, descriptor)
+        except RegistryError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure

@@ -1,0 +1,77 @@
+"""Where an image's content may come from: the repositories that its name and its content's labels say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from pyctrd.errors import DaemonError, InvalidReference, NotFound
+from pyctrd.oci import mediatypes, reference
+from pyctrd.oci.model import Descriptor, ImageRecord
+from pyctrd.oci.reference import Reference
+from pyctrd.ports import Store
+from pyctrd.steps.fetch import host_name
+
+
+def sources_of(store: Store, image: ImageRecord) -> list[Reference]:
+    """List the repositories to ask for an image's content, the likeliest first, each pinned to no tag.
+
+    The `containerd.io/distribution.source.<host>` labels of the target say where it came from; the image's
+    own name comes first where they agree with it (or say nothing), else last: a local tag is no address.
+    The labels have lost the registry's port; another image's name that fits gives it back.
+    """
+    own = _named(image.name)
+    bare = dict.fromkeys(_labelled_sources(store, image.target))
+    known: dict[tuple[str, str], dict[Reference, None]] = {}
+    for item in [own, *_with_ports(store, bare)]:
+        if item is not None:
+            known.setdefault((host_name(item.domain), item.repository), {})[item] = None
+    labelled = [item for one in bare for item in known.get((host_name(one.domain), one.repository), (one,))]
+    agreed = own is not None and (not labelled or own in labelled)
+    ordered = [own, *labelled] if agreed else [*labelled, own]
+    return list(dict.fromkeys(item for item in ordered if item is not None))
+
+
+def _with_ports(store: Store, bare: Collection[Reference]) -> list[Reference | None]:
+    """List the repositories of those images here whose names fit; of the others' labels there may be many."""
+    if not bare:
+        return []
+    filters = [
+        f'name~="^{_literally(item.domain)}(:[0-9]+)?/{_literally(item.repository)}([:@]|$)"' for item in bare
+    ]
+    try:
+        return [_named(record.name) for record in store.images.list(filters)]
+    except DaemonError as error:
+        if error.code != "RESOURCE_EXHAUSTED":
+            raise
+        return []  # the labels of one image alone are more than an answer can hold
+
+
+def _literally(text: str) -> str:
+    """Write part of a reference as a regular expression, without what a filter's quotes would take away."""
+    return "".join(letter if letter.isalnum() else f"[{letter}]" for letter in text)
+
+
+def _named(name: str) -> Reference | None:
+    """Give the repository of an image's name; a name that is no reference has none."""
+    try:
+        parsed = reference.parse(name)
+    except InvalidReference:
+        return None
+    return msgspec.structs.replace(parsed, tag="", digest=None)
+
+
+def _labelled_sources(store: Store, target: Descriptor) -> Iterator[Reference]:
+    """Yield the repositories of the target's labels, which do not say the registry's port."""
+    try:
+        labels = store.content.info(target.digest).labels
+    except NotFound:
+        return
+    for key, value in sorted(labels.items()):
+        if key.startswith(mediatypes.DISTRIBUTION_SOURCE):
+            host = key.removeprefix(mediatypes.DISTRIBUTION_SOURCE)
+            for path in filter(None, value.split(",")):
+                found = _named(f"[{host}]/{path}" if ":" in host else f"{host}/{path}")
+                if found is not None:
+                    yield found
