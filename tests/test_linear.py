@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from integration.rig import shapes
-from integration.rig.images import Graph
 from pyctrd.archive.contents import IndexMode
 from pyctrd.errors import InvalidInput
 from pyctrd.oci import model, platforms, reference
@@ -28,6 +26,8 @@ from pyctrd.operations.save import SaveOptions, plan, save
 from pyctrd.operations.verify import Repair, verify
 from pyctrd.steps.upload import SendOptions
 from pyctrd.steps.upload_plan import PushIndex
+from tests.support import shapes
+from tests.support.images import Graph
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from integration.rig import shapes
-from integration.rig.images import IN_TOTO, OCI_CONFIG, Blob, Graph, config, index, manifest
 from pyctrd.errors import RegistryContentError
 from pyctrd.oci.model import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Descriptor, Digest, Platform
 from pyctrd.oci.platforms import select
 from pyctrd.operations.pull import PullOptions, PullResult, pull
+from tests.support import shapes
+from tests.support.images import IN_TOTO, OCI_CONFIG, Blob, Graph, config, index, manifest
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 

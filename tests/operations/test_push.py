@@ -10,9 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
-from integration.uploads import reachable
 from pyctrd.errors import (
     ContentError,
     InvalidInput,
@@ -30,6 +27,8 @@ from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import copy, ensure, push
 from pyctrd.progress import Progress
 from pyctrd.steps.upload import SendOptions, SendPlan, SendResult
+from tests.support import images, shapes
+from tests.support.images import Graph, reachable
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import pytest
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import (
     ArchiveError,
@@ -32,6 +30,8 @@ from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.save import SaveOptions, SavePlan, SaveResult, _Item, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.progress import Progress
+from tests.support import images, shapes
+from tests.support.images import Graph
 from tests.support.memory import MemoryStore, State
 
 NAME = "registry.example/team/app:1"

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
 from pyctrd.errors import RegistryError
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import ALL, only_strict
 from pyctrd.operations.verify import Repair, VerifyResult, verify
 from pyctrd.progress import Progress
+from tests.support import images, shapes
+from tests.support.images import Graph, reachable
 from tests.support.memory import MemoryStore
 
 NAME = "registry.example/team/app:1"
@@ -43,14 +43,6 @@ def stored(graph: Graph) -> tuple[MemoryStore, ImageRecord]:
     store = MemoryStore()
     store.put(graph.blobs)
     return store, store.tag(NAME, graph.root)
-
-
-def reachable(graph: Graph) -> dict[str, bytes]:
-    """What the image is made of; a graph keeps what it was put together from as well."""
-    store, record = stored(graph)
-    verify(store, [record], lambda _image: ALL, mending=Repair(fetchers=lambda _image: []))
-    store.state.collect()
-    return {str(digest): data for digest, data in store.state.blobs.items()}
 
 
 def run(store: MemoryStore, *records: ImageRecord, mending: Repair | None = None) -> VerifyResult:
