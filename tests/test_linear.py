@@ -98,8 +98,7 @@ class Bench:
         self.record = memory.tag(NAME, graph.root)
         self.store = CountedStore(counts, memory)
         self.remote = MemoryRepository()
-        self.remote.blobs = dict(graph.blobs)
-        self.remote.tags["latest"] = self.record.target
+        self.remote.publish(graph)
         self.target = MemoryRepository("target.example")
 
     def fetchers(self, _image: ImageRecord) -> Sequence[MemoryRepository]:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
 from pyctrd.errors import (
@@ -71,9 +70,7 @@ def copied(
     graph: Graph, *platforms: str, target: MemoryRepository | None = None, **more: Any
 ) -> tuple[SendResult, MemoryRepository, MemoryRepository]:
     source = MemoryRepository("source.example")
-    source.blobs = dict(graph.blobs)
-    kept = {key: value for key, value in graph.root.items() if key != "platform"}
-    source.tags["latest"] = msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))
+    source.publish(graph)
     target = target or MemoryRepository("target.example")
     name = reference.parse("target.example/team/app:2")
     result = copy.copy(

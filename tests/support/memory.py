@@ -16,6 +16,7 @@ from pyctrd.errors import (
     AlreadyExists,
     ContentError,
     DaemonError,
+    DigestMismatch,
     FailedPrecondition,
     IngestLocked,
     NotFound,
@@ -177,6 +178,9 @@ class MemoryContent:
         data = self._get(digest)
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
+        actual = Digest.of(data, digest.algorithm)
+        if actual != digest:  # a test has spoiled it
+            raise DigestMismatch(f"unexpected digest {actual}", expected=digest, actual=actual)
         return data
 
     def _get(self, digest: Digest) -> bytes:
@@ -404,7 +408,11 @@ class MemoryStore:
 
     def tag(self, name: str, root: Mapping[str, object]) -> ImageRecord:
         """Make an image record whose target is a descriptor given as a JSON object."""
-        kept = {key: value for key, value in root.items() if key != "platform"}
-        target = msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))
-        self.state.images[name] = ImageRecord(name=name, target=target)
+        self.state.images[name] = ImageRecord(name=name, target=target_of(root))
         return self.state.images[name]
+
+
+def target_of(root: Mapping[str, object]) -> Descriptor:
+    """Make a descriptor of a JSON object, without its platform: no registry and no record has that."""
+    kept = {key: value for key, value in root.items() if key != "platform"}
+    return msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))
