@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import image
-from integration.rig import publish, shapes
+from integration.rig import publish
 from integration.rig.containerd import Containerd
 from integration.rig.peers import tool_environment
 from integration.rig.registry import Registry
 from integration.rig.store import collect_garbage
+from tests.support import shapes
 
 ISOLATED = '[plugins."io.containerd.metadata.v1.bolt"]\n  content_sharing_policy = "isolated"\n'
 MIB = 1 << 20

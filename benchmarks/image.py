@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from integration.rig import images, peers
-from integration.rig.images import Graph, Layer
+from integration.rig import peers
+from tests.support import images
+from tests.support.images import Graph, Layer
 
 _END = bytes(1024)
 

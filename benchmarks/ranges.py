@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.__main__ import ISOLATED, MIB, Bench, Run
-from integration.rig import publish, shapes
+from integration.rig import publish
 from integration.rig.containerd import Containerd
 from integration.rig.registry import Registry
 from integration.rig.throttle import Throttle
+from tests.support import shapes
 
 
 @dataclass(frozen=True)

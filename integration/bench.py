@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from pyctrd.client import Client
 from pyctrd.containerd import Daemon
@@ -19,6 +18,7 @@ from pyctrd.oci.platforms import host, select
 from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.registry import RegistryOptions
+from tests.support.images import Graph
 
 
 def no_fetchers(_image: ImageRecord) -> Sequence[Fetcher]:

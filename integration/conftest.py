@@ -18,6 +18,8 @@ from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDo
 from integration.rig.disk import SmallDisk
 from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
 
+pytest.register_assert_rewrite("tests.support.contract")
+
 _Peer = TypeVar("_Peer")
 
 DISK_BYTES = 2 << 30

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from integration.rig import shapes
 from integration.rig.collector import bad_blobs, empty
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived, layers_of
+from tests.support import shapes
 
 FOREIGN = "linux/s390x"
 HERE = "linux/amd64"

@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from integration.rig import images
 from integration.rig.daemons import Fault, Registry
-from integration.rig.images import Graph
 from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.shell import Shell
 from pyctrd import Client
+from tests.support import images
+from tests.support.images import Graph
 
 ARM64: Final = "linux/arm64"
 UNREACHABLE: Final = 6

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from integration.conftest import peer_required, run_required
-from integration.rig import shapes
 from integration.rig.containerd import Containerd
-from integration.rig.images import Graph
 from integration.rig.peers import NEWEST
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
@@ -22,6 +20,8 @@ from integration.shell import Shell
 from pyctrd import Client
 from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions
+from tests.support import shapes
+from tests.support.images import Graph
 
 PAIR: Final = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 KINDS: Final = ("basic", "token", "token-get")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
 from pyctrd.oci.platforms import select
 from pyctrd.operations.pull import PullOptions
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 Mode = Literal["all", "selected"]
 VARIANTS = ("linux/amd64/v2", "linux/amd64", "linux/arm/v6", "linux/arm/v7")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from integration.rig.containerd import Containerd
-from integration.rig.images import Graph
 from integration.rig.process import SHOWING_STACKS, limited
 from integration.rig.store import digests
+from tests.support.images import Graph
 
 REPOSITORY_ROOT = Path(__file__).parent.parent
 

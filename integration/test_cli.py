@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from integration.rig import shapes
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
@@ -22,6 +21,7 @@ from integration.rig.store import snapshot_of
 from integration.shell import Pause, Shell, archived, layers_of, on_a_terminal
 from pyctrd import Client
 from pyctrd.oci.platforms import host, to_string
+from tests.support import shapes
 
 PLATFORM_COUNT = 5
 LAYER_COUNT = 2

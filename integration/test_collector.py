@@ -21,10 +21,9 @@ import pytest
 
 from integration import figures
 from integration.conftest import run_required
-from integration.rig import images, publish, shapes
+from integration.rig import publish
 from integration.rig.collector import HASTY, Collector, bad_blobs, empty, unfinished
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.process import wait_until
 from integration.rig.proxy import Fault
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
@@ -37,6 +36,8 @@ from pyctrd.operations.ensure import ensure
 from pyctrd.operations.pull import PullOptions, pull
 from pyctrd.operations.save import SaveOptions, save
 from pyctrd.registry import RegistryClient, RegistryOptions
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 FOREIGN = "linux/s390x"
 HERE = "linux/amd64"

@@ -13,17 +13,17 @@ import pytest
 
 from integration.conftest import peer_required
 from integration.killing import ARM64, MIB, big_for_two, client, settled
-from integration.rig import images, shapes
 from integration.rig.contained import CONTENT, ContainerdInDocker
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.disk import SmallDisk
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.rehash import damage
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived
 from integration.test_pull import assert_equal
 from pyctrd.oci.platforms import parse
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 SMALL, LARGE = 24 * MIB, 512 * MIB
 FAILED, NOT_FOUND = 1, 3

@@ -13,14 +13,14 @@ import pytest
 
 from integration.conftest import peer_required
 from integration.killing import client
-from integration.rig import images
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.debian_image import CAPABILITIES
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.shell import Shell
 from pyctrd.oci.platforms import parse
+from tests.support import images
+from tests.support.images import Graph
 
 USER = 1000
 _CAP_NET_BIND = "\x01\x00\x00\x02\x00\x04" + "\x00" * 14  # struct vfs_cap_data, revision 2, effective

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from integration.bench import Bench
-from integration.rig import shapes
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.publish import push
@@ -20,6 +19,7 @@ from integration.scenarios import ORACLES, SCENARIOS, Scenario
 from integration.test_ensure import layers_of
 from integration.test_pull import assert_equal, ctr_pull, pull, state
 from integration.test_save import same
+from tests.support import shapes
 
 ARM64 = "linux/arm64"
 

@@ -15,7 +15,6 @@ import pytest
 
 from integration.conftest import DISK_BYTES, peer_required
 from integration.killing import MIB, SECONDS, UNREACHABLE, client, in_the_registry, settled
-from integration.rig import shapes
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Dockerd, Registry
 from integration.rig.disk import SmallDisk
@@ -26,6 +25,7 @@ from integration.shell import Shell
 from integration.test_pull import assert_equal, assert_nothing_left
 from pyctrd import Progress
 from pyctrd.errors import LeaseLost
+from tests.support import shapes
 
 Middle = tuple[Callable[[], bool], Callable[[], None]]
 

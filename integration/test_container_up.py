@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import peer_required
-from integration.rig import peers, shapes
+from integration.rig import peers
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT
 from pyctrd import Client
 from pyctrd.oci.platforms import parse
+from tests.support import shapes
 
 Up = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import trustme
 
-from integration.rig import shapes
-from integration.rig.images import Graph
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import REPOSITORY_ROOT
-from integration.uploads import methods, reachable, run, running, sent, stored
+from integration.uploads import methods, run, running, sent, stored
 from pyctrd import Registry as Registries
 from pyctrd import RegistryNotFound
 from pyctrd.registry import RegistryOptions
+from tests.support import shapes
+from tests.support.images import Graph, reachable
 
 AMD64 = "linux/amd64"
 MIB = 1 << 20

@@ -22,14 +22,14 @@ import pytest
 from integration import figures
 from integration.conftest import chosen, run_required
 from integration.dying import FOREIGN, HERE, PROGRESS, PULL, SIGNALS, Command, Scene, Victim, died_before_us
-from integration.rig import shapes
 from integration.rig.collector import bad_blobs, empty
 from integration.rig.containerd import ISOLATED_CONTENT
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived
+from tests.support import shapes
+from tests.support.images import Graph
 
 COMMANDS = {
     "pull": PULL,

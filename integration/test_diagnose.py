@@ -17,15 +17,16 @@ import msgspec
 import pytest
 
 from integration.conftest import peer_required
-from integration.rig import peers, shapes
+from integration.rig import peers
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph, index
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
 from pyctrd.containerd import Daemon
 from pyctrd.oci.platforms import host, select
 from pyctrd.operations.diagnose import Diagnosis, diagnose
+from tests.support import shapes
+from tests.support.images import Graph, index
 
 pytestmark = pytest.mark.every_generation
 

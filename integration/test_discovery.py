@@ -20,14 +20,15 @@ import pytest
 
 from integration.faults.broken import plain
 from integration.faults.case import on
-from integration.rig import peers, shapes
+from integration.rig import peers
 from integration.rig.faultserver import Exchange, FaultServer, Reply
-from integration.rig.images import OCI_INDEX, Graph
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import REPOSITORY_ROOT
 from integration.uploads import methods, run, running
+from tests.support import shapes
+from tests.support.images import OCI_INDEX, Graph
 
 TAGS = b'{"name":"team/app","tags":["v1"]}'
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature.v1"

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import peer_required, run_required
-from integration.rig import peers, shapes
+from integration.rig import peers
 from integration.rig.daemons import Containerd, ContainerdInDocker, Dockerd, Fault, Registry
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, digests, prune_references, snapshot_of
 from pyctrd import Client, IncompleteContent, NoMatchingPlatform, RegistryError
 from pyctrd.oci.platforms import parse
+from tests.support import shapes
+from tests.support.images import Graph
 
 FOREIGN = range(1, 5)
 

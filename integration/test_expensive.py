@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from integration.bench import Bench
-from integration.rig import shapes
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage
 from pyctrd import Registry, RegistryOptions
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
+from tests.support import shapes
+from tests.support.images import Graph
 
 IMAGES: dict[str, Callable[[], Graph]] = {
     "shared indexes": lambda: shapes.shared_indexes(8, 10, salt="expensive"),

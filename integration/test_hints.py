@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from integration.rig import shapes
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT, Pause, Shell, archived, layers_of
 from pyctrd.containerd import Daemon
 from pyctrd.oci.platforms import host, to_string
+from tests.support import shapes
 
 HOST = to_string(host())
 FOREIGN = "linux/s390x"

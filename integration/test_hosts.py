@@ -22,15 +22,15 @@ import pytest
 import trustme
 
 from integration.conftest import peer_required
-from integration.rig import shapes
 from integration.rig.daemons import Containerd
-from integration.rig.images import Graph
 from integration.rig.peers import NEWEST
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Registry, basic
 from integration.rig.tokens import TokenService
 from integration.shell import REPOSITORY_ROOT, Shell
+from tests.support import shapes
+from tests.support.images import Graph
 
 MIB = 1 << 20
 NAME = "registry.test"

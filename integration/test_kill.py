@@ -19,9 +19,8 @@ import pytest
 
 from integration import figures
 from integration.conftest import peer_required
-from integration.rig import publish, shapes
+from integration.rig import publish
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
-from integration.rig.images import Graph
 from integration.rig.process import wait_until
 from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.rig.throttle import Throttle
@@ -30,6 +29,8 @@ from integration.test_pull import layer_of, leave_ingest, pull
 from pyctrd.errors import AlreadyExists
 from pyctrd.operations.pull import PullResult
 from pyctrd.progress import Progress
+from tests.support import shapes
+from tests.support.images import Graph
 
 MIB = 1 << 20
 LAYERS = 8

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from integration.rig import images, shapes
 from integration.rig.containerd import Containerd
-from integration.rig.images import Graph
 from integration.shell import Shell
 from pyctrd.containerd import Daemon
 from pyctrd.errors import AlreadyExists
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 NAME = "lying.example/app:1"
 

@@ -15,7 +15,6 @@ import pytest
 from integration import figures
 from integration.dying import EXPIRE
 from integration.killing import MIB, WRITTEN, comes_true, in_the_registry
-from integration.rig import images
 from integration.rig.daemons import Containerd, Fault, Registry
 from integration.rig.process import limited
 from integration.rig.publish import push
@@ -23,6 +22,7 @@ from integration.rig.store import snapshot_of
 from integration.rig.throttle import Throttle
 from integration.shell import Shell
 from pyctrd import Cancelled, Client, ClientClosed, PyctrdError
+from tests.support import images
 
 LINE_BYTES_PER_SECOND = 8 * MIB
 LAYERS = 3

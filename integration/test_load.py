@@ -11,10 +11,11 @@ import pytest
 
 from integration.bench import Bench
 from integration.conftest import peer_required, run_required
-from integration.rig import peers, shapes
+from integration.rig import peers
 from integration.rig.daemons import Containerd, Dockerd
-from integration.rig.images import Graph
 from integration.rig.peers import GENERATIONS
+from tests.support import shapes
+from tests.support.images import Graph
 
 
 @pytest.fixture(scope="module", params=GENERATIONS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from integration.bench import Bench
-from integration.rig import shapes
 from integration.rig.publish import push
 from integration.shell import Shell, on_a_terminal
 from pyctrd.oci.model import ImageRecord
+from tests.support import shapes
 
 ESCAPES = "evil\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r\nfake: line"
 NAME = f"registry.example/app:{ESCAPES}"

@@ -18,15 +18,16 @@ import pytest
 
 from integration import figures
 from integration.conftest import peer_required, run_required
-from integration.rig import images, peers, publish, shapes
+from integration.rig import peers, publish
 from integration.rig.collector import bad_blobs, empty, unfinished
 from integration.rig.containerd import ISOLATED_CONTENT
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.process import wait_until
 from integration.rig.proxy import Fault
 from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.shell import Shell, layers_of
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 HERE = "linux/amd64"
 NEIGHBOURS = ("pyctrd", "ctr", "nerdctl 2.0.3", "nerdctl 2.2.2")

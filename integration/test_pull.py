@@ -13,9 +13,8 @@ import pytest
 
 from integration.conftest import peer_required
 from integration.faults.broken import sha512
-from integration.rig import images, publish, shapes
+from integration.rig import publish
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
-from integration.rig.images import Graph
 from integration.rig.store import State, collect_garbage, digests, snapshot_of
 from integration.scenarios import ORACLES, SCENARIOS, Mode, Oracle, Scenario
 from integration.shell import Shell
@@ -29,6 +28,8 @@ from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.pull import pull as run_pull
 from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.registry import RegistryClient, RegistryOptions
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 pytestmark = pytest.mark.usefixtures("registry")
 

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from integration.bench import Bench
-from integration.rig import images, shapes
 from integration.rig.daemons import Registry
-from integration.rig.images import Graph
 from integration.rig.peers import NEWEST
 from integration.rig.proxy import Fault
 from integration.rig.registry import HTPASSWD, PASSWORD, USER
@@ -26,12 +24,13 @@ from integration.uploads import (
     layout_blobs,
     methods,
     open_uploads,
-    reachable,
     run,
     running,
     sent,
     stored,
 )
+from tests.support import images, shapes
+from tests.support.images import Graph, reachable
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 MIB = 1 << 20

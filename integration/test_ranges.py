@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import peer_required
-from integration.rig import publish, shapes
+from integration.rig import publish
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
-from integration.rig.images import Graph
 from integration.rig.peers import NEWEST
 from integration.rig.proxy import Request
 from integration.rig.store import digests, snapshot_of
 from integration.rig.throttle import Throttle
 from integration.shell import Shell
 from integration.test_pull import layer_of, leave_ingest
+from tests.support import shapes
+from tests.support.images import Graph
 
 MIB = 1 << 20
 LAYER_BYTES = 32 * MIB

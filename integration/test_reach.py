@@ -24,12 +24,12 @@ from integration.conftest import chosen
 from integration.faults.broken import plain, with_layer
 from integration.faults.case import first_layer, on
 from integration.faults.elsewhere import FOLLOWED, KINDS, LOOPBACK, NAMES, PUBLIC, REFUSED, Sent
-from integration.rig import images
 from integration.rig.daemons import Containerd
 from integration.rig.faultserver import Behaviour, Exchange, Fault, FaultServer, Reply, answering
-from integration.rig.images import Graph
 from integration.rig.peers import NEWEST
 from integration.shell import REPOSITORY_ROOT
+from tests.support import images
+from tests.support.images import Graph
 
 # Whom a registry may name has nothing to do with containerd.
 _ONE = [name for name in chosen() if name == NEWEST]

@@ -13,8 +13,6 @@ import pytest
 import trustme
 
 from integration.conftest import peer_required
-from integration.rig import shapes
-from integration.rig.images import Graph
 from integration.rig.proxy import Fault
 from integration.rig.publish import push
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
@@ -23,6 +21,8 @@ from pyctrd.oci import graph, reference
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.remote import RegistryRemote
+from tests.support import shapes
+from tests.support.images import Graph
 
 LAYER_BYTES = 8 << 20
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import peer_required
-from integration.rig import images, peers, shapes, store
+from integration.rig import peers, store
 from integration.rig.daemons import (
     HTPASSWD,
     PASSWORD,
@@ -28,6 +28,7 @@ from integration.rig.daemons import (
     TokenService,
 )
 from integration.rig.publish import push, write_layout
+from tests.support import images, shapes
 
 
 def test_five_platform_pull_stores_what_the_generation_stores(
@@ -328,13 +329,13 @@ def test_registry_speaks_tls(fresh_containerd: Containerd, tmp_path: Path, repos
         registry.__exit__(None, None, None)
 
 
-def test_ctr_runs_the_runnable_image(
-    fresh_containerd: Containerd, registry: Registry, repository: str
-) -> None:
+def test_ctr_runs_an_image(fresh_containerd: Containerd, registry: Registry, repository: str) -> None:
     with peer_required():
-        graph = shapes.runnable()
+        shell = peers.tool("busybox").read_bytes()
+    layers = [images.layer({"bin/sh": shell}), images.layer({"etc/greeting": b"hello from a layer\n"})]
+    graph = images.manifest(images.config(layers), layers)
     reference = push(graph, registry, repository)
     fresh_containerd.ctr("images", "pull", reference)
-    shell = ["/bin/sh", "-c", "read line < /etc/greeting; echo $line"]
-    done = fresh_containerd.ctr("run", "--rm", reference, "one", *shell)
+    command = ["/bin/sh", "-c", "read line < /etc/greeting; echo $line"]
+    done = fresh_containerd.ctr("run", "--rm", reference, "one", *command)
     assert done.stdout.decode().strip() == "hello from a layer"

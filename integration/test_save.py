@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from integration.bench import Bench
-from integration.rig import images, shapes
 from integration.rig.daemons import Containerd
-from integration.rig.images import Graph
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from pyctrd.archive.output import open_output
@@ -24,6 +22,8 @@ from pyctrd.errors import NoMatchingPlatform
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.save import SaveResult
+from tests.support import images, shapes
+from tests.support.images import Graph
 
 pytestmark = pytest.mark.every_generation
 

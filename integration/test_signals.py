@@ -21,15 +21,15 @@ import pytest
 from integration import figures
 from integration.dying import EXPIRE, died_before_us
 from integration.killing import client
-from integration.rig import images
 from integration.rig.collector import bad_blobs, empty
 from integration.rig.daemons import Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell, archived, layers_of
 from integration.uploads import stored
+from tests.support import images
+from tests.support.images import Graph
 
 HERE, FOREIGN = "linux/amd64", "linux/s390x"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -9,9 +9,7 @@ import pytest
 
 from integration.bench import Bench
 from integration.conftest import peer_required
-from integration.rig import shapes
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
-from integration.rig.images import Graph
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from integration.spoiling import altered, blob_file, spoil, truncated
@@ -22,6 +20,8 @@ from pyctrd.oci.reference import parse
 from pyctrd.operations.verify import Repair, VerifyResult, verify
 from pyctrd.ports import Fetcher, Store
 from pyctrd.registry import RegistryClient
+from tests.support import shapes
+from tests.support.images import Graph
 
 pytestmark = pytest.mark.every_generation
 

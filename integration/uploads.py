@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import NamedTuple
 
 from integration.conftest import run_required
 from integration.rig import peers
-from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph
 from integration.rig.proxy import Request
 from integration.rig.registry import Registry
 
@@ -53,22 +51,6 @@ def open_uploads(registry: Registry, repository: str) -> list[str]:
     """
     folder = registry.root / "data/docker/registry/v2/repositories" / repository / "_uploads"
     return sorted(path.parent.name for path in folder.glob("*/data"))
-
-
-def reachable(graph: Graph) -> dict[str, bytes]:
-    """Give what a graph's root leads to; some graphs hold more, from how they were made."""
-    found: dict[str, bytes] = {}
-    waiting = [graph.root]
-    while waiting:
-        descriptor = waiting.pop()
-        if descriptor["digest"] in found:
-            continue
-        raw = found[descriptor["digest"]] = graph.blobs[descriptor["digest"]]
-        if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
-            document = json.loads(raw)
-            below = [document.get("config"), *document.get("layers", []), *document.get("manifests", [])]
-            waiting += [child for child in below if child]
-    return found
 
 
 def sent(registry: Registry) -> list[Request]:

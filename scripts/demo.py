@@ -20,7 +20,7 @@ from pyctrd.amounts import size
 
 if TYPE_CHECKING:
     from integration.rig.daemons import Registry
-    from integration.rig.images import Graph
+    from tests.support.images import Graph
 
 console = Console(highlight=False, soft_wrap=True)
 PYCTRD = [sys.executable, "-m", "pyctrd"]
@@ -57,9 +57,10 @@ def pyctrd(address: str, *arguments: str, namespace: str = "default") -> None:
 
 def embedded() -> int:
     """Do it all with an own containerd and registry, which are gone afterwards."""
-    from integration.rig import publish, shapes
+    from integration.rig import publish
     from integration.rig.daemons import Containerd, Registry
     from integration.rig.peers import NEWEST
+    from tests.support import shapes
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-demo-")))
@@ -118,7 +119,7 @@ def complete_platforms(address: str, reference: str) -> list[str]:
 
 def image(platforms: Sequence[str]) -> Graph:
     """Make an image whose layers are large enough to be missed."""
-    from integration.rig import images
+    from tests.support import images
 
     children = []
     for number, on in enumerate(platforms):

@@ -15,6 +15,8 @@ settings.register_profile("pyctrd", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("pyctrd")
 
+pytest.register_assert_rewrite("tests.support.contract")
+
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests() -> Iterator[None]:

@@ -11,8 +11,6 @@ from typing import Final, NamedTuple
 
 import pytest
 
-import pyctrd
-
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = ROOT / "docs" / "distribution.md"
 NONE: Final = "–"
@@ -118,13 +116,3 @@ def test_a_misspelt_test_is_seen(cell: str, fault: str) -> None:
     found = faults(f"{HEAD}| a | MUST | so | {cell} |\n")
     assert len(found) == bool(fault)
     assert not fault or fault in found[0]
-
-
-def test_nothing_but_uploads_is_taken_out_of_a_registry() -> None:
-    """The method is written in one place, where an upload is given up."""
-    folder = Path(pyctrd.__file__).parent / "registry"
-    users = [path.name for path in folder.rglob("*.py") if "DELETE" in path.read_text(encoding="utf-8")]
-    assert users == ["upload_session.py"]
-    source = (folder / "upload_session.py").read_text(encoding="utf-8")
-    assert source.count("DELETE") == 1
-    assert 'self._ask("DELETE", session.url)' in source

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from integration.rig import shapes
-from integration.rig.images import Graph, index
 from pyctrd.errors import MAX_TEXT, InvalidReference, PyctrdError
 from pyctrd.oci import platforms
 from pyctrd.oci.errors import IncompleteContent
@@ -17,6 +15,8 @@ from pyctrd.oci.platforms import select
 from pyctrd.operations import save
 from pyctrd.operations.save import SaveOptions
 from pyctrd.ports import Fetcher
+from tests.support import shapes
+from tests.support.images import Graph, index
 from tests.support.memory import MemoryStore
 
 NAME = "registry.example/team/app:1"

@@ -188,6 +188,17 @@ def test_the_package_itself_imports_nothing_at_run_time() -> None:
     assert all(item.typing_only for item in own)
 
 
+def test_unit_tests_do_without_the_folders_of_real_peers() -> None:
+    """What tests, integration, benchmarks and the demo share is in tests/support."""
+    found = [
+        f"{path.name} imports {item.target}"
+        for path in sorted((ROOT.parent / "tests").rglob("*.py"))
+        for item in imports(path.stem, path.read_text(encoding="utf-8"), {})
+        if item.target.partition(".")[0] in ("integration", "benchmarks")
+    ]
+    assert found == []
+
+
 def test_modules_annotate_lazily_and_stay_short() -> None:
     for module, source in sources().items():
         code = ast.parse(source).body[1:]  # after the docstring

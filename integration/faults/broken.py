@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from integration.rig import images
 from integration.rig.faultserver import raw_graph
-from integration.rig.images import OCI_INDEX, OCI_MANIFEST, Graph
+from tests.support import images
+from tests.support.images import OCI_INDEX, OCI_MANIFEST, Graph
 
 LAYER_BYTES = 300_000
 WIDE = b'{"schemaVersion":2,"manifests":[' + b",".join([b"[]"] * 1_000_000) + b"]}"

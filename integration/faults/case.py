@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from integration.rig.faultserver import Behaviour, Exchange, Fault, answering, framed
-from integration.rig.images import Graph
+from tests.support.images import Graph
 
 LINK_LOCAL = "http://169.254.169.254/latest/meta-data"
 

@@ -13,7 +13,6 @@ from integration.faults.broken import (
     with_urls,
 )
 from integration.faults.case import AS_HTML, AT, LINK_LOCAL, ROOT, Case, first_layer, framing, on
-from integration.rig import images
 from integration.rig.faultserver import (
     Behaviour,
     Exchange,
@@ -25,7 +24,8 @@ from integration.rig.faultserver import (
     with_headers,
     wrong_byte,
 )
-from integration.rig.images import OCI_MANIFEST, Graph
+from tests.support import images
+from tests.support.images import OCI_MANIFEST, Graph
 
 
 def _nowhere(exchange: Exchange) -> None:

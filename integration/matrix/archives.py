@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 
 LAYOUT = frozenset({"oci-layout", "index.json"})
 LOADABLE = LAYOUT | {"manifest.json"}

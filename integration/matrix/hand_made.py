@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from integration.matrix.random_cases import Case
-from integration.rig import shapes
-from integration.rig.images import Blob, Graph, config, index, layer, manifest, platform
+from tests.support import shapes
+from tests.support.images import Blob, Graph, config, index, layer, manifest, platform
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 _CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from integration.rig import shapes
-from integration.rig.images import Graph, config, index, layer, manifest
+from tests.support import shapes
+from tests.support.images import Graph, config, index, layer, manifest
 
 Maker = Callable[[str], Graph]
 AMD64, ARM64 = "linux/amd64", "linux/arm64"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from integration.matrix.random_images import RandomImage, documents
-from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph
+from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Graph
 
 ASKS: tuple[tuple[str, ...], ...] = (
     *((),) * 5,

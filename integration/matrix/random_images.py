@@ -7,8 +7,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from integration.rig import shapes
-from integration.rig.images import (
+from tests.support import shapes
+from tests.support.images import (
     INDEX_TYPES,
     MANIFEST_TYPES,
     OCI_EMPTY,

@@ -16,8 +16,8 @@ from typing import Any
 from integration.matrix.images import ELSEWHERE, IMAGES
 from integration.rig import peers
 from integration.rig.daemons import Containerd, LoggingProxy, Registry, Request
-from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Graph, digest_of, to_json
 from integration.rig.publish import push, write_layout
+from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Graph, digest_of, to_json
 
 TAG = "1"
 VALIDATION = "\nvalidation:\n  manifests:\n    urls:\n      allow:\n        - ^http\n"

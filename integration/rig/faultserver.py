@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from struct import pack
 from types import TracebackType
 
-from integration.rig.images import Graph, digest_of
+from tests.support.images import Graph, digest_of
 
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<target>[^/]+)")
 _PIECE = 1 << 16

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-from integration.rig.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Graph
 from integration.rig.registry import Registry
+from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Graph
 
 
 class _Place(NamedTuple):

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from contextlib import redirect_stderr, redirect_stdout
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 
 from pyctrd.cli.app import app
-
-
-class StubClient:
-    """Answers every call with the same outcome: an exception is raised, anything else given."""
-
-    def __init__(self, outcome: object) -> None:
-        self.outcome = outcome
-        self.opened: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-
-    def __call__(self, *arguments: Any, **named: Any) -> Self:
-        self.opened.append((arguments, named))
-        return self
-
-    @property
-    def images(self) -> Self:
-        return self
-
-    content = leases = namespaces = snapshots = images
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any, **named: Any) -> object:
-            self.calls.append((name, arguments, named))
-            if isinstance(self.outcome, BaseException):
-                raise self.outcome
-            return self.outcome
-
-        return call
+from pyctrd.client import Client, Content, Leases, Namespaces, Snapshots
+from pyctrd.images import Images
 
 
 class Result(NamedTuple):
@@ -67,8 +34,36 @@ def run(*arguments: str, stdin: str = "") -> Result:
     return Result(leaving.value.code, stdout.getvalue(), stderr.getvalue())
 
 
-def with_outcome(monkeypatch: pytest.MonkeyPatch, outcome: object) -> StubClient:
-    """Put a scripted client in the place of the real one."""
-    stub = StubClient(outcome)
-    monkeypatch.setattr("pyctrd.client.Client", stub)
+PARTS: dict[str, type] = {
+    "images": Images,
+    "content": Content,
+    "leases": Leases,
+    "namespaces": Namespaces,
+    "snapshots": Snapshots,
+}
+
+
+def _script(stub: Any, kind: type, outcome: object) -> Any:
+    """Have every method of a stand-in end in the outcome."""
+    for name, _method in inspect.getmembers(kind, inspect.isfunction):
+        if not name.startswith("_") and name not in ("close", "cancel"):
+            raised = outcome if isinstance(outcome, BaseException) else None
+            getattr(stub, name).configure_mock(side_effect=raised, return_value=outcome)
     return stub
+
+
+def with_outcome(monkeypatch: pytest.MonkeyPatch, outcome: object, kind: type = Client) -> Any:
+    """Put a stand-in for Client or Registry in its place; what it does always ends in this outcome.
+
+    An exception is raised, anything else is given. The stand-in, which is returned, takes only calls that the
+    real class has the methods and parameters for. `.call_args` are the arguments it was opened with,
+    `.return_value` is the client.
+    """
+    opened = mock.create_autospec(kind)
+    client = opened.return_value
+    client.__enter__.return_value = client
+    _script(client, kind, outcome)
+    for name, part in PARTS.items() if kind is Client else ():
+        setattr(client, name, _script(mock.create_autospec(part, instance=True), part, outcome))
+    monkeypatch.setattr(f"{kind.__module__}.{kind.__name__}", opened)
+    return opened

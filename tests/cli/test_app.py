@@ -179,15 +179,15 @@ def test_a_usage_error_names_the_commands_help() -> None:
 def test_global_options_stand_before_and_after_the_command(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    stub = with_outcome(monkeypatch, ())
+    client = with_outcome(monkeypatch, ())
     assert run(*arguments).exit_code == 0
-    assert stub.opened == [(("/x.sock", "k8s.io"), {"snapshotter": None, "registry": None})]
+    client.assert_called_once_with("/x.sock", "k8s.io", snapshotter=None, registry=None)
 
 
 def test_registry_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
+    client = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
     run("ensure", "-u", "me", "--password-stdin", "--plain-http", "-k", "alpine", stdin="secret\n")
-    options = stub.opened[0][1]["registry"]
+    options = client.call_args.kwargs["registry"]
     assert (options.username, options.password) == ("me", "secret")
     assert (options.plain_http, options.skip_verify, options.hosts_dir) == (True, True, None)
 

@@ -96,9 +96,9 @@ def test_nothing_is_said_where_nothing_was_resumed(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("text", "value"), [("off", "off"), ("1", 1), ("8", 8)])
 def test_parallel_ranges_reach_the_client(monkeypatch: pytest.MonkeyPatch, text: str, value: object) -> None:
-    stub = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
+    client = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
     run("pull", "--parallel-ranges", text, "example.com/a:1")
-    options: RegistryOptions = stub.opened[0][1]["registry"]
+    options: RegistryOptions = client.call_args.kwargs["registry"]
     assert options.parallel_ranges == value
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from pyctrd.oci.mediatypes import DOCKER_FOREIGN, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.registries import Registry
 from pyctrd.registry import RegistryOptions
 from pyctrd.steps.upload import SendResult
-from tests.cli.stub import StubClient, run, with_outcome
+from tests.cli.stub import run, with_outcome
 
 
 def made(name: bytes, media_type: str = OCI_LAYER_GZIP, size: int = 1024) -> Descriptor:
@@ -64,14 +65,13 @@ def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest
 
 def test_an_attestation_that_was_left_out_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = made(b"attestation", OCI_MANIFEST)
-    client = with_outcome(monkeypatch, msgspec.structs.replace(RESULT, skipped=(left_out,)))
+    with_outcome(monkeypatch, msgspec.structs.replace(RESULT, skipped=(left_out,)))
     lines = run("-n", "k8s.io", "push", "alpine").stdout.splitlines()
     assert f"made from: {OLD.digest}, without what was left out" in lines
     assert lines[-1] == (
         "left out: 1 attestation of which not all is here; to fetch it: "
         "pyctrd -n k8s.io ensure --platform unknown/unknown docker.io/library/alpine:3"
     )
-    assert client.calls
 
 
 def test_a_result_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +96,15 @@ def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("push", "--dry-run", "-q", "alpine").stdout == f"{PLAN.uploaded[0].digest}\n"
     told = json.loads(run("push", "--dry-run", "--format", "json", "alpine").stdout)
     assert [len(told[key]) for key in ("upload", "mount", "present")] == [1, 1, 0]
-    name, _arguments, options = client.calls[0]
-    assert (name, options["platforms"], options["dry_run"]) == ("push", ("arm64",), True)
+    assert client.return_value.images.push.call_args_list[0].kwargs["platforms"] == ("arm64",)
+    assert client.return_value.images.push.call_args_list[0].kwargs["dry_run"] is True
 
 
 def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = with_outcome(monkeypatch, RESULT)
     run("push", "alpine", "--chunk-size", "5", "--max-concurrent-uploads", "7", "--allow-nondistributable")
     run("push", "alpine", "--chunk-size", "0", "--index", "flatten")
-    first, second = (options for _name, _arguments, options in client.calls)
+    first, second = (call.kwargs for call in client.return_value.images.push.call_args_list)
     assert (first["chunk_bytes"], first["concurrency"]) == (5 << 20, 7)
     assert first["nondistributable"] is True
     assert (second["chunk_bytes"], second["index"]) == (0, "flatten")
@@ -123,10 +123,9 @@ def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_copy_is_where(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], target: str | None, source: str
 ) -> None:
-    stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.registries.Registry", stub)
+    copier = with_outcome(monkeypatch, RESULT, Registry)
     assert run("copy", *flags, "one.example/a", "two.example/b").exit_code == 0
-    (arguments, named) = stub.opened[0]
+    arguments, named = copier.call_args
     assert user_of(arguments[0]) == target
     assert user_of(named["source"]) == source if named else source == "the same"
     if "--plain-http" in flags:
@@ -139,8 +138,7 @@ def user_of(options: Any) -> str | None:
 
 
 def test_one_registry_needs_one_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = StubClient(RESULT)
-    monkeypatch.setattr("pyctrd.registries.Registry", stub)
+    copier = with_outcome(monkeypatch, RESULT, Registry)
     run("copy", "-u", "me:secret", "one.example/a", "one.example/b")
-    (arguments, named) = stub.opened[0]
+    arguments, named = copier.call_args
     assert (user_of(arguments[0]), named) == ("me", {})

@@ -23,7 +23,7 @@ from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 from pyctrd.protos.services.version.v1 import version_pb2, version_pb2_grpc
-from tests.support.filters import is_chosen
+from tests.support.filters import image_is_chosen
 
 Fault = Callable[[Any, grpc.ServicerContext], None]
 
@@ -158,11 +158,7 @@ class FakeImages(images_pb2_grpc.ImagesServicer):
     ) -> images_pb2.ListImagesResponse:
         self.daemon.seen("Images.List", request, context)
         answer = images_pb2.ListImagesResponse(
-            images=[
-                image
-                for image in self.daemon.images
-                if is_chosen(request.filters, image.name, image.target.digest)
-            ]
+            images=[image for image in self.daemon.images if image_is_chosen(request.filters, image)]
         )
         if answer.ByteSize() > self.daemon.message_bytes:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "trying to send message larger than max")

@@ -7,12 +7,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
-from integration.uploads import reachable
 from pyctrd.errors import (
     ContentError,
     InvalidInput,
@@ -30,6 +26,8 @@ from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import copy, ensure, push
 from pyctrd.progress import Progress
 from pyctrd.steps.upload import SendOptions, SendResult
+from tests.support import images, shapes
+from tests.support.images import Graph, reachable
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 
@@ -73,9 +71,7 @@ def copied(
     graph: Graph, *platforms: str, target: MemoryRepository | None = None, **more: Any
 ) -> tuple[SendResult, MemoryRepository, MemoryRepository]:
     source = MemoryRepository("source.example")
-    source.blobs = dict(graph.blobs)
-    kept = {key: value for key, value in graph.root.items() if key != "platform"}
-    source.tags["latest"] = msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))
+    source.publish(graph)
     target = target or MemoryRepository("target.example")
     name = reference.parse("target.example/team/app:2")
     result = copy.copy(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytest
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import (
     ArchiveError,
@@ -20,7 +17,6 @@ from pyctrd.errors import (
     DigestMismatch,
     InvalidInput,
     NoMatchingPlatform,
-    RegistryError,
     Remedy,
 )
 from pyctrd.oci.errors import IncompleteContent
@@ -32,29 +28,14 @@ from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.save import SaveOptions, SaveResult, _Item, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.progress import Progress
+from tests.support import images, shapes
+from tests.support.images import Graph
 from tests.support.memory import MemoryStore, State
+from tests.support.repository import MemoryRepository
 
 NAME = "registry.example/team/app:1"
 HOST = Platform(os="linux", architecture="amd64")
 SOURCE = "containerd.io/distribution.source.registry.example"
-
-
-class Remote:
-    """A repository in memory that counts what is asked for."""
-
-    host = "registry.example"
-    repository = "team/app"
-
-    def __init__(self, blobs: dict[str, bytes]) -> None:
-        self.blobs = blobs
-        self.asked: list[str] = []
-
-    @contextmanager
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
-        self.asked.append(descriptor.digest)
-        if descriptor.digest not in self.blobs:
-            raise RegistryError(f"{descriptor.digest}: not found", status=404)
-        yield iter([self.blobs[descriptor.digest][offset:]])
 
 
 class Bench:
@@ -65,7 +46,8 @@ class Bench:
         self.store = MemoryStore()
         self.store.put(graph.blobs, without=without)
         self.record = self.store.tag(name, graph.root)
-        self.remote = Remote(dict(graph.blobs))
+        self.remote = MemoryRepository()
+        self.remote.publish(graph)
         self.opened = 0
         self.events: list[Progress] = []
 
@@ -261,7 +243,7 @@ def test_only_what_is_missing_is_fetched() -> None:
     assert planned.bytes_fetched == len(graph.blobs[gone[0]])
     assert bench.opened == 0
     archive = bench.save()
-    assert bench.remote.asked == [item.digest for item in archive.result.fetched] == gone[:1]
+    assert bench.remote.done("fetch") == [item.digest for item in archive.result.fetched] == gone[:1]
     assert archive.result.bytes_fetched == planned.bytes_fetched
 
 
@@ -306,7 +288,7 @@ def test_ensure_all_replays_the_old_nerdctl_and_saves_the_target_only() -> None:
     planned = bench.plan(ensure="all")
     archive = bench.save(ensure="all")
     assert [item.digest for item in replayed] == [item.digest for item in planned.fetched] == gone
-    assert set(bench.remote.asked) == {item.digest for item in archive.result.fetched} == set(gone)
+    assert set(bench.remote.done("fetch")) == {item.digest for item in archive.result.fetched} == set(gone)
     assert archive.blobs == {graph.digest} | below(graph.child(0))
 
 
@@ -377,10 +359,10 @@ def test_a_platform_that_is_not_there_is_missed_before_anything_is_fetched(
     absent = [indexes[number] for number in gone]
     bench = Bench(graph, without=[*absent, *layers(graph.child(0).child(1))])
     for run in (bench.plan, bench.save):
-        bench.remote.asked.clear()
+        bench.remote.calls.clear()
         with pytest.raises(NoMatchingPlatform, match="has no linux/riscv64"):
             run("linux/arm64,linux/riscv64", ensure=ensure)
-        assert bench.remote.asked == absent
+        assert bench.remote.done("fetch") == absent
     assert not set(absent) & set(bench.state.blobs)
 
 
@@ -575,7 +557,7 @@ def test_several_images_are_not_flattened_and_nothing_is_fetched(
             run(platforms, index="flatten")
         assert caught.value.exit_code == 2
         assert "--index prune" in str(caught.value.hint)
-    assert (bench.opened, bench.remote.asked) == (0, [])
+    assert (bench.opened, bench.remote.done("fetch")) == (0, [])
 
 
 def test_an_image_that_is_listed_for_several_platforms_is_one_to_flatten() -> None:
@@ -642,7 +624,7 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
     hold = _Item.hold
 
     def late(item: _Item) -> ArchiveImage:
-        if not bench.remote.asked:
+        if not bench.remote.done("fetch"):
             bench.state.blobs.pop(layer, None)
         return hold(item)
 
@@ -652,7 +634,7 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
             bench.save(ensure=mode)
     else:
         archive = bench.save(ensure=mode)
-        assert bench.remote.asked == [layer]
+        assert bench.remote.done("fetch") == [layer]
         assert [item.digest for item in archive.result.fetched] == [layer]
 
 
@@ -676,4 +658,4 @@ def test_what_cannot_be_saved_is_not_fetched() -> None:
     bench = Bench(Graph(odd.descriptor, {odd.digest: odd.data}), without=[odd.digest])
     with pytest.raises(ArchiveError, match="only manifests may be exported: text/plain: invalid argument"):
         bench.save()
-    assert bench.remote.asked == []
+    assert bench.remote.done("fetch") == []

@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.rig import images, shapes
-from integration.rig.images import Graph
-from pyctrd.errors import RegistryError
-from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.model import Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import ALL, only_strict
 from pyctrd.operations.verify import Repair, VerifyResult, verify
 from pyctrd.progress import Progress
+from tests.support import images, shapes
+from tests.support.images import Graph, reachable
 from tests.support.memory import MemoryStore
+from tests.support.repository import MemoryRepository
 
 NAME = "registry.example/team/app:1"
 AMD64 = only_strict(Platform(os="linux", architecture="amd64"))
 MIXED = shapes.mixed()
 
 
-class Remote:
-    """A repository in memory."""
-
-    host = "registry.example"
-    repository = "team/app"
-
-    def __init__(self, blobs: Mapping[str, bytes]) -> None:
-        self.blobs = blobs
-
-    @contextmanager
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
-        if descriptor.digest not in self.blobs:
-            raise RegistryError(f"{descriptor.digest}: not found", status=404)
-        yield iter([self.blobs[descriptor.digest][offset:]])
+def remote(blobs: Mapping[str, bytes]) -> MemoryRepository:
+    made = MemoryRepository()
+    made.blobs = dict(blobs)
+    return made
 
 
 def stored(graph: Graph) -> tuple[MemoryStore, ImageRecord]:
     store = MemoryStore()
     store.put(graph.blobs)
     return store, store.tag(NAME, graph.root)
-
-
-def reachable(graph: Graph) -> dict[str, bytes]:
-    """What the image is made of; a graph keeps what it was put together from as well."""
-    store, record = stored(graph)
-    verify(store, [record], lambda _image: ALL, mending=Repair(fetchers=lambda _image: []))
-    store.state.collect()
-    return {str(digest): data for digest, data in store.state.blobs.items()}
 
 
 def run(store: MemoryStore, *records: ImageRecord, mending: Repair | None = None) -> VerifyResult:
@@ -72,7 +53,7 @@ def test_exactly_the_bad_ones_are_found_and_mended(altered: set[str], absent: se
         store.state.blobs[Digest(digest)] = b"\0" + WHOLE[digest][1:]
     for digest in absent:
         store.state.blobs.pop(Digest(digest))
-    mended = run(store, record, mending=Repair(fetchers=lambda _image: [Remote(WHOLE)]))
+    mended = run(store, record, mending=Repair(fetchers=lambda _image: [remote(WHOLE)]))
     faults = {item.digest: item.fault for item in mended.findings}
     expected = {digest: "missing" if digest in absent else "corrupt" for digest in altered | absent}
     assert faults == expected
@@ -138,7 +119,7 @@ def test_without_a_good_copy_nothing_changes(fetched: bytes | None) -> None:
     store.state.blobs[Digest(graph.digest)] = b"bad"
     before = dict(store.state.blobs)
     source = {graph.digest: fetched} if fetched else {}
-    result = run(store, record, mending=Repair(fetchers=lambda _image: [Remote(source)]))
+    result = run(store, record, mending=Repair(fetchers=lambda _image: [remote(source)]))
     assert not result.ok
     assert "not repaired" in result.findings[0].detail
     assert store.state.blobs == before

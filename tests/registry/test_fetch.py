@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import time
 
 import pytest
 
 from pyctrd.errors import (
+    NotFound,
     RegistryContentError,
     RegistryError,
 )
@@ -17,12 +19,13 @@ from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import (
     BLOB,
     MANIFEST,
+    TAG,
     blob_path,
     drain,
     layer,
     read,
 )
-from tests.registry.server import Answer, ScriptedServer, ranges
+from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 
 # --- fetch ------------------------------------------------------------------------------------------------
 
@@ -207,8 +210,15 @@ def test_urls_are_not_asked_when_the_budget_is_used_up(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     descriptor = layer(media_type=mediatypes.DOCKER_FOREIGN, urls=(f"{other.url}/a", f"{other.url}/b"))
-    one = remote()
-    one._repository.transport.budget.charge(0, 301)
+    one = remote(stall_timeout=0.3, retry_budget=0.1)
+
+    def late(_seen: Seen) -> Answer:
+        time.sleep(0.25)
+        return Answer(404)
+
+    server.once("HEAD", TAG, late)
+    with pytest.raises(NotFound):
+        one.resolve()
     said = f"{other.host}/team/app: not asked, the retry budget is used up"
     with pytest.raises(RegistryError, match=said) as caught:
         read(one, descriptor)

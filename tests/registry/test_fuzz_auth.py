@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,7 +148,26 @@ def test_files(body: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz")
+    """Where files are, and the program of a helper, which is never run: that would take most of the time."""
+    made = tmp_path_factory.mktemp("fuzz")
+    (made / "docker-credential-test").touch(0o755)
+    return made
+
+
+@contextlib.contextmanager
+def helper(folder: Path, said: bytes, code: int = 0) -> Iterator[None]:
+    """Have every helper print this, and end with this code."""
+
+    def start(*_command: Any, **_how: Any) -> Any:
+        printed = folder / "printed"
+        printed.write_bytes(said)
+        process = mock.MagicMock(returncode=code, stdout=printed.open("rb", buffering=0))
+        process.__enter__.return_value = process
+        process.__exit__.side_effect = lambda *_error: process.stdout.close()
+        return process
+
+    with mock.patch("subprocess.Popen", start):
+        yield
 
 
 @FEW
@@ -161,14 +181,10 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
         "DOCKER_CONFIG": str(folder),
         "REGISTRY_AUTH_FILE": str(folder / "auth.json"),
         "HOME": str(folder),
+        "PATH": str(folder),
         "DOCKER_AUTH_CONFIG": docker.decode("utf-8", "surrogateescape").replace("\0", ""),
     }
-    process = mock.MagicMock(returncode=code)
-    process.__enter__.return_value = process
-    with (
-        mock.patch.object(credential_helpers, "_start", return_value=process),
-        mock.patch.object(credential_helpers, "_converse", return_value=said),
-    ):
+    with helper(folder, said, code):
         chain = Keychain(environ=environ)
         for account in ("a.example", "docker.io"):
             found = chain.find(account, own=True, repository="org/app")
@@ -180,11 +196,12 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
 
 @FEW
 @given(st.binary(max_size=200))
-def test_what_a_helper_prints(body: bytes) -> None:
-    try:
-        found = credential_helpers._read("docker-credential-x", body)
-    except credential_helpers.HelperFailed:
-        return
+def test_what_a_helper_prints(folder: Path, body: bytes) -> None:
+    with helper(folder, body):
+        try:
+            found = credential_helpers.ask("test", "a.example", environ={"PATH": str(folder)})
+        except credential_helpers.HelperFailed:
+            return
     assert isinstance(found, dict)
 
 

@@ -15,7 +15,7 @@ from pyctrd.oci.model import Descriptor, Digest, IngestStatus
 from pyctrd.progress import Progress
 from pyctrd.steps.fetch import Brought, Transfer, ingest_ref
 from pyctrd.steps.pool import Downloads
-from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore
+from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore, Unfinished
 
 DATA = bytes(range(256)) * 64
 LAYER = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=Digest.of(DATA), size=len(DATA))
@@ -44,7 +44,7 @@ class Bench:
         self.remote = Remote()
         self.events: list[Progress] = []
         if left:
-            self.store.state.ingests[ingest_ref(LAYER)] = bytearray(left)
+            self.store.state.ingests[ingest_ref(LAYER)] = Unfinished(bytearray(left), len(DATA))
 
     def bring(self) -> Brought:
         transfer = Transfer(
@@ -184,7 +184,7 @@ def test_a_client_that_gets_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     ingests = MemoryContent.ingests
 
     def growing(content: MemoryContent) -> Sequence[IngestStatus]:
-        data = bench.store.state.ingests[ref]
+        data = bench.store.state.ingests[ref].data
         if ref not in bench.store.state.open_refs:
             return ingests(content)
         data += DATA[len(data) : len(data) + 1]

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-_CONDITION = re.compile(r'(name|target\.digest)(==|~=)(?:"([^"\\]*)"|([^",\\]*))')
-
-
-def is_chosen(filters: Sequence[str], name: str, digest: str) -> bool:
-    """Whether an image of this name and target is matched by any of the filters; without any, it is."""
-    return not filters or any(all(_holds(part, name, digest) for part in one.split(",")) for one in filters)
+_CONDITION = re.compile(
+    r'(name|digest|target\.digest|labels\."(?:[^"\\]*)")(==|~=)(?:"([^"\\]*)"|([^",\\]*))'
+)
 
 
-def _holds(condition: str, name: str, digest: str) -> bool:
+def image_is_chosen(filters: Sequence[str], image: Any) -> bool:
+    """Whether an image record, ours or containerd's message, is matched."""
+    return is_chosen(filters, {"name": image.name, "target.digest": image.target.digest}, image.labels)
+
+
+def is_chosen(filters: Sequence[str], fields: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether an object with these fields and labels is matched by any of the filters, or there is none."""
+    found = {**fields, **{f'labels."{key}"': value for key, value in labels.items()}}
+    return not filters or any(all(_holds(part, found) for part in one.split(",")) for one in filters)
+
+
+def _holds(condition: str, fields: Mapping[str, str]) -> bool:
     found = _CONDITION.fullmatch(condition)
-    assert found, f"filters are containerd's: {condition}"
+    assert found, f"no filter that the client uses: {condition}"
     field, operator, quoted, bare = found.groups()
-    value, pattern = {"name": name, "target.digest": digest}[field], quoted if quoted is not None else bare
+    value, pattern = fields.get(field), quoted if quoted is not None else bare
+    if value is None:
+        return False
     return value == pattern if operator == "==" else re.search(pattern, value) is not None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import itertools
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 
 from pyctrd.errors import (
     AlreadyExists,
     ContentError,
+    DaemonError,
+    DigestMismatch,
     FailedPrecondition,
     ImageNotFound,
     IngestLocked,
@@ -28,9 +33,29 @@ from pyctrd.oci.model import (
     Mount,
     SnapshotInfo,
 )
-from tests.support.filters import is_chosen
+from tests.support.filters import image_is_chosen, is_chosen
 
 CHUNK = 1 << 20
+SNAPSHOTTER = "memory"
+_SNAPSHOT_REF = "containerd.io/snapshot.ref"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What a lease holds and the collector goes by: `kind` is content, ingests or snapshots/<snapshotter>."""
+
+    kind: str
+    name: str
+
+
+@dataclass
+class Unfinished:
+    """The bytes of an unfinished write. Without a lease it expires after a day, which no test waits for."""
+
+    data: bytearray
+    total: int = 0
+    expected: str = ""
+    leased: bool = False
 
 
 class State:
@@ -39,25 +64,55 @@ class State:
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
         self.labels: dict[Digest, dict[str, str]] = {}
-        self.ingests: dict[str, bytearray] = {}
+        self.ingests: dict[str, Unfinished] = {}
         self.open_refs: set[str] = set()
         self.images: dict[str, ImageRecord] = {}
         self.snapshots: dict[tuple[str, str], SnapshotInfo] = {}
-        self.leases: dict[str, set[Digest]] = {}
+        self.leases: dict[str, set[Resource]] = {}
         self.lease_ids = itertools.count(1)
 
+    def hold(self, lease: str, kind: str, name: str) -> None:
+        """Put something under a lease, where there is one."""
+        if lease:
+            self.leases[lease].add(Resource(kind, name))
+
     def collect(self) -> None:
-        """Remove every blob that no image and no lease leads to."""
-        reached = set[Digest]()
-        queue = [record.target.digest for record in self.images.values()]
-        queue += [digest for held in self.leases.values() for digest in held]
+        """Remove what no image and no lease leads to (containerd core/metadata/gc.go)."""
+        reached = set[Resource]()
+        queue = [Resource("content", record.target.digest) for record in self.images.values()]
+        queue += [resource for held in self.leases.values() for resource in held]
         while queue:
-            digest = queue.pop()
-            if digest not in reached and digest in self.blobs:
-                reached.add(digest)
-                labels = self.labels.get(digest, {}).items()
-                queue += [Digest(value) for key, value in labels if key.startswith(mediatypes.GC_REF)]
-        self.blobs = {digest: data for digest, data in self.blobs.items() if digest in reached}
+            resource = queue.pop()
+            if resource not in reached:
+                reached.add(resource)
+                queue += self.refers_to(resource)
+        for digest in [digest for digest in self.blobs if Resource("content", digest) not in reached]:
+            self.remove_blob(digest)
+        for ref in [ref for ref, one in self.ingests.items() if one.leased]:
+            if Resource("ingests", ref) not in reached:
+                del self.ingests[ref]
+        for snapshotter, name in tuple(self.snapshots):
+            if Resource(f"snapshots/{snapshotter}", name) not in reached:
+                del self.snapshots[snapshotter, name]
+
+    def remove_blob(self, digest: Digest) -> None:
+        """Remove a blob, and its labels with it."""
+        del self.blobs[digest]
+        self.labels.pop(digest, None)
+
+    def refers_to(self, resource: Resource) -> Iterator[Resource]:
+        """List what stays as long as this does: by gc labels of content, and as parent of a snapshot."""
+        if resource.kind == "content":
+            for key, value in self.labels.get(Digest(resource.name), {}).items():
+                if key.startswith(mediatypes.GC_REF):
+                    yield Resource("content", value)
+                elif key.startswith(mediatypes.GC_REF_SNAPSHOT):
+                    snapshotter = key.removeprefix(mediatypes.GC_REF_SNAPSHOT).partition("/")[0]
+                    yield Resource(f"snapshots/{snapshotter}", value)
+            return
+        snapshot = self.snapshots.get((resource.kind.removeprefix("snapshots/"), resource.name))
+        if snapshot is not None and snapshot.parent:
+            yield Resource(resource.kind, snapshot.parent)
 
 
 class MemoryIngest:
@@ -65,7 +120,9 @@ class MemoryIngest:
 
     def __init__(self, state: State, ref: str, digest: Digest, size: int, lease: str) -> None:
         self._state, self._ref, self._digest, self._size, self._lease = state, ref, digest, size, lease
-        self._data = state.ingests.setdefault(ref, bytearray())
+        new = Unfinished(bytearray(), total=size, expected=digest, leased=bool(lease))
+        self._data = state.ingests.setdefault(ref, new).data
+        state.hold(lease, "ingests", ref)
 
     @property
     def offset(self) -> int:
@@ -77,16 +134,18 @@ class MemoryIngest:
     def commit(self) -> None:
         data = bytes(self._data)
         if len(data) != self._size:
-            raise FailedPrecondition(f'"{self._ref}" failed size validation: {len(data)} != {self._size}')
+            raise self._refused(f'"{self._ref}" failed size validation: {len(data)} != {self._size}')
         actual = Digest.of(data, self._digest.algorithm)
         if actual != self._digest:
-            raise FailedPrecondition(f"unexpected commit digest {actual}, expected {self._digest}")
+            raise self._refused(f"unexpected commit digest {actual}, expected {self._digest}")
         self._state.ingests.pop(self._ref, None)
         if self._digest in self._state.blobs:  # finished by another: not ours for that
-            raise AlreadyExists(f"blob with expected digest {self._digest} exists", code="ALREADY_EXISTS")
+            raise _exists("content", self._digest, f"blob with expected digest {self._digest} exists")
         self._state.blobs[self._digest] = data
-        if self._lease:
-            self._state.leases[self._lease].add(self._digest)
+        self._state.hold(self._lease, "content", self._digest)
+
+    def _refused(self, message: str) -> FailedPrecondition:
+        return FailedPrecondition(message, code="FAILED_PRECONDITION", kind="content", name=self._digest)
 
 
 class MemoryContent:
@@ -103,8 +162,8 @@ class MemoryContent:
         return ContentInfo(digest=digest, size=len(data), labels=dict(self._state.labels.get(digest, {})))
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
-        assert not filters, "filters are containerd's"
-        return (self.info(digest) for digest in tuple(self._state.blobs))
+        found = [self.info(digest) for digest in tuple(self._state.blobs)]
+        return (info for info in found if is_chosen(filters, {"digest": info.digest}, info.labels))
 
     @contextmanager
     def read(self, digest: Digest, *, offset: int = 0, size: int = 0) -> Iterator[Iterator[bytes]]:
@@ -120,6 +179,9 @@ class MemoryContent:
         data = self._get(digest)
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
+        actual = Digest.of(data, digest.algorithm)
+        if actual != digest:  # a test has spoiled it
+            raise DigestMismatch(f"unexpected digest {actual}", expected=digest, actual=actual)
         return data
 
     def _get(self, digest: Digest) -> bytes:
@@ -132,11 +194,10 @@ class MemoryContent:
         self, ref: str, *, digest: Digest, size: int, expected: bool = True
     ) -> Iterator[MemoryIngest]:
         if expected and digest in self._state.blobs:
-            if self._lease:
-                self._state.leases[self._lease].add(digest)
-            raise AlreadyExists(f"content {digest}: already exists", code="ALREADY_EXISTS")
+            self._state.hold(self._lease, "content", digest)
+            raise _exists("content", digest, f"content {digest}: already exists")
         if ref in self._state.open_refs:
-            raise IngestLocked(f"ref {ref} locked: unavailable", code="UNAVAILABLE")
+            raise IngestLocked(f"ref {ref} locked: unavailable", code="UNAVAILABLE", kind="ingest", name=ref)
         self._state.open_refs.add(ref)
         try:
             yield MemoryIngest(self._state, ref, digest, size, self._lease)
@@ -150,10 +211,13 @@ class MemoryContent:
 
     def delete(self, digest: Digest) -> None:
         self._get(digest)
-        del self._state.blobs[digest]
+        self._state.remove_blob(digest)
 
     def ingests(self) -> Sequence[IngestStatus]:
-        return [IngestStatus(ref=ref, offset=len(data), total=0) for ref, data in self._state.ingests.items()]
+        return tuple(
+            IngestStatus(ref=ref, offset=len(one.data), total=one.total, expected=one.expected)
+            for ref, one in self._state.ingests.items()
+        )
 
     def abort(self, ref: str) -> None:
         self._state.ingests.pop(ref, None)
@@ -172,15 +236,18 @@ class MemoryImages:
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         records = tuple(self._state.images.values())
-        return tuple(item for item in records if is_chosen(filters, item.name, item.target.digest))
+        return tuple(item for item in records if image_is_chosen(filters, item))
 
     def create(self, image: ImageRecord) -> ImageRecord:
         if image.name in self._state.images:
-            raise AlreadyExists(f'image "{image.name}": already exists', code="ALREADY_EXISTS")
-        self._state.images[image.name] = image
-        return image
+            raise _exists("image", image.name, f'image "{image.name}": already exists')
+        now = dt.datetime.now(dt.UTC)
+        self._state.images[image.name] = msgspec.structs.replace(image, created_at=now, updated_at=now)
+        return self._state.images[image.name]
 
     def update(self, image: ImageRecord, *, fields: Sequence[str]) -> ImageRecord:
+        if not fields:
+            raise ValueError("an update of an image names the fields that it changes")
         current = self.get(image.name)
         labels = dict(image.labels) if "labels" in fields else dict(current.labels)
         for field in fields:
@@ -189,7 +256,9 @@ class MemoryImages:
                 labels[key] = image.labels.get(key, "")
         target = image.target if "target" in fields else current.target
         kept = {key: value for key, value in labels.items() if value}
-        self._state.images[image.name] = msgspec.structs.replace(current, target=target, labels=kept)
+        self._state.images[image.name] = msgspec.structs.replace(
+            current, target=target, labels=kept, updated_at=dt.datetime.now(dt.UTC)
+        )
         return self._state.images[image.name]
 
     def delete(self, name: str, *, sync: bool = False) -> None:
@@ -202,39 +271,59 @@ class MemoryImages:
 class MemorySnapshots:
     """The snapshots service; nothing is mounted."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, lease: str) -> None:
         self._state = state
+        self._lease = lease
 
     def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
-        if (snapshotter, name) not in self._state.snapshots:
-            raise NotFound(f"snapshot {name} does not exist: not found", kind="snapshot", name=name)
-        return self._state.snapshots[snapshotter, name]
+        return self._get(snapshotter, name, name)
+
+    def _get(self, snapshotter: str, name: str, subject: str) -> SnapshotInfo:
+        found = self._state.snapshots.get((snapshotter or SNAPSHOTTER, name))
+        if found is None:
+            raise NotFound(f"snapshot {name} does not exist: not found", kind="snapshot", name=subject)
+        return found
 
     def prepare(
         self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
     ) -> Sequence[Mount]:
+        labels = dict(labels or {})
+        target = labels.get(_SNAPSHOT_REF, "")
+        if (snapshotter or SNAPSHOTTER, target) in self._state.snapshots:
+            self._state.hold(self._lease, f"snapshots/{snapshotter or SNAPSHOTTER}", target)
+            raise _exists("snapshot", key, f'target snapshot "{target}": already exists')
         if parent:
-            self.stat(snapshotter, parent)
-        self._add(snapshotter, SnapshotInfo(name=key, parent=parent, kind="active", labels=labels or {}))
+            self._get(snapshotter, parent, key)
+        self._add(snapshotter, SnapshotInfo(name=key, parent=parent, kind="active", labels=labels))
         return (Mount(type="memory", source=key),)
 
     def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        active = self.stat(snapshotter, key)
+        active = self._get(snapshotter, key, name)
         made = SnapshotInfo(name=name, parent=active.parent, kind="committed", labels=labels or {})
         self._add(snapshotter, made)
-        del self._state.snapshots[snapshotter, key]
+        del self._state.snapshots[snapshotter or SNAPSHOTTER, key]
 
     def _add(self, snapshotter: str, made: SnapshotInfo) -> None:
-        if (snapshotter, made.name) in self._state.snapshots:
-            raise AlreadyExists(f"snapshot {made.name}: already exists", code="ALREADY_EXISTS")
-        self._state.snapshots[snapshotter, made.name] = made
+        owner = snapshotter or SNAPSHOTTER
+        if (owner, made.name) in self._state.snapshots:
+            raise _exists("snapshot", made.name, f'snapshot "{made.name}": already exists')
+        self._state.snapshots[owner, made.name] = made
+        self._state.hold(self._lease, f"snapshots/{owner}", made.name)
 
     def remove(self, snapshotter: str, key: str) -> None:
         self.stat(snapshotter, key)
-        del self._state.snapshots[snapshotter, key]
+        if any(info.parent == key for info in self.list(snapshotter)):
+            raise FailedPrecondition(
+                f"cannot remove snapshot {key} with child: failed precondition",
+                code="FAILED_PRECONDITION",
+                kind="snapshot",
+                name=key,
+            )
+        del self._state.snapshots[snapshotter or SNAPSHOTTER, key]
 
     def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
-        return (info for (owner, _), info in tuple(self._state.snapshots.items()) if owner == snapshotter)
+        found = tuple(self._state.snapshots.items())
+        return (info for (owner, _), info in found if owner == (snapshotter or SNAPSHOTTER))
 
 
 class MemoryDiffs:
@@ -244,14 +333,27 @@ class MemoryDiffs:
         self._state = state
 
     def apply(self, descriptor: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
+        if descriptor.digest not in self._state.blobs:
+            message = f"content digest {descriptor.digest}: not found"
+            raise NotFound(message, kind="layer", name=descriptor.digest)
         data = self._state.blobs[descriptor.digest]
         if descriptor.media_type.endswith("gzip"):
-            data = gzip.decompress(data)
+            data = self._unpacked(descriptor, data)
         elif descriptor.media_type.endswith("zstd"):
             raise Unsupported("no stream processor for zstd in memory", code="UNIMPLEMENTED")
         return Descriptor(
             media_type="application/vnd.oci.image.layer.v1.tar", digest=Digest.of(data), size=len(data)
         )
+
+    def _unpacked(self, descriptor: Descriptor, data: bytes) -> bytes:
+        try:
+            return gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DaemonError(str(error), code="UNKNOWN", kind="layer", name=descriptor.digest) from error
+
+
+def _exists(kind: str, name: str, message: str) -> AlreadyExists:
+    return AlreadyExists(message, code="ALREADY_EXISTS", kind=kind, name=name)
 
 
 class MemoryStore:
@@ -262,7 +364,7 @@ class MemoryStore:
         self._lease = lease
         self.content = MemoryContent(self.state, lease)
         self.images = MemoryImages(self.state)
-        self.snapshots = MemorySnapshots(self.state)
+        self.snapshots = MemorySnapshots(self.state, lease)
         self.diffs = MemoryDiffs(self.state)
 
     @property
@@ -273,7 +375,7 @@ class MemoryStore:
         pass
 
     def default_snapshotter(self) -> str:
-        return "memory"
+        return SNAPSHOTTER
 
     @contextmanager
     def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[MemoryStore]:
@@ -293,7 +395,8 @@ class MemoryStore:
 
     def hold_everything(self) -> None:
         if self._lease:
-            self.state.leases[self._lease] |= set(self.state.blobs)
+            for blob in [Resource("content", digest) for digest in self.state.blobs]:
+                self.state.leases[self._lease] |= {blob, *self.state.refers_to(blob)}
 
     def collect_garbage(self) -> None:
         self.state.collect()
@@ -306,7 +409,11 @@ class MemoryStore:
 
     def tag(self, name: str, root: Mapping[str, object]) -> ImageRecord:
         """Make an image record whose target is a descriptor given as a JSON object."""
-        kept = {key: value for key, value in root.items() if key != "platform"}
-        target = msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))
-        self.state.images[name] = ImageRecord(name=name, target=target)
+        self.state.images[name] = ImageRecord(name=name, target=target_of(root))
         return self.state.images[name]
+
+
+def target_of(root: Mapping[str, object]) -> Descriptor:
+    """Make a descriptor of a JSON object, without its platform: no registry and no record has that."""
+    kept = {key: value for key, value in root.items() if key != "platform"}
+    return msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))

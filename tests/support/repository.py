@@ -9,6 +9,8 @@ from typing import Literal
 from pyctrd.errors import NotFound, RegistryError
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import BlobSource
+from tests.support.images import Graph
+from tests.support.memory import target_of
 
 
 class MemoryRepository:
@@ -22,6 +24,11 @@ class MemoryRepository:
         self.neighbours: dict[str, set[str]] = {}
         self.calls: list[tuple[str, str]] = []
         self.broken: set[str] = set()
+
+    def publish(self, graph: Graph, tag: str = "latest") -> None:
+        """Have an image, all of it."""
+        self.blobs.update(graph.blobs)
+        self.tags[tag] = target_of(graph.root)
 
     @property
     def host(self) -> str:

@@ -16,7 +16,7 @@ from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
 from pyctrd.oci.platforms import parse
 from pyctrd.ports import Store
-from tests.support.filters import is_chosen
+from tests.support.filters import image_is_chosen
 
 NAME = "registry.example/team/app:1"
 
@@ -62,7 +62,7 @@ class _Images:
         raise NotFound(f'image "{name}": not found', kind="image", name=name)
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        return [item for item in self.records if is_chosen(filters, item.name, item.target.digest)]
+        return [item for item in self.records if image_is_chosen(filters, item)]
 
 
 class World:

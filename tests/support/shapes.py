@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from integration.rig import peers
-from integration.rig.images import (
+from tests.support.images import (
     IN_TOTO,
     OCI_EMPTY,
     OCTET_STREAM,
@@ -168,15 +167,6 @@ def big(size: int, layers: int = 4, *, seed: int = 0) -> Graph:
     """One image of `size` bytes of incompressible data in equal layers, for measurements."""
     made = [random_layer(size // layers, seed * 1000 + number) for number in range(layers)]
     return manifest(config(made), made)
-
-
-def runnable() -> Graph:
-    """An amd64 image that `ctr run` can start: Debian's static busybox as /bin/sh, in two layers."""
-    made = [
-        layer({"bin/sh": peers.tool("busybox").read_bytes()}),
-        layer({"etc/greeting": b"hello from a layer\n"}),
-    ]
-    return manifest(config(made, config={"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}), made)
 
 
 def signature(

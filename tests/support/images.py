@@ -228,3 +228,19 @@ def index(children: Sequence[Graph], *, docker: bool = False, **members: object)
     root = Blob(to_json(document), media_type)
     blobs = {digest: data for child in children for digest, data in child.blobs.items()}
     return Graph(root.descriptor, {**blobs, root.digest: root.data})
+
+
+def reachable(graph: Graph) -> dict[str, bytes]:
+    """Return what a graph's root leads to; some graphs hold more, from how they were made."""
+    found: dict[str, bytes] = {}
+    waiting = [graph.root]
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor["digest"] in found:
+            continue
+        raw = found[descriptor["digest"]] = graph.blobs[descriptor["digest"]]
+        if descriptor["mediaType"] in (*MANIFEST_TYPES, *INDEX_TYPES):
+            document = json.loads(raw)
+            below = [document.get("config"), *document.get("layers", []), *document.get("manifests", [])]
+            waiting += [child for child in below if child]
+    return found

@@ -1,0 +1,59 @@
+"""What is here goes under the lease in force; what is not is said to be absent."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from pyctrd.errors import ContentError
+from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest
+from pyctrd.steps.pin import hold
+from tests.support.memory import MemoryStore
+
+DATA = b"a layer"
+LAYER = Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of(DATA), size=len(DATA))
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    store.put({LAYER.digest: DATA})
+    return store
+
+
+def test_what_is_here_stays_as_long_as_the_lease(store: MemoryStore) -> None:
+    with store.lease("test") as leased:
+        assert hold(leased.content, LAYER)
+        store.collect_garbage()
+        assert store.state.blobs == {LAYER.digest: DATA}
+    store.collect_garbage()
+    assert (store.state.blobs, store.state.ingests) == ({}, {})
+
+
+def test_what_is_absent_leaves_nothing_behind(store: MemoryStore) -> None:
+    store.content.delete(LAYER.digest)
+    with store.lease("test") as leased:
+        assert not hold(leased.content, LAYER)
+        assert store.state.ingests == {}
+
+
+def test_what_is_collected_just_then_is_absent(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.lease("test") as leased:
+        info = leased.content.info
+
+        def collected_after(digest: Digest) -> ContentInfo:
+            found = info(digest)
+            store.collect_garbage()
+            return found
+
+        monkeypatch.setattr(leased.content, "info", collected_after)
+        assert not hold(leased.content, LAYER)
+        assert store.state.ingests == {}
+
+
+def test_content_of_another_size_is_not_what_the_image_names(store: MemoryStore) -> None:
+    other = msgspec.structs.replace(LAYER, size=LAYER.size + 1)
+    message = f"unexpected copy size for blobs/sha256/{LAYER.digest.encoded}: the store has 7 bytes, .* 8$"
+    with store.lease("test") as leased, pytest.raises(ContentError, match=message):
+        hold(leased.content, other)

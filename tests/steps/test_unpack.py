@@ -1,0 +1,249 @@
+"""Layers into snapshots, in memory: each chain once, also where other clients do the same or take it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyctrd.errors import ContentError, DaemonError, DigestMismatch, NotFound
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, Manifest
+from pyctrd.progress import Progress
+from pyctrd.steps.unpack import unpack
+from tests.support import images, shapes
+from tests.support.images import Graph
+from tests.support.memory import MemoryDiffs, MemorySnapshots, MemoryStore
+
+
+class Bench:
+    """A store that has an image's content, and nothing unpacked."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.store = MemoryStore()
+        self.store.put(graph.blobs)
+        self.manifest = Manifest.parse(graph.blobs[graph.digest])
+        self.config = ImageConfig.parse(graph.blobs[self.manifest.config.digest])
+        self.chain = list(self.config.rootfs.chain_ids)
+        self.log: list[tuple[str, str]] = []
+
+    def unpack(self, store: MemoryStore | None = None) -> Digest | None:
+        def watch(event: Progress) -> None:
+            assert event.descriptor is not None
+            self.log.append((event.action, event.descriptor.digest))
+
+        return unpack(
+            store or self.store,
+            self.manifest,
+            self.config,
+            snapshotter="memory",
+            wait=lambda digest: self.log.append(("wait", digest)),
+            progress=watch,
+        )
+
+    @property
+    def snapshots(self) -> dict[str, tuple[str, str]]:
+        return {info.name: (info.parent, info.kind) for info in self.store.snapshots.list("memory")}
+
+    @property
+    def whole(self) -> dict[str, tuple[str, str]]:
+        """The snapshots of a good unpack."""
+        return {
+            name: (parent, "committed")
+            for name, parent in zip(self.chain, ["", *self.chain[:-1]], strict=True)
+        }
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(shapes.single(layers=3))
+
+
+def before(
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, act: Callable[[int], object]
+) -> Callable[[], int]:
+    """Have something happen before each call of a method; it gets the call's number, from 1."""
+    inner, calls = getattr(kind, method), 0
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        act(calls)
+        return inner(*arguments, **named)
+
+    monkeypatch.setattr(kind, method, call)
+    return lambda: calls
+
+
+def test_layers_are_unpacked_bottom_first(bench: Bench) -> None:
+    assert bench.unpack() == bench.chain[-1]
+    assert bench.snapshots == bench.whole
+    assert bench.log == [
+        (action, layer.digest)
+        for layer in bench.manifest.layers
+        for action in ("wait", "unpacking", "unpacked")
+    ]
+    labels = [bench.store.content.info(layer.digest).labels for layer in bench.manifest.layers]
+    assert labels == [{"containerd.io/uncompressed": diff_id} for diff_id in bench.config.rootfs.diff_ids]
+    kept = {"containerd.io/gc.ref.snapshot.memory": bench.chain[-1]}
+    assert bench.store.content.info(bench.manifest.config.digest).labels == kept
+
+
+def test_the_labels_of_a_layer_for_its_snapshot_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = {"containerd.io/snapshot/remote/urls": "x", "other": "y"}
+    layer = images.layer({"file": b"1"}, extra={"annotations": annotations})
+    bench = Bench(images.manifest(images.config([layer]), [layer]))
+    seen: list[dict[str, str]] = []
+    commit = MemorySnapshots.commit
+
+    def committing(self: MemorySnapshots, snapshotter: str, name: str, key: str) -> None:
+        seen.append(dict(self.stat(snapshotter, key).labels))
+        assert key.startswith("extract-")
+        assert key.endswith(f" {name}")
+        commit(self, snapshotter, name, key)
+
+    monkeypatch.setattr(MemorySnapshots, "commit", committing)
+    bench.unpack()
+    assert seen == [{"containerd.io/snapshot.ref": bench.chain[0], "containerd.io/snapshot/remote/urls": "x"}]
+
+
+def test_an_image_without_layers_has_no_snapshot() -> None:
+    bench = Bench(shapes.signature())
+    assert bench.unpack() is None
+    assert bench.snapshots == {}
+
+
+def test_chains_that_are_there_are_not_unpacked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.unpack()
+    bench.log.clear()
+    applied = before(monkeypatch, MemoryDiffs, "apply", lambda _number: None)
+    assert bench.unpack() == bench.chain[-1]
+    assert (applied(), bench.log) == (0, [])
+
+
+def test_chains_that_are_there_are_under_our_lease(bench: Bench) -> None:
+    bench.unpack()
+    bench.store.content.set_labels(bench.manifest.config.digest, {"containerd.io/gc.ref.snapshot.memory": ""})
+    with bench.store.lease("test") as leased:
+        bench.unpack(leased)
+        bench.store.collect_garbage()
+        assert bench.snapshots == bench.whole
+    bench.store.collect_garbage()
+    assert bench.snapshots == {}
+
+
+def test_another_client_that_is_faster_is_as_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It commits while we apply: ours is thrown away, and theirs put under our lease."""
+
+    def commit_theirs(number: int) -> None:
+        name = bench.chain[number - 1]
+        bench.store.snapshots.prepare("memory", "theirs", bench.chain[number - 2] if number > 1 else "")
+        commit(bench.store.snapshots, "memory", name, "theirs")
+
+    commit = MemorySnapshots.commit
+    before(monkeypatch, MemorySnapshots, "commit", commit_theirs)
+    with bench.store.lease("test") as leased:
+        assert bench.unpack(leased) == bench.chain[-1]
+        assert bench.snapshots == bench.whole
+        bench.store.collect_garbage()
+        assert bench.snapshots == bench.whole
+    assert "unpacked" not in {action for action, _ in bench.log}
+
+
+@pytest.mark.parametrize("failure", [DaemonError("disk full"), KeyboardInterrupt()], ids=repr)
+def test_a_failure_leaves_no_snapshot_of_its_layer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(number: int) -> None:
+        if number == 2:
+            raise failure
+
+    before(monkeypatch, MemoryDiffs, "apply", fail)
+    with pytest.raises(type(failure)) as caught:
+        bench.unpack()
+    assert caught.value is failure
+    assert bench.snapshots == {bench.chain[0]: ("", "committed")}
+
+
+def test_the_failure_is_seen_where_taking_back_fails_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(text: str) -> Callable[[int], None]:
+        def act(_number: int) -> None:
+            raise DaemonError(text)
+
+        return act
+
+    before(monkeypatch, MemoryDiffs, "apply", fail("the first"))
+    before(monkeypatch, MemorySnapshots, "remove", fail("the second"))
+    with pytest.raises(DaemonError, match="the first"):
+        bench.unpack()
+
+
+def test_a_layer_that_unpacks_to_something_else_is_not_committed() -> None:
+    layer, other = images.layer({"file": b"1"}), images.layer({"file": b"2"})
+    bench = Bench(images.manifest(images.config([other]), [layer]))
+    with pytest.raises(DigestMismatch, match="wrong diff id calculated on extraction") as caught:
+        bench.unpack()
+    assert (caught.value.expected, caught.value.actual) == (other.diff_id, layer.diff_id)
+    assert bench.snapshots == {}
+
+
+def test_layers_and_diff_ids_have_to_fit() -> None:
+    layer = images.layer({"file": b"1"})
+    bench = Bench(images.manifest(images.config([layer, layer]), [layer]))
+    with pytest.raises(ContentError, match="mismatched image rootfs and manifest layers: 2 diff ids"):
+        bench.unpack()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_chain_that_is_taken_away_is_unpacked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Snapshots that were there before may go with another client's image: three times is enough."""
+    applied = before(monkeypatch, MemoryDiffs, "apply", lambda _number: None)
+    taken = 0
+    set_labels = bench.store.content.set_labels
+
+    def take_away(digest: Digest, labels: dict[str, str]) -> None:
+        nonlocal taken
+        if digest == bench.manifest.config.digest and taken < times:
+            taken += 1
+            bench.store.state.snapshots.clear()
+        set_labels(digest, labels)
+
+    monkeypatch.setattr(bench.store.content, "set_labels", take_away)
+    if times < 3:
+        assert bench.unpack() == bench.chain[-1]
+        assert bench.snapshots == bench.whole
+        assert applied() == 3 * (times + 1)
+        return
+    with pytest.raises(NotFound) as caught:
+        bench.unpack()
+    assert (caught.value.kind, caught.value.name) == ("snapshot", bench.chain[-1])
+
+
+def test_a_chain_that_comes_and_goes_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time it is there when we prepare, and gone when we look."""
+
+    def prepare(_self: MemorySnapshots, _snapshotter: str, key: str, _parent: str, labels: Any) -> None:
+        bench.store.state.snapshots.clear()
+        raise exists
+
+    base = bench.chain[0]
+    bench.store.snapshots.prepare("memory", "one", "", {"containerd.io/snapshot.ref": base})
+    bench.store.snapshots.commit("memory", base, "one")
+    with pytest.raises(DaemonError) as caught:
+        bench.store.snapshots.prepare("memory", "two", "", {"containerd.io/snapshot.ref": base})
+    exists = caught.value
+    monkeypatch.setattr(MemorySnapshots, "prepare", prepare)
+    with pytest.raises(ContentError, match=f"snapshot {base} in memory comes and goes"):
+        bench.unpack()
+
+
+def test_a_layer_that_is_not_here_is_called_by_its_digest(bench: Bench) -> None:
+    layer: Descriptor = bench.manifest.layers[1]
+    bench.store.content.delete(layer.digest)
+    with pytest.raises(NotFound) as caught:
+        bench.unpack()
+    assert (caught.value.kind, caught.value.name) == ("layer", layer.digest)
