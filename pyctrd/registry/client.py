@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.oci.reference import Reference
+from pyctrd.registry import listing
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.auth.keychain import Ask, Credential, Keychain
 from pyctrd.registry.config import certs_d, endpoints, explain
@@ -22,7 +23,6 @@ from pyctrd.registry.http.retry import BUDGET_SECONDS, Budget
 from pyctrd.registry.http.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
 from pyctrd.registry.listing import ReferrerList, TagList
 from pyctrd.registry.range_control import Governor, ParallelRanges
-from pyctrd.registry.remote import RegistryRemote
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
@@ -93,7 +93,6 @@ class RegistryClient:
             budget=Budget(options.retry_budget),
             sleep=sleep,
         )
-        self._sleep = sleep or self._transport.pause
         keychain = Keychain(
             options.docker_config,
             given=given,
@@ -162,27 +161,26 @@ class RegistryClient:
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def tags(self, reference: Reference) -> TagList:
-        """List the tags of a reference's repository; raises as `endpoints` and Discovery.tags do."""
-        return self.remote(reference).tags()
+        """List the tags of a reference's repository; raises as `endpoints` and `listing.tags` do."""
+        return listing.tags(self.remote(reference))
 
     def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
         """List what refers to the manifest that a reference points at, of one artifact type or ("") of all.
 
         Raises NotFound when there is no such manifest, InvalidInput for a type that is no UTF-8, else as
-        `endpoints` and Discovery.referrers do.
+        `endpoints` and `listing.referrers` do.
         """
         require_utf8(artifact_type, "artifact type")
         remote = self.remote(reference)
-        return remote.referrers(remote.resolve().digest, artifact_type)
+        return listing.referrers(remote, remote.resolve().digest, artifact_type)
 
-    def remote(self, reference: Reference) -> RegistryRemote:
+    def remote(self, reference: Reference) -> Repository:
         """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
-        return RegistryRemote(
+        return Repository(
             reference,
             self.endpoints(reference.domain),
             self._authorizer,
             self._transport,
-            sleep=self._sleep,
             governor=self._governor,
         )
 
@@ -191,10 +189,13 @@ class RegistryClient:
 
         0 sends every blob whole. Nothing is sent yet. Raises as `endpoints` does.
         """
-        repository = Repository(
-            reference, self.endpoints(reference.domain), self._authorizer, self._transport, action="push"
+        return RegistryUploader(
+            reference,
+            self.endpoints(reference.domain),
+            self._authorizer,
+            self._transport,
+            chunk_bytes=chunk_bytes,
         )
-        return RegistryUploader(repository, chunk_bytes=chunk_bytes, sleep=self._sleep)
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:
         """Read the configuration of a registry."""

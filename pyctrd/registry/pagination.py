@@ -5,7 +5,6 @@ Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers"); RFC 82
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,9 +13,9 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError
 from pyctrd.oci.model import MAX_MANIFEST_BYTES
 from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
+from pyctrd.registry.hosts import RepositoryHosts, media_type_of
 from pyctrd.registry.http import link_header, retry
 from pyctrd.registry.http.transport import Response
-from pyctrd.registry.repository import Repository, media_type_of
 
 MAX_PAGES: Final = 5_000
 MAX_LIST_BYTES: Final = 64 << 20
@@ -28,7 +27,7 @@ MAX_BARREN_PAGES: Final = 10
 class Page:
     """One page: its bytes, and the URL of the next one or None."""
 
-    repository: Repository
+    repository: RepositoryHosts
     response: Response
     raw: bytes = field(repr=False)
     next: str | None
@@ -42,24 +41,14 @@ class Page:
         """Make the error for a page that is not what it ought to be."""
         return self.repository.content_error(self.response, text, hint=hint)
 
-    def refuse_html(self, what: str) -> None:
-        """Raise RegistryContentError for a page of the other kind."""
-        if self.media_type == "text/html":
-            raise self.error(
-                f"answered with an HTML page where {what} was asked for",
-                hint="This is not a registry, or a login page or proxy stands before it.",
-            )
-
 
 class Pages:
-    """The pages of one list at one endpoint. `patience` is for the first; who gives that is waited for."""
+    """The pages of one list at one endpoint. `tries` is for the first; who gives that is waited for."""
 
-    def __init__(
-        self, repository: Repository, endpoint: Endpoint, patience: retry.Patience, *, accept: str
-    ) -> None:
+    def __init__(self, repository: RepositoryHosts, endpoint: Endpoint, tries: int, *, accept: str) -> None:
         self._repository = repository
         self._endpoint = endpoint
-        self._patience = patience
+        self._tries = tries
         self._accept = accept
         self._asked: set[str] = set()
         self._bytes = 0
@@ -67,7 +56,7 @@ class Pages:
 
     def first(self, url: str) -> Page:
         """Ask for the first page; raises RegistryError, also for any status but 200."""
-        return self._get(url, self._patience)
+        return self._get(url, self._tries)
 
     def after(self, page: Page, url: str, *, news: bool) -> Page:
         """Ask for the page behind `page`, which had something new or not; raises as `first` does.
@@ -81,16 +70,16 @@ class Pages:
         if self._barren >= MAX_BARREN_PAGES or len(self._asked) >= MAX_PAGES:
             raise page.error(f"its list does not end: {len(self._asked)} pages")
         try:
-            return self._get(url, retry.PATIENT)
+            return self._get(url, retry.TRIES)
         except RegistryError as error:
             if is_absent(error):
                 raise page.error("names a next page that it does not have") from error
             raise
 
-    def _get(self, url: str, patience: retry.Patience) -> Page:
+    def _get(self, url: str, tries: int) -> Page:
         self._asked.add(url)
-        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, patience)
-        with contextlib.closing(answer):
+        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, tries=tries)
+        with answer:
             if answer.status != 200:
                 raise self._repository.status_error(answer)
             self._repository.check_encoding(answer)

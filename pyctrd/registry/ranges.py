@@ -8,42 +8,31 @@ number (core/remotes/docker/fetcher.go, concurrent_layer_fetch_buffer); there it
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
-from pyctrd.registry.http import retry
+from pyctrd.registry.fetch import CONTENT_RANGE, BlobRequests
+from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http.response import Response
 from pyctrd.registry.range_control import SEGMENT_BYTES, Governor
 from pyctrd.registry.range_workers import LaneFailed, Lanes
-from pyctrd.registry.repository import Repository
+from pyctrd.registry.resuming import ResumingBody
 
 # So often a range may end without a byte, and so often a blob's ranges may fail, before it is left alone.
 _FRUITLESS: Final = 2
 _MAX_FAILURES: Final = 2
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _log = redact.logger(__name__)
-
-
-class Body(Protocol):
-    """The plain way: the rest of a blob over one connection after the other."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
 
 
 class Segments:
     """Ranges of the blobs of one repository, each from the first host that has it."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: RepositoryHosts) -> None:
         self._repository = repository
         self.refused = False
         """Whether a host does not do ranges, or has asked for fewer requests: they are not tried again."""
@@ -88,9 +77,9 @@ class Segments:
         failure = RegistryError("no host is configured that may pull", host=self._repository.host)
         headers = {"Accept": f"{descriptor.media_type}, */*", "Range": f"bytes={start}-{end - 1}"}
         for endpoint in self._repository.able({"pull"}):
-            url = endpoint.url(self._repository.name, "blobs", str(descriptor.digest))
+            url = self._repository.url(endpoint, "blobs", str(descriptor.digest))
             try:
-                response = self._repository.send(endpoint, "GET", url, headers, retry.NONE)
+                response = self._repository.send(endpoint, "GET", url, headers, tries=1)
             except RegistryError as error:
                 failure = error
                 continue
@@ -110,7 +99,7 @@ class Segments:
             self.refused = self.refused or response.status == 429
             raise self._repository.status_error(response)
         self._repository.check_encoding(response)
-        found = _CONTENT_RANGE.fullmatch(response.header("Content-Range").strip())
+        found = CONTENT_RANGE.fullmatch(response.header("Content-Range").strip())
         if (
             not found
             or (int(found[1]), int(found[2])) != (start, end - 1)
@@ -125,25 +114,18 @@ class Segments:
 
 
 class RangedDownload:
-    """The bytes of a blob from `offset`, by whichever way is faster; `plain(position)` opens the plain one.
+    """The bytes of a blob from `offset`: over one connection, or over several where that is faster.
 
     The first connection is opened at once, so that its errors come before any byte is asked for.
     """
 
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        offset: int,
-        plain: Callable[[int], Body],
-        segments: Segments,
-        governor: Governor,
-    ) -> None:
-        self._descriptor = descriptor
+    def __init__(self, requests: BlobRequests, offset: int, segments: Segments, governor: Governor) -> None:
+        self._requests = requests
+        self._descriptor = requests.descriptor
         self._position = offset
-        self._plain = plain
         self._segments = segments
         self._governor = governor
-        self._body: Body = plain(offset)
+        self._body = ResumingBody(requests, offset)
         self._lanes: Lanes | None = None
         self._held = 0
         self._failures = 0
@@ -227,7 +209,7 @@ class RangedDownload:
             self._adjust()
         self._drop()
         if self._position < self._descriptor.size:
-            self._body = self._plain(self._position)
+            self._body = ResumingBody(self._requests, self._position)
 
     def _fail(self) -> None:
         self._failures += 1

@@ -7,7 +7,6 @@ core/remotes/docker/pusher.go.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -16,13 +15,14 @@ from urllib.parse import urlencode
 from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import BlobSource
 from pyctrd.registry import referrers_tag
+from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.config.endpoints import Endpoint
-from pyctrd.registry.http import retry
+from pyctrd.registry.hosts import RepositoryHosts, kind_of
 from pyctrd.registry.http.request_body import BlobReader, Stream
-from pyctrd.registry.http.transport import Response
-from pyctrd.registry.repository import Repository
+from pyctrd.registry.http.transport import Response, Transport
 from pyctrd.registry.resolve import ACCEPT
 from pyctrd.registry.upload_session import BlobUpload, UploadSession
 
@@ -35,38 +35,38 @@ _HEAD_REFUSED: Final = frozenset({405, 501})
 _NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
 
 
-class RegistryUploader:
-    """The repository of one reference, written to at its first host for that. Implements ports.Uploader."""
+class RegistryUploader(RepositoryHosts):
+    """The repository of one reference, written to at its first host for that. Implements ports.Uploader.
+
+    Larger blobs than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
+    """
+
+    action = "push"
 
     def __init__(
-        self, repository: Repository, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES, sleep: Callable[[float], None]
+        self,
+        reference: Reference,
+        endpoints: Sequence[Endpoint],
+        authorizer: Authorizer,
+        transport: Transport,
+        *,
+        chunk_bytes: int = UPLOAD_CHUNK_BYTES,
     ) -> None:
-        self._repository = repository
+        super().__init__(reference, endpoints, authorizer, transport)
         self._chunk_bytes = chunk_bytes
-        self._sleep = sleep
         self._listing = threading.Lock()
-
-    @property
-    def host(self) -> str:
-        """The registry's host[:port], as the reference names it."""
-        return self._repository.host
-
-    @property
-    def repository(self) -> str:
-        """The repository's path, e.g. `library/alpine`."""
-        return self._repository.name
 
     def has(self, descriptor: Descriptor) -> bool:
         """Ask by HEAD whether the repository has a blob or a manifest.
 
         A registry that refuses HEAD has nothing, as far as we know. Raises RegistryError.
         """
-        with contextlib.closing(self._head(_kind(descriptor), str(descriptor.digest), descriptor)) as answer:
+        with self._head(kind_of(descriptor), str(descriptor.digest), descriptor) as answer:
             return answer.status == 200
 
     def tagged(self, tag: str) -> Digest | None:
         """Ask by HEAD what a tag names; None where there is none, or the registry does not say which."""
-        with contextlib.closing(self._head("manifests", tag)) as answer:
+        with self._head("manifests", tag) as answer:
             text = answer.header("Docker-Content-Digest").strip()
             try:
                 return Digest(text) if answer.status == 200 and text else None
@@ -94,13 +94,7 @@ class RegistryUploader:
                 return "mounted"
         with BlobReader(descriptor, source, report) as reader:
             BlobUpload(
-                self._repository,
-                self._endpoint,
-                reader,
-                descriptor,
-                chunk_bytes=self._chunk_bytes,
-                has=self.has,
-                sleep=self._sleep,
+                self, self._endpoint, reader, descriptor, chunk_bytes=self._chunk_bytes, has=self.has
             ).run(session)
         return "uploaded"
 
@@ -119,31 +113,30 @@ class RegistryUploader:
 
     def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
         """Send it; tells whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
-        url = self._endpoint.url(self.repository, "manifests", name)
-        answer = self._send("PUT", url, {"Content-Type": descriptor.media_type}, body=Stream.of(raw))
-        with contextlib.closing(answer):
+        url = self.url(self._endpoint, "manifests", name)
+        headers = {"Content-Type": descriptor.media_type}
+        answer = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
+        with answer:
             if answer.status not in _STORED:
-                raise self._repository.retold(
-                    self._repository.status_error(answer), f"could not push manifest {descriptor.digest}"
-                )
+                raise self.retold(self.status_error(answer), f"could not push manifest {descriptor.digest}")
             stored = answer.header("Docker-Content-Digest").strip()
             if stored.startswith(f"{descriptor.digest.algorithm}:") and stored != descriptor.digest:
-                raise self._repository.content_error(
+                raise self.content_error(
                     answer, f"{descriptor.digest} was pushed, the registry has stored it as {stored[:150]}"
                 )
             return bool(answer.header("OCI-Subject"))
 
     def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
         tag = referrers_tag.tag_of(subject.digest)
-        url = self._endpoint.url(self.repository, "manifests", tag)
-        with contextlib.closing(self._send("GET", url, {"Accept": mediatypes.OCI_INDEX})) as answer:
+        url = self.url(self._endpoint, "manifests", tag)
+        with self.send(self._endpoint, "GET", url, {"Accept": mediatypes.OCI_INDEX}) as answer:
             if answer.status not in (200, 404):
-                raise self._repository.status_error(answer)
+                raise self.status_error(answer)
             present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
             try:
                 changed = referrers_tag.listed(descriptor, raw, present)
             except ContentError as error:
-                raise self._repository.content_error(
+                raise self.content_error(
                     answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
                 ) from error
         if changed is not None:
@@ -151,7 +144,7 @@ class RegistryUploader:
 
     @property
     def _endpoint(self) -> Endpoint:
-        for endpoint in self._repository.endpoints:
+        for endpoint in self.endpoints:
             if "push" in endpoint.capabilities:
                 return endpoint
         raise RegistryError(
@@ -161,46 +154,28 @@ class RegistryUploader:
             hint='add "push" to the capabilities of one in its hosts.toml',
         )
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str] | None = None,
-        *,
-        body: Stream | None = None,
-        read_also: Sequence[str] = (),
-    ) -> Response:
-        return self._repository.send(
-            self._endpoint, method, url, headers or {}, retry.PATIENT, body=body, read_also=read_also
-        )
-
     def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:
         accept = f"{descriptor.media_type}, */*" if descriptor else ACCEPT
-        url = self._endpoint.url(self.repository, kind, name)
-        answer = self._send("HEAD", url, {"Accept": accept})
+        url = self.url(self._endpoint, kind, name)
+        answer = self.send(self._endpoint, "HEAD", url, {"Accept": accept})
         if answer.status in (200, 404) or answer.status in _HEAD_REFUSED:
             return answer
-        raise self._repository.status_error(answer)
+        raise self.status_error(answer)
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
         """Ask for a mount; a registry that cannot do it opens an upload in its place, or says no."""
-        url = self._endpoint.url(self.repository, "blobs", "uploads/")
+        url = self.url(self._endpoint, "blobs", "uploads/")
         query = urlencode({"mount": str(descriptor.digest), "from": source})
         url = f"{url}{'&' if '?' in url else '?'}{query}"
         try:
-            answer = self._send("POST", url, read_also=[source])
+            answer = self.send(self._endpoint, "POST", url, read_also=[source])
         except AuthenticationFailed:
             return None, False
-        with contextlib.closing(answer):
+        with answer:
             if answer.status == 201:
                 return None, True
             if answer.status == 202:
-                return UploadSession.of(self._repository, answer), False
+                return UploadSession.of(self, answer), False
             if answer.status in _NO_MOUNT:
                 return None, False
-            raise self._repository.status_error(answer)
-
-
-def _kind(descriptor: Descriptor) -> str:
-    document = mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
-    return "manifests" if document else "blobs"
+            raise self.status_error(answer)

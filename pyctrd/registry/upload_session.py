@@ -20,10 +20,10 @@ from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci.model import Descriptor
 from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
+from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http import errors, retry
 from pyctrd.registry.http.request_body import BlobReader, Stream
 from pyctrd.registry.http.transport import Request, Response
-from pyctrd.registry.repository import Repository
 
 # Tries in a row that bring the registry no further.
 MAX_FRUITLESS: Final = 4
@@ -53,14 +53,14 @@ class UploadSession:
     """The smallest chunk that the registry takes, in bytes (OCI-Chunk-Min-Length)."""
 
     @classmethod
-    def of(cls, repository: Repository, answer: Response) -> UploadSession:
+    def of(cls, repository: RepositoryHosts, answer: Response) -> UploadSession:
         """Read the answer that opened it; raises RegistryContentError without a usable Location."""
         minimum = answer.header("OCI-Chunk-Min-Length").strip()
         limited = minimum.isascii() and minimum.isdigit() and len(minimum) < 16
         return cls(location_of(repository, answer), minimum=int(minimum) if limited else 0)
 
 
-def location_of(repository: Repository, answer: Response) -> str:
+def location_of(repository: RepositoryHosts, answer: Response) -> str:
     """Return the address of the upload that an answer names: relative or absolute, with its query.
 
     What a redirect may not name is refused here, too; the transport refuses addresses that the registry may
@@ -91,14 +91,13 @@ class BlobUpload:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: RepositoryHosts,
         endpoint: Endpoint,
         reader: BlobReader,
         descriptor: Descriptor,
         *,
         chunk_bytes: int,
         has: Callable[[Descriptor], bool],
-        sleep: Callable[[float], None],
     ) -> None:
         self._repository = repository
         self._endpoint = endpoint
@@ -106,7 +105,6 @@ class BlobUpload:
         self._descriptor = descriptor
         self._chunk_bytes = chunk_bytes
         self._has = has
-        self._sleep = sleep
         self._session: UploadSession | None = None
         self._in_chunks = 0 < chunk_bytes < descriptor.size
         self._patched = False
@@ -146,8 +144,8 @@ class BlobUpload:
         return True
 
     def _begin(self) -> UploadSession:
-        url = self._endpoint.url(self._repository.name, "blobs", "uploads/")
-        with contextlib.closing(self._ask("POST", url, patience=retry.PATIENT)) as answer:
+        url = self._repository.url(self._endpoint, "blobs", "uploads/")
+        with self._ask("POST", url, tries=retry.TRIES) as answer:
             if answer.status not in _TAKEN:
                 raise self._refused(answer)
             return UploadSession.of(self._repository, answer)
@@ -174,7 +172,7 @@ class BlobUpload:
             "Content-Range": f"{start}-{start + length - 1}",
         }
         body = self._reader.part(start, length)
-        with contextlib.closing(self._ask("PATCH", session.url, headers, body)) as answer:
+        with self._ask("PATCH", session.url, headers, body) as answer:
             if answer.status in _NO_PATCH and not self._patched:
                 _log.info("%s takes no chunks (status %d)", answer.host, answer.status)
                 return False
@@ -197,7 +195,7 @@ class BlobUpload:
         query = "&".join(filter(None, (parts.query, urlencode({"digest": str(self._descriptor.digest)}))))
         headers = {"Content-Type": "application/octet-stream"}
         url = urlunsplit(parts._replace(query=query))
-        with contextlib.closing(self._ask("PUT", url, headers, body)) as answer:
+        with self._ask("PUT", url, headers, body) as answer:
             if answer.status not in _STORED:
                 raise self._refused(answer)
             self._session = None
@@ -229,7 +227,7 @@ class BlobUpload:
             if not self._repository.transport.budget.spend(seconds):
                 raise error
             _log.info("%s; going on with the upload in %.1f s", error.message, seconds)
-            self._sleep(seconds)
+            self._repository.transport.sleep(seconds)
 
     def _look(self) -> bool:
         """Ask the registry where it is, for the next try; an upload that it has forgotten may be complete."""
@@ -240,7 +238,7 @@ class BlobUpload:
             answer = self._ask("GET", session.url)
         except RegistryError:
             return False  # the next try finds out
-        with contextlib.closing(answer):
+        with answer:
             if answer.status in _TAKEN:
                 if answer.header("Location"):
                     session.url = location_of(self._repository, answer)
@@ -279,18 +277,18 @@ class BlobUpload:
         headers: dict[str, str] | None = None,
         body: Stream | None = None,
         *,
-        patience: retry.Patience = retry.NONE,
+        tries: int = 1,
     ) -> Response:
         """Send a request; what we are known by stays with the registry's own host."""
         if origin_of(url) in self._endpoint.origins:
-            return self._repository.send(self._endpoint, method, url, headers or {}, patience, body=body)
+            return self._repository.send(self._endpoint, method, url, headers or {}, tries=tries, body=body)
         request = Request(
             method,
             url,
             headers=headers or {},
             body=body,
             tls=replace(self._endpoint.tls, client_certs=()),
-            patience=patience,
+            tries=tries,
             proxy=self._endpoint.proxy,
             named_by=self._endpoint.base,
         )

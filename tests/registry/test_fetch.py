@@ -208,7 +208,7 @@ def test_urls_are_not_asked_when_the_budget_is_used_up(
 ) -> None:
     descriptor = layer(media_type=mediatypes.DOCKER_FOREIGN, urls=(f"{other.url}/a", f"{other.url}/b"))
     one = remote()
-    one._repository.transport.budget.charge(0, 301)
+    one.transport.budget.charge(0, 301)
     said = f"{other.host}/team/app: not asked, the retry budget is used up"
     with pytest.raises(RegistryError, match=said) as caught:
         read(one, descriptor)

@@ -76,7 +76,7 @@ def test_the_body_of_an_error_that_never_comes_is_waiting_too(
     server.once("GET", TAG, Answer(404, b"x", length=5))
     with pytest.raises(NotFound):
         one.resolve()
-    assert one._repository.transport.budget.is_overdrawn
+    assert one.transport.budget.is_overdrawn
 
 
 def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -87,7 +87,7 @@ def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remot
     one = remote(stall_timeout=1, retry_budget=9)
     server.once("HEAD", TAG, answer)
     assert one.resolve().digest == DIGEST
-    assert one._repository.transport.budget.left == 9
+    assert one.transport.budget.left == 9
 
 
 def test_durations_are_said_as_people_say_them() -> None:

@@ -573,7 +573,7 @@ _URLISH = st.text(alphabet="htps:/?#[]@%.0123456789aé\x00\r\n \\u202e-_~&=", ma
 def test_whatever_the_headers_say_no_error_but_ours(location: str, minimum: str) -> None:
     answer: Any = Told({"Location": location, "OCI-Chunk-Min-Length": minimum})
     with RegistryClient(RegistryOptions()) as client:
-        repository = client.uploader(reference.parse("registry.example/team/app:v1"))._repository
+        repository = client.uploader(reference.parse("registry.example/team/app:v1"))
     try:
         session = UploadSession.of(repository, answer)
     except RegistryContentError:

@@ -44,7 +44,7 @@ _log = redact.logger(__name__)
 
 
 class Response:
-    """An answer whose body is still on the wire: read it or close it, on one thread.
+    """An answer whose body is still on the wire: read it or close it, on one thread. A context manager.
 
     `waited` is told since when the body of an error was waited for.
     """
@@ -67,6 +67,14 @@ class Response:
         self.proxy = proxy
         self.host = urlsplit(url).netloc
         self.status = raw.status
+
+    def __enter__(self) -> Response:
+        """Return the response itself."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Close it."""
+        self.close()
 
     def header(self, name: str) -> str:
         """Give a header's value, "" when it is absent."""

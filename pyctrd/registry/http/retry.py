@@ -8,20 +8,14 @@ from __future__ import annotations
 import math
 import random
 import threading
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+# How often one request is sent, unless there is another host to ask.
+TRIES: Final = 5
 FIRST_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 15.0
 BUDGET_SECONDS: Final = 300.0
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How often to try one request."""
-
-    tries: int = 5
 
 
 class Budget:
@@ -63,11 +57,6 @@ class Budget:
                 return False
             self._left -= seconds
             return True
-
-
-PATIENT: Final = Patience()
-# For an endpoint behind which others stand: falling over is better than waiting.
-NONE: Final = Patience(tries=1)
 
 
 def seconds_to_wait(attempt: int, retry_after: str, *, now: float) -> float:

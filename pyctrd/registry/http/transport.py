@@ -31,7 +31,7 @@ from pyctrd.registry.http.response import CHUNK_BYTES as CHUNK_BYTES
 from pyctrd.registry.http.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
 from pyctrd.registry.http.response import Response as Response
 from pyctrd.registry.http.response import unreachable
-from pyctrd.registry.http.retry import PATIENT, Budget, Patience, seconds_to_wait
+from pyctrd.registry.http.retry import TRIES, Budget, seconds_to_wait
 from pyctrd.registry.http.shutdown import Ending, Why
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -67,7 +67,7 @@ class Request:
     body: bytes | Stream | None = field(default=None, repr=False)
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
-    patience: Patience = PATIENT
+    tries: int = TRIES
     proxy: str = field(default="", repr=False)  # "" leaves it to the environment
     named_by: str = ""
 
@@ -92,7 +92,7 @@ class Transport:
         self._connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
         self.budget = budget or Budget()
-        self._sleep = sleep or self.pause
+        self.sleep = sleep or self.pause
         self._ending = Ending()
         self._resolver = resolver
         self._lock = threading.Lock()
@@ -132,13 +132,13 @@ class Transport:
         """Send, follow redirects, and try again where that can help; gives the last answer, of any status.
 
         Raises RegistryUnreachable when there was no answer, RegistryError for a redirect that is not
-        followed, or whose address this request may not reach. 429 and 5xx are retried; when patience or the
-        budget ends their response is given, not raised.
+        followed, or whose address this request may not reach. 429 and 5xx are retried; when tries or budget
+        run out their response is given, not raised.
         """
         retrying = tenacity.Retrying(
-            sleep=self._sleep,
+            sleep=self.sleep,
             stop=lambda state: (
-                state.attempt_number >= request.patience.tries or not self.budget.spend(state.upcoming_sleep)
+                state.attempt_number >= request.tries or not self.budget.spend(state.upcoming_sleep)
             ),
             wait=_wait,
             retry=tenacity.retry_if_exception(errors.is_transient)
