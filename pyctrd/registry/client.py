@@ -19,8 +19,13 @@ from pyctrd.registry.config.certs_d import Search
 from pyctrd.registry.config.endpoints import Endpoint, Plan
 from pyctrd.registry.config.explain import Explanation
 from pyctrd.registry.http import tls
-from pyctrd.registry.http.retry import BUDGET_SECONDS, Budget
-from pyctrd.registry.http.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.http.retry import (
+    BUDGET_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    STALL_TIMEOUT_SECONDS,
+    Budget,
+)
+from pyctrd.registry.http.transport import Transport
 from pyctrd.registry.listing import ReferrerList, TagList
 from pyctrd.registry.range_control import Governor, ParallelRanges
 from pyctrd.registry.repository import Repository

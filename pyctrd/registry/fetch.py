@@ -18,12 +18,10 @@ from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
 from pyctrd.registry.hosts import RepositoryHosts, kind_of, severity, with_tries
+from pyctrd.registry.http.retry import MAX_CUTS_PER_HOST
 from pyctrd.registry.http.transport import Response
 
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-
-# One cut may be an accident, and the first host is the nearest: after two the next one goes on.
-_CUTS_IN_A_ROW: Final = 2
 
 # Foreign layers have one URL, or a few; a manifest must not have us ask a host of its choice for ever.
 MAX_URLS: Final = 8
@@ -92,7 +90,7 @@ class BlobRequests:
             headers["Range"] = f"bytes={position}-"
         parts = (kind_of(descriptor), str(descriptor.digest))
         hosts = repository.able({"pull"})
-        hosts.sort(key=lambda item: self._cuts[item.url("")] // _CUTS_IN_A_ROW)
+        hosts.sort(key=lambda item: self._cuts[item.url("")] // MAX_CUTS_PER_HOST)
         registry: list[tuple[str, Callable[[], Response]]] = [
             (
                 host.url(""),

@@ -9,7 +9,6 @@ number (core/remotes/docker/fetcher.go, concurrent_layer_fetch_buffer); there it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
@@ -18,13 +17,10 @@ from pyctrd.oci.model import Descriptor
 from pyctrd.registry.fetch import CONTENT_RANGE, BlobRequests
 from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http.response import Response
+from pyctrd.registry.http.retry import MAX_FRUITLESS_RANGES, MAX_RANGE_FAILURES
 from pyctrd.registry.range_control import SEGMENT_BYTES, Governor
 from pyctrd.registry.range_workers import LaneFailed, Lanes
 from pyctrd.registry.resuming import ResumingBody
-
-# So often a range may end without a byte, and so often a blob's ranges may fail, before it is left alone.
-_FRUITLESS: Final = 2
-_MAX_FAILURES: Final = 2
 
 _log = redact.logger(__name__)
 
@@ -56,7 +52,7 @@ class Segments:
             else:
                 failure = RegistryError("the range ended early", host=self._repository.host)
             fruitless = 0 if position > before else fruitless + 1
-            if fruitless >= _FRUITLESS:
+            if fruitless >= MAX_FRUITLESS_RANGES:
                 raise failure
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -179,7 +175,7 @@ class RangedDownload:
     def _adjust(self) -> None:
         """Open, add or take away lanes, as the governor says."""
         if self._lanes is None and not (
-            self._failures < _MAX_FAILURES and self._segments.usable(self._descriptor)
+            self._failures < MAX_RANGE_FAILURES and self._segments.usable(self._descriptor)
         ):
             return
         remaining = self._descriptor.size - self._position

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Final
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryUnreachable
 from pyctrd.registry.fetch import BlobRequests, Opened
 from pyctrd.registry.hosts import kind_of
-from pyctrd.registry.http.response import DOCUMENT_STALLS, LIVELY_BYTES
-from pyctrd.registry.http.retry import seconds_to_wait
-
-# Re-opening goes on for as long as it gets anywhere; this many times in a row for next to nothing is the end.
-MAX_FRUITLESS: Final = 3
+from pyctrd.registry.http.retry import (
+    DOCUMENT_STALLS,
+    MAX_FRUITLESS_DOWNLOADS,
+    MIN_BYTES_PER_STALL,
+    seconds_to_wait,
+)
 
 _log = redact.logger(__name__)
 
@@ -56,9 +56,9 @@ class ResumingBody:
                 cut = error
             if self._position >= self._size:
                 return
-            fruitless = fruitless + 1 if self._position - before < LIVELY_BYTES else 0
-            pause = seconds_to_wait(fruitless + 1, "", now=0.0)
-            if fruitless >= MAX_FRUITLESS or not self._transport.budget.spend(pause):
+            fruitless = fruitless + 1 if self._position - before < MIN_BYTES_PER_STALL else 0
+            pause = seconds_to_wait(fruitless + 1)
+            if fruitless >= MAX_FRUITLESS_DOWNLOADS or not self._transport.budget.spend(pause):
                 raise self._short(cut)
             self._resume(pause, cut)
 

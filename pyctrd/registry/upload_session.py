@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,16 +24,9 @@ from pyctrd.registry.http import errors, retry
 from pyctrd.registry.http.request_body import BlobReader, Stream
 from pyctrd.registry.http.transport import Request, Response
 
-# Tries in a row that bring the registry no further.
-MAX_FRUITLESS: Final = 4
-
-# Less than this is no progress: a registry that takes a byte at a time is not worth the wait.
-_PROGRESS_BYTES: Final = 1 << 16
-
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _STORED: Final = frozenset({200, 201, 204})
 _TAKEN: Final = frozenset({200, 201, 202, 204})
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 # The registry has lost the upload, or is elsewhere than we think: it may be asked, or begun again.
 _ASTRAY: Final = frozenset({404, 416})
 # What registries without chunked uploads say to the first PATCH.
@@ -182,7 +174,7 @@ class BlobUpload:
             if answer.header("Location"):
                 session.url = location_of(self._repository, answer)
             session.offset = self._offset_in(answer, at_most=start + length) or start + length
-            if session.offset < start + min(length, _PROGRESS_BYTES):
+            if session.offset < start + min(length, retry.UPLOAD_PROGRESS_BYTES):
                 raise self._repository.content_error(
                     answer, f"took {session.offset - start} of {length} bytes, and says that this is fine"
                 )
@@ -209,13 +201,13 @@ class BlobUpload:
     # --- after a failure
 
     def _may_help(self, error: RegistryError) -> bool:
-        if isinstance(error, RegistryContentError) or self._fruitless >= MAX_FRUITLESS:
+        if isinstance(error, RegistryContentError) or self._fruitless >= retry.MAX_FRUITLESS_UPLOADS:
             return False
         if error.status == 400:
             # After a cut the registry may have other bytes than we think: it is begun anew, once.
             disturbed, self._disturbed = self._disturbed, False
             return disturbed
-        return errors.is_transient(error) or error.status in _TRANSIENT | _ASTRAY
+        return errors.is_transient(error) or error.status in retry.TRANSIENT_STATUSES | _ASTRAY
 
     def _pause(self, error: RegistryError) -> None:
         self._fruitless += 1
@@ -223,7 +215,7 @@ class BlobUpload:
             self._cancel()
         elif error.status not in _ASTRAY:
             self._disturbed = True
-            seconds = retry.seconds_to_wait(self._fruitless, self._retry_after, now=time.time())
+            seconds = retry.seconds_to_wait(self._fruitless, self._retry_after)
             if not self._repository.transport.budget.spend(seconds):
                 raise error
             _log.info("%s; going on with the upload in %.1f s", error.message, seconds)
@@ -257,7 +249,7 @@ class BlobUpload:
         return offset if 1 < offset <= at_most else None
 
     def _advanced(self, offset: int) -> None:
-        if offset >= min(self._reached + _PROGRESS_BYTES, self._descriptor.size) > self._reached:
+        if offset >= min(self._reached + retry.UPLOAD_PROGRESS_BYTES, self._descriptor.size) > self._reached:
             self._reached = offset
             self._fruitless = 0
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from pyctrd.errors import NotFound, RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.registry.http.response import LIVELY_BYTES, Gathering
-from pyctrd.registry.http.retry import Budget, in_words
+from pyctrd.registry.http.response import Gathering
+from pyctrd.registry.http.retry import MIN_BYTES_PER_STALL, Budget, in_words
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
@@ -152,7 +152,7 @@ def test_a_slow_link_is_none() -> None:
     gathering = Gathering(10, clock)
     for _ in range(100):
         clock.now += 9
-        gathering.add(LIVELY_BYTES)
+        gathering.add(MIN_BYTES_PER_STALL)
     clock.now += 99
     gathering.add(0)  # the end may come late
 

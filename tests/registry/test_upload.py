@@ -27,8 +27,9 @@ from pyctrd.oci import mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.http.request_body import BlobReader
+from pyctrd.registry.http.retry import MAX_FRUITLESS_UPLOADS
 from pyctrd.registry.upload import RegistryUploader
-from pyctrd.registry.upload_session import MAX_FRUITLESS, UploadSession
+from pyctrd.registry.upload_session import UploadSession
 from tests.registry.samples import MANIFEST
 from tests.registry.server import Answer, ScriptedServer, Seen
 
@@ -311,8 +312,8 @@ def test_trying_ends(
     server.always("PATCH", SESSION, answer)
     with pytest.raises(RegistryError, match=f"could not push blob {blob().digest}: {server.host}"):
         uploader().upload(blob(), Source())
-    assert calls(server).count("PATCH /uploads/1") == MAX_FRUITLESS + 1
-    assert len(pauses) == MAX_FRUITLESS
+    assert calls(server).count("PATCH /uploads/1") == MAX_FRUITLESS_UPLOADS + 1
+    assert len(pauses) == MAX_FRUITLESS_UPLOADS
     assert calls(server)[-1] == ("PATCH /uploads/1" if answer.hang_up else "DELETE /uploads/1")
 
 
@@ -322,7 +323,7 @@ def test_trying_to_finish_ends(
     server.always("PUT", SESSION, Answer(502))
     with pytest.raises(RegistryError, match="status 502"):
         uploader().upload(blob(), Source())
-    assert calls(server).count("PUT /uploads/1") <= 2 * (MAX_FRUITLESS + 1)
+    assert calls(server).count("PUT /uploads/1") <= 2 * (MAX_FRUITLESS_UPLOADS + 1)
     assert calls(server).count("PATCH /uploads/1") == 3
 
 

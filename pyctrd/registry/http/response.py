@@ -24,13 +24,9 @@ from pyctrd import redact
 from pyctrd.errors import PyctrdError, RegistryContentError, RegistryUnreachable
 from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http import errors
+from pyctrd.registry.http.retry import DOCUMENT_STALLS, MIN_BYTES_PER_STALL, STALL_TIMEOUT_SECONDS
 
 CHUNK_BYTES: Final = 1 << 20
-STALL_TIMEOUT_SECONDS: Final = 60.0
-# A connection that brings fewer bytes than this in a whole stall time-out is as good as silent.
-LIVELY_BYTES: Final = 512
-# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
-DOCUMENT_STALLS: Final = 3
 
 # One recv fills at most this much; larger pieces only cost memory that is never filled.
 _PIECE_BYTES: Final = 1 << 18
@@ -94,7 +90,8 @@ class Response:
         """Yield the body in chunks of at most CHUNK_BYTES, never decoded.
 
         What arrived before a connection broke is yielded before RegistryUnreachable is raised; fewer than
-        LIVELY_BYTES in a whole stall time-out count as broken. Raises why, when all requests were ended.
+        MIN_BYTES_PER_STALL in a whole stall time-out count as broken. When all requests were ended, the error
+        that says why is raised.
         """
         gathered = Gathering(self._stall_seconds)
         while True:
@@ -191,7 +188,7 @@ class Gathering:
         """Count bytes; 0 is the end, which is never too slow."""
         now = self._clock()
         self._bytes += count
-        if self._bytes >= LIVELY_BYTES or not count:
+        if self._bytes >= MIN_BYTES_PER_STALL or not count:
             self._since, self._bytes = now, 0
         elif now - self._since > self._stall_seconds:
             raise TimeoutError(f"only {self._bytes} bytes in {self._stall_seconds:g} s")

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-import tenacity
 import urllib3
 from urllib3.exceptions import HTTPError
 
@@ -27,21 +26,23 @@ from pyctrd.registry.http import address_guard, errors
 from pyctrd.registry.http.address_guard import Resolve, Zone
 from pyctrd.registry.http.connections import new_pool
 from pyctrd.registry.http.request_body import Stream, length_header, opened
-from pyctrd.registry.http.response import CHUNK_BYTES as CHUNK_BYTES
-from pyctrd.registry.http.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
 from pyctrd.registry.http.response import Response as Response
 from pyctrd.registry.http.response import unreachable
-from pyctrd.registry.http.retry import TRIES, Budget, seconds_to_wait
+from pyctrd.registry.http.retry import (
+    CONNECT_TIMEOUT_SECONDS,
+    FREE_STALLS,
+    HEAD_STALLS,
+    STALL_TIMEOUT_SECONDS,
+    TRANSIENT_STATUSES,
+    TRIES,
+    Budget,
+    seconds_to_wait,
+)
 from pyctrd.registry.http.shutdown import Ending, Why
 
-CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAX_REDIRECTS: Final = 10
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
-_FREE_SHARE: Final = 0.1
-_TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
-
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _log = redact.logger(__name__)
@@ -135,18 +136,23 @@ class Transport:
         followed, or whose address this request may not reach. 429 and 5xx are retried; when tries or budget
         run out their response is given, not raised.
         """
-        retrying = tenacity.Retrying(
-            sleep=self.sleep,
-            stop=lambda state: (
-                state.attempt_number >= request.tries or not self.budget.spend(state.upcoming_sleep)
-            ),
-            wait=_wait,
-            retry=tenacity.retry_if_exception(errors.is_transient)
-            | tenacity.retry_if_result(lambda response: response.status in _TRANSIENT),
-            before_sleep=_before_sleep,
-            retry_error_callback=_last_outcome,
-        )
-        return retrying(self._follow, request)
+        for attempt in range(1, request.tries):
+            try:
+                response = self._follow(request)
+            except errors.Unreachable as error:
+                pause = seconds_to_wait(attempt)
+                if not errors.is_transient(error) or not self.budget.spend(pause):
+                    raise
+                reason = error.message
+            else:
+                pause = seconds_to_wait(attempt, response.header("Retry-After"))
+                if response.status not in TRANSIENT_STATUSES or not self.budget.spend(pause):
+                    return response
+                reason = f"{response.host}: status {response.status}"
+                response.close()
+            _log.info("%s; trying again in %.1f s", reason, pause)
+            self.sleep(pause)
+        return self._follow(request)
 
     def _follow(self, request: Request) -> Response:
         """Send along redirects. Whoever names another place must be one that may send us there."""
@@ -216,7 +222,7 @@ class Transport:
         The time of an upload is that of its bytes.
         """
         if not isinstance(request.body, Stream):
-            self.budget.charge(started + _FREE_SHARE * self.stall_timeout, time.monotonic())
+            self.budget.charge(started + FREE_STALLS * self.stall_timeout, time.monotonic())
 
     def _pool(
         self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool
@@ -233,7 +239,7 @@ class Transport:
                     known=self._known,
                     landed=self._landed,
                     opened=self._ending.watch,
-                    head_seconds=1.5 * self.stall_timeout,
+                    head_seconds=HEAD_STALLS * self.stall_timeout,
                     stall_seconds=self.stall_timeout,
                     resolver=self._resolver,
                 )
@@ -336,33 +342,3 @@ def _redirected(request: Request, status: int, location: str) -> Request:
 
 def _not_followed(request: Request, what: str, *, hint: str | None = None) -> RegistryError:
     return RegistryError(f"{request.host}: redirect {what} is not followed", host=request.host, hint=hint)
-
-
-# --- retries ----------------------------------------------------------------------------------------------
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    outcome = state.outcome
-    retry_after = ""
-    if outcome is not None and not outcome.failed:
-        retry_after = outcome.result().header("Retry-After")
-    return seconds_to_wait(state.attempt_number, retry_after, now=time.time())
-
-
-def _before_sleep(state: tenacity.RetryCallState) -> None:
-    outcome = state.outcome
-    if outcome is None:
-        return
-    if outcome.failed:
-        reason = str(outcome.exception())
-    else:
-        response: Response = outcome.result()
-        reason = f"{response.host}: status {response.status}"
-        response.close()
-    _log.info("%s; trying again in %.1f s", reason, state.upcoming_sleep)
-
-
-def _last_outcome(state: tenacity.RetryCallState) -> Response:
-    assert state.outcome is not None
-    response: Response = state.outcome.result()
-    return response
