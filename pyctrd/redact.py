@@ -67,9 +67,8 @@ def strike(text: str) -> str:
 
 
 def excerpt(text: str, limit: int) -> str:
-    """Give at most `limit` characters of a foreign text in one line, struck before it is cut."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in strike(text))
-    return strike(plain)[:limit]
+    """Return at most `limit` characters of a foreign text in one line, struck before it is cut."""
+    return "".join(letter if letter.isprintable() else " " for letter in strike(text))[:limit]
 
 
 def logger(name: str) -> logging.Logger:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pyctrd import redact
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.oci.reference import Reference
 from pyctrd.registry import listing
@@ -31,7 +31,7 @@ from pyctrd.registry.range_control import Governor, ParallelRanges
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Sources: OCI distribution-spec ("Pulling blobs"); containerd core/remotes/docker
 from __future__ import annotations
 
 import functools
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
@@ -26,7 +26,7 @@ CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 # Foreign layers have one URL, or a few; a manifest must not have us ask a host of its choice for ever.
 MAX_URLS: Final = 8
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class RepositoryHosts:
     ) -> RegistryContentError:
         """Make the error for an answer that is not what it ought to be."""
         return RegistryContentError(
-            f"{response.host}/{self.repository}: {self.authorizer.redact(text)}",
+            f"{response.host}/{self.repository}: {text}",
             host=response.host,
             repository=self.repository,
             status=response.status,
@@ -169,7 +169,7 @@ class RepositoryHosts:
         """Make the error for an answer with an unexpected status, with the registry's own reason."""
         status = response.status
         body = response.excerpt()
-        reason = self.authorizer.redact(reason_in(body))
+        reason = reason_in(body)
         text = f"{response.host}: unexpected status {status}{f' ({reason})' if reason else ''}"
         if response.proxy:
             text += f" (through proxy {without_secrets(response.proxy)})"

@@ -7,11 +7,12 @@ let the sum of all downloads grow is taken back, and none is tried for a while. 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
+
+from pyctrd import redact
 
 ParallelRanges: TypeAlias = int | Literal["auto", "off"]
 
@@ -35,7 +36,7 @@ FAST_BYTES_PER_SECOND: Final = 100 << 20
 GROWTH: Final = 1.2
 SETTLED_SECONDS: Final = 60.0
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 class Budget:

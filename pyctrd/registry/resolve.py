@@ -5,10 +5,10 @@ Sources: OCI distribution-spec ("Pulling manifests"); containerd core/remotes/do
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Final
 
+from pyctrd import redact
 from pyctrd.errors import ContentError, InvalidReference, NotFound, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
@@ -32,7 +32,7 @@ _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", me
 # Where GET may do better, or says at least why not: an answer to HEAD has no body.
 _HEAD_REFUSED: Final = frozenset({400, 403, 405, 501})
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 def resolve(repository: RepositoryHosts) -> Descriptor:

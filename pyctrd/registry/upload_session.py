@@ -8,7 +8,6 @@ with an upload that was cut within a request, which begins again then.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ _ASTRAY: Final = frozenset({404, 416})
 # What registries without chunked uploads say to the first PATCH.
 _NO_PATCH: Final = frozenset({400, 404, 405, 415, 416, 501})
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass

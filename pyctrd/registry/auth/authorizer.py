@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pyctrd import redact
-from pyctrd.errors import AuthenticationFailed, RegistryError
+from pyctrd.errors import AuthenticationFailed
 from pyctrd.registry.auth import challenge as challenges
 from pyctrd.registry.auth import scopes as scoping
 from pyctrd.registry.auth.challenge import Challenge
@@ -78,23 +78,6 @@ class Authorizer:
         wanted = tuple(scopes)
         redact.remember(*_secrets_in(request.private))
         try:
-            return self._send_or_ask(endpoint, request, wanted)
-        except RegistryError as error:
-            error.message = redact.strike(error.message)
-            error.args = (error.message,)
-            raise
-
-    def redact(self, text: str) -> str:
-        """Strike out every secret and token that we know: a registry may echo what it was sent."""
-        return redact.strike(text)
-
-    def advice(self, account: str, *, own: bool = True) -> str:
-        """Give the hint for a registry (its host[:port]) that does not let us in."""
-        return self._keychain.advice(account, own=own)
-
-    def _send_or_ask(self, endpoint: Endpoint, request: Request, wanted: tuple[str, ...]) -> Response:
-        """Send; when we are refused for want of a credential, there may be one that needs a yes."""
-        try:
             response = self._send(endpoint, request, wanted)
         except AuthenticationFailed:
             if not self._unlock(endpoint, wanted):
@@ -104,6 +87,10 @@ class Authorizer:
                 return response
             response.close()
         return self._send(endpoint, request, wanted)
+
+    def advice(self, account: str, *, own: bool = True) -> str:
+        """Give the hint for a registry (its host[:port]) that does not let us in."""
+        return self._keychain.advice(account, own=own)
 
     def _unlock(self, endpoint: Endpoint, wanted: tuple[str, ...]) -> bool:
         repository = scoping.repository_of(wanted)
@@ -193,7 +180,7 @@ class Authorizer:
             return self._servers.ask(endpoint, found, scopes, credential)
         except Refused as refusal:
             if refusal.response is None:
-                raise self._failed(endpoint, wanted, refusal.reason) from refusal
+                raise self._failed(endpoint, wanted, refusal.message) from refusal
             raise self._denied(endpoint, refusal.response, None, wanted) from refusal
 
     def _log_challenge(self, endpoint: Endpoint, found: Challenge, wanted: Sequence[str]) -> None:
@@ -230,11 +217,11 @@ class Authorizer:
         if credential is not None:
             hint = f"The credentials from {credential.source} were not enough. {hint}"
         return AuthenticationFailed(
-            f"{endpoint.host}: {redact.strike(reason)}",
+            f"{endpoint.host}: {reason}",
             host=endpoint.host,
             repository=scoping.repository_of(wanted),
             status=status,
-            hint=redact.strike(hint),
+            hint=hint,
         )
 
 

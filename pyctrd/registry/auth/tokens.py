@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from pyctrd import redact
+from pyctrd.errors import PyctrdError
 from pyctrd.registry.auth.challenge import Challenge
 from pyctrd.registry.auth.keychain import Credential
 from pyctrd.registry.config.endpoints import Endpoint, Tls
@@ -42,12 +43,11 @@ class Token:
     expires_at: float
 
 
-class Refused(Exception):
-    """No token: `response` is the token server's refusal, or else `reason` is one of our own."""
+class Refused(PyctrdError):
+    """No token: `response` is the token server's refusal, or else `message` is a reason of our own."""
 
-    def __init__(self, reason: str = "", response: Response | None = None) -> None:
-        self.reason = redact.strike(reason)
-        super().__init__(self.reason)
+    def __init__(self, message: str = "", response: Response | None = None) -> None:
+        super().__init__(message)
         self.response = response
 
 

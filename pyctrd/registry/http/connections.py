@@ -18,7 +18,6 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    InsecureRequestWarning,
     NameResolutionError,
     NewConnectionError,
 )
@@ -62,8 +61,6 @@ def new_pool(
     settings: dict[str, Any] = {"num_pools": _POOLED_CONNECTIONS, "maxsize": _POOLED_CONNECTIONS}
     if tls is not None:
         settings["ssl_context"] = tls_context(tls)
-    if tls is not None and tls.skip_verify:
-        urllib3.disable_warnings(InsecureRequestWarning)  # asked for; once per request is no news
     pool = urllib3.PoolManager(**settings) if proxy is None else _to_proxy(proxy, settings)
 
     def dial(link: HTTPConnection) -> socket.socket:
@@ -82,7 +79,9 @@ def new_pool(
             landed(host, link.port, zone)
         return found
 
-    pool.pool_classes_by_scheme = _pool_classes(dial, opened, head_seconds, stall_seconds)
+    pool.pool_classes_by_scheme = _pool_classes(
+        dial, opened, head_seconds, stall_seconds, verify=tls is None or not tls.skip_verify
+    )
     return pool
 
 
@@ -105,6 +104,8 @@ def _pool_classes(
     opened: Callable[[socket.socket], None],
     head_seconds: float,
     stall_seconds: float,
+    *,
+    verify: bool,
 ) -> dict[str, Any]:
     """Return urllib3's two kinds of pools, with connections made by us and answers that have an end."""
     answer = staticmethod(
@@ -130,6 +131,8 @@ def _pool_classes(
         def connect(self) -> None:
             super().connect()
             opened(_socket(self.sock))
+            # Else urllib3 warns of each request: the user has chosen not to verify.
+            self.is_verified = self.is_verified or not verify
 
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)

@@ -46,9 +46,6 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _log = redact.logger(__name__)
-# They log whole URLs, and the query of a redirect may be a signature.
-for _name in ("connectionpool", "connection", "response", "util.retry", "poolmanager"):
-    redact.logger(f"urllib3.{_name}")
 
 
 @dataclass(frozen=True)
@@ -321,7 +318,7 @@ def _redirected(request: Request, status: int, location: str) -> Request:
     except ValueError as error:
         raise _not_followed(request, "to something that is not a URL") from error
     redact.remember(new.query)
-    shown = redact.strike(without_secrets(url))
+    shown = without_secrets(url)
     if new.scheme not in ("http", "https") or not new.hostname or new.username is not None:
         raise _not_followed(request, f"to {shown!r}, which is not a plain http URL,")
     if old.scheme == "https" and new.scheme == "http":
