@@ -1,4 +1,4 @@
-"""The registry side of a session: options in, remotes out, which share connections and tokens."""
+"""A client of registries: makes repositories that share connections, tokens and a retry budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pyctrd.registry.http.retry import (
 )
 from pyctrd.registry.http.transport import Transport
 from pyctrd.registry.listing import ReferrerList, TagList
-from pyctrd.registry.range_control import Governor, ParallelRanges
+from pyctrd.registry.range_control import ParallelRanges, RangeControl
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
@@ -36,17 +36,18 @@ _log = redact.logger(__name__)
 
 @dataclass(frozen=True)
 class RegistryOptions:
-    """How registries are talked to.
+    """How to connect to registries, and who the user is there.
 
-    `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
-    alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates
-    (default: /etc/containerd/certs.d, then /etc/docker/certs.d, before them the user's own; see
-    docs/registries.md). `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
-    ~/.docker/config.json). Under sudo `sudo_user_config` True also uses the logins of the user who called it,
-    False does not; None puts the question to `ask`, if there is one, once and only when a registry refuses
-    what we have. Time-outs are in seconds: `connect_timeout` for a connection, `stall_timeout` without a
-    byte; `retry_budget` is what may be spent on waiting between tries, in all.
-    `parallel_ranges` is how many connections a large blob may have, `auto` (those that help) or `off`.
+    `username` and `password` are for the registry that a reference names, or, if it is given, for `account`
+    (host[:port]) only; never for a mirror. `hosts_dir` contains `<host>/hosts.toml` or certificates (default:
+    the user's own directories, /etc/containerd/certs.d, then /etc/docker/certs.d; see docs/registries.md).
+    `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
+    ~/.docker/config.json). Under sudo, `sudo_user_config` True also uses the logins of the user who called
+    it, False does not; None asks by `ask`, if it is given, once and only when a registry denies access.
+
+    `connect_timeout` (seconds) is the time limit for connecting, `stall_timeout` aborts a connection that
+    stalls for this long, `retry_budget` is how long to wait for registries, in all. `parallel_ranges` is the
+    number of connections for a large blob, `auto` (as many as help) or `off`.
     """
 
     plain_http: bool = False
@@ -64,7 +65,7 @@ class RegistryOptions:
     parallel_ranges: ParallelRanges = "auto"
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for what no clock can count."""
+        """Raise InvalidInput for seconds that are negative or not finite."""
         for name in ("connect_timeout", "stall_timeout", "retry_budget"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
@@ -72,7 +73,7 @@ class RegistryOptions:
 
 
 class RegistryClient:
-    """Makes remotes; thread safe. A context manager: leaving it closes all connections.
+    """Makes repositories to read from and to write to; thread safe. A context manager, which closes it.
 
     `roots` replaces the default directories of host configuration, `environ` the environment.
     """
@@ -91,7 +92,7 @@ class RegistryClient:
         self._options = options
         self._environ = environ
         self._roots = certs_d.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
-        self._noticed: set[str] = set()
+        self._warned: set[str] = set()
         self._transport = Transport(
             connect_timeout=options.connect_timeout,
             stall_timeout=options.stall_timeout,
@@ -108,10 +109,10 @@ class RegistryClient:
         )
         self._keychain = keychain
         self._authorizer = Authorizer(self._transport, keychain)
-        self._governor = Governor(options.parallel_ranges)
+        self._range_control = RangeControl(options.parallel_ranges)
 
     def __enter__(self) -> RegistryClient:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -119,11 +120,11 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
+        """Close all connections; requests under way, and later ones, raise ClientClosed."""
         self._transport.close()
 
     def cancel(self) -> None:
-        """End all requests that are under way in other threads, by Cancelled, and refuse new ones."""
+        """End all requests: those under way in other threads, and later ones, raise Cancelled."""
         self._transport.cancel()
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
@@ -132,16 +133,16 @@ class RegistryClient:
         Raises InvalidInput for a host configuration that cannot be used.
         """
         search, plan = self._configured(domain)
-        for notice in (*search.notices, *plan.notices):
-            if notice not in self._noticed:
-                self._noticed.add(notice)
-                _log.warning("%s", notice)
+        for warning in (*search.warnings, *plan.warnings):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                _log.warning("%s", warning)
         for item in plan.endpoints:
             _check_files(item)
         return plan.endpoints
 
     def explain(self, reference: Reference) -> Explanation:
-        """Tell which hosts would be asked for a reference, in order, and why; nothing is sent to any.
+        """Explain which hosts would be asked for a reference, in order, and why; nothing is sent.
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
@@ -149,12 +150,12 @@ class RegistryClient:
         found = explain.explain(
             reference,
             plan.endpoints,
-            search.looks,
+            search.searched,
             str(search.directory.path) if search.directory else "",
             credential_source=lambda endpoint: self._credential_source(endpoint, reference),
             environ=self._environ,
             connect_timeout=self._options.connect_timeout,
-            notices=(*search.notices, *plan.notices, *map(_file_problem, plan.endpoints)),
+            notices=(*search.warnings, *plan.warnings, *map(_file_problem, plan.endpoints)),
         )
         problems = (*found.notices, *self._keychain.problems)
         if (
@@ -162,7 +163,7 @@ class RegistryClient:
             and not self._options.account
             and not any(item.is_own for item in plan.endpoints)
         ):
-            problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
+            problems += (f"-u is for {reference.domain}, which is not asked: it is not sent to any host",)
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def tags(self, reference: Reference) -> TagList:
@@ -180,19 +181,19 @@ class RegistryClient:
         return listing.referrers(remote, remote.resolve().digest, artifact_type)
 
     def remote(self, reference: Reference) -> Repository:
-        """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
+        """Return the repository of a reference, to read from; sends nothing. Raises as `endpoints` does."""
         return Repository(
             reference,
             self.endpoints(reference.domain),
             self._authorizer,
             self._transport,
-            governor=self._governor,
+            range_control=self._range_control,
         )
 
     def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
-        """Give the repository of a reference to write to; larger blobs than `chunk_bytes` go up in pieces.
+        """Return the repository of a reference, to write to; sends nothing. Raises as `endpoints` does.
 
-        0 sends every blob whole. Nothing is sent yet. Raises as `endpoints` does.
+        Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
         """
         return RegistryUploader(
             reference,
@@ -203,7 +204,7 @@ class RegistryClient:
         )
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:
-        """Read the configuration of a registry."""
+        """Find the host configuration of a registry, and its endpoints."""
         given = self._options.hosts_dir
         if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
@@ -218,13 +219,13 @@ class RegistryClient:
         return search, plan
 
     def _credential_source(self, endpoint: Endpoint, reference: Reference) -> str:
-        """Name where the credential for an endpoint comes from, "" for none."""
+        """Return where the credential for an endpoint comes from, "" for none."""
         found = self._keychain.find(endpoint.account, own=endpoint.is_own, repository=reference.repository)
         return found.source if found else ""
 
 
 def _file_problem(endpoint: Endpoint) -> str:
-    """Say what is wrong with the TLS files of an endpoint, "" for nothing."""
+    """Return what is wrong with the TLS files of an endpoint, "" for nothing."""
     try:
         tls.check(endpoint.tls)
     except RegistryError as error:
@@ -233,6 +234,6 @@ def _file_problem(endpoint: Endpoint) -> str:
 
 
 def _check_files(endpoint: Endpoint) -> None:
-    """Refuse TLS files that cannot be used: falling over to the next host would hide it."""
+    """Raise InvalidInput for TLS files that cannot be used: trying the next host would hide the error."""
     if problem := _file_problem(endpoint):
         raise InvalidInput(problem)

@@ -1,4 +1,4 @@
-"""Requests for the content of a descriptor from any offset, at the first host that has it.
+"""Request the content of a descriptor from any offset, at the first host that has it.
 
 Sources: OCI distribution-spec ("Pulling blobs"); containerd core/remotes/docker/fetcher.go.
 """
@@ -23,7 +23,7 @@ from pyctrd.registry.http.transport import Response
 
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
-# Foreign layers have one URL, or a few; a manifest must not have us ask a host of its choice for ever.
+# Foreign layers have few URLs; a manifest must not make us ask hosts of its choice for ever.
 MAX_URLS: Final = 8
 
 _log = redact.logger(__name__)
@@ -31,7 +31,7 @@ _log = redact.logger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """A response whose body begins at byte `start` of the blob (before the wanted one: Range was ignored)."""
+    """A response whose body begins at byte `start` of the blob, which is 0 if the host ignored Range."""
 
     response: Response
     start: int
@@ -47,7 +47,7 @@ class BlobRequests:
         self._serving = ""
 
     def open(self, position: int) -> Opened:
-        """Open the content at a byte offset; to call it again is to say that the connection before was cut.
+        """Open the content at a byte offset; another call means that the connection of the last one was cut.
 
         Raises RegistryError, with status 404 when no host has the content.
         """
@@ -55,9 +55,9 @@ class BlobRequests:
             self._cuts[self._serving] += 1
             self._serving = ""
         errors: list[RegistryError] = []
-        for place, send in self._ways(position):
-            if place in self.descriptor.urls and self.repository.transport.budget.is_overdrawn:
-                errors.append(self._not_asked(place))
+        for source, send in self._sources(position):
+            if source in self.descriptor.urls and self.repository.transport.budget.is_overdrawn:
+                errors.append(self._not_asked(source))
                 continue
             try:
                 opened = self._opened(send(), position)
@@ -65,31 +65,31 @@ class BlobRequests:
                 _log.info("%s", error.message)
                 errors.append(error)
             else:
-                self._serving = place
+                self._serving = source
                 return opened
         if not errors:
             errors = [RegistryError("no host is configured that may pull", host=self.repository.host)]
         raise self._fetch_error(max(errors, key=severity))
 
     def content_error(self, text: str) -> RegistryContentError:
-        """Make the error for content that is not what the descriptor says."""
+        """Return the error for content that does not match the descriptor."""
         return RegistryContentError(
             f"{self._what}: {self.repository.host}/{self.repository.repository}: {text}",
             host=self.repository.host,
             repository=self.repository.repository,
         )
 
-    def _ways(self, position: int) -> list[tuple[str, Callable[[], Response]]]:
-        """List the places to ask: a foreign layer's own URLs come before the registry, any other's after.
+    def _sources(self, position: int) -> list[tuple[str, Callable[[], Response]]]:
+        """List the sources in order: the URLs of a foreign layer before the registry, of any other after it.
 
-        A mirror that keeps breaking off would else be asked first at every cut, and never be left.
+        Hosts with several cut connections come last: the first one would be asked again after every cut.
         """
         repository, descriptor = self.repository, self.descriptor
         headers = {"Accept": f"{descriptor.media_type}, */*"}
         if position:
             headers["Range"] = f"bytes={position}-"
         parts = (kind_of(descriptor), str(descriptor.digest))
-        hosts = repository.able({"pull"})
+        hosts = repository.allowed({"pull"})
         hosts.sort(key=lambda item: self._cuts[item.url("")] // MAX_CUTS_PER_HOST)
         registry: list[tuple[str, Callable[[], Response]]] = [
             (
@@ -100,24 +100,24 @@ class BlobRequests:
             )
             for host, tries in with_tries(hosts)
         ]
-        urls = [url for url in descriptor.urls if url.startswith(("http://", "https://"))][:MAX_URLS]
-        elsewhere: list[tuple[str, Callable[[], Response]]] = [
+        named = [url for url in descriptor.urls if url.startswith(("http://", "https://"))][:MAX_URLS]
+        urls: list[tuple[str, Callable[[], Response]]] = [
             (url, functools.partial(repository.send_elsewhere, url, headers, tries))
-            for url, tries in with_tries(urls)
+            for url, tries in with_tries(named)
         ]
         foreign = mediatypes.is_nondistributable(descriptor.media_type)
-        return [*elsewhere, *registry] if foreign else [*registry, *elsewhere]
+        return [*urls, *registry] if foreign else [*registry, *urls]
 
     def _not_asked(self, url: str) -> RegistryError:
         host = urlsplit(url).netloc.rpartition("@")[2]
         return RegistryError(
             f"{host}: not asked, the retry budget is used up by waiting for answers",
             host=host,
-            hint="Allow to wait longer: --retry-budget.",
+            hint="Raise --retry-budget to wait longer.",
         )
 
     def _opened(self, response: Response, position: int) -> Opened:
-        """Check an answer before a byte of it is used; whatever is wrong closes it."""
+        """Check a response before its body is read; close it if anything is wrong."""
         try:
             if response.status == 416:
                 raise self.repository.content_error(
@@ -167,11 +167,11 @@ class BlobRequests:
 
     def _fetch_error(self, error: RegistryError) -> RegistryError:
         if error.status != 404:
-            return self.repository.retold(error, self._what)
+            return self.repository.with_context(error, self._what)
         return RegistryError(
             f"{self._what}: not found",
             host=error.host,
             repository=self.repository.repository,
             status=404,
-            hint=f"{error.host}/{self.repository.repository} does not have it (any more).",
+            hint=f"{error.host}/{self.repository.repository} does not have it, or has lost it.",
         )

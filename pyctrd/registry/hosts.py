@@ -25,11 +25,11 @@ from pyctrd.registry.http import errors, retry
 from pyctrd.registry.http.request_body import Stream
 from pyctrd.registry.http.retry import in_words, parse_retry_after
 from pyctrd.registry.http.transport import Request, Response, Transport
-from pyctrd.registry.http.warnings import Notices
+from pyctrd.registry.http.warnings import WarningLog
 
 _T = TypeVar("_T")
 
-# What takes its time to fail; a refused connection is no loss.
+# Errors that come after a wait; a refused connection costs nothing.
 _SLOW: Final = frozenset({errors.Kind.CONNECT_TIMEOUT, errors.Kind.READ_TIMEOUT, errors.Kind.NO_SUCH_NAME})
 
 
@@ -50,8 +50,8 @@ class RepositoryHosts:
         self.authorizer = authorizer
         self.transport = transport
         self._without_tls: set[str] = set()
-        self._silent: set[Endpoint] = set()
-        self._notices = Notices()
+        self._timed_out: set[Endpoint] = set()
+        self._warnings = WarningLog()
 
     @property
     def host(self) -> str:
@@ -67,14 +67,13 @@ class RepositoryHosts:
         """Return the URL of an object of this repository at a host, e.g. `url(host, "manifests", "v1")`."""
         return endpoint.url(self.repository, *parts)
 
-    def able(self, needed: Set[str]) -> list[Endpoint]:
-        """List the endpoints that may do what is needed, in order.
+    def allowed(self, needed: Set[str]) -> list[Endpoint]:
+        """List the endpoints with the capabilities that are needed, in order.
 
-        One that has let us wait in vain is left out while there is another: a layer more must not cost a
-        time-out more.
+        One that has timed out is skipped if there is another: each layer would wait for it again.
         """
         hosts = [item for item in self.endpoints if needed <= item.capabilities]
-        return [item for item in hosts if item not in self._silent] or hosts
+        return [item for item in hosts if item not in self._timed_out] or hosts
 
     def send(
         self,
@@ -87,7 +86,7 @@ class RepositoryHosts:
         body: Stream | None = None,
         read_also: Sequence[str] = (),
     ) -> Response:
-        """Send one request to one endpoint with the authorization that it wants; gives any status.
+        """Send a request to an endpoint, with authorization; return the response, of any status.
 
         `read_also` are repositories of the same registry that the request reads from.
         """
@@ -109,15 +108,15 @@ class RepositoryHosts:
             response = self._send(endpoint, request, needed)
         except errors.Unreachable as error:
             if error.kind in _SLOW:
-                self._silent.add(endpoint)
+                self._timed_out.add(endpoint)
             if error.kind is errors.Kind.TLS_ANSWER:
                 error.hint = endpoint.tls_hint
             raise
-        self._notices.tell(response.host, response.header_values("Warning"))
+        self._warnings.log(response.host, response.header_values("Warning"))
         return response
 
     def _send(self, endpoint: Endpoint, request: Request, needed: Sequence[str]) -> Response:
-        """Send; over plain HTTP where the configuration allows it and the host has no TLS, as containerd."""
+        """Send; over plain HTTP if the configuration allows it and the host has no TLS, like containerd."""
         if endpoint.host not in self._without_tls or not endpoint.plain_fallback:
             try:
                 return self.authorizer.send(endpoint, request, needed)
@@ -129,15 +128,15 @@ class RepositoryHosts:
         return self.authorizer.send(replace(endpoint, scheme="http"), plain, needed)
 
     def send_elsewhere(self, url: str, headers: Mapping[str, str], tries: int) -> Response:
-        """Ask a place that a document names, without credentials; gives any status.
+        """Send a GET without credentials to a URL that a manifest names; return any status.
 
-        It has the rights of the reference's own registry, also where a mirror nearby gave the document.
+        The URL may lead to where the registry itself may send us, even if a local mirror served the manifest.
         """
         own = next((endpoint.base for endpoint in self.endpoints if endpoint.is_own), f"https://{self.host}")
         return self.transport.send(Request("GET", url, headers=headers, tries=tries, named_by=own))
 
     def check_encoding(self, response: Response) -> None:
-        """Refuse a body that is compressed on its way: digests are of the bytes as they are stored."""
+        """Refuse a body with a content encoding: digests are of the bytes as they are stored."""
         encoding = response.header("Content-Encoding").strip().lower()
         if encoding not in ("", "identity"):
             raise self.content_error(
@@ -145,7 +144,7 @@ class RepositoryHosts:
             )
 
     def refuse_html(self, response: Response, what: str) -> None:
-        """Raise RegistryContentError for an HTML page in the place of what was asked for."""
+        """Raise RegistryContentError for an HTML page instead of what was asked for."""
         if media_type_of(response) == "text/html":
             raise self.content_error(
                 response,
@@ -156,7 +155,7 @@ class RepositoryHosts:
     def content_error(
         self, response: Response, text: str, *, hint: str | None = None
     ) -> RegistryContentError:
-        """Make the error for an answer that is not what it ought to be."""
+        """Return the error for a response with the wrong content."""
         return RegistryContentError(
             f"{response.host}/{self.repository}: {text}",
             host=response.host,
@@ -166,7 +165,7 @@ class RepositoryHosts:
         )
 
     def status_error(self, response: Response) -> RegistryError:
-        """Make the error for an answer with an unexpected status, with the registry's own reason."""
+        """Return the error for a response with an unexpected status, with the registry's own reason."""
         status = response.status
         body = response.excerpt()
         reason = reason_in(body)
@@ -186,29 +185,29 @@ class RepositoryHosts:
         hint = None
         if asked and status in (429, 503):
             text += f"; it asks to wait {in_words(asked)}, and the retry budget has less left"
-            hint = f"Try again in {in_words(asked)}, or allow to wait as long: --retry-budget."
+            hint = f"Try again in {in_words(asked)}, or raise --retry-budget to wait that long."
         elif status == 429:
             hint = "The registry limits how much it serves: wait, or log in."
         elif b"HTTP request to an HTTPS server" in body:  # Go's server, spoken to in plain http
             hint = next((item.tls_hint for item in self.endpoints if item.host == response.host), None)
         return RegistryError(text, host=response.host, repository=self.repository, status=status, hint=hint)
 
-    def retold(self, error: RegistryError, prefix: str) -> RegistryError:
-        """Give the same error, saying what it prevented."""
-        told = copy.copy(error)
+    def with_context(self, error: RegistryError, prefix: str) -> RegistryError:
+        """Return the same error with `prefix`, which says what failed because of it."""
+        found = copy.copy(error)
         text = error.message
         if f"/{self.repository}" not in f"{prefix}{text}":
-            # Errors of a connection know the host only.
+            # Errors of connections name the host only.
             text = text.replace(error.host, f"{error.host}/{self.repository}", 1) if error.host else text
-        told.message = f"{prefix}: {text}"
-        told.args = (told.message,)
-        told.repository = self.repository
-        told.__cause__ = error
-        return told
+        found.message = f"{prefix}: {text}"
+        found.args = (found.message,)
+        found.repository = self.repository
+        found.__cause__ = error
+        return found
 
 
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Give each header one value: several are a list with commas (RFC 9110 section 5.2)."""
+    """Return one value for each header: several are joined by commas (RFC 9110 section 5.2)."""
     found: dict[str, str] = {}
     for name, value in headers:
         found[name] = f"{found[name]}, {value}" if name in found else value
@@ -216,18 +215,18 @@ def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _has_no_tls(endpoint: Endpoint, error: errors.Unreachable) -> bool:
-    """Tell whether plain HTTP may work: without a port, TLS and plain HTTP have different ones."""
+    """Whether plain HTTP may work: by default it has another port than TLS."""
     refused = error.kind is errors.Kind.REFUSED and not split_port(endpoint.host)[1]
     return refused or error.kind is errors.Kind.PLAIN_HTTP
 
 
 def with_tries(hosts: Sequence[_T]) -> list[tuple[_T, int]]:
-    """Return how often to try each host: several times the last one only, the next one is asked at once."""
+    """Return how often to try each host: only the last one several times, before it the next one is asked."""
     return [(host, retry.TRIES if number == len(hosts) else 1) for number, host in enumerate(hosts, start=1)]
 
 
 def severity(error: RegistryError) -> int:
-    """Rank how far a host got (containerd resolver.go firstErrPriority)."""
+    """Return how much an error says about the content (containerd resolver.go firstErrPriority)."""
     if isinstance(error, RegistryUnreachable):
         return 1
     if error.status == 404:
@@ -242,5 +241,5 @@ def kind_of(descriptor: Descriptor) -> Literal["manifests", "blobs"]:
 
 
 def media_type_of(response: Response) -> str:
-    """Give the Content-Type without its parameters, in lower case."""
+    """Return the Content-Type without its parameters, in lower case."""
     return response.header("Content-Type").partition(";")[0].strip().lower()

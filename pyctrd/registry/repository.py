@@ -13,7 +13,7 @@ from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.fetch import BlobRequests
 from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http.transport import Transport
-from pyctrd.registry.range_control import Governor
+from pyctrd.registry.range_control import RangeControl
 from pyctrd.registry.ranges import RangedDownload, Segments
 
 
@@ -27,25 +27,25 @@ class Repository(RepositoryHosts):
         authorizer: Authorizer,
         transport: Transport,
         *,
-        governor: Governor,
+        range_control: RangeControl,
     ) -> None:
         super().__init__(reference, endpoints, authorizer, transport)
         self._segments = Segments(self)
-        self._governor = governor
+        self._range_control = range_control
 
     def resolve(self) -> Descriptor:
-        """Ask what the reference points at; raises NotFound and RegistryError."""
+        """Ask for the descriptor of the reference; raises NotFound and RegistryError."""
         return resolve.resolve(self)
 
     @contextlib.contextmanager
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
         """Open a descriptor's content at a byte offset; the iterator's chunks have at most 1 MiB.
 
-        A cut connection is re-opened at the byte reached, at another host if that broke off twice. Raises
+        After a cut the download is resumed at the byte reached, after several at another host. Raises
         RegistryError with status 404 when no host has the content, RegistryContentError when it is shorter or
-        longer than the descriptor says, other RegistryErrors as they come. Bytes are not hashed here: whoever
-        keeps them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
+        longer than the descriptor says, other RegistryErrors as they come. The digest is not verified here,
+        but by whoever stores the bytes. Source: containerd core/remotes/docker/fetcher.go.
         """
-        download = RangedDownload(BlobRequests(self, descriptor), offset, self._segments, self._governor)
+        download = RangedDownload(BlobRequests(self, descriptor), offset, self._segments, self._range_control)
         with contextlib.closing(download):
             yield download.chunks()

@@ -1,4 +1,4 @@
-"""What a reference points at: media type, digest and size, of the first host that knows.
+"""Resolve a reference to a descriptor, at the first host that knows it.
 
 Sources: OCI distribution-spec ("Pulling manifests"); containerd core/remotes/docker/resolver.go.
 """
@@ -27,23 +27,23 @@ ACCEPT: Final = ", ".join(
     )
 )
 
-# Types that say nothing about a manifest: then the document itself is asked.
+# Types that say nothing about a manifest: its own `mediaType` counts then.
 _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", mediatypes.OCTET_STREAM})
-# Where GET may do better, or says at least why not: an answer to HEAD has no body.
+# Statuses after which GET may succeed, or at least explain the error: a response to HEAD has no body.
 _HEAD_REFUSED: Final = frozenset({400, 403, 405, 501})
 
 _log = redact.logger(__name__)
 
 
 def resolve(repository: RepositoryHosts) -> Descriptor:
-    """Ask what the reference points at: HEAD, or GET where HEAD does not tell; the next host on failure.
+    """Resolve by HEAD, or by GET if the response to HEAD is not enough; ask the next host on failure.
 
-    Raises NotFound when no host knows it (containerd's phrase), else RegistryError of the host that
-    got furthest. Source: containerd core/remotes/docker/resolver.go Resolve.
+    Raises NotFound when no host knows the reference, else the RegistryError that says most. Source:
+    containerd core/remotes/docker/resolver.go Resolve.
     """
     needed = {"pull"} if repository.reference.digest else {"pull", "resolve"}
     errors: list[RegistryError] = []
-    for endpoint, tries in with_tries(repository.able(needed)):
+    for endpoint, tries in with_tries(repository.allowed(needed)):
         try:
             return _resolve_at(repository, endpoint, tries)
         except RegistryError as error:
@@ -61,7 +61,7 @@ def _unresolved(repository: RepositoryHosts, errors: Sequence[RegistryError]) ->
         )
     worst = max(errors, key=severity)
     if worst.status == 404 and isinstance(errors[-1], RegistryUnreachable):
-        worst = errors[-1]  # a mirror's 404 tells nothing about the registry that did not answer
+        worst = errors[-1]  # a mirror's 404 says nothing about the registry, which did not respond
     if worst.status == 404:
         return NotFound(
             f"{prefix}: {name}: not found",
@@ -69,7 +69,7 @@ def _unresolved(repository: RepositoryHosts, errors: Sequence[RegistryError]) ->
             name=name,
             hint=f"Asked {worst.host}: check the spelling of repository and tag.",
         )
-    return repository.retold(worst, prefix)
+    return repository.with_context(worst, prefix)
 
 
 def _resolve_at(repository: RepositoryHosts, endpoint: Endpoint, tries: int) -> Descriptor:
@@ -91,7 +91,7 @@ def _resolve_at(repository: RepositoryHosts, endpoint: Endpoint, tries: int) -> 
 
 
 def _from_headers(repository: RepositoryHosts, response: Response) -> Descriptor | None:
-    """Make the descriptor of what HEAD told, or None when that is not enough."""
+    """Return the descriptor that the headers describe, or None when they are not enough."""
     media_type = _media_type(repository, response)
     _check_manifest_size(repository, response)
     digest = _stated_digest(repository, response)
@@ -99,7 +99,7 @@ def _from_headers(repository: RepositoryHosts, response: Response) -> Descriptor
     if not digest or response.length is None or media_type in _VAGUE:
         return None
     if wanted and digest.algorithm != wanted.algorithm:
-        return None  # the same bytes may well have both digests: only they can tell
+        return None  # the same bytes may have both digests: they must be hashed
     _check_digest(repository, response, digest)
     return Descriptor(media_type=media_type, digest=digest, size=response.length)
 
@@ -147,11 +147,11 @@ def _stated_digest(repository: RepositoryHosts, response: Response) -> Digest | 
 def _check_digest(repository: RepositoryHosts, response: Response, digest: Digest) -> None:
     wanted = repository.reference.digest
     if wanted and wanted != digest:
-        raise repository.content_error(response, f"{wanted} was asked for, {digest} is what it has")
+        raise repository.content_error(response, f"{wanted} was asked for, but it has {digest}")
 
 
 def _own_media_type(raw: bytes) -> str:
-    """Give the media type that a manifest states in itself, "" when it states none."""
+    """Return the `mediaType` of a manifest, "" when it has none."""
     try:
         document = parse_json(raw)
     except ContentError:

@@ -1,4 +1,4 @@
-"""The bytes of one blob from an offset on, across as many connections as it takes."""
+"""Download a blob from an offset, over as many connections as it takes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _log = redact.logger(__name__)
 class ResumingBody:
     """Reads a blob from `offset`, on one connection after the other.
 
-    The first connection is opened at once, so that its errors come before any byte is asked for. Pauses come
-    out of the transport's budget. A manifest or index has a time limit: it is small, and nobody sees it come.
+    The first connection is opened at once, so that its errors are raised before any byte is read. Pauses are
+    charged to the budget of the transport. A manifest or index has a time limit: it is small, and its
+    progress is not shown.
     """
 
     def __init__(self, requests: BlobRequests, offset: int) -> None:
@@ -39,13 +40,13 @@ class ResumingBody:
         self._opened: Opened | None = requests.open(offset) if offset < self._size else None
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._opened is not None:
             self._opened.response.close()
             self._opened = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; raises RegistryContentError when they end early or do not end."""
+        """Yield the bytes; raises RegistryContentError for too few or too many of them."""
         fruitless = 0
         while self._position < self._size:
             before = self._position
@@ -70,7 +71,7 @@ class ResumingBody:
 
     def _resume(self, pause: float, cut: RegistryUnreachable | None) -> None:
         _log.info(
-            "%s; going on at byte %d of %d", cut or "the connection ended early", self._position, self._size
+            "%s; resuming at byte %d of %d", cut or "the connection ended early", self._position, self._size
         )
         self.close()
         self._transport.sleep(pause)
@@ -91,4 +92,4 @@ class ResumingBody:
                 self._position += len(chunk)
                 yield chunk
             if time.monotonic() > self._deadline:
-                raise self._error(f"too slow: {self._position} of {self._size} bytes when time was up")
+                raise self._error(f"too slow: {self._position} of {self._size} bytes within the time limit")

@@ -1,7 +1,7 @@
-"""Content into one repository: what is there, blobs by upload or mount, manifests under a digest or a tag.
+"""Push into one repository: existence checks, blobs by upload or mount, manifests by digest or tag.
 
-All goes to the first host that may be pushed to, as in containerd: half an image here and half of it there is
-of no use. Sources: OCI distribution-spec ("Pushing Blobs", "Pushing Manifests"); containerd
+Everything is sent to the first host that allows push, as in containerd: an image must not be spread over
+several hosts. Sources: OCI distribution-spec ("Pushing Blobs", "Pushing Manifests"); containerd
 core/remotes/docker/pusher.go.
 """
 
@@ -26,19 +26,19 @@ from pyctrd.registry.http.transport import Response, Transport
 from pyctrd.registry.resolve import ACCEPT
 from pyctrd.registry.upload_session import BlobUpload, UploadSession
 
-# Larger blobs go up in pieces of this size: what a cut costs, and what proxies with a limit let through.
+# Larger blobs are uploaded in chunks of this size: it is lost at most by a cut, and proxies may have a limit.
 UPLOAD_CHUNK_BYTES: Final = 32 << 20
 
 _STORED: Final = frozenset({200, 201, 204})
 _HEAD_REFUSED: Final = frozenset({405, 501})
-# The registry accepts a mount from nobody, or not from there: then the blob is uploaded.
+# The registry does not support mounts, or not from that repository: then the blob is uploaded.
 _NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
 
 
 class RegistryUploader(RepositoryHosts):
-    """The repository of one reference, written to at its first host for that. Implements ports.Uploader.
+    """The repository of one reference, to push to at the first host that allows it.
 
-    Larger blobs than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
+    Implements ports.Uploader. Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
     """
 
     action = "push"
@@ -57,15 +57,15 @@ class RegistryUploader(RepositoryHosts):
         self._listing = threading.Lock()
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Ask by HEAD whether the repository has a blob or a manifest.
+        """Ask by HEAD whether the repository has a blob or a manifest. Raises RegistryError.
 
-        A registry that refuses HEAD has nothing, as far as we know. Raises RegistryError.
+        For a registry that refuses HEAD the answer is no.
         """
         with self._head(kind_of(descriptor), str(descriptor.digest), descriptor) as answer:
             return answer.status == 200
 
     def tagged(self, tag: str) -> Digest | None:
-        """Ask by HEAD what a tag names; None where there is none, or the registry does not say which."""
+        """Ask by HEAD for the digest of a tag; None if there is no such tag, or the registry does not say."""
         with self._head("manifests", tag) as answer:
             text = answer.header("Docker-Content-Digest").strip()
             try:
@@ -81,11 +81,11 @@ class RegistryUploader(RepositoryHosts):
         mount_from: str = "",
         report: Callable[[int], None] = lambda _sent: None,
     ) -> Literal["uploaded", "mounted"]:
-        """Bring a blob into the repository; `mount_from` is a repository of this registry that has it.
+        """Upload a blob, or mount it from `mount_from`, a repository of this registry that has it.
 
-        A blob is sent whole, one larger than a chunk in pieces; a cut upload goes on where the registry says
-        that it is, or begins again. Given up, the registry is told to forget it. Raises RegistryError,
-        AuthenticationFailed, RegistryContentError, and what the source raises.
+        A blob larger than a chunk is sent in chunks, another one whole. A cut upload is resumed at the offset
+        that the registry states, or begins again; one that fails is cancelled. Raises RegistryError,
+        AuthenticationFailed, RegistryContentError, and the errors of the source.
         """
         session: UploadSession | None = None
         if mount_from:
@@ -101,28 +101,30 @@ class RegistryUploader(RepositoryHosts):
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
         """Store a manifest or an index under its digest, or under a tag.
 
-        One that refers to another (`subject`) is also put on the list of those, where the registry does not
-        keep that list itself. Raises RegistryError, RegistryContentError when the registry says that it has
-        stored something else, ContentError for a document that is none.
+        One with a `subject` is also added to the list of referrers, if the registry does not keep that list
+        itself. Raises RegistryError, RegistryContentError when the registry states another digest,
+        ContentError for an invalid manifest.
         """
         keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
         subject = referrers_tag.subject_of(descriptor, raw)
         if subject is not None and not keeps_lists:
-            with self._listing:  # read, change, write: two at once would lose one
+            with self._listing:  # read, change, write: one at a time
                 self._refer(descriptor, raw, subject)
 
     def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
-        """Send it; tells whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
+        """Send it; return whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
         url = self.url(self._endpoint, "manifests", name)
         headers = {"Content-Type": descriptor.media_type}
         answer = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
         with answer:
             if answer.status not in _STORED:
-                raise self.retold(self.status_error(answer), f"could not push manifest {descriptor.digest}")
+                raise self.with_context(
+                    self.status_error(answer), f"could not push manifest {descriptor.digest}"
+                )
             stored = answer.header("Docker-Content-Digest").strip()
             if stored.startswith(f"{descriptor.digest.algorithm}:") and stored != descriptor.digest:
                 raise self.content_error(
-                    answer, f"{descriptor.digest} was pushed, the registry has stored it as {stored[:150]}"
+                    answer, f"{descriptor.digest} was pushed, but the registry stored {stored[:150]}"
                 )
             return bool(answer.header("OCI-Subject"))
 
@@ -137,7 +139,7 @@ class RegistryUploader(RepositoryHosts):
                 changed = referrers_tag.listed(descriptor, raw, present)
             except ContentError as error:
                 raise self.content_error(
-                    answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
+                    answer, f"the list of referrers of {subject.digest} (tag {tag}): {error.message}"
                 ) from error
         if changed is not None:
             self._put(referrers_tag.descriptor_of(changed), changed, tag)
@@ -148,10 +150,10 @@ class RegistryUploader(RepositoryHosts):
             if "push" in endpoint.capabilities:
                 return endpoint
         raise RegistryError(
-            f"{self.host}: no host is configured that may push",
+            f"{self.host}: no configured host allows push",
             host=self.host,
             repository=self.repository,
-            hint='add "push" to the capabilities of one in its hosts.toml',
+            hint='Add "push" to the capabilities of a host in its hosts.toml.',
         )
 
     def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:
@@ -163,7 +165,7 @@ class RegistryUploader(RepositoryHosts):
         raise self.status_error(answer)
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
-        """Ask for a mount; a registry that cannot do it opens an upload in its place, or says no."""
+        """Ask for a mount; a registry that cannot do it opens an upload instead, or refuses."""
         url = self.url(self._endpoint, "blobs", "uploads/")
         query = urlencode({"mount": str(descriptor.digest), "from": source})
         url = f"{url}{'&' if '?' in url else '?'}{query}"

@@ -26,7 +26,7 @@ from pyctrd.registry.http import address_guard
 from pyctrd.registry.http.address_guard import AddressInfo
 from pyctrd.registry.http.retry import parse_retry_after
 from pyctrd.registry.http.transport import Request, Transport
-from pyctrd.registry.range_control import Governor
+from pyctrd.registry.range_control import RangeControl
 from pyctrd.registry.repository import Repository
 from pyctrd.steps.validate import Documents
 from tests.registry.samples import TAG
@@ -319,7 +319,7 @@ def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: s
             endpoints.endpoints(lasting.host),
             Authorizer(transport, Keychain(Path("/none"), environ={})),
             transport,
-            governor=Governor(),
+            range_control=RangeControl(),
         )
         with pytest.raises(RegistryError), remote.fetch(descriptor) as chunks:
             list(chunks)

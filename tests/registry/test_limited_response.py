@@ -20,7 +20,7 @@ from pyctrd.errors import RegistryError, RegistryUnreachable
 from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions, listing
 from pyctrd.registry.http import errors
-from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, LimitedAnswer
+from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, LimitedResponse
 from pyctrd.registry.http.transport import Request, Transport
 
 STALL = 0.3
@@ -260,7 +260,7 @@ def test_honest_framing_is_read_whole(
         sender = threading.Thread(target=theirs.sendall, args=(raw,))
         sender.start()
         ours.settimeout(20)
-        answer = LimitedAnswer(ours, head_seconds=20, stall_seconds=20)
+        answer = LimitedResponse(ours, head_seconds=20, stall_seconds=20)
         answer.begin()
         received = b"".join(iter(lambda: answer.read1(amount), b""))
         sender.join()
@@ -276,7 +276,7 @@ def test_no_answer_breaks_the_reader(head: bytes, body: bytes) -> None:
         theirs.sendall(HEAD + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         theirs.shutdown(socket.SHUT_WR)
         ours.settimeout(20)
-        answer = LimitedAnswer(ours, head_seconds=20, stall_seconds=20)
+        answer = LimitedResponse(ours, head_seconds=20, stall_seconds=20)
         with suppress(http.client.HTTPException):
             answer.begin()
             while answer.read1(100):

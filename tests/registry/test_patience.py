@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pyctrd.errors import NotFound, RegistryContentError, RegistryError, RegistryUnreachable
-from pyctrd.registry.http.response import Gathering
+from pyctrd.registry.http.response import BodyProgress
 from pyctrd.registry.http.retry import MIN_BYTES_PER_STALL, Budget, in_words
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
@@ -138,7 +138,7 @@ class Clock:
 
 def test_a_drip_is_a_stall() -> None:
     clock = Clock()
-    gathering = Gathering(10, clock)
+    gathering = BodyProgress(10, clock)
     for _ in range(10):
         clock.now += 1
         gathering.add(1)
@@ -149,7 +149,7 @@ def test_a_drip_is_a_stall() -> None:
 
 def test_a_slow_link_is_none() -> None:
     clock = Clock()
-    gathering = Gathering(10, clock)
+    gathering = BodyProgress(10, clock)
     for _ in range(100):
         clock.now += 9
         gathering.add(MIN_BYTES_PER_STALL)
@@ -159,7 +159,7 @@ def test_a_slow_link_is_none() -> None:
 
 def test_what_has_come_is_handed_on_each_second() -> None:
     clock = Clock()
-    gathering = Gathering(60, clock)
+    gathering = BodyProgress(60, clock)
     due = []
     for _ in range(5):
         clock.now += 0.5

@@ -97,7 +97,7 @@ def test_pages_each_say_whether_they_are_filtered(server: ScriptedServer, remote
 
 def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker) -> None:
     """Of a registry that does not filter: nothing of them is kept, and each has something new."""
-    count = 2 * pagination.MAX_BARREN_PAGES
+    count = 2 * pagination.MAX_PAGES_WITHOUT_NEWS
     others = [
         index(entry(str(number), SIGNATURE), link=f"<?page={number}>; rel=next") for number in range(count)
     ]
@@ -113,12 +113,12 @@ def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMake
     server.always("GET", API, reply)
     with pytest.raises(RegistryContentError, match="does not end"):
         listing.referrers(remote(), DIGEST)
-    assert len(server.seen) == pagination.MAX_BARREN_PAGES + 1
+    assert len(server.seen) == pagination.MAX_PAGES_WITHOUT_NEWS + 1
 
 
 def test_no_page_is_elsewhere(server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("GET", API, index(entry("one"), link=f"<{other.url}{API}>; rel=next"))
-    with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
+    with pytest.raises(RegistryContentError, match="names a next page of its list at another origin"):
         listing.referrers(remote(), DIGEST)
     assert other.seen == []
 
@@ -180,7 +180,7 @@ def test_a_tag_that_is_something_else(
     """The spec has it that there are no referrers then; that it was so is told."""
     server.once("GET", LISTED, answer)
     assert listing.referrers(remote(), DIGEST).referrers == ()
-    assert f"tag sha256-{DIGEST.encoded}: taken for no list of referrers" in caplog.text
+    assert f"tag sha256-{DIGEST.encoded} is ignored, it is not a list of referrers" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_a_tag_that_cannot_be_read(
         (index("x"), "not a valid index"),
         (index({"mediaType": "x/y", "digest": "sha256:0", "size": 1}), "not a valid index"),
         (index(entry("one", size=-1)), "not a valid index"),
-        (index(entry("one", "a\x1b[31m")), "with a media type that is none"),
-        (index(entry("one", mediaType="a\nb")), "with a media type that is none"),
+        (index(entry("one", "a\x1b[31m")), "with an invalid media type"),
+        (index(entry("one", mediaType="a\nb")), "with an invalid media type"),
         (Answer(200, b" " * 99_999, OF_INDEX, endless=True), f"more than {MAX_MANIFEST_BYTES} bytes"),
     ],
 )
@@ -230,7 +230,7 @@ def test_what_is_no_list_of_referrers(
     server.once("GET", API, answer)
     with pytest.raises(RegistryContentError, match=message) as caught:
         listing.referrers(remote(), DIGEST)
-    prefix = f'failed to list what refers to "{server.host}/team/app@{DIGEST}": '
+    prefix = f'failed to list the referrers of "{server.host}/team/app@{DIGEST}": '
     assert str(caught.value).startswith(prefix)
     assert str(caught.value).isprintable()
     assert server.requests() == [f"GET {API}"], "a broken list is no absent one"
@@ -246,7 +246,7 @@ def test_a_list_with_a_vague_type(server: ScriptedServer, remote: RemoteMaker, c
 @pytest.mark.parametrize("status", [401, 403])
 def test_lists_that_are_not_for_us(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", API, Answer(status))
-    with pytest.raises(AuthenticationFailed, match="failed to list what refers to"):
+    with pytest.raises(AuthenticationFailed, match="failed to list the referrers of"):
         listing.referrers(remote(), DIGEST)
 
 
@@ -314,7 +314,7 @@ def test_without_the_capability_there_is_the_tag(
     server.once("GET", LISTED, index(entry("one")))
     assert listing.referrers(remote(hosts_dir=tmp_path), DIGEST).source == "tag"
     file.write_text(f'server = "{server.url}"\ncapabilities = ["pull"]')
-    with pytest.raises(RegistryError, match="no host is configured that may be asked"):
+    with pytest.raises(RegistryError, match="no configured host may be asked"):
         listing.referrers(remote(hosts_dir=tmp_path), DIGEST)
     assert len(server.seen) == 1
 

@@ -141,7 +141,7 @@ def test_no_link_leads_elsewhere(server: ScriptedServer, other: ScriptedServer, 
         "file:///etc/passwd",
     ):
         server.once("GET", LIST, challenge, tag_list("a", link=f"<{target}>; rel=next"))
-        with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
+        with pytest.raises(RegistryContentError, match="names a next page of its list at another origin"):
             listing.tags(remote(username="me", password="hush"))
     assert other.seen == []
 
@@ -152,7 +152,7 @@ def test_no_link_leads_from_https_down_to_http(remote: RemoteMaker) -> None:
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with ScriptedServer(context) as secure:
         secure.once("GET", LIST, tag_list("a", link=f"<http://{secure.host}{LIST}?last=a>; rel=next"))
-        with pytest.raises(RegistryContentError, match="to be asked for at http://"):
+        with pytest.raises(RegistryContentError, match="at another origin: http://"):
             listing.tags(remote(f"{secure.host}/team/app", skip_verify=True))
 
 
@@ -179,7 +179,7 @@ def test_a_list_elsewhere_by_redirect_has_no_pages(
 ) -> None:
     server.once("GET", LIST, Answer(307, headers={"Location": f"{other.url}{LIST}"}))
     other.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"))
-    with pytest.raises(RegistryContentError, match="to be asked for at"):
+    with pytest.raises(RegistryContentError, match="at another origin"):
         listing.tags(remote())
 
 
@@ -211,7 +211,7 @@ def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMake
     server.always("GET", LIST, endless("a"))
     with pytest.raises(RegistryContentError, match="does not end"):
         listing.tags(remote())
-    assert len(server.seen) == pagination.MAX_BARREN_PAGES + 1
+    assert len(server.seen) == pagination.MAX_PAGES_WITHOUT_NEWS + 1
 
 
 @pytest.mark.parametrize(
@@ -249,21 +249,21 @@ def test_limits(
         (Answer(200, b"<html>"), "not valid JSON"),
         (Answer(200, b""), "not valid JSON"),
         (Answer(200, b"\xff\xfe"), "not valid JSON"),
-        (Answer(200, b'["a"]'), "something else than a list of tags"),
-        (Answer(200, b'{"errors":[]}'), "something else than a list of tags"),
-        (Answer(200, b'{"tags":"a"}'), "something else than a list of tags"),
-        (Answer(200, b'{"tags":{"a":1}}'), "something else than a list of tags"),
-        (Answer(200, b'{"name":1,"tags":[]}'), "something else than a list of tags"),
+        (Answer(200, b'["a"]'), "something other than a list of tags"),
+        (Answer(200, b'{"errors":[]}'), "something other than a list of tags"),
+        (Answer(200, b'{"tags":"a"}'), "something other than a list of tags"),
+        (Answer(200, b'{"tags":{"a":1}}'), "something other than a list of tags"),
+        (Answer(200, b'{"name":1,"tags":[]}'), "something other than a list of tags"),
         (Answer(200, b"[" * 99_999), "nested deeper"),
-        (tag_list("a", 1), "something else than a list of tags"),
-        (tag_list("a", None), "something else than a list of tags"),
-        (tag_list(["a"]), "something else than a list of tags"),
-        (tag_list("a", ""), "a tag that is none: ''"),
-        (tag_list("a\x1b[31m"), r"a tag that is none: 'a\\x1b\[31m'"),
-        (tag_list("a\n"), "a tag that is none"),
-        (tag_list("../x"), "a tag that is none"),
-        (tag_list("a" * 129), "a tag that is none: 'a{80}'$"),
-        (tag_list("\u0430"), "a tag that is none"),
+        (tag_list("a", 1), "something other than a list of tags"),
+        (tag_list("a", None), "something other than a list of tags"),
+        (tag_list(["a"]), "something other than a list of tags"),
+        (tag_list("a", ""), "an invalid tag: ''"),
+        (tag_list("a\x1b[31m"), r"an invalid tag: 'a\\x1b\[31m'"),
+        (tag_list("a\n"), "an invalid tag"),
+        (tag_list("../x"), "an invalid tag"),
+        (tag_list("a" * 129), "an invalid tag: 'a{80}'$"),
+        (tag_list("\u0430"), "an invalid tag"),
         (Answer(200, b" " * 99_999, endless=True), f"more than {MAX_MANIFEST_BYTES} bytes"),
         (Answer(200, b"{}", {"Content-Encoding": "gzip"}), "Content-Encoding 'gzip'"),
     ],
@@ -369,7 +369,9 @@ def test_a_mirror_is_asked_where_the_registry_gives_no_list(
     other.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), tag_list("b"))
     found = listing.tags(remote("registry.invalid/team/app", hosts_dir=tmp_path))
     assert (found.tags, found.host, found.mirror) == (("a", "b"), other.host, True)
-    assert f"the list is of {other.host}: a mirror may lack what registry.invalid has" in caplog.text
+    assert (
+        f"the list is from {other.host}: a mirror may lack some of what registry.invalid has" in caplog.text
+    )
     # A Link often drops what the mirror needs to know.
     assert [query_of(seen).get("ns") for seen in other.seen] == ["registry.invalid"] * 2
 
@@ -400,7 +402,7 @@ def test_only_hosts_that_may_resolve_are_asked(
     with pytest.raises(RegistryError, match="unexpected status 500"):
         listing.tags(remote(hosts_dir=hosts, retry_budget=0))
     (hosts / "_default" / "hosts.toml").write_text(f'server = "{server.url}"\ncapabilities = ["pull"]')
-    with pytest.raises(RegistryError, match="no host is configured that may be asked") as caught:
+    with pytest.raises(RegistryError, match="no configured host may be asked") as caught:
         listing.tags(remote(hosts_dir=hosts))
     assert caught.value.hint
     assert other.seen == []

@@ -1,4 +1,4 @@
-"""Answers a registry's challenges: bearer tokens and basic authentication.
+"""Answer the challenges of registries with bearer tokens and basic authentication.
 
 Sources: RFC 6750 and RFC 9110 section 11; the distribution spec's "Token Authentication"; containerd
 core/remotes/docker/authorizer.go.
@@ -28,7 +28,7 @@ from pyctrd.registry.http.transport import Request, Response, Transport
 INSUFFICIENT_SCOPE: Final = "insufficient_scope"
 
 _MAX_REASON_CHARACTERS: Final = 300
-# Headers of hosts.toml whose values are nobody else's business.
+# Headers of hosts.toml whose values are secrets.
 _PRIVATE_NAME = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE)
 
 _log = redact.logger(__name__)
@@ -38,8 +38,8 @@ _log = redact.logger(__name__)
 class _Session:
     """What is known about one host, under its lock.
 
-    The challenge that it makes, what it wanted beyond the scopes of a request, and the tokens that we hold:
-    by realm, service, scopes and who asked for them.
+    Its challenge, the scopes that it wants in addition to those of a request, and our tokens by realm,
+    service, scopes and credential.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,10 +51,10 @@ class _Session:
 
 
 class Authorizer:
-    """Sends requests with the authorization that each endpoint wants; thread safe.
+    """Sends requests with the authorization that each endpoint requires; thread safe.
 
-    Tokens are kept per host as well as per realm, service and scope: a registry that names another one's
-    realm must not be handed that one's token. Of threads that need the same token, one gets it.
+    Tokens are kept per host as well as per realm, service and scope: a registry that names the realm of
+    another one must not get a token for that. Of several threads that need the same token, one requests it.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Authorizer:
     def send(self, endpoint: Endpoint, request: Request, scopes: Iterable[str]) -> Response:
         """Send, answering one challenge and refreshing a refused token once.
 
-        `scopes` (of `registry.scopes`) are asked for in one token; the first names the repository whose
-        credential is used. Gives the response, which is a 401 only when we have no answer to its challenge.
-        Raises AuthenticationFailed when the registry refuses what we answered, RegistryError and
-        RegistryUnreachable as the transport does; no message holds a secret, whatever the registry echoes.
+        `scopes` (see `auth.scopes`) are requested in one token; the first names the repository whose
+        credential is used. The response is a 401 only when there is no supported challenge. Raises
+        AuthenticationFailed when the registry denies access, RegistryError and RegistryUnreachable as the
+        transport does; no message contains a secret, whatever the registry echoes.
         """
         wanted = tuple(scopes)
         redact.remember(*_secrets_in(request.private))
@@ -89,7 +89,7 @@ class Authorizer:
         return self._send(endpoint, request, wanted)
 
     def advice(self, account: str, *, own: bool = True) -> str:
-        """Give the hint for a registry (its host[:port]) that does not let us in."""
+        """Return the hint for a registry (its host[:port]) that denies access."""
         return self._keychain.advice(account, own=own)
 
     def _unlock(self, endpoint: Endpoint, wanted: tuple[str, ...]) -> bool:
@@ -123,7 +123,7 @@ class Authorizer:
     # --- the Authorization of a request
 
     def _known(self, session: _Session, endpoint: Endpoint, wanted: tuple[str, ...]) -> str:
-        """Give the Authorization for a host that has challenged us before; "" for a new one."""
+        """Return the Authorization for a host whose challenge is known; "" for a new one."""
         with session.lock:
             if session.challenge is None:
                 return ""
@@ -198,7 +198,7 @@ class Authorizer:
     def _denied(
         self, endpoint: Endpoint, response: Response, found: Challenge | None, wanted: Sequence[str]
     ) -> AuthenticationFailed:
-        """Make the error for a refusal, with the words of the registry or of its token server."""
+        """Return the error for denied access, with the message of the registry or of its token server."""
         reason = reason_in(response.excerpt()) or f"status {response.status}"
         if found is not None and found["error"] == INSUFFICIENT_SCOPE:
             lacking = " ".join(scoping.merge(*wanted, found["scope"]))
@@ -226,7 +226,7 @@ class Authorizer:
 
 
 def reason_in(body: bytes) -> str:
-    """Return the registry's own words in an error body (distribution spec "Error Codes"), or ""; struck."""
+    """Return the message in an error body (distribution spec "Error Codes"), "" for none, without secrets."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -246,7 +246,7 @@ def _reason(item: Any) -> str:
 
 
 def _challenge_in(response: Response) -> Challenge | None:
-    """Give the challenge to answer: that of a 401, or of a 403 for want of a scope (RFC 6750 section 3.1)."""
+    """Return the challenge of a 401, or of a 403 for a missing scope (RFC 6750 section 3.1)."""
     if response.status not in (401, 403):
         return None
     found = challenges.choose(challenges.parse(response.header_values("WWW-Authenticate")))

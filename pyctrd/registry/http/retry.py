@@ -1,8 +1,8 @@
 """How often, and for how long, a registry is tried: all numbers of retry and resume, and the waiting budget.
 
 A request that fails in a way that may pass is sent again after a pause that doubles, or that the registry
-asks for. A body that breaks off is continued at the byte reached, for as long as each connection brings
-something. All pauses, and the waiting for answers that bring nothing, come out of one budget for a session.
+asks for. A body that breaks off is continued at the byte reached, for as long as each connection makes
+progress. All pauses, and the waiting for useless responses, come out of one budget for a session.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter", so that many clients do not come back together.
 """
@@ -25,32 +25,31 @@ BUDGET_SECONDS: Final = 300.0
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 STALL_TIMEOUT_SECONDS: Final = 60.0
-# A connection that brings fewer bytes than this in a whole stall time-out is as good as silent.
+# A connection with fewer bytes than this in a whole stall time-out counts as stalled.
 MIN_BYTES_PER_STALL: Final = 512
-# In stall time-outs: what the head of an answer may take, and a document; a layer, whose progress is seen,
-# may take as long as it moves.
+# In stall time-outs: how long the head of a response may take, and a manifest; a layer, whose progress is
+# shown, has no limit in all.
 HEAD_STALLS: Final = 1.5
 DOCUMENT_STALLS: Final = 3
-# In stall time-outs: what an error or a redirect may take before it is charged to the budget.
+# In stall time-outs: how long an error or a redirect may take before it is charged to the budget.
 FREE_STALLS: Final = 0.1
 
-# Connections in a row that bring next to nothing, before a download, a range or an upload fails. An upload is
-# asked for its state in between, and its progress counts from UPLOAD_PROGRESS_BYTES on: a registry that takes
-# a byte at a time is not worth the wait.
+# So many connections in a row without progress are the end of a download, a range or an upload. The progress
+# of an upload counts from UPLOAD_PROGRESS_BYTES on: a registry may take a byte at a time for ever.
 MAX_FRUITLESS_DOWNLOADS: Final = 3
 MAX_FRUITLESS_RANGES: Final = 2
 MAX_FRUITLESS_UPLOADS: Final = 4
 UPLOAD_PROGRESS_BYTES: Final = 1 << 16
-# So often the parallel ranges of one blob may fail, before it is downloaded over one connection.
+# So often the parallel ranges of one blob may fail before it is downloaded over one connection.
 MAX_RANGE_FAILURES: Final = 2
-# One cut may be an accident, and the first host is the nearest: after two the next one goes on.
+# One cut may be an accident, and the first host is the nearest one: after two cuts the next host is asked.
 MAX_CUTS_PER_HOST: Final = 2
 
 
 class Budget:
     """The seconds that may be spent on waiting for registries in all; thread safe.
 
-    One for a whole session: a registry must not gain time by failing in many places.
+    There is one for a whole session, so that many failures do not add up to a long wait.
     """
 
     def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
@@ -60,18 +59,18 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """The seconds that are left; less than none when waiting for answers took more."""
+        """The seconds that are left; negative when waiting for responses took more."""
         return self._left
 
     @property
     def is_overdrawn(self) -> bool:
-        """Whether more was waited than the budget allows."""
+        """Whether waiting took more than the budget."""
         return self._left < 0
 
     def charge(self, since: float, until: float) -> None:
-        """Take the time that one request waited for nothing, by one clock for all of them.
+        """Charge the time that one request waited in vain, by one clock for all of them.
 
-        What several requests wait at the same time counts once.
+        Time that several requests wait at once counts once.
         """
         with self._lock:
             since = max(since, self._charged_until)
@@ -80,7 +79,7 @@ class Budget:
                 self._charged_until = until
 
     def spend(self, seconds: float) -> bool:
-        """Take a pause out of the budget; False, and nothing taken, when it is longer than what is left."""
+        """Take a pause out of the budget; False, and nothing is taken, when less than that is left."""
         with self._lock:
             if seconds > self._left:
                 return False
@@ -109,7 +108,7 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
 
 
 def in_words(seconds: float) -> str:
-    """Give a duration as people say it: seconds, and what that is in minutes, hours or days."""
+    """Format a duration: seconds, and minutes, hours or days for longer ones."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds:.0f} s ({seconds / length:.0f} {unit})"
