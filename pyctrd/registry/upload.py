@@ -38,7 +38,8 @@ _NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
 class RegistryUploader(RepositoryHosts):
     """The repository of one reference, to push to at the first host that allows it.
 
-    Implements ports.Uploader. Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
+    Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole. Implements
+    ports.Uploader.
     """
 
     action = "push"
