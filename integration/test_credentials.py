@@ -292,7 +292,7 @@ def test_sudo_on_a_terminal_asks_once(sudo: Sudo, image: Image) -> None:
     code, text = sudo.on_a_terminal("pull", image.name, answer="y")
     assert code == 0, text
     assert text.count("[y/N]") == 1
-    assert f"{sudo.login.host} wants credentials. Use those of alice ({sudo.config})? [y/N]" in text
+    assert f"{sudo.login.host} requires credentials. Use those of alice ({sudo.config})? [y/N]" in text
     assert len(sudo.helper_calls()) == 1
     assert sudo.login.shell.have() == set(image.graph.blobs)
 
@@ -350,7 +350,7 @@ def test_no_helper_of_the_working_directory(
     login.helper("rig", login.shell.folder)
     login.shell.env["PATH"] = path.format(usual="/usr/bin:/bin")
     words = login.shell("pull", Image(locked, repository).name, code=5).stderr.decode()
-    assert "docker-credential-rig is not in PATH (its relative folders are not searched)" in words
+    assert "docker-credential-rig is not in PATH (its relative entries are not searched)" in words
     assert not login.asked.exists()
 
 

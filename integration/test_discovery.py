@@ -226,7 +226,10 @@ def test_a_mirror_is_behind_and_the_registry_away(
         assert registry.requests() == []
     done = pyctrd("registry", "tags", *words)
     assert done.stdout == "old\n"
-    assert f"the list is of {registry.host}: a mirror may lack what registry.invalid has" in done.stderr
+    assert (
+        f"the list is from {registry.host}: a mirror may lack some of what registry.invalid has"
+        in done.stderr
+    )
 
 
 # --- referrers --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pyctrd.errors import AuthenticationFailed, NotFound, RegistryError, Registr
 from pyctrd.oci import graph, reference
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.repository import Repository
 from tests.support import shapes
 from tests.support.images import Graph
 
@@ -38,12 +38,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
         yield made
 
 
-def read(remote: RegistryRemote, descriptor: Descriptor, offset: int = 0) -> bytes:
+def read(remote: Repository, descriptor: Descriptor, offset: int = 0) -> bytes:
     with remote.fetch(descriptor, offset) as chunks:
         return b"".join(chunks)
 
 
-def read_all(remote: RegistryRemote) -> dict[str, bytes]:
+def read_all(remote: Repository) -> dict[str, bytes]:
     """Resolve and fetch everything, every digest checked."""
     found: dict[str, bytes] = {}
 
@@ -60,7 +60,7 @@ def read_all(remote: RegistryRemote) -> dict[str, bytes]:
     return found
 
 
-def layer_of(remote: RegistryRemote) -> Descriptor:
+def layer_of(remote: Repository) -> Descriptor:
     """The image's only layer."""
     step = graph.read_children(lambda descriptor: read(remote, descriptor))
     return max(graph.preorder(remote.resolve(), step), key=lambda descriptor: descriptor.size)

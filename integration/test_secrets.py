@@ -19,7 +19,7 @@ from integration.rig.containerd import Containerd
 from integration.rig.registry import PASSWORD, USER, Registry
 from integration.rig.tokens import TokenService
 from integration.shell import on_a_terminal
-from pyctrd import Client
+from pyctrd import Client, redact
 from pyctrd.errors import PyctrdError
 from pyctrd.registry import RegistryOptions
 
@@ -187,7 +187,7 @@ def test_a_token_server_that_echoes(rig: Rig, login: Login, repository: str) -> 
 
 @pytest.fixture
 def records() -> Iterator[list[logging.LogRecord]]:
-    """All that an application with the lowest levels everywhere gets."""
+    """All that an application with the lowest levels everywhere gets, urllib3's log as our docs advise."""
     found: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):
@@ -196,10 +196,12 @@ def records() -> Iterator[list[logging.LogRecord]]:
 
     handler, root = Handler(), logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in ("", "pyctrd", "urllib3")}
+    requests = redact.logger("urllib3.connectionpool")
     root.addHandler(handler)
     for name in levels:
         logging.getLogger(name).setLevel(logging.NOTSET if not name else logging.DEBUG)
     yield found
+    requests.filters.clear()
     root.removeHandler(handler)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

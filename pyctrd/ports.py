@@ -1,7 +1,7 @@
-"""The narrow interfaces between the pipeline (pull, ensure, save, diagnose) and the world.
+"""The protocols through which operations reach registries and containerd.
 
-A remote gives bytes of a descriptor from an offset; a store keeps content, image records, snapshots and
-leases. containerd/ and registry/ implement them; nothing above level 3 needs to know how.
+A remote yields the bytes of a descriptor from an offset; a store keeps content, image records, snapshots and
+leases. containerd/ and registry/ implement them; steps and operations know the protocols only.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pyctrd.oci.model import (
     SnapshotInfo,
 )
 
-# Bytes that may lie inside a larger message, so that nobody has to copy them.
+# Bytes that may be a view of a larger message, to avoid copies.
 Chunk: TypeAlias = bytes | memoryview
 
 
 # --- the remote side --------------------------------------------------------------------------------------
 
 
-class Place(Protocol):
-    """One remote repository."""
+class RepositoryName(Protocol):
+    """The name of a remote repository."""
 
     @property
     def host(self) -> str:
@@ -40,15 +40,14 @@ class Place(Protocol):
         """The repository's path, e.g. `library/alpine`."""
 
 
-class Fetcher(Place, Protocol):
+class Fetcher(RepositoryName, Protocol):
     """Yields bytes of content from one remote repository."""
 
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
         """Open the content of a descriptor at a byte offset.
 
-        The iterator gives the bytes from `offset` to the end, in chunks of at most 1 MiB; a cut connection
-        is re-opened inside where the registry allows it. Never gives more than `descriptor.size - offset`
-        bytes. Raises RegistryError (and subclasses).
+        The iterator yields the bytes from `offset` to the end, in chunks of at most 1 MiB, and never more
+        than `descriptor.size - offset` bytes. A cut connection is resumed within. Raises RegistryError.
         """
 
 
@@ -63,16 +62,16 @@ class Remote(Fetcher, Protocol):
 
 
 class BlobSource(Protocol):
-    """The bytes of one blob, for whoever sends them somewhere."""
+    """The bytes of a blob, to be uploaded."""
 
     def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
         """Open the bytes from an offset to the end, in chunks of at most 1 MiB."""
 
     def wrong(self, text: str) -> PyctrdError:
-        """Make the error for bytes that are not what the descriptor promises."""
+        """Return the error for bytes that do not match the descriptor."""
 
 
-class Uploader(Place, Protocol):
+class Uploader(RepositoryName, Protocol):
     """Takes content into one remote repository."""
 
     def has(self, descriptor: Descriptor) -> bool:
@@ -89,10 +88,10 @@ class Uploader(Place, Protocol):
         mount_from: str = "",
         report: Callable[[int], None] = lambda _sent: None,
     ) -> Literal["uploaded", "mounted"]:
-        """Bring a blob into the repository, from another repository of the registry if that has it.
+        """Upload a blob, or mount it from another repository of the registry that has it.
 
-        Bytes are hashed on their way, and the last one is not sent unless they are the right ones.
-        `report` is told the offset. Raises RegistryError, and what the source raises.
+        Bytes are hashed while they are sent, and the last one is not sent unless the digest matches.
+        `report` is called with the offset. Raises RegistryError, and the errors of the source.
         """
 
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
@@ -126,10 +125,10 @@ class ContentStore(Protocol):
 
     @property
     def stall_seconds(self) -> float:
-        """How long something may stand still before it is given up."""
+        """How long something may stall before it is aborted."""
 
     def info(self, digest: Digest) -> ContentInfo:
-        """Give a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
+        """Return a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         """List blobs that match any of the filters (containerd filter syntax)."""
@@ -147,8 +146,8 @@ class ContentStore(Protocol):
     ) -> AbstractContextManager[Ingest]:
         """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
 
-        Without `expected` the store hears the digest at the commit only, and so opens the write although it
-        has such a blob already.
+        Without `expected` the store gets the digest with the commit only, so that it opens the write even if
+        it has such a blob already.
 
         An ingest that was not committed stays for a later resume. Raises AlreadyExists when the namespace
         has the blob (a lease in force has it then, too), IngestLocked while somebody else writes it.
@@ -164,14 +163,14 @@ class ContentStore(Protocol):
         """List the unfinished writes."""
 
     def abort(self, ref: str) -> None:
-        """Throw an unfinished write away; absent is fine."""
+        """Discard an unfinished write, if it exists."""
 
 
 class ImageStore(Protocol):
     """containerd's image service in one namespace."""
 
     def get(self, name: str) -> ImageRecord:
-        """Give the record of exactly this name; raises NotFound (`image "...": not found`)."""
+        """Return the record of exactly this name; raises NotFound (`image "...": not found`)."""
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         """List records that match any of the filters."""
@@ -190,7 +189,7 @@ class SnapshotStore(Protocol):
     """containerd's snapshots service; `snapshotter` empty is the server's default."""
 
     def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
-        """Give a snapshot; raises NotFound."""
+        """Return a snapshot; raises NotFound."""
 
     def prepare(
         self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
@@ -211,11 +210,11 @@ class DiffService(Protocol):
     """containerd's diff service."""
 
     def apply(self, descriptor: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
-        """Unpack a layer onto mounts; gives the descriptor of its uncompressed form (digest = diff id)."""
+        """Unpack a layer onto mounts; returns the descriptor of its uncompressed form (digest = diff id)."""
 
 
 class Store(Protocol):
-    """One containerd namespace, perhaps seen through a lease."""
+    """One containerd namespace, perhaps through a lease."""
 
     @property
     def namespace(self) -> str: ...
@@ -229,23 +228,23 @@ class Store(Protocol):
     def diffs(self) -> DiffService: ...
 
     def check_open(self) -> None:
-        """Raise Cancelled or ClientClosed when the work is to end: for whoever waits for something else."""
+        """Raise Cancelled or ClientClosed when the work is to end; to be called while waiting."""
 
     def default_snapshotter(self) -> str:
-        """Give the name of the snapshotter to use when none is asked for."""
+        """Return the name of the default snapshotter."""
 
     def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
-        """Open a lease that expires by itself after 24 hours; the context gives this store through it.
+        """Open a lease that expires by itself after 24 hours; the context returns this store through it.
 
-        Everything written or touched through that view is safe from the garbage collector until the
-        context is left, which deletes the lease; only an interrupt of `resumable` work leaves it to its
-        expiry, for the next run to go on. `purpose` is the command, kept as a label for people.
+        Everything written or touched through that store is safe from the garbage collector until the
+        context is left, which deletes the lease; only after an interrupt of `resumable` work it is kept until
+        it expires, so that the next run can resume. `purpose` is the command, kept as a label.
         """
 
     def hold_everything(self) -> None:
-        """Put all content of the namespace, and all that its gc labels keep, under the lease of this view.
+        """Add all content of the namespace, and all that its gc labels keep, to the lease of this store.
 
-        Outside a lease this does nothing.
+        Without a lease this does nothing.
         """
 
     def collect_garbage(self) -> None:

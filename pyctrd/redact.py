@@ -1,7 +1,8 @@
-"""Strikes secrets out of texts: whatever was remembered here shows up in no message, log record or traceback.
+"""Strike secrets out of texts, so that no message, log record or traceback of ours contains one.
 
-One memory for the whole process, since a log record and a traceback belong to no client: a registry may echo
-what it was sent in any header or body, encoded in ways of its own.
+The secrets are remembered for the whole process, since log records and tracebacks do not belong to a client.
+A registry may echo what it was sent in any header or body, in any encoding. The constructor of PyctrdError
+and the filter of our loggers call `strike`; other code only remembers secrets.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 STRUCK: Final = "***"
-# Striking one letter out of every message would hide the message, and tell the letter.
+# Replacing one letter in every message would hide the message, and reveal the letter.
 SHORTEST: Final = 4
 
-# Tokens come and go in a long life; passwords are remembered again whenever they are used.
+# Old tokens are forgotten in a long-lived process; passwords are remembered again whenever they are used.
 _MAX_SECRETS: Final = 512
 _SHORTEST_BASE64: Final = 6
-# So many letters of a secret are no accident.
-_TELLING: Final = 16
+# A text with so many characters of a secret does not have them by accident.
+_MIN_PREFIX: Final = 16
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 
 _lock = threading.Lock()
@@ -45,35 +46,34 @@ def remember(*secrets: str) -> None:
 
 
 def forget() -> None:
-    """Let all secrets show up again: for programs whose secrets are other people's words, as tests' are."""
+    """Forget all secrets: for tests, whose secrets may be parts of other texts."""
     with _lock:
         _forms.clear()
 
 
 def strike(text: str) -> str:
-    """Give a text without the remembered secrets, whether plain, URL-encoded, escaped or in base64.
+    """Replace the remembered secrets in a text, whether plain, URL-encoded, escaped or in base64.
 
-    The beginning of a long secret is struck, too: a message may have been cut before it came here.
+    The beginning of a long secret is replaced, too: the text may have been cut.
     """
     with _lock:
-        known = [form for forms in _forms.values() for form in forms if form[:_TELLING] in text]
+        known = [form for forms in _forms.values() for form in forms if form[:_MIN_PREFIX] in text]
     known.sort(key=len, reverse=True)
     for form in known:
         text = text.replace(form, STRUCK)
-    for form in known:  # afterwards, for two spellings may begin in the same way
-        if len(form) > _TELLING:
+    for form in known:  # afterwards, since two forms may begin in the same way
+        if len(form) > _MIN_PREFIX:
             text = _without_beginnings(text, form)
     return text
 
 
 def excerpt(text: str, limit: int) -> str:
-    """Give at most `limit` characters of a foreign text in one line, struck before it is cut."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in strike(text))
-    return strike(plain)[:limit]
+    """Return at most `limit` characters of a foreign text in one line; secrets are struck before the cut."""
+    return "".join(letter if letter.isprintable() else " " for letter in strike(text))[:limit]
 
 
 def logger(name: str) -> logging.Logger:
-    """Give the logger of a module, whose records reach every handler without the secrets."""
+    """Return a logger whose records reach every handler without secrets."""
     found = logging.getLogger(name)
     if _FILTER not in found.filters:
         found.addFilter(_FILTER)
@@ -81,8 +81,8 @@ def logger(name: str) -> logging.Logger:
 
 
 def _without_beginnings(text: str, form: str) -> str:
-    while (start := text.find(form[:_TELLING])) >= 0:
-        end = start + _TELLING
+    while (start := text.find(form[:_MIN_PREFIX])) >= 0:
+        end = start + _MIN_PREFIX
         while end < len(text) and text[end] == form[end - start : end - start + 1]:
             end += 1
         text = f"{text[:start]}{STRUCK}{text[end:]}"
@@ -90,7 +90,7 @@ def _without_beginnings(text: str, form: str) -> str:
 
 
 class _Filter(logging.Filter):
-    """Belongs on the loggers, not on handlers: an application's own handlers see its records only."""
+    """A filter for loggers, not for handlers, so that the handlers of applications get filtered records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = strike(record.getMessage()), None
@@ -118,10 +118,10 @@ def _forms_of(secret: str) -> Iterator[str]:
 
 
 def _base64_forms(secret: bytes) -> Iterator[str]:
-    """Yield what base64 makes of the secret wherever it stands in a longer text, as in `user:password`."""
+    """Yield the secret in base64 for each position in a longer text, as in `user:password`."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret).decode("ascii").rstrip("=")
-        # The first and the last digit may be made of the neighbours' bits, too.
+        # The first and the last digit may contain bits of their neighbours.
         first = (before * 8 + 5) // 6
         last = (before + len(secret)) * 8 // 6
         inner = encoded[first:last]

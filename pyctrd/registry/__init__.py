@@ -1,4 +1,4 @@
-"""The registry side: which hosts to ask, who we are there, and the bytes of a descriptor from an offset."""
+"""Clients of OCI registries: resolve, fetch, list and upload."""
 
 from __future__ import annotations
 

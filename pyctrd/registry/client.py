@@ -1,16 +1,17 @@
-"""The registry side of a session: options in, remotes out, which share connections and tokens."""
+"""A client of registries: makes repositories that share connections, tokens and a retry budget."""
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pyctrd import redact
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.oci.reference import Reference
+from pyctrd.registry import listing
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.auth.keychain import Ask, Credential, Keychain
 from pyctrd.registry.config import certs_d, endpoints, explain
@@ -18,30 +19,35 @@ from pyctrd.registry.config.certs_d import Search
 from pyctrd.registry.config.endpoints import Endpoint, Plan
 from pyctrd.registry.config.explain import Explanation
 from pyctrd.registry.http import tls
-from pyctrd.registry.http.retry import BUDGET_SECONDS, Budget
-from pyctrd.registry.http.transport import CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS, Transport
+from pyctrd.registry.http.retry import (
+    BUDGET_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    STALL_TIMEOUT_SECONDS,
+    Budget,
+)
+from pyctrd.registry.http.transport import Transport
 from pyctrd.registry.listing import ReferrerList, TagList
-from pyctrd.registry.range_control import Governor, ParallelRanges
-from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.range_control import ParallelRanges, RangeControl
 from pyctrd.registry.repository import Repository
 from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)
 class RegistryOptions:
-    """How registries are talked to.
+    """How to connect to registries, and who the user is there.
 
-    `username` and `password` are for the registry that a reference names, or for `account` (host[:port])
-    alone when that is given; never for a mirror. `hosts_dir` holds `<host>/hosts.toml` or certificates
-    (default: /etc/containerd/certs.d, then /etc/docker/certs.d, before them the user's own; see
-    docs/registries.md). `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
-    ~/.docker/config.json). Under sudo `sudo_user_config` True also uses the logins of the user who called it,
-    False does not; None puts the question to `ask`, if there is one, once and only when a registry refuses
-    what we have. Time-outs are in seconds: `connect_timeout` for a connection, `stall_timeout` without a
-    byte; `retry_budget` is what may be spent on waiting between tries, in all.
-    `parallel_ranges` is how many connections a large blob may have, `auto` (those that help) or `off`.
+    `username` and `password` are for the registry that a reference names, or, if it is given, for `account`
+    (host[:port]) only; never for a mirror. `hosts_dir` contains `<host>/hosts.toml` or certificates (default:
+    the user's own directories, /etc/containerd/certs.d, then /etc/docker/certs.d; see docs/registries.md).
+    `docker_config` is the path of a config.json (default: $DOCKER_CONFIG/config.json,
+    ~/.docker/config.json). Under sudo, `sudo_user_config` True also uses the logins of the user who called
+    it, False does not; None asks by `ask`, if it is given, once and only when a registry denies access.
+
+    `connect_timeout` (seconds) is the time limit for connecting, `stall_timeout` aborts a connection that
+    stalls for this long, `retry_budget` is how long to wait for registries, in all. `parallel_ranges` is the
+    number of connections for a large blob, `auto` (as many as help) or `off`.
     """
 
     plain_http: bool = False
@@ -59,7 +65,7 @@ class RegistryOptions:
     parallel_ranges: ParallelRanges = "auto"
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for what is no path, and for what no clock can count."""
+        """Raise InvalidInput for a path of another type, and for seconds that are negative or not finite."""
         for name in ("hosts_dir", "docker_config"):
             value = getattr(self, name)
             if not isinstance(value, str | os.PathLike | None):
@@ -71,7 +77,7 @@ class RegistryOptions:
 
 
 class RegistryClient:
-    """Makes remotes; thread safe. A context manager: leaving it closes all connections.
+    """Makes repositories to read from and to write to; thread safe. A context manager, which closes it.
 
     `roots` replaces the default directories of host configuration, `environ` the environment.
     """
@@ -90,14 +96,13 @@ class RegistryClient:
         self._options = options
         self._environ = environ
         self._roots = certs_d.default_roots(environ, user=os.geteuid()) if roots is None else tuple(roots)
-        self._noticed: set[str] = set()
+        self._warned: set[str] = set()
         self._transport = Transport(
             connect_timeout=options.connect_timeout,
             stall_timeout=options.stall_timeout,
             budget=Budget(options.retry_budget),
             sleep=sleep,
         )
-        self._sleep = sleep or self._transport.pause
         keychain = Keychain(
             Path(options.docker_config) if options.docker_config else None,
             given=given,
@@ -108,10 +113,10 @@ class RegistryClient:
         )
         self._keychain = keychain
         self._authorizer = Authorizer(self._transport, keychain)
-        self._governor = Governor(options.parallel_ranges)
+        self._range_control = RangeControl(options.parallel_ranges)
 
     def __enter__(self) -> RegistryClient:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -119,11 +124,11 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
+        """Close all connections; requests under way, and later ones, raise ClientClosed."""
         self._transport.close()
 
     def cancel(self) -> None:
-        """End all requests that are under way in other threads, by Cancelled, and refuse new ones."""
+        """End all requests: those under way in other threads, and later ones, raise Cancelled."""
         self._transport.cancel()
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
@@ -132,16 +137,16 @@ class RegistryClient:
         Raises InvalidInput for a host configuration that cannot be used.
         """
         search, plan = self._configured(domain)
-        for notice in (*search.notices, *plan.notices):
-            if notice not in self._noticed:
-                self._noticed.add(notice)
-                _log.warning("%s", notice)
+        for warning in (*search.warnings, *plan.warnings):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                _log.warning("%s", warning)
         for item in plan.endpoints:
             _check_files(item)
         return plan.endpoints
 
     def explain(self, reference: Reference) -> Explanation:
-        """Tell which hosts would be asked for a reference, in order, and why; nothing is sent to any.
+        """Explain which hosts would be asked for a reference, in order, and why; nothing is sent.
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
@@ -149,12 +154,12 @@ class RegistryClient:
         found = explain.explain(
             reference,
             plan.endpoints,
-            search.looks,
+            search.searched,
             str(search.directory.path) if search.directory else "",
             credential_source=lambda endpoint: self._credential_source(endpoint, reference),
             environ=self._environ,
             connect_timeout=self._options.connect_timeout,
-            notices=(*search.notices, *plan.notices, *map(_file_problem, plan.endpoints)),
+            notices=(*search.warnings, *plan.warnings, *map(_file_problem, plan.endpoints)),
         )
         problems = (*found.notices, *self._keychain.problems)
         if (
@@ -162,46 +167,48 @@ class RegistryClient:
             and self._options.account in ("", reference.domain)
             and not any(item.is_own for item in plan.endpoints)
         ):
-            problems += (f"-u is for {reference.domain}, which is not asked: it is sent to nobody",)
+            problems += (f"-u is for {reference.domain}, which is not asked: it is not sent to any host",)
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def tags(self, reference: Reference) -> TagList:
-        """List the tags of a reference's repository; raises as `endpoints` and Discovery.tags do."""
-        return self.remote(reference).tags()
+        """List the tags of a reference's repository; raises as `endpoints` and `listing.tags` do."""
+        return listing.tags(self.remote(reference))
 
     def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
         """List what refers to the manifest that a reference points at, of one artifact type or ("") of all.
 
         Raises NotFound when there is no such manifest, InvalidInput for a type that is no UTF-8, else as
-        `endpoints` and Discovery.referrers do.
+        `endpoints` and `listing.referrers` do.
         """
         require_utf8(artifact_type, "artifact type")
         remote = self.remote(reference)
-        return remote.referrers(remote.resolve().digest, artifact_type)
+        return listing.referrers(remote, remote.resolve().digest, artifact_type)
 
-    def remote(self, reference: Reference) -> RegistryRemote:
-        """Give the repository of a reference; nothing is sent yet. Raises as `endpoints` does."""
-        return RegistryRemote(
+    def remote(self, reference: Reference) -> Repository:
+        """Return the repository of a reference, to read from; sends nothing. Raises as `endpoints` does."""
+        return Repository(
             reference,
             self.endpoints(reference.domain),
             self._authorizer,
             self._transport,
-            sleep=self._sleep,
-            governor=self._governor,
+            range_control=self._range_control,
         )
 
     def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
-        """Give the repository of a reference to write to; larger blobs than `chunk_bytes` go up in pieces.
+        """Return the repository of a reference, to write to; sends nothing. Raises as `endpoints` does.
 
-        0 sends every blob whole. Nothing is sent yet. Raises as `endpoints` does.
+        Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
         """
-        repository = Repository(
-            reference, self.endpoints(reference.domain), self._authorizer, self._transport, action="push"
+        return RegistryUploader(
+            reference,
+            self.endpoints(reference.domain),
+            self._authorizer,
+            self._transport,
+            chunk_bytes=chunk_bytes,
         )
-        return RegistryUploader(repository, chunk_bytes=chunk_bytes, sleep=self._sleep)
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:
-        """Read the configuration of a registry."""
+        """Find the host configuration of a registry, and its endpoints."""
         given = Path(self._options.hosts_dir) if self._options.hosts_dir else None
         if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
             raise InvalidInput(f"--hosts-dir {given} is not a directory")
@@ -216,13 +223,13 @@ class RegistryClient:
         return search, plan
 
     def _credential_source(self, endpoint: Endpoint, reference: Reference) -> str:
-        """Name where the credential for an endpoint comes from, "" for none."""
+        """Return where the credential for an endpoint comes from, "" for none."""
         found = self._keychain.find(endpoint.account, own=endpoint.is_own, repository=reference.repository)
         return found.source if found else ""
 
 
 def _file_problem(endpoint: Endpoint) -> str:
-    """Say what is wrong with the TLS files of an endpoint, "" for nothing."""
+    """Return what is wrong with the TLS files of an endpoint, "" for nothing."""
     try:
         tls.check(endpoint.tls)
     except RegistryError as error:
@@ -231,6 +238,6 @@ def _file_problem(endpoint: Endpoint) -> str:
 
 
 def _check_files(endpoint: Endpoint) -> None:
-    """Refuse TLS files that cannot be used: falling over to the next host would hide it."""
+    """Raise InvalidInput for TLS files that cannot be used: trying the next host would hide the error."""
     if problem := _file_problem(endpoint):
         raise InvalidInput(problem)

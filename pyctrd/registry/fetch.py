@@ -1,215 +1,177 @@
-"""The bytes of a descriptor from any offset, from the first host that has them.
+"""Request the content of a descriptor from any offset, at the first host that has it.
 
 Sources: OCI distribution-spec ("Pulling blobs"); containerd core/remotes/docker/fetcher.go.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
-from pyctrd.registry.http.response import DOCUMENT_STALLS, Response
-from pyctrd.registry.range_control import Governor
-from pyctrd.registry.ranges import RangedDownload, Segments
-from pyctrd.registry.repository import Repository, media_type_of, severity, with_patience
-from pyctrd.registry.resuming import Opened, ResumingBody
+from pyctrd.registry.hosts import RepositoryHosts, kind_of, severity, with_tries
+from pyctrd.registry.http.retry import MAX_CUTS_PER_HOST
+from pyctrd.registry.http.transport import Response
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
-# One cut may be an accident, and the first host is the nearest: after two the next one goes on.
-_CUTS_IN_A_ROW: Final = 2
-
-# Foreign layers have one URL, or a few; a manifest must not have us ask a host of its choice for ever.
+# Foreign layers have few URLs; a manifest must not make us ask hosts of its choice for ever.
 MAX_URLS: Final = 8
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
-@dataclass
-class _Cuts:
-    """How often each place broke off while it sent one blob, and which one sends now."""
+@dataclass(frozen=True)
+class Opened:
+    """A response whose body begins at byte `start` of the blob, which is 0 if the host ignored Range."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    serving: str = ""
-
-    def reopening(self) -> None:
-        """Take note that the place which sent until now is to be replaced."""
-        if self.serving:
-            self.counts[self.serving] += 1
-            self.serving = ""
+    response: Response
+    start: int
 
 
-class BlobFetcher:
-    """Opens content of one repository."""
+class BlobRequests:
+    """Requests for the content of one descriptor: each goes to the first host that has it."""
 
-    def __init__(self, repository: Repository, *, sleep: Callable[[float], None], governor: Governor) -> None:
-        self._repository = repository
-        self._sleep = sleep
-        self._governor = governor
-        self._segments = Segments(repository)
+    def __init__(self, repository: RepositoryHosts, descriptor: Descriptor) -> None:
+        self.repository = repository
+        self.descriptor = descriptor
+        self._cuts: Counter[str] = Counter()
+        self._serving = ""
 
-    @contextlib.contextmanager
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
-        """Open a descriptor's content at a byte offset; the iterator's chunks have at most 1 MiB.
+    def open(self, position: int) -> Opened:
+        """Open the content at a byte offset; another call means that the connection of the last one was cut.
 
-        A cut connection is re-opened at the byte reached, at another host if that broke off twice. Raises
-        RegistryError with status 404 when no host has the content, RegistryContentError when it is shorter or
-        longer than the descriptor says, other RegistryErrors as they come. Bytes are not hashed here: whoever
-        keeps them checks the digest. Source: containerd core/remotes/docker/fetcher.go.
+        Raises RegistryError, with status 404 when no host has the content.
         """
-        cuts = _Cuts()
-
-        def plain(position: int) -> ResumingBody:
-            return ResumingBody(
-                lambda position: self._open(descriptor, position, cuts),
-                offset=position,
-                size=descriptor.size,
-                fail=lambda text: RegistryContentError(
-                    f"{_what(descriptor)}: {self._repository.host}/{self._repository.name}: {text}",
-                    host=self._repository.host,
-                    repository=self._repository.name,
-                ),
-                sleep=self._sleep,
-                budget=self._repository.transport.budget,
-                seconds=DOCUMENT_STALLS * self._repository.transport.stall_timeout
-                if _is_manifest(descriptor)
-                else None,
-            )
-
-        download = RangedDownload(descriptor, offset, plain, self._segments, self._governor)
-        try:
-            yield download.chunks()
-        finally:
-            download.close()
-
-    def _open(self, descriptor: Descriptor, position: int, cuts: _Cuts) -> Opened:
-        cuts.reopening()
+        if self._serving:
+            self._cuts[self._serving] += 1
+            self._serving = ""
         errors: list[RegistryError] = []
-        for place, send in self._ways(descriptor, position, cuts):
-            if place in descriptor.urls and self._repository.transport.budget.is_overdrawn:
-                errors.append(self._not_asked(place))
+        for source, send in self._sources(position):
+            if source in self.descriptor.urls and self.repository.transport.budget.is_overdrawn:
+                errors.append(self._not_asked(source))
                 continue
             try:
-                opened = self._opened(send(), descriptor, position)
+                opened = self._opened(send(), position)
             except RegistryError as error:
                 _log.info("%s", error.message)
                 errors.append(error)
             else:
-                cuts.serving = place
+                self._serving = source
                 return opened
         if not errors:
-            errors = [RegistryError("no host is configured that may pull", host=self._repository.host)]
-        raise self._fetch_error(descriptor, max(errors, key=severity))
+            errors = [RegistryError("no host is configured that may pull", host=self.repository.host)]
+        raise self._fetch_error(max(errors, key=severity))
 
-    def _ways(
-        self, descriptor: Descriptor, position: int, cuts: _Cuts
-    ) -> list[tuple[str, Callable[[], Response]]]:
-        """List the places to ask: a foreign layer's own URLs come before the registry, any other's after.
+    def content_error(self, text: str) -> RegistryContentError:
+        """Return the error for content that does not match the descriptor."""
+        return RegistryContentError(
+            f"{self._what}: {self.repository.host}/{self.repository.repository}: {text}",
+            host=self.repository.host,
+            repository=self.repository.repository,
+        )
 
-        A mirror that keeps breaking off would else be asked first at every cut, and never be left.
+    def _sources(self, position: int) -> list[tuple[str, Callable[[], Response]]]:
+        """List the sources in order: the URLs of a foreign layer before the registry, of any other after it.
+
+        Hosts with several cut connections come last: the first one would be asked again after every cut.
         """
+        repository, descriptor = self.repository, self.descriptor
         headers = {"Accept": f"{descriptor.media_type}, */*"}
         if position:
             headers["Range"] = f"bytes={position}-"
-        kind = "manifests" if _is_manifest(descriptor) else "blobs"
-        hosts = self._repository.able({"pull"})
-        hosts.sort(key=lambda item: cuts.counts[item.url("")] // _CUTS_IN_A_ROW)
+        parts = (kind_of(descriptor), str(descriptor.digest))
+        hosts = repository.allowed({"pull"})
+        hosts.sort(key=lambda item: self._cuts[item.url("")] // MAX_CUTS_PER_HOST)
         registry: list[tuple[str, Callable[[], Response]]] = [
             (
-                endpoint.url(""),
-                lambda e=endpoint, p=patience: self._repository.send(  # type: ignore[misc]
-                    e, "GET", e.url(self._repository.name, kind, str(descriptor.digest)), headers, p
+                host.url(""),
+                functools.partial(
+                    repository.send, host, "GET", repository.url(host, *parts), headers, tries=tries
                 ),
             )
-            for endpoint, patience in with_patience(hosts)
+            for host, tries in with_tries(hosts)
         ]
-        urls = [url for url in descriptor.urls if url.startswith(("http://", "https://"))][:MAX_URLS]
-        elsewhere: list[tuple[str, Callable[[], Response]]] = [
-            (url, lambda u=url, p=patience: self._repository.send_elsewhere(u, headers, p))  # type: ignore[misc]
-            for url, patience in with_patience(urls)
+        named = [url for url in descriptor.urls if url.startswith(("http://", "https://"))][:MAX_URLS]
+        urls: list[tuple[str, Callable[[], Response]]] = [
+            (url, functools.partial(repository.send_elsewhere, url, headers, tries))
+            for url, tries in with_tries(named)
         ]
         foreign = mediatypes.is_nondistributable(descriptor.media_type)
-        return [*elsewhere, *registry] if foreign else [*registry, *elsewhere]
+        return [*urls, *registry] if foreign else [*registry, *urls]
 
     def _not_asked(self, url: str) -> RegistryError:
         host = urlsplit(url).netloc.rpartition("@")[2]
         return RegistryError(
             f"{host}: not asked, the retry budget is used up by waiting for answers",
             host=host,
-            hint="Allow to wait longer: --retry-budget.",
+            hint="Raise --retry-budget to wait longer.",
         )
 
-    def _opened(self, response: Response, descriptor: Descriptor, position: int) -> Opened:
-        """Check an answer before a byte of it is used; whatever is wrong closes it."""
+    def _opened(self, response: Response, position: int) -> Opened:
+        """Check a response before its body is read; close it if anything is wrong."""
         try:
             if response.status == 416:
-                raise self._repository.content_error(
-                    response, f"short read: expected {descriptor.size} bytes but got {position}"
+                raise self.repository.content_error(
+                    response, f"short read: expected {self.descriptor.size} bytes but got {position}"
                 )
             if response.status not in (200, 206):
-                raise self._repository.status_error(response)
-            self._repository.check_encoding(response)
-            start = self._start_of(response, descriptor, position)
-            self._check_length(response, descriptor, start)
+                raise self.repository.status_error(response)
+            self.repository.check_encoding(response)
+            start = self._start_of(response, position)
+            self._check_length(response, start)
         except RegistryError:
             response.close()
             raise
         return Opened(response, start)
 
-    def _start_of(self, response: Response, descriptor: Descriptor, position: int) -> int:
+    def _start_of(self, response: Response, position: int) -> int:
         if response.status == 200:
             return 0
         text = response.header("Content-Range").strip()
         if not text:
             return position
-        found = _CONTENT_RANGE.fullmatch(text)
-        if not found or int(found[1]) != position or found[3] not in ("*", str(descriptor.size)):
-            raise self._repository.content_error(
-                response, f"unhandled content range {text[:80]!r} for bytes {position}-/{descriptor.size}"
+        found = CONTENT_RANGE.fullmatch(text)
+        if not found or int(found[1]) != position or found[3] not in ("*", str(self.descriptor.size)):
+            raise self.repository.content_error(
+                response,
+                f"unhandled content range {text[:80]!r} for bytes {position}-/{self.descriptor.size}",
             )
         return position
 
-    def _check_length(self, response: Response, descriptor: Descriptor, start: int) -> None:
+    def _check_length(self, response: Response, start: int) -> None:
+        size = self.descriptor.size
         total = None if response.length is None else start + response.length
-        if total == descriptor.size:
+        if total == size:
             return
-        if media_type_of(response) == "text/html":
-            raise self._repository.content_error(
-                response, "answered with an HTML page where a blob was asked for"
+        self.repository.refuse_html(response, "a blob")
+        if total is not None and total > size:
+            raise self.repository.content_error(response, f"has {total} bytes, expected {size}")
+        if total is not None:
+            raise self.repository.content_error(
+                response, f"short read: expected {size} bytes but got {total}"
             )
-        if total is None:
-            return
-        if total > descriptor.size:
-            raise self._repository.content_error(response, f"has {total} bytes, expected {descriptor.size}")
-        raise self._repository.content_error(
-            response, f"short read: expected {descriptor.size} bytes but got {total}"
-        )
 
-    def _fetch_error(self, descriptor: Descriptor, error: RegistryError) -> RegistryError:
-        what = _what(descriptor)
+    @property
+    def _what(self) -> str:
+        found = self.descriptor
+        return f"could not fetch content descriptor {found.digest} ({found.media_type}) from remote"
+
+    def _fetch_error(self, error: RegistryError) -> RegistryError:
         if error.status != 404:
-            return self._repository.retold(error, what)
+            return self.repository.with_context(error, self._what)
         return RegistryError(
-            f"{what}: not found",
+            f"{self._what}: not found",
             host=error.host,
-            repository=self._repository.name,
+            repository=self.repository.repository,
             status=404,
-            hint=f"{error.host}/{self._repository.name} does not have it (any more).",
+            hint=f"{error.host}/{self.repository.repository} does not have it, or has lost it.",
         )
-
-
-def _what(descriptor: Descriptor) -> str:
-    return f"could not fetch content descriptor {descriptor.digest} ({descriptor.media_type}) from remote"
-
-
-def _is_manifest(descriptor: Descriptor) -> bool:
-    return mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)

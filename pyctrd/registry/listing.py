@@ -1,10 +1,10 @@
-"""What a repository has: its tags, and what refers to a manifest of it.
+"""List the tags of a repository, and the referrers of a manifest.
 
-A list is asked of the registry itself first, of mirrors only where that gives none: nobody sees from a
-list what it lacks. It always comes from one host; pages of two would make a list that is nobody's.
+The registry itself is asked first, mirrors only if that fails: one cannot see what a list lacks. All pages of
+a list come from one host.
 
 Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers", "Unavailable Referrers API");
-containerd core/remotes/docker/referrers.go for who may be asked.
+containerd core/remotes/docker/referrers.go for which hosts are asked.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from pyctrd.oci.graph import MAX_CHILDREN
 from pyctrd.oci.model import Descriptor, Digest, Index, convert, parse_json
 from pyctrd.registry import referrers_tag
 from pyctrd.registry.config.endpoints import Endpoint
-from pyctrd.registry.http.retry import Patience
+from pyctrd.registry.hosts import RepositoryHosts, severity, with_tries
 from pyctrd.registry.pagination import Page, Pages, is_absent, refused_with, with_query
-from pyctrd.registry.repository import Repository, severity, with_patience
 
 MAX_TAGS: Final = 250_000
 MAX_REFERRERS: Final = MAX_CHILDREN
-# As crane asks: large registries allow no more.
+# As in crane: large registries do not allow more.
 PAGE_TAGS: Final = 1000
 
-# How registries without lists of referrers say so: the spec knows 404 only, ggcr met 400 and 406, too.
+# How registries without the referrers API answer: by the spec 404, but ggcr found 400 and 406, too.
 _NO_LISTS: Final = frozenset({400, 404, 405, 406, 501})
 _VAGUE: Final = frozenset({"", "application/json", "text/plain", mediatypes.OCTET_STREAM})
 
@@ -48,9 +47,9 @@ _log = redact.logger(__name__)
 
 @dataclass(frozen=True)
 class TagList:
-    """The tags of a repository, in the order of the registry, each once.
+    """The tags of a repository, in the order of the registry, without duplicates.
 
-    `repository` is the full name, `host` (host[:port]) who has listed them, `mirror` whether that is another
+    `repository` is the full name, `host` the host[:port] that listed them, `mirror` whether that is another
     one than the registry itself, which may have more.
     """
 
@@ -62,9 +61,9 @@ class TagList:
 
 @dataclass(frozen=True)
 class ReferrerList:
-    """The manifests that name another one, `subject`, as their subject; in the registry's order, each once.
+    """The manifests whose subject is `subject`, in the order of the registry, without duplicates.
 
-    The descriptors have the artifact type and the annotations of those manifests, as the list has them.
+    The descriptors have the artifact type and the annotations of those manifests.
     `repository`, `host` and `mirror` are as in TagList; `source` is `api` for a list that the registry keeps,
     `tag` for one that clients keep under a tag.
     """
@@ -77,205 +76,211 @@ class ReferrerList:
     referrers: tuple[Descriptor, ...]
 
 
-class Discovery:
-    """Asks the endpoints of one repository for lists."""
+def tags(repository: RepositoryHosts, page_size: int = PAGE_TAGS) -> TagList:
+    """List the tags, `page_size` (from 1) per request, from a host with the capability to resolve.
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    Raises RegistryNotFound when no host has the repository, AuthenticationFailed, RegistryContentError for an
+    invalid list, one with endless pages or with more than MAX_TAGS tags, and other RegistryErrors. Source:
+    OCI distribution-spec 1.1, "Listing Tags".
+    """
+    if page_size < 1:
+        raise InvalidInput(f"page size {page_size} is not positive")
+    hosts = _registry_first(repository, {"pull", "resolve"})
+    name = repository.reference.name
+    try:
+        return _first_answer(
+            repository, hosts, lambda host, tries: _tags_at(repository, host, tries, page_size)
+        )
+    except RegistryError as error:
+        if not is_absent(error):
+            raise repository.with_context(error, f'failed to list the tags of "{name}"') from error
+        raise RegistryNotFound(
+            f'failed to list the tags of "{name}": {name}: not found',
+            kind="repository",
+            name=name,
+            host=repository.host,
+            repository=repository.repository,
+            hint=f"Asked {error.host}: check the spelling of the repository.",
+        ) from error
 
-    def tags(self, page_size: int = PAGE_TAGS) -> TagList:
-        """List the tags, `page_size` (from 1) for each request; hosts that may resolve are asked.
 
-        Raises NotFound when no host knows the repository, AuthenticationFailed, RegistryContentError for what
-        is no list of tags, has pages without end, or more than MAX_TAGS of them, other RegistryErrors as they
-        come. Source: OCI distribution-spec 1.1, "Listing Tags".
-        """
-        if page_size < 1:
-            raise InvalidInput(f"a page of {page_size} tags")
-        hosts = self._registry_first({"pull", "resolve"})
-        name = self._repository.reference.name
+def referrers(repository: RepositoryHosts, subject: Digest, artifact_type: str = "") -> ReferrerList:
+    """List the referrers of a digest, which need not exist, of one artifact type or ("") of all.
+
+    Hosts with the `referrers` capability are asked by the referrers API, and by the referrers tag if they do
+    not have the API; without such a host only the tag is read, from hosts that may resolve. Raises as `tags`
+    does except for RegistryNotFound: the list may be empty.
+    Source: OCI distribution-spec 1.1, "Listing Referrers"; containerd's FetchReferrers.
+    """
+    hosts = _registry_first(repository, {"referrers"})
+    ask = _referrers_at
+    if not hosts:
+        hosts, ask = _registry_first(repository, {"pull", "resolve"}), _tagged_referrers_at
+    try:
+        return _first_answer(
+            repository, hosts, lambda host, tries: ask(repository, host, tries, subject, artifact_type)
+        )
+    except RegistryError as error:
+        if is_absent(error):
+            return ReferrerList(repository.reference.name, error.host, True, subject, "tag", ())
+        name = f"{repository.reference.name}@{subject}"
+        raise repository.with_context(error, f'failed to list the referrers of "{name}"') from error
+
+
+# --- hosts
+
+
+def _registry_first(repository: RepositoryHosts, needed: Set[str]) -> list[Endpoint]:
+    """List the hosts with the capabilities needed, the registry itself before its mirrors."""
+    *_mirrors, last = repository.endpoints
+    able = [item for item in repository.endpoints if needed <= item.capabilities]
+    return sorted(able, key=lambda item: item is not last)
+
+
+def _first_answer(
+    repository: RepositoryHosts, hosts: Sequence[Endpoint], ask: Callable[[Endpoint, int], _T]
+) -> _T:
+    errors: list[RegistryError] = []
+    for endpoint, tries in with_tries(hosts):
         try:
-            return self._first_answer(hosts, lambda host, patience: self._tags_at(host, patience, page_size))
+            found = ask(endpoint, tries)
         except RegistryError as error:
-            if not is_absent(error):
-                raise self._repository.retold(error, f'failed to list the tags of "{name}"') from error
-            raise RegistryNotFound(
-                f'failed to list the tags of "{name}": {name}: not found',
-                kind="repository",
-                name=name,
-                host=self._repository.host,
-                repository=self._repository.name,
-                hint=f"Asked {error.host}: check the spelling of the repository.",
-            ) from error
-
-    def referrers(self, subject: Digest, artifact_type: str = "") -> ReferrerList:
-        """List what refers to a digest, of one artifact type or ("") of all; it need not be there itself.
-
-        Hosts with the `referrers` capability are asked for their lists, and for the tag of the referrers
-        where they keep none; without such a host it is the tag alone, of hosts that may resolve. Raises as
-        `tags` does, but for NotFound: where there is nothing the list is empty.
-        Source: OCI distribution-spec 1.1, "Listing Referrers"; containerd's FetchReferrers.
-        """
-        hosts = self._registry_first({"referrers"})
-        ask = self._referrers_at
-        if not hosts:
-            hosts, ask = self._registry_first({"pull", "resolve"}), self._tagged_referrers_at
-        try:
-            return self._first_answer(
-                hosts, lambda host, patience: ask(host, patience, subject, artifact_type)
-            )
-        except RegistryError as error:
-            if is_absent(error):
-                return ReferrerList(self._repository.reference.name, error.host, True, subject, "tag", ())
-            name = f"{self._repository.reference.name}@{subject}"
-            raise self._repository.retold(error, f'failed to list what refers to "{name}"') from error
-
-    # --- who is asked
-
-    def _registry_first(self, needed: Set[str]) -> list[Endpoint]:
-        """List who may be asked; the host behind all mirrors is the one that knows."""
-        *_mirrors, last = self._repository.endpoints
-        able = [item for item in self._repository.endpoints if needed <= item.capabilities]
-        return sorted(able, key=lambda item: item is not last)
-
-    def _first_answer(self, hosts: Sequence[Endpoint], ask: Callable[[Endpoint, Patience], _T]) -> _T:
-        errors: list[RegistryError] = []
-        for endpoint, patience in with_patience(hosts):
-            try:
-                found = ask(endpoint, patience)
-            except RegistryError as error:
-                _log.info("%s", error.message)
-                errors.append(error)
-            else:
-                if errors and endpoint.is_mirror:
-                    _log.warning(
-                        "the list is of %s: a mirror may lack what %s has",
-                        endpoint.host,
-                        self._repository.host,
-                    )
-                return found
-        if not errors:
-            raise RegistryError(
-                f"{self._repository.host}: no host is configured that may be asked",
-                host=self._repository.host,
-                hint='add "pull" and "resolve", or for referrers "referrers", to the capabilities of one in '
-                "its hosts.toml",
-            )
-        worst = max(errors, key=severity)
-        if worst.status == 404 and isinstance(errors[0], RegistryUnreachable):
-            worst = errors[0]  # a mirror's 404 tells nothing about the registry that did not answer
-        raise worst
-
-    # --- tags
-
-    def _tags_at(self, endpoint: Endpoint, patience: Patience, page_size: int) -> TagList:
-        pages = Pages(self._repository, endpoint, patience, accept="application/json")
-        address = endpoint.url(self._repository.name, "tags", "list")
-        page = _first_tags(pages, address, page_size)
-        found: dict[str, None] = {}
-        linked = False
-        while True:
-            listed = _tags_in(page)
-            before = len(found)
-            found.update(dict.fromkeys(listed))
-            news = len(found) > before
-            if len(found) > MAX_TAGS:
-                raise page.error(f"lists more than {MAX_TAGS} tags")
-            following = page.next
-            linked = linked or following is not None
-            if not linked and news and len(listed) == page_size:
-                # Link is optional; a registry that has no pages at all gives the same again: no news.
-                following = with_query(address, n=str(page_size), last=listed[-1])
-            if following is None:
-                return TagList(
-                    self._repository.reference.name, endpoint.host, endpoint.is_mirror, tuple(found)
+            _log.info("%s", error.message)
+            errors.append(error)
+        else:
+            if errors and endpoint.is_mirror:
+                _log.warning(
+                    "the list is from %s: a mirror may lack some of what %s has",
+                    endpoint.host,
+                    repository.host,
                 )
-            page = pages.after(page, following, news=news)
+            return found
+    if not errors:
+        raise RegistryError(
+            f"{repository.host}: no configured host may be asked",
+            host=repository.host,
+            hint='Add "pull" and "resolve", or "referrers" for referrers, to the capabilities of a host in '
+            "its hosts.toml.",
+        )
+    worst = max(errors, key=severity)
+    if worst.status == 404 and isinstance(errors[0], RegistryUnreachable):
+        worst = errors[0]  # a mirror's 404 says nothing about the registry, which did not respond
+    raise worst
 
-    # --- referrers
 
-    def _referrers_at(
-        self, endpoint: Endpoint, patience: Patience, subject: Digest, artifact_type: str
-    ) -> ReferrerList:
-        pages = Pages(self._repository, endpoint, patience, accept=mediatypes.OCI_INDEX)
-        address = endpoint.url(self._repository.name, "referrers", str(subject))
-        try:
-            page = pages.first(with_query(address, artifactType=artifact_type) if artifact_type else address)
-        except RegistryError as error:
-            if not refused_with(error, _NO_LISTS):
-                raise
-            _log.info("%s keeps no lists of referrers (status %d)", endpoint.host, error.status)
-            return self._tagged_referrers_at(endpoint, patience, subject, artifact_type)
-        found: dict[Digest, Descriptor] = {}
-        seen: set[Digest] = set()
-        while True:
-            listed = _index_in(page).manifests
-            before = len(seen)  # of every type: a page of others is one with something new, too
-            seen.update(item.digest for item in listed)
-            _check_number(page, len(seen))
-            for item in listed if _is_filtered(page) else _of_type(listed, artifact_type):
-                found.setdefault(item.digest, item)
-            if page.next is None:
-                return self._list(endpoint, subject, "api", found)
-            page = pages.after(page, page.next, news=len(seen) > before)
+# --- tags
 
-    def _tagged_referrers_at(
-        self, endpoint: Endpoint, patience: Patience, subject: Digest, artifact_type: str
-    ) -> ReferrerList:
-        tag = referrers_tag.tag_of(subject)
-        pages = Pages(self._repository, endpoint, patience, accept=mediatypes.OCI_INDEX)
-        found: dict[Digest, Descriptor] = {}
-        try:
-            page = pages.first(endpoint.url(self._repository.name, "manifests", tag))
-        except RegistryError as error:
-            if not is_absent(error) or endpoint.is_mirror:  # whom nothing compels to have all tags
-                raise
-            return self._list(endpoint, subject, "tag", found)
-        try:
-            listed = _index_in(page).manifests
-        except RegistryContentError as error:
-            if endpoint.is_mirror:
-                raise
-            _log.warning("tag %s: taken for no list of referrers: %s", tag, error.message)
-            return self._list(endpoint, subject, "tag", found)
-        _check_number(page, len(listed))
-        for item in _of_type(listed, artifact_type):
+
+def _tags_at(repository: RepositoryHosts, endpoint: Endpoint, tries: int, page_size: int) -> TagList:
+    pages = Pages(repository, endpoint, tries, accept="application/json")
+    address = repository.url(endpoint, "tags", "list")
+    page = _first_tags(pages, address, page_size)
+    found: dict[str, None] = {}
+    linked = False
+    while True:
+        listed = _tags_in(page)
+        before = len(found)
+        found.update(dict.fromkeys(listed))
+        news = len(found) > before
+        if len(found) > MAX_TAGS:
+            raise page.error(f"lists more than {MAX_TAGS} tags")
+        following = page.next
+        linked = linked or following is not None
+        if not linked and news and len(listed) == page_size:
+            # Link is optional; a registry without pages returns the same again, which ends the loop.
+            following = with_query(address, n=str(page_size), last=listed[-1])
+        if following is None:
+            return TagList(repository.reference.name, endpoint.host, endpoint.is_mirror, tuple(found))
+        page = pages.after(page, following, news=news)
+
+
+# --- referrers
+
+
+def _referrers_at(
+    repository: RepositoryHosts, endpoint: Endpoint, tries: int, subject: Digest, artifact_type: str
+) -> ReferrerList:
+    pages = Pages(repository, endpoint, tries, accept=mediatypes.OCI_INDEX)
+    address = repository.url(endpoint, "referrers", str(subject))
+    try:
+        page = pages.first(with_query(address, artifactType=artifact_type) if artifact_type else address)
+    except RegistryError as error:
+        if not refused_with(error, _NO_LISTS):
+            raise
+        _log.info("%s does not support the referrers API (status %d)", endpoint.host, error.status)
+        return _tagged_referrers_at(repository, endpoint, tries, subject, artifact_type)
+    found: dict[Digest, Descriptor] = {}
+    seen: set[Digest] = set()
+    while True:
+        listed = _index_in(page).manifests
+        before = len(seen)  # of every type: a page with other types only has something new, too
+        seen.update(item.digest for item in listed)
+        _check_number(page, len(seen))
+        for item in listed if _is_filtered(page) else _of_type(listed, artifact_type):
             found.setdefault(item.digest, item)
-        return self._list(endpoint, subject, "tag", found)
+        if page.next is None:
+            return _list(repository, endpoint, subject, "api", found)
+        page = pages.after(page, page.next, news=len(seen) > before)
 
-    def _list(
-        self,
-        endpoint: Endpoint,
-        subject: Digest,
-        source: Literal["api", "tag"],
-        found: Mapping[Digest, Descriptor],
-    ) -> ReferrerList:
-        name = self._repository.reference.name
-        return ReferrerList(name, endpoint.host, endpoint.is_mirror, subject, source, tuple(found.values()))
+
+def _tagged_referrers_at(
+    repository: RepositoryHosts, endpoint: Endpoint, tries: int, subject: Digest, artifact_type: str
+) -> ReferrerList:
+    tag = referrers_tag.tag_of(subject)
+    pages = Pages(repository, endpoint, tries, accept=mediatypes.OCI_INDEX)
+    found: dict[Digest, Descriptor] = {}
+    try:
+        page = pages.first(repository.url(endpoint, "manifests", tag))
+    except RegistryError as error:
+        if not is_absent(error) or endpoint.is_mirror:  # it need not have all tags
+            raise
+        return _list(repository, endpoint, subject, "tag", found)
+    try:
+        listed = _index_in(page).manifests
+    except RegistryContentError as error:
+        if endpoint.is_mirror:
+            raise
+        _log.warning("tag %s is ignored, it is not a list of referrers: %s", tag, error.message)
+        return _list(repository, endpoint, subject, "tag", found)
+    _check_number(page, len(listed))
+    for item in _of_type(listed, artifact_type):
+        found.setdefault(item.digest, item)
+    return _list(repository, endpoint, subject, "tag", found)
+
+
+def _list(
+    repository: RepositoryHosts,
+    endpoint: Endpoint,
+    subject: Digest,
+    source: Literal["api", "tag"],
+    found: Mapping[Digest, Descriptor],
+) -> ReferrerList:
+    name = repository.reference.name
+    return ReferrerList(name, endpoint.host, endpoint.is_mirror, subject, source, tuple(found.values()))
 
 
 def _first_tags(pages: Pages, address: str, page_size: int) -> Page:
     try:
         return pages.first(with_query(address, n=str(page_size)))
     except RegistryError as error:
-        if not refused_with(error, {400}):  # which some say to a number that is too large for them
+        if not refused_with(error, {400}):  # for a page size that is too large
             raise
         return pages.first(address)
 
 
 def _tags_in(page: Page) -> tuple[str, ...]:
-    page.refuse_html("a list of tags")
+    page.repository.refuse_html(page.response, "a list of tags")
     try:
         document = parse_json(page.raw)
         # `null` for no tags is common, and absent here.
         if not isinstance(document, dict) or not document.keys() & {"name", "tags"}:
-            raise page.error("answered with something else than a list of tags")
+            raise page.error("answered with something other than a list of tags")
         listed = convert(document, _Tags).tags
     except (ContentError, msgspec.ValidationError) as error:
-        raise page.error(f"answered with something else than a list of tags: {error}") from error
+        raise page.error(f"answered with something other than a list of tags: {error}") from error
     for tag in listed:
         if not reference.is_tag(tag):
-            raise page.error(f"lists a tag that is none: {tag[:80]!r}")
+            raise page.error(f"lists an invalid tag: {tag[:80]!r}")
     return listed
 
 
@@ -285,19 +290,19 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 def _index_in(page: Page) -> Index:
-    page.refuse_html("a list of referrers")
+    page.repository.refuse_html(page.response, "a list of referrers")
     try:
         index = Index.parse(page.raw)
     except ContentError as error:
-        raise page.error(f"answered with something else than a list of referrers: {error}") from error
+        raise page.error(f"answered with something other than a list of referrers: {error}") from error
     said = {page.media_type} - _VAGUE | {index.media_type} - {""}
-    # Any JSON object could be read as an index that lists nothing.
+    # Any JSON object could be read as an index without manifests.
     if said - {mediatypes.OCI_INDEX} or not (said or index.schema_version == 2):
         shown = ", ".join(sorted(said))[:150] or "no index"
-        raise page.error(f"answered with something else than a list of referrers: {shown}")
+        raise page.error(f"answered with something other than a list of referrers: {shown}")
     for item in index.manifests:
         if not f"{item.media_type}{item.artifact_type}".isprintable():
-            raise page.error(f"lists a referrer with a media type that is none: {item.digest}")
+            raise page.error(f"lists a referrer with an invalid media type: {item.digest}")
     return index
 
 

@@ -1,11 +1,10 @@
-"""A list that comes in pages, from one endpoint: each read with a limit, the next where Link says.
+"""Read the pages of a list from one endpoint, with limits; Link names the next page.
 
 Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers"); RFC 8288.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,21 +13,21 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError
 from pyctrd.oci.model import MAX_MANIFEST_BYTES
 from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
+from pyctrd.registry.hosts import RepositoryHosts, media_type_of
 from pyctrd.registry.http import link_header, retry
 from pyctrd.registry.http.transport import Response
-from pyctrd.registry.repository import Repository, media_type_of
 
 MAX_PAGES: Final = 5_000
 MAX_LIST_BYTES: Final = 64 << 20
-# Pages in a row that bring nothing new: a registry may filter, but not for ever.
-MAX_BARREN_PAGES: Final = 10
+# Pages in a row without anything new: a registry may filter, but not for ever.
+MAX_PAGES_WITHOUT_NEWS: Final = 10
 
 
 @dataclass(frozen=True)
 class Page:
     """One page: its bytes, and the URL of the next one or None."""
 
-    repository: Repository
+    repository: RepositoryHosts
     response: Response
     raw: bytes = field(repr=False)
     next: str | None
@@ -39,58 +38,48 @@ class Page:
         return media_type_of(self.response)
 
     def error(self, text: str, *, hint: str | None = None) -> RegistryContentError:
-        """Make the error for a page that is not what it ought to be."""
+        """Return the error for an invalid page."""
         return self.repository.content_error(self.response, text, hint=hint)
-
-    def refuse_html(self, what: str) -> None:
-        """Raise RegistryContentError for a page of the other kind."""
-        if self.media_type == "text/html":
-            raise self.error(
-                f"answered with an HTML page where {what} was asked for",
-                hint="This is not a registry, or a login page or proxy stands before it.",
-            )
 
 
 class Pages:
-    """The pages of one list at one endpoint. `patience` is for the first; who gives that is waited for."""
+    """The pages of one list at one endpoint. `tries` is for the first page; later ones are retried."""
 
-    def __init__(
-        self, repository: Repository, endpoint: Endpoint, patience: retry.Patience, *, accept: str
-    ) -> None:
+    def __init__(self, repository: RepositoryHosts, endpoint: Endpoint, tries: int, *, accept: str) -> None:
         self._repository = repository
         self._endpoint = endpoint
-        self._patience = patience
+        self._tries = tries
         self._accept = accept
         self._asked: set[str] = set()
         self._bytes = 0
-        self._barren = 0
+        self._without_news = 0
 
     def first(self, url: str) -> Page:
         """Ask for the first page; raises RegistryError, also for any status but 200."""
-        return self._get(url, self._patience)
+        return self._get(url, self._tries)
 
     def after(self, page: Page, url: str, *, news: bool) -> Page:
-        """Ask for the page behind `page`, which had something new or not; raises as `first` does.
+        """Ask for the page after `page`; `news` is whether that had something new. Raises as `first` does.
 
-        Raises RegistryContentError for a URL that was asked before, more than MAX_PAGES pages, more than
-        MAX_LIST_BYTES in all, and MAX_BARREN_PAGES pages in a row with nothing new.
+        Raises RegistryContentError for a URL that was requested before, more than MAX_PAGES pages, more than
+        MAX_LIST_BYTES in all, and MAX_PAGES_WITHOUT_NEWS pages in a row with nothing new.
         """
-        self._barren = 0 if news else self._barren + 1
+        self._without_news = 0 if news else self._without_news + 1
         if url in self._asked:
             raise page.error("the pages of its list go in a circle")
-        if self._barren >= MAX_BARREN_PAGES or len(self._asked) >= MAX_PAGES:
+        if self._without_news >= MAX_PAGES_WITHOUT_NEWS or len(self._asked) >= MAX_PAGES:
             raise page.error(f"its list does not end: {len(self._asked)} pages")
         try:
-            return self._get(url, retry.PATIENT)
+            return self._get(url, retry.TRIES)
         except RegistryError as error:
             if is_absent(error):
                 raise page.error("names a next page that it does not have") from error
             raise
 
-    def _get(self, url: str, patience: retry.Patience) -> Page:
+    def _get(self, url: str, tries: int) -> Page:
         self._asked.add(url)
-        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, patience)
-        with contextlib.closing(answer):
+        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, tries=tries)
+        with answer:
             if answer.status != 200:
                 raise self._repository.status_error(answer)
             self._repository.check_encoding(answer)
@@ -101,7 +90,7 @@ class Pages:
             return Page(self._repository, answer, raw, self._next(answer))
 
     def _next(self, answer: Response) -> str | None:
-        """Give the URL of the next page, which must be at the endpoint itself: it gets our credentials."""
+        """Return the URL of the next page, which must be at the endpoint itself: it gets credentials."""
         try:
             target = link_header.next_of(answer.header_values("Link"))
             if target is None:
@@ -117,9 +106,8 @@ class Pages:
         if not own:
             raise self._repository.content_error(
                 answer,
-                f"wants the next page of its list to be asked for at {parts.scheme}://{parts.netloc[:80]}",
-                hint="A list is read at one place. Perhaps the registry does not know its own URL: set its "
-                "external URL or X-Forwarded-Proto.",
+                f"names a next page of its list at another origin: {parts.scheme}://{parts.netloc[:80]}",
+                hint="The registry may not know its own URL: set its external URL or X-Forwarded-Proto.",
             )
         url = urlunsplit(parts._replace(fragment=""))
         lacking = self._endpoint.namespace and "ns" not in dict(parse_qsl(parts.query))
@@ -132,10 +120,10 @@ def with_query(url: str, **parameters: str) -> str:
 
 
 def is_absent(error: RegistryError) -> bool:
-    """Tell whether an error is the registry's 404, and not that of a token server."""
+    """Whether an error is a 404 of the registry, and not of a token server."""
     return refused_with(error, {404})
 
 
 def refused_with(error: RegistryError, statuses: Set[int]) -> bool:
-    """Tell whether the registry itself answered with one of these statuses."""
+    """Whether the registry itself answered with one of these statuses."""
     return error.status in statuses and not isinstance(error, AuthenticationFailed | RegistryContentError)

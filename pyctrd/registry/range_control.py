@@ -1,52 +1,53 @@
-"""How many connections a large blob may have: decided by what they bring, for all downloads together.
+"""Decide how many connections a large blob may have, by the throughput of all downloads together.
 
-The rule of `auto` (docs/resume.md has it for readers): every blob starts plain. Where the readers mostly
-wait for the network, and much is left, each large blob may have 4 connections, then 8; a step that does not
-let the sum of all downloads grow is taken back, and none is tried for a while. Nothing here opens one.
+The rule of `auto` (see docs/resume.md): every blob starts with one connection. If the readers mostly wait for
+the network, and much is left, each large blob may have 4 connections, then 8; a step that does not increase
+the total throughput is undone, and none is tried for a while. This module opens no connections.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from pyctrd import redact
+
 ParallelRanges: TypeAlias = int | Literal["auto", "off"]
 
-# What one request of several asks for; a finished one waits in memory for its turn.
+# The size of one range; a finished one waits in memory for its turn.
 SEGMENT_BYTES: Final = 1 << 19
-# Below this a blob is done before another connection has paid for itself.
+# With less than this left, more connections are not worth their set-up.
 MIN_REMAINING_BYTES: Final = 16 << 20
 MIN_REMAINING_SECONDS: Final = 2.0
-# For the whole process, since memory is: each has a segment under way, and half as many wait (see Lanes).
-MAX_LANES: Final = 8
+# For the whole process, since it bounds memory: each has one segment under way, and half as many wait.
+MAX_CONNECTIONS: Final = 8
 STEPS: Final = (1, 4, 8)
-# Shorter or smaller than this is no measurement: whole segments arrive at once.
+# The minimum of a measurement: whole segments arrive at once.
 WINDOW_SECONDS: Final = 1.0
 WINDOW_SEGMENTS: Final = 2
-# The share of the time in which the readers wait for bytes rather than for the store.
+# The share of the time in which the readers wait for the network rather than for the store.
 WAITING_SHARE: Final = 0.75
-# With less than this nobody read for a part of the time, and the rate is not the line's.
+# With less than this, nothing was read for a part of the time, and the rate is not that of the line.
 READING_SHARE: Final = 0.8
-# Beyond this the disk and the hashing are what takes the time.
+# Beyond this, the disk and the hashing take the time.
 FAST_BYTES_PER_SECOND: Final = 100 << 20
 GROWTH: Final = 1.2
 SETTLED_SECONDS: Final = 60.0
 
-_log = logging.getLogger(__name__)
+_log = redact.logger(__name__)
 
 
 class Budget:
-    """Connections beyond the plain ones, for all registries of a process; thread safe."""
+    """Connections for ranges, beyond the first one of each download, of a whole process; thread safe."""
 
-    def __init__(self, total: int = MAX_LANES) -> None:
+    def __init__(self, total: int = MAX_CONNECTIONS) -> None:
         self._free = total
         self._lock = threading.Lock()
 
     def take(self, wanted: int, *, at_least: int = 1) -> int:
-        """Take up to `wanted`; nothing when there are not `at_least` so many."""
+        """Take up to `wanted` connections and return their number; 0 when there are fewer than `at_least`."""
         with self._lock:
             taken = max(min(wanted, self._free), 0)
             if taken < at_least:
@@ -55,7 +56,7 @@ class Budget:
             return taken
 
     def give_back(self, count: int) -> None:
-        """Return what was taken."""
+        """Return connections that were taken."""
         with self._lock:
             self._free += count
 
@@ -64,14 +65,14 @@ PROCESS_BUDGET: Final = Budget()
 
 
 class _Trial(NamedTuple):
-    """A step that has to prove itself: the one before, and what all downloads had then, in bytes a second."""
+    """A step under trial: the step before it, and the throughput then, in bytes per second."""
 
     step: int
     rate: float
 
 
-class Governor:
-    """Tells each download how many connections it may have; thread safe.
+class RangeControl:
+    """Allots connections to the downloads; thread safe.
 
     `setting` is the number of connections for every large blob, `auto` (measure) or `off`.
     """
@@ -92,7 +93,7 @@ class Governor:
         self._rate = 0.0
         self._more = False
         self._trial: _Trial | None = None
-        self._passing = False
+        self._warming_up = False
         self._settled_until = clock()
         self._begin()
 
@@ -101,8 +102,8 @@ class Governor:
         self._since = self.clock()
         self._bytes, self._waited, self._busy = 0, 0.0, 0.0
 
-    def saw(self, count: int, *, waited: float, busy: float) -> None:
-        """Take in that a download got bytes: seconds waited for them, and seconds of its reader before."""
+    def record(self, count: int, *, waited: float, busy: float) -> None:
+        """Record bytes of a download: the seconds waited for them, and those its reader was busy before."""
         if self._setting != "auto":
             return
         with self._lock:
@@ -117,16 +118,16 @@ class Governor:
             rate, share = self._bytes / seconds, self._waited / max(read, 1e-9)
             self._begin()
             if read >= seconds * READING_SHARE:
-                self._judge(rate, share)
+                self._evaluate(rate, share)
 
-    def _judge(self, rate: float, waiting_share: float) -> None:
-        if self._passing:  # the connections were only being opened in this one
-            self._passing = False
+    def _evaluate(self, rate: float, waiting_share: float) -> None:
+        if self._warming_up:  # the connections were still being opened
+            self._warming_up = False
             return
         if self._trial is not None:
             before, self._trial = self._trial, None
             if rate < before.rate * GROWTH:
-                _log.info("%s connections bring no more: %s", STEPS[self._step], _per_second(rate))
+                _log.info("%s connections are not faster: %s", STEPS[self._step], _per_second(rate))
                 self._step = before.step
                 self._settled_until = self.clock() + SETTLED_SECONDS
         self._rate = rate
@@ -137,10 +138,10 @@ class Governor:
             and self.clock() >= self._settled_until
         )
 
-    def lanes(self, held: int, remaining: int) -> int:
-        """Tell a download that holds so many connections, with so many bytes to go, how many it holds now.
+    def allot(self, held: int, remaining: int) -> int:
+        """Return how many connections a download with `remaining` bytes has now; it had `held` of them.
 
-        0 is the plain way; 2 and more count against the budget, until they are given up by `release`.
+        0 means no ranges; 2 and more count against the budget until `release`.
         """
         with self._lock:
             wanted = self._wanted(held, remaining)
@@ -154,7 +155,7 @@ class Governor:
 
     def _wanted(self, held: int, remaining: int) -> int:
         if remaining < MIN_REMAINING_BYTES:
-            return held  # those that are open may finish
+            return held  # those under way may finish
         if isinstance(self._setting, int):
             return self._setting if self._setting > 1 else 0
         if self._setting == "auto" and self._more and remaining > self._rate * MIN_REMAINING_SECONDS:
@@ -162,21 +163,21 @@ class Governor:
         return STEPS[self._step] if self._step else 0
 
     def _try(self) -> None:
-        """Go a step up, with a measurement of its own; only where somebody has use for it."""
-        self._trial, self._more, self._passing = _Trial(self._step, self._rate), False, True
+        """Try the next step, with a new measurement."""
+        self._trial, self._more, self._warming_up = _Trial(self._step, self._rate), False, True
         self._step += 1
         self._begin()
         _log.info("%s: trying %d connections for a blob", _per_second(self._rate), STEPS[self._step])
 
     def release(self, held: int) -> None:
-        """Give connections back; a trial that nobody is left to prove is off."""
+        """Return connections to the budget; without any left, a trial is undone."""
         if not held:
             return
         with self._lock:
             self._budget.give_back(held)
             self._held -= held
             if not self._held and self._trial is not None:
-                self._step, self._trial, self._passing = self._trial.step, None, False
+                self._step, self._trial, self._warming_up = self._trial.step, None, False
                 self._begin()
 
 

@@ -1,4 +1,4 @@
-"""Several threads that fetch consecutive segments of one blob, and somebody who takes them in order."""
+"""Threads that fetch consecutive segments of one blob, which one reader takes in order."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pyctrd.registry.range_control import SEGMENT_BYTES
 
 
-class LaneFailed(Exception):
-    """A segment did not come; ends the lanes, and never reaches a caller."""
+class RangeFailed(Exception):
+    """A segment could not be fetched; ends the workers, and is handled by RangedDownload."""
 
 
-class Lanes:
-    """Fetches the segments of [start, end) by several threads; `take` gives them in order.
+class RangeWorkers:
+    """Fetches the segments of [start, end) in several threads; `take` returns them in order.
 
-    Half as many finished ones as there are lanes may wait for their turn, so that one slow lane does not stop
-    the others. The threads are daemons: one that hangs in a dead connection holds up nobody.
+    Half as many finished segments as there are workers may wait for their turn, so that one slow worker does
+    not stop the others. The threads are daemons: one that waits for a dead connection must not block the end
+    of the process.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], start: int, end: int) -> None:
@@ -30,7 +31,7 @@ class Lanes:
         self._changed = threading.Condition()
 
     def resize(self, count: int) -> None:
-        """Have so many lanes from now on; with 0 those under way finish, and then it is `drained`."""
+        """Set the number of workers; with 0, segments under way are finished, and then it is `drained`."""
         with self._changed:
             self._limit = count
             while self._threads < count:
@@ -39,7 +40,7 @@ class Lanes:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End all lanes, without waiting for them, and forget what they have fetched."""
+        """End all workers, without waiting for them, and discard what they have fetched."""
         with self._changed:
             self._limit, self._end = 0, self._claimed
             self._ready.clear()
@@ -51,18 +52,18 @@ class Lanes:
         with self._changed:
             return self._taken == (self._claimed if not self._limit else self._end)
 
-    def proven(self) -> bool:
-        """Wait for the first segment; tells whether it came."""
+    def wait_for_first(self) -> bool:
+        """Wait for the first segment; return whether it has arrived."""
         with self._changed:
             self._changed.wait_for(lambda: self.start in self._ready or self._is_dead())
             return self.start in self._ready
 
     def take(self) -> bytes:
-        """Give the next segment, waiting for it; raises LaneFailed when its or a later one's request did."""
+        """Wait for the next segment and return it; raises RangeFailed if a request failed."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken in self._ready or self._is_dead())
             if self._taken not in self._ready:
-                raise LaneFailed(str(self._failure or "no lane is left")) from self._failure
+                raise RangeFailed(str(self._failure or "no worker is left")) from self._failure
             data = self._ready.pop(self._taken)
             self._taken += len(data)
             self._changed.notify_all()
@@ -72,7 +73,7 @@ class Lanes:
         while (span := self._claim()) is not None:
             try:
                 data = self._fetch(*span)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the plain way will say it
+            except Exception as error:  # noqa: BLE001 - the download over one connection raises the error
                 with self._changed:
                     self._failure = self._failure or error
                     self._changed.notify_all()
@@ -82,7 +83,7 @@ class Lanes:
                     self._changed.notify_all()
 
     def _claim(self) -> tuple[int, int] | None:
-        """Take the next segment to fetch, when there is room for it; None ends the thread."""
+        """Return the next segment to fetch, when there is room for it; None ends the thread."""
         with self._changed:
             while not self._is_over() and not self._has_room():
                 self._changed.wait()

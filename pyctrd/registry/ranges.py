@@ -1,59 +1,44 @@
-"""Several ranges of one large blob at once, delivered in order.
+"""Download several ranges of one large blob at once, and deliver them in order.
 
-The plain way comes first, and is what everything falls back to: it goes on until the first range has arrived
-whole, and again from the byte reached when a range fails, so that content, errors and hints are the plain
-way's. The governor decides how many connections there are. containerd 2.1 has the same idea with a fixed
-number (core/remotes/docker/fetcher.go, concurrent_layer_fetch_buffer); there it is off unless configured.
+Every download begins over one connection, which continues until the first range has arrived whole. When a
+range fails, one connection resumes at the byte reached, so that content, errors and hints are those of a
+download without ranges. RangeControl decides how many connections there are. containerd 2.1 has the same
+feature with a fixed number (core/remotes/docker/fetcher.go, concurrent_layer_fetch_buffer), off by default.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Iterator
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
-from pyctrd.registry.http import retry
+from pyctrd.registry.fetch import CONTENT_RANGE, BlobRequests
+from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http.response import Response
-from pyctrd.registry.range_control import SEGMENT_BYTES, Governor
-from pyctrd.registry.range_workers import LaneFailed, Lanes
-from pyctrd.registry.repository import Repository
+from pyctrd.registry.http.retry import MAX_FRUITLESS_RANGES, MAX_RANGE_FAILURES
+from pyctrd.registry.range_control import SEGMENT_BYTES, RangeControl
+from pyctrd.registry.range_workers import RangeFailed, RangeWorkers
+from pyctrd.registry.resuming import ResumingBody
 
-# So often a range may end without a byte, and so often a blob's ranges may fail, before it is left alone.
-_FRUITLESS: Final = 2
-_MAX_FAILURES: Final = 2
-
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _log = redact.logger(__name__)
 
 
-class Body(Protocol):
-    """The plain way: the rest of a blob over one connection after the other."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
-
-
 class Segments:
-    """Ranges of the blobs of one repository, each from the first host that has it."""
+    """Requests for ranges of the blobs of one repository, each at the first host that has it."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: RepositoryHosts) -> None:
         self._repository = repository
         self.refused = False
-        """Whether a host does not do ranges, or has asked for fewer requests: they are not tried again."""
+        """Whether a host does not support ranges, or wants fewer requests: they are not tried again."""
 
     def usable(self, descriptor: Descriptor) -> bool:
-        """Tell whether a blob may be asked for in ranges: one with URLs of its own may not."""
+        """Whether a blob may be requested in ranges: one with URLs of its own may not."""
         return not (self.refused or descriptor.urls or mediatypes.is_nondistributable(descriptor.media_type))
 
     def fetch(self, descriptor: Descriptor, start: int, end: int) -> bytes:
-        """Give the bytes [start, end) of a blob; goes on after a cut. Raises RegistryError."""
+        """Return the bytes [start, end) of a blob; resumes after a cut. Raises RegistryError."""
         parts: list[bytes] = []
         position, fruitless = start, 0
         while position < end:
@@ -67,7 +52,7 @@ class Segments:
             else:
                 failure = RegistryError("the range ended early", host=self._repository.host)
             fruitless = 0 if position > before else fruitless + 1
-            if fruitless >= _FRUITLESS:
+            if fruitless >= MAX_FRUITLESS_RANGES:
                 raise failure
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -84,13 +69,13 @@ class Segments:
             response.close()
 
     def _open(self, descriptor: Descriptor, start: int, end: int) -> Response:
-        """Ask the hosts in order, each once: whoever is patient is the plain way."""
+        """Ask the hosts in order, each once: retries are for the download over one connection."""
         failure = RegistryError("no host is configured that may pull", host=self._repository.host)
         headers = {"Accept": f"{descriptor.media_type}, */*", "Range": f"bytes={start}-{end - 1}"}
-        for endpoint in self._repository.able({"pull"}):
-            url = endpoint.url(self._repository.name, "blobs", str(descriptor.digest))
+        for endpoint in self._repository.allowed({"pull"}):
+            url = self._repository.url(endpoint, "blobs", str(descriptor.digest))
             try:
-                response = self._repository.send(endpoint, "GET", url, headers, retry.NONE)
+                response = self._repository.send(endpoint, "GET", url, headers, tries=1)
             except RegistryError as error:
                 failure = error
                 continue
@@ -110,14 +95,14 @@ class Segments:
             self.refused = self.refused or response.status == 429
             raise self._repository.status_error(response)
         self._repository.check_encoding(response)
-        found = _CONTENT_RANGE.fullmatch(response.header("Content-Range").strip())
+        found = CONTENT_RANGE.fullmatch(response.header("Content-Range").strip())
         if (
             not found
             or (int(found[1]), int(found[2])) != (start, end - 1)
             or found[3] not in ("*", str(descriptor.size))
             or response.length not in (None, end - start)
         ):
-            raise self._refuse(response, "answered with another range than was asked for")
+            raise self._refuse(response, "answered with another range than the one asked for")
 
     def _refuse(self, response: Response, text: str) -> RegistryContentError:
         self.refused = True
@@ -125,117 +110,112 @@ class Segments:
 
 
 class RangedDownload:
-    """The bytes of a blob from `offset`, by whichever way is faster; `plain(position)` opens the plain one.
+    """The bytes of a blob from `offset`: over one connection, or over several where that is faster.
 
-    The first connection is opened at once, so that its errors come before any byte is asked for.
+    The first connection is opened at once, so that its errors are raised before any byte is read.
     """
 
     def __init__(
-        self,
-        descriptor: Descriptor,
-        offset: int,
-        plain: Callable[[int], Body],
-        segments: Segments,
-        governor: Governor,
+        self, requests: BlobRequests, offset: int, segments: Segments, control: RangeControl
     ) -> None:
-        self._descriptor = descriptor
+        self._requests = requests
+        self._descriptor = requests.descriptor
         self._position = offset
-        self._plain = plain
         self._segments = segments
-        self._governor = governor
-        self._body: Body = plain(offset)
-        self._lanes: Lanes | None = None
+        self._control = control
+        self._body = ResumingBody(requests, offset)
+        self._workers: RangeWorkers | None = None
         self._held = 0
         self._failures = 0
-        self._busy_since = governor.clock()
+        self._busy_since = control.clock()
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._drop()
         self._body.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; raises what the plain way raises."""
+        """Yield the bytes; raises as ResumingBody.chunks does."""
         while self._position < self._descriptor.size:
-            yield from self._plainly()
-            if self._lanes is None:
+            yield from self._over_one()
+            if self._workers is None:
                 return
-            yield from self._in_lanes(self._lanes)
+            yield from self._over_several(self._workers)
 
-    # --- the plain way, until the lanes have shown that they work
+    # --- over one connection, until the first range has arrived
 
-    def _plainly(self) -> Iterator[bytes]:
+    def _over_one(self) -> Iterator[bytes]:
         for chunk in self._timed(self._body.chunks()):
-            lanes = self._lanes
-            if lanes is not None and self._position + len(chunk) >= lanes.start:
-                if lanes.proven():
+            workers = self._workers
+            if workers is not None and self._position + len(chunk) >= workers.start:
+                if workers.wait_for_first():
                     self._body.close()
-                    yield self._passed_on(chunk[: lanes.start - self._position])
+                    yield self._advance(chunk[: workers.start - self._position])
                     return
                 self._fail()
-            yield self._passed_on(chunk)
+            yield self._advance(chunk)
             self._adjust()
 
     def _timed(self, stream: Iterator[bytes]) -> Iterator[bytes]:
         while True:
-            started = self._governor.clock()
+            started = self._control.clock()
             chunk = next(stream, None)
             if chunk is None:
                 return
-            self._saw(started, len(chunk))
+            self._record(started, len(chunk))
             yield chunk
 
-    def _passed_on(self, chunk: bytes) -> bytes:
+    def _advance(self, chunk: bytes) -> bytes:
         self._position += len(chunk)
-        self._busy_since = self._governor.clock()
+        self._busy_since = self._control.clock()
         return chunk
 
-    def _saw(self, started: float, count: int) -> None:
+    def _record(self, started: float, count: int) -> None:
         busy = started - self._busy_since
-        self._governor.saw(count, waited=self._governor.clock() - started, busy=busy)
+        self._control.record(count, waited=self._control.clock() - started, busy=busy)
 
     def _adjust(self) -> None:
-        """Open, add or take away lanes, as the governor says."""
-        if self._lanes is None and not (
-            self._failures < _MAX_FAILURES and self._segments.usable(self._descriptor)
+        """Start, add or stop workers, as RangeControl says."""
+        if self._workers is None and not (
+            self._failures < MAX_RANGE_FAILURES and self._segments.usable(self._descriptor)
         ):
             return
         remaining = self._descriptor.size - self._position
-        self._held = self._governor.lanes(self._held, remaining)
-        if self._lanes is None and self._held:
-            self._lanes = Lanes(
+        self._held = self._control.allot(self._held, remaining)
+        if self._workers is None and self._held:
+            self._workers = RangeWorkers(
                 lambda start, end: self._segments.fetch(self._descriptor, start, end),
                 self._position + SEGMENT_BYTES,
                 self._descriptor.size,
             )
-        if self._lanes is not None:
-            self._lanes.resize(self._held)
+        if self._workers is not None:
+            self._workers.resize(self._held)
 
-    # --- in lanes
+    # --- over several connections
 
-    def _in_lanes(self, lanes: Lanes) -> Iterator[bytes]:
-        while not lanes.drained:
-            started = self._governor.clock()
+    def _over_several(self, workers: RangeWorkers) -> Iterator[bytes]:
+        while not workers.drained:
+            started = self._control.clock()
             try:
-                data = lanes.take()
-            except LaneFailed as error:
-                _log.info("%s: %s; going on with one connection", self._descriptor.digest, error)
+                data = workers.take()
+            except RangeFailed as error:
+                _log.info("%s: %s; going on over one connection", self._descriptor.digest, error)
                 self._fail()
                 break
-            self._saw(started, len(data))
-            yield self._passed_on(data)
+            self._record(started, len(data))
+            yield self._advance(data)
             self._adjust()
         self._drop()
         if self._position < self._descriptor.size:
-            self._body = self._plain(self._position)
+            self._body = ResumingBody(self._requests, self._position)
 
     def _fail(self) -> None:
         self._failures += 1
         self._drop()
 
     def _drop(self) -> None:
-        if self._lanes is not None:
-            self._lanes.close()
-            self._lanes = None
-        self._governor.release(self._held)
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+        self._control.release(self._held)
         self._held = 0

@@ -1,4 +1,4 @@
-"""The list of what refers to a manifest, for registries that do not keep one: a tag made of its digest.
+"""The referrers of a manifest as an index under a tag, for registries without the referrers API.
 
 Source: OCI distribution-spec 1.1 ("Pushing Manifests with Subject", "Referrers Tag Schema").
 """
@@ -14,19 +14,19 @@ _MAX_ENCODED: Final = 64
 
 
 def tag_of(subject: Digest) -> str:
-    """Give the tag under which the referrers of a digest are listed."""
+    """Return the tag under which the referrers of a digest are listed."""
     return f"{subject.algorithm}-{subject.encoded[:_MAX_ENCODED]}"
 
 
 def subject_of(descriptor: Descriptor, raw: bytes) -> Descriptor | None:
-    """Give what a manifest or an index refers to; raises ContentError when the bytes are neither."""
+    """Return the subject of a manifest or an index; raises ContentError when the bytes are neither."""
     return _parse(descriptor, raw).subject
 
 
 def listed(descriptor: Descriptor, raw: bytes, present: bytes | None) -> bytes | None:
-    """Give the bytes of the list with a manifest in it; None when it is there already.
+    """Return the bytes of the list with a manifest added; None when it is listed already.
 
-    `present` is the list as it is, None for none. Raises ContentError when that is no index.
+    `present` is the current list, None for none. Raises ContentError when it is not an index.
     """
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []}
     if present is not None:
@@ -56,5 +56,5 @@ def _parse(descriptor: Descriptor, raw: bytes) -> Manifest | Index:
 
 
 def descriptor_of(raw: bytes) -> Descriptor:
-    """Describe a list."""
+    """Return the descriptor of a list."""
     return Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(raw), size=len(raw))

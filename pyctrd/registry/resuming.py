@@ -1,67 +1,52 @@
-"""The bytes of one blob from an offset on, across as many connections as it takes."""
+"""Download a blob from an offset, over as many connections as it takes."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryUnreachable
-from pyctrd.registry.http.response import LIVELY_BYTES, Response
-from pyctrd.registry.http.retry import Budget, seconds_to_wait
-
-# Re-opening goes on for as long as it gets anywhere; this many times in a row for next to nothing is the end.
-MAX_FRUITLESS: Final = 3
+from pyctrd.registry.fetch import BlobRequests, Opened
+from pyctrd.registry.hosts import kind_of
+from pyctrd.registry.http.retry import (
+    DOCUMENT_STALLS,
+    MAX_FRUITLESS_DOWNLOADS,
+    MIN_BYTES_PER_STALL,
+    seconds_to_wait,
+)
 
 _log = redact.logger(__name__)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A response whose body begins at byte `start` of the blob (before the wanted one: Range was ignored)."""
-
-    response: Response
-    start: int
-
-
 class ResumingBody:
-    """Reads a blob of `size` bytes from `offset`; `reopen(position)` gives a response for the rest of it.
+    """Reads a blob from `offset`, on one connection after the other.
 
-    The first connection is opened at once, so that its errors come before any byte is asked for. `fail`
-    makes the error for content that is not what was promised. Pauses come out of `budget`. A document is to
-    be there within `seconds`: it is small, and nobody sees it come.
+    The first connection is opened at once, so that its errors are raised before any byte is read. Pauses are
+    charged to the budget of the transport. A manifest or index has a time limit: it is small, and its
+    progress is not shown.
     """
 
-    def __init__(
-        self,
-        reopen: Callable[[int], Opened],
-        *,
-        offset: int,
-        size: int,
-        fail: Callable[[str], RegistryContentError],
-        sleep: Callable[[float], None],
-        budget: Budget,
-        seconds: float | None = None,
-    ) -> None:
-        self._reopen = reopen
+    def __init__(self, requests: BlobRequests, offset: int) -> None:
+        self._requests = requests
+        self._transport = requests.repository.transport
+        self._error = requests.content_error
         self._position = offset
-        self._size = size
-        self._fail = fail
-        self._sleep = sleep
-        self._budget = budget
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._opened: Opened | None = reopen(offset) if offset < size else None
+        self._size = requests.descriptor.size
+        self._deadline = math.inf
+        if kind_of(requests.descriptor) == "manifests":
+            self._deadline = time.monotonic() + DOCUMENT_STALLS * self._transport.stall_timeout
+        self._opened: Opened | None = requests.open(offset) if offset < self._size else None
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._opened is not None:
             self._opened.response.close()
             self._opened = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; raises RegistryContentError when they end early or do not end."""
+        """Yield the bytes; raises RegistryContentError for too few or too many of them."""
         fruitless = 0
         while self._position < self._size:
             before = self._position
@@ -72,25 +57,25 @@ class ResumingBody:
                 cut = error
             if self._position >= self._size:
                 return
-            fruitless = fruitless + 1 if self._position - before < LIVELY_BYTES else 0
-            pause = seconds_to_wait(fruitless + 1, "", now=0.0)
-            if fruitless >= MAX_FRUITLESS or not self._budget.spend(pause):
+            fruitless = fruitless + 1 if self._position - before < MIN_BYTES_PER_STALL else 0
+            pause = seconds_to_wait(fruitless + 1)
+            if fruitless >= MAX_FRUITLESS_DOWNLOADS or not self._transport.budget.spend(pause):
                 raise self._short(cut)
             self._resume(pause, cut)
 
     def _short(self, cut: RegistryUnreachable | None) -> RegistryContentError:
         because = f" ({cut.message})" if cut else ""
-        error = self._fail(f"short read: expected {self._size} bytes but got {self._position}{because}")
+        error = self._error(f"short read: expected {self._size} bytes but got {self._position}{because}")
         error.__cause__ = cut
         return error
 
     def _resume(self, pause: float, cut: RegistryUnreachable | None) -> None:
         _log.info(
-            "%s; going on at byte %d of %d", cut or "the connection ended early", self._position, self._size
+            "%s; resuming at byte %d of %d", cut or "the connection ended early", self._position, self._size
         )
         self.close()
-        self._sleep(pause)
-        self._opened = self._reopen(self._position)
+        self._transport.sleep(pause)
+        self._opened = self._requests.open(self._position)
 
     def _one_connection(self) -> Iterator[bytes]:
         assert self._opened is not None
@@ -102,9 +87,9 @@ class ResumingBody:
                 chunk = received[discard:]
                 discard -= len(received) - len(chunk)
             if self._position + len(chunk) > self._size:
-                raise self._fail(f"more than the expected {self._size} bytes")
+                raise self._error(f"more than the expected {self._size} bytes")
             if chunk:
                 self._position += len(chunk)
                 yield chunk
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                raise self._fail(f"too slow: {self._position} of {self._size} bytes when time was up")
+            if time.monotonic() > self._deadline:
+                raise self._error(f"too slow: {self._position} of {self._size} bytes within the time limit")

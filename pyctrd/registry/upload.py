@@ -1,13 +1,12 @@
-"""Content into one repository: what is there, blobs by upload or mount, manifests under a digest or a tag.
+"""Push into one repository: existence checks, blobs by upload or mount, manifests by digest or tag.
 
-All goes to the first host that may be pushed to, as in containerd: half an image here and half of it there is
-of no use. Sources: OCI distribution-spec ("Pushing Blobs", "Pushing Manifests"); containerd
+Everything is sent to the first host that allows push, as in containerd: an image must not be spread over
+several hosts. Sources: OCI distribution-spec ("Pushing Blobs", "Pushing Manifests"); containerd
 core/remotes/docker/pusher.go.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -16,57 +15,59 @@ from urllib.parse import urlencode
 from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest
+from pyctrd.oci.reference import Reference
 from pyctrd.ports import BlobSource
 from pyctrd.registry import referrers_tag
+from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.config.endpoints import Endpoint
-from pyctrd.registry.http import retry
+from pyctrd.registry.hosts import RepositoryHosts, kind_of
 from pyctrd.registry.http.request_body import BlobReader, Stream
-from pyctrd.registry.http.transport import Response
-from pyctrd.registry.repository import Repository
+from pyctrd.registry.http.transport import Response, Transport
 from pyctrd.registry.resolve import ACCEPT
 from pyctrd.registry.upload_session import BlobUpload, UploadSession
 
-# Larger blobs go up in pieces of this size: what a cut costs, and what proxies with a limit let through.
+# Larger blobs are uploaded in chunks of this size: it is lost at most by a cut, and proxies may have a limit.
 UPLOAD_CHUNK_BYTES: Final = 32 << 20
 
 _STORED: Final = frozenset({200, 201, 204})
 _HEAD_REFUSED: Final = frozenset({405, 501})
-# The registry accepts a mount from nobody, or not from there: then the blob is uploaded.
+# The registry does not support mounts, or not from that repository: then the blob is uploaded.
 _NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
 
 
-class RegistryUploader:
-    """The repository of one reference, written to at its first host for that. Implements ports.Uploader."""
+class RegistryUploader(RepositoryHosts):
+    """The repository of one reference, to push to at the first host that allows it.
+
+    Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole. Implements
+    ports.Uploader.
+    """
+
+    action = "push"
 
     def __init__(
-        self, repository: Repository, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES, sleep: Callable[[float], None]
+        self,
+        reference: Reference,
+        endpoints: Sequence[Endpoint],
+        authorizer: Authorizer,
+        transport: Transport,
+        *,
+        chunk_bytes: int = UPLOAD_CHUNK_BYTES,
     ) -> None:
-        self._repository = repository
+        super().__init__(reference, endpoints, authorizer, transport)
         self._chunk_bytes = chunk_bytes
-        self._sleep = sleep
         self._listing = threading.Lock()
 
-    @property
-    def host(self) -> str:
-        """The registry's host[:port], as the reference names it."""
-        return self._repository.host
-
-    @property
-    def repository(self) -> str:
-        """The repository's path, e.g. `library/alpine`."""
-        return self._repository.name
-
     def has(self, descriptor: Descriptor) -> bool:
-        """Ask by HEAD whether the repository has a blob or a manifest.
+        """Ask by HEAD whether the repository has a blob or a manifest. Raises RegistryError.
 
-        A registry that refuses HEAD has nothing, as far as we know. Raises RegistryError.
+        For a registry that refuses HEAD the answer is no.
         """
-        with contextlib.closing(self._head(_kind(descriptor), str(descriptor.digest), descriptor)) as answer:
+        with self._head(kind_of(descriptor), str(descriptor.digest), descriptor) as answer:
             return answer.status == 200
 
     def tagged(self, tag: str) -> Digest | None:
-        """Ask by HEAD what a tag names; None where there is none, or the registry does not say which."""
-        with contextlib.closing(self._head("manifests", tag)) as answer:
+        """Ask by HEAD for the digest of a tag; None if there is no such tag, or the registry does not say."""
+        with self._head("manifests", tag) as answer:
             text = answer.header("Docker-Content-Digest").strip()
             try:
                 return Digest(text) if answer.status == 200 and text else None
@@ -81,11 +82,11 @@ class RegistryUploader:
         mount_from: str = "",
         report: Callable[[int], None] = lambda _sent: None,
     ) -> Literal["uploaded", "mounted"]:
-        """Bring a blob into the repository; `mount_from` is a repository of this registry that has it.
+        """Upload a blob, or mount it from `mount_from`, a repository of this registry that has it.
 
-        A blob is sent whole, one larger than a chunk in pieces; a cut upload goes on where the registry says
-        that it is, or begins again. Given up, the registry is told to forget it. Raises RegistryError,
-        AuthenticationFailed, RegistryContentError, and what the source raises.
+        A blob larger than a chunk is sent in chunks, another one whole. A cut upload is resumed at the offset
+        that the registry states, or begins again; one that fails is cancelled. Raises RegistryError,
+        AuthenticationFailed, RegistryContentError, and the errors of the source.
         """
         session: UploadSession | None = None
         if mount_from:
@@ -94,113 +95,90 @@ class RegistryUploader:
                 return "mounted"
         with BlobReader(descriptor, source, report) as reader:
             BlobUpload(
-                self._repository,
-                self._endpoint,
-                reader,
-                descriptor,
-                chunk_bytes=self._chunk_bytes,
-                has=self.has,
-                sleep=self._sleep,
+                self, self._endpoint, reader, descriptor, chunk_bytes=self._chunk_bytes, has=self.has
             ).run(session)
         return "uploaded"
 
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
         """Store a manifest or an index under its digest, or under a tag.
 
-        One that refers to another (`subject`) is also put on the list of those, where the registry does not
-        keep that list itself. Raises RegistryError, RegistryContentError when the registry says that it has
-        stored something else, ContentError for a document that is none.
+        One with a `subject` is also added to the list of referrers, if the registry does not keep that list
+        itself. Raises RegistryError, RegistryContentError when the registry states another digest,
+        ContentError for an invalid manifest.
         """
         keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
         subject = referrers_tag.subject_of(descriptor, raw)
         if subject is not None and not keeps_lists:
-            with self._listing:  # read, change, write: two at once would lose one
+            with self._listing:  # read, change, write: one at a time
                 self._refer(descriptor, raw, subject)
 
     def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
-        """Send it; tells whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
-        url = self._endpoint.url(self.repository, "manifests", name)
-        answer = self._send("PUT", url, {"Content-Type": descriptor.media_type}, body=Stream.of(raw))
-        with contextlib.closing(answer):
+        """Send it; return whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
+        url = self.url(self._endpoint, "manifests", name)
+        headers = {"Content-Type": descriptor.media_type}
+        answer = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
+        with answer:
             if answer.status not in _STORED:
-                raise self._repository.retold(
-                    self._repository.status_error(answer), f"could not push manifest {descriptor.digest}"
+                raise self.with_context(
+                    self.status_error(answer), f"could not push manifest {descriptor.digest}"
                 )
             stored = answer.header("Docker-Content-Digest").strip()
             if stored.startswith(f"{descriptor.digest.algorithm}:") and stored != descriptor.digest:
-                raise self._repository.content_error(
-                    answer, f"{descriptor.digest} was pushed, the registry has stored it as {stored[:150]}"
+                raise self.content_error(
+                    answer, f"{descriptor.digest} was pushed, but the registry stored {stored[:150]}"
                 )
             return bool(answer.header("OCI-Subject"))
 
     def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
         tag = referrers_tag.tag_of(subject.digest)
-        url = self._endpoint.url(self.repository, "manifests", tag)
-        with contextlib.closing(self._send("GET", url, {"Accept": mediatypes.OCI_INDEX})) as answer:
+        url = self.url(self._endpoint, "manifests", tag)
+        with self.send(self._endpoint, "GET", url, {"Accept": mediatypes.OCI_INDEX}) as answer:
             if answer.status not in (200, 404):
-                raise self._repository.status_error(answer)
+                raise self.status_error(answer)
             present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
             try:
                 changed = referrers_tag.listed(descriptor, raw, present)
             except ContentError as error:
-                raise self._repository.content_error(
-                    answer, f"the list of what refers to {subject.digest} (tag {tag}): {error.message}"
+                raise self.content_error(
+                    answer, f"the list of referrers of {subject.digest} (tag {tag}): {error.message}"
                 ) from error
         if changed is not None:
             self._put(referrers_tag.descriptor_of(changed), changed, tag)
 
     @property
     def _endpoint(self) -> Endpoint:
-        for endpoint in self._repository.endpoints:
+        for endpoint in self.endpoints:
             if "push" in endpoint.capabilities:
                 return endpoint
         raise RegistryError(
-            f"{self.host}: no host is configured that may push",
+            f"{self.host}: no configured host allows push",
             host=self.host,
             repository=self.repository,
-            hint='add "push" to the capabilities of one in its hosts.toml',
-        )
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str] | None = None,
-        *,
-        body: Stream | None = None,
-        read_also: Sequence[str] = (),
-    ) -> Response:
-        return self._repository.send(
-            self._endpoint, method, url, headers or {}, retry.PATIENT, body=body, read_also=read_also
+            hint='Add "push" to the capabilities of a host in its hosts.toml.',
         )
 
     def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:
         accept = f"{descriptor.media_type}, */*" if descriptor else ACCEPT
-        url = self._endpoint.url(self.repository, kind, name)
-        answer = self._send("HEAD", url, {"Accept": accept})
+        url = self.url(self._endpoint, kind, name)
+        answer = self.send(self._endpoint, "HEAD", url, {"Accept": accept})
         if answer.status in (200, 404) or answer.status in _HEAD_REFUSED:
             return answer
-        raise self._repository.status_error(answer)
+        raise self.status_error(answer)
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
-        """Ask for a mount; a registry that cannot do it opens an upload in its place, or says no."""
-        url = self._endpoint.url(self.repository, "blobs", "uploads/")
+        """Ask for a mount; a registry that cannot do it opens an upload instead, or refuses."""
+        url = self.url(self._endpoint, "blobs", "uploads/")
         query = urlencode({"mount": str(descriptor.digest), "from": source})
         url = f"{url}{'&' if '?' in url else '?'}{query}"
         try:
-            answer = self._send("POST", url, read_also=[source])
+            answer = self.send(self._endpoint, "POST", url, read_also=[source])
         except AuthenticationFailed:
             return None, False
-        with contextlib.closing(answer):
+        with answer:
             if answer.status == 201:
                 return None, True
             if answer.status == 202:
-                return UploadSession.of(self._repository, answer), False
+                return UploadSession.of(self, answer), False
             if answer.status in _NO_MOUNT:
                 return None, False
-            raise self._repository.status_error(answer)
-
-
-def _kind(descriptor: Descriptor) -> str:
-    document = mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
-    return "manifests" if document else "blobs"
+            raise self.status_error(answer)

@@ -27,7 +27,7 @@ from pyctrd.errors import (
 )
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest
-from pyctrd.ports import ContentStore, Fetcher, Ingest, Place
+from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
 from pyctrd.steps.validate import Documents
@@ -310,7 +310,7 @@ def host_name(domain: str) -> str:
     return domain.partition(":")[0]
 
 
-def add_source_label(content: ContentStore, digest: Digest, place: Place) -> None:
+def add_source_label(content: ContentStore, digest: Digest, place: RepositoryName) -> None:
     """Note on a blob which repository has it: comma-joined, sorted, each once.
 
     The host goes without its port, as in containerd, so two registries on one host share a label

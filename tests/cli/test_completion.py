@@ -32,10 +32,12 @@ PROGRAM = f"""\
 #!{sys.executable}
 import contextlib, sys, types
 from pyctrd.cli import main, session
+def named(*names):
+    return types.SimpleNamespace(list=lambda: [types.SimpleNamespace(name=name) for name in names])
 client = types.SimpleNamespace(
-    images=lambda: [types.SimpleNamespace(name=name) for name in {NAMES!r}],
-    namespaces=lambda: ("default", "k8s.io"),
-    snapshotters=lambda: ("overlayfs",),
+    images=named(*{NAMES!r}),
+    namespaces=named("default", "k8s.io"),
+    snapshots=types.SimpleNamespace(snapshotters=lambda: ("overlayfs",)),
 )
 session.open_client = lambda context: contextlib.nullcontext(client)
 if len(sys.argv) > 1 and sys.argv[1] == "--args":

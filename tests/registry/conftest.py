@@ -11,7 +11,7 @@ import pytest
 
 from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.repository import Repository
 from tests.registry.server import ScriptedServer
 
 
@@ -60,7 +60,7 @@ def pauses() -> list[float]:
     return []
 
 
-RemoteMaker = Callable[..., RegistryRemote]
+RemoteMaker = Callable[..., Repository]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def remote(server: ScriptedServer, pauses: list[float]) -> Iterator[RemoteMaker]
     """Make the remote of `host/team/app:v1`; keywords are RegistryOptions, `text` another reference."""
     clients: list[RegistryClient] = []
 
-    def make(text: str = "", **options: Any) -> RegistryRemote:
+    def make(text: str = "", **options: Any) -> Repository:
         client = RegistryClient(RegistryOptions(**options), sleep=pauses.append)
         clients.append(client)
         return client.remote(reference.parse(text or f"{server.host}/team/app:v1"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest
-from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.repository import Repository
 from tests.registry.server import ScriptedServer
 
 MANIFEST = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -28,7 +28,7 @@ def layer(data: bytes = BLOB, **fields: object) -> Descriptor:
     )
 
 
-def drain(remote: RegistryRemote, descriptor: Descriptor, received: list[int]) -> None:
+def drain(remote: Repository, descriptor: Descriptor, received: list[int]) -> None:
     """Fetch without keeping; the lengths of what came are in `received`, also after an error."""
     with remote.fetch(descriptor) as chunks:
         received.extend(map(len, chunks))
@@ -38,7 +38,7 @@ def blob_path(descriptor: Descriptor, kind: str = "blobs") -> str:
     return f"/v2/team/app/{kind}/{descriptor.digest}"
 
 
-def read(remote: RegistryRemote, descriptor: Descriptor, offset: int = 0) -> bytes:
+def read(remote: Repository, descriptor: Descriptor, offset: int = 0) -> bytes:
     with remote.fetch(descriptor, offset) as chunks:
         return b"".join(chunks)
 

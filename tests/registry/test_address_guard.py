@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 
 from pyctrd.errors import RegistryError
 from pyctrd.registry.http import address_guard
-from pyctrd.registry.http.address_guard import AddressInfo, Zone
+from pyctrd.registry.http.address_guard import AddressInfo, AddressKind
 from pyctrd.registry.http.request_body import Stream
 from pyctrd.registry.http.transport import Request, Transport
 from tests.registry.server import Answer, ScriptedServer
 
-LOOPBACK, LINK_LOCAL, PRIVATE, PUBLIC = Zone.LOOPBACK, Zone.LINK_LOCAL, Zone.PRIVATE, Zone.PUBLIC
-METADATA = Zone.METADATA
+LOOPBACK, LINK_LOCAL, PRIVATE, PUBLIC = (
+    AddressKind.LOOPBACK,
+    AddressKind.LINK_LOCAL,
+    AddressKind.PRIVATE,
+    AddressKind.PUBLIC,
+)
+METADATA = AddressKind.METADATA
 
 
 @pytest.mark.parametrize(
-    ("address", "zone"),
+    ("address", "kind"),
     [
         ("127.0.0.1", LOOPBACK),
         ("127.255.0.9", LOOPBACK),
@@ -59,23 +64,23 @@ METADATA = Zone.METADATA
         ("2001:db8::1", PUBLIC),
     ],
 )
-def test_zones(address: str, zone: Zone) -> None:
-    assert address_guard.zone_of(address) is zone
+def test_kinds(address: str, kind: AddressKind) -> None:
+    assert address_guard.kind_of(address) is kind
 
 
 def test_who_may_send_where() -> None:
     local = {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL), (METADATA, METADATA)}
-    everybody = {(sender, target) for sender in Zone for target in (PRIVATE, PUBLIC)}
+    everybody = {(sender, target) for sender in AddressKind for target in (PRIVATE, PUBLIC)}
     for writes in (False, True):
         allowed = {
             (sender, target)
-            for sender in Zone
-            for target in Zone
+            for sender in AddressKind
+            for target in AddressKind
             if address_guard.may_send(sender, target, writes=writes)
         }
         # A registry on the internet may keep its bytes in a private network, but have nothing written there.
         assert allowed == (local | everybody) - ({(PUBLIC, PRIVATE)} if writes else set())
-        assert all(address_guard.may_send(None, target, writes=writes) for target in Zone)
+        assert all(address_guard.may_send(None, target, writes=writes) for target in AddressKind)
 
 
 SPELLED_LOOPBACK = [
@@ -92,18 +97,18 @@ SPELLED_METADATA = ["metadata.google.internal", "Metadata.", "instance-data", "1
 
 
 @pytest.mark.parametrize(
-    ("name", "zone"),
+    ("name", "kind"),
     [
         *((name, LOOPBACK) for name in SPELLED_LOOPBACK),
         *((name, LINK_LOCAL) for name in SPELLED_LINK_LOCAL),
         *((name, METADATA) for name in SPELLED_METADATA),
     ],
 )
-def test_addresses_are_refused_in_every_spelling(name: str, zone: Zone) -> None:
-    assert address_guard.literal_zone(name) is zone
+def test_addresses_are_refused_in_every_spelling(name: str, kind: AddressKind) -> None:
+    assert address_guard.literal_kind(name) is kind
     with pytest.raises(address_guard.Forbidden):
         address_guard.check_literal(name, PUBLIC)
-    address_guard.check_literal(name, zone)
+    address_guard.check_literal(name, kind)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +116,14 @@ def test_addresses_are_refused_in_every_spelling(name: str, zone: Zone) -> None:
     ["registry.example", "localhost.example", "metadata.example", "1.example", "0x.example", "a1", "\u00df"],
 )
 def test_other_names_pass(name: str) -> None:
-    assert address_guard.literal_zone(name) is None
+    assert address_guard.literal_kind(name) is None
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{:d}", "{:#x}", "0{:o}"]))
 def test_one_address_has_one_zone(address: ipaddress.IPv4Address, form: str) -> None:
-    assert address_guard.literal_zone(form.format(int(address))) is address_guard.zone_of(str(address))
+    assert address_guard.literal_kind(form.format(int(address))) is address_guard.kind_of(str(address))
     mapped = f"[::ffff:{address}]"
-    assert address_guard.literal_zone(mapped) is address_guard.zone_of(str(address))
+    assert address_guard.literal_kind(mapped) is address_guard.kind_of(str(address))
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[0-9a-fx.:%\[\]]{1,30}", fullmatch=True))
@@ -147,9 +152,9 @@ class Names:
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 127.1.0.0/16 pass for public addresses: there are no others on this machine."""
-    real = address_guard.zone_of
+    real = address_guard.kind_of
     monkeypatch.setattr(
-        address_guard, "zone_of", lambda text: PUBLIC if text.startswith("127.1.") else real(text)
+        address_guard, "kind_of", lambda text: PUBLIC if text.startswith("127.1.") else real(text)
     )
 
 
@@ -165,9 +170,9 @@ def everywhere() -> Iterator[ScriptedServer]:
 def test_a_public_registry_cannot_have_us_write_to_a_private_address(
     everywhere: ScriptedServer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    loopback = address_guard.zone_of
+    loopback = address_guard.kind_of
     monkeypatch.setattr(
-        address_guard, "zone_of", lambda text: PRIVATE if text == "127.2.0.1" else loopback(text)
+        address_guard, "kind_of", lambda text: PRIVATE if text == "127.2.0.1" else loopback(text)
     )
     names = Names(registry_example=["127.1.0.1"], storage_example=["127.2.0.1"])
     base, target = f"http://registry.example:{everywhere.port}", f"http://storage.example:{everywhere.port}/x"
@@ -258,6 +263,6 @@ def test_one_good_address_of_several_is_enough() -> None:
             for address in ("169.254.169.254", "127.0.0.1"):
                 yield (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))
 
-        link, zone = address_guard.dial("two.example", port, sender=LOOPBACK, seconds=2, resolver=resolver)
+        link, kind = address_guard.dial("two.example", port, sender=LOOPBACK, seconds=2, resolver=resolver)
         link.close()
-        assert zone is LOOPBACK
+        assert kind is LOOPBACK

@@ -35,8 +35,8 @@ def test_the_first_root_with_an_entry_wins(tmp_path: Path) -> None:
     found = search(roots, "example.org")
     assert found.directory is not None
     assert found.directory.path == roots[2] / "_default"
-    assert [look.state for look in found.looks] == ["absent", "no entry", "used", "not reached"]
-    assert [look.path for look in found.looks] == roots
+    assert [item.state for item in found.searched] == ["absent", "no entry", "used", "not reached"]
+    assert [item.path for item in found.searched] == roots
 
 
 SYSTEM = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]

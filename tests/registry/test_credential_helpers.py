@@ -70,7 +70,7 @@ def test_no_helper_of_the_working_directory(
     (tmp_path / "bin").mkdir()
     write_helper(tmp_path / folder, "test", f"touch {tmp_path}/ran")
     monkeypatch.chdir(tmp_path)
-    said = "docker-credential-test is not in PATH" + (path and r" \(its relative folders are not searched\)")
+    said = "docker-credential-test is not in PATH" + (path and r" \(its relative entries are not searched\)")
     with pytest.raises(HelperFailed, match=said):
         credential_helpers.ask("test", "a.example", environ={"PATH": path.format(usr="/usr/bin")})
     assert not (tmp_path / "ran").exists()
@@ -156,7 +156,7 @@ def test_the_question_is_put_once(alice: Invoker, config: Path, tmp_path: Path, 
     assert keys.unlock("a.example", own=True) is False or yes
     assert keys.unlock("b.example", own=True) is False
     assert (keys.find("a.example", own=True) is not None) is yes
-    assert asked == [f"a.example wants credentials. Use those of alice ({config})?"]
+    assert asked == [f"a.example requires credentials. Use those of alice ({config})?"]
 
 
 def test_nobody_is_asked_in_vain(alice: Invoker, tmp_path: Path) -> None:

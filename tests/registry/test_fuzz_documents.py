@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
 from pyctrd.oci import graph, mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest, Index
-from pyctrd.registry import RegistryClient, RegistryOptions, referrers_tag
+from pyctrd.registry import RegistryClient, RegistryOptions, listing, referrers_tag
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.auth.keychain import Keychain
 from pyctrd.registry.config import certs_d, endpoints
@@ -26,8 +26,8 @@ from pyctrd.registry.http import address_guard
 from pyctrd.registry.http.address_guard import AddressInfo
 from pyctrd.registry.http.retry import parse_retry_after
 from pyctrd.registry.http.transport import Request, Transport
-from pyctrd.registry.range_control import Governor
-from pyctrd.registry.remote import RegistryRemote
+from pyctrd.registry.range_control import RangeControl
+from pyctrd.registry.repository import Repository
 from pyctrd.steps.validate import Documents
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
@@ -277,9 +277,9 @@ def test_lists(
         lasting.always("GET", path, Answer(status, body, headers))
     remote = client.remote(reference.parse(f"{lasting.host}/team/app:v1"))
     with suppress(PyctrdError):
-        assert all(map(reference.is_tag, remote.tags(page_size=2).tags))
+        assert all(map(reference.is_tag, listing.tags(remote, page_size=2).tags))
     with suppress(PyctrdError):
-        assert all(item.media_type.isprintable() for item in remote.referrers(subject).referrers)
+        assert all(item.media_type.isprintable() for item in listing.referrers(remote, subject).referrers)
 
 
 @QUICK
@@ -314,13 +314,12 @@ def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: s
     path = f"/v2/team/app/blobs/{descriptor.digest}"
     lasting.always("GET", path, Answer(404))
     with Transport(resolver=nobody, sleep=lambda _: None) as transport:
-        remote = RegistryRemote(
+        remote = Repository(
             reference.parse(f"{lasting.host}/team/app:v1"),
             endpoints.endpoints(lasting.host),
             Authorizer(transport, Keychain(Path("/none"), environ={})),
             transport,
-            sleep=lambda _: None,
-            governor=Governor(),
+            range_control=RangeControl(),
         )
         with pytest.raises(RegistryError), remote.fetch(descriptor) as chunks:
             list(chunks)

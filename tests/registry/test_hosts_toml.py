@@ -177,8 +177,8 @@ def test_referrers_is_a_capability() -> None:
 )
 def test_what_containerd_skips_silently_is_told(text: str, notice: str) -> None:
     found = plan("example.org", directory=HostDirectory(HERE, text))
-    assert len(found.notices) == 1
-    assert found.notices[0].startswith(f"/certs/example.org/hosts.toml:{notice}")
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(f"/certs/example.org/hosts.toml:{notice}")
     assert found.endpoints[-1].headers == ()
 
 
@@ -231,7 +231,7 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 def test_files_as_they_are_in_the_field(text: str, urls: list[str]) -> None:
     found = plan("docker.io", directory=HostDirectory(HERE, text))
     assert [item.url("")[:-1].partition("?")[0].rstrip("/") for item in found.endpoints] == urls
-    assert found.notices == ()
+    assert found.warnings == ()
     assert not any(item.plain_fallback for item in found.endpoints)
 
 
@@ -239,7 +239,7 @@ def test_the_example_of_the_documentation() -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "registries.md").read_text("utf-8")
     text = page.partition("```toml\n")[2].partition("```")[0]
     found = plan("registry.example.com", directory=HostDirectory(HERE, text))
-    assert found.notices == ()
+    assert found.warnings == ()
     mirror, server = found.endpoints
     assert (mirror.host, mirror.dial_timeout, mirror.headers) == (
         "mirror.example.com:8443",
@@ -293,7 +293,7 @@ def test_the_file_may_name_docker_hub_as_people_know_it() -> None:
         ('[host."https://m"]\nproxy = "http://me:hush@p/path"', "proxy is not the URL of a proxy"),
         ('[host."https://m"]\nproxy = "http://p:99999"', "proxy is not a URL"),
         ('[host."https://m"]\nca = 3', "ca is not"),
-        ('[host."https://m"]\nclient = [["a", "b", "c"]]', "client wants"),
+        ('[host."https://m"]\nclient = [["a", "b", "c"]]', "client must be"),
         ('[host."https://m"]\nskip_verify = "yes"', "skip_verify is not true or false"),
         ('[host."https://m"]\ndial_timeout = "soon"', "dial_timeout 'soon' is not a duration"),
         ('[host."https://m"]\ndial_timeout = 3', "is not a duration"),

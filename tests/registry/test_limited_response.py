@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from pyctrd.errors import RegistryError, RegistryUnreachable
 from pyctrd.oci import reference
-from pyctrd.registry import RegistryClient, RegistryOptions
+from pyctrd.registry import RegistryClient, RegistryOptions, listing
 from pyctrd.registry.http import errors
-from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, LimitedAnswer
-from pyctrd.registry.http.retry import NONE
+from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BYTES, LimitedResponse
 from pyctrd.registry.http.transport import Request, Transport
 
 STALL = 0.3
@@ -122,7 +121,7 @@ def tunnel(tls: ssl.SSLContext, target: str) -> Iterator[str]:
 
 def read(url: str, *, proxy: str = "", stall: float = LONG) -> bytes:
     with Transport(stall_timeout=stall, sleep=lambda _: None) as transport:
-        response = transport.send(Request("GET", url, patience=NONE, proxy=proxy))
+        response = transport.send(Request("GET", url, tries=1, proxy=proxy))
         with closing(response):
             return response.read(1000)
 
@@ -211,7 +210,7 @@ def test_a_drip_in_the_framing_of_a_list_of_tags(what: str) -> None:
         RegistryClient(options, environ={}) as client,
         pytest.raises(RegistryError, match="timed out"),
     ):
-        client.remote(reference.parse(f"{host}/team/app")).tags()
+        listing.tags(client.remote(reference.parse(f"{host}/team/app")))
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
@@ -261,7 +260,7 @@ def test_honest_framing_is_read_whole(
         sender = threading.Thread(target=theirs.sendall, args=(raw,))
         sender.start()
         ours.settimeout(20)
-        answer = LimitedAnswer(ours, head_seconds=20, stall_seconds=20)
+        answer = LimitedResponse(ours, head_seconds=20, stall_seconds=20)
         answer.begin()
         received = b"".join(iter(lambda: answer.read1(amount), b""))
         sender.join()
@@ -277,7 +276,7 @@ def test_no_answer_breaks_the_reader(head: bytes, body: bytes) -> None:
         theirs.sendall(HEAD + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         theirs.shutdown(socket.SHUT_WR)
         ours.settimeout(20)
-        answer = LimitedAnswer(ours, head_seconds=20, stall_seconds=20)
+        answer = LimitedResponse(ours, head_seconds=20, stall_seconds=20)
         with suppress(http.client.HTTPException):
             answer.begin()
             while answer.read1(100):

@@ -11,8 +11,8 @@ import pytest
 
 from pyctrd.errors import NotFound, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.ports import Remote
-from pyctrd.registry.http.response import LIVELY_BYTES, Gathering
-from pyctrd.registry.http.retry import Budget, in_words
+from pyctrd.registry.http.response import BodyProgress
+from pyctrd.registry.http.retry import MIN_BYTES_PER_STALL, Budget, in_words
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_path, layer, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
@@ -148,7 +148,7 @@ class Clock:
 
 def test_a_drip_is_a_stall() -> None:
     clock = Clock()
-    gathering = Gathering(10, clock)
+    gathering = BodyProgress(10, clock)
     for _ in range(10):
         clock.now += 1
         gathering.add(1)
@@ -159,17 +159,17 @@ def test_a_drip_is_a_stall() -> None:
 
 def test_a_slow_link_is_none() -> None:
     clock = Clock()
-    gathering = Gathering(10, clock)
+    gathering = BodyProgress(10, clock)
     for _ in range(100):
         clock.now += 9
-        gathering.add(LIVELY_BYTES)
+        gathering.add(MIN_BYTES_PER_STALL)
     clock.now += 99
     gathering.add(0)  # the end may come late
 
 
 def test_what_has_come_is_handed_on_each_second() -> None:
     clock = Clock()
-    gathering = Gathering(60, clock)
+    gathering = BodyProgress(60, clock)
     due = []
     for _ in range(5):
         clock.now += 0.5

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyctrd.registry.config.proxy import choose, proxy_for, without_secrets
-from pyctrd.registry.http.retry import LONGEST_SECONDS, parse_retry_after, seconds_to_wait
+from pyctrd.registry.http.retry import LONGEST_PAUSE_SECONDS, parse_retry_after, seconds_to_wait
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_no_retry_after_breaks_us(text: str) -> None:
 
 @given(st.integers(1, 10_000))
 def test_backoff_grows_and_is_bounded(attempt: int) -> None:
-    waited = seconds_to_wait(attempt, "", now=0.0)
-    assert 0 < waited <= min(LONGEST_SECONDS, 2.0 ** min(attempt - 2, 10))
+    waited = seconds_to_wait(attempt)
+    assert 0 < waited <= min(LONGEST_PAUSE_SECONDS, 2.0 ** min(attempt - 2, 10))

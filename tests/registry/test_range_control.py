@@ -1,4 +1,4 @@
-"""The governor's decisions, on a clock that stands still until it is moved."""
+"""The control's decisions, on a clock that stands still until it is moved."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pyctrd.registry.range_control import (
     MIN_REMAINING_BYTES,
     SETTLED_SECONDS,
     Budget,
-    Governor,
     ParallelRanges,
+    RangeControl,
 )
 
 MIB = 1 << 20
@@ -23,14 +23,14 @@ class Line:
 
     def __init__(self, setting: ParallelRanges = "auto", *, budget: Budget | None = None) -> None:
         self.now = 1000.0
-        self.governor = Governor(setting, budget=budget or Budget(), clock=lambda: self.now)
+        self.control = RangeControl(setting, budget=budget or Budget(), clock=lambda: self.now)
         self.held = 0
 
     def second(self, mib: float, *, waiting: float = 1.0, remaining: int = MUCH) -> int:
         """Read for a second; gives the connections that the blob may have then."""
         self.now += 1.01
-        self.governor.saw(int(mib * 1.01 * MIB), waited=1.01 * waiting, busy=1.01 * (1 - waiting))
-        self.held = self.governor.lanes(self.held, remaining)
+        self.control.record(int(mib * 1.01 * MIB), waited=1.01 * waiting, busy=1.01 * (1 - waiting))
+        self.held = self.control.allot(self.held, remaining)
         return self.held
 
     def seconds(self, count: int, *, each: float, limit: float = 1e9, waiting: float = 1.0) -> list[int]:
@@ -40,7 +40,7 @@ class Line:
 
 def test_a_line_that_limits_each_connection_gets_as_many_as_there_are() -> None:
     line = Line()
-    assert line.governor.lanes(0, MUCH) == 0  # before anything is measured
+    assert line.control.allot(0, MUCH) == 0  # before anything is measured
     assert line.seconds(8, each=4) == [4, 4, 8, 8, 8, 8, 8, 8]
 
 
@@ -80,22 +80,22 @@ def test_nothing_is_tried_where_it_cannot_help(mib: float, waiting: float, remai
 def test_a_moment_is_no_measurement() -> None:
     line = Line()
     line.now += 0.1
-    line.governor.saw(50 * MIB, waited=0.1, busy=0.0)
-    assert line.governor.lanes(0, MUCH) == 0
+    line.control.record(50 * MIB, waited=0.1, busy=0.0)
+    assert line.control.allot(0, MUCH) == 0
     slow = Line()
     assert slow.second(0.2) == 0
 
 
 def test_a_blob_at_its_end_keeps_what_it_has() -> None:
     line = Line(4)
-    assert line.governor.lanes(0, MUCH) == 4
-    assert line.governor.lanes(4, 5) == 4
+    assert line.control.allot(0, MUCH) == 4
+    assert line.control.allot(4, 5) == 4
 
 
 def test_a_number_is_obeyed_from_the_start_but_not_for_small_blobs() -> None:
-    governor = Line(3).governor
-    assert governor.lanes(0, MUCH) == 3
-    assert governor.lanes(0, MIN_REMAINING_BYTES - 1) == 0
+    control = Line(3).control
+    assert control.allot(0, MUCH) == 3
+    assert control.allot(0, MIN_REMAINING_BYTES - 1) == 0
 
 
 @pytest.mark.parametrize("setting", ["off", 1, 0])
@@ -106,27 +106,27 @@ def test_off_is_off(setting: ParallelRanges) -> None:
 def test_the_budget_is_the_whole_processs() -> None:
     budget = Budget(8)
     first, second = Line(8, budget=budget), Line(8, budget=budget)
-    assert first.governor.lanes(0, MUCH) == 8
-    assert second.governor.lanes(0, MUCH) == 0
-    first.governor.release(7)
-    assert second.governor.lanes(0, MUCH) == 7
-    first.governor.release(1)
-    assert second.governor.lanes(7, MUCH) == 8
+    assert first.control.allot(0, MUCH) == 8
+    assert second.control.allot(0, MUCH) == 0
+    first.control.release(7)
+    assert second.control.allot(0, MUCH) == 7
+    first.control.release(1)
+    assert second.control.allot(7, MUCH) == 8
 
 
 def test_one_connection_alone_is_the_plain_way() -> None:
     budget = Budget(3)
-    governor = Governor(2, budget=budget)
-    assert governor.lanes(0, MUCH) == 2
-    assert governor.lanes(0, MUCH) == 0
+    control = RangeControl(2, budget=budget)
+    assert control.allot(0, MUCH) == 2
+    assert control.allot(0, MUCH) == 0
 
 
 def test_a_trial_whose_blob_ends_proves_nothing() -> None:
     line = Line()
     assert line.second(4) == 4
-    line.governor.release(4)
+    line.control.release(4)
     line.held = 0
-    assert line.governor.lanes(0, MUCH) == 0
+    assert line.control.allot(0, MUCH) == 0
     assert line.second(4) == 4  # measured anew
 
 
@@ -137,7 +137,7 @@ def test_the_sum_of_all_downloads_counts() -> None:
 
     def sums() -> Iterator[int]:
         for own in (8, 8, 8):
-            line.governor.saw(2 * MIB, waited=1.0, busy=0.0)
+            line.control.record(2 * MIB, waited=1.0, busy=0.0)
             yield line.second(own)
 
     assert list(sums())[-1] == 0

@@ -16,7 +16,7 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.range_control import MIN_REMAINING_BYTES, SEGMENT_BYTES
-from pyctrd.registry.range_workers import LaneFailed, Lanes
+from pyctrd.registry.range_workers import RangeFailed, RangeWorkers
 from tests.registry.samples import blob_path, layer, mirror_config, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 
@@ -216,7 +216,7 @@ def test_leaving_early_leaves_no_thread(server: ScriptedServer) -> None:
             assert not thread.is_alive()
 
 
-# --- the lanes themselves ---------------------------------------------------------------------------------
+# --- the workers themselves ---------------------------------------------------------------------------------
 
 
 def test_no_more_waits_than_there_is_room_for() -> None:
@@ -234,25 +234,25 @@ def test_no_more_waits_than_there_is_room_for() -> None:
             assert release.wait(20)
         return bytes(end - start)
 
-    with closing(Lanes(slow_first, 0, 40 * SEGMENT_BYTES)) as lanes:
-        lanes.resize(4)
+    with closing(RangeWorkers(slow_first, 0, 40 * SEGMENT_BYTES)) as workers:
+        workers.resize(4)
         assert full.wait(20)
         assert sorted(asked) == [number * SEGMENT_BYTES for number in range(6)]
         release.set()
         received = 0
-        while not lanes.drained:
-            received += len(lanes.take())
+        while not workers.drained:
+            received += len(workers.take())
         assert received == 40 * SEGMENT_BYTES
     assert len(asked) == 40
 
 
 def test_lanes_that_are_taken_away_finish_what_they_began() -> None:
-    with closing(Lanes(lambda start, end: bytes(end - start), 5, 40 * SEGMENT_BYTES)) as lanes:
-        lanes.resize(3)
-        received = len(lanes.take())
-        lanes.resize(0)
-        while not lanes.drained:
-            received += len(lanes.take())
+    with closing(RangeWorkers(lambda start, end: bytes(end - start), 5, 40 * SEGMENT_BYTES)) as workers:
+        workers.resize(3)
+        received = len(workers.take())
+        workers.resize(0)
+        while not workers.drained:
+            received += len(workers.take())
         assert 0 < received < 40 * SEGMENT_BYTES
 
 
@@ -262,9 +262,9 @@ def test_a_failure_is_told_after_what_came_before_it() -> None:
             raise RegistryError("gone", host="x")
         return bytes(end - start)
 
-    with closing(Lanes(second_fails, 0, 4 * SEGMENT_BYTES)) as lanes:
-        lanes.resize(1)
-        assert lanes.proven()
-        assert len(lanes.take()) == SEGMENT_BYTES
-        with pytest.raises(LaneFailed, match="gone"):
-            lanes.take()
+    with closing(RangeWorkers(second_fails, 0, 4 * SEGMENT_BYTES)) as workers:
+        workers.resize(1)
+        assert workers.wait_for_first()
+        assert len(workers.take()) == SEGMENT_BYTES
+        with pytest.raises(RangeFailed, match="gone"):
+            workers.take()

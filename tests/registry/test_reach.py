@@ -210,9 +210,13 @@ class _TlsServer(socketserver.BaseRequestHandler):
 @pytest.mark.parametrize(
     ("flag", "hosts_toml", "told"),
     [
-        (False, "", "A registry on this machine is asked in plain HTTP unless its CA is in /etc/containerd/"),
-        (True, "", "Leave --plain-http away."),
-        (False, 'server = "http://{host}"', "Write https:// at {folder}/{host}/hosts.toml:1."),
+        (
+            False,
+            "",
+            "A registry on this machine is asked over plain HTTP unless its CA is in /etc/containerd/",
+        ),
+        (True, "", "Run it without --plain-http."),
+        (False, 'server = "http://{host}"', "Write https:// in {folder}/{host}/hosts.toml:1."),
     ],
     ids=["default", "flag", "hosts.toml"],
 )

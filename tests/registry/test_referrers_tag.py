@@ -53,7 +53,7 @@ def digests(*texts: str) -> list[Digest]:
 def test_the_registrys_own_list(server: ScriptedServer, remote: RemoteMaker) -> None:
     first = entry("one", annotations={"org.example": "a\nb"})
     server.once("GET", API, index(first, entry("two", SIGNATURE), entry("one")))
-    found = remote().referrers(DIGEST)
+    found = listing.referrers(remote(), DIGEST)
     assert [item.digest for item in found.referrers] == digests("one", "two")
     assert [item.artifact_type for item in found.referrers] == [SBOM, SIGNATURE]
     assert found.referrers[0].annotations == {"org.example": "a\nb"}
@@ -66,7 +66,7 @@ def test_the_registrys_own_list(server: ScriptedServer, remote: RemoteMaker) -> 
 @pytest.mark.parametrize("manifests", [[], None])
 def test_nothing_refers_to_it(server: ScriptedServer, remote: RemoteMaker, manifests: object) -> None:
     server.once("GET", API, index(manifests=manifests))
-    found = remote().referrers(DIGEST)
+    found = listing.referrers(remote(), DIGEST)
     assert (found.referrers, found.source) == ((), "api")
     assert len(server.seen) == 1
 
@@ -76,7 +76,7 @@ def test_one_artifact_type(server: ScriptedServer, remote: RemoteMaker, filters:
     """Registries may filter, or not; those that did may know better what an entry without a type is."""
     entries = [entry("one"), entry("two", SIGNATURE), entry("three", "")]
     server.once("GET", API, index(*entries, filters=filters))
-    found = remote().referrers(DIGEST, SBOM)
+    found = listing.referrers(remote(), DIGEST, SBOM)
     wanted = digests("one", "two", "three") if filters else digests("one")
     assert [item.digest for item in found.referrers] == wanted
     assert query_of(server.seen[0]) == {"artifactType": SBOM}
@@ -90,19 +90,19 @@ def test_pages_each_say_whether_they_are_filtered(server: ScriptedServer, remote
         index(entry("two", SIGNATURE), link="<?page=3>; rel=next"),
         index(entry("three"), entry("one")),
     )
-    found = remote().referrers(DIGEST, SBOM)
+    found = listing.referrers(remote(), DIGEST, SBOM)
     assert [item.digest for item in found.referrers] == digests("one", "three")
     assert [query_of(seen).get("page") for seen in server.seen] == [None, "2", "3"]
 
 
 def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker) -> None:
     """Of a registry that does not filter: nothing of them is kept, and each has something new."""
-    count = 2 * pagination.MAX_BARREN_PAGES
+    count = 2 * pagination.MAX_PAGES_WITHOUT_NEWS
     others = [
         index(entry(str(number), SIGNATURE), link=f"<?page={number}>; rel=next") for number in range(count)
     ]
     server.once("GET", API, *others, index(entry("one")))
-    assert [item.digest for item in remote().referrers(DIGEST, SBOM).referrers] == digests("one")
+    assert [item.digest for item in listing.referrers(remote(), DIGEST, SBOM).referrers] == digests("one")
 
 
 def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -112,14 +112,14 @@ def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMake
 
     server.always("GET", API, reply)
     with pytest.raises(RegistryContentError, match="does not end"):
-        remote().referrers(DIGEST)
-    assert len(server.seen) == pagination.MAX_BARREN_PAGES + 1
+        listing.referrers(remote(), DIGEST)
+    assert len(server.seen) == pagination.MAX_PAGES_WITHOUT_NEWS + 1
 
 
 def test_no_page_is_elsewhere(server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("GET", API, index(entry("one"), link=f"<{other.url}{API}>; rel=next"))
-    with pytest.raises(RegistryContentError, match="wants the next page of its list to be asked for at"):
-        remote().referrers(DIGEST)
+    with pytest.raises(RegistryContentError, match="names a next page of its list at another origin"):
+        listing.referrers(remote(), DIGEST)
     assert other.seen == []
 
 
@@ -127,7 +127,7 @@ def test_no_page_is_elsewhere(server: ScriptedServer, other: ScriptedServer, rem
 def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str) -> None:
     server.always("GET", API, index(entry("one"), link=f"<{target}>; rel=next"))
     with pytest.raises(RegistryContentError, match="go in a circle"):
-        remote().referrers(DIGEST)
+        listing.referrers(remote(), DIGEST)
     assert len(server.seen) == 1
 
 
@@ -137,7 +137,7 @@ def test_too_many(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pyte
     server.once("GET", LISTED, index(*map(entry, "abc")))
     for _list in ("api", "tag"):
         with pytest.raises(RegistryContentError, match="more than 2 referrers"):
-            remote().referrers(DIGEST)
+            listing.referrers(remote(), DIGEST)
 
 
 # --- the tag of the referrers -----------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_too_many(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pyte
 def test_a_registry_without_lists_has_a_tag(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", API, Answer(status, b"404 page not found"))
     server.once("GET", LISTED, index(entry("one"), entry("two", SIGNATURE)))
-    found = remote().referrers(DIGEST, SIGNATURE)
+    found = listing.referrers(remote(), DIGEST, SIGNATURE)
     assert [item.digest for item in found.referrers] == digests("two")
     assert (found.source, found.mirror) == ("tag", False)
     assert server.seen[1].headers["accept"] == mediatypes.OCI_INDEX
@@ -156,11 +156,11 @@ def test_a_registry_without_lists_has_a_tag(server: ScriptedServer, remote: Remo
 def test_the_tag_of_a_long_digest_is_cut(server: ScriptedServer, remote: RemoteMaker) -> None:
     subject = Digest.of(MANIFEST, "sha512")
     server.once("GET", f"/v2/team/app/manifests/sha512-{subject.encoded[:64]}", index(entry("one")))
-    assert len(remote().referrers(subject).referrers) == 1
+    assert len(listing.referrers(remote(), subject).referrers) == 1
 
 
 def test_neither_a_list_nor_a_tag(server: ScriptedServer, remote: RemoteMaker) -> None:
-    found = remote().referrers(DIGEST)
+    found = listing.referrers(remote(), DIGEST)
     assert (found.referrers, found.source, found.host) == ((), "tag", server.host)
     assert server.requests() == [f"GET {API}", f"GET {LISTED}"]
 
@@ -179,8 +179,8 @@ def test_a_tag_that_is_something_else(
 ) -> None:
     """The spec has it that there are no referrers then; that it was so is told."""
     server.once("GET", LISTED, answer)
-    assert remote().referrers(DIGEST).referrers == ()
-    assert f"tag sha256-{DIGEST.encoded}: taken for no list of referrers" in caplog.text
+    assert listing.referrers(remote(), DIGEST).referrers == ()
+    assert f"tag sha256-{DIGEST.encoded} is ignored, it is not a list of referrers" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_tag_that_cannot_be_read(
 ) -> None:
     server.once("GET", LISTED, answer)
     with pytest.raises(kind, match=message):
-        remote(retry_budget=0).referrers(DIGEST)
+        listing.referrers(remote(retry_budget=0), DIGEST)
 
 
 # --- what is no list --------------------------------------------------------------------------------------
@@ -219,8 +219,8 @@ def test_a_tag_that_cannot_be_read(
         (index("x"), "not a valid index"),
         (index({"mediaType": "x/y", "digest": "sha256:0", "size": 1}), "not a valid index"),
         (index(entry("one", size=-1)), "not a valid index"),
-        (index(entry("one", "a\x1b[31m")), "with a media type that is none"),
-        (index(entry("one", mediaType="a\nb")), "with a media type that is none"),
+        (index(entry("one", "a\x1b[31m")), "with an invalid media type"),
+        (index(entry("one", mediaType="a\nb")), "with an invalid media type"),
         (Answer(200, b" " * 99_999, OF_INDEX, endless=True), f"more than {MAX_MANIFEST_BYTES} bytes"),
     ],
 )
@@ -229,8 +229,8 @@ def test_what_is_no_list_of_referrers(
 ) -> None:
     server.once("GET", API, answer)
     with pytest.raises(RegistryContentError, match=message) as caught:
-        remote().referrers(DIGEST)
-    prefix = f'failed to list what refers to "{server.host}/team/app@{DIGEST}": '
+        listing.referrers(remote(), DIGEST)
+    prefix = f'failed to list the referrers of "{server.host}/team/app@{DIGEST}": '
     assert str(caught.value).startswith(prefix)
     assert str(caught.value).isprintable()
     assert server.requests() == [f"GET {API}"], "a broken list is no absent one"
@@ -240,14 +240,14 @@ def test_what_is_no_list_of_referrers(
 def test_a_list_with_a_vague_type(server: ScriptedServer, remote: RemoteMaker, content_type: str) -> None:
     good = index(entry("one"))
     server.once("GET", API, Answer(200, good.body, {"Content-Type": content_type} if content_type else {}))
-    assert len(remote().referrers(DIGEST).referrers) == 1
+    assert len(listing.referrers(remote(), DIGEST).referrers) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_lists_that_are_not_for_us(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", API, Answer(status))
-    with pytest.raises(AuthenticationFailed, match="failed to list what refers to"):
-        remote().referrers(DIGEST)
+    with pytest.raises(AuthenticationFailed, match="failed to list the referrers of"):
+        listing.referrers(remote(), DIGEST)
 
 
 def test_a_token_server_that_fails_is_no_absent_list(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -256,7 +256,7 @@ def test_a_token_server_that_fails_is_no_absent_list(server: ScriptedServer, rem
         server.once("GET", API, Answer(401, headers={"WWW-Authenticate": realm}))
         server.once("GET", "/token", Answer(status))
         with pytest.raises(AuthenticationFailed):
-            remote().referrers(DIGEST)
+            listing.referrers(remote(), DIGEST)
     assert not any(seen.path == LISTED for seen in server.seen)
 
 
@@ -270,8 +270,8 @@ def test_the_registry_is_asked_before_its_mirrors(
     server.once("GET", API, index(entry("one")), Answer(404))
     server.once("GET", LISTED, Answer(404))
     hosts = mirror_config(tmp_path, server, other)
-    assert len(remote(hosts_dir=hosts).referrers(DIGEST).referrers) == 1
-    assert remote(hosts_dir=hosts).referrers(DIGEST).referrers == ()
+    assert len(listing.referrers(remote(hosts_dir=hosts), DIGEST).referrers) == 1
+    assert listing.referrers(remote(hosts_dir=hosts), DIGEST).referrers == ()
     assert other.seen == []
 
 
@@ -284,12 +284,12 @@ def test_a_mirror_that_has_neither_says_nothing_about_a_registry_that_fails(
     made = remote("registry.invalid/team/app", hosts_dir=tmp_path)
     server.always("GET", API, Answer(500))
     with pytest.raises(RegistryError, match="unexpected status 500"):
-        made.referrers(DIGEST)
+        listing.referrers(made, DIGEST)
     other.once("GET", LISTED, Answer(200, b"{}"))
     with pytest.raises(RegistryContentError, match="no index"):
-        made.referrers(DIGEST)
+        listing.referrers(made, DIGEST)
     other.once("GET", API, index(entry("one"), link="<?page=2>; rel=next"), index(entry("two")))
-    found = made.referrers(DIGEST, SBOM)
+    found = listing.referrers(made, DIGEST, SBOM)
     assert ([item.digest for item in found.referrers], found.mirror) == (digests("one", "two"), True)
     assert query_of(other.seen[-2]) == {"ns": "registry.invalid", "artifactType": SBOM}
     assert query_of(other.seen[-1]) == {"page": "2", "ns": "registry.invalid"}
@@ -301,7 +301,7 @@ def test_only_hosts_with_the_capability_are_asked(
     hosts = mirror_config(tmp_path, server, other, 'capabilities = ["pull", "resolve"]')
     server.once("GET", API, Answer(500))
     with pytest.raises(RegistryError, match="unexpected status 500"):
-        remote(hosts_dir=hosts, retry_budget=0).referrers(DIGEST)
+        listing.referrers(remote(hosts_dir=hosts, retry_budget=0), DIGEST)
     assert other.seen == []
 
 
@@ -312,10 +312,10 @@ def test_without_the_capability_there_is_the_tag(
     file = tmp_path / "_default" / "hosts.toml"
     file.write_text(f'server = "{server.url}"\ncapabilities = ["pull", "resolve"]')
     server.once("GET", LISTED, index(entry("one")))
-    assert remote(hosts_dir=tmp_path).referrers(DIGEST).source == "tag"
+    assert listing.referrers(remote(hosts_dir=tmp_path), DIGEST).source == "tag"
     file.write_text(f'server = "{server.url}"\ncapabilities = ["pull"]')
-    with pytest.raises(RegistryError, match="no host is configured that may be asked"):
-        remote(hosts_dir=tmp_path).referrers(DIGEST)
+    with pytest.raises(RegistryError, match="no configured host may be asked"):
+        listing.referrers(remote(hosts_dir=tmp_path), DIGEST)
     assert len(server.seen) == 1
 
 

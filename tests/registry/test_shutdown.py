@@ -12,7 +12,7 @@ import pytest
 
 from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
 from pyctrd.registry.http import shutdown
-from pyctrd.registry.http.shutdown import Ending
+from pyctrd.registry.http.shutdown import Shutdown
 from pyctrd.registry.http.transport import Request, Transport
 
 SECONDS = 20
@@ -66,24 +66,24 @@ def test_a_pause_ends_at_once() -> None:
 
 def test_an_upload_may_be_taken_back_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", SECONDS)
-    ended = Ending()
+    ended = Shutdown()
     ended.check("GET")
-    ended.end(lambda: Cancelled("over"))
+    ended.begin(lambda: Cancelled("over"))
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH"):
         with pytest.raises(Cancelled):
             ended.check(method)
     ended.check("DELETE")
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", 0.0)
-    late = Ending()
-    late.end(lambda: Cancelled("over"))
+    late = Shutdown()
+    late.begin(lambda: Cancelled("over"))
     with pytest.raises(Cancelled):
         late.check("DELETE")
 
 
 def test_a_connection_that_is_made_too_late_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", 0.0)
-    ended = Ending()
-    ended.end(lambda: ClientClosed("over"))
+    ended = Shutdown()
+    ended.begin(lambda: ClientClosed("over"))
     one, other = socket.socketpair()
     with one, other:
         ended.watch(one)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pyctrd.registry.http.warnings import MAX_CHARACTERS, MAX_NOTICES, Notices, texts_of
+from pyctrd.registry.http.warnings import MAX_CHARACTERS, MAX_WARNINGS, WarningLog, texts_of
 from tests.registry.conftest import RemoteMaker
 from tests.registry.samples import HEADERS, MANIFEST, TAG
 from tests.registry.server import Answer, ScriptedServer
@@ -72,11 +72,11 @@ def test_what_is_no_warning(value: str) -> None:
 
 
 def test_a_flood_ends(caplog: pytest.LogCaptureFixture) -> None:
-    notices = Notices()
+    log = WarningLog()
     with caplog.at_level(logging.WARNING, "pyctrd"):
         for number in range(1000):
-            notices.tell("registry.example", [f'299 - "number {number}"'])
-    assert len(caplog.messages) == MAX_NOTICES
+            log.log("registry.example", [f'299 - "number {number}"'])
+    assert len(caplog.messages) == MAX_WARNINGS
 
 
 @given(st.lists(st.text(max_size=60) | st.text(st.sampled_from('299 -",\\ab\t'), max_size=60), max_size=3))

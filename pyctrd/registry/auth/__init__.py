@@ -1,1 +1,1 @@
-"""Who we are at a registry: keychains, challenges and tokens."""
+"""Authentication at registries: keychain, challenges and tokens."""

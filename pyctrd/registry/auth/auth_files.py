@@ -1,7 +1,7 @@
-"""The files that `docker login` and `podman login` write: which entry is for a repository.
+"""Read the files that `docker login` and `podman login` write, and find the entry for a repository.
 
 Sources: Docker CLI cli/config/configfile and cli/config/credentials (file_store.go, ConvertToHostname);
-containers-auth.json(5) and containers/image pkg/docker/config for keys with a path, and for the places.
+containers-auth.json(5) and containers/image pkg/docker/config for keys with a path, and for the files.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 MAX_FILE_BYTES: Final = 1 << 20
 
 _HUB_HOSTS: Final = frozenset({DOCKER_HUB, DOCKER_HUB_HOST, "index.docker.io"})
-# `docker login` once kept the API's version in the key; any other path means a repository.
+# Old keys of `docker login` end with the version of the API; any other path means a repository.
 _API_PATHS: Final = frozenset({"", "v1", "v2"})
 _Document: TypeAlias = Mapping[str, Any]
 
 
 class Unusable(Exception):
-    """A file or an entry that cannot be used. The text quotes nothing of it: it holds secrets."""
+    """A file or an entry that cannot be used. The message does not quote it: it contains secrets."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says about one registry or repository, `key` being the entry's name."""
+    """The entry `key` of a file, for one registry or repository."""
 
     key: str
     username: str = ""
@@ -44,13 +44,13 @@ class Entry:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is nothing to show to a registry, as where a helper keeps the password."""
+        """Whether it has no credentials, as when a helper keeps the password."""
         return not (self.identity_token or self.registry_token or (self.username and self.password))
 
 
 @dataclass(frozen=True)
 class AuthFile:
-    """A parsed file; `source` names it for people. Helpers that it names run as `invoker`, if it has one."""
+    """A parsed file; `source` names it in messages. Helpers that it names run as `invoker`, if it has one."""
 
     source: str
     document: _Document = field(repr=False)
@@ -58,7 +58,7 @@ class AuthFile:
     invoker: Invoker | None = None
 
     def helper(self, account: str) -> tuple[str, str] | None:
-        """Give the helper for a host[:port] with the server to ask it for; None when none is named."""
+        """Return the helper for a host[:port] and the server name to ask it for; None when none is named."""
         server = DOCKER_HUB_KEY if self.is_docker and account in _HUB_HOSTS else account
         named = _table(self.document, "credHelpers")
         for key in (account, server, host_of_key(server) or server):
@@ -77,11 +77,11 @@ class AuthFile:
         return _entry(key, _table(self.document, "auths")[key])
 
 
-# --- places -----------------------------------------------------------------------------------------------
+# --- paths -----------------------------------------------------------------------------------------------
 
 
 def docker_config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the path of Docker's config.json: $DOCKER_CONFIG is its directory, else ~/.docker."""
+    """Return the path of Docker's config.json: $DOCKER_CONFIG is its directory, else ~/.docker."""
     directory = environ.get("DOCKER_CONFIG")
     if directory:
         return Path(directory) / "config.json"
@@ -89,9 +89,9 @@ def docker_config_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def containers_auth_files(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Give the paths of podman's auth.json, first choice first.
+    """Return the paths of podman's auth.json, first choice first.
 
-    $REGISTRY_AUTH_FILE takes the place of the one that `podman login` writes, which is in $XDG_RUNTIME_DIR or
+    $REGISTRY_AUTH_FILE replaces the one that `podman login` writes, in $XDG_RUNTIME_DIR or
     /run/containers/UID; the one in $XDG_CONFIG_HOME (~/.config) is read after it.
     """
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}"
@@ -109,19 +109,19 @@ def _home(environ: Mapping[str, str]) -> Path:
         return Path(home)
     try:
         return Path.home()
-    except RuntimeError:  # no HOME, and nobody in passwd: containers are like that
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in containers
         return Path("/")
 
 
-# --- the disk ---------------------------------------------------------------------------------------------
+# --- IO ---------------------------------------------------------------------------------------------
 
 
 def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = False) -> AuthFile | None:
     """Read a file; None when there is none. Raises Unusable.
 
-    `caller` called sudo: a file of theirs gets them as `invoker`, one of root's does not, and one of anybody
-    else's is not used: a link in the caller's home may lead there. With `owned` it has to be a regular file
-    of theirs, no symbolic link.
+    `caller` is the user who called sudo. A file that they own gets them as `invoker`, one of root does not,
+    and one of another user is not used: a link in the caller's home may lead there. With `owned` it must be
+    a regular file that they own, not a symbolic link.
     """
     descriptor = _open(path, follow=not owned)
     if descriptor is None:
@@ -145,7 +145,7 @@ def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = F
 
 
 def _open(path: Path, *, follow: bool) -> int | None:
-    """Open without waiting (it may be a pipe); None when there is nothing. Raises Unusable."""
+    """Open without blocking (it may be a pipe); None when it does not exist. Raises Unusable."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path, flags if follow else flags | os.O_NOFOLLOW)
@@ -157,15 +157,15 @@ def _open(path: Path, *, follow: bool) -> int | None:
         raise Unusable(f"cannot read {path}: {getattr(error, 'strerror', None) or 'bad path'}") from error
 
 
-# --- pure -------------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------
 
 
 def parse(raw: bytes, source: str) -> _Document:
-    """Read a file's bytes; raises Unusable, which names the place but quotes nothing."""
+    """Parse the bytes of a file; raises Unusable, whose message does not quote them."""
     if len(raw) > MAX_FILE_BYTES:
         raise Unusable(f"{source} is larger than {MAX_FILE_BYTES} bytes")
     if not raw.strip():
-        return {}  # as Docker's CLI has it
+        return {}  # like Docker's CLI
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -177,7 +177,7 @@ def parse(raw: bytes, source: str) -> _Document:
 
 
 def host_of_key(key: str) -> str:
-    """Give the host[:port] that a key in `auths` stands for, "" for one that is about a repository only.
+    """Return the host[:port] that a key in `auths` stands for, "" for the key of a repository.
 
     A URL stands for its host whatever its path (Docker's ConvertToHostname); `quay.io/org` is for that path.
     """
@@ -189,7 +189,7 @@ def host_of_key(key: str) -> str:
 
 
 def _keys(table: _Document, account: str, repository: str) -> list[str]:
-    """List the keys that are for a repository: the longest path first, then the host, then URLs of it."""
+    """List the keys for a repository: the longest path first, then the host, then URLs of the host."""
     hosts = sorted(_HUB_HOSTS) if account in _HUB_HOSTS else [account]
     wanted = []
     path = repository
@@ -219,6 +219,6 @@ def _table(document: _Document, key: str) -> _Document:
 
 
 def text_of(document: _Document, key: str) -> str:
-    """Give a string of a document, "" for anything else, and for what could never be sent."""
+    """Return a string of a document, "" for anything else and for strings with surrogates."""
     value = document.get(key)
     return value if isinstance(value, str) and not any("\ud800" <= one <= "\udfff" for one in value) else ""

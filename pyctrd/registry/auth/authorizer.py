@@ -1,4 +1,4 @@
-"""Answers a registry's challenges: bearer tokens and basic authentication.
+"""Answer the challenges of registries with bearer tokens and basic authentication.
 
 Sources: RFC 6750 and RFC 9110 section 11; the distribution spec's "Token Authentication"; containerd
 core/remotes/docker/authorizer.go.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pyctrd import redact
-from pyctrd.errors import AuthenticationFailed, RegistryError
+from pyctrd.errors import AuthenticationFailed
 from pyctrd.registry.auth import challenge as challenges
 from pyctrd.registry.auth import scopes as scoping
 from pyctrd.registry.auth.challenge import Challenge
@@ -28,7 +28,7 @@ from pyctrd.registry.http.transport import Request, Response, Transport
 INSUFFICIENT_SCOPE: Final = "insufficient_scope"
 
 _MAX_REASON_CHARACTERS: Final = 300
-# Headers of hosts.toml whose values are nobody else's business.
+# Headers of hosts.toml whose values are secrets.
 _PRIVATE_NAME = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE)
 
 _log = redact.logger(__name__)
@@ -38,8 +38,8 @@ _log = redact.logger(__name__)
 class _Session:
     """What is known about one host, under its lock.
 
-    The challenge that it makes, what it wanted beyond the scopes of a request, and the tokens that we hold:
-    by realm, service, scopes and who asked for them.
+    Its challenge, the scopes that it wants in addition to those of a request, and our tokens by realm,
+    service, scopes and credential.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,10 +51,10 @@ class _Session:
 
 
 class Authorizer:
-    """Sends requests with the authorization that each endpoint wants; thread safe.
+    """Sends requests with the authorization that each endpoint requires; thread safe.
 
-    Tokens are kept per host as well as per realm, service and scope: a registry that names another one's
-    realm must not be handed that one's token. Of threads that need the same token, one gets it.
+    Tokens are kept per host as well as per realm, service and scope: a registry that names the realm of
+    another one must not get a token for that. Of several threads that need the same token, one requests it.
     """
 
     def __init__(
@@ -70,30 +70,13 @@ class Authorizer:
     def send(self, endpoint: Endpoint, request: Request, scopes: Iterable[str]) -> Response:
         """Send, answering one challenge and refreshing a refused token once.
 
-        `scopes` (of `registry.scopes`) are asked for in one token; the first names the repository whose
-        credential is used. Gives the response, which is a 401 only when we have no answer to its challenge.
-        Raises AuthenticationFailed when the registry refuses what we answered, RegistryError and
-        RegistryUnreachable as the transport does; no message holds a secret, whatever the registry echoes.
+        `scopes` (see `auth.scopes`) are requested in one token; the first names the repository whose
+        credential is used. The response is a 401 only when there is no supported challenge. Raises
+        AuthenticationFailed when the registry denies access, RegistryError and RegistryUnreachable as the
+        transport does; no message contains a secret, whatever the registry echoes.
         """
         wanted = tuple(scopes)
         redact.remember(*_secrets_in(request.private))
-        try:
-            return self._send_or_ask(endpoint, request, wanted)
-        except RegistryError as error:
-            error.message = redact.strike(error.message)
-            error.args = (error.message,)
-            raise
-
-    def redact(self, text: str) -> str:
-        """Strike out every secret and token that we know: a registry may echo what it was sent."""
-        return redact.strike(text)
-
-    def advice(self, account: str, *, own: bool = True) -> str:
-        """Give the hint for a registry (its host[:port]) that does not let us in."""
-        return self._keychain.advice(account, own=own)
-
-    def _send_or_ask(self, endpoint: Endpoint, request: Request, wanted: tuple[str, ...]) -> Response:
-        """Send; when we are refused for want of a credential, there may be one that needs a yes."""
         try:
             response = self._send(endpoint, request, wanted)
         except AuthenticationFailed:
@@ -104,6 +87,10 @@ class Authorizer:
                 return response
             response.close()
         return self._send(endpoint, request, wanted)
+
+    def advice(self, account: str, *, own: bool = True) -> str:
+        """Return the hint for a registry (its host[:port]) that denies access."""
+        return self._keychain.advice(account, own=own)
 
     def _unlock(self, endpoint: Endpoint, wanted: tuple[str, ...]) -> bool:
         repository = scoping.repository_of(wanted)
@@ -136,7 +123,7 @@ class Authorizer:
     # --- the Authorization of a request
 
     def _known(self, session: _Session, endpoint: Endpoint, wanted: tuple[str, ...]) -> str:
-        """Give the Authorization for a host that has challenged us before; "" for a new one."""
+        """Return the Authorization for a host whose challenge is known; "" for a new one."""
         with session.lock:
             if session.challenge is None:
                 return ""
@@ -193,7 +180,7 @@ class Authorizer:
             return self._servers.ask(endpoint, found, scopes, credential)
         except Refused as refusal:
             if refusal.response is None:
-                raise self._failed(endpoint, wanted, refusal.reason) from refusal
+                raise self._failed(endpoint, wanted, refusal.message) from refusal
             raise self._denied(endpoint, refusal.response, None, wanted) from refusal
 
     def _log_challenge(self, endpoint: Endpoint, found: Challenge, wanted: Sequence[str]) -> None:
@@ -211,7 +198,7 @@ class Authorizer:
     def _denied(
         self, endpoint: Endpoint, response: Response, found: Challenge | None, wanted: Sequence[str]
     ) -> AuthenticationFailed:
-        """Make the error for a refusal, with the words of the registry or of its token server."""
+        """Return the error for denied access, with the message of the registry or of its token server."""
         reason = reason_in(response.excerpt()) or f"status {response.status}"
         if found is not None and found["error"] == INSUFFICIENT_SCOPE:
             lacking = " ".join(scoping.merge(*wanted, found["scope"]))
@@ -230,16 +217,16 @@ class Authorizer:
         if credential is not None:
             hint = f"The credentials from {credential.source} were not enough. {hint}"
         return AuthenticationFailed(
-            f"{endpoint.host}: {redact.strike(reason)}",
+            f"{endpoint.host}: {reason}",
             host=endpoint.host,
             repository=scoping.repository_of(wanted),
             status=status,
-            hint=redact.strike(hint),
+            hint=hint,
         )
 
 
 def reason_in(body: bytes) -> str:
-    """Return the registry's own words in an error body (distribution spec "Error Codes"), or ""; struck."""
+    """Return the message in an error body (distribution spec "Error Codes"), "" for none, without secrets."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -259,7 +246,7 @@ def _reason(item: Any) -> str:
 
 
 def _challenge_in(response: Response) -> Challenge | None:
-    """Give the challenge to answer: that of a 401, or of a 403 for want of a scope (RFC 6750 section 3.1)."""
+    """Return the challenge of a 401, or of a 403 for a missing scope (RFC 6750 section 3.1)."""
     if response.status not in (401, 403):
         return None
     found = challenges.choose(challenges.parse(response.header_values("WWW-Authenticate")))

@@ -1,4 +1,4 @@
-"""The WWW-Authenticate header: what a registry wants to see. Pure, and never raises.
+"""Parse the WWW-Authenticate header. No IO, and never raises.
 
 Source: RFC 9110 section 11.6.1; one field may hold several challenges, and a value may be quoted or not.
 """
@@ -27,24 +27,24 @@ class Challenge:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
-        """Give a parameter's value, "" when it is absent."""
+        """Return the value of a parameter, "" when it is absent."""
         return self.parameters.get(name, "")
 
 
 def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """Read the challenges of all header lines, in order; what is malformed ends its line."""
+    """Parse the challenges of all header lines, in order; the rest of a malformed line is ignored."""
     found: list[Challenge] = []
     for header in headers:
-        # What is no Unicode text, a lone surrogate, could not be sent to a token server.
+        # A lone surrogate could not be sent to a token server.
         text = header[:MAX_HEADER_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
         found += _parse_line(text)
     return tuple(found)
 
 
 def choose(challenges: Iterable[Challenge]) -> Challenge | None:
-    """Pick what we can answer: Bearer before Basic; None when there is neither.
+    """Return the challenge to answer: Bearer before Basic; None when there is neither.
 
-    A Bearer challenge that names no token server gives way to Basic.
+    A Bearer challenge that names no token server comes after Basic.
     """
     known = {challenge.scheme: challenge for challenge in reversed(tuple(challenges))}
     bearer, basic = known.get("bearer"), known.get("basic")

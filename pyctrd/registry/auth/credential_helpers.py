@@ -1,7 +1,7 @@
-"""Credential helpers: programs that keep passwords for Docker and podman.
+"""Ask credential helpers: programs that keep passwords for Docker and podman.
 
-Source: the docker-credential-helpers protocol: `docker-credential-NAME get` reads the server on stdin, so
-that it is in no list of processes, and answers with JSON on stdout.
+Source: the docker-credential-helpers protocol: `docker-credential-NAME get` reads the server name on stdin
+and answers with JSON on stdout.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MAX_ANSWER_BYTES: Final = 1 << 20
 _NOT_FOUND: Final = "credentials not found in native keychain"
 
 
-# How a shell tells that there is no such command; our own launcher says so, too.
+# The exit status of shells for a command that does not exist; also that of _LAUNCHER.
 _NO_COMMAND: Final = 127
-# Becomes another user, then the helper. Not by Popen(user=...): that forks where it else would vfork, and a
-# fork runs the handlers of gRPC, whose threads are busy; they abort the child now and then. Nothing may be
-# imported after the change, not even by execvp: that user need not be able to read our interpreter's modules.
+# Becomes another user, then the helper. Popen(user=...) would use fork instead of vfork, and a fork runs the
+# handlers of gRPC, which abort the child now and then while its threads are busy. Nothing may be imported
+# after the change of user, not even by execvp: that user may not be able to read our interpreter's modules.
 _LAUNCHER: Final = """
 import os, sys
 uid, gid, groups, *command = sys.argv[1:]
@@ -47,15 +47,15 @@ os._exit(127)
 
 
 class HelperFailed(Exception):
-    """A helper that cannot be used. The text is ours: what a broken helper prints may be the secret."""
+    """A helper that cannot be used. The message never quotes its output, which may be the secret."""
 
 
 def ask(
     helper: str, server: str, *, environ: Mapping[str, str], user: Invoker | None = None
 ) -> Mapping[str, Any] | None:
-    """Ask a helper for the login of a server; None when it knows of none.
+    """Ask a helper for the login of a server; None when it has none.
 
-    The helper runs as `user`, by default as ourselves with `environ`. Raises HelperFailed.
+    The helper runs as `user`, by default as the current user with `environ`. Raises HelperFailed.
     """
     name = program(helper)
     if "/" in helper or "\0" in helper or not helper:
@@ -85,7 +85,7 @@ def ask(
 
 
 def program(helper: str) -> str:
-    """Give the name of a helper's program."""
+    """Return the name of the program of a helper."""
     return f"docker-credential-{helper}"
 
 
@@ -103,14 +103,14 @@ def _start(name: str, environ: Mapping[str, str], user: Invoker | None) -> subpr
             raise FileNotFoundError(name)
         return subprocess.Popen([found, "get"], env={**environ, "PATH": path}, **pipes)
     if not sys.executable:
-        raise HelperFailed(f"{name} did not run: there is no interpreter to become {user.name} with")
+        raise HelperFailed(f"{name} did not run: there is no Python interpreter to run it as {user.name}")
     groups = ",".join(map(str, os.getgrouplist(user.name, user.gid)))
     become = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(user.uid), str(user.gid), groups]
     return subprocess.Popen([*become, name, "get"], env=user.environment(path), cwd="/", **pipes)
 
 
 def _absolute(environ: Mapping[str, str]) -> str:
-    """Return the folders of PATH but for relative ones, and empty ones, which are the working directory.
+    """Return PATH without relative and empty entries, which mean the working directory.
 
     Anybody may have put a program there; Go's os/exec does not run it, either.
     """
@@ -120,11 +120,11 @@ def _absolute(environ: Mapping[str, str]) -> str:
 
 def _not_found(name: str, environ: Mapping[str, str]) -> str:
     left_out = _absolute(environ) != environ.get("PATH", os.defpath)
-    return f"{name} is not in PATH{' (its relative folders are not searched)' if left_out else ''}"
+    return f"{name} is not in PATH{' (its relative entries are not searched)' if left_out else ''}"
 
 
 def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:
-    """Send the server and read the answer, which is bounded in size and in time."""
+    """Send the server name and read the answer, with limits of size and time."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
@@ -144,7 +144,7 @@ def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:
             process.wait(max(left, 0.1))
             return answer
         answer += piece
-    raise ValueError("an endless answer")
+    raise ValueError("the answer is too long")
 
 
 def _read(name: str, answer: bytes) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""Who we are at which registry: `-u`, what Docker and podman know, and their credential helpers.
+"""Find credentials: `-u`, the logins of Docker and podman, and their credential helpers.
 
-The order: `-u`, DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json, and last, only when it is
-allowed, the logins of the user who called sudo. docs/authentication.md has it for people.
+The order: `-u`, DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json, and last, only if it is
+allowed, the logins of the user who called sudo. See docs/authentication.md.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ AUTH_CONFIG_VARIABLE: Final = "DOCKER_AUTH_CONFIG"
 SUDO_FLAG: Final = "--sudo-user-config"
 
 Ask: TypeAlias = Callable[[str], bool]
-"""Puts a question to the user and tells whether the answer was yes."""
+"""Asks the user a question and returns whether the answer was yes."""
 
 _log = redact.logger(__name__)
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A name with a password, an identity token (it buys tokens), or a registry token (it is one).
+    """A user name and password, an identity token (a refresh token), or a registry token (an access token).
 
-    `source` says where it comes from, for people. No secret in repr.
+    `source` says where it comes from, for messages. Its repr has no secret.
     """
 
     username: str = ""
@@ -43,7 +43,7 @@ class Credential:
 
     @property
     def basic(self) -> str:
-        """The value of an Authorization header for basic authentication, "" when that is not possible."""
+        """The value of the Authorization header for basic authentication, "" without user and password."""
         if not self.username or not self.password:
             return ""
         pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
@@ -51,18 +51,18 @@ class Credential:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must show up in no text."""
+        """The texts that must not appear in any message or log."""
         known = (self.password, self.identity_token, self.registry_token, self.basic[6:])
         return tuple(text for text in known if text)
 
 
 class Keychain:
-    """Finds the credential for a repository. Look-ups are made once, and are thread safe.
+    """Finds the credential for a repository. Each look-up is made once; thread safe.
 
-    `given` is for the references' own registries, or for the one host `given_for`: a mirror never sees it.
-    `config_file` stands in for Docker's config.json. `sudo_user_config` True uses the logins of the user who
-    called sudo, False never does; None asks by `ask`, once, when a registry refuses what we have.
-    `problems` are what stood in the way of a look-up; no errors, since most images need no credential.
+    `given` is for the references' own registries, or for the host `given_for` only; never for a mirror.
+    `config_file` replaces Docker's config.json. `sudo_user_config` True uses the logins of the user who
+    called sudo, False does not; None asks by `ask`, once, when a registry denies access. `problems` lists
+    files and helpers that could not be used; these are not errors, since most images need no credential.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Keychain:
             redact.remember(*given.secrets)
 
     def find(self, account: str, *, own: bool, repository: str = "") -> Credential | None:
-        """Give the credential for a repository at a host[:port], or None.
+        """Return the credential for a repository at a host[:port], or None.
 
-        `own` says that it is the reference's own registry, for which `-u` is meant.
+        `own` is whether it is the registry that the reference names, for which `-u` is meant.
         """
         if own and self._given is not None and self._given_for in ("", account):
             redact.remember(*self._given.secrets)
@@ -108,9 +108,9 @@ class Keychain:
         return found
 
     def unlock(self, account: str, *, own: bool, repository: str = "") -> bool:
-        """Ask for the logins of the user who called sudo, when a registry refuses us without a credential.
+        """Ask for the logins of the user who called sudo, when a registry denies access without a credential.
 
-        Tells whether there is a credential for this repository now. The question is put once.
+        Returns whether there is a credential for this repository now. The question is asked once.
         """
         if self._sudo_allowed is not None or self._ask is None or self._caller is None:
             return False
@@ -120,16 +120,16 @@ class Keychain:
                     return False
                 files = " and ".join(map(str, self._caller.present))
                 self._sudo_allowed = self._ask(
-                    f"{account} wants credentials. Use those of {self._caller.name} ({files})?"
+                    f"{account} requires credentials. Use those of {self._caller.name} ({files})?"
                 )
                 self._files = None
                 self._found.clear()
             return bool(self._sudo_allowed and self.find(account, own=own, repository=repository))
 
     def advice(self, account: str, *, own: bool = True) -> str:
-        """Give the hint for a registry that refuses us: where to put credentials, and what was not used.
+        """Return the hint for a registry that denies access: how to log in, and what could not be used.
 
-        `own` says that it is the reference's own registry: to any other one, what -u gives is not sent.
+        `own` is whether it is the registry that the reference names: -u is not sent to any other one.
         """
         quoted = shlex.quote(account)
         text = f"Give credentials with -u USER, or log in with `docker login {quoted}` (or nerdctl login)."
@@ -203,7 +203,7 @@ class Keychain:
         return None
 
     def _ask_helper(self, file: AuthFile, helper: str, server: str) -> Credential | None:
-        """Run a credential helper; one that is broken is a problem to tell, not an end."""
+        """Run a credential helper; a broken one is a problem, not an error."""
         source = f"{credential_helpers.program(helper)} (named in {file.source})"
         try:
             answer = credential_helpers.ask(helper, server, environ=self._environ, user=file.invoker)

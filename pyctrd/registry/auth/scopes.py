@@ -1,7 +1,7 @@
-"""Scopes of tokens: what a request needs and what a registry asks for, as one list. Pure.
+"""Scopes of tokens: merge those that a request needs and those that a registry asks for. No IO.
 
 Source: distribution's "Token Scope Documentation" (docs/spec/auth/scope.md): `type:name:action,action`, where
-the name may hold colons, too; several are separated by spaces.
+the name may contain colons, too; several scopes are separated by spaces.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-# What a hostile challenge may add; a token server's URL has to carry all of it.
+# Limits for hostile challenges: all scopes become part of the URL of a token server.
 _MAX_SCOPES: Final = 32
 _MAX_CHARACTERS: Final = 512
 
 
 def pull(repository: str) -> str:
-    """Give the scope for reading a repository."""
+    """Return the scope for reading a repository."""
     return f"repository:{repository}:pull"
 
 
 def push(repository: str) -> str:
-    """Give the scope for writing to a repository (which always includes reading)."""
+    """Return the scope for writing to a repository, which includes reading."""
     return f"repository:{repository}:pull,push"
 
 
 def merge(*texts: str) -> tuple[str, ...]:
-    """Make one sorted list of scopes, each resource once, with the actions of all its mentions."""
+    """Return a sorted list of scopes with each resource once, which has all its actions."""
     merged: dict[str, set[str]] = {}
     for scope in " ".join(texts).split():
         resource, actions = _split(scope)
@@ -35,7 +35,7 @@ def merge(*texts: str) -> tuple[str, ...]:
 
 
 def repository_of(scopes: Iterable[str]) -> str:
-    """Give the repository that the first scope is about, "" when it is about none."""
+    """Return the repository of the first scope, "" when it is for something else."""
     for scope in scopes:
         resource, _ = _split(scope)
         kind, _, name = resource.partition(":")
@@ -44,7 +44,7 @@ def repository_of(scopes: Iterable[str]) -> str:
 
 
 def _split(scope: str) -> tuple[str, tuple[str, ...]]:
-    """Split into resource and actions; what does not have three parts is a resource of its own."""
+    """Split into resource and actions; a scope without three parts is a resource without actions."""
     resource, colon, actions = scope.rpartition(":")
     named = tuple(action for action in actions.split(",") if action)
     return (resource, named) if colon and ":" in resource and named else (scope, ())

@@ -1,6 +1,6 @@
-"""Who called sudo: an operator's logins are in their own home, and root must not take them for granted.
+"""The user who called sudo: their logins are in their own home, which root must not trust.
 
-A file of that user is read only if it really is theirs, and programs that it names run as them, not as root.
+A file of that user is read only if they own it, and programs that it names run as that user, not as root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Invoker:
 
     @property
     def auth_files(self) -> tuple[Path, ...]:
-        """The files that may hold this user's logins, in the order of looking."""
+        """The files that may contain the logins of this user, in the order in which they are read."""
         return (
             self.home / ".docker" / "config.json",
             Path(f"/run/user/{self.uid}/containers/auth.json"),
@@ -32,13 +32,13 @@ class Invoker:
 
     @property
     def present(self) -> tuple[Path, ...]:
-        """Those of the files that exist; nothing is read."""
+        """The files that exist; they are not read."""
         return tuple(path for path in self.auth_files if os.path.lexists(path))
 
     def environment(self, path: str) -> dict[str, str]:
-        """Make the environment of a program that runs as this user: nothing of root's goes along.
+        """Return the environment of a program that runs as this user: nothing of root's is in it.
 
-        `path` is the PATH to begin with; the user's own folders follow, as a login shell would have them.
+        `path` is the beginning of PATH; the user's own folders follow, as in a login shell.
         """
         made = {
             "HOME": str(self.home),
@@ -48,14 +48,14 @@ class Invoker:
         }
         runtime = Path(f"/run/user/{self.uid}")
         if runtime.is_dir():
-            # Keyrings answer on the session's bus.
+            # Keyrings are reached over the session bus.
             made["XDG_RUNTIME_DIR"] = str(runtime)
             made["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
         return made
 
 
 def invoker(environ: Mapping[str, str] = os.environ, *, euid: int | None = None) -> Invoker | None:
-    """Find the user who called sudo; None when we are not root by sudo, or root called it."""
+    """Return the user who called sudo; None if this process is not root by sudo, or root called it."""
     name = environ.get("SUDO_USER", "")
     if (os.geteuid() if euid is None else euid) != 0 or not name:
         return None

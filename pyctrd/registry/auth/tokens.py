@@ -1,4 +1,4 @@
-"""Asks a token server for one token, by the two protocols that there are.
+"""Ask a token server for a token, by either of the two protocols.
 
 Sources: distribution spec "Token Authentication" (docs/spec/auth/token.md: GET; oauth.md: POST); containerd
 core/remotes/docker/authorizer.go for the order POST, then GET.
@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from pyctrd import redact
+from pyctrd.errors import PyctrdError
 from pyctrd.registry.auth.challenge import Challenge
 from pyctrd.registry.auth.keychain import Credential
 from pyctrd.registry.config.endpoints import Endpoint, Tls
@@ -24,7 +25,7 @@ from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http.transport import Request, Response, Transport
 
 CLIENT_ID: Final = "pyctrd"
-# The token spec's own default, and the shortest life it allows a server to state.
+# The default of the token spec, and the shortest life that it allows.
 DEFAULT_TOKEN_SECONDS: Final = 60
 
 _MAX_TOKEN_SECONDS: Final = 86400
@@ -36,23 +37,22 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Token:
-    """A token, and until when it may be used by the clock of `TokenServers`."""
+    """A token, and when it expires by the clock of `TokenServers`."""
 
     value: str = field(repr=False)
     expires_at: float
 
 
-class Refused(Exception):
-    """No token: `response` is the token server's refusal, or else `reason` is one of our own."""
+class Refused(PyctrdError):
+    """No token: `response` is that of the token server, or `message` is a reason of our own."""
 
-    def __init__(self, reason: str = "", response: Response | None = None) -> None:
-        self.reason = redact.strike(reason)
-        super().__init__(self.reason)
+    def __init__(self, message: str = "", response: Response | None = None) -> None:
+        super().__init__(message)
         self.response = response
 
 
 class TokenServers:
-    """Asks the token servers that registries name; `clock` counts the seconds of a token's life."""
+    """Asks the token servers that registries name; `clock` measures the life of tokens in seconds."""
 
     def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
         self._transport = transport
@@ -61,7 +61,7 @@ class TokenServers:
     def ask(
         self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], credential: Credential | None
     ) -> Token:
-        """Get a token for the scopes, anonymously without a credential.
+        """Return a token for the scopes, an anonymous one without a credential.
 
         Raises Refused, and RegistryError and RegistryUnreachable as the transport does.
         """
@@ -158,15 +158,15 @@ def _read_token(document: Any, started: float, date: str) -> Token:
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         seconds = min(stated, _MAX_TOKEN_SECONDS)
     seconds -= _age(fields.get("issued_at"), date, seconds)
-    # A tenth is kept back, so that a token does not run out on its way.
+    # A token must not expire on its way: a tenth of its life is not used.
     return Token(value, started + seconds * 0.9)
 
 
 def _age(issued_at: Any, date: str, life: float) -> float:
-    """Give the seconds that a token has lived already: token servers hand out the same one again.
+    """Return the age of a token in seconds: token servers may return the same one again.
 
-    Compared with the answer's own Date, since the server's clock need not be ours. What makes no sense counts
-    as 0: a token that has really run out is refused, and then asked for anew.
+    It is compared with the Date of the response, since the server's clock may differ from ours. An
+    implausible age counts as 0: an expired token is refused, and then requested again.
     """
     if not isinstance(issued_at, str):
         return 0.0
@@ -180,7 +180,7 @@ def _age(issued_at: Any, date: str, life: float) -> float:
 
 
 def _realm_tls(endpoint: Endpoint, realm: str) -> Tls:
-    """Trust for the token server what is trusted for the registry; the certificate that names us stays."""
+    """Return the TLS settings for the token server: those of the registry, without client certificates."""
     if urlsplit(realm).netloc == endpoint.host:
         return endpoint.tls
     return replace(endpoint.tls, client_certs=())

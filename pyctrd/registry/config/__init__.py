@@ -1,1 +1,1 @@
-"""How the hosts of a registry are found: host configuration, proxies, and what explains them."""
+"""The hosts of a registry: their configuration, proxies, and the explanation of both."""

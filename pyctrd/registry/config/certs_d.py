@@ -1,6 +1,6 @@
-"""Where a registry's host configuration is looked for: the part that touches the disk.
+"""Find and read the directory that configures a registry (`certs.d`): the part that touches the disk.
 
-Sources: containerd core/remotes/docker/config/config_unix.go (hostPaths) for the names in a directory;
+Sources: containerd core/remotes/docker/config/config_unix.go (hostPaths) for the names in a root;
 nerdctl pkg/defaults/defaults_linux.go (HostsDirs) for the directories, and pkg/rootlessutil for who is
 rootless.
 """
@@ -27,8 +27,8 @@ State: TypeAlias = Literal["used", "no entry", "absent", "not readable", "not re
 
 
 @dataclass(frozen=True)
-class Look:
-    """A directory that was looked at for a registry, and what came of it."""
+class SearchedDirectory:
+    """A root directory that was searched for a registry, and the result."""
 
     path: Path
     state: State
@@ -36,26 +36,26 @@ class Look:
 
 @dataclass(frozen=True)
 class Search:
-    """What was found for a registry (None: nothing), and where it was looked for, in order."""
+    """The directory found for a registry (None: nothing), and the roots that were searched, in order."""
 
     directory: HostDirectory | None
-    looks: tuple[Look, ...]
+    searched: tuple[SearchedDirectory, ...]
 
     @property
-    def notices(self) -> tuple[str, ...]:
-        """Lines about directories that had to be left out."""
+    def warnings(self) -> tuple[str, ...]:
+        """Lines about directories that had to be skipped."""
         return tuple(
-            f"{look.path}: permission denied, its configuration is not used"
-            for look in self.looks
-            if look.state == "not readable"
+            f"{item.path}: permission denied, its configuration is not used"
+            for item in self.searched
+            if item.state == "not readable"
         )
 
 
 def default_roots(environ: Mapping[str, str], *, user: int) -> tuple[Path, ...]:
-    """Give the directories of a user id, in the order in which they are searched.
+    """Return the root directories for a user id, in the order in which they are searched.
 
-    A user other than root, and root of a rootlesskit's namespace, has directories of the own before the
-    system's.
+    A user other than root, and root in a user namespace of rootlesskit, has directories of their own before
+    those of the system.
     """
     if user == 0 and not environ.get("ROOTLESSKIT_STATE_DIR"):
         return SYSTEM_ROOTS
@@ -67,7 +67,7 @@ def default_roots(environ: Mapping[str, str], *, user: int) -> tuple[Path, ...]:
 
 
 def directory_names(domain: str) -> tuple[str, ...]:
-    """Give the directory names to look up, in order (containerd config_unix.go hostPaths)."""
+    """Return the directory names to look up, in order (containerd config_unix.go hostPaths)."""
     host, port = split_port(domain)
     names = (f"{host}_{port}_",) if port else ()
     return (*names, domain, "_default")
@@ -76,28 +76,29 @@ def directory_names(domain: str) -> tuple[str, ...]:
 def search(roots: Sequence[Path], domain: str, *, forgiving: bool = False) -> Search:
     """Read the first directory in the first root that has an entry for this registry.
 
-    Raises InvalidInput for one that is there but cannot be read. A root that this user may not even search is
-    left out, and told, when the search is `forgiving`: for directories that nobody has named.
+    Raises InvalidInput for one that exists but cannot be read. With `forgiving`, for roots that nobody has
+    named, a root that this user may not search is skipped with a warning.
     """
-    looks: list[Look] = []
+    searched: list[SearchedDirectory] = []
     found: HostDirectory | None = None
     for root in roots:
         if found is not None:
-            looks.append(Look(root, "not reached"))
+            searched.append(SearchedDirectory(root, "not reached"))
             continue
         try:
             entry = _entry(root, domain)
         except PermissionError as error:
             if not forgiving:
                 raise _unreadable(root, error) from error
-            looks.append(Look(root, "not readable"))
+            searched.append(SearchedDirectory(root, "not readable"))
             continue
         except OSError as error:
             raise _unreadable(root, error) from error
         if entry is not None:
             found = _read_directory(entry)
-        looks.append(Look(root, "used" if entry else "no entry" if root.exists() else "absent"))
-    return Search(found, tuple(looks))
+        state: State = "used" if entry else "no entry" if root.exists() else "absent"
+        searched.append(SearchedDirectory(root, state))
+    return Search(found, tuple(searched))
 
 
 def _entry(root: Path, domain: str) -> Path | None:
@@ -121,12 +122,12 @@ def _read_directory(path: Path) -> HostDirectory:
         files = tuple(name for name in files if (path / name).is_file() or not (path / name).exists())
     except OSError as error:
         raise _unreadable(path, error) from error
-    # containerd takes an empty file for none.
+    # containerd treats an empty file as absent.
     return HostDirectory(path, text or None, files)
 
 
 def _read(path: Path) -> str:
-    # Opened without waiting: a pipe would have no end.
+    # Opened without blocking: it may be a pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

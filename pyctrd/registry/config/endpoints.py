@@ -1,6 +1,6 @@
-"""Which endpoints to ask for a repository, in which order, and how: flags and hosts.toml to a list of values.
+"""The endpoints to ask for a repository, made of flags and hosts.toml. No IO: `certs_d` reads the disk.
 
-Pure: `hostsdir` reads the disk, `hoststoml` the file's text. Sources: containerd docs/hosts.md,
+`hosts_toml` parses the file. Sources: containerd docs/hosts.md,
 core/remotes/docker/config/hosts.go (ConfigureHosts); the Docker layout (`*.crt`, `*.cert` with `*.key`) is
 from the Docker registry certificates guide.
 """
@@ -27,7 +27,7 @@ Origin: TypeAlias = tuple[str, str | None, int]
 
 @dataclass(frozen=True)
 class Tls:
-    """How the other end of a TLS connection is checked, and who we say that we are (PEM file paths)."""
+    """How a server's certificate is verified, and the client certificates to show (paths of PEM files)."""
 
     ca_files: tuple[str, ...] = ()
     client_certs: tuple[tuple[str, str], ...] = ()
@@ -39,13 +39,13 @@ NO_TLS: Final = Tls()
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One place that may serve a repository.
+    """One host that may serve a repository.
 
-    `host` is host[:port], `prefix` the API's path (`/v2` unless overridden), `account` the host whose
-    credentials belong here, `is_own` whether it is the reference's own registry (for which `-u` is given),
-    `namespace` the registry that another host stands for (sent as `?ns=`) or "", `dial_timeout` seconds or
-    None, `proxy` the URL of a proxy that hosts.toml names, `plain_fallback` whether plain HTTP is spoken
-    where the host turns out to have no TLS, `origin` where this entry comes from, for people.
+    `host` is host[:port], `prefix` the path of the API (`/v2` unless overridden), `account` the host whose
+    credentials are sent, `is_own` whether it is the registry that the reference names (for which `-u` is
+    given), `namespace` the registry that a mirror stands for (sent as `?ns=`) or "", `dial_timeout` seconds
+    or None, `proxy` the URL of a proxy that hosts.toml names, `plain_fallback` whether plain HTTP is used if
+    the host turns out to have no TLS, `origin` where this entry comes from, for messages.
     """
 
     scheme: str
@@ -66,7 +66,7 @@ class Endpoint:
 
     @property
     def is_mirror(self) -> bool:
-        """Tell whether this host serves on behalf of another registry."""
+        """Whether this host serves on behalf of another registry."""
         return bool(self.namespace)
 
     @property
@@ -76,42 +76,42 @@ class Endpoint:
 
     @property
     def origins(self) -> frozenset[Origin]:
-        """The host's own origin, and that without TLS where it may be spoken to so."""
+        """The origin of the host, and the one without TLS if plain HTTP is allowed, too."""
         plain = {origin_of(self.base.replace("https:", "http:", 1))} if self.plain_fallback else set()
         return frozenset({origin_of(self.base), *plain})
 
     @property
     def tls_hint(self) -> str:
-        """What to change where this host speaks TLS and was asked in plain HTTP: who has chosen that?"""
+        """What to change if this host speaks TLS but was asked over plain HTTP."""
         if self.origin == PLAIN_HTTP_FLAG:
-            return f"Leave {PLAIN_HTTP_FLAG} away."
+            return f"Run it without {PLAIN_HTTP_FLAG}."
         if "/hosts.toml:" in self.origin:
-            return f"Write https:// at {self.origin}."
+            return f"Write https:// in {self.origin}."
         return (
-            f"A registry on this machine is asked in plain HTTP unless its CA is in "
+            f"A registry on this machine is asked over plain HTTP unless its CA is in "
             f"/etc/containerd/certs.d/{self.host}/ca.crt (or --hosts-dir): put it there, or use -k."
         )
 
     def url(self, repository: str, *parts: str) -> str:
-        """Give the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
+        """Return the URL of an object of a repository, e.g. `url("a/b", "manifests", "latest")`."""
         query = f"?ns={self.namespace}" if self.namespace else ""
         return f"{self.scheme}://{self.host}{'/'.join((self.prefix, repository, *parts))}{query}"
 
 
 def is_url_text(text: str) -> bool:
-    """Whether a text has no characters but those of a URL: no blank, no line break, ASCII only (RFC 3986)."""
+    """Whether a text has only characters of a URL: ASCII without spaces and line breaks (RFC 3986)."""
     return text.isascii() and text.isprintable() and " " not in text
 
 
 def origin_of(url: str) -> Origin:
-    """Give the origin of a URL (RFC 6454); raises ValueError for a port that is none."""
+    """Return the origin of a URL (RFC 6454); raises ValueError for an invalid port."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 @dataclass(frozen=True)
 class HostDirectory:
-    """The texts of one host's configuration directory; `hosts_toml` None when it has no such file."""
+    """The content of one host's configuration directory; `hosts_toml` is None when there is no such file."""
 
     path: Path
     hosts_toml: str | None = None
@@ -120,10 +120,10 @@ class HostDirectory:
 
 @dataclass(frozen=True)
 class Plan:
-    """The endpoints of a registry, first choice first, and what is configured but has no effect."""
+    """The endpoints of a registry, first choice first, and warnings about settings without effect."""
 
     endpoints: tuple[Endpoint, ...]
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def split_port(host: str) -> tuple[str, str]:
@@ -135,7 +135,7 @@ def split_port(host: str) -> tuple[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether host[:port] names this machine: localhost, 127.0.0.0/8 or [::1]."""
+    """Whether host[:port] names this machine: localhost, 127.0.0.0/8 or [::1]."""
     name = split_port(host)[0].strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -165,8 +165,8 @@ def plan(
 ) -> Plan:
     """List the endpoints of a registry, first choice first; `domain` is the reference's host[:port].
 
-    Mirrors come in file order, then the registry's own server, as containerd has it. Raises InvalidInput
-    with file:line for a hosts.toml that is not what containerd documents.
+    Mirrors come in the order of the file, then the registry's own server, as in containerd. Raises
+    InvalidInput with file:line for a hosts.toml that is not what containerd documents.
     """
     flags = _Flags(plain_http, skip_verify)
     if directory is None:
@@ -176,40 +176,40 @@ def plan(
         return Plan((replace(own, origin=own.origin if plain_http else str(directory.path)),))
     file = hosts_toml.parse(directory.hosts_toml, directory.path / "hosts.toml")
     mirrors = tuple(_from_table(domain, table, flags) for table in file.hosts)
-    return Plan((*mirrors, _server(domain, file, flags)), file.notices)
+    return Plan((*mirrors, _server(domain, file, flags)), file.warnings)
 
 
 @dataclass(frozen=True)
 class _Flags:
-    """What the command line says about every host (`skip_verify`) or the registry's own (`plain_http`)."""
+    """Options for every host (`skip_verify`) and for the registry's own (`plain_http`)."""
 
     plain_http: bool
     skip_verify: bool
 
 
 def _default(domain: str, flags: _Flags, tls: Tls) -> Endpoint:
-    """Make the endpoint of a registry about which nothing is configured but, perhaps, files for TLS."""
+    """Return the endpoint of a registry for which nothing but, perhaps, TLS files is configured."""
     host = DOCKER_HUB_HOST if domain == DOCKER_HUB else domain
     if flags.plain_http:
         return Endpoint("http", host, account=domain, is_own=True, origin=PLAIN_HTTP_FLAG)
     port = split_port(host)[1]
-    # A loopback registry speaks plain HTTP, unless something says that TLS is meant there.
+    # A loopback registry is asked over plain HTTP, unless there are TLS settings for it.
     plain = is_loopback(host) and port != "443" and tls == NO_TLS
     tls = replace(tls, skip_verify=tls.skip_verify or flags.skip_verify)
     own = Endpoint("http" if plain else "https", host, account=domain, is_own=True, tls=tls)
-    # `-k` is given out of habit to plain registries, too; ctr tries both, so do we.
+    # People give `-k` for registries without TLS, too; try both, as ctr does.
     return _tls_first(own) if plain and flags.skip_verify else own
 
 
 def _tls_first(endpoint: Endpoint) -> Endpoint:
-    """Try TLS where plain HTTP and settings for TLS contradict each other (containerd NewHTTPFallback)."""
+    """Try TLS first where plain HTTP and TLS settings contradict each other (containerd NewHTTPFallback)."""
     if split_port(endpoint.host)[1] == "80":
         return endpoint
     return replace(endpoint, scheme="https", plain_fallback=True)
 
 
 def _tls_of_files(directory: HostDirectory) -> Tls:
-    """Read the Docker layout; a client certificate without a key file is taken to hold its key."""
+    """Read the Docker layout; a client certificate without a key file must contain its key."""
     pairs = []
     for name in directory.files:
         if name.endswith(".cert"):
@@ -222,10 +222,10 @@ def _tls_of_files(directory: HostDirectory) -> Tls:
 
 
 def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
-    """Make the last endpoint: the `server`, else the registry itself with the root section's settings."""
+    """Return the last endpoint: `server`, else the registry itself with the settings of the root section."""
     if file.root.host:
         return _from_table(domain, file.root, flags)
-    # `skip_verify` alone says no more than `-k`: there may be no TLS at all.
+    # `skip_verify` alone means no more than `-k`: there may be no TLS at all.
     flags = replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
     own = _default(domain, flags, replace(_tls_of_table(file.root), skip_verify=False))
     # `override_path` has no path to override here.
@@ -251,7 +251,7 @@ def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
     endpoint = Endpoint(
         table.scheme,
         host,
-        # Credentials are looked up for the host that gets them: a `server` elsewhere may be anybody's.
+        # Credentials are looked up for the host that gets them: anybody may run a `server` elsewhere.
         account=domain if same else host,
         is_own=same,
         prefix=table.path,

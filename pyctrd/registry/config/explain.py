@@ -1,6 +1,6 @@
-"""What would be asked for a reference, and why: nothing is sent, and no secret is in it.
+"""Explain which hosts would be asked for a reference, and why; nothing is sent, and no secret is shown.
 
-A credential helper is run, since nobody else knows whether it has a credential.
+Credential helpers are run, since only they know whether they have a credential.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 
 from pyctrd.oci.reference import Reference
 from pyctrd.registry.config import proxy
-from pyctrd.registry.config.certs_d import Look
+from pyctrd.registry.config.certs_d import SearchedDirectory
 from pyctrd.registry.config.endpoints import Endpoint
 
-# In the order of the work.
-_ERRANDS: Final = ("resolve", "pull", "push", "referrers")
+# In the order in which a client does them.
+_ACTIONS: Final = ("resolve", "pull", "push", "referrers")
 
 CredentialSource = Callable[[Endpoint], str]
-"""Gives where the credential for an endpoint comes from, "" when there is none."""
+"""Returns where the credential for an endpoint comes from, "" when there is none."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ConfigurationDirectory:
 
 @dataclass(frozen=True)
 class ProxyUse:
-    """The way to a host: `url` of a proxy without user and password, or "" for a direct connection.
+    """How a host is reached: `url` of a proxy without user and password, or "" for a direct connection.
 
-    `source` is the variable or the file:line that names the proxy, "" when none is named; `excluded_by` why
-    it is not used: `loopback`, or the variable and its entry that fits.
+    `source` is the variable or the file:line that names the proxy, "" when none is named; `excluded_by` is
+    why it is not used: `loopback`, or the variable and its entry that matches.
     """
 
     url: str = ""
@@ -49,10 +49,10 @@ class ProxyUse:
 class ExplainedHost:
     """A host that would be asked, and how.
 
-    `url` is the API's base, `plain_fallback` whether plain HTTP is spoken where it has no TLS, `namespace`
-    what is sent as `?ns=` (a mirror) or "". `asked_for` is out of resolve, pull, push and referrers. `origin`
-    is the file:line, the directory or the flag that says so, or `default`. `credentials` is where they come
-    from, "" for none. `headers` are names; `dial_timeout` seconds.
+    `url` is the base of the API, `plain_fallback` whether plain HTTP is used if it has no TLS, `namespace`
+    what is sent as `?ns=` (to a mirror) or "". `asked_for` is a subset of resolve, pull, push and referrers.
+    `origin` is the file:line, directory or flag that configures the host, or `default`. `credentials` is
+    where they come from, "" for none. `headers` are names only; `dial_timeout` is in seconds.
     """
 
     url: str
@@ -71,10 +71,10 @@ class ExplainedHost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that decides where a reference is looked for, first choice first.
+    """Everything that decides which hosts are asked for a reference, first choice first.
 
-    `configuration` is the directory that configures the registry, "" for none. `notices` are what is
-    configured but has no effect, and what stands in the way of finding credentials.
+    `configuration` is the directory that configures the registry, "" for none. `notices` list settings
+    without effect, and what prevents credentials from being found.
     """
 
     reference: str
@@ -89,7 +89,7 @@ class Explanation:
 def explain(
     reference: Reference,
     endpoints: Sequence[Endpoint],
-    looks: Sequence[Look],
+    searched: Sequence[SearchedDirectory],
     configuration: str,
     *,
     credential_source: CredentialSource,
@@ -97,7 +97,7 @@ def explain(
     connect_timeout: float,
     notices: Sequence[str],
 ) -> Explanation:
-    """Tell what the endpoints of a reference mean; `connect_timeout` (seconds) is for those without."""
+    """Describe the endpoints of a reference; `connect_timeout` (seconds) is for those without their own."""
     hosts = tuple(
         ExplainedHost(
             url=f"{item.scheme}://{item.host}{item.prefix}",
@@ -120,7 +120,7 @@ def explain(
         registry=reference.domain,
         repository=reference.repository,
         configuration=configuration,
-        directories=tuple(ConfigurationDirectory(str(look.path), look.state) for look in looks),
+        directories=tuple(ConfigurationDirectory(str(item.path), item.state) for item in searched),
         hosts=hosts,
         notices=(*notices, *_of_hosts(endpoints)),
     )
@@ -135,18 +135,18 @@ def _proxy_of(endpoint: Endpoint, environ: Mapping[str, str]) -> ProxyUse:
 
 
 def _asked_for(endpoint: Endpoint) -> tuple[str, ...]:
-    """List what the host is asked for: a tag is resolved only where it can be pulled, as in containerd."""
+    """List what the host is asked for; like containerd, only a host that may pull is asked to resolve."""
     able = endpoint.capabilities if "pull" in endpoint.capabilities else endpoint.capabilities - {"resolve"}
-    return tuple(errand for errand in _ERRANDS if errand in able)
+    return tuple(action for action in _ACTIONS if action in able)
 
 
 def _of_hosts(endpoints: Sequence[Endpoint]) -> list[str]:
-    """Say which errands have nobody to do them, and which host has none."""
+    """Return a line for each action that no host may do, and for capabilities without effect."""
     found = [
         f"{item.origin}: a host that may resolve, but not pull, is not asked to resolve"
         for item in endpoints
         if "resolve" in item.capabilities and "pull" not in item.capabilities
     ]
-    able = {errand for item in endpoints for errand in _asked_for(item)}
-    missing = [errand for errand in ("resolve", "pull") if errand not in able]
-    return [*found, *(f"no host is configured that may {errand}" for errand in missing)]
+    able = {action for item in endpoints for action in _asked_for(item)}
+    missing = [action for action in ("resolve", "pull") if action not in able]
+    return [*found, *(f"no host is configured that may {action}" for action in missing)]

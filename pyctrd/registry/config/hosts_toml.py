@@ -1,8 +1,7 @@
-"""hosts.toml as a list of values, every one with the line that says so. Pure: nothing is read here.
+"""Parse hosts.toml into values that know their line. No IO.
 
 Sources: containerd docs/hosts.md, core/remotes/docker/config/hosts.go (parseHostsFile). A file that
-containerd only complains about in its log, to go on without it, is an error here; a key that it skips
-silently, a notice.
+containerd skips with a line in its log is an error here; a key that it ignores silently gets a warning.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ _SETTINGS: Final = frozenset(
 )
 _ROOT_KEYS: Final = _SETTINGS | {"server", "host"}
 _TLS_KEYS: Final = frozenset({"ca", "client", "skip_verify"})
-# Headers that are the connection's or the request's own: Go's HTTP client does not take them from a table
-# either.
+# Headers that the HTTP client sets itself; Go's does not take them from a table either.
 _OWN_HEADERS: Final = frozenset(
     {"host", "range", "content-length", "transfer-encoding", "connection", "accept-encoding"}
 )
@@ -50,7 +48,7 @@ _KEY = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[A-Za-z0-9_-]+)"
 _KEY_PART = re.compile(_KEY)
 _HEADER_LINE = re.compile(rf"\s*\[\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]\s*(?:#.*)?")
 _KEY_LINE = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
-# host, its URL, header, a name: nothing that is read lies deeper.
+# host, its URL, header, a name: no setting is nested deeper.
 _DEEPEST: Final = 4
 _DECODER_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
 
@@ -59,8 +57,8 @@ _DECODER_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)
 class HostTable:
     """A `[host."URL"]` table, or the file's root section (`host` is "" when that names no server).
 
-    `path` is the API's path, `explicit_tls` whether any key about TLS is there, even `skip_verify = false`;
-    `dial_timeout` seconds or None; `proxy` a URL or "". `where` is file:line.
+    `path` is the path of the API, `explicit_tls` whether any TLS key is set, even `skip_verify = false`;
+    `dial_timeout` is in seconds or None, `proxy` a URL or "", `where` file:line.
     """
 
     where: str
@@ -81,18 +79,18 @@ class HostTable:
 
 @dataclass(frozen=True)
 class HostsFile:
-    """A whole file: the tables in its order, the root section, and what is in it but has no effect."""
+    """A whole file: its tables in order, its root section, and warnings about keys without effect."""
 
     hosts: tuple[HostTable, ...]
     root: HostTable
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def parse(text: str, path: Path) -> HostsFile:
-    """Read the text of the file at `path`; raises InvalidInput with file:line for what cannot be meant."""
+    """Parse the text of the file at `path`; raises InvalidInput with file:line for invalid settings."""
     document = _decoded(text, path)
-    notices: list[str] = []
-    reader = _Reader(path, _lines(text), notices)
+    warnings: list[str] = []
+    reader = _Reader(path, _lines(text), warnings)
     tables = document.get("host", {})
     if not isinstance(tables, dict):
         raise reader.error(("host",), 'invalid `host` tree: expected tables [host."URL"]')
@@ -104,7 +102,7 @@ def parse(text: str, path: Path) -> HostsFile:
     server = document.get("server", "")
     if not isinstance(server, str):
         raise reader.error(("server",), "server is not a string")
-    return HostsFile(tuple(hosts), reader.table((), server, document), tuple(notices))
+    return HostsFile(tuple(hosts), reader.table((), server, document), tuple(warnings))
 
 
 def _decoded(text: str, path: Path) -> dict[str, Any]:
@@ -115,7 +113,7 @@ def _decoded(text: str, path: Path) -> dict[str, Any]:
         place = _DECODER_PLACE.search(message)
         line = (place and place[1]) or text.count("\n") + 1
         raise InvalidInput(f"{path}:{line}: not valid TOML: {_DECODER_PLACE.sub('', message)}") from error
-    # Go's decoder does not mind the case of a key.
+    # Go's decoder ignores the case of keys.
     return _folded(document, _ROOT_KEYS)
 
 
@@ -125,16 +123,16 @@ def _folded(table: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads tables of one file, and knows where its keys stand."""
+    """Reads the tables of one file, and knows the lines of its keys."""
 
-    def __init__(self, path: Path, lines: Mapping[tuple[str, ...], int], notices: list[str]) -> None:
+    def __init__(self, path: Path, lines: Mapping[tuple[str, ...], int], warnings: list[str]) -> None:
         self._path = path
         self._base = path.parent
         self._lines = lines
-        self._notices = notices
+        self._warnings = warnings
 
     def where(self, keys: tuple[str, ...]) -> str:
-        """Give file:line of a key; of the table around it when it is written in a way that we don't see."""
+        """Return file:line of a key, or of the table around it when its own line was not found."""
         for length in range(len(keys), 0, -1):
             line = self._lines.get(tuple(key.lower() for key in keys[:length]))
             if line:
@@ -142,16 +140,16 @@ class _Reader:
         return f"{self._path}:1"
 
     def error(self, keys: tuple[str, ...], text: str) -> InvalidInput:
-        """Make the error about a key."""
+        """Return the error for a key."""
         return InvalidInput(f"{self.where(keys)}: {text}")
 
     def table(self, at: tuple[str, ...], url: str, raw: Mapping[str, Any]) -> HostTable:
-        """Read one table that stands at `at` and is about the host at `url`."""
+        """Read the table at the keys `at`, which configures the host at `url`."""
         known = _SETTINGS if at else _ROOT_KEYS
         table = _folded(raw, known)
         for key in table:
             if key not in known:
-                self._notice_unknown((*at, key), known)
+                self._warn_unknown((*at, key), known)
         override = self._boolean(table, at, "override_path")
         place = at or ("server",)
         scheme, host, path = (
@@ -175,14 +173,14 @@ class _Reader:
             proxy_where=self.where((*at, "proxy")) if proxy else "",
         )
 
-    def _notice_unknown(self, keys: tuple[str, ...], known: frozenset[str]) -> None:
+    def _warn_unknown(self, keys: tuple[str, ...], known: frozenset[str]) -> None:
         import difflib
 
         near = difflib.get_close_matches(keys[-1].lower().replace("-", "_"), sorted(known), n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         if keys[-1] == "host":
             meant = ": a mirror has no mirrors of its own"
-        self._notices.append(f"{self.where(keys)}: unknown key {keys[-1]!r} has no effect{meant}")
+        self._warnings.append(f"{self.where(keys)}: unknown key {keys[-1]!r} has no effect{meant}")
 
     def _address(self, url: str, at: tuple[str, ...], *, override: bool) -> tuple[str, str, str]:
         try:
@@ -191,7 +189,7 @@ class _Reader:
             raise self.error(at, f"{url!r} is not a URL: {error}") from error
         odd = parts.query or parts.fragment or not _PATH.fullmatch(parts.path)
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc) or odd:
-            # The URL stays out of the message when it may hold a password.
+            # The URL is not quoted if it may contain a password.
             shown = "this" if "@" in url else repr(url)
             raise self.error(at, f"{shown} is not the URL of a host (http or https, no user, no query)")
         path = posixpath.normpath(parts.path).rstrip("/") if parts.path.strip("/") else ""
@@ -214,7 +212,7 @@ class _Reader:
         for item in value if isinstance(value, list) else [value]:
             files = self._texts(item, at)
             if not 1 <= len(files) <= 2:
-                raise self.error(at, "client wants a file, or pairs of certificate and key")
+                raise self.error(at, "client must be a file, or pairs of certificate and key")
             key = str(self._base / files[1]) if len(files) == 2 and files[1] else ""
             pairs.append((str(self._base / files[0]), key))
         return pairs
@@ -227,14 +225,14 @@ class _Reader:
         found = []
         for name, values in value.items():
             for item in self._texts(values, (*at, name)):
-                # The value stays out of the message: it may be a token.
+                # The value is not quoted: it may be a token.
                 if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(item):
                     raise self.error((*at, name), f"header {name!r} has characters that HTTP does not allow")
                 found.append((name, item))
             if name.lower() in _OWN_HEADERS:
                 found = [pair for pair in found if pair[0] != name]
-                self._notices.append(
-                    f"{self.where((*at, name))}: header {name!r} has no effect: it is our own"
+                self._warnings.append(
+                    f"{self.where((*at, name))}: header {name!r} has no effect: the client sets it itself"
                 )
         return found
 
@@ -253,7 +251,7 @@ class _Reader:
         return float(seconds)
 
     def _proxy(self, table: Mapping[str, Any], at: tuple[str, ...]) -> str:
-        """Read `proxy`, the URL of an HTTP proxy; its text stays out of messages, it may hold a password."""
+        """Read `proxy`, the URL of an HTTP proxy; it is not quoted in messages, it may contain a password."""
         at = (*at, "proxy")
         value = table.get("proxy", "")
         if not isinstance(value, str):
@@ -266,7 +264,7 @@ class _Reader:
         except ValueError as error:
             raise self.error(at, "proxy is not a URL") from error
         if parts.scheme in ("socks5", "socks5h"):
-            raise self.error(at, "a SOCKS proxy is not supported: name an http or https one")
+            raise self.error(at, "a SOCKS proxy is not supported: use an http or https one")
         proper = parts.scheme in ("http", "https") and parts.hostname and port != 0 and value.isprintable()
         if not proper or parts.path not in ("", "/") or parts.query or parts.fragment or " " in value:
             raise self.error(at, "proxy is not the URL of a proxy (http or https, a host, no path)")
@@ -291,9 +289,9 @@ class _Reader:
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """Find the lines that tables and keys stand on, which tomllib does not keep.
+    """Find the lines of tables and keys, which tomllib does not keep.
 
-    Good for files as people write them; a key within an inline table is found by the table around it.
+    This works for files as people write them; a key in an inline table gets the line of that table.
     """
     found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
-"""Which proxy a request goes through: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either case.
+"""The proxy for a request: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case.
 
-Read as Go's net/http does it (networks, ports; loopback is never proxied; upper case comes first), since
+Interpreted as by Go's net/http (networks, ports; loopback is never proxied; upper case comes first), since
 operators write these variables for containerd and Docker. Source: golang.org/x/net/http/httpproxy.
 """
 
@@ -17,10 +17,10 @@ from pyctrd.registry.config.endpoints import is_loopback, split_port
 
 @dataclass(frozen=True)
 class ProxyChoice:
-    """The way to a host: `url` of the proxy (it may hold a password) or None, and what decided that.
+    """How to reach a host: `url` of the proxy (it may contain a password) or None, and the reason.
 
-    `variable` is the name of the variable that names a proxy, "" when none does; `excluded_by` is why that
-    proxy is not used ("" when it is): `loopback`, or the entry of NO_PROXY that fits.
+    `variable` is the variable that names a proxy, "" when none does; `excluded_by` is why that proxy is not
+    used ("" when it is): `loopback`, or the entry of NO_PROXY that matches.
     """
 
     url: str | None
@@ -31,26 +31,26 @@ class ProxyChoice:
 def choose(scheme: str, host: str, environ: Mapping[str, str] = os.environ) -> ProxyChoice:
     """Choose the proxy for host[:port]."""
     variable = _variable(f"{scheme}_proxy", environ)
-    # In a CGI program HTTP_PROXY is the client's "Proxy" header (httpoxy): Go refuses it there, too.
+    # In a CGI program HTTP_PROXY is the client's "Proxy" header (httpoxy): Go ignores it there, too.
     if not variable or (variable == "HTTP_PROXY" and "REQUEST_METHOD" in environ):
         return ProxyChoice(None)
     if is_loopback(host):
         return ProxyChoice(None, variable, "loopback")
     no_proxy = _variable("no_proxy", environ)
     for entry in environ.get(no_proxy, "").lower().split(","):
-        if _fits(scheme, host.lower(), entry.strip()):
+        if _matches(scheme, host.lower(), entry.strip()):
             return ProxyChoice(None, variable, f"{no_proxy}: {entry.strip()}")
     url = environ[variable]
     return ProxyChoice(url if "://" in url else f"http://{url}", variable)
 
 
 def proxy_for(scheme: str, host: str) -> str | None:
-    """Give the URL of the proxy to use for host[:port], or None for a direct connection."""
+    """Return the URL of the proxy to use for host[:port], or None for a direct connection."""
     return choose(scheme, host).url
 
 
 def without_secrets(url: str) -> str:
-    """Give scheme, host and path of a URL, without user information and query: fit for logs and errors."""
+    """Return scheme, host and path of a URL, without user information and query: for logs and errors."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -59,12 +59,12 @@ def without_secrets(url: str) -> str:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:
-    """Give the name of the variable that counts, "" when neither is set."""
+    """Return the name of the variable that is set, upper case first, or ""."""
     return next((item for item in (name.upper(), name) if environ.get(item)), "")
 
 
-def _fits(scheme: str, host: str, entry: str) -> bool:
-    """Hold an entry of NO_PROXY against a host: `*`, a network, an address a domain, with a port or not."""
+def _matches(scheme: str, host: str, entry: str) -> bool:
+    """Whether an entry of NO_PROXY matches a host: `*`, a network, an address or a domain, perhaps a port."""
     if not entry or entry == "*":
         return entry == "*"
     name, port = split_port(host)

@@ -1,1 +1,1 @@
-"""HTTP with limits: connections, requests, retries, and what may be sent where."""
+"""HTTP with limits: connections, requests, retries, and the guard of addresses."""

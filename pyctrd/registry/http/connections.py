@@ -1,6 +1,6 @@
-"""Connections as urllib3 keeps them, with what it lacks: who may send us where, and answers that end.
+"""urllib3's connection pools with two additions: the address guard, and limits for responses.
 
-Besides transport.py and response.py the only importer of urllib3.
+Only this module, transport.py and response.py import urllib3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    InsecureRequestWarning,
     NameResolutionError,
     NewConnectionError,
 )
@@ -27,49 +26,47 @@ from urllib3.util.ssltransport import SSLTransport
 from pyctrd import redact
 from pyctrd.registry.config.endpoints import Tls
 from pyctrd.registry.http import address_guard
-from pyctrd.registry.http.address_guard import Resolve, Zone
-from pyctrd.registry.http.limited_response import LimitedAnswer
+from pyctrd.registry.http.address_guard import AddressKind, Resolve
+from pyctrd.registry.http.limited_response import LimitedResponse
 from pyctrd.registry.http.tls import load
 
 _POOLED_CONNECTIONS: Final = 16
 
-Landed = Callable[[str, int, Zone], None]
-Known = Callable[[str, int], Zone | None]
+Connected = Callable[[str, int, AddressKind], None]
+Known = Callable[[str, int], AddressKind | None]
 
 
 def new_pool(
     tls: Tls | None,
     proxy: str | None,
-    sender: Zone | None,
+    sender: AddressKind | None,
     *,
     writes: bool,
     known: Known,
-    landed: Landed,
+    connected: Connected,
     head_seconds: float,
     stall_seconds: float,
     opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = address_guard.resolve,
 ) -> urllib3.PoolManager:
-    """Make a pool of connections to wherever `sender` may send us, to write there if it `writes`.
+    """Return a pool of connections to all hosts that `sender` may send us to, to write there if `writes`.
 
-    `landed` is called with where each one ended, `opened` with its socket.
+    `connected` is called with the host, port and address kind of each connection, `opened` with its socket.
 
-    Without a sender, the user chose the host; but one that is `known` to lie elsewhere must not become a
-    local one by a change in DNS. A proxy, which the user chose as well, may lie anywhere. A head that is not
-    there after `head_seconds` ends its connection, however busily it drips, and so does a proxy's answer to
-    CONNECT; a piece of a body has `stall_seconds`, its framing included.
+    Without a sender, the user chose the host; but one whose address is `known` must not become a local one
+    by a change in DNS. A proxy, which the user chose as well, may have any address. The head of a response,
+    or of a proxy's response to CONNECT, must be complete after `head_seconds`, also when some bytes keep
+    coming; a piece of a body, including its framing, after `stall_seconds`.
     """
     settings: dict[str, Any] = {"num_pools": _POOLED_CONNECTIONS, "maxsize": _POOLED_CONNECTIONS}
     if tls is not None:
         settings["ssl_context"] = tls_context(tls)
-    if tls is not None and tls.skip_verify:
-        urllib3.disable_warnings(InsecureRequestWarning)  # asked for; once per request is no news
     pool = urllib3.PoolManager(**settings) if proxy is None else _to_proxy(proxy, settings)
 
     def dial(link: HTTPConnection) -> socket.socket:
         seconds = link.timeout if isinstance(link.timeout, int | float) else None
         host = link.host.strip("[]")
-        found, zone = address_guard.dial(
+        found, kind = address_guard.dial(
             host,
             link.port,
             sender=None if proxy else sender or known(host, link.port),
@@ -79,15 +76,17 @@ def new_pool(
             resolver=resolver,
         )
         if proxy is None:
-            landed(host, link.port, zone)
+            connected(host, link.port, kind)
         return found
 
-    pool.pool_classes_by_scheme = _pool_classes(dial, opened, head_seconds, stall_seconds)
+    pool.pool_classes_by_scheme = _pool_classes(
+        dial, opened, head_seconds, stall_seconds, verify=tls is None or not tls.skip_verify
+    )
     return pool
 
 
 def _to_proxy(proxy: str, settings: dict[str, Any]) -> urllib3.ProxyManager:
-    """Make a pool behind a proxy, with the login in its URL (percent-decoded, as Go's net/http does)."""
+    """Return a pool behind a proxy, with the login in its URL (percent-decoded, as Go's net/http does)."""
     user = urlsplit(proxy)
     if user.username is not None:
         password = user.password or ""
@@ -105,14 +104,16 @@ def _pool_classes(
     opened: Callable[[socket.socket], None],
     head_seconds: float,
     stall_seconds: float,
+    *,
+    verify: bool,
 ) -> dict[str, Any]:
-    """Return urllib3's two kinds of pools, with connections made by us and answers that have an end."""
-    answer = staticmethod(
-        functools.partial(LimitedAnswer, head_seconds=head_seconds, stall_seconds=stall_seconds)
+    """Return urllib3's two kinds of pools, with connections made by `dial` and limits for responses."""
+    response = staticmethod(
+        functools.partial(LimitedResponse, head_seconds=head_seconds, stall_seconds=stall_seconds)
     )
 
     class Plain(HTTPConnection):
-        response_class = answer  # type: ignore[assignment]
+        response_class = response  # type: ignore[assignment]
 
         def connect(self) -> None:
             super().connect()
@@ -125,11 +126,13 @@ def _pool_classes(
             return _head(self, super().getresponse)
 
     class Secure(HTTPSConnection):
-        response_class = answer  # type: ignore[assignment]
+        response_class = response  # type: ignore[assignment]
 
         def connect(self) -> None:
             super().connect()
             opened(_socket(self.sock))
+            # The user has chosen not to verify; urllib3 would warn of each request.
+            self.is_verified = self.is_verified or not verify
 
         def _new_conn(self) -> socket.socket:
             return _dialed(self, dial)
@@ -147,7 +150,7 @@ def _pool_classes(
 
 
 def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket]) -> socket.socket:
-    """Connect, with the exceptions that urllib3 expects of its own way to do it."""
+    """Connect, raising the exceptions that urllib3 expects of its own method."""
     try:
         return dial(link)
     except socket.gaierror as error:
@@ -159,9 +162,9 @@ def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket
 
 
 def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
-    """Read a head; close the connection at once when there is none.
+    """Read the head of a response; close the connection at once when it is invalid.
 
-    urllib3 loses the reader of a head that it refuses, which keeps the connection open.
+    urllib3 loses the reader of a head that it refuses, and so keeps the connection open.
     """
     link = _socket(connection.sock)
     try:
@@ -173,7 +176,7 @@ def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Make the TLS settings of an endpoint: the system's authorities, and those that are named.
+    """Return the TLS settings of an endpoint: the authorities of the system, and those that are configured.
 
     Raises RegistryError naming the file that cannot be used.
     """
@@ -186,5 +189,5 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 def _socket(link: Any) -> Any:
-    """Return the socket of a connection: TLS within the TLS of a proxy is none itself."""
+    """Return the socket of a connection: TLS within the TLS of a proxy is not one itself."""
     return link.socket if isinstance(link, SSLTransport) else link

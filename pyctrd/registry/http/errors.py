@@ -1,4 +1,4 @@
-"""Why a host could not be reached, in the words people search for, with the next thing to do.
+"""Errors for hosts that cannot be reached, in the words people search for, with a hint.
 
 Go's phrases are kept (`no such host`, `certificate signed by unknown authority`, ...), since ctr prints them.
 """
@@ -16,7 +16,7 @@ from pyctrd.registry.config.proxy import without_secrets
 
 
 class Kind(enum.Enum):
-    """What stood in the way."""
+    """The reason."""
 
     NO_SUCH_NAME = "no such host (name resolution failed)"
     REFUSED = "connection refused"
@@ -32,14 +32,14 @@ class Kind(enum.Enum):
     BAD_URL = "not a URL that can be asked"
 
 
-# OpenSSL's verify codes that mean "no authority of ours stands behind this certificate".
+# OpenSSL's verify codes for certificates that no trusted authority has signed.
 _UNTRUSTED: Final = frozenset({18, 19, 20, 21, 27})
 _NOT_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 )
 _LONGEST_DETAIL: Final = 200
-# How http.client and urllib3 call a head that is no HTTP, and what a TLS record begins with.
-_NO_HTTP: Final = frozenset(
+# The exceptions of http.client and urllib3 for a head that is not HTTP, and how a TLS record begins.
+_NOT_HTTP: Final = frozenset(
     {"BadStatusLine", "UnknownProtocol", "LineTooLong", "HTTPException", "InvalidHeader"}
 )
 _TLS_RECORD: Final = ("\x15\x03", "\x16\x03")
@@ -50,7 +50,7 @@ _HINTS: Final = {
     Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
     Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",
 }
-_FINAL: Final = frozenset(
+_PERMANENT: Final = frozenset(
     {
         Kind.NO_SUCH_NAME,
         Kind.UNKNOWN_AUTHORITY,
@@ -62,11 +62,11 @@ _FINAL: Final = frozenset(
         Kind.BAD_URL,
     }
 )
-_TELLING: Final = frozenset({Kind.BAD_CERTIFICATE, Kind.TLS, Kind.MALFORMED})
+_WITH_DETAIL: Final = frozenset({Kind.BAD_CERTIFICATE, Kind.TLS, Kind.MALFORMED})
 
 
 class Unreachable(RegistryUnreachable):
-    """RegistryUnreachable with its kind, so that nobody has to read the message."""
+    """RegistryUnreachable with its kind, so that no code has to parse the message."""
 
     kind: Kind = Kind.CUT
 
@@ -74,10 +74,10 @@ class Unreachable(RegistryUnreachable):
 def unreachable(
     error: BaseException, url: str, *, proxy: str | None = None, kind: Kind | None = None
 ) -> Unreachable:
-    """Make the error for a request that got no answer; `proxy` is the proxy's URL without its password."""
+    """Return the error for a request without a response; `proxy` is the proxy's URL without its password."""
     host = without_secrets(url).partition("://")[2].partition("/")[0]
     kind = kind or _kind(error)
-    detail = "" if kind in _FINAL - _TELLING else f": {plain_text(_innermost(error))}"
+    detail = "" if kind in _PERMANENT - _WITH_DETAIL else f": {plain_text(_innermost(error))}"
     if kind in (Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.READ_TIMEOUT):
         detail = ""
     via = f" (through proxy {proxy})" if proxy else ""
@@ -90,8 +90,8 @@ def unreachable(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether another try may end otherwise: an untrusted certificate stays untrusted."""
-    return isinstance(error, Unreachable) and error.kind not in _FINAL
+    """Whether another try may succeed: an untrusted certificate stays untrusted."""
+    return isinstance(error, Unreachable) and error.kind not in _PERMANENT
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -109,9 +109,9 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def plain_text(error: BaseException) -> str:
-    """Give an error's own text in one line, without Python's wrapping."""
+    """Return an error's own text in one line, without Python's wrapping."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    # What a server sent may be in it, of any length.
+    # It may quote what a server sent, of any length.
     return " ".join(text[:_LONGEST_DETAIL].split()) or type(error).__name__
 
 
@@ -134,7 +134,7 @@ def _kind_of(cause: BaseException) -> Kind | None:
         return Kind.REFUSED
     if isinstance(cause, TimeoutError):
         return Kind.READ_TIMEOUT
-    if type(cause).__name__ in _NO_HTTP:
+    if type(cause).__name__ in _NOT_HTTP:
         is_tls = str(getattr(cause, "line", "")).lstrip("'\"").startswith(_TLS_RECORD)
         return Kind.TLS_ANSWER if is_tls else Kind.MALFORMED
     return None

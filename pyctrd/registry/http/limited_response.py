@@ -1,9 +1,9 @@
-"""HTTP answers with an end: how long, and how large, a head and the framing of a body may be.
+"""HTTP responses with limits of time and size for the head and for the framing of the body.
 
-http.client loops inside one call for as long as bytes come: over interim answers, header lines, chunk sizes
-and trailers. Here every step has a time limit and a size limit. Sources: RFC 9112 (nothing there limits a
-head or the framing), RFC 9110 section 15.2 (a client reads past interim answers, whether it knows them or
-not); Go net/http/internal/chunked.go for limiting the framing by what it brings.
+http.client loops within one call for as long as bytes come: over interim responses, header lines, chunk sizes
+and trailers. Here every step has a time limit and a size limit. Sources: RFC 9112 (which does not limit the
+head or the framing), RFC 9110 section 15.2 (a client must read past interim responses that it does not
+know); Go net/http/internal/chunked.go for limiting the framing in proportion to the data.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import time
 from typing import Any, Final
 
 MAX_HEAD_BYTES: Final = 1 << 20
-# What chunk sizes, extensions and trailers may have beyond a fair share of what they bring, and read-ahead.
+# The bytes of chunk sizes, extensions and trailers, and of read-ahead, beyond their share of the data.
 MAX_FRAMING_BYTES: Final = 1 << 20
 # Chunks of one byte have five bytes of framing each.
 _FAIR_FRAMING: Final = 8
 
 
-class LimitedAnswer(http.client.HTTPResponse):
-    """An answer whose head has to be there within `head_seconds`, and each piece within `stall_seconds`.
+class LimitedResponse(http.client.HTTPResponse):
+    """A response whose head must arrive within `head_seconds`, and each piece within `stall_seconds`.
 
-    Also reads the answer to CONNECT, which has a head only. Raises TimeoutError, or HTTPException for one
+    Also reads the response to CONNECT, which has a head only. Raises TimeoutError, or HTTPException for one
     that is too large.
     """
 
@@ -36,20 +36,20 @@ class LimitedAnswer(http.client.HTTPResponse):
         self._framing = 0
         self._wire = _Limited(self.fp.detach(), link)
         self.fp = io.BufferedReader(self._wire)
-        self._wire.allow(head_seconds, MAX_HEAD_BYTES, "the head of the answer")
+        self._wire.allow(head_seconds, MAX_HEAD_BYTES, "the head of the response")
 
     def begin(self, **limits: Any) -> None:
-        """Read the head of the final answer: 102 and 103 come before it, as 100 does.
+        """Read the head of the final response: 102 and 103 come before it, as 100 does.
 
         `limits` are http.client's own, from Python 3.15 on.
         """
         super().begin(**limits)
         while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
-            self.headers = None  # type: ignore[assignment]  # else nothing more is read
+            self.headers = None  # type: ignore[assignment]  # else http.client reads nothing more
             super().begin(**limits)
 
     def read1(self, n: int = -1) -> bytes:
-        """Read what has arrived, waiting for the first byte of it."""
+        """Read what has arrived, waiting for the first byte."""
         room = MAX_FRAMING_BYTES - self._framing + max(n, 0)
         before = self._wire.received
         self._wire.allow(self._stall_seconds, room, "the framing of the body")
@@ -60,7 +60,7 @@ class LimitedAnswer(http.client.HTTPResponse):
 
 
 class _Limited(io.RawIOBase):
-    """The bytes of a connection, so many and for so long as one step may take."""
+    """The bytes of a connection, limited in number and time for each step."""
 
     def __init__(self, raw: io.RawIOBase, link: socket.socket) -> None:
         self._raw = raw
@@ -71,7 +71,7 @@ class _Limited(io.RawIOBase):
         self.received = 0
 
     def allow(self, seconds: float, size: int, what: str) -> None:
-        """Begin a step, which is about `what`."""
+        """Begin a step; `what` names it in errors."""
         self._deadline = time.monotonic() + seconds
         self._end = self.received + size
         self._what = what
@@ -85,12 +85,12 @@ class _Limited(io.RawIOBase):
         return self._raw.fileno()
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the reader of the socket."""
         self._raw.close()
         super().close()
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read from the socket for what is left of the step."""
+        """Read from the socket within the time that is left of the step."""
         seconds = self._deadline - time.monotonic()
         if self.received >= self._end:
             raise http.client.HTTPException(f"{self._what} does not end")

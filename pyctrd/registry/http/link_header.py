@@ -1,4 +1,4 @@
-"""Where the next page of a list is: the Link header. Pure.
+"""The Link header, which says where the next page of a list is. No IO.
 
 Sources: RFC 8288 section 3; the distribution spec's "Listing Tags" and "Listing Referrers".
 """
@@ -19,10 +19,10 @@ _BETWEEN = re.compile(r"[ \t]*+(?:,|\Z)")
 
 
 def next_of(values: Iterable[str]) -> str | None:
-    """Give the target of the first link with the relation `next`, as it stands there; None for no such link.
+    """Return the target of the first link with the relation `next`, unresolved; None if there is none.
 
-    `values` are those of all Link headers of an answer. A link that is about something else than the answer
-    (`anchor`) does not count. Raises ValueError for what is no list of links: a page must not be overlooked.
+    `values` are those of all Link headers of a response. A link with an `anchor`, which is about something
+    else than the response, does not count. Raises ValueError for an invalid header: no page must be missed.
     """
     for value in values:
         for target, parameters in _links(value):
@@ -43,7 +43,7 @@ def _links(value: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         while more := _PARAMETER.match(value, position):
             position = more.end()
             name, quoted, token = more.groups(default="")
-            # Of a parameter that stands there twice the first counts (RFC 8288 section 3.3).
+            # If a parameter occurs twice, the first one counts (RFC 8288 section 3.3).
             parameters.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or token)
         if not _BETWEEN.match(value, position):
             raise ValueError("not a list of links")

@@ -1,4 +1,4 @@
-"""Bodies of requests that are read while they are sent, and a blob that is hashed on its way out."""
+"""Bodies of requests that are read while they are sent, and a blob reader that verifies its digest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pyctrd.errors import PyctrdError
 from pyctrd.oci.model import Descriptor
 from pyctrd.ports import BlobSource, Chunk
 
-# A piece must be gone within the connection's time-out: larger ones would fail on a slow line.
+# A piece must be sent within the connection's time-out: larger ones would fail on a slow line.
 PIECE_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A body of `length` bytes, opened anew from its start for every sending.
+    """A body of `length` bytes, opened from its start each time it is sent.
 
-    It holds content, never a secret: it may go along with a redirect that keeps the method.
+    It is content, never a secret: it may be sent along with a redirect that keeps the method.
     """
 
     length: int
@@ -28,26 +28,26 @@ class Stream:
 
     @classmethod
     def of(cls, data: bytes) -> Stream:
-        """Make a body of bytes."""
+        """Return a body of bytes."""
         return cls(len(data), lambda: nullcontext(iter([data] if data else [])))
 
 
 def opened(body: bytes | Stream | None) -> AbstractContextManager[Any]:
-    """Open a body for one sending; bytes and None are given as they are."""
+    """Open a body for sending it once; bytes and None are passed as they are."""
     return body.open() if isinstance(body, Stream) else nullcontext(body)
 
 
 def length_header(body: bytes | Stream | None) -> dict[str, str]:
-    """State the length of a stream, which HTTP would send in chunks without it; bytes tell theirs."""
+    """Return the header for the length of a stream, which would be sent in chunks without it."""
     return {"Content-Length": str(body.length)} if isinstance(body, Stream) else {}
 
 
 class BlobReader:
-    """Reads a blob piece by piece for an upload, each byte hashed once, also where it is sent again.
+    """Reads a blob in pieces for an upload; each byte is hashed once, even if it is sent again.
 
-    Parts are read one after another from one opened source; only going back opens it again. The blob's last
-    byte is given only when size and digest are right. `failure` is what went wrong with the source itself,
-    as opposed to the way to the registry. A context manager.
+    Parts are read one after another from one opened source; only going back opens it again. The last byte of
+    the blob is yielded only when size and digest are right. `failure` is the error of the source itself, as
+    opposed to one of the registry. A context manager.
     """
 
     def __init__(self, descriptor: Descriptor, source: BlobSource, report: Callable[[int], None]) -> None:
@@ -63,30 +63,30 @@ class BlobReader:
         self.failure: BaseException | None = None
 
     def __enter__(self) -> BlobReader:
-        """Open nothing yet."""
+        """Return the reader; the source is opened when the first part is read."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the source; a later part opens it again."""
+        """Close the source; a later part opens it again."""
         self._chunks = None
         self._open.close()
 
     @property
     def hashed(self) -> int:
-        """How many bytes have been read so far: no part can begin behind them."""
+        """How many bytes have been read so far: no part can begin after them."""
         return self._hashed
 
     def part(self, start: int, length: int) -> Stream:
-        """Give `length` bytes from `start` as a body."""
+        """Return the `length` bytes from `start` as a body."""
         return Stream(length, lambda: self._part(start, length))
 
     @contextmanager
     def _part(self, start: int, length: int) -> Iterator[Iterator[Chunk]]:
-        with closing(self._pieces(start, length)) as pieces:  # a later part must find nothing half done
+        with closing(self._pieces(start, length)) as pieces:  # the next part must not find an open iterator
             yield pieces
 
     def _pieces(self, start: int, length: int) -> Generator[Chunk]:
@@ -102,7 +102,7 @@ class BlobReader:
                     self._check_end()
                 yield piece
                 self._report(self._position)
-        except GeneratorExit:  # the sending broke off: the source may stand anywhere
+        except GeneratorExit:  # sending was interrupted: the position of the source is unknown
             self.close()
             raise
         except BaseException as error:
@@ -111,7 +111,7 @@ class BlobReader:
             raise
 
     def _seek(self, start: int) -> None:
-        assert start <= self._hashed, "bytes that nobody has hashed"
+        assert start <= self._hashed, "a part must not begin after the hashed bytes"
         if self._chunks is None or start != self._position:
             self.close()
             self._chunks = self._open.enter_context(self._source.open(start))
@@ -119,7 +119,7 @@ class BlobReader:
             self._position = start
 
     def _next(self, room: int) -> memoryview:
-        """Take the next piece; what of it was not seen before is hashed."""
+        """Return the next piece, and hash what of it was not read before."""
         assert self._chunks is not None
         while not self._left:
             chunk = next(self._chunks, b"")

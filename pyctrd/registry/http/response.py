@@ -1,6 +1,6 @@
-"""The body of an answer: bytes as they come, never decoded, and an end to those that never end.
+"""Responses: the body as bytes, never decoded, with limits for those that stall.
 
-urllib3's exceptions become ours here (`unreachable`).
+The exceptions of urllib3 become ours here (`unreachable`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,15 @@ from pyctrd import redact
 from pyctrd.errors import PyctrdError, RegistryContentError, RegistryUnreachable
 from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http import errors
+from pyctrd.registry.http.retry import DOCUMENT_STALLS, MIN_BYTES_PER_STALL, STALL_TIMEOUT_SECONDS
 
 CHUNK_BYTES: Final = 1 << 20
-STALL_TIMEOUT_SECONDS: Final = 60.0
-# A connection that brings fewer bytes than this in a whole stall time-out is as good as silent.
-LIVELY_BYTES: Final = 512
-# A document may take this many stall time-outs; a layer, whose progress is seen, as long as it moves.
-DOCUMENT_STALLS: Final = 3
 
-# One recv fills at most this much; larger pieces only cost memory that is never filled.
+# One recv returns at most this much; a larger buffer is a waste of memory.
 _PIECE_BYTES: Final = 1 << 18
-# What has arrived is handed on at least this often, so that whoever reads can stop, and can show it.
-_GATHER_SECONDS: Final = 1.0
-# A kept connection is worth reading the rest of a small body, but not waiting for it.
+# What has arrived is yielded at least this often, so that the reader can stop, and show progress.
+_YIELD_SECONDS: Final = 1.0
+# To keep a connection, the rest of a small body is read, but hardly waited for.
 _MAX_DRAINED_BYTES: Final = 1 << 16
 _DRAIN_SECONDS: Final = 0.2
 
@@ -44,9 +40,10 @@ _log = redact.logger(__name__)
 
 
 class Response:
-    """An answer whose body is still on the wire: read it or close it, on one thread.
+    """A response whose body has not been read yet: read it or close it, on one thread. A context manager.
 
-    `waited` is told since when the body of an error was waited for.
+    `waited` is called with the time since when the body of an error was waited for; `ended` returns the
+    error that explains why all requests were ended, if they were.
     """
 
     def __init__(
@@ -68,37 +65,46 @@ class Response:
         self.host = urlsplit(url).netloc
         self.status = raw.status
 
+    def __enter__(self) -> Response:
+        """Return the response itself."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Close it."""
+        self.close()
+
     def header(self, name: str) -> str:
-        """Give a header's value, "" when it is absent."""
+        """Return the value of a header, "" when it is absent."""
         return self._raw.headers.get(name, "")
 
     def header_values(self, name: str) -> list[str]:
-        """Give the values of a header that may occur on several lines."""
+        """Return the values of a header that may occur on several lines."""
         return list(self._raw.headers.getlist(name))
 
     @property
     def length(self) -> int | None:
-        """The body's size in bytes as the server states it, None when it does not."""
+        """The size of the body in bytes as the server states it, None when it does not."""
         text = self.header("Content-Length").strip()
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def chunks(self) -> Generator[bytes, None, None]:
         """Yield the body in chunks of at most CHUNK_BYTES, never decoded.
 
-        What arrived before a connection broke is yielded before RegistryUnreachable is raised; fewer than
-        LIVELY_BYTES in a whole stall time-out count as broken. Raises why, when all requests were ended.
+        What arrived before a connection broke is yielded before RegistryUnreachable is raised; a connection
+        with fewer than MIN_BYTES_PER_STALL bytes in a stall time-out counts as broken. When all requests were
+        ended, the error that explains why is raised.
         """
-        gathered = Gathering(self._stall_seconds)
+        progress = BodyProgress(self._stall_seconds)
         while True:
             pieces: list[bytes] = []
             broken: Exception | None = None
             ended = False
             room = CHUNK_BYTES
-            while room and not (pieces and gathered.is_due()):
+            while room and not (pieces and progress.is_due()):
                 try:
                     piece = self._raw.read1(min(room, _PIECE_BYTES), decode_content=False)
                     ended = not piece
-                    gathered.add(len(piece))
+                    progress.add(len(piece))
                 except (HTTPError, OSError, ValueError) as error:
                     broken = error
                     break
@@ -129,7 +135,7 @@ class Response:
                 if size > limit:
                     raise self._refused(f"more than {limit} bytes")
                 if time.monotonic() > deadline:
-                    raise self._refused(f"too slow: {size} bytes when time was up")
+                    raise self._refused(f"too slow: {size} bytes within the time limit")
         return b"".join(parts)
 
     def _refused(self, text: str) -> RegistryContentError:
@@ -139,7 +145,7 @@ class Response:
         )
 
     def excerpt(self) -> bytes:
-        """Read the beginning of an error's body, whatever happens, and be done with the response."""
+        """Return the beginning of an error's body, b"" when it cannot be read, and close the response."""
         started = time.monotonic()
         try:
             return next(self.chunks(), b"")
@@ -150,18 +156,18 @@ class Response:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, drop it otherwise."""
+        """Keep the connection if the body was read to its end, close it otherwise."""
         remaining = self._raw.length_remaining
         if remaining is not None and remaining <= _MAX_DRAINED_BYTES:
             try:
                 self._drain()
             except (HTTPError, OSError, ValueError):
-                _log.debug("%s: the connection broke while it was being emptied", without_secrets(self.url))
+                _log.debug("%s: the connection broke near the end of a body", without_secrets(self.url))
         self._raw.close()
         self._raw.release_conn()
 
     def _drain(self) -> None:
-        """Read what is left of a small body, if it comes at once: a kept connection is not worth a wait."""
+        """Read the rest of a small body, if it comes at once: keeping a connection is not worth a wait."""
         link = getattr(getattr(self._raw, "connection", None), "sock", None)
         if link is not None:
             link.settimeout(_DRAIN_SECONDS)
@@ -170,35 +176,35 @@ class Response:
             pass
 
 
-class Gathering:
-    """Watches what arrives: raises TimeoutError for a drip, and tells when to hand on what is there."""
+class BodyProgress:
+    """Watches the bytes that arrive: raises TimeoutError for too few of them, and says when to yield them."""
 
     def __init__(self, stall_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stall_seconds = stall_seconds
         self._clock = clock
-        self._since = self._handed_on = clock()
+        self._since = self._yielded = clock()
         self._bytes = 0
 
     def add(self, count: int) -> None:
-        """Count bytes; 0 is the end, which is never too slow."""
+        """Count bytes; 0 is the end of the body, which may come late."""
         now = self._clock()
         self._bytes += count
-        if self._bytes >= LIVELY_BYTES or not count:
+        if self._bytes >= MIN_BYTES_PER_STALL or not count:
             self._since, self._bytes = now, 0
         elif now - self._since > self._stall_seconds:
             raise TimeoutError(f"only {self._bytes} bytes in {self._stall_seconds:g} s")
 
     def is_due(self) -> bool:
-        """Tell whether the bytes so far are to be handed on."""
+        """Whether the bytes so far are to be yielded."""
         now = self._clock()
-        if now - self._handed_on < _GATHER_SECONDS:
+        if now - self._yielded < _YIELD_SECONDS:
             return False
-        self._handed_on = now
+        self._yielded = now
         return True
 
 
 def unreachable(error: BaseException, url: str, proxy: str | None) -> RegistryUnreachable:
-    """Say what stood between us and the host; the URL's query and user stay out of it."""
+    """Return the error for a failed request; the query and user of the URL are not part of it."""
     kind: errors.Kind | None = None
     for cause in errors.chain(error):
         if isinstance(cause, NameResolutionError):

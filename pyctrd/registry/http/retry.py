@@ -1,6 +1,10 @@
-"""How long to wait before the next try; pure apart from the dice.
+"""How often, and for how long, a registry is tried: all numbers of retry and resume, and the waiting budget.
 
-Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter" so that many clients do not come back together.
+A request that fails in a way that may pass is sent again after a pause that doubles, or that the registry
+asks for. A body that breaks off is continued at the byte reached, for as long as each connection makes
+progress. All pauses, and the waiting for useless responses, come out of one budget for a session.
+
+Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter", so that many clients do not come back together.
 """
 
 from __future__ import annotations
@@ -8,26 +12,44 @@ from __future__ import annotations
 import math
 import random
 import threading
-from dataclasses import dataclass
+import time
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-FIRST_SECONDS: Final = 0.5
-LONGEST_SECONDS: Final = 15.0
+# How often one request is sent, unless there is another host to ask.
+TRIES: Final = 5
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 15.0
 BUDGET_SECONDS: Final = 300.0
 
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+STALL_TIMEOUT_SECONDS: Final = 60.0
+# A connection with fewer bytes than this in a whole stall time-out counts as stalled.
+MIN_BYTES_PER_STALL: Final = 512
+# In stall time-outs: how long the head of a response may take, and a manifest; a layer, whose progress is
+# shown, has no limit in all.
+HEAD_STALLS: Final = 1.5
+DOCUMENT_STALLS: Final = 3
+# In stall time-outs: how long an error or a redirect may take before it is charged to the budget.
+FREE_STALLS: Final = 0.1
 
-@dataclass(frozen=True)
-class Patience:
-    """How often to try one request."""
-
-    tries: int = 5
+# So many connections in a row without progress are the end of a download, a range or an upload. The progress
+# of an upload counts from UPLOAD_PROGRESS_BYTES on: a registry may take a byte at a time for ever.
+MAX_FRUITLESS_DOWNLOADS: Final = 3
+MAX_FRUITLESS_RANGES: Final = 2
+MAX_FRUITLESS_UPLOADS: Final = 4
+UPLOAD_PROGRESS_BYTES: Final = 1 << 16
+# So often the parallel ranges of one blob may fail before it is downloaded over one connection.
+MAX_RANGE_FAILURES: Final = 2
+# One cut may be an accident, and the first host is the nearest one: after two cuts the next host is asked.
+MAX_CUTS_PER_HOST: Final = 2
 
 
 class Budget:
     """The seconds that may be spent on waiting for registries in all; thread safe.
 
-    One for a whole session: a registry must not gain time by failing in many places.
+    There is one for a whole session, so that many failures do not add up to a long wait.
     """
 
     def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
@@ -37,18 +59,18 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """The seconds that are left; less than none when waiting for answers took more."""
+        """The seconds that are left; negative when waiting for responses took more."""
         return self._left
 
     @property
     def is_overdrawn(self) -> bool:
-        """Whether more was waited than the budget allows."""
+        """Whether waiting took more than the budget."""
         return self._left < 0
 
     def charge(self, since: float, until: float) -> None:
-        """Take the time that one request waited for nothing, by one clock for all of them.
+        """Charge the time that one request waited in vain, by one clock for all of them.
 
-        What several requests wait at the same time counts once.
+        Time that several requests wait at once counts once.
         """
         with self._lock:
             since = max(since, self._charged_until)
@@ -57,7 +79,7 @@ class Budget:
                 self._charged_until = until
 
     def spend(self, seconds: float) -> bool:
-        """Take a pause out of the budget; False, and nothing taken, when it is longer than what is left."""
+        """Take a pause out of the budget; False, and nothing is taken, when less than that is left."""
         with self._lock:
             if seconds > self._left:
                 return False
@@ -65,17 +87,12 @@ class Budget:
             return True
 
 
-PATIENT: Final = Patience()
-# For an endpoint behind which others stand: falling over is better than waiting.
-NONE: Final = Patience(tries=1)
-
-
-def seconds_to_wait(attempt: int, retry_after: str, *, now: float) -> float:
-    """Give the pause after try number `attempt` (from 1), in seconds; `now` is Unix time."""
-    asked = parse_retry_after(retry_after, now=now)
+def seconds_to_wait(attempt: int, retry_after: str = "") -> float:
+    """Return the pause after try number `attempt` (from 1), in seconds."""
+    asked = parse_retry_after(retry_after, now=time.time())
     if asked is not None:
         return asked
-    ceiling = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempt - 1, 10))
+    ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 10))
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311
 
 
@@ -91,7 +108,7 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
 
 
 def in_words(seconds: float) -> str:
-    """Give a duration as people say it: seconds, and what that is in minutes, hours or days."""
+    """Format a duration: seconds, and minutes, hours or days for longer ones."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds:.0f} s ({seconds / length:.0f} {unit})"

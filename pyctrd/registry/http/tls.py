@@ -1,4 +1,4 @@
-"""The files of TLS settings: authorities and client certificates, in PEM."""
+"""Load the files of TLS settings: authorities and client certificates, in PEM."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def load(context: ssl.SSLContext, tls: Tls) -> None:
         try:
             _check_regular(certificate)
             _check_regular(key or certificate)
-            # An encrypted key must fail here, not ask on the terminal.
+            # An encrypted key must fail here instead of asking on the terminal.
             context.load_cert_chain(certificate, key or None, password="")
         except (OSError, ssl.SSLError) as error:
             text = errors.plain_text(error)
-            text += f" (key: {key})" if key else " (it has to hold its key, too: there is no key file)"
+            text += f" (key: {key})" if key else " (it must contain its key, since there is no key file)"
             raise RegistryError(f"cannot use client certificate {certificate}: {text}") from error
 
 
 def _check_regular(name: str) -> None:
-    """Raise OSError for what is no regular file: OpenSSL would wait for a pipe for ever."""
+    """Raise OSError for anything but a regular file: OpenSSL would wait for a pipe for ever."""
     if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - names are texts here
         raise OSError(errno.EINVAL, "not a regular file")
 
 
 def check(tls: Tls) -> None:
-    """Try the files before anybody is connected to; raises as `load` does."""
+    """Try to load the files before anything is connected to; raises as `load` does."""
     if tls.ca_files or tls.client_certs:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)

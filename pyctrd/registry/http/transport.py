@@ -1,6 +1,6 @@
-"""HTTP, and nothing about registries: connections, TLS, redirects, retries, and errors that name the cause.
+"""HTTP without anything about registries: redirects, retries, and errors that name the cause.
 
-The only module that imports urllib3. Everything a caller sees is ours: Request, Response, RegistryError.
+Callers see types of ours only, none of urllib3: Request, Response, RegistryError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-import tenacity
 import urllib3
 from urllib3.exceptions import HTTPError
 
@@ -24,40 +23,39 @@ from pyctrd.errors import Cancelled, ClientClosed, RegistryError
 from pyctrd.registry.config.endpoints import NO_TLS, Tls, is_url_text
 from pyctrd.registry.config.proxy import proxy_for, without_secrets
 from pyctrd.registry.http import address_guard, errors
-from pyctrd.registry.http.address_guard import Resolve, Zone
+from pyctrd.registry.http.address_guard import AddressKind, Resolve
 from pyctrd.registry.http.connections import new_pool
 from pyctrd.registry.http.request_body import Stream, length_header, opened
-from pyctrd.registry.http.response import CHUNK_BYTES as CHUNK_BYTES
-from pyctrd.registry.http.response import STALL_TIMEOUT_SECONDS as STALL_TIMEOUT_SECONDS
 from pyctrd.registry.http.response import Response as Response
 from pyctrd.registry.http.response import unreachable
-from pyctrd.registry.http.retry import PATIENT, Budget, Patience, seconds_to_wait
-from pyctrd.registry.http.shutdown import Ending, Why
+from pyctrd.registry.http.retry import (
+    CONNECT_TIMEOUT_SECONDS,
+    FREE_STALLS,
+    HEAD_STALLS,
+    STALL_TIMEOUT_SECONDS,
+    TRANSIENT_STATUSES,
+    TRIES,
+    Budget,
+    seconds_to_wait,
+)
+from pyctrd.registry.http.shutdown import Shutdown, Why
 
-CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAX_REDIRECTS: Final = 10
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# Of the stall time-out: so long may an error or a redirect take without being charged to the budget.
-_FREE_SHARE: Final = 0.1
-_TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
-
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _log = redact.logger(__name__)
-# They log whole URLs, and the query of a redirect may be a signature.
-for _name in ("connectionpool", "connection", "response", "util.retry", "poolmanager"):
-    redact.logger(f"urllib3.{_name}")
 
 
 @dataclass(frozen=True)
 class Request:
     """What to send. `headers` and `body` may hold secrets, so they are in no repr.
 
-    `private` headers go to the URL's own origin only, never along with a redirect to another one; neither
-    does a `body` of bytes.
-    `named_by` is the URL of the registry that named this one (as token server, as source of a layer): where
-    that lies decides which addresses this request may reach; "" is the user's own choice of any.
+    `private` headers and a `body` of bytes are sent to the origin of the URL only, never along with a
+    redirect to another one. `named_by` is the URL of the registry that named this one (as token server, as
+    source of a layer): its address decides which addresses this request may reach; "" means that the user
+    chose the URL, which may be any. `tries` is how often to send it, in all.
     """
 
     method: str
@@ -67,7 +65,7 @@ class Request:
     body: bytes | Stream | None = field(default=None, repr=False)
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
-    patience: Patience = PATIENT
+    tries: int = TRIES
     proxy: str = field(default="", repr=False)  # "" leaves it to the environment
     named_by: str = ""
 
@@ -92,16 +90,16 @@ class Transport:
         self._connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
         self.budget = budget or Budget()
-        self._sleep = sleep or self.pause
-        self._ending = Ending()
+        self.sleep = sleep or self.pause
+        self._shutdown = Shutdown()
         self._resolver = resolver
         self._lock = threading.Lock()
-        self._pools: dict[tuple[Tls | None, str | None, Zone | None, bool], urllib3.PoolManager] = {}
-        # Where each host:port lay when it was connected to.
-        self._zones: dict[tuple[str, int], Zone] = {}
+        self._pools: dict[tuple[Tls | None, str | None, AddressKind | None, bool], urllib3.PoolManager] = {}
+        # The kind of address that each host:port had when it was connected to.
+        self._kinds: dict[tuple[str, int], AddressKind] = {}
 
     def __enter__(self) -> Transport:
-        """Give the transport itself."""
+        """Return the transport itself."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -109,15 +107,15 @@ class Transport:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, also those in use: that ends by ClientClosed, as do later requests."""
+        """Close all connections; requests under way, and later ones, raise ClientClosed."""
         self._end(lambda: ClientClosed("the client is closed"))
 
     def cancel(self) -> None:
-        """Break all connections off; what is under way, and later requests, end by Cancelled."""
+        """Shut all connections down; requests under way, and later ones, raise Cancelled."""
         self._end(lambda: Cancelled("the work was cancelled"))
 
     def _end(self, why: Why) -> None:
-        self._ending.end(why)
+        self._shutdown.begin(why)
         with self._lock:
             pools = list(self._pools.values())
             self._pools.clear()
@@ -125,31 +123,36 @@ class Transport:
             pool.clear()
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raises why, as soon as all has been ended."""
-        self._ending.wait(seconds)
+        """Sleep; raises the error of `close` or `cancel` as soon as one is called."""
+        self._shutdown.wait(seconds)
 
     def send(self, request: Request) -> Response:
-        """Send, follow redirects, and try again where that can help; gives the last answer, of any status.
+        """Send a request, follow redirects, and retry; return the last response, of any status.
 
-        Raises RegistryUnreachable when there was no answer, RegistryError for a redirect that is not
-        followed, or whose address this request may not reach. 429 and 5xx are retried; when patience or the
-        budget ends their response is given, not raised.
+        Raises RegistryUnreachable when there was no response, RegistryError for a redirect that is not
+        followed, or to an address that this request may not reach. TRANSIENT_STATUSES are retried; when tries
+        or budget run out, their response is returned.
         """
-        retrying = tenacity.Retrying(
-            sleep=self._sleep,
-            stop=lambda state: (
-                state.attempt_number >= request.patience.tries or not self.budget.spend(state.upcoming_sleep)
-            ),
-            wait=_wait,
-            retry=tenacity.retry_if_exception(errors.is_transient)
-            | tenacity.retry_if_result(lambda response: response.status in _TRANSIENT),
-            before_sleep=_before_sleep,
-            retry_error_callback=_last_outcome,
-        )
-        return retrying(self._follow, request)
+        for attempt in range(1, request.tries):
+            try:
+                response = self._follow(request)
+            except errors.Unreachable as error:
+                pause = seconds_to_wait(attempt)
+                if not errors.is_transient(error) or not self.budget.spend(pause):
+                    raise
+                reason = error.message
+            else:
+                pause = seconds_to_wait(attempt, response.header("Retry-After"))
+                if response.status not in TRANSIENT_STATUSES or not self.budget.spend(pause):
+                    return response
+                reason = f"{response.host}: status {response.status}"
+                response.close()
+            _log.info("%s; trying again in %.1f s", reason, pause)
+            self.sleep(pause)
+        return self._follow(request)
 
     def _follow(self, request: Request) -> Response:
-        """Send along redirects. Whoever names another place must be one that may send us there."""
+        """Send and follow redirects, as far as the registry that names each URL may send us there."""
         request = replace(request, named_by=request.named_by or request.url)
         try:
             named_by = urlsplit(request.named_by)
@@ -158,8 +161,8 @@ class Transport:
             raise unreachable(error, request.url, None) from error
         for _hop in range(MAX_REDIRECTS + 1):
             own = _origin(urlsplit(request.url)) == _origin(named_by)
-            # What we never connected to ourselves, behind a proxy for example, has no rights.
-            response = self._exchange(request, None if own else self._zone(named_by) or Zone.PUBLIC)
+            # A host that we never connected to ourselves, as one behind a proxy, has no rights.
+            response = self._exchange(request, None if own else self._kind(named_by) or AddressKind.PUBLIC)
             location = response.header("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
@@ -167,8 +170,8 @@ class Transport:
             request = _redirected(request, response.status, location)
         raise RegistryError(f"{request.host}: stopped after {MAX_REDIRECTS} redirects", host=request.host)
 
-    def _exchange(self, request: Request, sender: Zone | None) -> Response:
-        self._ending.check(request.method)
+    def _exchange(self, request: Request, sender: AddressKind | None) -> Response:
+        self._shutdown.check(request.method)
         started = time.monotonic()
         proxy: str | None = None
         try:
@@ -195,7 +198,7 @@ class Transport:
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
             self._charge(request, started)
-            raise self._ending.why() or unreachable(error, request.url, proxy) from error
+            raise self._shutdown.why() or unreachable(error, request.url, proxy) from error
         took = (time.monotonic() - started) * 1000
         _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
         if raw.status >= 300:
@@ -207,22 +210,22 @@ class Transport:
             proxy=proxy,
             stall_seconds=self.stall_timeout,
             waited=functools.partial(self._charge, request),
-            ended=self._ending.why,
+            ended=self._shutdown.why,
         )
 
     def _charge(self, request: Request, started: float) -> None:
-        """Count what was waited for an answer that brings nothing; short waits are what any network takes.
+        """Charge the wait for a useless response to the budget, unless it was short.
 
-        The time of an upload is that of its bytes.
+        The time of an upload is spent on sending it.
         """
         if not isinstance(request.body, Stream):
-            self.budget.charge(started + _FREE_SHARE * self.stall_timeout, time.monotonic())
+            self.budget.charge(started + FREE_STALLS * self.stall_timeout, time.monotonic())
 
     def _pool(
-        self, tls: Tls | None, proxy: str | None, sender: Zone | None, *, writes: bool
+        self, tls: Tls | None, proxy: str | None, sender: AddressKind | None, *, writes: bool
     ) -> urllib3.PoolManager:
         with self._lock:
-            # A connection that was made for reading need not be one to write over.
+            # A connection that may be read from may still be forbidden to write to.
             key = (tls, proxy, sender, writes)
             if key not in self._pools:
                 self._pools[key] = new_pool(
@@ -231,29 +234,29 @@ class Transport:
                     sender,
                     writes=writes,
                     known=self._known,
-                    landed=self._landed,
-                    opened=self._ending.watch,
-                    head_seconds=1.5 * self.stall_timeout,
+                    connected=self._connected_to,
+                    opened=self._shutdown.watch,
+                    head_seconds=HEAD_STALLS * self.stall_timeout,
                     stall_seconds=self.stall_timeout,
                     resolver=self._resolver,
                 )
             return self._pools[key]
 
-    def _landed(self, host: str, port: int, zone: Zone) -> None:
+    def _connected_to(self, host: str, port: int, kind: AddressKind) -> None:
         with self._lock:
             key = (host.lower(), port)
-            self._zones[key] = address_guard.most_public(self._zones.get(key), zone)
+            self._kinds[key] = address_guard.most_public(self._kinds.get(key), kind)
 
-    def _known(self, host: str, port: int) -> Zone | None:
+    def _known(self, host: str, port: int) -> AddressKind | None:
         with self._lock:
-            return self._zones.get((host.lower(), port))
+            return self._kinds.get((host.lower(), port))
 
-    def _zone(self, url: SplitResult) -> Zone | None:
-        return self._known(*_origin(url)) or address_guard.literal_zone(url.hostname or "")
+    def _kind(self, url: SplitResult) -> AddressKind | None:
+        return self._known(*_origin(url)) or address_guard.literal_kind(url.hostname or "")
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Return all headers, as UTF-8; a media type in a manifest may be any text."""
+    """Return all headers, encoded as UTF-8: a media type in a manifest may be any text."""
     headers = {
         "User-Agent": user_agent(),
         "Accept-Encoding": "identity",
@@ -264,12 +267,12 @@ def _headers(request: Request) -> dict[str, str]:
     for name, value in headers.items():
         if _CONTROL.search(value):
             raise RegistryError(f"{request.host}: {name} cannot be sent in a header", host=request.host)
-    # http.client writes texts as latin-1.
+    # http.client encodes them as latin-1.
     return {name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()}
 
 
 def user_agent() -> str:
-    """Give our User-Agent, `pyctrd/<version>`."""
+    """Return the User-Agent of requests, `pyctrd/<version>`."""
     return f"pyctrd/{_VERSION}"
 
 
@@ -284,7 +287,7 @@ _VERSION: Final = _version()
 
 
 def _writes(request: Request) -> bool:
-    """Whether a request may change something; a login, whose body is ours, asks for a token only."""
+    """Whether a request may change something; a login, whose body is bytes, only asks for a token."""
     return request.method not in ("GET", "HEAD") and not isinstance(request.body, bytes)
 
 
@@ -295,7 +298,9 @@ def _origin(url: SplitResult) -> tuple[str, int]:
 def _out_of_bounds(request: Request, error: address_guard.Forbidden) -> RegistryError:
     sender = urlsplit(request.named_by).netloc
     whose = (
-        "write to private addresses" if error.zone is Zone.PRIVATE else "go to services of their own machine"
+        "write to private addresses"
+        if error.kind is AddressKind.PRIVATE
+        else "go to services of their own machine"
     )
     return RegistryError(
         f"{sender}: it names {request.host}, which is not asked: {error}, the registry is elsewhere",
@@ -305,17 +310,17 @@ def _out_of_bounds(request: Request, error: address_guard.Forbidden) -> Registry
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:
-    """Make the request that follows a redirect; nothing private goes to another origin."""
+    """Return the request that follows a redirect; nothing private is sent to another origin."""
     if not is_url_text(location):
-        raise _not_followed(request, "to something that is not a URL")  # nor what http.client unfolded
+        raise _not_followed(request, "to something that is not a URL")  # http.client unfolds lines
     try:
         url = urljoin(request.url, location)
         old, new = urlsplit(request.url), urlsplit(url)
-        _origin(new)  # a port that is none
+        _origin(new)  # raises ValueError for an invalid port
     except ValueError as error:
         raise _not_followed(request, "to something that is not a URL") from error
     redact.remember(new.query)
-    shown = redact.strike(without_secrets(url))
+    shown = without_secrets(url)
     if new.scheme not in ("http", "https") or not new.hostname or new.username is not None:
         raise _not_followed(request, f"to {shown!r}, which is not a plain http URL,")
     if old.scheme == "https" and new.scheme == "http":
@@ -323,46 +328,16 @@ def _redirected(request: Request, status: int, location: str) -> Request:
             request, f"from https down to {shown}", hint="The registry's own URL is wrong: correct it there."
         )
     if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
-        if isinstance(request.body, Stream):  # a GET of something else is no answer to an upload
+        if isinstance(request.body, Stream):  # a GET would not upload anything
             raise _not_followed(request, f"of an upload to {shown}, by status {status},")
         request = replace(request, method="GET", body=None)
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
         return replace(request, url=url)
     if isinstance(request.body, bytes):
-        # Bodies of bytes hold credentials, and those are for the first host alone.
+        # Bodies of bytes are credentials, which are for the first host only.
         raise _not_followed(request, f"of a {request.method} to {shown}")
     return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
 
 
 def _not_followed(request: Request, what: str, *, hint: str | None = None) -> RegistryError:
     return RegistryError(f"{request.host}: redirect {what} is not followed", host=request.host, hint=hint)
-
-
-# --- retries ----------------------------------------------------------------------------------------------
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    outcome = state.outcome
-    retry_after = ""
-    if outcome is not None and not outcome.failed:
-        retry_after = outcome.result().header("Retry-After")
-    return seconds_to_wait(state.attempt_number, retry_after, now=time.time())
-
-
-def _before_sleep(state: tenacity.RetryCallState) -> None:
-    outcome = state.outcome
-    if outcome is None:
-        return
-    if outcome.failed:
-        reason = str(outcome.exception())
-    else:
-        response: Response = outcome.result()
-        reason = f"{response.host}: status {response.status}"
-        response.close()
-    _log.info("%s; trying again in %.1f s", reason, state.upcoming_sleep)
-
-
-def _last_outcome(state: tenacity.RetryCallState) -> Response:
-    assert state.outcome is not None
-    response: Response = state.outcome.result()
-    return response

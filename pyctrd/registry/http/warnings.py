@@ -1,4 +1,4 @@
-"""What a registry wants the user to know: its Warning headers, told once each and never acted upon.
+"""Warning headers of a registry: each is logged once, and never acted upon.
 
 Source: OCI distribution-spec 1.1, "Warnings"; the form is that of RFC 7234 section 5.5.
 """
@@ -11,9 +11,9 @@ from typing import Final
 
 from pyctrd import redact
 
-# Whoever floods us is not listened to any longer: the spec allows 4096 bytes of warnings in one answer.
+# The spec allows 4096 bytes of warnings in one response; more than a few of them are not logged.
 MAX_CHARACTERS: Final = 4096
-MAX_NOTICES: Final = 10
+MAX_WARNINGS: Final = 10
 
 _ITEM: Final = r'299 - "((?:[^"\\]|\\.)*+)"'
 _FIRST: Final = re.compile(_ITEM)
@@ -23,7 +23,7 @@ _log = redact.logger(__name__)
 
 
 def texts_of(values: Iterable[str]) -> list[str]:
-    """Give the texts of Warning headers; of other codes and agents, or another form, the spec wants none."""
+    """Return the texts of Warning headers; by the spec, only the form `299 - "..."` counts."""
     found = []
     for value in values:
         if len(value) <= MAX_CHARACTERS and _LIST.fullmatch(value.strip()):
@@ -31,15 +31,15 @@ def texts_of(values: Iterable[str]) -> list[str]:
     return [text for text in found if text.strip()]
 
 
-class Notices:
-    """Tells each text of one repository once, and not more than MAX_NOTICES of them."""
+class WarningLog:
+    """Logs each warning of one repository once, and at most MAX_WARNINGS of them."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    def tell(self, host: str, values: Iterable[str]) -> None:
-        """Log what the Warning headers of an answer say, as warnings of the host's (host[:port])."""
+    def log(self, host: str, values: Iterable[str]) -> None:
+        """Log the values of Warning headers as warnings of the host (host[:port])."""
         for text in texts_of(values):
-            if text not in self._told and len(self._told) < MAX_NOTICES:
-                self._told.add(text)
+            if text not in self._logged and len(self._logged) < MAX_WARNINGS:
+                self._logged.add(text)
                 _log.warning("%s says: %s", host, text)
