@@ -77,8 +77,8 @@ def test_a_child_of_another_type(liar: Liar) -> None:
     document["manifests"][0] |= {"digest": inner.digest, "size": len(inner.blobs[inner.digest])}
     raw = json.dumps(document).encode()
     target = Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(raw), size=len(raw))
-    keeping = {f"{mediatypes.GC_REF}m.0": inner.digest}
-    liar.record({**graph.blobs, **inner.blobs, str(target.digest): raw}, target, keeping)
+    gc_labels = {f"{mediatypes.GC_REF}m.0": inner.digest}
+    liar.record({**graph.blobs, **inner.blobs, str(target.digest): raw}, target, gc_labels)
     for command in (["diagnose"], ["save", "--offline", "-o", "x.tar"], ["ensure"]):
         told = liar.words(*command, code=1)
         assert f"invalid desc {inner.digest}: media-type: expected manifest but found index" in told

@@ -77,12 +77,19 @@ def test_a_layer_that_is_not_there_while_another_is_unpacked(
     """Exit 5, and nothing is left: the thread that unpacks used to call a channel that was closed."""
     graph, last = image(repository)
     name = push(graph, registry, repository)
-    registry.add_fault(Fault(f"blobs/{last}", status=404, wait=0.3))  # others are being unpacked by then
     shell = Shell(containerd, namespace, tmp_path)
     for _ in range(4):
-        done = shell("pull", "--progress", "json", name, code=5)
-        assert b'"unpacking"' in done.stderr
-        assert last in done.stderr.decode().rpartition("pyctrd: ")[2]
+        registry.clear_faults()
+        absent = registry.add_fault(Fault(f"blobs/{last}", status=404, wait=60))
+        with shell.start("pull", "--progress", "json", name, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if b'"unpacking"' in line:
+                    break
+            absent.release.set()
+            told = process.stderr.read().decode()
+        assert process.returncode == 5, told
+        assert last in told.rpartition("pyctrd: ")[2]
         assert snapshot_of(containerd, namespace)["leases"] == {}
         assert snapshot_of(containerd, namespace)["images"] == {}
 

@@ -241,7 +241,7 @@ class Store(Protocol):
         it expires, so that the next run can resume. `purpose` is the command, kept as a label.
         """
 
-    def hold_everything(self) -> None:
+    def pin_everything(self) -> None:
         """Add all content of the namespace, and all that its gc labels keep, to the lease of this store.
 
         Without a lease this does nothing.

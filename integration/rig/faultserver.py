@@ -134,7 +134,7 @@ class FaultServer:
         self.asked: list[Asked] = []
         self.connections = 0
         self.ended = threading.Event()
-        self._spoiled = 0
+        self._tainted = 0
         self._tls = tls
         self._greet = greet
         self._lock = threading.Lock()
@@ -211,8 +211,8 @@ class FaultServer:
             self.asked.append(asked)
             fault = self.fault
             spoil = fault is not None and (not fault.where or asked.what in fault.where)
-            spoil = spoil and (fault.times is None or self._spoiled < fault.times) if fault else False
-            self._spoiled += spoil
+            spoil = spoil and (fault.times is None or self._tainted < fault.times) if fault else False
+            self._tainted += spoil
         exchange = Exchange(asked, self._good(asked, bare), self, link)
         if fault and spoil:
             fault.behave(exchange)

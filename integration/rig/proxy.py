@@ -317,12 +317,12 @@ class _Handler(BaseHTTPRequestHandler):
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for data in self._spoiled(_body_of(response), fault):
+        for data in self._tainted(_body_of(response), fault):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
 
-    def _spoiled(self, body: Iterable[bytes], fault: Fault | None) -> Iterator[bytes]:
+    def _tainted(self, body: Iterable[bytes], fault: Fault | None) -> Iterator[bytes]:
         """The body as the fault wants it; raises ConnectionError where the fault cuts."""
         if fault is None:
             yield from body

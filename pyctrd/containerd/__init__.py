@@ -171,7 +171,7 @@ class Daemon:
     def _lost(self, lease_id: str, labels: Mapping[str, str], detail: str = "") -> LeaseLost:
         return lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), detail, address=self.address)
 
-    def hold_everything(self) -> None:
+    def pin_everything(self) -> None:
         """Put all content of the namespace, and all that its gc labels keep, under the lease of this view."""
         if not self._connection.lease:
             return

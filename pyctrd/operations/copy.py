@@ -18,8 +18,8 @@ from pyctrd.oci.reference import Reference
 from pyctrd.ports import Chunk, Remote, Uploader
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import upload_plan
-from pyctrd.steps.targets import Coverage
-from pyctrd.steps.upload import Sending, SendOptions, SendResult
+from pyctrd.steps.targets import PlatformCheck
+from pyctrd.steps.upload import SendOptions, SendResult, Upload
 
 # All documents of an image are in memory at once; no real image comes near this.
 MAX_DOCUMENTS_BYTES: Final = 64 << 20
@@ -53,7 +53,7 @@ def _sending(
     options: SendOptions,
     host: Platform,
     progress: ProgressSink,
-) -> Sending:
+) -> Upload:
     root = source.resolve()
     if not graph.has_children(root):
         raise RegistryContentError(
@@ -63,14 +63,14 @@ def _sending(
         )
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=source_name))
     read = _Documents(source).read
-    coverage = Coverage(root, options.platforms.platforms)
-    step = upload_plan.chosen(coverage.watch(graph.read_children(read)), options.platforms.matcher(host))
+    required = PlatformCheck(root, options.platforms.platforms)
+    step = upload_plan.chosen(required.watch(graph.read_children(read)), options.platforms.matcher(host))
     for _descriptor in graph.preorder(root, step):
         pass  # reads every document
-    coverage.check()
+    required.check()
     neighbour = source.repository if source.host == target.host else ""
-    return Sending(
-        shipment=upload_plan.pack(
+    return Upload(
+        plan=upload_plan.pack(
             root, read, step, index=options.index, nondistributable=options.nondistributable
         ),
         source=source_name,

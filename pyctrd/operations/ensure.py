@@ -15,11 +15,11 @@ from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, Platform, freeze
 from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Fetcher, Store
 from pyctrd.progress import ProgressSink, no_progress
-from pyctrd.steps.fetch import Transfer
-from pyctrd.steps.gc_labels import Keeping
+from pyctrd.steps.fetch import Downloader
+from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.local import LocalImage
-from pyctrd.steps.pool import Downloads
-from pyctrd.steps.targets import Coverage
+from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.targets import PlatformCheck
 
 
 class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,22 +67,22 @@ def ensure(
         return EnsureResult(image=image, fetched=fetch, bytes_fetched=size, dry_run=True)
     if not LocalImage(store, image.target).missing(targets, wanted):
         return EnsureResult(image=image, fetched=(), bytes_fetched=0)
-    coverage = Coverage(image.target, wanted)
+    required = PlatformCheck(image.target, wanted)
     with store.lease("ensure", resumable=True) as leased:
-        keeping = Keeping(leased.content, progress)
-        transfer = Transfer(leased.content, fetchers, claim_present=False, progress=progress)
-        with Downloads(
-            transfer.bring, transfer.stop, max_concurrent=concurrency, progress=progress
+        gc_labels = GcLabels(leased.content, progress)
+        downloader = Downloader(leased.content, fetchers, claim_present=False, progress=progress)
+        with DownloadPool(
+            downloader.fetch, downloader.stop, max_concurrent=concurrency, progress=progress
         ) as downloads:
             # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
-            step = graph.labelled(LocalImage(leased, image.target).children, keeping.set_labels)
-            step = graph.only_platforms(coverage.watch(step), targets)
+            step = graph.labelled(LocalImage(leased, image.target).children, gc_labels.set_labels)
+            step = graph.only_platforms(required.watch(step), targets)
             for generation in graph.generations(image.target, step):
-                coverage.before(generation)
+                required.before(generation)
                 downloads.submit(generation)
                 downloads.join()
-            coverage.check()
-            keeping.check(downloads.wanted)
+            required.check()
+            gc_labels.check(downloads.wanted)
             fetched, resumed = downloads.downloaded(), downloads.resumed()
     return EnsureResult(
         image=image, fetched=tuple(fetched), bytes_fetched=sum(fetched.values()), resumed=resumed

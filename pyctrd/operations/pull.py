@@ -23,17 +23,17 @@ from pyctrd.errors import (
 )
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform, freeze
-from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.platforms import Selection
 from pyctrd.ports import ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
 from pyctrd.steps.docker_legacy import with_image_config
-from pyctrd.steps.fetch import MAX_LABEL_BYTES, Transfer
-from pyctrd.steps.gc_labels import Keeping
-from pyctrd.steps.pool import Downloads
-from pyctrd.steps.targets import Coverage
+from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader
+from pyctrd.steps.gc_labels import GcLabels
+from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.unpacking import Unpacking
-from pyctrd.steps.validate import Documents
+from pyctrd.steps.validate import Validator
 
 
 class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,34 +103,85 @@ def pull(
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
-    judge = Documents()
-    with _told_of(remote), store.lease("pull", resumable=True) as leased:
-        keeping = Keeping(leased.content, progress)
-        transfer = Transfer(leased.content, [remote], claim_present=True, progress=progress, judge=judge)
-        with (
-            Downloads(
-                transfer.bring,
-                transfer.stop,
-                max_concurrent=options.concurrency,
-                progress=progress,
-            ) as downloads,
-            Unpacking(leased, root, options.snapshotter, downloads.wait, progress) as unpacking,
-        ):
-            _bring_all(leased, root, options, host, downloads, unpacking, judge, keeping)
+    with _naming(remote), store.lease("pull", resumable=True) as leased:
+        result = _Pull(leased, remote, root, options, host, progress).run(name)
+    done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
+    progress(done)
+    return result
+
+
+class _Pull:
+    """One pull, under its lease; the parts of the pipeline are its fields."""
+
+    def __init__(
+        self,
+        store: Store,
+        remote: Remote,
+        root: Descriptor,
+        options: PullOptions,
+        host: Platform,
+        progress: ProgressSink,
+    ) -> None:
+        self._store = store
+        self._root = root
+        self._options = options
+        self._host = host
+        self._matcher = options.platforms.matcher(host)
+        anything = options.metadata_only or options.platforms.all
+        self._platforms = PlatformCheck(root, () if anything else options.platforms.platforms or (host,))
+        self._validator = Validator()
+        self._gc_labels = GcLabels(store.content, progress)
+        downloader = Downloader(
+            store.content, [remote], claim_present=True, progress=progress, validator=self._validator
+        )
+        self._downloads = DownloadPool(
+            downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress
+        )
+        self._unpacking = Unpacking(store, root, options.snapshotter, self._downloads.wait, progress)
+
+    def run(self, name: str) -> PullResult:
+        """Fetch, unpack, and record the image last."""
+        with self._downloads as downloads, self._unpacking as unpacking:
+            self._fetch()
             fetched, resumed = downloads.downloaded(), downloads.resumed()
             unpacked = unpacking.finish()
-        target = with_image_config(leased.content, root)
-        keeping.check(downloads.wanted)
-        image = put_record(leased.images, ImageRecord(name=name, target=target, labels=options.labels))
-    result = PullResult(
-        image=image,
-        fetched=tuple(fetched),
-        bytes_fetched=sum(fetched.values()),
-        unpacked=unpacked,
-        resumed=resumed,
-    )
-    progress(Progress(action="done", descriptor=target, resumed=result.bytes_resumed, detail=name))
-    return result
+        target = with_image_config(self._store.content, self._root)
+        self._gc_labels.check(downloads.wanted)
+        image = ImageRecord(name=name, target=target, labels=self._options.labels)
+        return PullResult(
+            image=put_record(self._store.images, image),
+            fetched=tuple(fetched),
+            bytes_fetched=sum(fetched.values()),
+            unpacked=unpacked,
+            resumed=resumed,
+        )
+
+    def _fetch(self) -> None:
+        """Walk the image, each generation into the store before the next is read.
+
+        Unpacking of a manifest starts as soon as all that it names has been asked for.
+        """
+        step = self._validator.watch(self._step(), self._matcher)
+        parents: Sequence[Descriptor] = ()
+        for generation in graph.generations(self._root, step, depends_on=graph.fits(self._matcher)):
+            self._platforms.before(generation)
+            self._downloads.submit(generation)
+            if self._options.unpacks:
+                self._unpacking.consider(parents, self._options.platforms, self._host)
+            self._downloads.join()
+            parents = generation
+        self._platforms.check()
+
+    def _step(self) -> graph.Children:
+        def read(descriptor: Descriptor) -> bytes:
+            return self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+
+        step = graph.labelled(self._platforms.watch(graph.read_children(read)), self._gc_labels.set_labels)
+        if self._options.metadata_only:
+            step = graph.metadata_only(step)
+        if self._options.metadata == "selected":
+            return graph.only_platforms(step, self._matcher)
+        return graph.metadata_of_all(step, self._matcher)
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
@@ -146,8 +197,8 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _told_of(remote: Remote) -> Iterator[None]:
-    """Tell of content that is not what it says where it is from: all that a pull reads a registry names."""
+def _naming(remote: Remote) -> Iterator[None]:
+    """Name the repository in errors about content: all that a pull reads comes from there."""
     try:
         yield
     except ContentError as error:
@@ -159,51 +210,8 @@ def _refuse_schema1(root: Descriptor) -> None:
         raise RegistryContentError(
             f"media type {root.media_type} is no longer supported since containerd v2.1: "
             "schema 1 image manifests are no longer supported: invalid argument",
-            hint="push the image again with a tool of this decade; it becomes schema 2 or OCI by itself",
+            hint="push the image again with a current tool, which writes schema 2 or OCI",
         )
-
-
-def _bring_all(
-    store: Store,
-    root: Descriptor,
-    options: PullOptions,
-    host: Platform,
-    downloads: Downloads,
-    unpacking: Unpacking,
-    judge: Documents,
-    keeping: Keeping,
-) -> None:
-    """Walk the image, each generation into the store before the next is read.
-
-    Unpacking of a manifest starts as soon as all that it names has been asked for.
-    """
-    anything = options.metadata_only or options.platforms.all
-    coverage = Coverage(root, () if anything else options.platforms.platforms or (host,))
-    matcher = options.platforms.matcher(host)
-    step = judge.watch(_step(store, options, matcher, coverage, keeping), matcher)
-    parents: Sequence[Descriptor] = ()
-    for generation in graph.generations(root, step, depends_on=graph.fits(matcher)):
-        coverage.before(generation)
-        downloads.submit(generation)
-        if options.unpacks:
-            unpacking.consider(parents, options.platforms, host)
-        downloads.join()
-        parents = generation
-    coverage.check()
-
-
-def _step(
-    store: Store, options: PullOptions, matcher: Matcher, coverage: Coverage, keeping: Keeping
-) -> graph.Children:
-    def read(descriptor: Descriptor) -> bytes:
-        return store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
-
-    step = graph.labelled(coverage.watch(graph.read_children(read)), keeping.set_labels)
-    if options.metadata_only:
-        step = graph.metadata_only(step)
-    if options.metadata == "selected":
-        return graph.only_platforms(step, matcher)
-    return graph.metadata_of_all(step, matcher)
 
 
 def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:

@@ -32,9 +32,9 @@ from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.steps import upload_plan
 from pyctrd.steps.fetch import add_source_label, host_name, is_present
 from pyctrd.steps.local import LocalImage, RememberedStore
-from pyctrd.steps.pin import hold
-from pyctrd.steps.targets import Coverage, incomplete
-from pyctrd.steps.upload import Sending, SendOptions, SendResult
+from pyctrd.steps.pin import pin
+from pyctrd.steps.targets import PlatformCheck, incomplete
+from pyctrd.steps.upload import SendOptions, SendResult, Upload
 
 
 def push(
@@ -57,11 +57,11 @@ def push(
     if dry_run:
         remembered = RememberedStore(store)
         item = _Item(remembered, image, options, host)
-        return item.sending(target, name, available=partial(is_present, remembered.content)).run(dry_run=True)
+        return item.upload(target, name, available=partial(is_present, remembered.content)).run(dry_run=True)
     with store.lease("push") as view:
         leased = RememberedStore(view)
-        found = _Item(leased, image, options, host).sending(
-            target, name, available=partial(hold, leased.content), progress=progress
+        found = _Item(leased, image, options, host).upload(
+            target, name, available=partial(pin, leased.content), progress=progress
         )
         result = found.run()
         for descriptor in (*result.uploaded, *result.mounted, *result.present):
@@ -81,7 +81,7 @@ class _Item:
         self._image = image
         self._options = options
         selection = options.platforms
-        self._coverage = Coverage(
+        self._coverage = PlatformCheck(
             image.target, () if selection.all or selection.local else selection.platforms
         )
         local = self._local.platforms() if selection.local else None
@@ -90,14 +90,14 @@ class _Item:
         self._whole: dict[Digest, bool] = {}
         self._left_out: dict[Digest, Descriptor] = {}
 
-    def sending(
+    def upload(
         self,
         target: Uploader,
         name: Reference,
         *,
         available: Callable[[Descriptor], bool],
         progress: ProgressSink = no_progress,
-    ) -> Sending:
+    ) -> Upload:
         """Make sure that all is here (by `available`), and pack it."""
         read = self._local.read
         self._pinned = name.digest is not None
@@ -111,8 +111,8 @@ class _Item:
         )
         if mediatypes.is_index(packed.root.descriptor.media_type):
             packed = msgspec.structs.replace(packed, skipped=(*packed.skipped, *self._left_out.values()))
-        return Sending(
-            shipment=packed,
+        return Upload(
+            plan=packed,
             source=self._image.name,
             target=target,
             name=name,

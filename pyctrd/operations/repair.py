@@ -127,7 +127,7 @@ def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:
     labels = _labels(view.content, digest)
     if labels is None:
         return {}
-    view.hold_everything()
+    view.pin_everything()
     with suppress(NotFound):
         view.content.delete(digest)
     return labels

@@ -27,7 +27,7 @@ from pyctrd.operations import ensure, nerdctl
 from pyctrd.ports import Fetcher, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.local import LocalImage, RememberedStore
-from pyctrd.steps.pin import hold
+from pyctrd.steps.pin import pin
 from pyctrd.steps.targets import incomplete, nothing_to_save
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
@@ -327,7 +327,7 @@ class _Item:
         """Collect the image's content, once the lease has all of it."""
         read = self._local.read
         found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
-        held = {digest for digest, item in found.items() if hold(self._store.content, item)}
+        held = {digest for digest, item in found.items() if pin(self._store.content, item)}
         self.require(read, held)
         return self.contents(read)
 

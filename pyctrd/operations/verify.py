@@ -20,7 +20,7 @@ from pyctrd.oci.platforms import Matcher
 from pyctrd.operations import repair
 from pyctrd.ports import ContentStore, Fetcher, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import Transfer
+from pyctrd.steps.fetch import Downloader
 
 # missing: not in the store; unreadable: the store fails to read it; truncated: it has fewer bytes than it
 # should; corrupt: other bytes; malformed: the right bytes, which are not what their media type says.
@@ -208,8 +208,10 @@ class _Run:
         self, found: Finding, descriptor: Descriptor, fetchers: Sequence[Fetcher], others: Sequence[Store]
     ) -> None:
         if found.fault == "missing":
-            transfer = Transfer(self._store.content, fetchers, claim_present=False, progress=self._progress)
-            transfer.bring(descriptor)
+            downloader = Downloader(
+                self._store.content, fetchers, claim_present=False, progress=self._progress
+            )
+            downloader.fetch(descriptor)
         else:
             repair.replace(self._store, descriptor, fetchers, others=others, progress=self._progress)
 

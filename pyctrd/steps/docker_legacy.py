@@ -11,7 +11,7 @@ import msgspec
 from pyctrd.oci import gojson, mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest
 from pyctrd.ports import ContentStore
-from pyctrd.steps.fetch import Transfer
+from pyctrd.steps.fetch import Downloader
 
 _GO_INDENT = 3
 
@@ -31,7 +31,7 @@ def with_image_config(content: ContentStore, root: Descriptor) -> Descriptor:
     )
     raw = gojson.marshal(gojson.manifest(mended), indent=_GO_INDENT)
     target = msgspec.structs.replace(root, digest=Digest.of(raw), size=len(raw))
-    Transfer(content, (), claim_present=False).bring(msgspec.structs.replace(target, data=raw))
+    Downloader(content, (), claim_present=False).fetch(msgspec.structs.replace(target, data=raw))
     # The converter numbers config and layers in one row, in the labels' oldest form.
     children = (mended.config, *mended.layers)
     labels = {f"{mediatypes.GC_REF}{index}": str(child.digest) for index, child in enumerate(children)}

@@ -30,7 +30,7 @@ from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
-from pyctrd.steps.validate import Documents
+from pyctrd.steps.validate import Validator
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
@@ -44,7 +44,7 @@ class Stopped(Exception):
     """Ends a worker after the run was given up; never reaches a caller."""
 
 
-class Brought(NamedTuple):
+class FetchResult(NamedTuple):
     """What it took to have a blob: bytes that came now, and bytes that an interrupted download had left.
 
     Both are 0 for a blob that was here, or that another namespace shared.
@@ -64,12 +64,12 @@ def ingest_ref(descriptor: Descriptor) -> str:
     return f"{mediatypes.ingest_prefix(descriptor.media_type)}-{what}"
 
 
-class Transfer:
-    """Brings single blobs from the first of several repositories that has them.
+class Downloader:
+    """Fetches single blobs from the first of several repositories that has them.
 
     `claim_present` is for a pull: the reference's repository names the blobs, so it goes onto their label
-    also when they were here before. `judge` reads documents before they are stored. `stop` ends all that is
-    under way: set by whoever gives the run up.
+    also when they were here before. `validator` checks documents before they are stored. Setting `stop` ends
+    the downloads that are under way.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class Transfer:
         *,
         claim_present: bool,
         progress: ProgressSink = no_progress,
-        judge: Documents | None = None,
+        validator: Validator | None = None,
     ) -> None:
-        self._judge = judge or Documents()
-        self._spoiled: set[Digest] = set()
+        self._validator = validator or Validator()
+        self._tainted: set[Digest] = set()
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
         self._progress = progress
         self.stop = threading.Event()
 
-    def bring(self, descriptor: Descriptor) -> Brought:
+    def fetch(self, descriptor: Descriptor) -> FetchResult:
         """Make sure that the store (and the lease in force) has a blob; tells what that took.
 
         Afterwards the blob's `containerd.io/distribution.source.<host>` label names the repository.
@@ -102,38 +102,38 @@ class Transfer:
                 hint="the manifest that names this content is broken; it has to be built again",
             )
         try:
-            brought, fetcher = self._bring(descriptor)
+            result, fetcher = self._fetch(descriptor)
         except AlreadyExists:
-            brought, fetcher = Brought(), self._claimant
+            result, fetcher = FetchResult(), self._default_source
         except RegistryContentError:
-            if descriptor.digest in self._spoiled:
+            if descriptor.digest in self._tainted:
                 self._content.abort(ingest_ref(descriptor))
             raise
-        if not any(brought):
+        if not any(result):
             self._report("exists", descriptor, descriptor.size)
-        elif not brought.downloaded:
-            self._report("downloaded", descriptor, descriptor.size, resumed=brought.resumed)
+        elif not result.downloaded:
+            self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
         if fetcher is not None:
             add_source_label(self._content, descriptor.digest, fetcher)
-        return brought
+        return result
 
     @property
-    def _claimant(self) -> Fetcher | None:
+    def _default_source(self) -> Fetcher | None:
         """The repository to name on a blob that was not downloaded now."""
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
-    def _bring(self, descriptor: Descriptor) -> tuple[Brought, Fetcher | None]:
+    def _fetch(self, descriptor: Descriptor) -> tuple[FetchResult, Fetcher | None]:
         for _ in range(_TRIES):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
                 complete = start == descriptor.size  # also content of another namespace
                 resumed = self._left_here(descriptor) if complete else start
-                fetcher = self._claimant
+                fetcher = self._default_source
                 try:
                     if not complete:
                         fetcher = self._download(descriptor, ingest)
                     ingest.commit()
-                    return Brought(descriptor.size - start, resumed), fetcher
+                    return FetchResult(descriptor.size - start, resumed), fetcher
                 except AlreadyExists:
                     # Another client was faster. Its blob is under our lease only when we have asked again.
                     continue
@@ -189,9 +189,9 @@ class Transfer:
     def _download(self, descriptor: Descriptor, ingest: Ingest) -> Fetcher | None:
         if len(descriptor.data) == descriptor.size:
             if validate.is_document(descriptor):
-                self._judge.check(descriptor, descriptor.data)
+                self._validator.check(descriptor, descriptor.data)
             ingest.write(descriptor.data[ingest.offset :])
-            return self._claimant
+            return self._default_source
         failure: RegistryError | None = None
         resumed = ingest.offset
         for fetcher in self._fetchers:
@@ -212,7 +212,7 @@ class Transfer:
     def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, resumed: int) -> None:
         self._report("downloading", descriptor, ingest.offset, resumed=resumed)
         if validate.is_document(descriptor):
-            raw = self._judge.fetch(fetcher, descriptor)
+            raw = self._validator.fetch(fetcher, descriptor)
             for start in range(ingest.offset, len(raw), _PIECE):  # a large one is not copied as a whole
                 ingest.write(raw[start : start + _PIECE])
             self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
@@ -228,7 +228,7 @@ class Transfer:
         except RegistryContentError as error:
             # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
             if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):
-                self._spoiled.add(descriptor.digest)
+                self._tainted.add(descriptor.digest)
             raise
         self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
 
@@ -259,7 +259,7 @@ class _OtherClient:
     def check(self) -> None:
         """Raise IngestLocked when it has written nothing for as long as a registry may stand still.
 
-        Bytes that are all there may have to be brought to a slow disk: that may take ten times as long.
+        Bytes that are all there may have to be result to a slow disk: that may take ten times as long.
         """
         ref = ingest_ref(self._descriptor)
         offset = next((one.offset for one in self._content.ingests() if one.ref == ref), -1)

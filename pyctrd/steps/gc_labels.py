@@ -1,4 +1,4 @@
-"""Keeping: labels that hold an image's content together, and the last look before somebody relies on it.
+"""GcLabels: labels that hold an image's content together, and the last look before somebody relies on it.
 
 `ctr content prune references` and whoever edits labels can take away, in the middle of a pull, what the
 collector goes by. A lease keeps the content until the end; after that only the labels do.
@@ -15,7 +15,7 @@ from pyctrd.ports import ContentStore
 from pyctrd.progress import Progress, ProgressSink, no_progress
 
 
-class Keeping:
+class GcLabels:
     """Sets labels on parents, remembers them, and looks after them at the end."""
 
     def __init__(self, content: ContentStore, progress: ProgressSink = no_progress) -> None:

@@ -11,8 +11,8 @@ from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, IngestStatus, Manifest, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
-from pyctrd.steps.targets import Coverage
-from pyctrd.steps.validate import Documents
+from pyctrd.steps.targets import PlatformCheck
+from pyctrd.steps.validate import Validator
 
 # Documents that are remembered, in sum: no real image comes near it.
 _MAX_DOCUMENT_BYTES: Final = 16 << 20
@@ -135,8 +135,8 @@ class RememberedStore:
     def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
         return self.store.lease(purpose, resumable=resumable)
 
-    def hold_everything(self) -> None:
-        self.store.hold_everything()
+    def pin_everything(self) -> None:
+        self.store.pin_everything()
 
     def collect_garbage(self) -> None:
         self.store.collect_garbage()
@@ -186,11 +186,11 @@ class LocalImage:
         platforms that the image must have (none: any). Raises NoMatchingPlatform, RegistryError,
         ContentError, DaemonError.
         """
-        coverage = Coverage(self.target, wanted)
-        step = graph.only_platforms(coverage.watch(self.children), targets)
+        required = PlatformCheck(self.target, wanted)
+        step = graph.only_platforms(required.watch(self.children), targets)
         found = self.missing_below(self.target, step)
         if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
-            coverage.check()  # an index that is not here may name any platform
+            required.check()  # an index that is not here may name any platform
         return found
 
     def missing_below(self, root: Descriptor, step: graph.Children) -> tuple[Descriptor, ...]:
@@ -240,7 +240,7 @@ def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
     failure: RegistryError | None = None
     for fetcher in fetchers:
         try:
-            return Documents().fetch(fetcher, descriptor)
+            return Validator().fetch(fetcher, descriptor)
         except RegistryError as error:
             failure = failure or error
     assert failure is not None

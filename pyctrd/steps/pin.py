@@ -11,7 +11,7 @@ from pyctrd.ports import ContentStore
 _HOLD: Final = "pyctrd-hold-"
 
 
-def hold(content: ContentStore, descriptor: Descriptor) -> bool:
+def pin(content: ContentStore, descriptor: Descriptor) -> bool:
     """Put a blob under the lease; gives False where it is absent.
 
     The content service leases an existing blob when somebody wants to write it, and not when it is read

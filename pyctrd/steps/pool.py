@@ -10,14 +10,14 @@ from typing import Final, Self
 
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import Brought, Stopped
+from pyctrd.steps.fetch import FetchResult, Stopped
 from pyctrd.waiting import until_done
 
 # How long a failed run waits for its threads: one that hangs in a dead connection must not hold up Ctrl-C.
 _PATIENCE_SECONDS: Final = 2.0
 
 
-class Downloads:
+class DownloadPool:
     """Several blobs at once, each digest once; a context that ends its threads.
 
     The first failure stops all others: half an image is of no use, and what was committed is leased.
@@ -25,17 +25,17 @@ class Downloads:
 
     def __init__(
         self,
-        bring: Callable[[Descriptor], Brought],
+        fetch: Callable[[Descriptor], FetchResult],
         stop: threading.Event,
         *,
         max_concurrent: int,
         progress: ProgressSink = no_progress,
     ) -> None:
         self._progress = progress
-        self._bring = bring
+        self._fetch = fetch
         self._stop = stop
         self._pool = concurrent.futures.ThreadPoolExecutor(max_concurrent, thread_name_prefix="pyctrd-fetch")
-        self._futures: dict[Digest, concurrent.futures.Future[Brought]] = {}
+        self._futures: dict[Digest, concurrent.futures.Future[FetchResult]] = {}
         self._descriptors: dict[Digest, Descriptor] = {}
 
     def __enter__(self) -> Self:
@@ -63,11 +63,11 @@ class Downloads:
             self._descriptors[descriptor.digest] = descriptor
             self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
 
-    def _guarded(self, descriptor: Descriptor) -> Brought:
+    def _guarded(self, descriptor: Descriptor) -> FetchResult:
         if self._stop.is_set():
             raise Stopped
         try:
-            return self._bring(descriptor)
+            return self._fetch(descriptor)
         except BaseException:
             self._stop.set()
             raise
@@ -92,12 +92,12 @@ class Downloads:
 
     def downloaded(self) -> dict[Descriptor, int]:
         """Give the bytes that each blob cost, for those that cost any; only after `join`."""
-        return self._amounts(lambda brought: brought.downloaded)
+        return self._amounts(lambda result: result.downloaded)
 
     def resumed(self) -> dict[Descriptor, int]:
         """Give the bytes of each blob that an interrupted download had left here; only after `join`."""
-        return self._amounts(lambda brought: brought.resumed)
+        return self._amounts(lambda result: result.resumed)
 
-    def _amounts(self, of: Callable[[Brought], int]) -> dict[Descriptor, int]:
+    def _amounts(self, of: Callable[[FetchResult], int]) -> dict[Descriptor, int]:
         counts = {self._descriptors[digest]: of(future.result()) for digest, future in self._futures.items()}
         return {descriptor: count for descriptor, count in counts.items() if count}

@@ -12,7 +12,7 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 
 
-class Coverage:
+class PlatformCheck:
     """Watches a walk for the platforms of the manifests in it.
 
     A manifest without a platform may be for any: it counts for all, as containerd's filters treat it.

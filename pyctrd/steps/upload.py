@@ -1,4 +1,4 @@
-"""Bring a shipment into a repository: blobs, manifests, indexes, and the tag last.
+"""Upload an image into a repository: blobs, manifests, indexes, and the tag last.
 
 Whoever looks in between sees the old image or the new one, never a half. Everything is asked for before it is
 sent. Source for the order: containerd core/remotes/handlers.go PushContent.
@@ -21,7 +21,7 @@ from pyctrd.oci.platforms import Platforms, Selection, select
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import BlobSource, Chunk, Uploader
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
-from pyctrd.steps.upload_plan import Document, PushIndex, Shipment
+from pyctrd.steps.upload_plan import Document, PushIndex, UploadPlan
 from pyctrd.waiting import until_done
 
 Outcome: TypeAlias = Literal["uploaded", "mounted", "present"]
@@ -66,13 +66,13 @@ class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
-    """A shipment on its way: to whom, under which name, and where its blobs come from.
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What to upload, to which repository, under which name, and where the blobs come from.
 
     `mount_from` gives a repository of the same registry that should have a blob, or "".
     """
 
-    shipment: Shipment
+    plan: UploadPlan
     source: str
     target: Uploader
     name: Reference
@@ -90,11 +90,11 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
         return _Run(self).plan() if dry_run else _Run(self).result()
 
     def _check_name(self) -> None:
-        wanted, root = self.name.digest, self.shipment.root.descriptor
+        wanted, root = self.name.digest, self.plan.root.descriptor
         if wanted and wanted != root.digest:
             raise InvalidInput(
                 f"{self.name} names another digest than what would be pushed: {root.digest}",
-                hint="give a target with a tag",
+                hint="pass a target with a tag",
             )
 
 
@@ -103,24 +103,24 @@ class _Stopped(Exception):
 
 
 class _Run:
-    def __init__(self, sending: Sending) -> None:
-        self._sending = sending
-        self._target = sending.target
-        self._progress = sending.progress
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self._target = upload.target
+        self._progress = upload.progress
         self._stop = threading.Event()
         self._outcomes: dict[Descriptor, Outcome] = {}
 
     def result(self) -> SendResult:
-        shipment = self._sending.shipment
-        documents = (item.descriptor for item in (*shipment.manifests, *shipment.indexes, shipment.root))
-        for blob in dict.fromkeys((*shipment.blobs, *documents)):
+        plan = self._upload.plan
+        documents = (item.descriptor for item in (*plan.manifests, *plan.indexes, plan.root))
+        for blob in dict.fromkeys((*plan.blobs, *documents)):
             self._progress(Progress(action="planned", descriptor=blob, total=blob.size, detail="upload"))
-        self._each(self._blob, shipment.blobs)
-        self._each(self._document, shipment.manifests)
-        for item in shipment.indexes:
+        self._each(self._blob, plan.blobs)
+        self._each(self._document, plan.manifests)
+        for item in plan.indexes:
             self._document(item)
-        self._root(shipment.root)
-        self._progress(Progress(action="done", descriptor=shipment.root.descriptor, detail=self._name))
+        self._root(plan.root)
+        self._progress(Progress(action="done", descriptor=plan.root.descriptor, detail=self._name))
         return self._result(
             uploaded=self._having("uploaded"),
             mounted=self._having("mounted"),
@@ -128,14 +128,14 @@ class _Run:
         )
 
     def plan(self) -> SendResult:
-        shipment = self._sending.shipment
-        documents = [*shipment.manifests, *shipment.indexes]
-        everything = [*shipment.blobs, *(item.descriptor for item in documents)]
+        plan = self._upload.plan
+        documents = [*plan.manifests, *plan.indexes]
+        everything = [*plan.blobs, *(item.descriptor for item in documents)]
         there = dict(zip(everything, self._each(self._target.has, everything), strict=True))
-        there[shipment.root.descriptor] = self._root_is_there(shipment.root)
+        there[plan.root.descriptor] = self._root_is_there(plan.root)
         absent = [item for item, known in there.items() if not known]
-        blobs = set(shipment.blobs)
-        mount = {item: None for item in absent if item in blobs and self._sending.mount_from(item)}
+        blobs = set(plan.blobs)
+        mount = {item: None for item in absent if item in blobs and self._upload.mount_from(item)}
         upload = tuple(item for item in absent if item not in mount)
         present = tuple(item for item, known in there.items() if known)
         return self._result(uploaded=upload, mounted=tuple(mount), present=present, dry_run=True)
@@ -148,24 +148,24 @@ class _Run:
         present: tuple[Descriptor, ...],
         dry_run: bool = False,
     ) -> SendResult:
-        shipment = self._sending.shipment
+        plan = self._upload.plan
         return SendResult(
-            source=self._sending.source,
+            source=self._upload.source,
             name=self._name,
-            original=shipment.original,
-            target=shipment.root.descriptor,
-            platforms=shipment.platforms,
+            original=plan.original,
+            target=plan.root.descriptor,
+            platforms=plan.platforms,
             uploaded=uploaded,
             mounted=mounted,
             present=present,
-            skipped=shipment.skipped,
+            skipped=plan.skipped,
             bytes_uploaded=sum(item.size for item in uploaded),
             dry_run=dry_run,
         )
 
     @property
     def _name(self) -> str:
-        return str(self._sending.name)
+        return str(self._upload.name)
 
     def _having(self, outcome: Outcome) -> tuple[Descriptor, ...]:
         return tuple(item for item, found in self._outcomes.items() if found == outcome)
@@ -179,8 +179,8 @@ class _Run:
         self._report("uploading", descriptor)
         outcome = self._target.upload(
             descriptor,
-            _Stoppable(self._sending.blob(descriptor), self._stop),
-            mount_from=self._sending.mount_from(descriptor),
+            _Stoppable(self._upload.blob(descriptor), self._stop),
+            mount_from=self._upload.mount_from(descriptor),
             report=lambda offset: self._report("uploading", descriptor, offset),
         )
         self._note(outcome, descriptor)
@@ -196,11 +196,11 @@ class _Run:
         if self._root_is_there(item):
             self._note("present", item.descriptor)
             return
-        self._target.put(item.descriptor, item.raw, self._sending.name.tag)
+        self._target.put(item.descriptor, item.raw, self._upload.name.tag)
         self._note("uploaded", item.descriptor)
 
     def _root_is_there(self, item: Document) -> bool:
-        tag = self._sending.name.tag
+        tag = self._upload.name.tag
         if not tag:
             return self._target.has(item.descriptor)
         return self._target.tagged(tag) == item.descriptor.digest
@@ -217,7 +217,7 @@ class _Run:
     def _each(self, work: Callable[[Any], _T], items: Sequence[Any]) -> list[_T]:
         """Work on all items, some at once; the first failure stops the others, and is raised."""
         pool = concurrent.futures.ThreadPoolExecutor(
-            self._sending.max_concurrent, thread_name_prefix="pyctrd-send"
+            self._upload.max_concurrent, thread_name_prefix="pyctrd-send"
         )
         failures: list[BaseException] = []
 
@@ -232,7 +232,7 @@ class _Run:
                 raise
 
         futures = [pool.submit(guarded, item) for item in items]
-        with _all_or_none(pool, futures, self._stop):
+        with _ended_together(pool, futures, self._stop):
             until_done(futures)
             if failures:
                 raise failures[0]
@@ -240,7 +240,7 @@ class _Run:
 
 
 @contextmanager
-def _all_or_none(
+def _ended_together(
     pool: concurrent.futures.Executor, futures: Sequence[concurrent.futures.Future[_T]], stop: threading.Event
 ) -> Iterator[None]:
     """End the pool; after an error, or Ctrl-C, tell its threads to stop, and do not wait for ever."""

@@ -28,7 +28,7 @@ class Document(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-class Shipment(msgspec.Struct, frozen=True, kw_only=True):
+class UploadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Content in the order in which a registry takes it: blobs, manifests, indexes, and the root last.
 
     `original` is what was chosen from; the root is another one where an index was rewritten or left out.
@@ -77,7 +77,7 @@ def pack(
     *,
     index: PushIndex = "prune",
     nondistributable: bool = False,
-) -> Shipment:
+) -> UploadPlan:
     """Collect what a step (see `chosen`) leads to; every document of it must be readable.
 
     "flatten" puts the one image in the place of the index. Raises NoMatchingPlatform when nothing is left of
@@ -93,7 +93,7 @@ def pack(
         root = only_image(packer.images)
         packer = _Packer(read, step, nondistributable)
         packer.add(root)
-    return packer.shipment(original, root)
+    return packer.plan(original, root)
 
 
 class _Packer:
@@ -144,11 +144,11 @@ class _Packer:
         foreign = mediatypes.is_nondistributable(descriptor.media_type) and not self._nondistributable
         (self._skipped if foreign else self._blobs)[descriptor.digest] = descriptor
 
-    def shipment(self, original: Descriptor, root: Descriptor) -> Shipment:
+    def plan(self, original: Descriptor, root: Descriptor) -> UploadPlan:
         """Give what was collected."""
         documents = [item for item in self._documents.values() if item.descriptor.digest != root.digest]
         found = [item.platform for item in self.images if item.platform]
-        return Shipment(
+        return UploadPlan(
             original=original,
             blobs=tuple(self._blobs.values()),
             manifests=tuple(item for item in documents if mediatypes.is_manifest(item.descriptor.media_type)),

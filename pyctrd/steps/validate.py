@@ -62,7 +62,7 @@ def refused(fetcher: Fetcher, text: str, hint: str | None = None) -> RegistryCon
     )
 
 
-class Documents:
+class Validator:
     """Fetches documents and judges them, by themselves and by what their parents said."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from pyctrd.registry.http.retry import parse_retry_after
 from pyctrd.registry.http.transport import Request, Transport
 from pyctrd.registry.range_control import RangeControl
 from pyctrd.registry.repository import Repository
-from pyctrd.steps.validate import Documents
+from pyctrd.steps.validate import Validator
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
 
@@ -111,7 +111,7 @@ def described(raw: bytes, media_type: str) -> Descriptor:
 @given(BODIES, TYPES)
 def test_documents(raw: bytes, media_type: str) -> None:
     with suppress(ContentError):
-        Documents().check(described(raw, media_type), raw)
+        Validator().check(described(raw, media_type), raw)
     with suppress(ContentError):
         list(graph.preorder(described(raw, media_type), graph.read_children(lambda _: raw)))
 
@@ -122,7 +122,7 @@ def test_spoiled_documents(raw: bytes, place: int, other: bytes) -> None:
     spoiled = raw[:place] + other + raw[place + 1 :]
     for media_type in (mediatypes.OCI_INDEX, mediatypes.OCI_MANIFEST, mediatypes.OCI_CONFIG):
         with suppress(ContentError):
-            Documents().check(described(spoiled, media_type), spoiled)
+            Validator().check(described(spoiled, media_type), spoiled)
 
 
 @QUICK
@@ -241,7 +241,7 @@ def test_answers(
         path = f"/v2/team/app/manifests/{found.digest}"
         lasting.always("GET", path, Answer(status, body, headers))
         with suppress(PyctrdError):
-            Documents().fetch(remote, found)
+            Validator().fetch(remote, found)
 
 
 LIST = "/v2/team/app/tags/list"

@@ -13,8 +13,8 @@ from pyctrd.errors import AlreadyExists, ContentError, IngestLocked
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest, IngestStatus
 from pyctrd.progress import Progress
-from pyctrd.steps.fetch import Brought, Transfer, ingest_ref
-from pyctrd.steps.pool import Downloads
+from pyctrd.steps.fetch import Downloader, FetchResult, ingest_ref
+from pyctrd.steps.pool import DownloadPool
 from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore, Unfinished
 
 DATA = bytes(range(256)) * 64
@@ -46,14 +46,14 @@ class Bench:
         if left:
             self.store.state.ingests[ingest_ref(LAYER)] = Unfinished(bytearray(left), len(DATA))
 
-    def bring(self) -> Brought:
-        transfer = Transfer(
+    def fetch(self) -> FetchResult:
+        downloader = Downloader(
             self.store.content, [self.remote], claim_present=True, progress=self.events.append
         )
-        brought = transfer.bring(LAYER)
+        result = downloader.fetch(LAYER)
         assert self.store.state.blobs == {LAYER.digest: DATA}
         assert self.store.state.ingests == {}
-        return brought
+        return result
 
     def told(self) -> set[tuple[str, int]]:
         return {(event.action, event.resumed) for event in self.events}
@@ -62,30 +62,30 @@ class Bench:
 @pytest.mark.parametrize("left", [1, 5000, len(DATA) - 1])
 def test_what_an_interrupted_download_left_is_resumed_and_counted(left: int) -> None:
     bench = Bench(DATA[:left])
-    assert bench.bring() == Brought(len(DATA) - left, left)
+    assert bench.fetch() == FetchResult(len(DATA) - left, left)
     assert bench.remote.offsets == [left]
     assert bench.told() == {("downloading", left), ("downloaded", left)}
 
 
 def test_a_download_that_only_lacked_its_commit_is_resumed_whole() -> None:
     bench = Bench(DATA)
-    assert bench.bring() == Brought(0, len(DATA))
+    assert bench.fetch() == FetchResult(0, len(DATA))
     assert bench.remote.offsets == []
     assert bench.told() == {("downloaded", len(DATA))}
 
 
 def test_nothing_is_resumed_where_nothing_was() -> None:
     bench = Bench()
-    assert bench.bring() == Brought(len(DATA), 0)
+    assert bench.fetch() == FetchResult(len(DATA), 0)
     assert bench.told() == {("downloading", 0), ("downloaded", 0)}
-    assert bench.bring() == Brought()
+    assert bench.fetch() == FetchResult()
     assert bench.events[-1].action == "exists"
 
 
 @pytest.mark.parametrize("left", [100, len(DATA)])
 def test_what_was_corrupt_counts_for_nothing(left: int) -> None:
     bench = Bench(b"x" * left)
-    assert bench.bring() == Brought(len(DATA), 0)
+    assert bench.fetch() == FetchResult(len(DATA), 0)
     assert bench.remote.offsets[-1] == 0
     assert bench.told() >= {("retrying", 0), ("downloaded", 0)}
 
@@ -97,7 +97,7 @@ def test_content_that_another_namespace_shares_is_not_resumed(
     """It opens as complete, while the ingest that is listed (if any) is not what will be committed."""
     bench = Bench(DATA)
     monkeypatch.setattr(bench.store.content, "ingests", lambda: listed)
-    assert bench.bring() == Brought()
+    assert bench.fetch() == FetchResult()
     assert bench.told() == {("exists", 0)}
 
 
@@ -125,8 +125,8 @@ def test_what_another_client_finishes_first_is_put_under_our_lease(
     monkeypatch.setattr(Remote, "fetch", overtaken)
     monkeypatch.setattr(MemoryContent, "open_ingest", opening)
     with bench.store.lease("pull") as leased:
-        transfer = Transfer(leased.content, [bench.remote], claim_present=True)
-        assert transfer.bring(LAYER) == Brought(len(DATA) if collected else 0)
+        downloader = Downloader(leased.content, [bench.remote], claim_present=True)
+        assert downloader.fetch(LAYER) == FetchResult(len(DATA) if collected else 0)
         assert len(opened) == 2
         state.collect()
         assert state.blobs == {LAYER.digest: DATA}
@@ -140,13 +140,13 @@ def test_a_blob_that_comes_and_goes_for_ever_is_given_up(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(MemoryIngest, "commit", overtaken)
     with pytest.raises(ContentError, match="comes and goes while it is fetched"):
-        bench.bring()
+        bench.fetch()
 
 
 def test_downloads_sum_up_what_came_and_what_was_here() -> None:
     other = Descriptor(media_type="text/plain", digest=Digest.of(b"x"), size=1)
-    amounts = {LAYER.digest: Brought(7, 3), other.digest: Brought()}
-    with Downloads(lambda item: amounts[item.digest], threading.Event(), max_concurrent=2) as downloads:
+    amounts = {LAYER.digest: FetchResult(7, 3), other.digest: FetchResult()}
+    with DownloadPool(lambda item: amounts[item.digest], threading.Event(), max_concurrent=2) as downloads:
         downloads.submit([LAYER, other, LAYER])
         downloads.join()
         assert downloads.downloaded() == {LAYER: 7}
@@ -170,7 +170,7 @@ def test_a_client_that_stands_still_is_not_waited_for_for_ever(
 ) -> None:
     bench = locked(left, monkeypatch)
     with pytest.raises(IngestLocked, match=r"has written nothing for 0\.2 seconds") as caught:
-        bench.bring()
+        bench.fetch()
     assert caught.value.name == ingest_ref(LAYER)
     assert "end it" in (caught.value.hint or "")
     assert {event.action for event in bench.events} == {"waiting"}
@@ -193,12 +193,12 @@ def test_a_client_that_gets_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
         return ingests(content)
 
     monkeypatch.setattr(MemoryContent, "ingests", growing)
-    assert bench.bring() == Brought(len(DATA) - 5005, 5005)
+    assert bench.fetch() == FetchResult(len(DATA) - 5005, 5005)
 
 
 def test_a_commit_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All bytes are there: they may have to be brought to the disk."""
+    """All bytes are there: they may have to be result to the disk."""
     bench = locked(len(DATA), monkeypatch)
     monkeypatch.setattr(MemoryContent, "stall_seconds", 0.01)
     with pytest.raises(IngestLocked, match=r"for 0\.1 seconds"):
-        bench.bring()
+        bench.fetch()

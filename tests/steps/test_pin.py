@@ -8,7 +8,7 @@ import pytest
 from pyctrd.errors import ContentError
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest
-from pyctrd.steps.pin import hold
+from pyctrd.steps.pin import pin
 from tests.support.memory import MemoryStore
 
 DATA = b"a layer"
@@ -24,7 +24,7 @@ def store() -> MemoryStore:
 
 def test_what_is_here_stays_as_long_as_the_lease(store: MemoryStore) -> None:
     with store.lease("test") as leased:
-        assert hold(leased.content, LAYER)
+        assert pin(leased.content, LAYER)
         store.collect_garbage()
         assert store.state.blobs == {LAYER.digest: DATA}
     store.collect_garbage()
@@ -34,7 +34,7 @@ def test_what_is_here_stays_as_long_as_the_lease(store: MemoryStore) -> None:
 def test_what_is_absent_leaves_nothing_behind(store: MemoryStore) -> None:
     store.content.delete(LAYER.digest)
     with store.lease("test") as leased:
-        assert not hold(leased.content, LAYER)
+        assert not pin(leased.content, LAYER)
         assert store.state.ingests == {}
 
 
@@ -48,7 +48,7 @@ def test_what_is_collected_just_then_is_absent(store: MemoryStore, monkeypatch: 
             return found
 
         monkeypatch.setattr(leased.content, "info", collected_after)
-        assert not hold(leased.content, LAYER)
+        assert not pin(leased.content, LAYER)
         assert store.state.ingests == {}
 
 
@@ -56,4 +56,4 @@ def test_content_of_another_size_is_not_what_the_image_names(store: MemoryStore)
     other = msgspec.structs.replace(LAYER, size=LAYER.size + 1)
     message = f"unexpected copy size for blobs/sha256/{LAYER.digest.encoded}: the store has 7 bytes, .* 8$"
     with store.lease("test") as leased, pytest.raises(ContentError, match=message):
-        hold(leased.content, other)
+        pin(leased.content, other)

@@ -20,7 +20,7 @@ from pyctrd.oci.model import (
     parse_json,
 )
 from pyctrd.oci.platforms import parse, select
-from pyctrd.steps.validate import Documents, fetch
+from pyctrd.steps.validate import Validator, fetch
 
 LAYER = {"mediaType": mediatypes.OCI_LAYER_GZIP, "digest": str(Digest.of(b"layer")), "size": 5}
 CONFIG = {"mediaType": mediatypes.OCI_CONFIG, "digest": str(Digest.of(b"config")), "size": 6}
@@ -34,7 +34,7 @@ def described(raw: bytes, media_type: str = mediatypes.OCI_MANIFEST, **fields: o
 
 def check(document: object, media_type: str = mediatypes.OCI_MANIFEST) -> None:
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    Documents().check(described(raw, media_type), raw)
+    Validator().check(described(raw, media_type), raw)
 
 
 def test_good_documents_are_let_in() -> None:
@@ -68,7 +68,7 @@ def test_a_config_is_for_the_platform_that_was_promised() -> None:
     config = b'{"os":"linux","architecture":"s390x"}'
     child = described(config, mediatypes.OCI_CONFIG)
     for promised, refused in (("linux/amd64", True), ("linux/s390x", False), ("linux/arm64", False)):
-        documents = Documents()
+        documents = Validator()
         parent = described(b"{}", platform=parse(promised))
         step = documents.watch(
             lambda _: [child], select(["linux/amd64", "linux/s390x"]).matcher(parse("linux/amd64"))

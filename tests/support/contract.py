@@ -437,7 +437,7 @@ class SnapshotContract:
 
 
 class LeaseContract:
-    """Store.lease, hold_everything and collect_garbage: what stays, and what goes."""
+    """Store.lease, pin_everything and collect_garbage: what stays, and what goes."""
 
     def test_content_stays_as_long_as_the_lease(self, store: Store) -> None:
         with store.lease("test") as leased:
@@ -568,7 +568,7 @@ class LeaseContract:
             digest = put(leased, os.urandom(10))
             tag(leased, "a:1", digest)
         with store.lease("two") as leased:
-            leased.hold_everything()
+            leased.pin_everything()
             store.images.delete("a:1", sync=True)
             assert here(store, digest) == [True]
         store.collect_garbage()
@@ -577,7 +577,7 @@ class LeaseContract:
     def test_without_a_lease_there_is_nothing_to_put_it_under(self, store: Store) -> None:
         with store.lease("one") as leased:
             digest = put(leased, os.urandom(10))
-            store.hold_everything()
+            store.pin_everything()
         store.collect_garbage()
         assert here(store, digest) == [False]
 

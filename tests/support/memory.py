@@ -393,7 +393,7 @@ class MemoryStore:
             raise
         del self.state.leases[name]
 
-    def hold_everything(self) -> None:
+    def pin_everything(self) -> None:
         if self._lease:
             for blob in [Resource("content", digest) for digest in self.state.blobs]:
                 self.state.leases[self._lease] |= {blob, *self.state.refers_to(blob)}
