@@ -65,7 +65,7 @@ class RegistryOptions:
     parallel_ranges: ParallelRanges = "auto"
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for a path of another type, and for seconds that are negative or not finite."""
+        """Raise InvalidInput for values that are not paths, and for invalid numbers of seconds."""
         for name in ("hosts_dir", "docker_config"):
             value = getattr(self, name)
             if not isinstance(value, str | os.PathLike | None):

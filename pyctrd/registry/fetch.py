@@ -18,8 +18,8 @@ from pyctrd.errors import RegistryContentError, RegistryError
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor
 from pyctrd.registry.hosts import RepositoryHosts, kind_of, severity, with_tries
+from pyctrd.registry.http.response import Response
 from pyctrd.registry.http.retry import MAX_CUTS_PER_HOST
-from pyctrd.registry.http.transport import Response
 
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 

@@ -23,8 +23,9 @@ from pyctrd.registry.config.endpoints import Endpoint, split_port
 from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http import errors, retry
 from pyctrd.registry.http.request_body import Stream
+from pyctrd.registry.http.response import Response
 from pyctrd.registry.http.retry import in_words, parse_retry_after
-from pyctrd.registry.http.transport import Request, Response, Transport
+from pyctrd.registry.http.transport import Request, Transport
 from pyctrd.registry.http.warnings import WarningLog
 
 _T = TypeVar("_T")

@@ -15,7 +15,7 @@ from pyctrd.oci.model import MAX_MANIFEST_BYTES
 from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
 from pyctrd.registry.hosts import RepositoryHosts, media_type_of
 from pyctrd.registry.http import link_header, retry
-from pyctrd.registry.http.transport import Response
+from pyctrd.registry.http.response import Response
 
 MAX_PAGES: Final = 5_000
 MAX_LIST_BYTES: Final = 64 << 20
@@ -37,9 +37,9 @@ class Page:
         """The Content-Type without parameters."""
         return media_type_of(self.response)
 
-    def error(self, text: str, *, hint: str | None = None) -> RegistryContentError:
+    def error(self, text: str) -> RegistryContentError:
         """Return the error for an invalid page."""
-        return self.repository.content_error(self.response, text, hint=hint)
+        return self.repository.content_error(self.response, text)
 
 
 class Pages:

@@ -39,7 +39,7 @@ SETTLED_SECONDS: Final = 60.0
 _log = redact.logger(__name__)
 
 
-class Budget:
+class ConnectionBudget:
     """Connections for ranges, beyond the first one of each download, of a whole process; thread safe."""
 
     def __init__(self, total: int = MAX_CONNECTIONS) -> None:
@@ -61,7 +61,7 @@ class Budget:
             self._free += count
 
 
-PROCESS_BUDGET: Final = Budget()
+PROCESS_BUDGET: Final = ConnectionBudget()
 
 
 class _Trial(NamedTuple):
@@ -81,7 +81,7 @@ class RangeControl:
         self,
         setting: ParallelRanges = "auto",
         *,
-        budget: Budget = PROCESS_BUDGET,
+        budget: ConnectionBudget = PROCESS_BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock

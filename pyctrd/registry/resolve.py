@@ -14,7 +14,7 @@ from pyctrd.oci import mediatypes
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, parse_json
 from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.hosts import RepositoryHosts, media_type_of, severity, with_tries
-from pyctrd.registry.http.transport import Response
+from pyctrd.registry.http.response import Response
 
 # What containerd accepts (resolver.go), in its order: registries convert for clients that ask for less.
 ACCEPT: Final = ", ".join(

@@ -22,7 +22,8 @@ from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.hosts import RepositoryHosts, kind_of
 from pyctrd.registry.http.request_body import BlobReader, Stream
-from pyctrd.registry.http.transport import Response, Transport
+from pyctrd.registry.http.response import Response
+from pyctrd.registry.http.transport import Transport
 from pyctrd.registry.resolve import ACCEPT
 from pyctrd.registry.upload_session import BlobUpload, UploadSession
 

@@ -21,7 +21,8 @@ from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
 from pyctrd.registry.hosts import RepositoryHosts
 from pyctrd.registry.http import errors, retry
 from pyctrd.registry.http.request_body import BlobReader, Stream
-from pyctrd.registry.http.transport import Request, Response
+from pyctrd.registry.http.response import Response
+from pyctrd.registry.http.transport import Request
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _STORED: Final = frozenset({200, 201, 204})

@@ -12,7 +12,7 @@ from pyctrd.errors import InvalidInput
 from pyctrd.oci.reference import parse
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.config.certs_d import default_roots, directory_names, search
-from pyctrd.registry.config.endpoints import endpoints
+from pyctrd.registry.config.endpoints import plan
 
 
 def test_order_of_directories(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_first_root_with_an_entry_wins(tmp_path: Path) -> None:
     assert found.directory is not None
     assert found.directory.path == roots[2] / "_default"
     assert [item.state for item in found.searched] == ["absent", "no entry", "used", "not reached"]
-    assert [item.path for item in found.searched] == roots
+    assert [item.path for item in found.searched] == list(map(str, roots))
 
 
 SYSTEM = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
@@ -149,7 +149,7 @@ def test_an_empty_hosts_toml_leaves_the_certificates(tmp_path: Path) -> None:
     (tmp_path / "_default" / "a.crt").write_text("x")
     (tmp_path / "_default" / "folder.crt").mkdir()
     found = search([tmp_path], "example.org").directory
-    (endpoint,) = endpoints("example.org", directory=found)
+    (endpoint,) = plan("example.org", directory=found).endpoints
     assert endpoint.tls.ca_files == (str(tmp_path / "_default" / "a.crt"),)
 
 

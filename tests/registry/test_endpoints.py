@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.registry.config.endpoints import Tls, endpoints, split_port
+from pyctrd.registry.config.endpoints import Tls, plan, split_port
 from pyctrd.registry.config.hosts_toml import ALL_CAPABILITIES
 
 
@@ -28,22 +28,22 @@ from pyctrd.registry.config.hosts_toml import ALL_CAPABILITIES
     ],
 )
 def test_defaults(domain: str, url: str) -> None:
-    (found,) = endpoints(domain)
+    (found,) = plan(domain).endpoints
     assert found.url("a/b") == url
     assert found.account == domain
     assert found.is_own
     assert not found.is_mirror
     assert found.capabilities == ALL_CAPABILITIES
-    (plain,) = endpoints(domain, plain_http=True)
+    (plain,) = plan(domain, plain_http=True).endpoints
     assert plain.url("a/b") == url.replace("https:", "http:")
 
 
 def test_skip_verify() -> None:
-    (found,) = endpoints("example.org", skip_verify=True)
+    (found,) = plan("example.org", skip_verify=True).endpoints
     assert found.tls == Tls(skip_verify=True)
-    (both,) = endpoints("localhost:5000", skip_verify=True)
+    (both,) = plan("localhost:5000", skip_verify=True).endpoints
     assert (both.scheme, both.plain_fallback) == ("https", True)
-    (plain,) = endpoints("localhost:80", skip_verify=True)
+    (plain,) = plan("localhost:80", skip_verify=True).endpoints
     assert (plain.scheme, plain.plain_fallback) == ("http", False)
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from pyctrd.errors import InvalidInput
 from pyctrd.registry import RegistryClient, RegistryOptions
-from pyctrd.registry.config.endpoints import Endpoint, HostDirectory, Tls, endpoints, plan
+from pyctrd.registry.config.endpoints import Endpoint, HostDirectory, Tls, plan
 
 HERE = Path("/certs/example.org")
 
 
 def from_toml(text: str, domain: str = "example.org") -> tuple[Endpoint, ...]:
-    return endpoints(domain, directory=HostDirectory(HERE, text, ("hosts.toml",)))
+    return plan(domain, directory=HostDirectory(HERE, text, ("hosts.toml",))).endpoints
 
 
 def test_a_whole_hosts_toml() -> None:
@@ -125,7 +125,7 @@ def test_http_with_settings_for_tls_tries_tls_first() -> None:
         assert (port_80.scheme, port_80.plain_fallback) == ("http", False)
         assert (without.scheme, without.plain_fallback) == ("http", False)
     directory = HostDirectory(HERE, '[host."http://m:5000"]')
-    mirror, _server = endpoints("example.org", skip_verify=True, directory=directory)
+    mirror, _server = plan("example.org", skip_verify=True, directory=directory).endpoints
     assert (mirror.scheme, mirror.plain_fallback, mirror.tls.skip_verify) == ("https", True, True)
 
 
@@ -313,12 +313,12 @@ def test_a_bad_hosts_toml_says_what_and_where(text: str, message: str) -> None:
 
 def test_certificates_without_hosts_toml() -> None:
     directory = HostDirectory(HERE, None, ("a.crt", "b.crt", "c.cert", "c.key", "readme"))
-    (found,) = endpoints("localhost:5000", directory=directory)
+    (found,) = plan("localhost:5000", directory=directory).endpoints
     assert found.tls.ca_files == ("/certs/example.org/a.crt", "/certs/example.org/b.crt")
     assert found.tls.client_certs == (("/certs/example.org/c.cert", "/certs/example.org/c.key"),)
     assert found.scheme == "https"  # whoever gives a CA means TLS, also for this machine
     # As containerd: the certificate may hold its key.
-    (found,) = endpoints("example.org", directory=HostDirectory(HERE, None, ("c.cert",)))
+    (found,) = plan("example.org", directory=HostDirectory(HERE, None, ("c.cert",))).endpoints
     assert found.tls.client_certs == (("/certs/example.org/c.cert", ""),)
 
 

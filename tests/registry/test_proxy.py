@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.registry.config.proxy import choose, proxy_for, without_secrets
+from pyctrd.registry.config.proxy import choose, without_secrets
 from pyctrd.registry.http.retry import LONGEST_PAUSE_SECONDS, parse_retry_after, seconds_to_wait
 
 
@@ -46,10 +46,10 @@ def test_proxies(monkeypatch: pytest.MonkeyPatch, host: str, direct: bool) -> No
         " corp.example, 10.0.0.0/8 ,one.example:81,.dot.example,,bad/99, *.star.example,:5000,"
         "standard.example:443,fd00::1,12.0.0.1:5000",
     )
-    assert proxy_for("https", host) == (None if direct else "http://proxy:3128")
-    assert proxy_for("http", host) is None
+    assert choose("https", host).url == (None if direct else "http://proxy:3128")
+    assert choose("http", host).url is None
     monkeypatch.setenv("NO_PROXY", "*")
-    assert proxy_for("https", host) is None
+    assert choose("https", host).url is None
 
 
 def test_what_decided_about_the_proxy() -> None:

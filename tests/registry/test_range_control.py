@@ -9,7 +9,7 @@ import pytest
 from pyctrd.registry.range_control import (
     MIN_REMAINING_BYTES,
     SETTLED_SECONDS,
-    Budget,
+    ConnectionBudget,
     ParallelRanges,
     RangeControl,
 )
@@ -21,9 +21,9 @@ MUCH = 1 << 30
 class Line:
     """A blob being read over a line: `rate(connections)` is what they bring together, in MiB a second."""
 
-    def __init__(self, setting: ParallelRanges = "auto", *, budget: Budget | None = None) -> None:
+    def __init__(self, setting: ParallelRanges = "auto", *, budget: ConnectionBudget | None = None) -> None:
         self.now = 1000.0
-        self.control = RangeControl(setting, budget=budget or Budget(), clock=lambda: self.now)
+        self.control = RangeControl(setting, budget=budget or ConnectionBudget(), clock=lambda: self.now)
         self.held = 0
 
     def second(self, mib: float, *, waiting: float = 1.0, remaining: int = MUCH) -> int:
@@ -104,7 +104,7 @@ def test_off_is_off(setting: ParallelRanges) -> None:
 
 
 def test_the_budget_is_the_whole_processs() -> None:
-    budget = Budget(8)
+    budget = ConnectionBudget(8)
     first, second = Line(8, budget=budget), Line(8, budget=budget)
     assert first.control.allot(0, MUCH) == 8
     assert second.control.allot(0, MUCH) == 0
@@ -115,7 +115,7 @@ def test_the_budget_is_the_whole_processs() -> None:
 
 
 def test_one_connection_alone_is_the_plain_way() -> None:
-    budget = Budget(3)
+    budget = ConnectionBudget(3)
     control = RangeControl(2, budget=budget)
     assert control.allot(0, MUCH) == 2
     assert control.allot(0, MUCH) == 0

@@ -34,9 +34,8 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """The entry `key` of a file, for one registry or repository."""
+    """An entry of a file, for one registry or repository."""
 
-    key: str
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
@@ -210,7 +209,7 @@ def _entry(key: str, fields: _Document) -> Entry:
             raise Unusable(f"the auth of {key!r} is not base64 of user:password") from None
         username, _, password = decoded.partition(":")
         password = password.strip("\0")
-    return Entry(key, username, password, text_of(fields, "identitytoken"), text_of(fields, "registrytoken"))
+    return Entry(username, password, text_of(fields, "identitytoken"), text_of(fields, "registrytoken"))
 
 
 def _table(document: _Document, key: str) -> _Document:

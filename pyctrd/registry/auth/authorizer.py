@@ -23,7 +23,8 @@ from pyctrd.registry.auth.keychain import Credential, Keychain
 from pyctrd.registry.auth.tokens import Refused, Token, TokenServers
 from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.config.proxy import without_secrets
-from pyctrd.registry.http.transport import Request, Response, Transport
+from pyctrd.registry.http.response import Response
+from pyctrd.registry.http.transport import Request, Transport
 
 INSUFFICIENT_SCOPE: Final = "insufficient_scope"
 

@@ -20,9 +20,10 @@ from pyctrd import redact
 from pyctrd.errors import PyctrdError
 from pyctrd.registry.auth.challenge import Challenge
 from pyctrd.registry.auth.keychain import Credential
-from pyctrd.registry.config.endpoints import Endpoint, Tls
+from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.config.proxy import without_secrets
-from pyctrd.registry.http.transport import Request, Response, Transport
+from pyctrd.registry.http.response import Response
+from pyctrd.registry.http.transport import Request, Transport
 
 CLIENT_ID: Final = "pyctrd"
 # The default of the token spec, and the shortest life that it allows.
@@ -105,17 +106,7 @@ class TokenServers:
             }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode(form, errors="surrogateescape").encode("ascii")
-        return self._transport.send(
-            Request(
-                "POST",
-                realm,
-                headers=headers,
-                body=body,
-                tls=_realm_tls(endpoint, realm),
-                proxy=endpoint.proxy,
-                named_by=endpoint.base,
-            )
-        )
+        return self._send(endpoint, Request("POST", realm, headers=headers, body=body))
 
     def _get(self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], basic: str) -> Response:
         fields = [("service", found["service"])] if found["service"] else []
@@ -124,16 +115,12 @@ class TokenServers:
         query = urlencode(fields, errors="replace")
         url = f"{realm}{'&' if '?' in realm else '?'}{query}" if fields else realm
         private = {"Authorization": basic} if basic else {}
-        return self._transport.send(
-            Request(
-                "GET",
-                url,
-                private=private,
-                tls=_realm_tls(endpoint, realm),
-                proxy=endpoint.proxy,
-                named_by=endpoint.base,
-            )
-        )
+        return self._send(endpoint, Request("GET", url, private=private))
+
+    def _send(self, endpoint: Endpoint, request: Request) -> Response:
+        """Send to a token server: with the TLS settings of the registry, but not its client certificates."""
+        tls = endpoint.tls if request.host == endpoint.host else replace(endpoint.tls, client_certs=())
+        return self._transport.send(replace(request, tls=tls, proxy=endpoint.proxy, named_by=endpoint.base))
 
 
 def _check_realm(endpoint: Endpoint, realm: str) -> None:
@@ -177,10 +164,3 @@ def _age(issued_at: Any, date: str, life: float) -> float:
     except (ValueError, TypeError, OverflowError, IndexError):
         return 0.0
     return age if 0 < age < life else 0.0
-
-
-def _realm_tls(endpoint: Endpoint, realm: str) -> Tls:
-    """Return the TLS settings for the token server: those of the registry, without client certificates."""
-    if urlsplit(realm).netloc == endpoint.host:
-        return endpoint.tls
-    return replace(endpoint.tls, client_certs=())

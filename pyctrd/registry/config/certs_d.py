@@ -28,9 +28,12 @@ State: TypeAlias = Literal["used", "no entry", "absent", "not readable", "not re
 
 @dataclass(frozen=True)
 class SearchedDirectory:
-    """A root directory that was searched for a registry, and the result."""
+    """A root directory that was searched for a registry, and the result.
 
-    path: Path
+    `no entry` means that it has nothing for this registry, `not reached` that an earlier root had.
+    """
+
+    path: str
     state: State
 
 
@@ -83,21 +86,21 @@ def search(roots: Sequence[Path], domain: str, *, forgiving: bool = False) -> Se
     found: HostDirectory | None = None
     for root in roots:
         if found is not None:
-            searched.append(SearchedDirectory(root, "not reached"))
+            searched.append(SearchedDirectory(str(root), "not reached"))
             continue
         try:
             entry = _entry(root, domain)
         except PermissionError as error:
             if not forgiving:
                 raise _unreadable(root, error) from error
-            searched.append(SearchedDirectory(root, "not readable"))
+            searched.append(SearchedDirectory(str(root), "not readable"))
             continue
         except OSError as error:
             raise _unreadable(root, error) from error
         if entry is not None:
             found = _read_directory(entry)
         state: State = "used" if entry else "no entry" if root.exists() else "absent"
-        searched.append(SearchedDirectory(root, state))
+        searched.append(SearchedDirectory(str(root), state))
     return Search(found, tuple(searched))
 
 

@@ -55,7 +55,6 @@ class Endpoint:
     capabilities: frozenset[str] = ALL_CAPABILITIES
     tls: Tls = NO_TLS
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold a token
-    override_path: bool = False
     is_own: bool = False
     namespace: str = ""
     dial_timeout: float | None = None
@@ -145,17 +144,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def endpoints(
-    domain: str,
-    *,
-    plain_http: bool = False,
-    skip_verify: bool = False,
-    directory: HostDirectory | None = None,
-) -> tuple[Endpoint, ...]:
-    """List the endpoints of a registry; takes and raises what `plan` does."""
-    return plan(domain, plain_http=plain_http, skip_verify=skip_verify, directory=directory).endpoints
-
-
 def plan(
     domain: str,
     *,
@@ -228,7 +216,6 @@ def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
     # `skip_verify` alone means no more than `-k`: there may be no TLS at all.
     flags = replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
     own = _default(domain, flags, replace(_tls_of_table(file.root), skip_verify=False))
-    # `override_path` has no path to override here.
     settings = replace(_from_table(domain, file.root, flags), scheme=own.scheme, host=own.host, tls=own.tls)
     origin = (
         own.origin if flags.plain_http else f"default, {file.root.where.rpartition(':')[0]} names no server"
@@ -258,7 +245,6 @@ def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
         capabilities=table.capabilities,
         tls=replace(tls, skip_verify=tls.skip_verify or flags.skip_verify),
         headers=table.headers,
-        override_path=table.override_path,
         namespace="" if same else domain,
         dial_timeout=table.dial_timeout,
         proxy=table.proxy,

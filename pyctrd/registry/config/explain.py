@@ -22,17 +22,6 @@ CredentialSource = Callable[[Endpoint], str]
 
 
 @dataclass(frozen=True)
-class ConfigurationDirectory:
-    """A directory that may have configured the registry.
-
-    `state` is `used`, `no entry` (nothing for this registry), `absent`, `not readable` or `not reached`.
-    """
-
-    path: str
-    state: str
-
-
-@dataclass(frozen=True)
 class ProxyUse:
     """How a host is reached: `url` of a proxy without user and password, or "" for a direct connection.
 
@@ -81,7 +70,7 @@ class Explanation:
     registry: str
     repository: str
     configuration: str
-    directories: tuple[ConfigurationDirectory, ...]
+    directories: tuple[SearchedDirectory, ...]
     hosts: tuple[ExplainedHost, ...]
     notices: tuple[str, ...]
 
@@ -120,7 +109,7 @@ def explain(
         registry=reference.domain,
         repository=reference.repository,
         configuration=configuration,
-        directories=tuple(ConfigurationDirectory(str(item.path), item.state) for item in searched),
+        directories=tuple(searched),
         hosts=hosts,
         notices=(*notices, *_of_hosts(endpoints)),
     )

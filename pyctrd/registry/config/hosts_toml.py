@@ -71,7 +71,6 @@ class HostTable:
     skip_verify: bool = False
     explicit_tls: bool = False
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold a token
-    override_path: bool = False
     dial_timeout: float | None = None
     proxy: str = field(default="", repr=False)  # it may hold a password
     proxy_where: str = ""
@@ -167,7 +166,6 @@ class _Reader:
             skip_verify=self._boolean(table, at, "skip_verify"),
             explicit_tls=bool(_TLS_KEYS & table.keys()),
             headers=tuple(self._headers(table, at)),
-            override_path=override,
             dial_timeout=self._duration(table, at),
             proxy=proxy,
             proxy_where=self.where((*at, "proxy")) if proxy else "",

@@ -44,11 +44,6 @@ def choose(scheme: str, host: str, environ: Mapping[str, str] = os.environ) -> P
     return ProxyChoice(url if "://" in url else f"http://{url}", variable)
 
 
-def proxy_for(scheme: str, host: str) -> str | None:
-    """Return the URL of the proxy to use for host[:port], or None for a direct connection."""
-    return choose(scheme, host).url
-
-
 def without_secrets(url: str) -> str:
     """Return scheme, host and path of a URL, without user information and query: for logs and errors."""
     try:

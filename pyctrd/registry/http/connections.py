@@ -117,19 +117,6 @@ def _pool_classes(
 
         def connect(self) -> None:
             super().connect()
-            opened(self.sock)
-
-        def _new_conn(self) -> socket.socket:
-            return _dialed(self, dial)
-
-        def getresponse(self) -> Any:
-            return _head(self, super().getresponse)
-
-    class Secure(HTTPSConnection):
-        response_class = response  # type: ignore[assignment]
-
-        def connect(self) -> None:
-            super().connect()
             opened(_socket(self.sock))
             # The user has chosen not to verify; urllib3 would warn of each request.
             self.is_verified = self.is_verified or not verify
@@ -139,6 +126,9 @@ def _pool_classes(
 
         def getresponse(self) -> Any:
             return _head(self, super().getresponse)
+
+    class Secure(Plain, HTTPSConnection):
+        """The same with TLS."""
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain

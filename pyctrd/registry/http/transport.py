@@ -20,14 +20,14 @@ from urllib3.exceptions import HTTPError
 
 from pyctrd import redact
 from pyctrd.errors import Cancelled, ClientClosed, RegistryError
+from pyctrd.registry.config import proxy as proxies
 from pyctrd.registry.config.endpoints import NO_TLS, Tls, is_url_text
-from pyctrd.registry.config.proxy import proxy_for, without_secrets
+from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http import address_guard, errors
 from pyctrd.registry.http.address_guard import AddressKind, Resolve
 from pyctrd.registry.http.connections import new_pool
 from pyctrd.registry.http.request_body import Stream, length_header, opened
-from pyctrd.registry.http.response import Response as Response
-from pyctrd.registry.http.response import unreachable
+from pyctrd.registry.http.response import Response, unreachable
 from pyctrd.registry.http.retry import (
     CONNECT_TIMEOUT_SECONDS,
     FREE_STALLS,
@@ -176,7 +176,7 @@ class Transport:
         proxy: str | None = None
         try:
             parts = urlsplit(request.url)
-            proxy = request.proxy or proxy_for(parts.scheme, parts.netloc)
+            proxy = request.proxy or proxies.choose(parts.scheme, parts.netloc).url
             address_guard.check_literal(parts.hostname or "", sender, writes=_writes(request))
             tls = request.tls if parts.scheme == "https" else None
             pool = self._pool(tls, proxy, sender, writes=_writes(request))
