@@ -14,15 +14,15 @@ from typing import Final
 import pytest
 
 from integration.killing import SECONDS, WRITTEN, comes_true
-from integration.rig import images
 from integration.rig.daemons import Containerd, Fault, Registry
-from integration.rig.images import Graph, Layer
 from integration.rig.peers import NEWEST
 from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.shell import REPOSITORY_ROOT, Shell, archived
 from integration.spoiling import altered, spoil
 from pyctrd import Client
+from tests.support import images
+from tests.support.images import Graph, Layer
 
 PAGE: Final = REPOSITORY_ROOT / "docs" / "library.md"
 # What stands in the page for a registry and a namespace of the reader's.
