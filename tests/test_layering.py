@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -70,6 +71,7 @@ def unit(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
+@cache
 def sources() -> dict[str, str]:
     """Read every module of the package but the generated ones, by its dotted name."""
     found = {}
@@ -82,6 +84,14 @@ def sources() -> dict[str, str]:
 
 def imports(module: str, source: str, modules: Mapping[str, str]) -> Iterator[Import]:
     """Find every import of a module, wherever it stands; `from a import b` is of a.b where that is one."""
+    for base, name, typing_only in written(module, source):
+        full = f"{base}.{name}" if name else base
+        yield Import(module, full if full in modules or full == "pyctrd.protos" else base, typing_only)
+
+
+@cache
+def written(module: str, source: str) -> tuple[tuple[str, str, bool], ...]:
+    """Read the imports of a module: from where, what of it, and whether for type checkers only."""
     tree = ast.parse(source)
     typing_only = {
         id(child)
@@ -90,18 +100,15 @@ def imports(module: str, source: str, modules: Mapping[str, str]) -> Iterator[Im
         for statement in node.body
         for child in ast.walk(statement)
     }
+    found = []
     for node in ast.walk(tree):
-        targets: list[str] = []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: relative import"
             assert node.module is not None
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                targets.append(full if full in modules or full == "pyctrd.protos" else node.module)
+            found += [(node.module, alias.name, id(node) in typing_only) for alias in node.names]
         elif isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        for target in targets:
-            yield Import(module, target, id(node) in typing_only)
+            found += [(alias.name, "", id(node) in typing_only) for alias in node.names]
+    return tuple(found)
 
 
 def faults(modules: Mapping[str, str]) -> list[str]:

@@ -36,7 +36,7 @@ from tests.support.repository import MemoryRepository
 NAME = "registry.example/team/app:1"
 TARGET = reference.parse("target.example/team/app:2")
 HOST = Platform(os="linux", architecture="amd64")
-ENTRIES = 200
+ENTRIES = 100
 # How often a command may look at one thing: a few walks, and in each of them more than once.
 OFTEN = 40
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,36 +126,40 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_signals_end_a_waiting_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    """A socket that accepts and never answers: the command waits for the daemon's version."""
-    with socket.socket(socket.AF_UNIX) as silent:
-        monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
-        silent.bind("c.sock")
+@contextmanager
+def waiting(name: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that waits for the daemon's version: its socket accepts, and never answers."""
+    with socket.socket(socket.AF_UNIX) as silent, ExitStack() as stack:
+        silent.bind(name)
         silent.listen()
         command = subprocess.Popen(
-            [*PYCTRD, "-a", "c.sock", "images"],
-            cwd=tmp_path,
+            [*PYCTRD, "-a", name, "images"],
             env={**os.environ, "PYTHONPATH": str(Path(pyctrd.__file__).parent.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         silent.settimeout(20)
-        connections = [silent.accept()[0], silent.accept()[0]]  # the first one only looks who is there
-        connections[1].settimeout(20)
-        assert connections[1].recv(1)  # gRPC has begun to talk: from here on the command waits
-        command.send_signal(number)
-        stdout, stderr = command.communicate(timeout=20)
-        for connection in connections:
-            connection.close()
-    assert (command.returncode, stdout) == (code, "")
-    assert "Traceback" not in stderr
+        stack.enter_context(silent.accept()[0])  # this one only looks who is there
+        talking = stack.enter_context(silent.accept()[0])
+        talking.settimeout(20)
+        assert talking.recv(1)  # gRPC has begun to talk: from here on the command waits
+        yield command
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_signals_end_a_waiting_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All at once, for each takes a while to end in order."""
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+    monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
+    with ExitStack() as stack:
+        commands = {number: stack.enter_context(waiting(f"{number}.sock")) for number in codes}
+        for number, command in commands.items():
+            command.send_signal(number)
+        for number, command in commands.items():
+            stdout, stderr = command.communicate(timeout=20)
+            assert (command.returncode, stdout) == (codes[number], "")
+            assert "Traceback" not in stderr
 
 
 def test_a_reader_who_goes_away_is_no_news() -> None:

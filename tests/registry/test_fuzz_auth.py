@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyctrd.errors import AuthenticationFailed, PyctrdError
@@ -24,7 +24,6 @@ from pyctrd.registry.http.transport import Request
 
 PASSWORD = "the-password-of-me"
 ENDPOINT = Endpoint("https", "a.example", account="a.example", is_own=True)
-FEW = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 TEXT = st.text(max_size=30) | st.sampled_from([PASSWORD, "", "\ud800", "Og==", "bWU6cGFzc3dvcmQ=", "<token>"])
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
@@ -106,7 +105,6 @@ HEADERS = st.text(st.characters(codec="latin-1"), max_size=200) | st.builds(
 )
 
 
-@FEW
 @given(st.lists(HEADERS, max_size=3), st.sampled_from([401, 403]))
 @example(['Bearer realm="https://a.example/token",scope="' + "a:b:c " * 3000 + '"'], 401)
 @example(['Bearer realm="https://a.example/token", scope=\ud800'], 401)
@@ -117,7 +115,6 @@ def test_challenges(headers: list[str], status: int) -> None:
     ask(answer(status, b"", *headers), answer(200, b'{"token":"tok"}'), answer(status, b"", *headers))
 
 
-@FEW
 @given(st.sampled_from([200, 400, 401, 403, 500]), TOKENS, st.text(max_size=30))
 @example(200, b'{"token":"a","expires_in":1e999,"issued_at":"2026-01-01"}', "x")
 @example(200, b"[" * 100_000, "")
@@ -129,7 +126,6 @@ def test_token_answers(status: int, body: bytes, date: str) -> None:
     assert PASSWORD not in reason_in(PASSWORD.encode() + body)
 
 
-@FEW
 @given(FILES)
 @example(b"\xef\xbb\xbf{}")
 @example(b'{"auths":{"a.example":{"auth":"/w=="}}}')
@@ -170,7 +166,6 @@ def helper(folder: Path, said: bytes, code: int = 0) -> Iterator[None]:
         yield
 
 
-@FEW
 @given(FILES, FILES, raw("Username", "Secret", "ServerURL"), st.sampled_from([0, 1]))
 @example(b'{"credsStore":"test"}', b"", b'{"Username":"<token>","Secret":"x"}', 0)
 @example(b'{"credsStore":"test"}', b"", b'{"Username":"me","Secret":"\\ud800"}', 0)
@@ -194,7 +189,6 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
     assert isinstance(chain.advice("a.example"), str)
 
 
-@FEW
 @given(st.binary(max_size=200))
 def test_what_a_helper_prints(folder: Path, body: bytes) -> None:
     with helper(folder, body):

@@ -32,10 +32,7 @@ from pyctrd.steps.validate import Validator
 from tests.registry.samples import TAG
 from tests.registry.server import Answer, ScriptedServer
 
-QUICK = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-SERVED = settings(QUICK, max_examples=60)
+QUICK = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 TYPES = st.sampled_from(
     [
@@ -214,7 +211,7 @@ def client() -> Iterator[RegistryClient]:
 HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
 
 
-@SERVED
+@QUICK
 @given(
     status=st.sampled_from([200, 200, 200, 204, 206, 301, 307, 400, 401, 403, 404, 405, 429, 500, 599]),
     body=BODIES,
@@ -256,7 +253,7 @@ TARGETS = (
 )
 
 
-@SERVED
+@QUICK
 @given(
     status=st.sampled_from([200, 200, 200, 200, 204, 400, 404, 500]),
     body=LISTED,
@@ -298,7 +295,7 @@ def test_lists_of_referrers_that_are_written(raw: bytes, present: bytes | None, 
             assert (tuple(others), last.digest) == (before, descriptor.digest)
 
 
-@SERVED
+@QUICK
 @given(
     media_type=st.text(max_size=12),
     url=st.text(max_size=40),
@@ -376,7 +373,7 @@ LINES = st.lists(
 ).map(b"\r\n".join)
 
 
-@SERVED
+@QUICK
 @given(
     st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 302 X\r\n", b"HTTP/9 1 \r\n", b""]),
     LINES,

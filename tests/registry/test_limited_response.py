@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyctrd.errors import RegistryError, RegistryUnreachable
@@ -247,7 +247,6 @@ def chunked(pieces: list[bytes], extension: bytes, trailers: int) -> bytes:
     return chunks + b"0\r\n" + b"X-Checked: yes\r\n" * trailers + b"\r\n"
 
 
-@settings(deadline=None)
 @given(PIECES, st.sampled_from([b"", b";a", b';a="b c"', b" "]), st.integers(0, 5), st.integers(1, 400))
 @example([b"x"] * 60_000, b"", 3, 1000)
 @example([b"x" * 65536] * 50, b"", 0, 4096)
@@ -268,7 +267,6 @@ def test_honest_framing_is_read_whole(
     assert received == b"".join(pieces)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80), st.lists(st.binary(max_size=40), max_size=4).map(b"\r\n".join))
 def test_no_answer_breaks_the_reader(head: bytes, body: bytes) -> None:
     ours, theirs = socket.socketpair()

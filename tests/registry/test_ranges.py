@@ -21,7 +21,8 @@ from tests.registry.samples import blob_path, layer, mirror_config, read
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 
 MIB = 1 << 20
-LARGE = bytes(itertools.islice(itertools.cycle(range(251)), MIN_REMAINING_BYTES + 5 * MIB + 17))
+SIZE = MIN_REMAINING_BYTES + 5 * MIB + 17
+LARGE = (bytes(range(251)) * (SIZE // 251 + 1))[:SIZE]
 SMALL = LARGE[: MIN_REMAINING_BYTES - 1]
 
 
