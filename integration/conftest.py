@@ -163,3 +163,23 @@ def bench(
     containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
 ) -> Bench:
     return Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
+
+
+# The files that take longest, which must not come last: pytest-xdist gives each worker a file at a time.
+LONGEST = (
+    "test_matrix",
+    "test_death_of_sending",
+    "test_kill",
+    "test_death",
+    "test_expensive",
+    "test_collector",
+    "test_signals",
+    "test_verify",
+    "test_frozen",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; needs xdist's --no-loadscope-reorder."""
+    order = {f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
