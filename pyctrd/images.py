@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 from pyctrd import arguments
 from pyctrd.archive.contents import IndexMode
@@ -177,7 +177,7 @@ class Images:
     def save(
         self,
         refs: str | Iterable[str],
-        output: str | os.PathLike[str] | BinaryIO | None = None,
+        output: str | os.PathLike[str] | IO[bytes] | None = None,
         *,
         platforms: Platforms | None = None,
         ensure: EnsureMode = "target",
@@ -371,7 +371,7 @@ def _other_namespaces(
     ]
 
 
-def _opened(output: str | os.PathLike[str] | BinaryIO | None) -> AbstractContextManager[BinaryIO]:
+def _opened(output: str | os.PathLike[str] | IO[bytes] | None) -> AbstractContextManager[IO[bytes]]:
     if output is None or isinstance(output, str | os.PathLike):
         return open_output(output)
     if not hasattr(output, "write"):

@@ -16,7 +16,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import BinaryIO, Final, TypeAlias
+from typing import IO, Final, TypeAlias
 
 from pyctrd.archive.layout import Entry, Layout
 from pyctrd.archive.tar_header import END, header, padding
@@ -49,7 +49,7 @@ def size(layout: Layout) -> int:
 def write(
     layout: Layout,
     read: Reader,
-    output: BinaryIO,
+    output: IO[bytes],
     *,
     progress: Callable[[Entry, int], None] = lambda _entry, _written: None,
     check: Callable[[], None] = lambda: None,
@@ -235,7 +235,7 @@ class _Hasher:
 class _Sink:
     """The output, buffered or not: writes all of it, counts, and explains failures."""
 
-    def __init__(self, output: BinaryIO, needed: int, check: Callable[[], None]) -> None:
+    def __init__(self, output: IO[bytes], needed: int, check: Callable[[], None]) -> None:
         self._output = output
         self._needed = needed
         self._check = check

@@ -50,7 +50,7 @@ def run(body: Callable[[], object], settings: Settings) -> int:
     except click.ClickException as error:
         return _usage(error)
     except PyctrdError as error:
-        _say(error.message, commandline.hint(error, settings))
+        _say(commandline.with_options(error.message), commandline.hint(error, settings))
         code = error.exit_code
         _traceback(settings)
     except OSError as error:

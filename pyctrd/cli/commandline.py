@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Final
@@ -16,6 +17,24 @@ _SCOPE: Final = (
     ("-a", "address", "CONTAINERD_ADDRESS", "/run/containerd/containerd.sock"),
     ("-n", "namespace", "CONTAINERD_NAMESPACE", "default"),
 )
+# The library names its arguments in backquotes.
+_OPTIONS: Final = {
+    "`address`": "--address",
+    "`hosts_dir`": "--hosts-dir",
+    "`index=flatten`": "--index flatten",
+    "`index=prune`": "--index prune",
+    "`plain_http`": "--plain-http",
+    "`platforms`": "--platform",
+    "`platforms=local`": "--platform local",
+    "`retry_budget`": "--retry-budget",
+    "`skip_verify`": "-k",
+    "`snapshotter`": "--snapshotter",
+    "`sudo_user_config`": "--sudo-user-config",
+    "`unpack=False`": "--no-unpack",
+    "`username`": "-u",
+    "`username` and `password`": "-u USER",
+}
+_OPTION = re.compile("|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True))))
 _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
 
 
@@ -70,10 +89,15 @@ def of(remedy: Remedy, settings: Settings) -> str:
     return pyctrd(settings, *words, *images)
 
 
+def with_options(text: str) -> str:
+    """Return a text of the library with our options in the place of its arguments."""
+    return _OPTION.sub(lambda found: _OPTIONS[found[0]], text)
+
+
 def hint(error: PyctrdError, settings: Settings) -> str | None:
     """Return an error's hint with the command of its remedy."""
     command = of(error.remedy, settings) if error.remedy else ""
-    return ": ".join(filter(None, (error.hint, command))) or None
+    return ": ".join(filter(None, (with_options(error.hint or ""), command))) or None
 
 
 def _scope(settings: Settings) -> Iterator[str]:

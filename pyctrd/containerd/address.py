@@ -124,7 +124,7 @@ def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> Daem
     ]
     if others:
         names = ", ".join(f"{found.path} ({found.owner})" for found in others)
-        hints.append(f"other containerd sockets here, for --address: {names}")
+        hints.append(f"other containerd sockets here, for `address`: {names}")
     return DaemonUnreachable(f"cannot reach containerd at {path}: {problem}", hint="; ".join(hints) or None)
 
 
@@ -147,7 +147,7 @@ def check_socket(path: str, environ: Mapping[str, str]) -> None:
 def _socket_problem(path: str) -> tuple[str, str] | None:
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            return "it is not a socket", "give the path of containerd's socket with --address"
+            return "it is not a socket", "pass the path of containerd's socket as `address`"
         with _connected(path):
             return None
     except OSError as error:
@@ -169,7 +169,7 @@ def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
     start = "start containerd (systemctl start containerd)"
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return "no such file or directory", f"{start}, or name its socket with --address"
+            return "no such file or directory", f"{start}, or pass its socket as `address`"
         case errno.EACCES | errno.EPERM:
             return "permission denied", _permission_hint(path)
         case errno.ECONNREFUSED:
@@ -177,7 +177,7 @@ def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
         case errno.EPROTOTYPE:
             return (
                 "it is a socket, but not a stream socket",
-                "give the path of containerd's socket with --address",
+                "pass the path of containerd's socket as `address`",
             )
         case _:
             return error.strerror or str(error), ""

@@ -80,7 +80,7 @@ class IntrospectionService:
             code=grpc.StatusCode.UNIMPLEMENTED.name,
             kind="snapshotter",
             name=name,
-            hint=f"this containerd has loaded {', '.join(loaded) or 'none'}; choose one with --snapshotter",
+            hint=f"this containerd has loaded {', '.join(loaded) or 'none'}; choose one with `snapshotter`",
         )
 
 

@@ -139,6 +139,10 @@ class Platform(
     os_features: tuple[str, ...] = ()
     variant: str = ""
 
+    def __str__(self) -> str:
+        """Return `os/architecture[/variant]`, as written."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
 
 class Descriptor(_Annotated, frozen=True, kw_only=True):
     """A pointer to content: media type, digest, and size in bytes."""
@@ -202,7 +206,7 @@ class RootFS(_Document, frozen=True, kw_only=True):
         except InvalidReference as error:
             raise ContentError(
                 f"not a valid imageconfig: {error.message} - at `rootfs.diff_ids`",
-                hint="the image was built wrongly; --no-unpack pulls it all the same",
+                hint="the image was built wrongly; `unpack=False` pulls it all the same",
             ) from error
 
     @property

@@ -23,8 +23,8 @@ def only_image(images: Iterable[Descriptor]) -> Descriptor:
     listed = [platforms.format_all(item.platform) for item in found if item.platform]
     names = ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
     raise InvalidInput(
-        f"--index flatten needs one image, and there are {len(found)}{f' ({names})' if names else ''}",
-        hint="choose one with --platform; --index prune is for several",
+        f"`index=flatten` needs one image, and there are {len(found)}{f' ({names})' if names else ''}",
+        hint="choose one with `platforms`; `index=prune` is for several",
     )
 
 

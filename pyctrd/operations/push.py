@@ -221,7 +221,7 @@ def _incomplete(
     absent: Sequence[Descriptor],
     owner: dict[Digest, Platform | None],
 ) -> IncompleteContent:
-    local = "--platform local pushes what is complete; or " if selection.all else ""
+    local = "`platforms=local` pushes what is complete; or " if selection.all else ""
     return incomplete(
         image,
         absent,

@@ -9,7 +9,7 @@ A target that is a single manifest is saved whatever its platform is, as ctr doe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import BinaryIO, Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import msgspec
 
@@ -104,7 +104,7 @@ def save(
     store: Store,
     images: Sequence[ImageRecord],
     options: SaveOptions,
-    output: BinaryIO,
+    output: IO[bytes],
     *,
     host: Platform,
     fetchers: Fetchers,
@@ -176,7 +176,7 @@ def _write(
     store: Store,
     archived: Sequence[ArchiveImage],
     members: Layout,
-    output: BinaryIO,
+    output: IO[bytes],
     progress: ProgressSink,
 ) -> int:
     """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""

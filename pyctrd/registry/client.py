@@ -167,7 +167,9 @@ class RegistryClient:
             and self._options.account in ("", reference.domain)
             and not any(item.is_own for item in plan.endpoints)
         ):
-            problems += (f"-u is for {reference.domain}, which is not asked: it is not sent to any host",)
+            problems += (
+                f"`username` is for {reference.domain}, which is not asked: it is not sent to any host",
+            )
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def tags(self, reference: Reference) -> TagList:
@@ -211,7 +213,7 @@ class RegistryClient:
         """Find the host configuration of a registry, and its endpoints."""
         given = Path(self._options.hosts_dir) if self._options.hosts_dir else None
         if given is not None and not os.path.isdir(given):  # noqa: PTH112 - Path.is_dir may raise
-            raise InvalidInput(f"--hosts-dir {given} is not a directory")
+            raise InvalidInput(f"`hosts_dir` {given} is not a directory")
         roots = (given,) if given is not None else self._roots
         search = certs_d.search(roots, domain, forgiving=given is None)
         plan = endpoints.plan(

@@ -113,7 +113,7 @@ class BlobRequests:
         return RegistryError(
             f"{host}: not asked, the retry budget is used up by waiting for answers",
             host=host,
-            hint="Raise --retry-budget to wait longer.",
+            hint="Raise `retry_budget` to wait longer.",
         )
 
     def _opened(self, response: Response, position: int) -> Opened:

@@ -186,7 +186,7 @@ class RepositoryHosts:
         hint = None
         if asked and status in (429, 503):
             text += f"; it asks to wait {in_words(asked)}, and the retry budget has less left"
-            hint = f"Try again in {in_words(asked)}, or raise --retry-budget to wait that long."
+            hint = f"Try again in {in_words(asked)}, or raise `retry_budget` to wait that long."
         elif status == 429:
             hint = "The registry limits how much it serves: wait, or log in."
         elif b"HTTP request to an HTTPS server" in body:  # Go's server, spoken to in plain http

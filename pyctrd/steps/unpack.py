@@ -48,7 +48,7 @@ def unpack(
         raise ContentError(
             f"mismatched image rootfs and manifest layers: {len(diff_ids)} diff ids in config "
             f"{manifest.config.digest}, {len(layers)} layers",
-            hint="the image was built wrongly; --no-unpack pulls it all the same",
+            hint="the image was built wrongly; `unpack=False` pulls it all the same",
         )
     steps = list(zip(layers, diff_ids, config.rootfs.chain_ids, strict=True))
     top = str(config.rootfs.chain_ids[-1])
@@ -151,7 +151,7 @@ class _LayerTask:
                 f"the image config has {self._diff_id}",
                 expected=str(self._diff_id),
                 actual=str(applied.digest),
-                hint="the image was built wrongly; --no-unpack pulls it all the same",
+                hint="the image was built wrongly; `unpack=False` pulls it all the same",
             )
 
     def _commit(self, key: str) -> bool:

@@ -425,9 +425,9 @@ def with_wrong_diff_ids() -> Graph:
 @pytest.mark.parametrize(
     ("make", "words", "hint"),
     [
-        (without_diff_ids, "mismatched image rootfs and manifest layers: 0 diff ids", "--no-unpack"),
-        (with_odd_diff_ids, "invalid checksum digest length: 'sha256:1'", "--no-unpack"),
-        (with_wrong_diff_ids, "wrong diff id calculated on extraction", "--no-unpack"),
+        (without_diff_ids, "mismatched image rootfs and manifest layers: 0 diff ids", "`unpack=False`"),
+        (with_odd_diff_ids, "invalid checksum digest length: 'sha256:1'", "`unpack=False`"),
+        (with_wrong_diff_ids, "wrong diff id calculated on extraction", "`unpack=False`"),
     ],
 )
 def test_layers_that_cannot_be_unpacked_can_be_pulled(

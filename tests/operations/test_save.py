@@ -556,7 +556,7 @@ def test_several_images_are_not_flattened_and_nothing_is_fetched(
         ) as caught:
             run(platforms, index="flatten")
         assert caught.value.exit_code == 2
-        assert "--index prune" in str(caught.value.hint)
+        assert "`index=prune`" in str(caught.value.hint)
     assert (bench.opened, bench.remote.done("fetch")) == (0, [])
 
 

@@ -74,7 +74,7 @@ def test_wrong_password_is_tried_once(server: ScriptedServer, remote: RemoteMake
         remote(username="me", password=PASSWORD).resolve()
     assert len(server.seen) == 2
     assert caught.value.status == 401
-    assert "-u USER" in str(caught.value.hint)
+    assert "`username`" in str(caught.value.hint)
 
 
 def test_no_password(server: ScriptedServer, remote: RemoteMaker) -> None:

@@ -172,7 +172,7 @@ def test_nobody_is_asked_in_vain(alice: Invoker, tmp_path: Path) -> None:
 
 
 def test_the_hint_names_file_and_flag(alice: Invoker, config: Path, tmp_path: Path) -> None:
-    wanted = f"--sudo-user-config uses {config}, the login of alice."
+    wanted = f"`sudo_user_config` uses {config}, the login of alice."
     assert wanted in chain(alice, tmp_path).advice("a.example")
     assert wanted not in chain(alice, tmp_path, sudo_user_config=False).advice("a.example")
 

@@ -129,7 +129,7 @@ def test_credentials_that_nobody_gets(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('server = "https://m"')
     found = explained("example.org/x", [tmp_path], {}, username="me", password="hush")
-    assert found.notices == ("-u is for example.org, which is not asked: it is not sent to any host",)
+    assert found.notices == ("`username` is for example.org, which is not asked: it is not sent to any host",)
 
 
 def test_a_broken_configuration_is_no_explanation(tmp_path: Path) -> None:

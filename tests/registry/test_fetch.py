@@ -222,7 +222,7 @@ def test_urls_are_not_asked_when_the_budget_is_used_up(
     said = f"{other.host}/team/app: not asked, the retry budget is used up"
     with pytest.raises(RegistryError, match=said) as caught:
         read(one, descriptor)
-    assert "--retry-budget" in (caught.value.hint or "")
+    assert "`retry_budget`" in (caught.value.hint or "")
     server.once("GET", blob_path(descriptor), ranges(BLOB))
     assert read(one, descriptor) == BLOB
     assert other.seen == []

@@ -135,7 +135,7 @@ def test_an_absurd_retry_after_is_told(server: ScriptedServer, remote: RemoteMak
     server.once("HEAD", TAG, Answer(429, headers={"Retry-After": "172800"}))
     with pytest.raises(RegistryError, match=r"it asks to wait 172800 s \(2 days\)") as caught:
         remote().resolve()
-    assert "--retry-budget" in str(caught.value.hint)
+    assert "`retry_budget`" in str(caught.value.hint)
 
 
 class Clock:

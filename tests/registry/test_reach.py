@@ -169,7 +169,7 @@ def test_tls_of_an_unknown_ca(
         text = f"{running.host}/team/app:v1"
         with pytest.raises(RegistryUnreachable, match="certificate signed by unknown authority") as caught:
             remote(text, hosts_dir=tmp_path).resolve()
-        assert "--hosts-dir" in str(caught.value.hint)
+        assert "`hosts_dir`" in str(caught.value.hint)
         assert pauses == []
         assert remote(text, hosts_dir=tmp_path, skip_verify=True).resolve().digest == DIGEST
         assert remote(text, skip_verify=True).resolve().digest == DIGEST
@@ -186,7 +186,7 @@ def test_https_to_a_plain_server(server: ScriptedServer, remote: RemoteMaker, tm
     (directory / "hosts.toml").write_text(f'server = "https://{server.host}"')
     with pytest.raises(RegistryUnreachable, match="server gave HTTP response to HTTPS client") as caught:
         remote(hosts_dir=tmp_path).resolve()
-    assert "--plain-http" in str(caught.value.hint)
+    assert "`plain_http`" in str(caught.value.hint)
 
 
 class _TlsServer(socketserver.BaseRequestHandler):
@@ -215,7 +215,7 @@ class _TlsServer(socketserver.BaseRequestHandler):
             "",
             "A registry on this machine is asked over plain HTTP unless its CA is in /etc/containerd/",
         ),
-        (True, "", "Run it without --plain-http."),
+        (True, "", "Do not use `plain_http` for it."),
         (False, 'server = "http://{host}"', "Write https:// in {folder}/{host}/hosts.toml:1."),
     ],
     ids=["default", "flag", "hosts.toml"],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from pyctrd.cli import settings
+from pyctrd.cli import commandline, settings
 from pyctrd.cli.group import Group
 from pyctrd.cli.page import Cell, Column, Item, Page
 from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
@@ -35,7 +36,9 @@ def explain(ref: str, output_format: str) -> None:
     Credential helpers are run, to see whether they have a credential. containerd need not run.
     """
     with open_registry() as registries:
-        explanation = registries.explain(ref)
+        found = registries.explain(ref)
+    notices = tuple(map(commandline.with_options, found.notices))
+    explanation = replace(found, notices=notices)
     if output_format == "json":
         emit_json(explanation)
     else:

@@ -132,11 +132,11 @@ class Keychain:
         `own` is whether it is the registry that the reference names: -u is not sent to any other one.
         """
         quoted = shlex.quote(account)
-        text = f"Give credentials with -u USER, or log in with `docker login {quoted}` (or nerdctl login)."
+        text = f"Pass `username` and `password`, or log in with `docker login {quoted}` (or nerdctl login)."
         if not own:
-            text = f"Log in with `docker login {quoted}` (or nerdctl login): -u is not for this host."
+            text = f"Log in with `docker login {quoted}` (or nerdctl login): `username` is not for this host."
         if self._sudo_allowed is None and self._caller is not None and self._caller.present:
-            text += f" {SUDO_FLAG} uses {self._caller.present[0]}, the login of {self._caller.name}."
+            text += f" `sudo_user_config` uses {self._caller.present[0]}, the login of {self._caller.name}."
         if self.problems:
             text += f" Not used: {'; '.join(self.problems)}."
         return text

@@ -21,7 +21,7 @@ from pyctrd.registry.config.endpoints import HostDirectory, split_port
 SYSTEM_ROOTS: Final = (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
 
 _MAX_FILE_BYTES: Final = 1 << 20
-_HINT: Final = "Correct it, or give another directory with --hosts-dir DIR."
+_HINT: Final = "Correct it, or pass another directory as `hosts_dir`."
 
 State: TypeAlias = Literal["used", "no entry", "absent", "not readable", "not reached"]
 

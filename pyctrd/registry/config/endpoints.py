@@ -83,12 +83,13 @@ class Endpoint:
     def tls_hint(self) -> str:
         """What to change if this host speaks TLS but was asked over plain HTTP."""
         if self.origin == PLAIN_HTTP_FLAG:
-            return f"Run it without {PLAIN_HTTP_FLAG}."
+            return "Do not use `plain_http` for it."
         if "/hosts.toml:" in self.origin:
             return f"Write https:// in {self.origin}."
         return (
             f"A registry on this machine is asked over plain HTTP unless its CA is in "
-            f"/etc/containerd/certs.d/{self.host}/ca.crt (or --hosts-dir): put it there, or use -k."
+            f"/etc/containerd/certs.d/{self.host}/ca.crt (or `hosts_dir`): put it there, or use "
+            "`skip_verify`."
         )
 
     def url(self, repository: str, *parts: str) -> str:

@@ -46,9 +46,10 @@ _TLS_RECORD: Final = ("\x15\x03", "\x16\x03")
 _HINTS: Final = {
     Kind.NO_SUCH_NAME: "Check the registry's name, and this machine's DNS.",
     Kind.REFUSED: "Check that the registry is running there, and the port.",
-    Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt (or --hosts-dir), or -k.",
-    Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or -k.",
-    Kind.PLAIN_HTTP: "If this registry has no TLS: --plain-http.",
+    Kind.UNKNOWN_AUTHORITY: "Put its CA into /etc/containerd/certs.d/{host}/ca.crt (or `hosts_dir`), or use "
+    "`skip_verify`.",
+    Kind.BAD_CERTIFICATE: "Use the name that the certificate is for, or `skip_verify`.",
+    Kind.PLAIN_HTTP: "If this registry has no TLS: use `plain_http`.",
 }
 _PERMANENT: Final = frozenset(
     {
