@@ -78,34 +78,36 @@ class Pages:
 
     def _get(self, url: str, tries: int) -> Page:
         self._asked.add(url)
-        answer = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, tries=tries)
-        with answer:
-            if answer.status != 200:
-                raise self._repository.status_error(answer)
-            self._repository.check_encoding(answer)
-            raw = answer.read(MAX_MANIFEST_BYTES)
+        response = self._repository.send(self._endpoint, "GET", url, {"Accept": self._accept}, tries=tries)
+        with response:
+            if response.status != 200:
+                raise self._repository.status_error(response)
+            self._repository.check_encoding(response)
+            raw = response.read(MAX_MANIFEST_BYTES)
             self._bytes += len(raw)
             if self._bytes > MAX_LIST_BYTES:
-                raise self._repository.content_error(answer, f"its list has more than {MAX_LIST_BYTES} bytes")
-            return Page(self._repository, answer, raw, self._next(answer))
+                raise self._repository.content_error(
+                    response, f"its list has more than {MAX_LIST_BYTES} bytes"
+                )
+            return Page(self._repository, response, raw, self._next(response))
 
-    def _next(self, answer: Response) -> str | None:
+    def _next(self, response: Response) -> str | None:
         """Return the URL of the next page, which must be at the endpoint itself: it gets credentials."""
         try:
-            target = link_header.next_of(answer.header_values("Link"))
+            target = link_header.next_of(response.header_values("Link"))
             if target is None:
                 return None
-            url = urljoin(answer.url, target)
+            url = urljoin(response.url, target)
             usable = is_url_text(target)
-            own = origin_of(url) == origin_of(answer.url) and origin_of(url) in self._endpoint.origins
+            own = origin_of(url) == origin_of(response.url) and origin_of(url) in self._endpoint.origins
             parts = urlsplit(url)
         except ValueError:
             usable = False
         if not usable or parts.username is not None:
-            raise self._repository.content_error(answer, "its Link header cannot be read")
+            raise self._repository.content_error(response, "its Link header cannot be read")
         if not own:
             raise self._repository.content_error(
-                answer,
+                response,
                 f"names a next page of its list at another origin: {parts.scheme}://{parts.netloc[:80]}",
                 hint="The registry may not know its own URL: set its external URL or X-Forwarded-Proto.",
             )

@@ -61,17 +61,17 @@ class RegistryUploader(RepositoryHosts):
     def has(self, descriptor: Descriptor) -> bool:
         """Ask by HEAD whether the repository has a blob or a manifest. Raises RegistryError.
 
-        For a registry that refuses HEAD the answer is no.
+        For a registry that refuses HEAD, this is False.
         """
-        with self._head(kind_of(descriptor), str(descriptor.digest), descriptor) as answer:
-            return answer.status == 200
+        with self._head(kind_of(descriptor), str(descriptor.digest), descriptor) as response:
+            return response.status == 200
 
     def tagged(self, tag: str) -> Digest | None:
         """Ask by HEAD for the digest of a tag; None if there is no such tag, or the registry does not say."""
-        with self._head("manifests", tag) as answer:
-            text = answer.header("Docker-Content-Digest").strip()
+        with self._head("manifests", tag) as response:
+            text = response.header("Docker-Content-Digest").strip()
             try:
-                return Digest(text) if answer.status == 200 and text else None
+                return Digest(text) if response.status == 200 and text else None
             except InvalidReference:
                 return None
 
@@ -117,31 +117,31 @@ class RegistryUploader(RepositoryHosts):
         """Send it; return whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
         url = self.url(self._endpoint, "manifests", name)
         headers = {"Content-Type": descriptor.media_type}
-        answer = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
-        with answer:
-            if answer.status not in _STORED:
+        response = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
+        with response:
+            if response.status not in _STORED:
                 raise self.with_context(
-                    self.status_error(answer), f"could not push manifest {descriptor.digest}"
+                    self.status_error(response), f"could not push manifest {descriptor.digest}"
                 )
-            stored = answer.header("Docker-Content-Digest").strip()
+            stored = response.header("Docker-Content-Digest").strip()
             if stored.startswith(f"{descriptor.digest.algorithm}:") and stored != descriptor.digest:
                 raise self.content_error(
-                    answer, f"{descriptor.digest} was pushed, but the registry stored {stored[:150]}"
+                    response, f"{descriptor.digest} was pushed, but the registry stored {stored[:150]}"
                 )
-            return bool(answer.header("OCI-Subject"))
+            return bool(response.header("OCI-Subject"))
 
     def _refer(self, descriptor: Descriptor, raw: bytes, subject: Descriptor) -> None:
         tag = referrers_tag.tag_of(subject.digest)
         url = self.url(self._endpoint, "manifests", tag)
-        with self.send(self._endpoint, "GET", url, {"Accept": mediatypes.OCI_INDEX}) as answer:
-            if answer.status not in (200, 404):
-                raise self.status_error(answer)
-            present = answer.read(MAX_MANIFEST_BYTES) if answer.status == 200 else None
+        with self.send(self._endpoint, "GET", url, {"Accept": mediatypes.OCI_INDEX}) as response:
+            if response.status not in (200, 404):
+                raise self.status_error(response)
+            present = response.read(MAX_MANIFEST_BYTES) if response.status == 200 else None
             try:
                 changed = referrers_tag.listed(descriptor, raw, present)
             except ContentError as error:
                 raise self.content_error(
-                    answer, f"the list of referrers of {subject.digest} (tag {tag}): {error.message}"
+                    response, f"the list of referrers of {subject.digest} (tag {tag}): {error.message}"
                 ) from error
         if changed is not None:
             self._put(referrers_tag.descriptor_of(changed), changed, tag)
@@ -161,10 +161,10 @@ class RegistryUploader(RepositoryHosts):
     def _head(self, kind: str, name: str, descriptor: Descriptor | None = None) -> Response:
         accept = f"{descriptor.media_type}, */*" if descriptor else ACCEPT
         url = self.url(self._endpoint, kind, name)
-        answer = self.send(self._endpoint, "HEAD", url, {"Accept": accept})
-        if answer.status in (200, 404) or answer.status in _HEAD_REFUSED:
-            return answer
-        raise self.status_error(answer)
+        response = self.send(self._endpoint, "HEAD", url, {"Accept": accept})
+        if response.status in (200, 404) or response.status in _HEAD_REFUSED:
+            return response
+        raise self.status_error(response)
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
         """Ask for a mount; a registry that cannot do it opens an upload instead, or refuses."""
@@ -172,14 +172,14 @@ class RegistryUploader(RepositoryHosts):
         query = urlencode({"mount": str(descriptor.digest), "from": source})
         url = f"{url}{'&' if '?' in url else '?'}{query}"
         try:
-            answer = self.send(self._endpoint, "POST", url, read_also=[source])
+            response = self.send(self._endpoint, "POST", url, read_also=[source])
         except AuthenticationFailed:
             return None, False
-        with answer:
-            if answer.status == 201:
+        with response:
+            if response.status == 201:
                 return None, True
-            if answer.status == 202:
-                return UploadSession.of(self, answer), False
-            if answer.status in _NO_MOUNT:
+            if response.status == 202:
+                return UploadSession.of(self, response), False
+            if response.status in _NO_MOUNT:
                 return None, False
-            raise self.status_error(answer)
+            raise self.status_error(response)

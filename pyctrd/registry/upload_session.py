@@ -29,7 +29,7 @@ _STORED: Final = frozenset({200, 201, 204})
 _TAKEN: Final = frozenset({200, 201, 202, 204})
 # The registry has lost the upload, or has another offset: ask for it, or begin again.
 _LOST: Final = frozenset({404, 416})
-# How registries without chunked uploads answer the first PATCH.
+# How registries without chunked uploads respond to the first PATCH.
 _NO_PATCH: Final = frozenset({400, 404, 405, 415, 416, 501})
 
 _log = redact.logger(__name__)
@@ -45,22 +45,22 @@ class UploadSession:
     """The smallest chunk that the registry accepts, in bytes (OCI-Chunk-Min-Length)."""
 
     @classmethod
-    def of(cls, repository: RepositoryHosts, answer: Response) -> UploadSession:
+    def of(cls, repository: RepositoryHosts, response: Response) -> UploadSession:
         """Read the response that opened it; raises RegistryContentError without a usable Location."""
-        minimum = answer.header("OCI-Chunk-Min-Length").strip()
+        minimum = response.header("OCI-Chunk-Min-Length").strip()
         limited = minimum.isascii() and minimum.isdigit() and len(minimum) < 16
-        return cls(location_of(repository, answer), minimum=int(minimum) if limited else 0)
+        return cls(location_of(repository, response), minimum=int(minimum) if limited else 0)
 
 
-def location_of(repository: RepositoryHosts, answer: Response) -> str:
+def location_of(repository: RepositoryHosts, response: Response) -> str:
     """Return the URL of the upload from the Location of a response, with its query.
 
     Some redirects that are not followed are refused here, too; the transport refuses addresses that the
     registry must not send us to.
     """
-    text = answer.header("Location").strip()
+    text = response.header("Location").strip()
     try:
-        url = urljoin(answer.url, text)
+        url = urljoin(response.url, text)
         parts = urlsplit(url)
         redact.remember(parts.query)
         usable = bool(text and parts.hostname) and parts.scheme in ("http", "https") and parts.port != 0
@@ -68,10 +68,12 @@ def location_of(repository: RepositoryHosts, answer: Response) -> str:
     except ValueError:
         usable = False
     if not usable or parts.username is not None:
-        raise repository.content_error(answer, f"names no usable URL for the upload: Location {text[:80]!r}")
-    if parts.scheme == "http" and urlsplit(answer.url).scheme == "https":
         raise repository.content_error(
-            answer,
+            response, f"names no usable URL for the upload: Location {text[:80]!r}"
+        )
+    if parts.scheme == "http" and urlsplit(response.url).scheme == "https":
+        raise repository.content_error(
+            response,
             f"wants the upload over plain http: {parts.netloc}",
             hint="The registry does not know its own URL: set its external URL or X-Forwarded-Proto.",
         )
@@ -139,10 +141,10 @@ class BlobUpload:
 
     def _begin(self) -> UploadSession:
         url = self._repository.url(self._endpoint, "blobs", "uploads/")
-        with self._ask("POST", url, tries=retry.TRIES) as answer:
-            if answer.status not in _TAKEN:
-                raise self._refused(answer)
-            return UploadSession.of(self._repository, answer)
+        with self._ask("POST", url, tries=retry.TRIES) as response:
+            if response.status not in _TAKEN:
+                raise self._refused(response)
+            return UploadSession.of(self._repository, response)
 
     def _send_rest(self, session: UploadSession) -> None:
         size = self._descriptor.size
@@ -166,19 +168,19 @@ class BlobUpload:
             "Content-Range": f"{start}-{start + length - 1}",
         }
         body = self._reader.part(start, length)
-        with self._ask("PATCH", session.url, headers, body) as answer:
-            if answer.status in _NO_PATCH and not self._patched:
-                _log.info("%s does not support chunked uploads (status %d)", answer.host, answer.status)
+        with self._ask("PATCH", session.url, headers, body) as response:
+            if response.status in _NO_PATCH and not self._patched:
+                _log.info("%s does not support chunked uploads (status %d)", response.host, response.status)
                 return False
-            if answer.status not in _TAKEN:
-                raise self._refused(answer)
+            if response.status not in _TAKEN:
+                raise self._refused(response)
             self._patched = True
-            if answer.header("Location"):
-                session.url = location_of(self._repository, answer)
-            session.offset = self._offset_in(answer, at_most=start + length) or start + length
+            if response.header("Location"):
+                session.url = location_of(self._repository, response)
+            session.offset = self._offset_in(response, at_most=start + length) or start + length
             if session.offset < start + min(length, retry.UPLOAD_PROGRESS_BYTES):
                 raise self._repository.content_error(
-                    answer,
+                    response,
                     f"accepted a chunk of {length} bytes, but took only {session.offset - start} of them",
                 )
         self._note_progress(session.offset)
@@ -190,15 +192,15 @@ class BlobUpload:
         query = "&".join(filter(None, (parts.query, urlencode({"digest": str(self._descriptor.digest)}))))
         headers = {"Content-Type": "application/octet-stream"}
         url = urlunsplit(parts._replace(query=query))
-        with self._ask("PUT", url, headers, body) as answer:
-            if answer.status not in _STORED:
-                raise self._refused(answer)
+        with self._ask("PUT", url, headers, body) as response:
+            if response.status not in _STORED:
+                raise self._refused(response)
             self._session = None
-            stored = answer.header("Docker-Content-Digest").strip()
+            stored = response.header("Docker-Content-Digest").strip()
             algorithm = f"{self._descriptor.digest.algorithm}:"
             if stored.startswith(algorithm) and stored != self._descriptor.digest:
                 raise self._repository.content_error(
-                    answer, f"{self._descriptor.digest} was pushed, but the registry stored {stored[:150]}"
+                    response, f"{self._descriptor.digest} was pushed, but the registry stored {stored[:150]}"
                 )
 
     # --- after a failure
@@ -230,14 +232,14 @@ class BlobUpload:
         if session is None:
             return False
         try:
-            answer = self._ask("GET", session.url)
+            response = self._ask("GET", session.url)
         except RegistryError:
             return False  # the next try raises it
-        with answer:
-            if answer.status in _TAKEN:
-                if answer.header("Location"):
-                    session.url = location_of(self._repository, answer)
-                offset = self._offset_in(answer, at_most=self._reader.hashed)
+        with response:
+            if response.status in _TAKEN:
+                if response.header("Location"):
+                    session.url = location_of(self._repository, response)
+                offset = self._offset_in(response, at_most=self._reader.hashed)
                 if offset or not self._reached:  # nothing is plausible if it never had any
                     session.offset = offset or 0
                     self._note_progress(session.offset)
@@ -245,9 +247,9 @@ class BlobUpload:
         self._cancel()
         return self._has(self._descriptor)
 
-    def _offset_in(self, answer: Response, *, at_most: int) -> int | None:
+    def _offset_in(self, response: Response, *, at_most: int) -> int | None:
         """Read `Range: 0-N`. `0-0` is ambiguous: for some registries it means one byte, for others none."""
-        found = _RANGE.fullmatch(answer.header("Range").strip())
+        found = _RANGE.fullmatch(response.header("Range").strip())
         offset = int(found[1]) + 1 if found else 0
         return offset if 1 < offset <= at_most else None
 
@@ -289,6 +291,6 @@ class BlobUpload:
         )
         return self._repository.transport.send(request)
 
-    def _refused(self, answer: Response) -> RegistryError:
-        self._retry_after = answer.header("Retry-After")
-        return self._repository.status_error(answer)
+    def _refused(self, response: Response) -> RegistryError:
+        self._retry_after = response.header("Retry-After")
+        return self._repository.status_error(response)

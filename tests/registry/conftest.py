@@ -1,4 +1,4 @@
-"""A scripted server per test, and a client of it that does not wait."""
+"""A scripted server per test, and a client that does not wait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.registry.server import ScriptedServer
 
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the machine's own logins, proxies and host configuration out."""
+    """Hide the machine's own logins, proxies and host configuration."""
     monkeypatch.setattr("pyctrd.registry.config.certs_d.SYSTEM_ROOTS", ())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
@@ -32,7 +32,7 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @contextmanager
 def checked() -> Iterator[ScriptedServer]:
-    """Run a server; the test has to ask for all of its script, and may delete nothing but uploads."""
+    """Run a server; the test must use its whole script, and may delete nothing but uploads."""
     with ScriptedServer() as running:
         yield running
     assert running.unused() == {}
@@ -65,7 +65,7 @@ RemoteMaker = Callable[..., Repository]
 
 @pytest.fixture
 def remote(server: ScriptedServer, pauses: list[float]) -> Iterator[RemoteMaker]:
-    """Make the remote of `host/team/app:v1`; keywords are RegistryOptions, `text` another reference."""
+    """Make the repository `host/team/app:v1`; keywords are RegistryOptions, `text` another reference."""
     clients: list[RegistryClient] = []
 
     def make(text: str = "", **options: Any) -> Repository:

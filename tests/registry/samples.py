@@ -1,4 +1,4 @@
-"""What the scripted registry serves, and helpers to read it."""
+"""Content of the scripted registry, and helpers to read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def layer(data: bytes = BLOB, **fields: object) -> Descriptor:
 
 
 def drain(remote: Repository, descriptor: Descriptor, received: list[int]) -> None:
-    """Fetch without keeping; the lengths of what came are in `received`, also after an error."""
+    """Fetch and discard; the lengths of the chunks are in `received`, also after an error."""
     with remote.fetch(descriptor) as chunks:
         received.extend(map(len, chunks))
 

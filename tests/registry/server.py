@@ -1,4 +1,4 @@
-"""A registry that answers from a script: each entry is used up by one request, and unasked ones are found."""
+"""A registry with a script: each entry is used by one request, and unused entries are found."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ScriptedServer:
         self._lasting[method, path] = reply
 
     def unused(self) -> dict[tuple[str, str], int]:
-        """Entries that nobody asked for."""
+        """Return how many entries are unused."""
         return {key: len(left) for key, left in self._script.items() if left}
 
     def requests(self) -> list[str]:
@@ -114,7 +114,7 @@ class _Server(ThreadingHTTPServer):
     owner: ScriptedServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, or fails its TLS handshake, is what many tests are about."""
+        """Ignore errors: in many tests the client disconnects, or fails the TLS handshake."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -131,12 +131,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             super().finish()
         except OSError:
-            pass  # what is left unsent has nobody to go to
+            pass  # the client has disconnected
         finally:
             self.request.close()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def ranges(body: bytes, **settings: Any) -> Callable[[Seen], Answer]:
-    """Serve a blob as a good registry does, with Range; `settings` go to the answer."""
+    """Serve a blob with support for Range; `settings` are those of Answer."""
 
     def reply(seen: Seen) -> Answer:
         found = re.fullmatch(r"bytes=(\d+)-", seen.headers.get("range", ""))

@@ -1,4 +1,4 @@
-"""Who may send us where: by the address that is connected to, whatever name it goes by."""
+"""Which hosts may send us to which addresses, by the address that is connected to."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_kinds(address: str, kind: AddressKind) -> None:
     assert address_guard.kind_of(address) is kind
 
 
-def test_who_may_send_where() -> None:
+def test_which_hosts_may_send_us_where() -> None:
     local = {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL), (METADATA, METADATA)}
     everybody = {(sender, target) for sender in AddressKind for target in (PRIVATE, PUBLIC)}
     for writes in (False, True):
@@ -78,7 +78,7 @@ def test_who_may_send_where() -> None:
             for target in AddressKind
             if address_guard.may_send(sender, target, writes=writes)
         }
-        # A registry on the internet may keep its bytes in a private network, but have nothing written there.
+        # A registry on the internet may keep its blobs in a private network, but nothing is written there.
         assert allowed == (local | everybody) - ({(PUBLIC, PRIVATE)} if writes else set())
         assert all(address_guard.may_send(None, target, writes=writes) for target in AddressKind)
 
@@ -120,7 +120,7 @@ def test_other_names_pass(name: str) -> None:
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{:d}", "{:#x}", "0{:o}"]))
-def test_one_address_has_one_zone(address: ipaddress.IPv4Address, form: str) -> None:
+def test_every_spelling_of_an_address_has_the_same_kind(address: ipaddress.IPv4Address, form: str) -> None:
     assert address_guard.literal_kind(form.format(int(address))) is address_guard.kind_of(str(address))
     mapped = f"[::ffff:{address}]"
     assert address_guard.literal_kind(mapped) is address_guard.kind_of(str(address))
@@ -136,7 +136,7 @@ def test_no_host_breaks_the_check(host: str) -> None:
 
 
 class Names:
-    """A resolver whose answers change: a name takes its next address each time, and keeps the last."""
+    """A resolver that changes: it returns the next address of a name each time, and then the last one."""
 
     def __init__(self, **addresses: list[str]) -> None:
         self._addresses = {name.replace("_", "."): list(found) for name, found in addresses.items()}
@@ -151,7 +151,7 @@ class Names:
 
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let 127.1.0.0/16 pass for public addresses: there are no others on this machine."""
+    """Treat 127.1.0.0/16 as public addresses: this machine has no others."""
     real = address_guard.kind_of
     monkeypatch.setattr(
         address_guard, "kind_of", lambda text: PUBLIC if text.startswith("127.1.") else real(text)
@@ -237,7 +237,7 @@ def test_what_was_never_connected_to_has_no_rights(everywhere: ScriptedServer) -
     assert get(names, url) == 200
 
 
-def test_a_kept_connection_of_the_user_is_not_lent_to_a_registry(everywhere: ScriptedServer) -> None:
+def test_a_pooled_connection_of_the_user_is_not_used_for_a_registry(everywhere: ScriptedServer) -> None:
     names = Names(a_example=["127.0.0.1"])
     everywhere.always("GET", "/", Answer(200))
     with Transport(resolver=names, sleep=lambda _: None) as transport:
@@ -249,7 +249,7 @@ def test_a_kept_connection_of_the_user_is_not_lent_to_a_registry(everywhere: Scr
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://a:99999/", "http://a:b/", "http:///x", "http://[v1.x]/"])
-def test_what_is_no_url_is_an_error_of_ours(url: str) -> None:
+def test_an_invalid_url_is_a_registry_error(url: str) -> None:
     for named_by in ("", "http://127.0.0.1:5000"):
         with pytest.raises(RegistryError):
             get(Names(), url, named_by)

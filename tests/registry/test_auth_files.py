@@ -1,4 +1,4 @@
-"""Which file is read, and which of its entries counts, in Docker's and podman's places."""
+"""Which files of Docker and podman are read, and which of their entries counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode(text: str) -> str:
 
 
 def auths(**users: str) -> str:
-    """A document whose entries are told apart by their users; `__` stands for `/`, `_` for a dot."""
+    """A document whose entries have different users; `__` stands for `/`, `_` for a dot."""
     return document({key.replace("__", "/").replace("_", "."): user for key, user in users.items()})
 
 
@@ -30,7 +30,7 @@ def document(users: Mapping[str, str]) -> str:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """Every variable that names a place, and no file yet."""
+    """All variables that name a path, and no file yet."""
     return {
         "HOME": str(tmp_path / "home"),
         "DOCKER_CONFIG": str(tmp_path / "docker"),
@@ -75,7 +75,7 @@ def test_the_order_of_the_sources(tmp_path: Path, environ: dict[str, str]) -> No
     assert mirrored.source == "DOCKER_AUTH_CONFIG"
 
 
-def test_what_one_source_lacks_the_next_one_has(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_the_next_source_is_used_for_missing_credentials(tmp_path: Path, environ: dict[str, str]) -> None:
     environ["DOCKER_AUTH_CONFIG"] = auths(b_example="env")
     write(tmp_path / "docker/config.json", '{"auths": {"a.example": {}}}')
     write(tmp_path / "runtime/containers/auth.json", auths(a_example="podman"))
@@ -96,7 +96,7 @@ def test_the_named_auth_file_takes_the_first_place(tmp_path: Path, environ: dict
     assert chain.problems == [f"REGISTRY_AUTH_FILE names {tmp_path}/gone.json, which does not exist"]
 
 
-def test_places_without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_paths_without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     found = auth_files.containers_auth_files({"HOME": "/home/me"})
     assert list(map(str, found)) == [
         f"/run/containers/{os.getuid()}/auth.json",
@@ -169,7 +169,7 @@ def test_docker_hub_asks_helpers_by_the_name_each_tool_knows(tmp_path: Path, env
     chain = Keychain(environ=environ)
     for repository in ("library/a", "library/b"):
         assert chain.find("docker.io", own=True, repository=repository) is None
-    # Once each, however many repositories ask.
+    # Once each, for any number of repositories.
     assert (tmp_path / "asked").read_text().split() == ["https://index.docker.io/v1/", "docker.io"]
 
 
@@ -198,7 +198,7 @@ def test_a_broken_entry_does_not_hide_the_host(tmp_path: Path, environ: dict[str
         (" " * (1 << 20) + "{}", "DOCKER_AUTH_CONFIG is larger than 1048576 bytes"),
     ],
 )
-def test_a_broken_variable_is_told_and_the_files_are_read(
+def test_a_broken_variable_is_a_warning_and_the_files_are_read(
     tmp_path: Path, environ: dict[str, str], text: str, problem: str
 ) -> None:
     environ["DOCKER_AUTH_CONFIG"] = text
@@ -208,7 +208,7 @@ def test_a_broken_variable_is_told_and_the_files_are_read(
     assert chain.problems == [problem]
 
 
-def test_files_that_are_none(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_invalid_files(tmp_path: Path, environ: dict[str, str]) -> None:
     (tmp_path / "docker/config.json").mkdir(parents=True)
     (tmp_path / "runtime/containers").mkdir(parents=True)
     os.mkfifo(tmp_path / "runtime/containers/auth.json")
@@ -217,7 +217,7 @@ def test_files_that_are_none(tmp_path: Path, environ: dict[str, str]) -> None:
     assert [text.partition(" is ")[2] for text in chain.problems] == ["not a regular file"] * 2
 
 
-def test_what_can_never_be_sent_is_no_password(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_text_with_surrogates_is_no_password(tmp_path: Path, environ: dict[str, str]) -> None:
     entry = {"username": "me", "password": "\ud800", "identitytoken": "\udcff"}
     write(tmp_path / "docker/config.json", json.dumps({"auths": {"a.example": entry}}))
     assert find(environ) is None

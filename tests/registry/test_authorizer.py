@@ -1,4 +1,4 @@
-"""Challenges, tokens, basic authentication; and that no secret gets where it does not belong."""
+"""Challenges, tokens, basic authentication; and secrets are sent only where they belong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCOPE = "repository:team/app:pull"
 
 
 def needs(authorization: str, challenge_header: str, answer: Answer = GOOD) -> Reply:
-    """Answer only those who show exactly this."""
+    """Answer only requests with exactly this Authorization."""
 
     def reply(seen: Seen) -> Answer:
         if seen.authorization == authorization:
@@ -63,7 +63,7 @@ def test_basic(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.always("HEAD", TAG, needs(BASIC, "Basic realm=x"))
     one = remote(username="me", password=PASSWORD)
     assert one.resolve().digest == DIGEST
-    assert server.seen[0].authorization == ""  # nothing is sent before it is asked for
+    assert server.seen[0].authorization == ""  # nothing is sent before a challenge
     one.resolve()
     assert len(server.seen) == 3  # from then on at once
 
@@ -117,7 +117,7 @@ def test_token_for_a_password(server: ScriptedServer, other: ScriptedServer, rem
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405])
-def test_token_by_get_where_post_is_unknown(
+def test_token_by_get_if_post_is_not_supported(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, status: int
 ) -> None:
     server.always("HEAD", TAG, needs("Bearer tok1", bearer(other.url)))
@@ -230,7 +230,7 @@ def test_many_threads_fetch_one_token(
         Answer(403, b'{"details":"go away"}'),
     ],
 )
-def test_token_servers_that_talk_nonsense(
+def test_invalid_responses_of_token_servers(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, answer: Answer
 ) -> None:
     server.always("HEAD", TAG, needs("Bearer tok1", bearer(other.url)))
@@ -242,7 +242,7 @@ def test_token_servers_that_talk_nonsense(
 @pytest.mark.parametrize(
     "realm", ["", "ftp://x", "http://u:p@x", "file:///etc/passwd", "http://[", "http://a\x7fb"]
 )
-def test_realms_that_are_no_token_server(server: ScriptedServer, remote: RemoteMaker, realm: str) -> None:
+def test_invalid_realms(server: ScriptedServer, remote: RemoteMaker, realm: str) -> None:
     server.always("HEAD", TAG, needs("x", f'Bearer realm="{realm}"'))
     with pytest.raises(AuthenticationFailed, match="is not the URL of a token server"):
         remote(username="me", password=PASSWORD).resolve()
@@ -308,7 +308,7 @@ def test_no_secret_in_any_error_or_log(
 
     descriptor = layer()
     path = blob_path(descriptor)
-    told = ""
+    shown = ""
     scenarios: list[dict[tuple[str, str], Reply]] = [
         {("HEAD", TAG): echo(401, "Basic realm=x")},
         {("HEAD", TAG): echo(401, bearer(server.url)), ("POST", "/token"): echo(403)},
@@ -328,18 +328,18 @@ def test_no_secret_in_any_error_or_log(
         for action in (one.resolve, lambda r=one: read(r, descriptor)):
             with pytest.raises(PyctrdError) as caught:
                 action()
-            told += (
+            shown += (
                 "".join(traceback.format_exception(caught.value))
                 + repr(caught.value)
                 + str(caught.value.hint)
             )
-            told += repr(vars(caught.value))
+            shown += repr(vars(caught.value))
     logs = "".join(record.getMessage() for record in caplog.records if record.name.startswith("pyctrd"))
     assert "HEAD http://" in logs
     for secret in (PASSWORD, BASIC.split()[1], "thetokenitself", "thesignature"):
-        assert secret not in told
+        assert secret not in shown
         assert secret not in logs
-    for record in caplog.records:  # nor what the libraries below log, except for URLs
+    for record in caplog.records:  # nor do other libraries log one, except in URLs
         assert not any(one in record.getMessage() for one in (PASSWORD, BASIC.split()[1], "thetokenitself"))
 
 

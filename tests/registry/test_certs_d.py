@@ -1,4 +1,4 @@
-"""Where host configuration is looked for, and what is read there."""
+"""Where host configuration is searched, and what is read."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_default_roots_are_used_unless_a_directory_is_given(tmp_path: Path) -> N
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Make a path look as if this user may not search it: the tests may run as root, who may all."""
+    """Make a path look as if this user may not search it: the tests may run as root."""
     real = Path.stat
 
     def stat(self: Path, **how: bool) -> object:
@@ -95,7 +95,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(Path, "stat", stat)
 
 
-def test_a_default_root_that_may_not_be_searched_is_told(
+def test_a_default_root_that_may_not_be_searched_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed, opened = tmp_path / "closed", tmp_path / "opened"
@@ -114,7 +114,7 @@ def test_a_default_root_that_may_not_be_searched_is_told(
         client.endpoints("example.org")
 
 
-def test_what_is_there_but_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_unreadable_configuration_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "example.org").write_text("")
     with pytest.raises(InvalidInput, match=r"example\.org is not a directory"):
         search([tmp_path], "example.org", forgiving=True)
@@ -135,15 +135,15 @@ def test_what_is_there_but_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         (b"#" * (1 << 21), r"hosts\.toml is larger than"),
     ],
 )
-def test_a_hosts_toml_that_is_no_text(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_a_hosts_toml_that_is_not_text(tmp_path: Path, raw: bytes, message: str) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_bytes(raw)
     with pytest.raises(InvalidInput, match=message):
         search([tmp_path], "example.org")
 
 
-def test_an_empty_hosts_toml_leaves_the_certificates(tmp_path: Path) -> None:
-    """As containerd has it (loadHostDir)."""
+def test_certificates_are_used_with_an_empty_hosts_toml(tmp_path: Path) -> None:
+    """Like containerd (loadHostDir)."""
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text("")
     (tmp_path / "_default" / "a.crt").write_text("x")
@@ -155,10 +155,8 @@ def test_an_empty_hosts_toml_leaves_the_certificates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["toml", "files"])
 @pytest.mark.parametrize("content", [None, "no PEM"])
-def test_tls_files_are_tried_before_anybody_is_asked(
-    tmp_path: Path, layout: str, content: str | None
-) -> None:
-    """Else the next host would be asked, and nobody would see that this one never works."""
+def test_tls_files_are_checked_before_any_request(tmp_path: Path, layout: str, content: str | None) -> None:
+    """Otherwise the next host would be asked, and hide that this one never works."""
     folder = tmp_path / "example.org"
     folder.mkdir()
     if layout == "toml":
@@ -175,7 +173,7 @@ def test_tls_files_are_tried_before_anybody_is_asked(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_a_hosts_toml_that_is_no_file(tmp_path: Path, kind: str) -> None:
+def test_a_hosts_toml_that_is_not_a_regular_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "example.org" / "hosts.toml"
     path.parent.mkdir()
     not_a_file(path, kind)
@@ -185,7 +183,7 @@ def test_a_hosts_toml_that_is_no_file(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 @pytest.mark.parametrize("key", ["ca", "client"])
-def test_files_for_tls_that_are_none(tmp_path: Path, kind: str, key: str) -> None:
+def test_invalid_tls_files(tmp_path: Path, kind: str, key: str) -> None:
     path = tmp_path / "example.org" / "x.pem"
     path.parent.mkdir()
     not_a_file(path, kind)

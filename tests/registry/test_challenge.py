@@ -74,7 +74,7 @@ def test_bearer_is_chosen_before_basic(schemes: list[str]) -> None:
     assert challenge.choose([Challenge("negotiate")]) is None
 
 
-def test_bearer_without_a_token_server_gives_way_to_basic() -> None:
+def test_basic_is_chosen_before_bearer_without_a_token_server() -> None:
     bearer, basic = Challenge("bearer", {"service": "x"}), Challenge("basic")
     assert challenge.choose([bearer, basic]) == basic
     assert challenge.choose([bearer]) == bearer

@@ -64,14 +64,16 @@ def test_a_helper_that_is_not_executable(tmp_path: Path) -> None:
     "path", ["", ":", ".", "./", "bin", "{usr}:", ":{usr}", "{usr}::/bin", "{usr}:.", "{usr}:bin"]
 )
 @pytest.mark.parametrize("folder", [".", "bin"])
-def test_no_helper_of_the_working_directory(
+def test_no_helper_in_the_working_directory_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, folder: str
 ) -> None:
     (tmp_path / "bin").mkdir()
     write_helper(tmp_path / folder, "test", f"touch {tmp_path}/ran")
     monkeypatch.chdir(tmp_path)
-    said = "docker-credential-test is not in PATH" + (path and r" \(its relative entries are not searched\)")
-    with pytest.raises(HelperFailed, match=said):
+    message = "docker-credential-test is not in PATH" + (
+        path and r" \(its relative entries are not searched\)"
+    )
+    with pytest.raises(HelperFailed, match=message):
         credential_helpers.ask("test", "a.example", environ={"PATH": path.format(usr="/usr/bin")})
     assert not (tmp_path / "ran").exists()
 
@@ -83,7 +85,7 @@ def test_a_helper_sees_no_relative_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\0b"])
-def test_names_that_are_none(name: str) -> None:
+def test_invalid_helper_names(name: str) -> None:
     with pytest.raises(HelperFailed, match="is not the name of a credential helper"):
         credential_helpers.ask(name, "a.example", environ={})
 
@@ -93,7 +95,7 @@ def test_names_that_are_none(name: str) -> None:
 
 @pytest.fixture
 def alice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoker:
-    """Ourselves under another name: tests run without root, too."""
+    """The current user under another name: tests run without root, too."""
     home = tmp_path / "alice"
     (home / ".docker").mkdir(parents=True)
 
@@ -114,7 +116,7 @@ def test_who_called_sudo(alice: Invoker) -> None:
         assert sudo.invoker(environ) is None
 
 
-def test_nothing_of_roots_environment_goes_along(alice: Invoker) -> None:
+def test_helpers_get_nothing_of_roots_environment(alice: Invoker) -> None:
     made = alice.environment("/usr/bin")
     assert made["PATH"] == f"/usr/bin:{alice.home}/.local/bin:{alice.home}/bin"
     assert (made["HOME"], made["USER"]) == (str(alice.home), "alice")
@@ -135,7 +137,7 @@ def config(alice: Invoker) -> Path:
     return path
 
 
-def test_the_callers_login_wants_a_yes(alice: Invoker, config: Path, tmp_path: Path) -> None:
+def test_the_callers_login_needs_consent(alice: Invoker, config: Path, tmp_path: Path) -> None:
     assert chain(alice, tmp_path).find("a.example", own=True) is None
     assert chain(alice, tmp_path, sudo_user_config=False).find("a.example", own=True) is None
     found = chain(alice, tmp_path, sudo_user_config=True).find("a.example", own=True)
@@ -144,7 +146,7 @@ def test_the_callers_login_wants_a_yes(alice: Invoker, config: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("yes", [True, False])
-def test_the_question_is_put_once(alice: Invoker, config: Path, tmp_path: Path, yes: bool) -> None:
+def test_the_question_is_asked_once(alice: Invoker, config: Path, tmp_path: Path, yes: bool) -> None:
     asked: list[str] = []
 
     def ask(question: str) -> bool:
@@ -159,11 +161,11 @@ def test_the_question_is_put_once(alice: Invoker, config: Path, tmp_path: Path, 
     assert asked == [f"a.example requires credentials. Use those of alice ({config})?"]
 
 
-def test_nobody_is_asked_in_vain(alice: Invoker, tmp_path: Path) -> None:
+def test_no_question_without_need(alice: Invoker, tmp_path: Path) -> None:
     def ask(_question: str) -> bool:
         raise AssertionError("asked")
 
-    # No file of theirs, credentials at hand, or the answer given already.
+    # No file of theirs, other credentials, or an answer given before.
     assert chain(alice, tmp_path, ask=ask).unlock("a.example", own=True) is False
     (alice.home / ".docker" / "config.json").write_text("{}")
     given = Credential("me", "password", source="-u")
@@ -177,7 +179,7 @@ def test_the_hint_names_file_and_flag(alice: Invoker, config: Path, tmp_path: Pa
     assert wanted not in chain(alice, tmp_path, sudo_user_config=False).advice("a.example")
 
 
-def test_a_file_must_be_theirs(alice: Invoker, config: Path, tmp_path: Path) -> None:
+def test_a_file_must_belong_to_the_caller(alice: Invoker, config: Path, tmp_path: Path) -> None:
     other = Invoker("alice", alice.uid + 1, alice.gid, alice.home)
     with pytest.raises(Unusable, match="does not belong to alice"):
         auth_files.load(config, is_docker=True, caller=other, owned=True)
@@ -204,7 +206,7 @@ def test_a_file_of_a_third_user_is_not_used(alice: Invoker, config: Path, tmp_pa
     assert found.invoker is None
 
 
-def test_helpers_of_their_file_run_as_them(alice: Invoker, config: Path) -> None:
+def test_helpers_of_the_callers_file_run_as_the_caller(alice: Invoker, config: Path) -> None:
     file = auth_files.load(config, is_docker=True, caller=alice)
     assert file is not None
     assert file.invoker == alice

@@ -1,4 +1,4 @@
-"""The endpoints of a registry about which nothing is configured."""
+"""The endpoints of a registry without configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `explain` tells: everything that decides, no secret, and not one request."""
+"""`explain`: everything that decides, no secret, and no request."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_all_that_decides(
+def test_everything_is_explained(
     roots: list[Path], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object) -> None:
@@ -108,7 +108,7 @@ def test_all_that_decides(
     assert "hush" not in repr(found)
 
 
-def test_nobody_to_resolve(tmp_path: Path) -> None:
+def test_no_host_to_resolve(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('server = "https://m"\ncapabilities = ["push"]')
     found = explained("example.org/x", [tmp_path], {})
@@ -125,21 +125,21 @@ def test_a_host_that_may_resolve_alone_is_not_asked(tmp_path: Path) -> None:
     )
 
 
-def test_credentials_that_nobody_gets(tmp_path: Path) -> None:
+def test_credentials_that_are_not_sent(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('server = "https://m"')
     found = explained("example.org/x", [tmp_path], {}, username="me", password="hush")
     assert found.notices == ("`username` is for example.org, which is not asked: it is not sent to any host",)
 
 
-def test_a_broken_configuration_is_no_explanation(tmp_path: Path) -> None:
+def test_a_broken_configuration_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text("\nserver = ")
     with pytest.raises(InvalidInput, match=r"hosts\.toml:2: not valid TOML"):
         explained("example.org/x", [tmp_path], {})
 
 
-def test_problems_with_credentials_are_told(tmp_path: Path) -> None:
+def test_problems_with_credentials_are_listed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     (notice,) = explained("example.org/x", [], {"DOCKER_CONFIG": str(tmp_path)}).notices
     assert "config.json is not valid JSON" in notice
@@ -199,7 +199,7 @@ def test_no_containerd_is_needed_and_none_of_its_libraries() -> None:
     assert done.stdout.endswith("\nFalse False\n")
 
 
-def test_control_characters_steer_no_terminal(tmp_path: Path) -> None:
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('ca = "\\u001b[31m.pem"\n"k\\u001b" = 1')
     done = run("registry", "explain", "example.org/x", "--hosts-dir", str(tmp_path))

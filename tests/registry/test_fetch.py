@@ -1,4 +1,4 @@
-"""fetch against a scripted server: what a registry may do, and what it must not get away with."""
+"""fetch from a scripted server: what a registry may do, and what is refused."""
 
 from __future__ import annotations
 
@@ -61,28 +61,28 @@ def test_a_server_that_ignores_range(server: ScriptedServer, remote: RemoteMaker
     assert read(remote(), descriptor, 2_000_001) == BLOB[2_000_001:]
 
 
-def test_nothing_is_asked_for_where_nothing_is_missing(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_no_request_when_nothing_is_missing(server: ScriptedServer, remote: RemoteMaker) -> None:
     assert read(remote(), layer(), len(BLOB)) == b""
     assert read(remote(), layer(b"")) == b""
     assert server.seen == []
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700_000, 1_500_000, 2_999_999])
-def test_a_cut_connection_goes_on_where_it_was(server: ScriptedServer, remote: RemoteMaker, cut: int) -> None:
+def test_a_cut_download_is_resumed(server: ScriptedServer, remote: RemoteMaker, cut: int) -> None:
     descriptor = layer()
     server.once("GET", blob_path(descriptor), ranges(BLOB, cut_after=cut), ranges(BLOB))
     assert read(remote(), descriptor) == BLOB
     assert server.seen[1].headers.get("range", "") == (f"bytes={cut}-" if cut else "")
 
 
-def test_progress_resets_patience(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_progress_resets_the_count_of_failures(server: ScriptedServer, remote: RemoteMaker) -> None:
     descriptor = layer()
     server.always("GET", blob_path(descriptor), ranges(BLOB, cut_after=200_000))
     assert read(remote(), descriptor) == BLOB
     assert len(server.seen) == 15
 
 
-def test_three_times_without_progress_is_the_end(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_three_connections_without_progress_are_an_error(server: ScriptedServer, remote: RemoteMaker) -> None:
     descriptor = layer()
     path = blob_path(descriptor)
     server.once("GET", path, ranges(BLOB, cut_after=1000), *[ranges(BLOB, cut_after=0)] * 3)
@@ -107,7 +107,7 @@ def test_three_times_without_progress_is_the_end(server: ScriptedServer, remote:
         (Answer(403), "pull access denied"),
     ],
 )
-def test_content_that_is_not_as_promised(
+def test_content_that_does_not_match_the_descriptor(
     server: ScriptedServer, remote: RemoteMaker, answer: Answer, message: str
 ) -> None:
     descriptor = layer()
@@ -147,7 +147,7 @@ def test_missing_content(server: ScriptedServer, remote: RemoteMaker) -> None:
     assert (caught.value.status, caught.value.host) == (404, server.host)
 
 
-def test_leaving_early_drops_the_connection(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_leaving_early_closes_the_connection(server: ScriptedServer, remote: RemoteMaker) -> None:
     descriptor = layer()
     server.always("GET", blob_path(descriptor), ranges(BLOB))
     one = remote()
@@ -195,7 +195,7 @@ def test_memory_stays_bounded(server: ScriptedServer, remote: RemoteMaker) -> No
 
 
 @pytest.mark.parametrize("media_type", [mediatypes.DOCKER_FOREIGN, mediatypes.OCI_LAYER_GZIP])
-def test_a_manifest_cannot_have_us_ask_thousands_of_urls(
+def test_only_a_few_urls_of_a_manifest_are_requested(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, media_type: str
 ) -> None:
     urls = tuple(f"{other.url}/{number}" for number in range(5000))
@@ -206,7 +206,7 @@ def test_a_manifest_cannot_have_us_ask_thousands_of_urls(
     assert server.requests() == [f"GET {blob_path(descriptor)}"]
 
 
-def test_urls_are_not_asked_when_the_budget_is_used_up(
+def test_urls_are_not_requested_when_the_budget_is_used_up(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     descriptor = layer(media_type=mediatypes.DOCKER_FOREIGN, urls=(f"{other.url}/a", f"{other.url}/b"))
@@ -219,8 +219,8 @@ def test_urls_are_not_asked_when_the_budget_is_used_up(
     server.once("HEAD", TAG, late)
     with pytest.raises(NotFound):
         one.resolve()
-    said = f"{other.host}/team/app: not asked, the retry budget is used up"
-    with pytest.raises(RegistryError, match=said) as caught:
+    message = f"{other.host}/team/app: not asked, the retry budget is used up"
+    with pytest.raises(RegistryError, match=message) as caught:
         read(one, descriptor)
     assert "`retry_budget`" in (caught.value.hint or "")
     server.once("GET", blob_path(descriptor), ranges(BLOB))

@@ -1,4 +1,4 @@
-"""Whatever a registry, a token server, a file or a helper says: no exception but ours, and no secret told."""
+"""Any input from registries, token servers, files and helpers: only our exceptions, and no secret in them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def documents(*keys: str) -> st.SearchStrategy[Any]:
 
 
 def raw(*keys: str) -> st.SearchStrategy[bytes]:
-    """JSON with the right keys in the wrong places, and bytes that are no JSON."""
+    """JSON with the right keys in the wrong places, and bytes that are not JSON."""
     return st.binary(max_size=60) | documents(*keys).map(lambda document: json.dumps(document).encode())
 
 
@@ -80,16 +80,16 @@ def ask(*answers: SimpleNamespace) -> None:
     keychain = Keychain(
         Path("/none"), given=Credential("me", PASSWORD, source="-u"), environ={"HOME": "/none"}
     )
-    told = ""
+    shown = ""
     try:
         Authorizer(transport, keychain).send(
             ENDPOINT, Request("GET", "https://a.example/v2/"), ["repository:a:pull"]
         )
     except PyctrdError as error:
-        told = f"{error}{error.hint}{error!r}"
-    assert PASSWORD not in told
+        shown = f"{error}{error.hint}{error!r}"
+    assert PASSWORD not in shown
     for request in transport.sent:
-        # The password is for the token server that the registry names, and never for one on plain http.
+        # The password is sent to the token server that the registry names, never to one on plain http.
         assert request.url.startswith("https://") or not (request.body or request.private)
     assert len(transport.sent) <= 4
 
@@ -120,7 +120,7 @@ def test_challenges(headers: list[str], status: int) -> None:
 @example(200, b"[" * 100_000, "")
 @example(401, b'{"errors":{"code":"DENIED"}}', "")
 @example(401, b'{"errors":5}', "")
-def test_token_answers(status: int, body: bytes, date: str) -> None:
+def test_token_responses(status: int, body: bytes, date: str) -> None:
     wanted = answer(401, b"", 'Bearer realm="https://a.example/token"')
     ask(wanted, answer(status, body, date=date), answer(status, body, date=date), answer(401, body))
     assert PASSWORD not in reason_in(PASSWORD.encode() + body)
@@ -151,12 +151,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def helper(folder: Path, said: bytes, code: int = 0) -> Iterator[None]:
+def helper(folder: Path, output: bytes, code: int = 0) -> Iterator[None]:
     """Have every helper print this, and end with this code."""
 
     def start(*_command: Any, **_how: Any) -> Any:
         printed = folder / "printed"
-        printed.write_bytes(said)
+        printed.write_bytes(output)
         process = mock.MagicMock(returncode=code, stdout=printed.open("rb", buffering=0))
         process.__enter__.return_value = process
         process.__exit__.side_effect = lambda *_error: process.stdout.close()
@@ -169,7 +169,7 @@ def helper(folder: Path, said: bytes, code: int = 0) -> Iterator[None]:
 @given(FILES, FILES, raw("Username", "Secret", "ServerURL"), st.sampled_from([0, 1]))
 @example(b'{"credsStore":"test"}', b"", b'{"Username":"<token>","Secret":"x"}', 0)
 @example(b'{"credsStore":"test"}', b"", b'{"Username":"me","Secret":"\\ud800"}', 0)
-def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: bytes, code: int) -> None:
+def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, output: bytes, code: int) -> None:
     (folder / "config.json").write_bytes(docker)
     (folder / "auth.json").write_bytes(podman)
     environ = {
@@ -179,7 +179,7 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
         "PATH": str(folder),
         "DOCKER_AUTH_CONFIG": docker.decode("utf-8", "surrogateescape").replace("\0", ""),
     }
-    with helper(folder, said, code):
+    with helper(folder, output, code):
         chain = Keychain(environ=environ)
         for account in ("a.example", "docker.io"):
             found = chain.find(account, own=True, repository="org/app")
@@ -190,7 +190,7 @@ def test_the_whole_keychain(folder: Path, docker: bytes, podman: bytes, said: by
 
 
 @given(st.binary(max_size=200))
-def test_what_a_helper_prints(folder: Path, body: bytes) -> None:
+def test_output_of_helpers(folder: Path, body: bytes) -> None:
     with helper(folder, body):
         try:
             found = credential_helpers.ask("test", "a.example", environ={"PATH": str(folder)})
@@ -200,7 +200,7 @@ def test_what_a_helper_prints(folder: Path, body: bytes) -> None:
 
 
 def test_the_scripted_transport_would_show_a_leak() -> None:
-    """The oracle itself: a plain challenge is answered, and a refusal is ours."""
+    """A test of the oracle: a valid challenge is answered."""
     wanted = answer(401, b"", 'Bearer realm="https://a.example/token"')
     ask(wanted, answer(200, b'{"token":"tok"}'), answer(200))
     transport: Any = Scripted(wanted, answer(200, b'{"token":"tok"}'), answer(401, PASSWORD.encode()))

@@ -1,4 +1,4 @@
-"""Whatever a registry, a configuration or a user writes: no exception but ours."""
+"""Any input from registries, configurations and users: only our exceptions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ DESCRIPTORS = st.fixed_dictionaries(
     {"mediaType": TYPES, "digest": DIGESTS, "size": st.integers(-1, 2**64)},
     optional={"platform": VALUES, "urls": VALUES, "annotations": VALUES, "data": VALUES},
 )
-# Nearly right, so that more is reached than the first check.
+# Almost valid, to get past the first check.
 DOCUMENTS = st.fixed_dictionaries(
     {"schemaVersion": st.just(2)},
     optional={
@@ -115,7 +115,7 @@ def test_documents(raw: bytes, media_type: str) -> None:
 
 @QUICK
 @given(BODIES, st.integers(0, 199), st.binary(max_size=3))
-def test_spoiled_documents(raw: bytes, place: int, other: bytes) -> None:
+def test_damaged_documents(raw: bytes, place: int, other: bytes) -> None:
     spoiled = raw[:place] + other + raw[place + 1 :]
     for media_type in (mediatypes.OCI_INDEX, mediatypes.OCI_MANIFEST, mediatypes.OCI_CONFIG):
         with suppress(ContentError):
@@ -227,7 +227,7 @@ HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30
         },
     ),
 )
-def test_answers(
+def test_responses(
     lasting: ScriptedServer, client: RegistryClient, status: int, body: bytes, headers: dict[str, str]
 ) -> None:
     for method in ("HEAD", "GET"):
@@ -306,7 +306,7 @@ def test_lists_of_referrers_that_are_written(raw: bytes, present: bytes | None, 
 @example("x", "a\r\nX-Evil: 1", "http://")
 @example("x", "[::1%25\u0130]:1/", "http://")
 def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: str) -> None:
-    """What a manifest says of a layer becomes part of requests."""
+    """The descriptor of a layer becomes part of requests."""
     descriptor = Descriptor(media_type=media_type, digest=Digest.of(b"x"), size=1, urls=(head + url,))
     path = f"/v2/team/app/blobs/{descriptor.digest}"
     lasting.always("GET", path, Answer(404))
@@ -332,8 +332,8 @@ def nobody(host: str, port: int) -> list[AddressInfo]:
 
 @pytest.fixture(scope="module")
 def parrot() -> Iterator[tuple[str, Callable[[bytes], None]]]:
-    """A server that says what it was told to, whatever it is asked: its URL, and how to tell it."""
-    said: list[Any] = [b""]
+    """A server that sends the same bytes to every request: its URL, and a function that sets them."""
+    sent: list[Any] = [b""]
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -342,11 +342,11 @@ def parrot() -> Iterator[tuple[str, Callable[[bytes], None]]]:
                 link, _ = listener.accept()
                 with closing(link), suppress(OSError):
                     link.recv(1 << 16)
-                    link.sendall(said[0])
+                    link.sendall(sent[0])
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/", lambda data: said.__setitem__(0, data)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/", lambda data: sent.__setitem__(0, data)
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
 
@@ -380,7 +380,7 @@ LINES = st.lists(
     st.binary(max_size=30)
     | st.sampled_from([b"5\r\nabcde\r\n0\r\n\r\n", b"-1\r\n", b"ffffffffffffffff\r\n"]),
 )
-def test_raw_answers(
+def test_raw_responses(
     parrot: tuple[str, Callable[[bytes], None]], first: bytes, lines: bytes, body: bytes
 ) -> None:
     url, say = parrot

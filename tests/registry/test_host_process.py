@@ -1,4 +1,4 @@
-"""What a library must leave alone in the process that uses it: other packages' loggers, and all warnings."""
+"""The library does not change the loggers of other packages, nor the warning filters of the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_request_changes_nothing_around_it() -> None:
     filters = list(warnings.filters)
     with ScriptedServer(context) as server, Transport() as transport:
         server.always("GET", "/v2/", Answer(200))
-        # Nor does urllib3 warn of what is asked for: warnings are errors in these tests.
+        # urllib3 does not warn either: warnings are errors in these tests.
         with transport.send(Request("GET", f"{server.url}/v2/", tls=Tls(skip_verify=True))) as response:
             assert response.status == 200
     assert warnings.filters == filters

@@ -76,7 +76,7 @@ capabilities = ["push"]
     assert four.is_own
     assert server.url("a") == "https://registry.example.org/v2/a?ns=example.org"
     assert server.capabilities == {"push"}
-    # Whoever is named there gets its own credentials, not those of the registry that it stands for.
+    # Such a host gets its own credentials, not those of the registry that it mirrors.
     assert (server.account, server.is_own) == ("registry.example.org", False)
     assert server.origin == "/certs/example.org/hosts.toml:2"
 
@@ -117,7 +117,7 @@ def test_paths(url: str, override: bool, prefix: str) -> None:
 
 
 def test_http_with_settings_for_tls_tries_tls_first() -> None:
-    """As containerd: such a table is either an old habit or a mistake (hosts.go, NewHTTPFallback)."""
+    """Like containerd (hosts.go, NewHTTPFallback): such a table is an old habit or a mistake."""
     text = '[host."http://m:5000"]\n{}\n[host."http://m:80"]\nskip_verify = true\n[host."http://n:5000"]'
     for key in ("skip_verify = true", "skip_verify = false", 'ca = "x"', 'client = "x"'):
         first, port_80, without, _server = from_toml(text.format(key))
@@ -132,7 +132,7 @@ def test_http_with_settings_for_tls_tries_tls_first() -> None:
 def test_the_root_section_describes_the_registry_itself() -> None:
     text = 'ca = "ca.crt"\ndial_timeout = "1s"\n[header]\nx-a = "b"'
     (server,) = from_toml(text, "localhost:5000")
-    assert server.url("a") == "https://localhost:5000/v2/a"  # whoever gives a CA means TLS
+    assert server.url("a") == "https://localhost:5000/v2/a"  # a CA means TLS
     assert server.tls.ca_files == ("/certs/example.org/ca.crt",)
     assert (server.dial_timeout, server.headers, server.is_own) == (1, (("x-a", "b"),), True)
     assert server.origin == "default, /certs/example.org/hosts.toml names no server"
@@ -142,13 +142,13 @@ def test_the_root_section_describes_the_registry_itself() -> None:
     assert (server.host, server.account) == ("registry-1.docker.io", "docker.io")
 
 
-def test_order_is_the_files_and_a_header_table_may_come_first() -> None:
+def test_the_order_of_the_file_counts_and_a_header_table_may_come_first() -> None:
     text = '[host."https://z"]\n[host."https://a".header]\nx = "y"\n[host."https://m"]\n[host."https://a"]'
     assert [one.host for one in from_toml(text)] == ["z", "a", "m", "example.org"]
 
 
 def test_keys_and_capabilities_in_any_case() -> None:
-    """As Go's decoder takes them."""
+    """Like Go's decoder."""
     mirror, server = from_toml('Server = "https://s"\n[host."https://m"]\nCapabilities = ["Pull"]')
     assert mirror.capabilities == {"pull"}
     assert server.host == "s"
@@ -175,14 +175,14 @@ def test_referrers_is_a_capability() -> None:
         ('[header]\nHost = "x"', "2: header 'Host' has no effect"),
     ],
 )
-def test_what_containerd_skips_silently_is_told(text: str, notice: str) -> None:
+def test_keys_that_containerd_ignores_are_warnings(text: str, notice: str) -> None:
     found = plan("example.org", directory=HostDirectory(HERE, text))
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(f"/certs/example.org/hosts.toml:{notice}")
     assert found.endpoints[-1].headers == ()
 
 
-def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_typo_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text("skip_verifi = true")
     with RegistryClient(RegistryOptions(hosts_dir=tmp_path)) as client:
@@ -195,7 +195,7 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("text", "urls"),
     [
-        # As Spegel's configurator writes it.
+        # Written by the configurator of Spegel.
         (
             (
                 "server = 'https://docker.io'\n\n[host]\n[host.'http://10.0.0.7:30020']\n"
@@ -203,7 +203,7 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             ),
             ["http://10.0.0.7:30020/v2", "https://registry-1.docker.io/v2"],
         ),
-        # As k3s does.
+        # Written by k3s.
         (
             (
                 'server = "https://registry-1.docker.io/v2"\ncapabilities = ["pull", "resolve", "push"]\n\n'
@@ -228,7 +228,7 @@ def test_a_typo_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     ],
     ids=["spegel", "k3s", "harbor", "dragonfly"],
 )
-def test_files_as_they_are_in_the_field(text: str, urls: list[str]) -> None:
+def test_files_of_real_machines(text: str, urls: list[str]) -> None:
     found = plan("docker.io", directory=HostDirectory(HERE, text))
     assert [item.url("")[:-1].partition("?")[0].rstrip("/") for item in found.endpoints] == urls
     assert found.warnings == ()
@@ -261,7 +261,7 @@ def test_the_default_server_is_always_asked_last() -> None:
     assert [one.url("a") for one in from_toml("")] == ["https://example.org/v2/a"]
 
 
-def test_the_file_may_name_docker_hub_as_people_know_it() -> None:
+def test_the_file_may_name_docker_hub_docker_io() -> None:
     (server,) = from_toml('server = "https://docker.io"', "docker.io")
     assert server.url("a") == "https://registry-1.docker.io/v2/a"
 
@@ -303,7 +303,7 @@ def test_the_file_may_name_docker_hub_as_people_know_it() -> None:
         ('[host."https://m".header]\na = "hush\\r\\nX: y"', "characters that HTTP does not allow"),
     ],
 )
-def test_a_bad_hosts_toml_says_what_and_where(text: str, message: str) -> None:
+def test_errors_in_hosts_toml_have_file_and_line(text: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         from_toml(text)
     assert message in str(caught.value)
@@ -316,8 +316,8 @@ def test_certificates_without_hosts_toml() -> None:
     (found,) = plan("localhost:5000", directory=directory).endpoints
     assert found.tls.ca_files == ("/certs/example.org/a.crt", "/certs/example.org/b.crt")
     assert found.tls.client_certs == (("/certs/example.org/c.cert", "/certs/example.org/c.key"),)
-    assert found.scheme == "https"  # whoever gives a CA means TLS, also for this machine
-    # As containerd: the certificate may hold its key.
+    assert found.scheme == "https"  # a CA means TLS, also for this machine
+    # Like containerd: the certificate may contain its key.
     (found,) = plan("example.org", directory=HostDirectory(HERE, None, ("c.cert",))).endpoints
     assert found.tls.client_certs == (("/certs/example.org/c.cert", ""),)
 

@@ -24,7 +24,7 @@ BASIC = f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode()).decode()}"
 
 
 def needs(authorization: str, challenge_header: str) -> Reply:
-    """Answer only those who show exactly this."""
+    """Answer only requests with exactly this Authorization."""
 
     def reply(seen: Seen) -> Answer:
         if seen.authorization == authorization:
@@ -73,7 +73,7 @@ def test_keys_of_auths(tmp_path: Path, key: str, account: str, found: bool) -> N
         assert credential.source == str(tmp_path / "config.json")
 
 
-def test_default_place_of_the_config(tmp_path: Path) -> None:
+def test_default_path_of_the_config(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     text = json.dumps({"auths": {"a.example": {"username": "me", "password": "pw"}}})
     (tmp_path / ".docker" / "config.json").write_text(text)
@@ -107,7 +107,7 @@ def test_identity_token_of_a_helper(tmp_path: Path) -> None:
     assert (credential.identity_token, credential.password, credential.basic) == ("idt", "", "")
 
 
-def test_a_helper_without_credentials_is_no_problem(tmp_path: Path) -> None:
+def test_a_helper_without_credentials_is_not_a_problem(tmp_path: Path) -> None:
     write_helper(tmp_path, "test", "echo credentials not found in native keychain; exit 1")
     chain = keychain(tmp_path, {"credsStore": "test", "auths": {"a.example": {"auth": encode("me:pw")}}})
     assert chain.find("b.example", own=True) is None
@@ -126,7 +126,7 @@ def test_a_helper_without_credentials_is_no_problem(tmp_path: Path) -> None:
         ("../x", "", "is not the name of a credential helper"),
     ],
 )
-def test_broken_helpers_are_told_without_their_output(
+def test_broken_helpers_are_warnings_without_their_output(
     tmp_path: Path, helper: str, script: str, problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_helper(tmp_path, "test", script)
@@ -137,7 +137,7 @@ def test_broken_helpers_are_told_without_their_output(
     assert "hush" not in caplog.text
 
 
-def test_a_broken_helper_shows_up_where_authentication_fails(
+def test_a_broken_helper_is_in_the_hint_of_a_failed_authentication(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.json"
@@ -149,7 +149,7 @@ def test_a_broken_helper_shows_up_where_authentication_fails(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\0", '{"auths":"hush"} x', "[" * 100_000])
-def test_broken_config_is_told_without_its_text(tmp_path: Path, text: str) -> None:
+def test_a_broken_config_is_a_warning_without_its_text(tmp_path: Path, text: str) -> None:
     chain = keychain(tmp_path, text)
     assert chain.find("a.example", own=True) is None
     assert len(chain.problems) == 1

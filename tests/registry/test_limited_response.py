@@ -1,4 +1,4 @@
-"""Answers that never end, or only inside the framing of HTTP; and interim answers before the real one."""
+"""Responses that never end, in the head or in the framing; and interim responses before the final one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BY
 from pyctrd.registry.http.transport import Request, Transport
 
 STALL = 0.3
-LONG = 20.0  # where it is not time that ends the answer
+LONG = 20.0  # for limits of size instead of time
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = CHUNKED + b"5\r\nhello\r\n"
@@ -54,7 +54,7 @@ TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 def saying(
     start: bytes, piece: bytes, pause: float, *, tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[str, list[int]]]:
-    """Listen; answer everybody with `start`, then `piece` without an end. Gives host:port and bytes sent."""
+    """Answer every request with `start`, then `piece` without end; yields host:port and the bytes sent."""
     ended = threading.Event()
     sent = [0]
     listener = socket.create_server(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ def saying(
 
 @contextmanager
 def tunnel(tls: ssl.SSLContext, target: str) -> Iterator[str]:
-    """A proxy that is itself spoken to by TLS, and leads to `target` whatever it is asked for; host:port."""
+    """A proxy that speaks TLS, and always connects to `target`; yields its host:port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
@@ -134,7 +134,7 @@ def test_a_drip_in_the_framing_is_a_stall(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_a_flood_in_the_framing_ends_soon(what: str) -> None:
+def test_a_flood_in_the_framing_is_an_error(what: str) -> None:
     start, piece = FLOODS[what]
     with saying(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="the framing of the body does not end"):
@@ -143,7 +143,7 @@ def test_a_flood_in_the_framing_ends_soon(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", HEADS)
-def test_a_flood_in_a_head_ends_soon(what: str) -> None:
+def test_a_flood_in_a_head_is_an_error(what: str) -> None:
     start, piece = HEADS[what]
     with saying(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="malformed HTTP response"):
@@ -152,14 +152,14 @@ def test_a_flood_in_a_head_ends_soon(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["interim answers", "continue"])
-def test_interim_answers_drip_for_as_long_as_a_head_may_take(what: str) -> None:
+def test_dripping_interim_responses_have_the_time_limit_of_a_head(what: str) -> None:
     start, piece = HEADS[what]
     with saying(start, piece, 0.02) as (host, _sent), pytest.raises(RegistryUnreachable, match="timed out"):
         read(f"http://{host}/", stall=STALL)
 
 
 @pytest.mark.parametrize(
-    ("start", "piece", "stall", "said"),
+    ("start", "piece", "stall", "message"),
     [
         (b"HTTP/1.1 ", b"2", STALL, "timed out"),
         (TUNNEL + b"X: ", b"y", STALL, "timed out"),
@@ -168,16 +168,16 @@ def test_interim_answers_drip_for_as_long_as_a_head_may_take(what: str) -> None:
     ],
     ids=["status", "header", "headers", "flood"],
 )
-def test_the_answer_to_connect_ends(start: bytes, piece: bytes, stall: float, said: str) -> None:
+def test_the_response_to_connect_has_limits(start: bytes, piece: bytes, stall: float, message: str) -> None:
     with saying(start, piece, 0 if stall == LONG else 0.02) as (host, sent):
-        with pytest.raises(RegistryUnreachable, match=said) as caught:
+        with pytest.raises(RegistryUnreachable, match=message) as caught:
             read("https://a.example/", proxy=f"http://{host}", stall=stall)
         assert f"through proxy http://{host}" in str(caught.value)
         assert sent[0] < 20 * MAX_HEAD_BYTES
 
 
 @pytest.mark.parametrize(
-    ("start", "piece", "stall", "said"),
+    ("start", "piece", "stall", "message"),
     [
         (HEAD + b"X: ", b"y", 1, "timed out"),
         (*DRIPS["trailer"], 1, "timed out"),
@@ -185,8 +185,8 @@ def test_the_answer_to_connect_ends(start: bytes, piece: bytes, stall: float, sa
     ],
     ids=["head", "framing", "no HTTP"],
 )
-def test_answers_by_tls_through_a_proxy_of_tls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, stall: float, said: str
+def test_responses_over_tls_through_a_proxy_with_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, stall: float, message: str
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -196,7 +196,7 @@ def test_answers_by_tls_through_a_proxy_of_tls(
     with (
         saying(start, piece, 0.02, tls=tls) as (host, _sent),
         tunnel(tls, host) as proxy,
-        pytest.raises(RegistryUnreachable, match=said),
+        pytest.raises(RegistryUnreachable, match=message),
     ):
         read("https://a.example/", proxy=f"https://{proxy}", stall=stall)
 
@@ -214,14 +214,14 @@ def test_a_drip_in_the_framing_of_a_list_of_tags(what: str) -> None:
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
-def test_an_interim_answer_is_not_the_answer(status: int) -> None:
+def test_interim_responses_are_skipped(status: int) -> None:
     interim = b"HTTP/1.1 %d Early\r\nLink: </style.css>\r\nContent-Length: 9\r\n\r\n" % status
     final = HEAD + b"Content-Length: 5\r\n\r\nhello"
     with saying(interim * 3 + final, b"", 1) as (host, _sent):
         assert read(f"http://{host}/") == b"hello"
 
 
-def test_a_change_of_protocols_is_an_answer() -> None:
+def test_switching_protocols_is_a_final_response() -> None:
     with (
         saying(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", 1) as (host, _sent),
         Transport() as transport,
@@ -231,7 +231,7 @@ def test_a_change_of_protocols_is_an_answer() -> None:
             assert response.status == 101
 
 
-def test_what_comes_too_late_can_be_tried_again() -> None:
+def test_a_late_response_is_a_transient_error() -> None:
     with saying(*DRIPS["chunk size"], 0.02) as (host, _sent):
         with pytest.raises(errors.Unreachable) as caught:
             read(f"http://{host}/", stall=STALL)
@@ -268,7 +268,7 @@ def test_honest_framing_is_read_whole(
 
 
 @given(st.binary(max_size=80), st.lists(st.binary(max_size=40), max_size=4).map(b"\r\n".join))
-def test_no_answer_breaks_the_reader(head: bytes, body: bytes) -> None:
+def test_no_response_breaks_the_reader(head: bytes, body: bytes) -> None:
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         theirs.sendall(HEAD + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body)

@@ -42,7 +42,7 @@ def test_the_next_page(values: list[str], target: str | None) -> None:
 @pytest.mark.parametrize(
     "value", ["/v2/a; rel=next", "<a", "x<a>; rel=next", '<b>; rel="next', "<a> rel=next"]
 )
-def test_what_is_no_list_of_links(value: str) -> None:
+def test_invalid_link_headers(value: str) -> None:
     with pytest.raises(ValueError, match="not a list of links"):
         next_of([value])
 

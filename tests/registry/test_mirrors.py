@@ -1,4 +1,4 @@
-"""From one host to the next: what makes us go on, what goes along, and what stays."""
+"""Falling back from a host to the next one: why, and what is sent to each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD = Answer(200, MANIFEST, HEADERS)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 418, 429, 500, 502, 503, 504])
-def test_whatever_a_mirror_answers_the_registry_is_asked_next(
+def test_after_any_failure_of_a_mirror_the_registry_is_asked(
     server: ScriptedServer,
     other: ScriptedServer,
     remote: RemoteMaker,
@@ -45,7 +45,7 @@ def test_whatever_a_mirror_answers_the_registry_is_asked_next(
     server.once("GET", blob_path(descriptor), ranges(BLOB))
     assert one.resolve().digest == DIGEST
     assert read(one, descriptor) == BLOB
-    assert pauses == []  # while there is another host nobody waits
+    assert pauses == []  # no waiting while there is another host
     assert len(other.seen) <= 3
 
 
@@ -82,7 +82,7 @@ def test_when_all_are_silent_all_are_asked_again(remote: RemoteMaker, tmp_path: 
                 one.resolve()
 
 
-def test_a_mirror_that_lacks_it_says_nothing_about_a_registry_that_is_down(
+def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     (tmp_path / "_default").mkdir()
@@ -96,7 +96,7 @@ def test_a_mirror_that_lacks_it_says_nothing_about_a_registry_that_is_down(
         remote(hosts_dir=tmp_path).resolve()
 
 
-def test_a_mirror_that_keeps_dying_is_left(
+def test_a_mirror_with_many_cuts_is_not_asked_again(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path, pauses: list[float]
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other))
@@ -110,7 +110,7 @@ def test_a_mirror_that_keeps_dying_is_left(
     assert len(pauses) == 2
 
 
-def test_a_dead_mirror_and_a_registry_without_the_rest_end(
+def test_a_dead_mirror_and_a_registry_without_ranges_are_an_error(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other))
@@ -138,10 +138,10 @@ def test_a_mirror_that_may_not_pull_is_not_asked(
     assert other.seen == []
 
 
-def test_no_credential_of_the_registry_goes_to_another_host(
+def test_no_credential_of_the_registry_is_sent_to_another_host(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
-    """Neither to a mirror, nor to a `server` elsewhere: that is anybody's."""
+    """Neither to a mirror, nor to a `server` elsewhere, which anybody may run."""
     challenge = Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
     one = remote(hosts_dir=mirror_config(tmp_path / "mirror", server, other), username="me", password="hush")
     other.always("HEAD", TAG, challenge)
@@ -158,7 +158,7 @@ def test_no_credential_of_the_registry_goes_to_another_host(
     assert len(other.seen) == 2
 
 
-def test_values_of_a_header_go_together(
+def test_values_of_a_header_are_joined(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     extra = f'[host."{other.url}".header]\nx-key = ["abc", "def"]\nRange = "bytes=1-2"\n'
@@ -169,7 +169,7 @@ def test_values_of_a_header_go_together(
     assert "range" not in other.seen[0].headers
 
 
-def test_plain_http_where_tls_was_configured_but_is_not_spoken(
+def test_plain_http_if_the_host_has_no_tls(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other, "skip_verify = true"))
@@ -180,7 +180,7 @@ def test_plain_http_where_tls_was_configured_but_is_not_spoken(
     assert other.connections == 2  # TLS is not tried again
 
 
-def test_tls_where_plain_http_was_written(
+def test_tls_first_for_http_with_tls_settings(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
@@ -195,7 +195,7 @@ def test_tls_where_plain_http_was_written(
         assert secure.unused() == {}
 
 
-def test_a_wrong_certificate_is_no_reason_for_plain_http(
+def test_no_plain_http_after_a_wrong_certificate(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     with ScriptedServer(ssl_context(trustme.CA())) as secure:
@@ -211,7 +211,7 @@ def test_a_wrong_certificate_is_no_reason_for_plain_http(
 def test_the_proxy_of_a_table(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
-    """A plain-http proxy gets the whole URL; that of the table comes before the environment's rules."""
+    """A plain http proxy gets the whole URL; `proxy` takes precedence over the environment."""
     folder = tmp_path / "_default"
     folder.mkdir()
     (folder / "hosts.toml").write_text(

@@ -1,4 +1,4 @@
-"""Proxies from the environment, and how long to wait."""
+"""Proxies from the environment, and the pauses between tries."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_proxies(monkeypatch: pytest.MonkeyPatch, host: str, direct: bool) -> No
     assert choose("https", host).url is None
 
 
-def test_what_decided_about_the_proxy() -> None:
+def test_the_reason_for_the_proxy() -> None:
     environ = {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://high:1", "no_proxy": "a.org,10.0.0.0/8"}
     found = choose("https", "x.org", environ)
     assert (found.url, found.variable, found.excluded_by) == ("http://high:1", "HTTPS_PROXY", "")
@@ -72,7 +72,7 @@ def test_urls_are_shown_without_secrets() -> None:
     assert without_secrets("https://me:pw@x:1/a?sig=1#f") == "https://x:1/a"
 
 
-# --- waiting ----------------------------------------------------------------------------------------------
+# --- pauses -----------------------------------------------------------------------------------------------
 
 
 def test_retry_after() -> None:

@@ -1,4 +1,4 @@
-"""The control's decisions, on a clock that stands still until it is moved."""
+"""The decisions of RangeControl, with a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MUCH = 1 << 30
 
 
 class Line:
-    """A blob being read over a line: `rate(connections)` is what they bring together, in MiB a second."""
+    """A blob read over a line: `rate(connections)` is their total throughput, in MiB per second."""
 
     def __init__(self, setting: ParallelRanges = "auto", *, budget: ConnectionBudget | None = None) -> None:
         self.now = 1000.0
@@ -27,7 +27,7 @@ class Line:
         self.held = 0
 
     def second(self, mib: float, *, waiting: float = 1.0, remaining: int = MUCH) -> int:
-        """Read for a second; gives the connections that the blob may have then."""
+        """Read for a second; returns the connections that the blob may have then."""
         self.now += 1.01
         self.control.record(int(mib * 1.01 * MIB), waited=1.01 * waiting, busy=1.01 * (1 - waiting))
         self.held = self.control.allot(self.held, remaining)
@@ -38,18 +38,18 @@ class Line:
         return [self.second(min(max(self.held, 1) * each, limit), waiting=waiting) for _ in range(count)]
 
 
-def test_a_line_that_limits_each_connection_gets_as_many_as_there_are() -> None:
+def test_a_line_that_limits_each_connection_gets_all_connections() -> None:
     line = Line()
     assert line.control.allot(0, MUCH) == 0  # before anything is measured
     assert line.seconds(8, each=4) == [4, 4, 8, 8, 8, 8, 8, 8]
 
 
-def test_a_line_that_is_full_gets_its_connections_taken_away() -> None:
+def test_a_saturated_line_loses_its_connections() -> None:
     line = Line()
     assert line.seconds(6, each=12, limit=12) == [4, 4, 0, 0, 0, 0]
 
 
-def test_a_step_that_brings_nothing_is_taken_back_to_the_one_before() -> None:
+def test_a_step_without_effect_is_undone() -> None:
     line = Line()
     assert line.seconds(7, each=4, limit=16) == [4, 4, 8, 8, 4, 4, 4]
 
@@ -58,7 +58,7 @@ def test_after_a_while_a_step_is_tried_again() -> None:
     line = Line()
     assert line.seconds(3, each=12, limit=12)[-1] == 0
     line.now += SETTLED_SECONDS
-    assert line.second(12) == 0  # nobody was reading in that minute, so it is no measurement
+    assert line.second(12) == 0  # nothing was read in that minute, so it is not a measurement
     assert line.second(12) == 4
 
 
@@ -72,12 +72,12 @@ def test_after_a_while_a_step_is_tried_again() -> None:
     ],
     ids=["the store is what takes the time", "fast enough", "little is left", "soon done"],
 )
-def test_nothing_is_tried_where_it_cannot_help(mib: float, waiting: float, remaining: int) -> None:
+def test_nothing_is_tried_if_it_cannot_help(mib: float, waiting: float, remaining: int) -> None:
     line = Line()
     assert [line.second(mib, waiting=waiting, remaining=remaining) for _ in range(5)] == [0] * 5
 
 
-def test_a_moment_is_no_measurement() -> None:
+def test_a_short_time_is_not_a_measurement() -> None:
     line = Line()
     line.now += 0.1
     line.control.record(50 * MIB, waited=0.1, busy=0.0)
@@ -86,13 +86,13 @@ def test_a_moment_is_no_measurement() -> None:
     assert slow.second(0.2) == 0
 
 
-def test_a_blob_at_its_end_keeps_what_it_has() -> None:
+def test_a_blob_near_its_end_keeps_its_connections() -> None:
     line = Line(4)
     assert line.control.allot(0, MUCH) == 4
     assert line.control.allot(4, 5) == 4
 
 
-def test_a_number_is_obeyed_from_the_start_but_not_for_small_blobs() -> None:
+def test_a_number_is_used_at_once_but_not_for_small_blobs() -> None:
     control = Line(3).control
     assert control.allot(0, MUCH) == 3
     assert control.allot(0, MIN_REMAINING_BYTES - 1) == 0
@@ -103,7 +103,7 @@ def test_off_is_off(setting: ParallelRanges) -> None:
     assert Line(setting).seconds(5, each=1) == [0] * 5
 
 
-def test_the_budget_is_the_whole_processs() -> None:
+def test_the_budget_is_for_the_whole_process() -> None:
     budget = ConnectionBudget(8)
     first, second = Line(8, budget=budget), Line(8, budget=budget)
     assert first.control.allot(0, MUCH) == 8
@@ -114,24 +114,24 @@ def test_the_budget_is_the_whole_processs() -> None:
     assert second.control.allot(7, MUCH) == 8
 
 
-def test_one_connection_alone_is_the_plain_way() -> None:
+def test_one_connection_means_no_ranges() -> None:
     budget = ConnectionBudget(3)
     control = RangeControl(2, budget=budget)
     assert control.allot(0, MUCH) == 2
     assert control.allot(0, MUCH) == 0
 
 
-def test_a_trial_whose_blob_ends_proves_nothing() -> None:
+def test_a_trial_whose_blob_ends_is_undone() -> None:
     line = Line()
     assert line.second(4) == 4
     line.control.release(4)
     line.held = 0
     assert line.control.allot(0, MUCH) == 0
-    assert line.second(4) == 4  # measured anew
+    assert line.second(4) == 4  # measured again
 
 
 def test_the_sum_of_all_downloads_counts() -> None:
-    """Where one blob gains what another loses, nothing is gained."""
+    """If one blob gains what another one loses, nothing is gained."""
     line = Line()
     assert line.second(10) == 4
 

@@ -1,4 +1,4 @@
-"""Several ranges of one blob against a scripted server: the bytes, the requests, and every way back."""
+"""Parallel ranges of a blob from a scripted server: the bytes, the requests, and every failure."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SMALL = LARGE[: MIN_REMAINING_BYTES - 1]
 
 
 def bounded(seen: Seen) -> tuple[int, int] | None:
-    """Give the range [start, end) of a request that has an end."""
+    """Return the range [start, end) of a request."""
     found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
     return (int(found[1]), int(found[2]) + 1) if found else None
 
 
 class Blob:
-    """A blob on a server that does ranges; `spoil(start)` may give another answer to one."""
+    """A blob on a server with ranges; `spoil(start)` may return another response for one."""
 
     def __init__(self, data: bytes = LARGE, spoil: Callable[[int], Answer | None] = lambda _: None) -> None:
         self.data = data
@@ -69,7 +69,7 @@ def spans(server: ScriptedServer) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3 * MIB + 5])
-def test_the_bytes_come_in_order_and_once(
+def test_the_bytes_arrive_in_order_and_once(
     server: ScriptedServer, fetch: Callable[..., bytes], offset: int
 ) -> None:
     descriptor = Blob().serve(server)
@@ -94,17 +94,17 @@ def test_off_is_one_request(server: ScriptedServer) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_server_that_ignores_range_costs_nothing_that_has_come(
+def test_a_server_that_ignores_range_is_downloaded_over_one_connection(
     server: ScriptedServer, fetch: Callable[..., bytes]
 ) -> None:
-    """The first connection goes on to the end."""
+    """The first connection continues to the end."""
     blob = Blob(spoil=lambda _: Answer(200, LARGE))
     assert fetch(blob.serve(server)) == LARGE
     assert len(server.seen) - len(spans(server)) == 1
     assert len(spans(server)) <= 4
 
 
-def test_a_remote_asks_no_second_time_for_ranges_that_are_ignored(server: ScriptedServer) -> None:
+def test_ranges_that_are_ignored_are_not_requested_again(server: ScriptedServer) -> None:
     descriptor = Blob(spoil=lambda _: Answer(200, LARGE)).serve(server)
     with RegistryClient(RegistryOptions(parallel_ranges=4)) as client:
         remote = client.remote(reference.parse(f"{server.host}/team/app:v1"))
@@ -126,9 +126,9 @@ def test_a_remote_asks_no_second_time_for_ranges_that_are_ignored(server: Script
         Answer(403),
         Answer(hang_up=True),
     ],
-    ids=["another range", "no range said", "nonsense", "429", "404", "500", "403", "hang-up"],
+    ids=["another range", "no Content-Range", "nonsense", "429", "404", "500", "403", "hang-up"],
 )
-def test_whatever_is_wrong_with_a_range_the_plain_way_goes_on(
+def test_after_any_failure_of_a_range_one_connection_continues(
     server: ScriptedServer, fetch: Callable[..., bytes], answer: Answer
 ) -> None:
     blob = Blob(spoil=lambda start: answer if start >= 8 * MIB else None)
@@ -140,7 +140,7 @@ def test_whatever_is_wrong_with_a_range_the_plain_way_goes_on(
     assert went_on_at[0] <= 8 * MIB
 
 
-def test_a_cut_range_goes_on_where_it_was(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
+def test_a_cut_range_is_resumed(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
     cuts = [4 * MIB + 2 * SEGMENT_BYTES]
 
     def cut(start: int) -> Answer | None:
@@ -157,8 +157,8 @@ def test_a_cut_range_goes_on_where_it_was(server: ScriptedServer, fetch: Callabl
     assert sum(bounded(seen) is None for seen in server.seen) == 1
 
 
-def test_it_fails_as_the_plain_way_fails(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
-    """The blob vanishes half-way: the error is the one of a plain request, word for word."""
+def test_errors_are_those_of_one_connection(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
+    """The blob vanishes half-way: the error is exactly that of one connection."""
     blob = Blob()
     gone = threading.Event()
 
@@ -178,19 +178,17 @@ def test_it_fails_as_the_plain_way_fails(server: ScriptedServer, fetch: Callable
     assert str(blob.descriptor.digest) in str(caught.value)
 
 
-def test_a_blob_that_is_too_long_is_refused_as_ever(
-    server: ScriptedServer, fetch: Callable[..., bytes]
-) -> None:
+def test_a_blob_that_is_too_long_is_refused(server: ScriptedServer, fetch: Callable[..., bytes]) -> None:
     blob = Blob()
     server.always("GET", blob_path(blob.descriptor), Answer(200, LARGE + b"x"))
     with pytest.raises(RegistryContentError, match=f"has {len(LARGE) + 1} bytes, expected {len(LARGE)}"):
         fetch(blob.descriptor)
 
 
-def test_ranges_come_from_a_mirror_and_from_whoever_has_them(
+def test_ranges_are_requested_from_all_hosts(
     server: ScriptedServer, other: ScriptedServer, tmp_path: Path
 ) -> None:
-    """The mirror loses some of its ranges: the registry behind it gives those."""
+    """The mirror loses some of its ranges: the registry sends those."""
     lossy = Blob(spoil=lambda start: Answer(404) if start // SEGMENT_BYTES % 3 == 0 else None)
     descriptor = lossy.serve(other)
     Blob().serve(server)
@@ -217,11 +215,11 @@ def test_leaving_early_leaves_no_thread(server: ScriptedServer) -> None:
             assert not thread.is_alive()
 
 
-# --- the workers themselves ---------------------------------------------------------------------------------
+# --- workers ----------------------------------------------------------------------------------------------
 
 
-def test_no_more_waits_than_there_is_room_for() -> None:
-    """The first segment is slow: the others fill what room there is, and no byte more."""
+def test_only_a_few_segments_wait() -> None:
+    """The first segment is slow: the others wait, but only as many as allowed."""
     release, guard = threading.Event(), threading.Lock()
     asked: list[int] = []
     full = threading.Event()
@@ -247,7 +245,7 @@ def test_no_more_waits_than_there_is_room_for() -> None:
     assert len(asked) == 40
 
 
-def test_lanes_that_are_taken_away_finish_what_they_began() -> None:
+def test_workers_that_are_stopped_finish_their_segment() -> None:
     with closing(RangeWorkers(lambda start, end: bytes(end - start), 5, 40 * SEGMENT_BYTES)) as workers:
         workers.resize(3)
         received = len(workers.take())
@@ -257,7 +255,7 @@ def test_lanes_that_are_taken_away_finish_what_they_began() -> None:
         assert 0 < received < 40 * SEGMENT_BYTES
 
 
-def test_a_failure_is_told_after_what_came_before_it() -> None:
+def test_a_failure_is_raised_after_the_segments_before_it() -> None:
     def second_fails(start: int, end: int) -> bytes:
         if start:
             raise RegistryError("gone", host="x")

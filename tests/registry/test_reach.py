@@ -1,4 +1,4 @@
-"""The way to the bytes: mirrors, redirects, TLS, proxies, and hosts that cannot be reached."""
+"""Mirrors, redirects, TLS, proxies, and hosts that cannot be reached."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_redirect_loops_end(server: ScriptedServer, remote: RemoteMaker) -> None
 @pytest.mark.parametrize(
     "location", ["file:///etc/passwd", "ftp://x/y", "http://", "//", "http://[", "http://a b/"]
 )
-def test_redirects_to_nowhere(server: ScriptedServer, remote: RemoteMaker, location: str) -> None:
+def test_invalid_redirects(server: ScriptedServer, remote: RemoteMaker, location: str) -> None:
     server.always("HEAD", TAG, Answer(302, headers={"Location": location}))
     with pytest.raises(RegistryError):
         remote().resolve()
@@ -145,7 +145,7 @@ def test_tls_of_a_private_ca(
 ) -> None:
     authority, context = tls_server
     authority.configure_trust(context)
-    context.verify_mode = ssl.CERT_REQUIRED  # the client must show a certificate as well
+    context.verify_mode = ssl.CERT_REQUIRED  # the client must send a certificate as well
     with ScriptedServer(context) as running:
         running.always("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
         directory = tmp_path / running.host
@@ -190,7 +190,7 @@ def test_https_to_a_plain_server(server: ScriptedServer, remote: RemoteMaker, tm
 
 
 class _TlsServer(socketserver.BaseRequestHandler):
-    """Answers plain HTTP as a TLS server does: Go's in words, others with an alert."""
+    """Answers plain HTTP like a TLS server: Go's with a text, others with an alert."""
 
     answer: bytes
 
@@ -208,7 +208,7 @@ class _TlsServer(socketserver.BaseRequestHandler):
     ids=["words", "alert"],
 )
 @pytest.mark.parametrize(
-    ("flag", "hosts_toml", "told"),
+    ("flag", "hosts_toml", "hint"),
     [
         (
             False,
@@ -220,8 +220,8 @@ class _TlsServer(socketserver.BaseRequestHandler):
     ],
     ids=["default", "flag", "hosts.toml"],
 )
-def test_plain_http_to_a_tls_server_tells_who_chose_it(
-    remote: RemoteMaker, tmp_path: Path, *, flag: bool, hosts_toml: str, told: str, answer: bytes
+def test_the_hint_for_plain_http_to_a_tls_server_names_the_setting(
+    remote: RemoteMaker, tmp_path: Path, *, flag: bool, hosts_toml: str, hint: str, answer: bytes
 ) -> None:
     handler = type("Handler", (_TlsServer,), {"answer": answer})
     with socketserver.TCPServer(("127.0.0.1", 0), handler) as listening:
@@ -233,7 +233,7 @@ def test_plain_http_to_a_tls_server_tells_who_chose_it(
         with pytest.raises(RegistryError) as caught:
             remote(f"{host}/team/app:v1", plain_http=flag, hosts_dir=tmp_path).resolve()
         listening.shutdown()
-    assert str(caught.value.hint).startswith(told.format(folder=tmp_path, host=host))
+    assert str(caught.value.hint).startswith(hint.format(folder=tmp_path, host=host))
 
 
 def test_redirect_from_https_to_http(
@@ -246,7 +246,7 @@ def test_redirect_from_https_to_http(
     assert server.seen == []
 
 
-def test_nobody_listens(remote: RemoteMaker, pauses: list[float]) -> None:
+def test_connection_refused(remote: RemoteMaker, pauses: list[float]) -> None:
     with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1: connection refused") as caught:
         remote("127.0.0.1:1/team/app:v1").resolve()
     assert len(pauses) == 4

@@ -47,7 +47,7 @@ def digests(*texts: str) -> list[Digest]:
     return [Digest.of(text.encode()) for text in texts]
 
 
-# --- registries that keep lists ---------------------------------------------------------------------------
+# --- the referrers API ------------------------------------------------------------------------------------
 
 
 def test_the_registrys_own_list(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -73,7 +73,7 @@ def test_nothing_refers_to_it(server: ScriptedServer, remote: RemoteMaker, manif
 
 @pytest.mark.parametrize("filters", ["", "artifactType", "other, artifacttype"])
 def test_one_artifact_type(server: ScriptedServer, remote: RemoteMaker, filters: str) -> None:
-    """Registries may filter, or not; those that did may know better what an entry without a type is."""
+    """Registries may filter or not; a filtered page is not filtered again."""
     entries = [entry("one"), entry("two", SIGNATURE), entry("three", "")]
     server.once("GET", API, index(*entries, filters=filters))
     found = listing.referrers(remote(), DIGEST, SBOM)
@@ -96,7 +96,7 @@ def test_pages_each_say_whether_they_are_filtered(server: ScriptedServer, remote
 
 
 def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker) -> None:
-    """Of a registry that does not filter: nothing of them is kept, and each has something new."""
+    """From a registry that does not filter: all is discarded, but each page has something new."""
     count = 2 * pagination.MAX_PAGES_WITHOUT_NEWS
     others = [
         index(entry(str(number), SIGNATURE), link=f"<?page={number}>; rel=next") for number in range(count)
@@ -105,7 +105,7 @@ def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker)
     assert [item.digest for item in listing.referrers(remote(), DIGEST, SBOM).referrers] == digests("one")
 
 
-def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_pages_without_anything_new(server: ScriptedServer, remote: RemoteMaker) -> None:
     def reply(seen: Seen) -> Answer:
         number = int(query_of(seen).get("page", "0")) + 1
         return index(entry("one"), link=f"<?page={number}>; rel=next")
@@ -116,7 +116,9 @@ def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMake
     assert len(server.seen) == pagination.MAX_PAGES_WITHOUT_NEWS + 1
 
 
-def test_no_page_is_elsewhere(server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker) -> None:
+def test_no_page_at_another_origin(
+    server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
+) -> None:
     server.once("GET", API, index(entry("one"), link=f"<{other.url}{API}>; rel=next"))
     with pytest.raises(RegistryContentError, match="names a next page of its list at another origin"):
         listing.referrers(remote(), DIGEST)
@@ -174,10 +176,10 @@ def test_neither_a_list_nor_a_tag(server: ScriptedServer, remote: RemoteMaker) -
         Answer(200, b'{"schemaVersion":2,"manifests":[{"digest":"sha256:0"}]}', OF_INDEX),
     ],
 )
-def test_a_tag_that_is_something_else(
+def test_a_tag_that_is_not_an_index(
     server: ScriptedServer, remote: RemoteMaker, caplog: pytest.LogCaptureFixture, answer: Answer
 ) -> None:
-    """The spec has it that there are no referrers then; that it was so is told."""
+    """By the spec there are no referrers then; a warning says so."""
     server.once("GET", LISTED, answer)
     assert listing.referrers(remote(), DIGEST).referrers == ()
     assert f"tag sha256-{DIGEST.encoded} is ignored, it is not a list of referrers" in caplog.text
@@ -199,7 +201,7 @@ def test_a_tag_that_cannot_be_read(
         listing.referrers(remote(retry_budget=0), DIGEST)
 
 
-# --- what is no list --------------------------------------------------------------------------------------
+# --- invalid lists ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_tag_that_cannot_be_read(
         (Answer(200, b" " * 99_999, OF_INDEX, endless=True), f"more than {MAX_MANIFEST_BYTES} bytes"),
     ],
 )
-def test_what_is_no_list_of_referrers(
+def test_invalid_lists_of_referrers(
     server: ScriptedServer, remote: RemoteMaker, answer: Answer, message: str
 ) -> None:
     server.once("GET", API, answer)
@@ -244,13 +246,15 @@ def test_a_list_with_a_vague_type(server: ScriptedServer, remote: RemoteMaker, c
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_lists_that_are_not_for_us(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
+def test_lists_without_access(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", API, Answer(status))
     with pytest.raises(AuthenticationFailed, match="failed to list the referrers of"):
         listing.referrers(remote(), DIGEST)
 
 
-def test_a_token_server_that_fails_is_no_absent_list(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_an_error_of_the_token_server_is_not_an_absent_list(
+    server: ScriptedServer, remote: RemoteMaker
+) -> None:
     realm = f'Bearer realm="{server.url}/token",service="x"'
     for status in (400, 404):
         server.once("GET", API, Answer(401, headers={"WWW-Authenticate": realm}))
@@ -260,7 +264,7 @@ def test_a_token_server_that_fails_is_no_absent_list(server: ScriptedServer, rem
     assert not any(seen.path == LISTED for seen in server.seen)
 
 
-# --- who is asked -----------------------------------------------------------------------------------------
+# --- hosts ------------------------------------------------------------------------------------------------
 
 
 def test_the_registry_is_asked_before_its_mirrors(
@@ -275,7 +279,7 @@ def test_the_registry_is_asked_before_its_mirrors(
     assert other.seen == []
 
 
-def test_a_mirror_that_has_neither_says_nothing_about_a_registry_that_fails(
+def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_fails(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry.invalid"
@@ -353,7 +357,7 @@ def test_as_text_and_json(server: ScriptedServer) -> None:
     }
 
 
-def test_nothing_is_no_error_and_an_unknown_image_is_one(server: ScriptedServer) -> None:
+def test_an_empty_list_is_not_an_error_but_an_unknown_image_is(server: ScriptedServer) -> None:
     path = f"/v2/team/app/manifests/{DIGEST}"
     server.once("HEAD", path, Answer(200, MANIFEST, HEADERS), Answer(200, MANIFEST, HEADERS))
     name = f"{server.host}/team/app@{DIGEST}"
@@ -364,7 +368,7 @@ def test_nothing_is_no_error_and_an_unknown_image_is_one(server: ScriptedServer)
         "",
     )
     assert json.loads(run("registry", "referrers", name, "--format", "json").stdout)["referrers"] == []
-    done = run("registry", "referrers", name)  # which the registry has no longer
+    done = run("registry", "referrers", name)  # which the registry does not have any more
     assert (done.exit_code, done.stdout) == (NotFound.exit_code, "")
     assert "not found" in done.stderr
 

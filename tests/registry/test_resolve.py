@@ -1,4 +1,4 @@
-"""resolve against a scripted server: what a reference points at, and tries that are made again."""
+"""resolve at a scripted server, and retries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.registry.server import Answer, ScriptedServer, ranges
 # --- resolve ----------------------------------------------------------------------------------------------
 
 
-def test_head_tells_everything(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_head_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
     found = remote().resolve()
     assert (found.media_type, found.digest, found.size) == (mediatypes.OCI_INDEX, DIGEST, len(MANIFEST))
@@ -88,7 +88,7 @@ def test_digest_wins_over_tag_and_must_be_served(server: ScriptedServer, remote:
         remote(text).resolve()
 
 
-def test_sha512_reference_is_hashed_where_the_registry_says_sha256(
+def test_sha512_reference_is_hashed_if_the_registry_states_sha256(
     server: ScriptedServer, remote: RemoteMaker
 ) -> None:
     wanted = Digest.of(MANIFEST, "sha512")
@@ -136,7 +136,7 @@ def test_refused_manifests(
     assert f'failed to resolve reference "{server.host}/team/app:v1"' in str(caught.value)
 
 
-def test_the_registrys_own_words_are_in_the_error(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_the_registrys_message_is_in_the_error(server: ScriptedServer, remote: RemoteMaker) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"not for\\u001b you"}]}'
     server.once("HEAD", TAG, Answer(403))
     server.once("GET", TAG, Answer(403, body))
@@ -166,9 +166,7 @@ def test_retries_end(server: ScriptedServer, remote: RemoteMaker, pauses: list[f
     assert len(pauses) == 4
 
 
-def test_a_wait_beyond_the_budget_is_not_begun(
-    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
-) -> None:
+def test_no_wait_beyond_the_budget(server: ScriptedServer, remote: RemoteMaker, pauses: list[float]) -> None:
     server.once("HEAD", TAG, Answer(429, headers={"Retry-After": "3600"}))
     with pytest.raises(RegistryError, match="unexpected status 429"):
         remote().resolve()

@@ -32,7 +32,7 @@ def test_merging(given_scopes: tuple[str, ...], merged: tuple[str, ...]) -> None
     assert scopes.merge(*given_scopes) == merged
 
 
-def test_a_challenge_cannot_ask_for_everything() -> None:
+def test_limits_for_scopes_of_a_challenge() -> None:
     many = " ".join(f"repository:r{number}:pull" for number in range(1000))
     own = scopes.pull("team/app")
     assert own in scopes.merge(own, many)

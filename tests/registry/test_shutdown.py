@@ -1,4 +1,4 @@
-"""Requests that another thread ends: those that wait, those that pause, and those that come later."""
+"""Requests that another thread ends: while they wait, in a pause, and later ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 20
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, threading.Event]]:
-    """A server that takes a request and never answers: its URL, and an event that is set when one came."""
+    """A server that never responds: its URL, and an event that is set by the first request."""
     asked = threading.Event()
     connections: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -39,7 +39,7 @@ def silent() -> Iterator[tuple[str, threading.Event]]:
 
 
 @pytest.mark.parametrize(("end", "kind"), [("close", ClientClosed), ("cancel", Cancelled)])
-def test_a_request_that_waits_ends_and_later_ones_are_refused(
+def test_a_waiting_request_ends_and_later_ones_are_refused(
     silent: tuple[str, threading.Event], end: str, kind: type[PyctrdError]
 ) -> None:
     url, asked = silent
@@ -64,7 +64,7 @@ def test_a_pause_ends_at_once() -> None:
     assert time.monotonic() - started < SECONDS
 
 
-def test_an_upload_may_be_taken_back_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_may_be_cancelled_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", SECONDS)
     ended = Shutdown()
     ended.check("GET")
@@ -80,7 +80,7 @@ def test_an_upload_may_be_taken_back_for_a_moment(monkeypatch: pytest.MonkeyPatc
         late.check("DELETE")
 
 
-def test_a_connection_that_is_made_too_late_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_connection_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", 0.0)
     ended = Shutdown()
     ended.begin(lambda: ClientClosed("over"))

@@ -1,4 +1,4 @@
-"""Lists of tags: pages, hosts, and what is no list. Real registries: integration/test_discovery.py."""
+"""Lists of tags: pages, hosts, and invalid lists. Real registries: integration/test_discovery.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def query_of(seen: Seen) -> dict[str, str]:
 
 
 def registry_of(tags: Sequence[str], *, link: bool, most: int = 1000) -> Callable[[Seen], Answer]:
-    """Answer as the spec has it, with at most `most` tags in a page, with or without Link."""
+    """Answer by the spec, with at most `most` tags in a page, with or without Link."""
 
     def reply(seen: Seen) -> Answer:
         asked = query_of(seen)
@@ -77,7 +77,7 @@ def test_no_tags(server: ScriptedServer, remote: RemoteMaker, body: object) -> N
     [
         (True, 0, 1),
         (True, 6, 1),
-        (True, 7, 2),  # a registry of which no Link was seen may have none
+        (True, 7, 2),  # without any Link so far, the registry may not send any
         (True, 14, 2),
         (True, 20, 3),
         (False, 0, 1),
@@ -103,7 +103,7 @@ def test_smaller_pages_than_asked_for(server: ScriptedServer, remote: RemoteMake
 
 
 def test_a_registry_without_pages(server: ScriptedServer, remote: RemoteMaker) -> None:
-    """docker-registry 2.8 takes no notice of n and last, and sorts nothing."""
+    """docker-registry 2.8 ignores n and last, and does not sort."""
     server.always("GET", LIST, tag_list("c", "a", "b"))
     assert listing.tags(remote(), page_size=3).tags == ("c", "a", "b")
     assert [query_of(seen) for seen in server.seen] == [{"n": "3"}, {"n": "3", "last": "b"}]
@@ -111,7 +111,7 @@ def test_a_registry_without_pages(server: ScriptedServer, remote: RemoteMaker) -
     assert len(server.seen) == 3
 
 
-def test_a_registry_that_finds_the_number_too_large(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_a_registry_that_refuses_the_page_size(server: ScriptedServer, remote: RemoteMaker) -> None:
     invalid = b'{"errors":[{"code":"PAGINATION_NUMBER_INVALID"}]}'
     server.once("GET", LIST, Answer(400, invalid), tag_list("a"))
     assert listing.tags(remote()).tags == ("a",)
@@ -128,8 +128,10 @@ def test_where_a_link_may_lead(server: ScriptedServer, remote: RemoteMaker, abso
     assert server.seen[1].path == f"{LIST}?last=a"
 
 
-def test_no_link_leads_elsewhere(server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker) -> None:
-    """Credentials go along with each page."""
+def test_no_link_to_another_origin(
+    server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
+) -> None:
+    """Credentials are sent with each request."""
     challenge = Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
     port = other.url.rpartition(":")[2]
     for target in (
@@ -146,8 +148,8 @@ def test_no_link_leads_elsewhere(server: ScriptedServer, other: ScriptedServer, 
     assert other.seen == []
 
 
-def test_no_link_leads_from_https_down_to_http(remote: RemoteMaker) -> None:
-    """Not even where plain http would be spoken to a host that has nothing else."""
+def test_no_link_from_https_to_http(remote: RemoteMaker) -> None:
+    """Not even if plain http is allowed for a host without TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with ScriptedServer(context) as secure:
@@ -174,7 +176,7 @@ def test_a_link_that_cannot_be_read(server: ScriptedServer, remote: RemoteMaker,
         listing.tags(remote())
 
 
-def test_a_list_elsewhere_by_redirect_has_no_pages(
+def test_a_redirected_list_has_no_next_page(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     server.once("GET", LIST, Answer(307, headers={"Location": f"{other.url}{LIST}"}))
@@ -183,11 +185,11 @@ def test_a_list_elsewhere_by_redirect_has_no_pages(
         listing.tags(remote())
 
 
-# --- lists without an end ---------------------------------------------------------------------------------
+# --- endless lists ----------------------------------------------------------------------------------------
 
 
 def endless(*tags: str, fresh: bool = False) -> Callable[[Seen], Answer]:
-    """Name a page behind each page; with `fresh` each has a tag of its own."""
+    """Name a next page in each page; with `fresh` each page has a new tag."""
 
     def reply(seen: Seen) -> Answer:
         number = int(query_of(seen).get("page", "0")) + 1
@@ -207,7 +209,7 @@ def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str, requ
     assert len(server.seen) == requests
 
 
-def test_pages_that_bring_nothing_new(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_pages_without_anything_new(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.always("GET", LIST, endless("a"))
     with pytest.raises(RegistryContentError, match="does not end"):
         listing.tags(remote())
@@ -239,7 +241,7 @@ def test_limits(
     assert len(server.seen) < 20
 
 
-# --- what is no list --------------------------------------------------------------------------------------
+# --- invalid lists ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_limits(
         (Answer(200, b"{}", {"Content-Encoding": "gzip"}), "Content-Encoding 'gzip'"),
     ],
 )
-def test_what_is_no_list_of_tags(
+def test_invalid_lists_of_tags(
     server: ScriptedServer, remote: RemoteMaker, answer: Answer, message: str
 ) -> None:
     server.once("GET", LIST, answer)
@@ -279,13 +281,13 @@ def test_what_is_no_list_of_tags(
     assert str(caught.value).isprintable()
 
 
-def test_a_next_page_that_is_not_there(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_a_missing_next_page(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("GET", LIST, tag_list("a", link="<?last=a>; rel=next"), Answer(404))
     with pytest.raises(RegistryContentError, match="a next page that it does not have"):
         listing.tags(remote())
 
 
-def test_who_has_begun_to_answer_is_waited_for(
+def test_later_pages_are_retried(
     server: ScriptedServer, remote: RemoteMaker, pauses: list[float], other: ScriptedServer, tmp_path: Path
 ) -> None:
     busy = Answer(429, headers={"Retry-After": "3"})
@@ -294,12 +296,12 @@ def test_who_has_begun_to_answer_is_waited_for(
     assert (pauses, other.seen) == ([3], [])
 
 
-def test_a_page_of_nothing(remote: RemoteMaker) -> None:
+def test_invalid_page_sizes(remote: RemoteMaker) -> None:
     with pytest.raises(InvalidInput):
         listing.tags(remote(), page_size=0)
 
 
-# --- who is asked -----------------------------------------------------------------------------------------
+# --- hosts ------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_repository(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -313,7 +315,7 @@ def test_an_unknown_repository(server: ScriptedServer, remote: RemoteMaker) -> N
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_repository_that_is_not_for_us(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
+def test_a_repository_without_access(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", LIST, Answer(status, b'{"errors":[{"code":"DENIED","message":"not for you"}]}'))
     with pytest.raises(
         AuthenticationFailed, match=r"failed to list the tags of .*DENIED: not for you"
@@ -323,7 +325,7 @@ def test_a_repository_that_is_not_for_us(server: ScriptedServer, remote: RemoteM
     assert got.value.hint
 
 
-def test_a_token_server_that_is_not_there_is_no_unknown_repository(
+def test_a_404_of_the_token_server_is_not_an_unknown_repository(
     server: ScriptedServer, remote: RemoteMaker
 ) -> None:
     realm = f'Bearer realm="{server.url}/token",service="x"'
@@ -334,7 +336,7 @@ def test_a_token_server_that_is_not_there_is_no_unknown_repository(
     assert caught.value.exit_code == 5
 
 
-def test_a_token_for_pulling_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_a_token_to_pull_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
     realm = f'Bearer realm="{server.url}/token",service="x"'
     server.once("GET", LIST, Answer(401, headers={"WWW-Authenticate": realm}), tag_list("a"))
     server.once("GET", "/token", Answer(200, b'{"token":"hush-hush"}'))
@@ -346,7 +348,7 @@ def test_a_token_for_pulling_is_enough(server: ScriptedServer, remote: RemoteMak
 def test_the_registry_is_asked_before_its_mirrors(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
-    """A mirror's list looks as whole as the registry's, and has what somebody has pulled."""
+    """The list of a mirror looks complete, but may have only what was pulled through it."""
     server.once("GET", LIST, tag_list("a", "b"))
     found = listing.tags(remote(hosts_dir=mirror_config(tmp_path, server, other)))
     assert found.tags == ("a", "b")
@@ -354,7 +356,7 @@ def test_the_registry_is_asked_before_its_mirrors(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
-def test_a_mirror_is_asked_where_the_registry_gives_no_list(
+def test_a_mirror_is_asked_if_the_registry_fails(
     server: ScriptedServer,
     other: ScriptedServer,
     remote: RemoteMaker,
@@ -372,7 +374,7 @@ def test_a_mirror_is_asked_where_the_registry_gives_no_list(
     assert (
         f"the list is from {other.host}: a mirror may lack some of what registry.invalid has" in caplog.text
     )
-    # A Link often drops what the mirror needs to know.
+    # A Link often lacks the `ns` that the mirror needs.
     assert [query_of(seen).get("ns") for seen in other.seen] == ["registry.invalid"] * 2
 
 
@@ -384,7 +386,7 @@ def test_pages_of_two_hosts_are_never_mixed(
     assert listing.tags(remote(hosts_dir=mirror_config(tmp_path, server, other))).tags == ("c",)
 
 
-def test_a_mirror_that_lacks_it_says_nothing_about_a_registry_that_is_down(
+def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     (tmp_path / "_default").mkdir()

@@ -1,4 +1,4 @@
-"""Tokens: what they are for, how long they live, and who is told what when one is refused."""
+"""Tokens: their scopes, their life, and the errors when one is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 
 
 class Asking:
-    """An Authorizer with a clock that tests turn, in front of a registry and its token server."""
+    """An Authorizer for a registry and its token server, with a clock that tests advance."""
 
     def __init__(self, server: ScriptedServer, transport: Transport, keychain: Keychain) -> None:
         self.now = 1000.0
@@ -68,7 +68,7 @@ def test_one_token_for_a_mount(server: ScriptedServer, other: ScriptedServer, as
     assert asked_scopes(other.seen[0]) == ["repository:a:pull,push", "repository:b:pull"]
 
 
-def test_what_one_challenge_adds_is_asked_for_again_but_not_for_others(
+def test_scopes_of_a_challenge_are_remembered_for_the_same_scopes_only(
     server: ScriptedServer, other: ScriptedServer, asking: Asking
 ) -> None:
     server.always(
@@ -99,7 +99,7 @@ def test_a_token_that_lacks_a_scope_is_widened_once(
     assert asked_scopes(other.seen[1]) == ["repository:team/app:pull,push"]
 
 
-def test_insufficient_scope_is_told_as_such(
+def test_insufficient_scope_is_in_the_error(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     challenge = bearer(other.url) + ',error="insufficient_scope"'
@@ -114,7 +114,7 @@ def test_insufficient_scope_is_told_as_such(
     assert len(server.seen) == 2
 
 
-def test_the_servers_word_for_a_bad_token_is_told(
+def test_the_message_for_an_invalid_token_is_in_the_error(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     challenge = bearer(other.url) + ',error="invalid_token\x1b"'
@@ -124,12 +124,12 @@ def test_the_servers_word_for_a_bad_token_is_told(
         remote().resolve()
 
 
-def test_a_403_without_a_challenge_is_an_answer(server: ScriptedServer, asking: Asking) -> None:
+def test_a_403_without_a_challenge_is_returned(server: ScriptedServer, asking: Asking) -> None:
     server.once("GET", "/x", Answer(403, headers={"WWW-Authenticate": "Basic realm=x"}))
     assert asking.ask() == 403
 
 
-# --- which answer to a challenge --------------------------------------------------------------------------
+# --- answers to challenges --------------------------------------------------------------------------------
 
 
 def test_several_challenges_on_several_lines(
@@ -141,12 +141,12 @@ def test_several_challenges_on_several_lines(
     assert asking.ask() == 200
 
 
-def test_basic_where_bearer_names_no_token_server(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_basic_if_bearer_names_no_token_server(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.always("HEAD", TAG, needs(BASIC, 'Bearer service="x", Basic realm="x"'))
     assert remote(username="me", password=PASSWORD).resolve().digest == DIGEST
 
 
-def test_a_ready_made_token_is_shown_as_it_is(
+def test_a_registry_token_is_sent_unchanged(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.json"
@@ -196,17 +196,17 @@ def test_our_authorization_replaces_that_of_hosts_toml(server: ScriptedServer, t
     assert server.seen[1].headers["x-a"] == "b"
 
 
-# --- a token's life ---------------------------------------------------------------------------------------
+# --- life of tokens ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("age", "seconds"),
     [(0, 270), (100, 180), (299, 0.9), (300, 270), (5000, 270), (-60, 270)],
 )
-def test_a_token_that_is_not_fresh_lives_shorter(
+def test_an_older_token_expires_earlier(
     server: ScriptedServer, other: ScriptedServer, asking: Asking, age: int, seconds: float
 ) -> None:
-    """By the token server's own clock; what makes no sense is not believed."""
+    """By the clock of the token server; implausible times are ignored."""
     issued = (NOW - dt.timedelta(seconds=age)).isoformat().replace("+00:00", "Z")
     fresh = token(expires_in=300, issued_at=issued)
     server.always("GET", "/x", needs("Bearer tok1", bearer(other.url), Answer(200)))
@@ -225,7 +225,7 @@ def test_a_token_that_is_not_fresh_lives_shorter(
 @pytest.mark.parametrize(
     "issued_at", [None, 7, "yesterday", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"]
 )
-def test_times_of_issue_that_make_no_sense(
+def test_implausible_times_of_issue(
     server: ScriptedServer, other: ScriptedServer, asking: Asking, issued_at: Any
 ) -> None:
     server.always("GET", "/x", needs("Bearer tok1", bearer(other.url), Answer(200)))
@@ -236,7 +236,7 @@ def test_times_of_issue_that_make_no_sense(
 def test_many_threads_refresh_one_token(
     server: ScriptedServer, other: ScriptedServer, asking: Asking
 ) -> None:
-    """All are refused at once with the same token; one asks for another, and all go on."""
+    """All are refused with the same token; one requests another, and all use it."""
     valid = ["tok1"]
     gate = threading.Barrier(8, timeout=20)
     armed = threading.Event()
@@ -267,7 +267,7 @@ def test_many_threads_refresh_one_token(
 
 
 def test_a_token_server_on_http_gets_nothing_from_https(tmp_path: Path) -> None:
-    """Checked before anything is sent: nobody listens there."""
+    """Checked before anything is sent: there is no server."""
     from pyctrd.registry.auth.challenge import Challenge
     from pyctrd.registry.auth.tokens import Refused, TokenServers
 
@@ -277,7 +277,7 @@ def test_a_token_server_on_http_gets_nothing_from_https(tmp_path: Path) -> None:
         TokenServers(transport, time.monotonic).ask(endpoint, found, [], Credential("me", PASSWORD))
 
 
-def test_a_secret_in_a_redirect_is_neither_told_nor_logged(
+def test_a_secret_in_a_redirect_is_in_no_error_or_log(
     server: ScriptedServer,
     other: ScriptedServer,
     remote: RemoteMaker,
@@ -294,11 +294,11 @@ def test_a_secret_in_a_redirect_is_neither_told_nor_logged(
         remote(username="me", password=PASSWORD).resolve()
     assert other.requests()[-1] == "HEAD /the-token?sig=the-signature"
     assert other.seen[-1].authorization == ""
-    told = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
-    told += "".join(record.getMessage() + repr(vars(record)) for record in caplog.records)
-    assert "urllib3" in told
+    shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+    shown += "".join(record.getMessage() + repr(vars(record)) for record in caplog.records)
+    assert "urllib3" in shown
     for secret in ("the-token", "the-signature", PASSWORD, BASIC.split()[1]):
-        assert secret not in told
+        assert secret not in shown
 
 
 def _redirect(target: ScriptedServer, path: str) -> Answer:

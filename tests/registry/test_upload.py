@@ -1,4 +1,4 @@
-"""Uploads to a scripted registry: what real ones do not do on demand. Real ones: integration/test_push.py."""
+"""Uploads to a scripted registry, for what real ones do not do on demand (see integration/test_push.py)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPENED = Answer(202, headers={"Location": f"{SESSION}?_state=a"})
 
 
 class Source:
-    """A blob in memory as ports.BlobSource; notes where it was opened."""
+    """A blob in memory as ports.BlobSource, which records where it was opened."""
 
     def __init__(self, data: bytes = DATA, error: Exception | None = None) -> None:
         self.data = data
@@ -66,7 +66,7 @@ def blob(data: bytes = DATA) -> Descriptor:
 
 
 class Registry:
-    """Answers as a registry that takes chunks; `taken` is what it has of the blob."""
+    """Answers like a registry with chunked uploads; `taken` is what it has of the blob."""
 
     def __init__(self) -> None:
         self.taken = b""
@@ -131,11 +131,11 @@ def calls(server: ScriptedServer) -> list[str]:
     return [f"{one.method} {one.path.partition('?')[0].removeprefix(BLOBS)}" for one in server.seen]
 
 
-# --- whole and in pieces ---------------------------------------------------------------------------------
+# --- whole and in chunks ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_a_small_blob_goes_up_whole(
+def test_a_small_blob_is_uploaded_whole(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, absolute: bool
 ) -> None:
     place = f"{server.url if absolute else ''}{SESSION}?_state=x%2Fy&z=1"
@@ -151,7 +151,7 @@ def test_a_small_blob_goes_up_whole(
     assert sent == sorted(sent)
 
 
-def test_a_large_blob_goes_up_in_pieces(
+def test_a_large_blob_is_uploaded_in_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
     source = Source()
@@ -173,10 +173,10 @@ def test_the_smallest_chunk_of_the_registry(
     assert ranges == ["0-599999", "600000-1023999"]
 
 
-def test_an_upload_is_begun_with_nothing(
+def test_an_upload_begins_with_an_empty_post(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
-    """The spec wants `Content-Length: 0` there, and the type and length of each part behind it."""
+    """The spec requires `Content-Length: 0`, and the type and length of each part after it."""
     uploader().upload(blob(), Source())
     begun, *patches, finished = server.seen
     assert (begun.headers["content-length"], begun.body) == ("0", b"")
@@ -207,10 +207,10 @@ def test_a_registry_without_chunks(
     assert registry.taken == DATA
 
 
-# --- going on --------------------------------------------------------------------------------------------
+# --- resuming --------------------------------------------------------------------------------------------
 
 
-def test_going_on_at_the_registrys_offset(
+def test_an_upload_is_resumed_at_the_offset_of_the_registry(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, pauses: list[float]
 ) -> None:
     def half(seen: Seen) -> Answer:
@@ -227,7 +227,7 @@ def test_going_on_at_the_registrys_offset(
     assert len(pauses) == 1
 
 
-def test_a_whole_upload_that_was_cut_goes_on_in_pieces(
+def test_a_whole_upload_is_resumed_in_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
     def half(seen: Seen) -> Answer:
@@ -255,12 +255,12 @@ def test_the_registry_takes_less_than_it_was_sent(
     assert [one.headers["content-range"] for one in server.seen if one.method == "PATCH"][1] == "70000-469999"
 
 
-def test_a_range_that_does_not_fit_is_looked_up(
+def test_after_416_the_offset_is_requested(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
     def lost(seen: Seen) -> Answer:
         registry.taken += seen.body
-        return Answer(500)  # it has the chunk, and we do not know
+        return Answer(500)  # it has the chunk, but we do not know that
 
     def astray(seen: Seen) -> Answer:
         return registry.patch(seen)
@@ -284,10 +284,10 @@ def test_an_upload_that_the_registry_has_forgotten(
     assert registry.taken == DATA
 
 
-def test_a_registry_that_counts_wrong_is_begun_anew(
+def test_a_registry_with_a_wrong_offset_gets_a_new_upload(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
-    """One that takes a chunk twice, as docker-registry takes no notice of Content-Range."""
+    """One that stores a chunk twice, since docker-registry ignores Content-Range."""
 
     def twice(seen: Seen) -> Answer:
         registry.taken += seen.body[:100]
@@ -307,7 +307,7 @@ def blind(registry: Registry, seen: Seen) -> Answer:
 
 
 @pytest.mark.parametrize("answer", [Answer(503), Answer(429), Answer(hang_up=True)])
-def test_trying_ends(
+def test_tries_end(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, answer: Answer, pauses: list[float]
 ) -> None:
     server.always("PATCH", SESSION, answer)
@@ -318,7 +318,7 @@ def test_trying_ends(
     assert calls(server)[-1] == ("PATCH /uploads/1" if answer.hang_up else "DELETE /uploads/1")
 
 
-def test_trying_to_finish_ends(
+def test_tries_to_finish_end(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, pauses: list[float]
 ) -> None:
     server.always("PUT", SESSION, Answer(502))
@@ -332,16 +332,16 @@ def test_trying_to_finish_ends(
 def test_a_registry_that_takes_a_byte_at_a_time(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, taken: str
 ) -> None:
-    """A chunk was taken, the next one nearly not: no way to end a push."""
+    """A chunk is accepted, but almost nothing of it stored: a push must not go on like that."""
     server.once("PATCH", SESSION, *([registry.patch] if taken != "0-1" else []))
     server.always("PATCH", SESSION, Answer(202, headers={"Range": taken}))
     with pytest.raises(RegistryContentError, match="took only 2 of them"):
         uploader().upload(blob(), Source())
-    # The server notes the request that was cut when it gives it up: perhaps after the one that follows it.
+    # The server records a cut request when it ends, which may be after the next request.
     assert "DELETE /uploads/1" in calls(server)
 
 
-def test_an_upload_in_one_piece_that_was_cut_goes_on_in_one(
+def test_an_upload_without_chunks_is_resumed_without_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
     def half(seen: Seen) -> Answer:
@@ -354,7 +354,7 @@ def test_an_upload_in_one_piece_that_was_cut_goes_on_in_one(
     assert calls(server).count("PATCH /uploads/1") == 1
 
 
-def test_retry_after_is_obeyed_within_reason(
+def test_retry_after_is_obeyed_within_the_budget(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry, pauses: list[float]
 ) -> None:
     server.once("PATCH", SESSION, Answer(429, headers={"Retry-After": "7"}))
@@ -367,7 +367,7 @@ def test_retry_after_is_obeyed_within_reason(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_an_upload_that_cannot_be_begun(server: ScriptedServer, uploader: UploaderMaker, status: int) -> None:
+def test_an_upload_that_cannot_begin(server: ScriptedServer, uploader: UploaderMaker, status: int) -> None:
     server.once("POST", START, Answer(status, b'{"errors":[{"code":"NAME_UNKNOWN"}]}'))
     with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
         uploader().upload(blob(), Source())
@@ -385,7 +385,7 @@ def test_a_refusal_is_final(
     assert calls(server) == ["POST /uploads/", "PATCH /uploads/1", "DELETE /uploads/1"]
 
 
-# --- what is read ----------------------------------------------------------------------------------------
+# --- the source ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -409,25 +409,25 @@ def test_wrong_bytes_are_never_completed(
     with pytest.raises(ContentError, match=f"{message}.*: damaged"):
         uploader(chunk_bytes=chunk).upload(blob(), Source(data))
     assert len(registry.taken) < len(DATA)
-    # The server notes the request that was cut when it gives it up: perhaps after the one that follows it.
+    # The server records a cut request when it ends, which may be after the next request.
     assert "DELETE /uploads/1" in calls(server)
     assert not any(one.method == "PUT" and len(one.body) == len(DATA) for one in server.seen)
 
 
-def test_an_error_of_the_source_is_told_as_it_is(
+def test_an_error_of_the_source_is_raised_unchanged(
     server: ScriptedServer, uploader: UploaderMaker, registry: Registry
 ) -> None:
     error = RegistryUnreachable("source.example: gone")
     with pytest.raises(RegistryUnreachable) as caught:
         uploader().upload(blob(), Source(error=error))
     assert caught.value is error
-    # The server notes the request that was cut when it gives it up: perhaps after the one that follows it.
+    # The server records a cut request when it ends, which may be after the next request.
     assert "DELETE /uploads/1" in calls(server)
     assert calls(server).count("PATCH /uploads/1") <= 1
 
 
 @given(st.data(), st.integers(1, 400_000))
-def test_every_byte_is_hashed_once_wherever_parts_begin(data: st.DataObject, size: int) -> None:
+def test_every_byte_is_hashed_once(data: st.DataObject, size: int) -> None:
     content = random.Random(size).randbytes(size)
     source = Source(content)
     received = bytearray(len(content))
@@ -474,7 +474,7 @@ def test_a_mount_that_is_refused(
     assert registry.taken == DATA
 
 
-# --- where to, and as whom -------------------------------------------------------------------------------
+# --- hosts and credentials -------------------------------------------------------------------------------
 
 
 def test_credentials_stay_with_the_registry(
@@ -494,7 +494,7 @@ def test_credentials_stay_with_the_registry(
 
 
 @pytest.mark.parametrize("host", ["same", "other"])
-def test_a_redirected_upload_takes_its_body_along(
+def test_a_redirected_upload_keeps_its_body(
     server: ScriptedServer, other: ScriptedServer, uploader: UploaderMaker, host: str
 ) -> None:
     place = server if host == "same" else other
@@ -534,7 +534,7 @@ def test_a_token_that_expires_between_chunks(
 @pytest.mark.parametrize(
     "location", ["", "ftp://x/y", "http://u:p@x/y", "http://[x/y", "http://h:99999/", "/a b", "/\xe9"]
 )
-def test_a_location_of_no_use(server: ScriptedServer, uploader: UploaderMaker, location: str) -> None:
+def test_invalid_locations(server: ScriptedServer, uploader: UploaderMaker, location: str) -> None:
     server.once("POST", START, Answer(202, headers={"Location": location} if location else {}))
     with pytest.raises(RegistryContentError, match="names no usable URL for the upload"):
         uploader().upload(blob(), Source())
@@ -554,7 +554,7 @@ def test_a_location_that_the_registry_may_not_send_us_to(
 
 
 class Told:
-    """An answer that has only headers."""
+    """A response with headers only."""
 
     url = "https://registry.example/v2/team/app/blobs/uploads/"
     host, status = "registry.example", 202
@@ -570,7 +570,7 @@ _URLISH = st.text(alphabet="htps:/?#[]@%.0123456789aé\x00\r\n \\u202e-_~&=", ma
 
 
 @given(location=_URLISH | st.text(max_size=40), minimum=st.text(max_size=20) | st.integers().map(str))
-def test_whatever_the_headers_say_no_error_but_ours(location: str, minimum: str) -> None:
+def test_no_header_of_an_upload_breaks_us(location: str, minimum: str) -> None:
     answer: Any = Told({"Location": location, "OCI-Chunk-Min-Length": minimum})
     with RegistryClient(RegistryOptions()) as client:
         repository = client.uploader(reference.parse("registry.example/team/app:v1"))
@@ -582,7 +582,7 @@ def test_whatever_the_headers_say_no_error_but_ours(location: str, minimum: str)
     assert session.minimum >= 0
 
 
-def test_no_upload_from_https_down_to_http(tmp_path: Path) -> None:
+def test_no_upload_from_https_to_http(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -599,7 +599,7 @@ def test_no_upload_from_https_down_to_http(tmp_path: Path) -> None:
     assert "external URL" in caught.value.hint
 
 
-def test_only_a_host_that_may_be_pushed_to(
+def test_only_hosts_with_the_push_capability(
     server: ScriptedServer, other: ScriptedServer, uploader: UploaderMaker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry.invalid"
@@ -615,13 +615,13 @@ def test_only_a_host_that_may_be_pushed_to(
     assert other.seen == []
 
 
-# --- asking, and manifests -------------------------------------------------------------------------------
+# --- checks and manifests --------------------------------------------------------------------------------
 
 INDEX = Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(MANIFEST), size=len(MANIFEST))
 TAG = "/v2/team/app/manifests/v1"
 
 
-def test_asking_what_is_there(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_checks_by_head(server: ScriptedServer, uploader: UploaderMaker) -> None:
     made = uploader()
     server.once("HEAD", f"{BLOBS}/{blob().digest}", Answer(200), Answer(404), Answer(405), Answer(403))
     assert [made.has(blob()) for _ in range(3)] == [True, False, False]
@@ -645,9 +645,9 @@ def test_a_manifest_under_its_digest_and_its_tag(server: ScriptedServer, uploade
 
 
 def test_a_manifest_that_is_refused_or_changed(server: ScriptedServer, uploader: UploaderMaker) -> None:
-    said = b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}'
+    body = b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}'
     lie = {"Docker-Content-Digest": str(Digest.of(b"other"))}
-    server.once("PUT", TAG, Answer(400, said), Answer(201, headers=lie), Answer(401))
+    server.once("PUT", TAG, Answer(400, body), Answer(201, headers=lie), Answer(401))
     with pytest.raises(RegistryError, match=f"could not push manifest {INDEX.digest}: .*BLOB_UNKNOWN"):
         uploader().put(INDEX, MANIFEST, "v1")
     with pytest.raises(RegistryContentError, match="but the registry stored"):
@@ -678,7 +678,9 @@ def test_a_registry_that_lists_referrers_itself(server: ScriptedServer, uploader
     assert len(server.seen) == 1
 
 
-def test_referrers_are_listed_under_a_tag_elsewhere(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_referrers_are_listed_under_a_tag_if_the_registry_has_no_api(
+    server: ScriptedServer, uploader: UploaderMaker
+) -> None:
     manifest, raw = referrer(annotations={"b": "<", "a": "1"})
     second, other = referrer(artifactType="application/vnd.other")
     lists: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Warning headers: what the registry wants to be told, told once."""
+"""Warning headers: each is logged once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.registry.samples import HEADERS, MANIFEST, TAG
 from tests.registry.server import Answer, ScriptedServer
 
 
-def test_a_warning_is_told_once(
+def test_a_warning_is_logged_once(
     server: ScriptedServer, remote: RemoteMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     warned = {**HEADERS, "Warning": '299 - "This image is \\"old\\"."'}
@@ -26,7 +26,7 @@ def test_a_warning_is_told_once(
     assert caplog.messages == [f'{server.host} says: This image is "old".']
 
 
-def test_a_warning_of_an_error_is_told(
+def test_a_warning_of_an_error_is_logged(
     server: ScriptedServer, remote: RemoteMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.always("HEAD", TAG, Answer(404, b"", {"Warning": '299 - "It moved."'}))
@@ -67,11 +67,11 @@ def test_the_texts(value: str, texts: list[str]) -> None:
         '299 - "' + '\\"' * 2000,
     ],
 )
-def test_what_is_no_warning(value: str) -> None:
+def test_invalid_warnings(value: str) -> None:
     assert texts_of([value]) == []
 
 
-def test_a_flood_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_warnings_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     log = WarningLog()
     with caplog.at_level(logging.WARNING, "pyctrd"):
         for number in range(1000):

@@ -1,4 +1,4 @@
-"""How long a registry may make us wait: budgets, drips, and heads that do not end."""
+"""Limits for waiting: the retry budget, drips, and heads that do not end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.registry.samples import BLOB, DIGEST, HEADERS, MANIFEST, TAG, blob_pa
 from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 
 
-def test_a_budget_is_spent_once_by_whoever_comes_first() -> None:
+def test_a_budget_is_not_overspent_by_threads() -> None:
     budget = Budget(10)
     taken: list[bool] = []
     threads = [threading.Thread(target=lambda: taken.append(budget.spend(3))) for _ in range(8)]
@@ -32,7 +32,7 @@ def test_a_budget_is_spent_once_by_whoever_comes_first() -> None:
     assert budget.spend(1)
 
 
-def test_waiting_at_the_same_time_counts_once() -> None:
+def test_concurrent_waiting_counts_once() -> None:
     budget = Budget(10)
     for since, until in ((0, 3), (1, 3), (2, 4), (8, 7), (6, 8)):
         budget.charge(since, until)
@@ -42,8 +42,8 @@ def test_waiting_at_the_same_time_counts_once() -> None:
     assert not budget.spend(0)
 
 
-def test_answers_that_do_not_come_use_up_the_budget(remote: RemoteMaker, pauses: list[float]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts, the kernel does
+def test_missing_responses_use_up_the_budget(remote: RemoteMaker, pauses: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nothing responds
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         one = remote(f"{host}/team/app:v1", stall_timeout=0.5, retry_budget=0.6)
         with pytest.raises(RegistryUnreachable, match="timed out while waiting"):
@@ -59,7 +59,7 @@ def slow(status: int, seconds: float) -> Callable[[Seen], Answer]:
     return answer
 
 
-def test_slow_errors_and_redirects_are_waiting_too(
+def test_slow_errors_and_redirects_are_charged(
     server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
 ) -> None:
     one = remote(stall_timeout=1, retry_budget=0.5)
@@ -78,9 +78,7 @@ def tries_again(one: Remote, server: ScriptedServer) -> bool:
     return len(server.seen) > before + 1
 
 
-def test_the_body_of_an_error_that_never_comes_is_waiting_too(
-    server: ScriptedServer, remote: RemoteMaker
-) -> None:
+def test_a_missing_body_of_an_error_is_charged(server: ScriptedServer, remote: RemoteMaker) -> None:
     one = remote(stall_timeout=0.3, retry_budget=0.2)
     server.once("HEAD", TAG, Answer(405))
     server.once("GET", TAG, Answer(404, b"x", length=5))
@@ -89,7 +87,7 @@ def test_the_body_of_an_error_that_never_comes_is_waiting_too(
     assert not tries_again(one, server)
 
 
-def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_a_slow_good_response_is_not_charged(server: ScriptedServer, remote: RemoteMaker) -> None:
     def answer(_seen: Seen) -> Answer:
         time.sleep(0.4)
         return Answer(200, MANIFEST, HEADERS)
@@ -100,9 +98,9 @@ def test_a_slow_answer_that_is_right_costs_nothing(server: ScriptedServer, remot
     assert tries_again(one, server)
 
 
-def test_durations_are_said_as_people_say_them() -> None:
-    said = [in_words(seconds) for seconds in (1, 119, 120, 7200, 172_800)]
-    assert said == ["1 s", "119 s", "120 s (2 minutes)", "7200 s (2 hours)", "172800 s (2 days)"]
+def test_durations_in_words() -> None:
+    words = [in_words(seconds) for seconds in (1, 119, 120, 7200, 172_800)]
+    assert words == ["1 s", "119 s", "120 s (2 minutes)", "7200 s (2 hours)", "172800 s (2 days)"]
 
 
 def test_one_budget_for_all_requests(
@@ -117,7 +115,7 @@ def test_one_budget_for_all_requests(
     assert pauses == [4, 4]
 
 
-def test_without_a_budget_nothing_is_tried_again(
+def test_without_a_budget_nothing_is_retried(
     server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
 ) -> None:
     descriptor = layer()
@@ -131,7 +129,7 @@ def test_without_a_budget_nothing_is_tried_again(
     assert pauses == []
 
 
-def test_an_absurd_retry_after_is_told(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_an_absurd_retry_after_is_in_the_error(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("HEAD", TAG, Answer(429, headers={"Retry-After": "172800"}))
     with pytest.raises(RegistryError, match=r"it asks to wait 172800 s \(2 days\)") as caught:
         remote().resolve()
@@ -157,7 +155,7 @@ def test_a_drip_is_a_stall() -> None:
         gathering.add(1)
 
 
-def test_a_slow_link_is_none() -> None:
+def test_a_slow_link_is_not_a_stall() -> None:
     clock = Clock()
     gathering = BodyProgress(10, clock)
     for _ in range(100):
@@ -167,7 +165,7 @@ def test_a_slow_link_is_none() -> None:
     gathering.add(0)  # the end may come late
 
 
-def test_what_has_come_is_handed_on_each_second() -> None:
+def test_bytes_are_yielded_each_second() -> None:
     clock = Clock()
     gathering = BodyProgress(60, clock)
     due = []
@@ -177,10 +175,10 @@ def test_what_has_come_is_handed_on_each_second() -> None:
     assert due == [False, True, False, True, False]
 
 
-def test_a_small_body_that_does_not_come_is_not_waited_for(
+def test_a_missing_body_is_not_waited_for_to_keep_a_connection(
     server: ScriptedServer, remote: RemoteMaker
 ) -> None:
-    """The connection of an answer is kept only if the rest of its body is there."""
+    """The connection is kept only if the rest of the body has arrived."""
     server.once("HEAD", TAG, Answer(405))
     server.once("GET", TAG, Answer(200, MANIFEST[:10], HEADERS, length=len(MANIFEST)))
     one = remote(stall_timeout=0.3, retry_budget=0)
