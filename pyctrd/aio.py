@@ -137,6 +137,8 @@ def _long(
                 lambda: method(self._part, *args, **options), cancel=options["cancel"]
             )
         finally:
+            if sink is not no_progress:
+                await asyncio.sleep(0)  # the work may have ended before the loop has run its last events
             if isinstance(sink, ProgressStream):
                 sink.close()
 

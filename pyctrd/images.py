@@ -167,7 +167,7 @@ class Images:
                 daemon,
                 image,
                 _targets(daemon, image, selection),
-                _fetchers(daemon, registries, image),
+                partial(_fetchers, daemon, registries),
                 wanted=_wanted(selection),
                 dry_run=dry_run,
                 concurrency=concurrency,

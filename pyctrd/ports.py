@@ -51,6 +51,10 @@ class Fetcher(RepositoryName, Protocol):
         """
 
 
+# Returns the repositories to fetch an image's content from; called only when something is missing.
+Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
+
+
 class Remote(Fetcher, Protocol):
     """A repository that a reference names, with the reference's tag or digest."""
 

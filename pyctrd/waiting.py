@@ -10,6 +10,9 @@ from typing import Any, Final
 
 # How long a signal may go unseen.
 _LOOK_SECONDS: Final = 0.5
+_CANCEL_SECONDS: Final = 0.05
+# An action that is under way has limits of its own, which are shorter.
+_JOIN_SECONDS: Final = 5.0
 
 
 def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
@@ -32,14 +35,18 @@ def on_cancel(cancel: threading.Event, action: Callable[[], None]) -> Iterator[N
     """Run an action in a thread of its own as soon as `cancel` is set, while the context is open."""
     left = threading.Event()
 
-    def wait() -> None:
-        while not left.is_set():
-            if cancel.wait(_LOOK_SECONDS):
+    def watch() -> None:
+        # Two events cannot be waited for at once; this way leaving the context takes no time.
+        while not left.wait(_CANCEL_SECONDS):
+            if cancel.is_set():
                 action()
                 return
 
-    threading.Thread(target=wait, name="pyctrd-cancel", daemon=True).start()
+    thread = threading.Thread(target=watch, name="pyctrd-cancel", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         left.set()
+        if threading.current_thread() is not thread:
+            thread.join(_JOIN_SECONDS)

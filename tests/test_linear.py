@@ -167,7 +167,7 @@ def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
     chosen = select([selection])
     local = LocalImage(bench.store, bench.record.target).platforms() if chosen.local else None
     del bench.store.state.blobs[Digest(lost)]
-    found = ensure.ensure(bench.store, bench.record, chosen.matcher(HOST, local=local), [bench.remote])
+    found = ensure.ensure(bench.store, bench.record, chosen.matcher(HOST, local=local), bench.fetchers)
     assert [item.digest for item in found.fetched] == [lost]
     counts.check(bench.graph)
 
@@ -221,7 +221,7 @@ def test_a_complete_image_is_looked_at_once(counts: Counts, shape: Callable[[], 
     elif what == "diagnose":
         diagnose(bench.store, bench.record, Selection(), host=HOST)
     else:
-        ensure.ensure(bench.store, bench.record, select("linux/amd64").matcher(HOST), [])
+        ensure.ensure(bench.store, bench.record, select("linux/amd64").matcher(HOST), bench.fetchers)
     reads = Counter[str]()
     for (method, digest), count in counts.asked.items():
         if method.startswith("read"):

@@ -132,7 +132,7 @@ class Calls:
         self._until = 0.0
         self._closed = False
         self._silent = False
-        self._watched = False
+        self._watching: threading.Thread | None = None
         self._over = threading.Event()  # wakes the watching thread
 
     def scope(self) -> Calls:
@@ -153,9 +153,9 @@ class Calls:
         with self._changed:
             call = Call(begin(self._allowed(method, timeout)), method)
             self._under_way.add(call)
-            if not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="pyctrd-watch", daemon=True).start()
+            if self._watching is None:
+                self._watching = threading.Thread(target=self._watch, name="pyctrd-watch", daemon=True)
+                self._watching.start()
         call.when_done(lambda: self._forget(call))
         return call
 
@@ -238,8 +238,11 @@ class Calls:
             if self._closed:
                 return
             self._closed = True
+            watching = self._watching
         self._over.set()
         self._end_all(why)
+        if watching is not None:
+            watching.join(_CLOSE_SECONDS)
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, _CLOSE_SECONDS)
         # An exception that a signal handler of the caller's raises in the middle of gRPC may leave it waiting
@@ -261,7 +264,7 @@ class Calls:
         while not self._over.wait(max(self.stall_seconds / 2, _LEAST_SECONDS)):
             with self._changed:
                 if not self._under_way:
-                    self._watched = False
+                    self._watching = None
                     return
             if not self._answers(max(self.stall_seconds / 2, _ANSWER_SECONDS)):
                 self._end_all(self._silent_error)

@@ -13,7 +13,7 @@ import msgspec
 from pyctrd.oci import graph
 from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, Platform, freeze
 from pyctrd.oci.platforms import Matcher
-from pyctrd.ports import Fetcher, Store
+from pyctrd.ports import Fetchers, Store
 from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
 from pyctrd.steps.gc_labels import GcLabels
@@ -47,7 +47,7 @@ def ensure(
     store: Store,
     image: ImageRecord,
     targets: Matcher,
-    fetchers: Sequence[Fetcher],
+    fetchers: Fetchers,
     *,
     wanted: Sequence[Platform] = (),
     dry_run: bool = False,
@@ -57,12 +57,12 @@ def ensure(
     """Fetch what is missing of the target platforms into the store, under a lease, with all labels.
 
     `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
-    written and no fetcher is asked. `dry_run` changes nothing, and asks a fetcher only where a manifest is
-    missing, since only that says what else is. Raises NoMatchingPlatform, IncompleteContent
+    written and `fetchers` is not called. `dry_run` changes nothing, and asks a registry only where a manifest
+    is missing, since only that says what else is. Raises NoMatchingPlatform, IncompleteContent
     when another client deleted content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
     """
     if dry_run:
-        fetch = LocalImage(store, image.target, fetchers).missing(targets, wanted)
+        fetch = _to_fetch(store, image, targets, wanted, fetchers)
         size = sum(item.size for item in fetch)
         return EnsureResult(image=image, fetched=fetch, bytes_fetched=size, dry_run=True)
     if not LocalImage(store, image.target).missing(targets, wanted):
@@ -70,7 +70,7 @@ def ensure(
     required = PlatformCheck(image.target, wanted)
     with store.lease("ensure", resumable=True) as leased:
         gc_labels = GcLabels(leased.content, progress)
-        downloader = Downloader(leased.content, fetchers, claim_present=False, progress=progress)
+        downloader = Downloader(leased.content, fetchers(image), claim_present=False, progress=progress)
         with DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=concurrency, progress=progress
         ) as downloads:
@@ -87,3 +87,12 @@ def ensure(
     return EnsureResult(
         image=image, fetched=tuple(fetched), bytes_fetched=sum(fetched.values()), resumed=resumed
     )
+
+
+def _to_fetch(
+    store: Store, image: ImageRecord, targets: Matcher, wanted: Sequence[Platform], fetchers: Fetchers
+) -> tuple[Descriptor, ...]:
+    found = LocalImage(store, image.target).missing(targets, wanted)
+    if any(map(graph.has_children, found)):
+        return LocalImage(store, image.target, fetchers(image)).missing(targets, wanted)
+    return found

@@ -24,15 +24,13 @@ from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform, blob_pat
 from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.oci.prune import only_image
 from pyctrd.operations import ensure, nerdctl
-from pyctrd.ports import Fetcher, Store
+from pyctrd.ports import Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 from pyctrd.steps.targets import incomplete, nothing_to_save
 
 EnsureMode: TypeAlias = Literal["target", "all", "none"]
-# Gives the repositories to fetch an image's content from; called only when something is missing.
-Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
 
 
 class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +298,7 @@ class _Item:
                     self._store.store,
                     self._image,
                     matcher,
-                    fetchers(self._image),
+                    fetchers,
                     concurrency=self._options.concurrency,
                     progress=progress,
                 )

@@ -18,15 +18,13 @@ from pyctrd.oci import graph
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
 from pyctrd.oci.platforms import Matcher
 from pyctrd.operations import repair
-from pyctrd.ports import ContentStore, Fetcher, Store
+from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
 
 # missing: not in the store; unreadable: the store fails to read it; truncated: it has fewer bytes than it
 # should; corrupt: other bytes; malformed: the right bytes, which are not what their media type says.
 Fault: TypeAlias = Literal["missing", "unreadable", "truncated", "corrupt", "malformed"]
-# Gives the repositories to fetch an image's content from.
-Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

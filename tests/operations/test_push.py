@@ -305,7 +305,7 @@ def test_an_attestation_that_is_asked_for_must_be_here(
     remedy = caught.value.remedy
     assert remedy is not None
     chosen = select("all" if remedy.all_platforms else remedy.platforms).matcher(HOST)
-    ensure.ensure(bench.store, bench.record, chosen, [source_of(graph)])
+    ensure.ensure(bench.store, bench.record, chosen, lambda _image: [source_of(graph)])
     assert bench.push(*platforms, **more).target.digest == graph.digest
 
 

@@ -1,0 +1,61 @@
+"""How often a real containerd is asked about an image: documents are read once, blobs looked up once."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from integration.rig import publish
+from integration.rig.daemons import Containerd, Registry
+from pyctrd import Client
+from pyctrd.containerd.content import ContentService
+from tests.support import shapes
+from tests.support.images import Graph
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Calls of the content service by method and digest."""
+    counts: Counter[tuple[str, str]] = Counter()
+
+    def counting(method: str) -> Callable[..., Any]:
+        inner = getattr(ContentService, method)
+
+        def call(self: ContentService, digest: str, *args: Any, **named: Any) -> Any:
+            counts[method, digest] += 1
+            return inner(self, digest, *args, **named)
+
+        return call
+
+    for method in ("info", "read"):  # read_all reads by read
+        monkeypatch.setattr(ContentService, method, counting(method))
+    return counts
+
+
+@pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform])
+@pytest.mark.parametrize("what", ["save", "diagnose", "ensure"])
+def test_a_complete_image_is_looked_at_once(
+    fresh_containerd: Containerd,
+    registry: Registry,
+    repository: str,
+    namespace: str,
+    asked: Counter[tuple[str, str]],
+    shape: Callable[[], Graph],
+    what: str,
+) -> None:
+    name = publish.push(shape(), registry, repository)
+    with Client(fresh_containerd.address, namespace) as client:
+        client.images.pull(name)
+        asked.clear()
+        if what == "save":
+            client.images.save(name, io.BytesIO())
+        elif what == "diagnose":
+            client.images.diagnose(name)
+        else:
+            client.images.ensure(name)
+    assert {key: count for key, count in asked.items() if count > 1} == {}
+    assert asked["read", str(shape().digest)] == 1
