@@ -96,7 +96,7 @@ def test_every_way_to_log_in(token_login: Login, with_tokens: Registry, reposito
 def test_without_a_login(login: Login, locked: Registry, repository: str) -> None:
     image = Image(locked, repository)
     words = login.shell("pull", image.name, code=5).stderr.decode()
-    assert "hint: Give credentials with -u USER" in words
+    assert "hint: Pass -u USER" in words
     assert f"docker login {locked.host}" in words
     assert login.shell.have() == set()
 

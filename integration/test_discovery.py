@@ -201,7 +201,7 @@ def test_with_and_without_a_login(guarded: Registry, pyctrd: Command) -> None:
     image = shapes.single(salt="guarded")
     name = push(image, guarded, "team/app", "v1")
     done = pyctrd("registry", "tags", f"{guarded.host}/team/app", code=5)
-    assert "hint: Give credentials with -u USER" in done.stderr
+    assert "hint: Pass -u USER" in done.stderr
     login = ("-u", f"{USER}:{PASSWORD}")
     assert pyctrd("registry", "tags", *login, f"{guarded.host}/team/app").stdout == "v1\n"
     assert pyctrd.json("registry", "referrers", *login, name)["referrers"] == []

@@ -453,7 +453,7 @@ def test_with_and_without_credentials(bench: Bench, shell: Shell, guarded: Regis
     name = bench.pull_all(graph)
     first, second = f"{guarded.host}/team/one:1", f"{guarded.host}/team/two:1"
     done = shell("push", name, first, code=5)
-    assert b"hint: Give credentials with -u USER" in done.stderr
+    assert b"hint: Pass -u USER" in done.stderr
     assert stored(guarded, "team/one").tags == {}
     user = f"{USER}:{PASSWORD}"
     shell("push", "-u", user, name, first)

@@ -174,7 +174,7 @@ CONNECTIONS = (
         "plain-on-tls-port",
         "plain http is spoken to a TLS port, which answers in TLS",
         on("", lambda _: None),
-        (AT, "the server speaks TLS", "Run it without --plain-http."),
+        (AT, "the server speaks TLS", "Do not use --plain-http for it."),
         asks=0,
         via="greeting",
         greet=_greets(b"\x15\x03\x01\x00\x02\x02\x46"),

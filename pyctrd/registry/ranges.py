@@ -199,7 +199,7 @@ class RangedDownload:
             try:
                 data = workers.take()
             except RangeFailed as error:
-                _log.info("%s: %s; going on over one connection", self._descriptor.digest, error)
+                _log.info("%s: %s; continuing over one connection", self._descriptor.digest, error)
                 self._fail()
                 break
             self._record(started, len(data))

@@ -51,7 +51,7 @@ TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 
 
 @contextmanager
-def saying(
+def responding(
     start: bytes, piece: bytes, pause: float, *, tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[str, list[int]]]:
     """Answer every request with `start`, then `piece` without end; yields host:port and the bytes sent."""
@@ -129,14 +129,17 @@ def read(url: str, *, proxy: str = "", stall: float = LONG) -> bytes:
 @pytest.mark.parametrize("what", DRIPS)
 def test_a_drip_in_the_framing_is_a_stall(what: str) -> None:
     start, piece = DRIPS[what]
-    with saying(start, piece, 0.02) as (host, _sent), pytest.raises(RegistryUnreachable, match="timed out"):
+    with (
+        responding(start, piece, 0.02) as (host, _sent),
+        pytest.raises(RegistryUnreachable, match="timed out"),
+    ):
         read(f"http://{host}/", stall=STALL)
 
 
 @pytest.mark.parametrize("what", FLOODS)
 def test_a_flood_in_the_framing_is_an_error(what: str) -> None:
     start, piece = FLOODS[what]
-    with saying(start, piece, 0) as (host, sent):
+    with responding(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="the framing of the body does not end"):
             read(f"http://{host}/")
         assert sent[0] < 20 * MAX_FRAMING_BYTES  # buffers of the kernel included
@@ -145,7 +148,7 @@ def test_a_flood_in_the_framing_is_an_error(what: str) -> None:
 @pytest.mark.parametrize("what", HEADS)
 def test_a_flood_in_a_head_is_an_error(what: str) -> None:
     start, piece = HEADS[what]
-    with saying(start, piece, 0) as (host, sent):
+    with responding(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="malformed HTTP response"):
             read(f"http://{host}/")
         assert sent[0] < 20 * MAX_HEAD_BYTES
@@ -154,7 +157,10 @@ def test_a_flood_in_a_head_is_an_error(what: str) -> None:
 @pytest.mark.parametrize("what", ["interim answers", "continue"])
 def test_dripping_interim_responses_have_the_time_limit_of_a_head(what: str) -> None:
     start, piece = HEADS[what]
-    with saying(start, piece, 0.02) as (host, _sent), pytest.raises(RegistryUnreachable, match="timed out"):
+    with (
+        responding(start, piece, 0.02) as (host, _sent),
+        pytest.raises(RegistryUnreachable, match="timed out"),
+    ):
         read(f"http://{host}/", stall=STALL)
 
 
@@ -169,7 +175,7 @@ def test_dripping_interim_responses_have_the_time_limit_of_a_head(what: str) -> 
     ids=["status", "header", "headers", "flood"],
 )
 def test_the_response_to_connect_has_limits(start: bytes, piece: bytes, stall: float, message: str) -> None:
-    with saying(start, piece, 0 if stall == LONG else 0.02) as (host, sent):
+    with responding(start, piece, 0 if stall == LONG else 0.02) as (host, sent):
         with pytest.raises(RegistryUnreachable, match=message) as caught:
             read("https://a.example/", proxy=f"http://{host}", stall=stall)
         assert f"through proxy http://{host}" in str(caught.value)
@@ -194,7 +200,7 @@ def test_responses_over_tls_through_a_proxy_with_tls(
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1", "a.example").configure_cert(tls)
     with (
-        saying(start, piece, 0.02, tls=tls) as (host, _sent),
+        responding(start, piece, 0.02, tls=tls) as (host, _sent),
         tunnel(tls, host) as proxy,
         pytest.raises(RegistryUnreachable, match=message),
     ):
@@ -206,7 +212,7 @@ def test_a_drip_in_the_framing_of_a_list_of_tags(what: str) -> None:
     start, piece = DRIPS[what]
     options = RegistryOptions(plain_http=True, retry_budget=0, stall_timeout=STALL)
     with (
-        saying(start, piece, 0.02) as (host, _sent),
+        responding(start, piece, 0.02) as (host, _sent),
         RegistryClient(options, environ={}) as client,
         pytest.raises(RegistryError, match="timed out"),
     ):
@@ -217,13 +223,13 @@ def test_a_drip_in_the_framing_of_a_list_of_tags(what: str) -> None:
 def test_interim_responses_are_skipped(status: int) -> None:
     interim = b"HTTP/1.1 %d Early\r\nLink: </style.css>\r\nContent-Length: 9\r\n\r\n" % status
     final = HEAD + b"Content-Length: 5\r\n\r\nhello"
-    with saying(interim * 3 + final, b"", 1) as (host, _sent):
+    with responding(interim * 3 + final, b"", 1) as (host, _sent):
         assert read(f"http://{host}/") == b"hello"
 
 
 def test_switching_protocols_is_a_final_response() -> None:
     with (
-        saying(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", 1) as (host, _sent),
+        responding(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", 1) as (host, _sent),
         Transport() as transport,
     ):
         response = transport.send(Request("GET", f"http://{host}/"))
@@ -232,7 +238,7 @@ def test_switching_protocols_is_a_final_response() -> None:
 
 
 def test_a_late_response_is_a_transient_error() -> None:
-    with saying(*DRIPS["chunk size"], 0.02) as (host, _sent):
+    with responding(*DRIPS["chunk size"], 0.02) as (host, _sent):
         with pytest.raises(errors.Unreachable) as caught:
             read(f"http://{host}/", stall=STALL)
         assert errors.is_transient(caught.value)
