@@ -262,6 +262,7 @@ def test_making_a_client_does_nothing() -> None:
         client.version()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
     assert client.version().version
     reader, writer = os.pipe()
