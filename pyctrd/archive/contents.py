@@ -17,9 +17,9 @@ import msgspec
 from pyctrd.archive.layout import ArchiveImage, DockerEntry
 from pyctrd.errors import ArchiveError, ContentError, NotFound
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Index, Manifest, Platform
+from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform
 from pyctrd.oci.platforms import Matcher
-from pyctrd.oci.prune import ORIGINAL_INDEX, descriptor_of, only_image, pruned
+from pyctrd.oci.prune import ORIGINAL_INDEX, Pruner, only_image
 
 IndexMode: TypeAlias = Literal["keep", "prune", "flatten"]
 
@@ -132,57 +132,10 @@ def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | 
 
 def _prune(image: ArchiveImage, read: graph.ReadDocument, step: graph.Children) -> ArchiveImage:
     """Rewrite the index, and those in it, to what the archive holds."""
-    target = image.entries[0]
-    pruner = _Pruner(read, step)
-    top = pruner.prune(target) or pruner.emptied(target)
-    generated = pruner.generated
-
-    def changed(descriptor: Descriptor) -> bytes:
-        return generated.get(descriptor.digest) or read(descriptor)
-
-    rest = graph.read_children(changed)
-    blobs = tuple(
-        graph.preorder(top, lambda item: step(item) if item.digest not in generated else rest(item))
-    )
-    return msgspec.structs.replace(image, entries=(top,), blobs=tuple(blobs), generated=generated)
-
-
-class _Pruner:
-    """Rewrites indexes, each once, however many others name it; `generated` are the new ones."""
-
-    def __init__(self, read: graph.ReadDocument, step: graph.Children) -> None:
-        self._read = read
-        self._step = step
-        self._pruned: dict[Digest, Descriptor | None] = {}
-        self.generated: dict[Digest, bytes] = {}
-
-    def prune(self, descriptor: Descriptor) -> Descriptor | None:
-        """Return what an index becomes; None where nothing of it is left."""
-        if not mediatypes.is_index(descriptor.media_type):
-            return descriptor
-        if descriptor.digest not in self._pruned:
-            self._pruned[descriptor.digest] = self._index(descriptor)
-        return self._pruned[descriptor.digest]
-
-    def _index(self, descriptor: Descriptor) -> Descriptor | None:
-        raw, inside = self._read(descriptor), set(self._step(descriptor))
-        children = [self.prune(child) if child in inside else None for child in Index.parse(raw).manifests]
-        return self._rewritten(descriptor, raw, children) if any(children) else None
-
-    def emptied(self, descriptor: Descriptor) -> Descriptor:
-        """Return an index without its manifests."""
-        raw = self._read(descriptor)
-        return self._rewritten(descriptor, raw, [None] * len(Index.parse(raw).manifests))
-
-    def _rewritten(
-        self, descriptor: Descriptor, raw: bytes, children: Sequence[Descriptor | None]
-    ) -> Descriptor:
-        new = pruned(descriptor, raw, children)
-        if new == raw:
-            return descriptor
-        changed = descriptor_of(descriptor, new)
-        self.generated[changed.digest] = new
-        return changed
+    pruner = Pruner(read, step)
+    top = pruner.prune(image.entries[0]) or pruner.emptied(image.entries[0])
+    blobs = tuple(graph.preorder(top, pruner.children))
+    return msgspec.structs.replace(image, entries=(top,), blobs=blobs, generated=pruner.generated)
 
 
 def _flatten(image: ArchiveImage, step: graph.Children) -> ArchiveImage:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Final, TypeAlias
 
 from pyctrd.errors import ContentError, NoMatchingPlatform
-from pyctrd.oci import mediatypes
+from pyctrd.oci import mediatypes, platforms
 from pyctrd.oci.model import (
     MAX_CONFIG_BYTES,
     MAX_MANIFEST_BYTES,
@@ -325,7 +325,7 @@ def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
 
 def is_attestation(descriptor: Descriptor) -> bool:
     """Tell whether a manifest is about others: its platform is unknown/unknown."""
-    return descriptor.platform is not None and descriptor.platform.os == "unknown"
+    return descriptor.platform is not None and platforms.is_unknown(descriptor.platform)
 
 
 def is_image(leaf: Descriptor) -> bool:

@@ -314,6 +314,11 @@ def ignoring_features(matcher: Matcher) -> Matcher:
     return _WithoutFeatures(matcher)
 
 
+def is_unknown(platform: Platform) -> bool:
+    """Whether this stands for no platform: BuildKit lists attestations as unknown/unknown."""
+    return platform.os == "unknown"
+
+
 def without_features(platform: Platform) -> Platform:
     """Return the platform without its os.features."""
     return msgspec.structs.replace(platform, os_features=()) if platform.os_features else platform

@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from pyctrd.errors import ContentError, InvalidInput
-from pyctrd.oci import gojson, graph, platforms
-from pyctrd.oci.model import Descriptor, Digest, parse_json
+from pyctrd.oci import gojson, graph, mediatypes, platforms
+from pyctrd.oci.model import Descriptor, Digest, Index, parse_json
 
 ORIGINAL_INDEX: Final = "io.pyctrd.original-index.digest"
 _LISTED: Final = 8
@@ -61,3 +61,52 @@ def descriptor_of(original: Descriptor, raw: bytes) -> Descriptor:
     """Describe rewritten bytes of an index: media type, platform and annotations stay the original's."""
     digest = Digest.of(raw, original.digest.algorithm)
     return msgspec.structs.replace(original, digest=digest, size=len(raw), data=b"")
+
+
+class Pruner:
+    """Rewrites indexes to what a step leads to, each once; `generated` are the new ones by digest."""
+
+    def __init__(self, read: graph.ReadDocument, step: graph.Children) -> None:
+        self._read = read
+        self._step = step
+        self._pruned: dict[Digest, Descriptor | None] = {}
+        self._read_children = graph.read_children(self.read)
+        self.generated: dict[Digest, bytes] = {}
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        """Return a document, also one that was generated."""
+        return self.generated.get(descriptor.digest) or self._read(descriptor)
+
+    def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
+        """The step over the result."""
+        step = self._read_children if descriptor.digest in self.generated else self._step
+        return step(descriptor)
+
+    def prune(self, descriptor: Descriptor) -> Descriptor | None:
+        """Return what a descriptor becomes; None for an index of which nothing is left."""
+        if not mediatypes.is_index(descriptor.media_type):
+            return descriptor
+        if descriptor.digest not in self._pruned:
+            self._pruned[descriptor.digest] = self._index(descriptor)
+        return self._pruned[descriptor.digest]
+
+    def emptied(self, descriptor: Descriptor) -> Descriptor:
+        """Return an index without its manifests."""
+        raw = self._read(descriptor)
+        return self._rewritten(descriptor, raw, [None] * len(Index.parse(raw).manifests))
+
+    def _index(self, descriptor: Descriptor) -> Descriptor | None:
+        raw, inside = self._read(descriptor), set(self._step(descriptor))
+        listed = Index.parse(raw).manifests
+        children = [self.prune(child) if child in inside else None for child in listed]
+        return None if listed and not any(children) else self._rewritten(descriptor, raw, children)
+
+    def _rewritten(
+        self, descriptor: Descriptor, raw: bytes, children: Sequence[Descriptor | None]
+    ) -> Descriptor:
+        new = pruned(descriptor, raw, children)
+        if new == raw:
+            return descriptor
+        changed = descriptor_of(descriptor, new)
+        self.generated[changed.digest] = new
+        return changed

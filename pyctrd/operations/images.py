@@ -49,7 +49,7 @@ class _Overview:
             found[descriptor.digest] = self._sizes.get(descriptor.digest, 0)
             if mediatypes.is_manifest(descriptor.media_type):
                 platform = self._platform_of(descriptor)
-                if platform is not None and platform.os != "unknown":
+                if platform is not None and not platforms.is_unknown(platform):
                     known = platforms.normalize(platform)
                     states[known] = states.get(known, False) or self._is_complete(descriptor)
         return ImageOverview(

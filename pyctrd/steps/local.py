@@ -214,7 +214,7 @@ class LocalImage:
                 whole[descriptor.digest] = not self.missing_below(descriptor, step)
             if whole[descriptor.digest]:
                 platform = self.platform_of(descriptor)
-                if platform is not None and platform.os != "unknown":
+                if platform is not None and not platforms.is_unknown(platform):
                     complete[platforms.normalize(platform)] = None
         return tuple(complete)
 

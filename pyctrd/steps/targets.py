@@ -59,7 +59,9 @@ class PlatformCheck:
 def no_match(root: Digest, absent: Sequence[Platform], present: Sequence[Platform]) -> NoMatchingPlatform:
     """Make the error that names the absent platforms, those that the image has, and what to do."""
     # An attestation has the platform unknown/unknown, which nobody can ask for.
-    names = list(dict.fromkeys(platforms.format_all(item) for item in present if item.os != "unknown"))
+    names = list(
+        dict.fromkeys(platforms.format_all(item) for item in present if not platforms.is_unknown(item))
+    )
     wanted = listed([platforms.format_all(platform) for platform in absent])
     return NoMatchingPlatform(
         f"no match for platform in manifest {root}: not found (no {wanted})",

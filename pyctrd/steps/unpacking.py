@@ -82,7 +82,7 @@ class Unpacking:
         if configured is None:
             return
         platform = platforms.normalize(descriptor.platform or configured)
-        if not matcher.match(platform) or platform.os == "unknown" or platform in self._claimed:
+        if not matcher.match(platform) or platforms.is_unknown(platform) or platform in self._claimed:
             return
         if descriptor.digest not in self._unpacked:
             manifest = self._manifest(descriptor.digest)

@@ -13,9 +13,9 @@ import msgspec
 
 from pyctrd.errors import NoMatchingPlatform
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import Descriptor, Digest, Index, Platform
+from pyctrd.oci.model import Descriptor, Platform
 from pyctrd.oci.platforms import Matcher
-from pyctrd.oci.prune import descriptor_of, only_image, pruned
+from pyctrd.oci.prune import Pruner, only_image
 
 # What becomes of an index of which not all platforms are chosen.
 PushIndex: TypeAlias = Literal["prune", "flatten"]
@@ -83,77 +83,29 @@ def pack(
     "flatten" puts the one image in the place of the index. Raises NoMatchingPlatform when nothing is left of
     the index, InvalidInput for something to flatten that is more than one image, ContentError.
     """
-    packer = _Packer(read, step, nondistributable)
-    root = packer.add(original)
+    pruner = Pruner(read, step)
+    root = pruner.prune(original)
     if root is None:
         raise NoMatchingPlatform(
             f"no match for platform in manifest {original.digest}: not found", name=str(original.digest)
         )
     if index == "flatten" and mediatypes.is_index(root.media_type):
-        root = only_image(packer.images)
-        packer = _Packer(read, step, nondistributable)
-        packer.add(root)
-    return packer.plan(original, root)
-
-
-class _Packer:
-    """Goes through an image, children first, and rewrites the indexes that lose something."""
-
-    def __init__(self, read: graph.ReadDocument, step: graph.Children, nondistributable: bool) -> None:
-        self._read = read
-        self._step = step
-        self._nondistributable = nondistributable
-        self._packed: dict[Digest, Descriptor | None] = {}
-        self._documents: dict[Digest, Document] = {}
-        self._blobs: dict[Digest, Descriptor] = {}
-        self._skipped: dict[Digest, Descriptor] = {}
-        self.images: list[Descriptor] = []
-
-    def add(self, descriptor: Descriptor) -> Descriptor | None:
-        """Take in a descriptor and all below it; gives what it becomes, None where nothing is left of it."""
-        if descriptor.digest not in self._packed:
-            self._packed[descriptor.digest] = self._add(descriptor)
-        return self._packed[descriptor.digest]
-
-    def _add(self, descriptor: Descriptor) -> Descriptor | None:
-        if mediatypes.is_index(descriptor.media_type):
-            return self._index(descriptor)
-        if mediatypes.is_manifest(descriptor.media_type):
-            for child in self._step(descriptor):
-                self._blob(child)
-            self._documents[descriptor.digest] = Document(descriptor, self._read(descriptor))
-            if not graph.is_attestation(descriptor):
-                self.images.append(descriptor)
-        else:
-            self._blob(descriptor)
-        return descriptor
-
-    def _index(self, descriptor: Descriptor) -> Descriptor | None:
-        raw = self._read(descriptor)
-        inside = set(self._step(descriptor))
-        listed = Index.parse(raw).manifests
-        children = [self.add(child) if child in inside else None for child in listed]
-        if listed and not any(children):
-            return None
-        new = pruned(descriptor, raw, children)
-        changed = descriptor if new == raw else descriptor_of(descriptor, new)
-        self._documents[changed.digest] = Document(changed, new)
-        return changed
-
-    def _blob(self, descriptor: Descriptor) -> None:
-        foreign = mediatypes.is_nondistributable(descriptor.media_type) and not self._nondistributable
-        (self._skipped if foreign else self._blobs)[descriptor.digest] = descriptor
-
-    def plan(self, original: Descriptor, root: Descriptor) -> UploadPlan:
-        """Give what was collected."""
-        documents = [item for item in self._documents.values() if item.descriptor.digest != root.digest]
-        found = [item.platform for item in self.images if item.platform]
-        return UploadPlan(
-            original=original,
-            blobs=tuple(self._blobs.values()),
-            manifests=tuple(item for item in documents if mediatypes.is_manifest(item.descriptor.media_type)),
-            indexes=tuple(item for item in documents if mediatypes.is_index(item.descriptor.media_type)),
-            root=self._documents[root.digest],
-            skipped=tuple(self._skipped.values()),
-            platforms=tuple(dict.fromkeys(found)),
-        )
+        root = only_image(filter(graph.is_image, graph.preorder(root, pruner.children)))
+    found = list(graph.by_digest(graph.preorder(root, pruner.children)).values())
+    blobs = [item for item in found if not graph.has_children(item)]
+    foreign = [
+        item for item in blobs if not nondistributable and mediatypes.is_nondistributable(item.media_type)
+    ]
+    documents = [Document(item, pruner.read(item)) for item in found[1:] if graph.has_children(item)]
+    images = [item for item in found if graph.is_image(item) and item.platform]
+    return UploadPlan(
+        original=original,
+        blobs=tuple(item for item in blobs if item not in foreign),
+        manifests=tuple(item for item in documents if mediatypes.is_manifest(item.descriptor.media_type)),
+        indexes=tuple(
+            item for item in reversed(documents) if mediatypes.is_index(item.descriptor.media_type)
+        ),
+        root=Document(root, pruner.read(root)),
+        skipped=tuple(foreign),
+        platforms=tuple(dict.fromkeys(item.platform for item in images if item.platform)),
+    )

@@ -92,7 +92,7 @@ class Validator:
     def _list(self, descriptor: Descriptor, matcher: Matcher) -> None:
         """Note the platform that a manifest is listed for; it may be listed for several."""
         listed = descriptor.platform
-        if listed is not None and listed.os != "unknown" and matcher.match(listed):
+        if listed is not None and not platforms.is_unknown(listed) and matcher.match(listed):
             wanted = platforms.normalize(listed)
             self._listed.setdefault(descriptor.digest, {})[wanted.os, wanted.architecture] = wanted
 
