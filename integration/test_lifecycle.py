@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +125,31 @@ def test_a_pull_ends_with_its_client(
     assert [one["offset"] for ref, one in state["ingests"].items() if last in ref] == [WRITTEN + 1000]
     with Client(str(containerd.address), namespace) as again:
         assert again.images.pull(name, unpack=False).bytes_resumed == WRITTEN + 1000
+
+
+def test_one_call_is_cancelled_and_the_client_goes_on(
+    containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
+) -> None:
+    """What had come is kept for a day, as after an interrupt; other calls of the client are not ended."""
+    graph, last = image(repository)
+    name = push(graph, registry, repository)
+    other = push(image(f"{repository}-other")[0], registry, f"{repository}/other")
+    reached, release = in_the_registry(Shell(containerd, namespace, tmp_path), registry, last)
+    cancel, beside = threading.Event(), list[str]()
+    with Client(containerd.address, namespace) as client, ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client.images.pull, name, unpack=False, cancel=cancel)
+        assert reached()
+        beside.append(client.images.pull(other, unpack=False).image.name)
+        begun = time.monotonic()
+        cancel.set()
+        with pytest.raises(Cancelled):
+            future.result(SECONDS)
+        assert time.monotonic() - begun < SECONDS / 2
+        release()
+        assert [image.name for image in client.images.list()] == beside == [other]
+        state = snapshot_of(containerd, namespace)
+        assert [EXPIRE in lease["labels"] for lease in state["leases"].values()] == [True]
+        assert client.images.pull(name, unpack=False).bytes_resumed >= WRITTEN
 
 
 def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
