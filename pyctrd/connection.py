@@ -50,6 +50,7 @@ class Connection:
         self._stall_seconds = registry.stall_timeout if registry else STALL_SECONDS
         self._registries = Registries(registry, environ)
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
         self._daemon: Daemon | None = None
         self._ended: Callable[[], PyctrdError] | None = None
         self._process = os.getpid()
@@ -79,17 +80,31 @@ class Connection:
                 "this client was opened by the parent process, and does not work after a fork",
                 hint="make a new Client in the child process",
             )
+        daemon = self._current()
+        if daemon is not None:
+            return daemon
+        with self._connecting:  # not the lock that `close` takes: an attempt may last for seconds
+            daemon = self._current()
+            if daemon is not None:
+                return daemon
+            daemon = Daemon.connect(
+                self.address,
+                self.namespace,
+                snapshotter=self._snapshotter or None,
+                environ=self._environ,
+                stall_seconds=self._stall_seconds,
+            )
+            with self._lock:
+                if self._ended is None:
+                    self._daemon = daemon
+                    return daemon
+            daemon.close()
+            raise self._ended()
+
+    def _current(self) -> Daemon | None:
         with self._lock:
             if self._ended is not None:
                 raise self._ended()
-            if self._daemon is None:
-                self._daemon = Daemon.connect(
-                    self.address,
-                    self.namespace,
-                    snapshotter=self._snapshotter or None,
-                    environ=self._environ,
-                    stall_seconds=self._stall_seconds,
-                )
             return self._daemon
 
     def close(self) -> None:

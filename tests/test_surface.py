@@ -287,3 +287,24 @@ def test_a_cancel_that_is_set_already_ends_the_call_at_once(client: Client) -> N
     with pytest.raises(Cancelled):
         client.images.pull("registry.invalid/app", cancel=cancel)
     assert client.images.list() == ()
+
+
+def test_closing_does_not_wait_for_a_connection_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def connect(*_args: object, **_named: object) -> None:
+        begun.set()
+        go_on.wait(10)
+        raise DaemonUnreachable("too late")
+
+    monkeypatch.setattr("pyctrd.connection.Daemon.connect", connect)
+    client = Client("/nonexistent/c.sock")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        version = pool.submit(client.version)
+        assert begun.wait(10)
+        client.close()
+        go_on.set()
+        with pytest.raises(DaemonUnreachable):
+            version.result()
+    with pytest.raises(ClientClosed):
+        client.version()
