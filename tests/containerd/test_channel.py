@@ -19,7 +19,7 @@ from pyctrd.errors import (
     Unsupported,
 )
 from pyctrd.oci.model import Descriptor, Digest
-from tests.containerd.fake import FakeDaemon, fault, serve
+from tests.containerd.fake import FakeDaemon, fault, serve, stop
 
 DIGEST = Digest.of(b"content")
 
@@ -119,7 +119,7 @@ def test_service_that_the_daemon_does_not_have(client: Daemon) -> None:
 def test_daemon_that_stops_between_two_calls(sockets: Path) -> None:
     server = serve(sockets / "c.sock", FakeDaemon())
     with Daemon.connect(str(sockets / "c.sock"), environ={}) as daemon:
-        server.stop(grace=None).wait()
+        stop(server)
         with pytest.raises(DaemonUnreachable, match="no such file or directory"):
             daemon.introspection.plugins()
 

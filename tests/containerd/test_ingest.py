@@ -22,7 +22,7 @@ from pyctrd.errors import (
     NotFound,
 )
 from pyctrd.oci.model import Digest
-from tests.containerd.fake import FakeDaemon, fault, serve
+from tests.containerd.fake import FakeDaemon, fault, serve, stop
 
 DATA = bytes(range(256)) * 12_000  # about 3 MiB, not a multiple of a message
 DIGEST = Digest.of(DATA)
@@ -116,7 +116,7 @@ def test_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
 def test_daemon_that_is_gone_is_not_a_locked_ingest(sockets: Path) -> None:
     server = serve(sockets / "c.sock", FakeDaemon())
     with Daemon.connect(str(sockets / "c.sock"), environ={}) as client:
-        server.stop(grace=None).wait()
+        stop(server)
         with pytest.raises(DaemonUnreachable):
             write(client, 1000)
 
