@@ -271,7 +271,7 @@ def serve(path: Path, daemon: FakeDaemon) -> grpc.Server:
 def stop(server: grpc.Server) -> None:
     """Stop a server under its clients, and let them notice.
 
-    gRPC 1.85 may lose a call that begins while this server says goodbye: nothing ever ends that. Real daemons,
+    gRPC 1.85 may lose a call that begins while this server says goodbye: nothing ever ends it. Real daemons,
     killed or stopped a few hundred times in the middle of calls, have not made it happen.
     """
     server.stop(grace=None).wait()
