@@ -233,7 +233,7 @@ def test_an_interrupt_leaves_nothing_half_done(
     assert process.returncode == code, stderr.decode()
     assert "Traceback" not in stderr.decode()
     if number == signal.SIGINT:
-        assert "run the same command again, and it goes on from there" in stderr.decode()
+        assert "run the same command again to resume" in stderr.decode()
     state = snapshot_of(shell.containerd, shell.namespace)
     if what == "pull":  # what it has is kept for the next one, for a time (test_kill.py)
         (lease,) = state["leases"].values()

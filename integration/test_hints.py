@@ -179,7 +179,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
         assert shell(*address, *words.split()[-2:], "diagnose", name).returncode == 0
     done = shell(*address, "-n", empty, "images")
     words = done.stderr.decode()
-    assert f"namespace {empty} has no images" in words
+    assert f"no images in namespace {empty}" in words
     assert shell.namespace in words
     assert run(shell, only(words))
     assert shell(*address, "-n", empty, "images", "-q").stderr == b""
@@ -189,7 +189,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
 def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
-    assert f"a b.{ending} will be a plain tar" in text
+    assert f"a b.{ending} will be an uncompressed tar" in text
     archive = shell.folder / f"a b.{ending}"
     plain = archive.read_bytes()
     run(shell, only(text))

@@ -92,7 +92,7 @@ def test_a_fault_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "pyctrd: internal error, please report it: ZeroDivisionError: division by zero",
-        "hint: run it again with --debug for the traceback",
+        "hint: run again with --debug for a traceback",
     ]
     assert "Traceback" in run("images", "--debug").stderr
 

@@ -98,7 +98,7 @@ import os, sys, threading
 from pathlib import Path
 from pyctrd.archive.output import open_output
 from pyctrd.cli import signals
-signals._ORDERLY_SECONDS = float(sys.argv[1])
+signals._GRACE_SECONDS = float(sys.argv[1])
 def work():
     with open_output(sys.argv[2]) as stream:
         stream.write(b"half an archive")
