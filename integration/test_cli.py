@@ -141,10 +141,10 @@ def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, r
 def test_ensure_all_replays_old_nerdctl(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
     before = shell.have()
-    foretold = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
+    predicted = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
     shell("save", "--ensure", "all", "-o", "x.tar", pause.name)
     assert shell.have() == set(pause.graph.blobs)
-    assert shell.have() - before == set(foretold)
+    assert shell.have() - before == set(predicted)
 
 
 def test_save_to_a_pipe(shell: Shell, pause: Pause) -> None:

@@ -326,7 +326,7 @@ def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
         assert gc_labels(here[digest]["labels"]) == gc_labels(calm[digest]["labels"])
     assert empty(shell.containerd, undisturbed.namespace) == []
     assert empty(shell.containerd, shell.namespace) == []
-    figures.record("labels lost in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("labels removed during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 def gc_labels(labels: Mapping[str, str]) -> dict[str, str]:
@@ -346,7 +346,7 @@ def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
     assert words.splitlines()[-1].startswith("hint: ")
     middle.assert_nothing_came_of_it()
     middle.assert_the_next_run_succeeds()
-    figures.record("lease deleted in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("lease deleted during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 SHORT_LIVED = """
@@ -372,7 +372,7 @@ def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
     assert "not found: it expired at 2" in words
     middle.assert_nothing_came_of_it()
     middle.assert_the_next_run_succeeds()
-    figures.record("lease expired in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("lease expired during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 @pytest.mark.parametrize(

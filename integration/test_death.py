@@ -93,7 +93,7 @@ def test_death_at_random_points(
             raise AssertionError(f"{story}: exit {code}\n{words}\n{error}") from error
         deaths["survived" if code == 0 else number.name] += 1
     figures.record(
-        "death by signal",
+        "killed by a signal",
         generation,
         runs=count,
         kills=count - deaths["survived"],

@@ -92,7 +92,7 @@ class Bench:
         return [self.ctr("images", "export", *way, *flags, archive, name, check=False) for way in ways]
 
     def foretell(self, name: str, *values: str) -> Diagnosis:
-        """Diagnose, then let ctr export: its status and its words must be the foretold ones."""
+        """Diagnose, then let ctr export: its status and its words must be those predicted."""
         found = self.look(name, *values)
         forecast = found.tools.ctr_export
         assert forecast.ok == (forecast.exit_code == 0)
@@ -134,7 +134,7 @@ SHAPES: dict[str, Callable[[], Graph]] = {
     "five": lambda: shapes.five_platform(salt="d"),
     "mixed": lambda: shapes.mixed(salt="d"),
     "nested": lambda: shapes.nested(salt="d"),
-    "nested beside amd64": lambda: index([shapes.multi([AMD64]).child(0), shapes.multi([ARM64])]),
+    "nested next to amd64": lambda: index([shapes.multi([AMD64]).child(0), shapes.multi([ARM64])]),
     "without platforms": lambda: shapes.without_platforms(salt="d"),
     "shared": lambda: shapes.shared_layers(salt="d"),
     "arm64 only": lambda: shapes.multi(["linux/arm64"], salt="d"),
@@ -143,7 +143,7 @@ SHAPES: dict[str, Callable[[], Graph]] = {
 
 @pytest.mark.parametrize("metadata", ["default", "all"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ctr_export_ends_as_foretold(bench: Bench, shape: str, metadata: str) -> None:
+def test_ctr_export_ends_as_predict(bench: Bench, shape: str, metadata: str) -> None:
     flags = ["--all-metadata"] if metadata == "all" else []
     # A pull of 1.x fails where it has nothing to unpack, and keeps the record all the same.
     name = bench.pull(SHAPES[shape](), *flags, check=False)
@@ -151,8 +151,8 @@ def test_ctr_export_ends_as_foretold(bench: Bench, shape: str, metadata: str) ->
         bench.foretell(name, *values)
 
 
-@pytest.mark.parametrize("shape", ["single", "five", "nested beside amd64"])
-def test_ctr_export_without_the_target_ends_as_foretold(bench: Bench, shape: str) -> None:
+@pytest.mark.parametrize("shape", ["single", "five", "nested next to amd64"])
+def test_ctr_export_without_the_target_ends_as_predict(bench: Bench, shape: str) -> None:
     graph = SHAPES[shape]()
     name = bench.pull_like_2x(graph)
     bench.remove(graph.digest)
@@ -167,7 +167,7 @@ def test_ctr_export_without_the_target_ends_as_foretold(bench: Bench, shape: str
 
 
 @pytest.mark.parametrize("part", ["manifest", "config", "first layer", "last layer"])
-def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> None:
+def test_ctr_export_without_a_part_ends_as_predict(bench: Bench, part: str) -> None:
     graph = shapes.multi(["linux/amd64", "linux/arm64"], 3, salt=part)
     native = graph.child(0)
     name = bench.pull_like_2x(graph)
@@ -188,7 +188,7 @@ def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> 
 
 @pytest.mark.parametrize("version", peers.NERDCTL_VERSIONS)
 @pytest.mark.parametrize("values", [[], [ARM64], ["all"]], ids=["host", "arm64", "all"])
-def test_nerdctl_save_does_as_foretold(bench: Bench, version: str, values: list[str]) -> None:
+def test_nerdctl_save_does_as_predict(bench: Bench, version: str, values: list[str]) -> None:
     with peer_required():
         program = peers.nerdctl(version)
     graph = shapes.five_platform(layers=2, salt=f"{version}{values}")

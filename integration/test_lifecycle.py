@@ -70,7 +70,7 @@ def test_close_time_out_and_error_in_the_middle_of_calls(
         output = process.communicate()[0].decode()
     assert process.returncode == 0, output
     assert len(output.splitlines()) == runs, output
-    figures.record("close, time-out and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
+    figures.record("close, timeout and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
 
 
 def test_a_layer_that_is_not_there_while_another_is_unpacked(

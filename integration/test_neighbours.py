@@ -261,4 +261,4 @@ def test_a_crowd(shell: Shell, registry: Registry, repository: str, generation: 
         assert set(state["content"]) >= {graph.digest, *layers_of(graph, HERE)}
         assert bad_blobs(shell.containerd, list(state["content"])) == []
         assert empty(shell.containerd, shell.namespace) == []
-    figures.record("a crowd of four", generation, runs=rounds * len(kinds), lost=0, left_over=0)
+    figures.record("four clients", generation, runs=rounds * len(kinds), lost=0, left_over=0)

@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     output.write_text(page(results, _versions(), missing))
     wrong = [result for row in results.values() for result in row if result.wrong]
     for result in wrong:
-        print(f"not foretold: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
-    print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not foretold")
+        print(f"not predicted: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
+    print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not predicted")
     return 1 if wrong or (missing and os.environ.get("CI")) else 0
 
 

@@ -87,7 +87,7 @@ class Facts:
 
 
 def wrong(cell: Cell, prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
-    """List in what the tool did other than foretold; empty when the prediction was right."""
+    """List in what the tool did other than predicted; empty when the prediction was right."""
     return [*differences(prediction, outcome, facts), *_wrong_archive(cell, prediction, outcome)]
 
 
@@ -99,9 +99,9 @@ def differences(prediction: Prediction, outcome: Outcome, facts: Facts) -> list[
 def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
     code = prediction.exit_code
     if code is not None and outcome.exit_code != code:
-        yield f"exit {outcome.exit_code}, foretold {code}"
+        yield f"exit {outcome.exit_code}, predicted {code}"
     elif prediction.ok is not None and code is None and (outcome.exit_code == 0) != prediction.ok:
-        yield f"exit {outcome.exit_code}, foretold {'success' if prediction.ok else 'failure'}"
+        yield f"exit {outcome.exit_code}, predicted {'success' if prediction.ok else 'failure'}"
     # ctr 1.6 and 1.7 put `invalid manifest "<digest>": ` into errors about manifest.json.
     words = re.sub(r'invalid manifest \\?"\S+": ', "", outcome.words)
     words = words.replace('\\"', '"').replace("\\\\", "\\")
@@ -113,15 +113,15 @@ def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
 
 def _wrong_fetch(prediction: Prediction, outcome: Outcome, facts: Facts) -> Iterator[str]:
     if facts.online and bool(outcome.requests) != prediction.network:
-        yield f"{len(outcome.requests)} requests, foretold {'some' if prediction.network else 'none'}"
+        yield f"{len(outcome.requests)} requests, predicted {'some' if prediction.network else 'none'}"
     if prediction.exact and outcome.fetched != prediction.fetch:
-        yield f"fetched {sorted(outcome.fetched)}, foretold {sorted(prediction.fetch)}"
+        yield f"fetched {sorted(outcome.fetched)}, predicted {sorted(prediction.fetch)}"
     if not outcome.fetched >= prediction.fetch:
         yield f"did not fetch {sorted(prediction.fetch - outcome.fetched)}"
     if outcome.fetched & facts.before:
         yield f"fetched what was here: {sorted(outcome.fetched & facts.before)}"
     if not outcome.fetched <= (facts.new if prediction.replaced else facts.old):
-        yield "fetched what is not of the foretold image"
+        yield "fetched what is not of the predicted image"
     expected = facts.new_root if prediction.replaced else facts.old_root
     if outcome.target != expected:
         yield f"the record points at {outcome.target} now, not at {expected}"

@@ -26,7 +26,7 @@ from integration.rig.publish import push
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with what was foretold and what came; `wrong` lists the differences."""
+    """A cell with what was predicted and what came; `wrong` lists the differences."""
 
     cell: Cell
     prediction: Prediction
@@ -67,13 +67,13 @@ class Workshop:
         cells = [cell for cell in cells_of(row) if cell.tool.name not in leave_out]
         with self._daemon(row.daemon) as daemon:
             with self._site(row, daemon) as site:
-                foretold = _foretold(cells, site)
-                quiet = [cell for cell in cells if not foretold[cell].network]
-                done = {cell: self._do(cell, site, foretold[cell]) for cell in quiet}
+                predicted = _predict(cells, site)
+                quiet = [cell for cell in cells if not predicted[cell].network]
+                done = {cell: self._do(cell, site, predicted[cell]) for cell in quiet}
             for cell in cells:
                 if cell not in done:
                     with self._site(row, daemon) as site:
-                        done[cell] = self._do(cell, site, _foretold([cell], site)[cell])
+                        done[cell] = self._do(cell, site, _predict([cell], site)[cell])
         return [done[cell] for cell in cells]
 
     @contextmanager
@@ -151,7 +151,7 @@ class Workshop:
         return [] if site.name in listed else [f"the import has no {site.name}, but {listed}"]
 
 
-def _foretold(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
+def _predict(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
     """Ask diagnose before any tool runs, for cells of one row; it makes no request."""
     site.forget_requests()
     with client(site) as pyctrd:
