@@ -1,4 +1,4 @@
-"""Every command that is printed, run by a shell as it stands there: it reaches what it is about; it helps."""
+"""Every printed command, run by a shell as it is: it works and fixes the problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOREIGN = "linux/s390x"
 
 @pytest.fixture
 def shell(containerd: Containerd, namespace: str, tmp_path: Path) -> Shell:
-    """A shell with an empty environment: what was chosen by options must be in what is printed."""
+    """A shell with an empty environment: printed commands must have the options of the run."""
     made = Shell(containerd, namespace, tmp_path)
     del made.env["CONTAINERD_ADDRESS"], made.env["CONTAINERD_NAMESPACE"]
     programs = tmp_path / "bin"
@@ -49,7 +49,7 @@ def pause(registry: Registry, repository: str) -> Pause:
 
 
 def told(shell: Shell, *arguments: str, code: int) -> str:
-    """Run in the test's namespace; give all that is said."""
+    """Run in the test's namespace; return the output."""
     done = shell("-a", str(shell.containerd.address), "-n", shell.namespace, *arguments, code=code)
     return (done.stdout + done.stderr).decode()
 

@@ -1,4 +1,4 @@
-"""verify on stores that lie: what the disk did to content is found, and mended from the registry."""
+"""verify on damaged stores: damage on disk is found, and repaired from the registry."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Row:
     chance: bool = False
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return "-".join((self.image, self.arrival, self.ask, self.circumstance, self.daemon)).replace(
             " ", "_"
         )
@@ -41,7 +41,7 @@ class Cell:
     tool: Tool
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return f"{self.row}-{self.tool.name.replace(' ', '_')}"
 
 

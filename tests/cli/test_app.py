@@ -1,4 +1,4 @@
-"""Words, options and usage errors; what --help and --version cost."""
+"""Options and usage errors; what --help and --version import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = ("grpc", "urllib3", "rich", "google.protobuf")
 
 
 def loaded_by(*arguments: str) -> tuple[str, set[str]]:
-    """Run pyctrd in a fresh interpreter; give its stdout, and the heavy modules that it has loaded."""
+    """Run pyctrd in a new interpreter; return its stdout and the heavy modules that it has loaded."""
     script = (
         "import os, sys\n"
         "from pyctrd.cli import main\n"

@@ -1,4 +1,4 @@
-"""The diagnosis on paper: every row, every tool, each cause once, the target's first."""
+"""Output of a diagnosis: every row, every tool, each cause once, the target's first."""
 
 from __future__ import annotations
 

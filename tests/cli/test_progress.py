@@ -1,4 +1,4 @@
-"""Progress: lines for logs, JSON lines for programs, bars for people; nothing of it on stdout."""
+"""Progress as lines, JSON lines and bars; nothing is written to stdout."""
 
 from __future__ import annotations
 
@@ -202,14 +202,14 @@ def planned(layers: list[Descriptor]) -> list[Progress]:
 
 
 def drawn(console: Console) -> list[str]:
-    """Return the lines of the bars as they are drawn now: whatever is printed above them draws them again."""
+    """Return the lines of the bars as drawn now: printing above them draws them again."""
     with console.capture() as capture:
         console.print("printed above")
     return capture.get().partition("printed above\n")[2].splitlines()
 
 
 def share(line: str) -> float:
-    """How much of the bar in a line is full; without colors nothing is drawn of the rest."""
+    """Return the filled share of the bar in a line; without colors the rest is not drawn."""
     return line.count("━") + line.count("╸") / 2
 
 

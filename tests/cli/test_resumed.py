@@ -1,4 +1,4 @@
-"""What pull, ensure and save say about an interrupted download that they went on with."""
+"""What pull, ensure and save print about a resumed download."""
 
 from __future__ import annotations
 

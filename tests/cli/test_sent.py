@@ -1,4 +1,4 @@
-"""What push and copy print, and whom they give which password."""
+"""What push and copy print, and which registry gets which password."""
 
 from __future__ import annotations
 
