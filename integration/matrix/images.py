@@ -37,7 +37,7 @@ def _shared_base() -> Graph:
 
 
 def _foreign(server: str) -> Graph:
-    """An index of two platforms; the base layer of each is to be had from another web server."""
+    """An index of two platforms; the base layer of each is on another web server."""
     children = []
     for on in (AMD64, ARM64):
         files = {"base/file": f"foreign base of {on}\n".encode() * 50}

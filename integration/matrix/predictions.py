@@ -1,4 +1,4 @@
-"""What must come of a cell, told from the diagnosis made before the tool ran.
+"""The expected result of a cell, from the diagnosis before the tool ran.
 
 diagnose knows the store, not the registry: its forecast is about one that has everything. What a tool that
 asks for a tag does without network, or when the tag is gone or moved, follows from `network` and its note.
@@ -22,7 +22,7 @@ _NO_TAG = "not found"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What must come of it.
+    """The expected result.
 
     `fetch` are the digests to be downloaded, or with `exact` false the ones known of them. `replaced`: the
     image's record points at the tag's new image afterwards, and everything fetched belongs to that one.
@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(cell: Cell, found: Diagnosis) -> Prediction:
-    """Turn the diagnosis into what must come of this cell."""
+    """Return the expected result of this cell from the diagnosis."""
     forecast = getattr(found.tools, cell.tool.forecast)
     if isinstance(forecast, ExportForecast):
         return Prediction(ok=forecast.ok, error=forecast.error, exit_code=forecast.exit_code)
@@ -63,7 +63,7 @@ def predict(cell: Cell, found: Diagnosis) -> Prediction:
 
 
 def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -> Prediction:
-    """The record is replaced; of the new image the platforms come that were incomplete of the old one.
+    """The record is replaced, and platforms that were incomplete are fetched of the new image.
 
     For a target platform that was complete there is nothing to export then; unless the collector has removed
     the old image in time for nerdctl to find it incomplete, too, which depends on the order of a Go map.
@@ -76,7 +76,7 @@ def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -
 
 @dataclass(frozen=True)
 class Facts:
-    """What registry and store held: the digests of the old image and of that which the tag moves to."""
+    """The digests of the old image and of the one that the tag moves to."""
 
     old: frozenset[str]
     new: frozenset[str]
@@ -128,7 +128,7 @@ def _wrong_fetch(prediction: Prediction, outcome: Outcome, facts: Facts) -> Iter
 
 
 def _wrong_archive(cell: Cell, prediction: Prediction, outcome: Outcome) -> Iterator[str]:
-    """An archive by the transfer service may be cut short, so nothing is asked of it."""
+    """An archive by the transfer service may be truncated, so it is not checked."""
     if not prediction.ok or outcome.exit_code or cell.tool.by_daemon:
         return
     if outcome.archive is None:

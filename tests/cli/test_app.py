@@ -105,7 +105,7 @@ def test_a_wrong_command_names_the_one_that_was_meant(arguments: list[str], mean
         (["registry", "--artifact-type", "x"], "pyctrd registry referrers ... --artifact-type"),
     ],
 )
-def test_an_option_before_its_command_is_told_where_it_goes(arguments: list[str], place: str) -> None:
+def test_an_option_before_its_command_gets_a_hint(arguments: list[str], place: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert f"belongs after the command: {place}\n" in result.stderr

@@ -172,7 +172,7 @@ def test_a_reader_who_goes_away_is_no_news() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PYCTRD, "completion", "fish"], stdout=full, stderr=subprocess.PIPE, text=True, check=False

@@ -144,7 +144,7 @@ def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
     ]
 
 
-def test_each_tool_is_told(lines: list[str]) -> None:
+def test_each_tool_is_shown(lines: list[str]) -> None:
     start = lines.index("Predicted results for linux/arm64")
     assert lines[start + 1 : start + 8] == [
         "ctr images export: fails: content digest x: not found",
@@ -157,7 +157,7 @@ def test_each_tool_is_told(lines: list[str]) -> None:
     ]
 
 
-def test_a_cause_of_several_platforms_is_told_once_after_the_targets(lines: list[str]) -> None:
+def test_a_cause_of_several_platforms_is_shown_once_after_the_targets(lines: list[str]) -> None:
     start = lines.index("Causes and fixes")
     assert lines[start + 1 :] == [
         "1. nobody pulled linux/arm64",

@@ -74,7 +74,7 @@ def test_a_command_is_never_wrapped_by_us() -> None:
     assert f"   $ {command}\n" in stream.getvalue()
 
 
-def test_a_digest_fits_beside_its_term_at_80_columns() -> None:
+def test_a_digest_fits_next_to_its_term_at_80_columns() -> None:
     page, stream = terminal(color_system=None)
     page.items([Item("unpacked", "linux/amd64"), Item("digest", DIGEST)])
     assert f"digest   {DIGEST}\n" in stream.getvalue()
