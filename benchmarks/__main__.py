@@ -1,4 +1,4 @@
-"""Measure pull and save beside ctr, on the same daemon and registry, in the same run.
+"""Measure pull and save compared with ctr, on the same daemon and registry, in the same run.
 
     python -m benchmarks [--size MiB] [--rounds N] [--generation 1.6|1.7|2] [--json FILE]
 
@@ -138,7 +138,7 @@ class Bench:
 def compared(
     what: str, limit: float | None, rounds: int, ctr: Callable[[], Run], ours: Callable[[], Run]
 ) -> Figure:
-    """Let both take turns, and compare the best of each."""
+    """Run both alternately, and compare the best time of each."""
     pairs = [(ctr(), ours()) for _ in range(rounds)]
     best_ctr = min(run.seconds for run, _ in pairs)
     best_ours = min(run.seconds for _, run in pairs)

@@ -28,7 +28,7 @@ class _Packed(NamedTuple):
 
 
 def programs(size: int, layers: int = 4) -> Graph:
-    """Give an image of about `size` compressed bytes in equal layers, full of the peers' own programs."""
+    """Return an image of about `size` compressed bytes in equal layers of the peers' programs."""
     files = [_pack(path) for path in _binaries()]
     made = [_layer(files, size // layers, number) for number in range(layers)]
     return images.manifest(images.config(made), made)
@@ -47,7 +47,7 @@ def _pack(path: Path) -> _Packed:
 
 
 def _layer(files: list[_Packed], size: int, number: int) -> Layer:
-    """Make a layer of gzip members, one per file: a valid stream, and each file is compressed only once."""
+    """Return a layer of gzip members, one per file: a valid stream, and each file is compressed only once."""
     packed, plain = io.BytesIO(), hashlib.sha256()
 
     def add(data: bytes, member: bytes) -> None:

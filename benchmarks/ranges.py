@@ -45,7 +45,7 @@ LINES: Sequence[Line] = (
 
 
 def bytes_a_second(mib: float | None) -> float | None:
-    """Give a rate of MiB a second in bytes."""
+    """Return a rate in MiB per second as bytes per second."""
     return None if mib is None else mib * MIB
 
 

@@ -1,1 +1,1 @@
-"""Integration tests: every one of them talks to real daemons, started by `integration.rig`."""
+"""Integration tests on real daemons, which `integration.rig` starts."""

@@ -1,4 +1,4 @@
-"""A workbench for tests of archives: one namespace that its own ctr fills and exports, and that we save."""
+"""A fixture for tests of archives: a namespace that ctr fills and exports, and that pyctrd saves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def no_fetchers(_image: ImageRecord) -> Sequence[Fetcher]:
 
 
 class Bench:
-    """One namespace of a real containerd, filled and exported by its own ctr, and saved by us."""
+    """A namespace of a real containerd, filled and exported by its own ctr, and saved by pyctrd."""
 
     def __init__(
         self, containerd: Containerd, registry: Registry, folder: Path, *, namespace: str, repository: str
@@ -46,27 +46,27 @@ class Bench:
         return self.containerd.ctr(*arguments, namespace=namespace or self.namespace, check=check)
 
     def pull(self, graph: Graph, *flags: str, check: bool = True) -> str:
-        """Publish a graph and pull it with every platform's metadata; gives the image's name."""
+        """Publish a graph, pull it with every platform's metadata, and return the image's name."""
         name = push(graph, self.registry, f"{self.repository}/{next(self._numbers)}")
         metadata = ["--all-metadata"] if self.is_old else []
         self.ctr("images", "pull", "--plain-http", *metadata, *flags, name, check=check)
         return name
 
     def pull_all(self, graph: Graph) -> str:
-        """Pull every platform's content; 1.6 then fails to unpack attestations, and keeps all the same."""
+        """Pull every platform's content; 1.6 then fails to unpack attestations, but keeps the content."""
         name = push(graph, self.registry, f"{self.repository}/{next(self._numbers)}")
         self.ctr("content", "fetch", "--plain-http", "--all-platforms", name)
         return name
 
     def export(self, *names: str, platforms: Sequence[str] = ()) -> bytes:
-        """Export by the real ctr, by itself: the transfer service's way may lose the end of the archive."""
+        """Export with ctr, without the transfer service, which may truncate the archive."""
         archive = self.folder / f"ctr-{next(self._numbers)}.tar"
         local = [] if self.is_old else ["--local"]
         self.ctr("images", "export", *local, *_flags(platforms), archive, *names)
         return archive.read_bytes()
 
     def save(self, *names: str, platforms: Sequence[str] = (), **options: Any) -> bytes:
-        """Save by us, offline."""
+        """Save with pyctrd, offline."""
         output = io.BytesIO()
         self.save_to(output, *names, platforms=platforms, **options)
         return output.getvalue()
@@ -82,7 +82,7 @@ class Bench:
         return result
 
     def load(self, archive: bytes, *flags: str) -> None:
-        """Import into an empty namespace by the real ctr, which must then find everything."""
+        """Import with ctr into an empty namespace, which must then be complete."""
         path = self.folder / "load.tar"
         path.write_bytes(archive)
         other = f"{self.namespace}-load{next(self._numbers)}"

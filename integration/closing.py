@@ -1,4 +1,4 @@
-"""`close`, a time-out and an error in the middle of library calls, again and again, in a process of its own.
+"""Repeat `close`, a timeout and an error during library calls, in a separate process.
 
     python -m integration.closing ADDRESS REFERENCE MISSING RUNS SEED
 
@@ -27,7 +27,7 @@ LATEST = 1.0
 
 
 class Calls:
-    """The calls of a namespace, of which each is interrupted."""
+    """Calls on a namespace, each of which is interrupted."""
 
     def __init__(self, client: Client, reference: str, folder: Path) -> None:
         self._client = client
@@ -54,7 +54,7 @@ class Calls:
 
 
 def closed(client: Client, work: Callable[[], object], after: float) -> str:
-    """Close, or cancel, in one thread while another one works; it must end by the error that says so."""
+    """Close or cancel in one thread while another one works; the call must raise the right error."""
     outcome: list[object] = []
 
     def run() -> None:
@@ -77,7 +77,7 @@ def closed(client: Client, work: Callable[[], object], after: float) -> str:
 
 
 def timed_out(client: Client, work: Callable[[], object], after: float) -> str:
-    """As an async program does it: the thread is still at work when the client is closed."""
+    """As in an async program: the thread is still working when the client is closed."""
 
     async def run() -> None:
         with client:
@@ -97,7 +97,7 @@ def timed_out(client: Client, work: Callable[[], object], after: float) -> str:
 
 
 def failed(client: Client, missing: str) -> str:
-    """A layer that the registry does not have, while others are unpacked; then the client is closed."""
+    """Pull a layer that the registry lacks while others are unpacked, then close the client."""
     with client:
         try:
             client.images.pull(missing)
@@ -110,7 +110,7 @@ def failed(client: Client, missing: str) -> str:
 
 
 def check_closed(client: Client, reference: str) -> None:
-    """Whatever a closed client is asked for, it says that it is closed."""
+    """Every call on a closed client raises ClientClosed."""
     calls: list[Callable[[], object]] = [
         client.images.list,
         client.content.list,
@@ -125,7 +125,7 @@ def check_closed(client: Client, reference: str) -> None:
 
 
 def main() -> None:
-    """Run; raises AssertionError, or ends by a signal, for what should not be."""
+    """Run the calls; an AssertionError or a signal is a failure."""
     address, reference, missing, runs, seed = sys.argv[1:]
     chance = random.Random(seed)
     for turn in range(int(runs)):

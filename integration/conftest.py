@@ -36,7 +36,7 @@ def _ctrl_c_is_not_ignored() -> Iterator[None]:
 
 @contextmanager
 def peer_required() -> Iterator[None]:
-    """A peer that this machine can't have skips the test with the reason; in CI it fails it."""
+    """Skip the test with the reason if a peer is unavailable; in CI, fail."""
     try:
         yield
     except PeerUnavailable as error:
@@ -47,7 +47,7 @@ def peer_required() -> Iterator[None]:
 
 @contextmanager
 def run_required(make: Callable[[], AbstractContextManager[_Peer]]) -> Iterator[_Peer]:
-    """Make a peer that is required, and have it run while the context is open."""
+    """Run a required peer while the context is open."""
     with ExitStack() as stack:
         with peer_required():
             peer = stack.enter_context(make())
@@ -65,7 +65,7 @@ def chosen() -> tuple[str, ...]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a containerd once for each current generation.
 
-    With the mark `every_generation` also for 1.6 and 2.1, which have ended and are still in use.
+    With the mark `every_generation` also for 1.6 and 2.1, which are end-of-life but still in use.
     """
     own = any("generation" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "generation" in metafunc.fixturenames and not own:
@@ -82,7 +82,7 @@ def generation(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd that the session's tests share; keep apart by `namespace`."""
+    """A containerd shared by the session's tests, each of which uses its own `namespace`."""
     with run_required(
         lambda: Containerd(generation, tmp_path_factory.mktemp(f"containerd-{generation}"))
     ) as daemon:
@@ -91,7 +91,7 @@ def containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def fresh_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd for one test, empty (no namespace has what another one could adopt); starts in 0.1 s."""
+    """An empty containerd for one test: no namespace has content to adopt; starts in 0.1 s."""
     with run_required(
         lambda: Containerd(generation, tmp_path_factory.mktemp(f"fresh-{generation}"))
     ) as daemon:
@@ -100,7 +100,7 @@ def fresh_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def isolated_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd for a file's tests, whose namespaces share nothing: every pull has something to fetch."""
+    """A containerd for one file's tests whose namespaces share no content: every pull has to fetch it."""
     folder = tmp_path_factory.mktemp(f"isolated-{generation}")
     with run_required(lambda: Containerd(generation, folder, config=ISOLATED_CONTENT)) as daemon:
         yield daemon
@@ -123,7 +123,7 @@ def registry(session_registry: Registry) -> Registry:
 
 @pytest.fixture(scope="session")
 def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
-    """A Docker engine of the session's own."""
+    """A Docker engine for the session."""
     with run_required(lambda: Dockerd(tmp_path_factory.mktemp("dockerd"))) as daemon:
         yield daemon
 
@@ -132,7 +132,7 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
 def contained(
     generation: str, dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ContainerdInDocker]:
-    """A containerd in a container, for a file's tests; its namespaces share no content.
+    """A containerd in a container for one file's tests; its namespaces share no content.
 
     Its data is in memory: that is twice as fast, and what a killed process has written is there all the same.
     """
@@ -180,6 +180,6 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; needs xdist's --no-loadscope-reorder."""
+    """Run the longest files first; needs xdist's --no-loadscope-reorder."""
     order = {f"{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))

@@ -1,4 +1,4 @@
-"""A command that dies: where it runs, when it is hit, and what must hold afterwards and at the next run."""
+"""Commands that are killed: where and when, and what must hold afterwards and in the next run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line (the image's name comes last, or a target behind it), and what it leaves."""
+    """A command line, which the image's name or a target completes, and what it leaves."""
 
     arguments: Sequence[str]
     on_image: bool = True
@@ -46,7 +46,7 @@ PULL = Command(("pull", *PROGRESS), pulls=True, resumable=True, fetches=(HERE,))
 
 
 class Scene:
-    """A namespace and a folder of their own, in which one command dies."""
+    """A namespace and a directory in which one command is killed."""
 
     def __init__(self, daemon: Containerd, registry: Registry, folder: Path) -> None:
         self.daemon = daemon
@@ -66,13 +66,13 @@ class Scene:
             self.shell("pull", self.name)
 
     def wanted(self, command: Command) -> set[str]:
-        """The blobs that are there after the command: every manifest and config, and chosen layers."""
+        """The blobs present after the command: every manifest and config, and the selected layers."""
         layers = {on: layers_of(self.graph, on) for on in shapes.PAUSE_PLATFORMS}
         unwanted = set().union(*(found for on, found in layers.items() if on not in command.fetches))
         return set(self.graph.blobs) - unwanted
 
     def check_after(self, command: Command, number: int, code: int) -> None:
-        """The store and the folder right after the death."""
+        """Check the store and the directory right after the process was killed."""
         state = snapshot_of(self.daemon, self.shell.namespace)
         assert set(state["images"]) <= {self.name}
         if not command.pulls or code == 0:
@@ -91,7 +91,7 @@ class Scene:
         self._check_archive(command, must_exist=code == 0)
 
     def _check_archive(self, command: Command, *, must_exist: bool) -> None:
-        """Under the archive's name there is a whole one, or nothing."""
+        """The archive is complete or does not exist."""
         place = self.shell.folder / (command.saves_to or "none")
         if place.exists():
             assert layers_of(self.graph, FOREIGN) <= archived(place)
@@ -99,7 +99,7 @@ class Scene:
             assert not (must_exist and command.saves_to)
 
     def check_next_run(self, command: Command) -> None:
-        """The same once more: it succeeds, and nothing of the dead one stays in the way or behind."""
+        """Run the same again: it succeeds, and nothing of the killed run blocks it or is left behind."""
         self.shell(*self.words(command))
         state = snapshot_of(self.daemon, self.shell.namespace)
         assert set(state["content"]) >= self.wanted(command)
@@ -111,7 +111,7 @@ class Scene:
 
 
 class Victim:
-    """A running pyctrd whose progress can be waited for; its archive on stdout is read and dropped."""
+    """A running pyctrd with observable progress; its archive on stdout is read and discarded."""
 
     def __init__(self, scene: Scene, command: Command) -> None:
         self.process = scene.shell.start(
@@ -143,16 +143,16 @@ class Victim:
             self._more.notify_all()
 
     def live_until(self, line: int, seconds: float) -> None:
-        """Return when so many lines of progress and then so many seconds have gone by, or at its end."""
+        """Return after the given lines of progress and then seconds, or when the process ends."""
         with self._more:
             self._more.wait_for(lambda: self._silent or len(self._lines) >= line, 60)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Send the signal; gives the exit code as a shell has it, and all that was said on stderr.
+        """Send the signal; return the exit code as a shell reports it, and stderr.
 
-        One that outlives the signal by a minute is a failure that shows where it hangs.
+        A process that still runs after a minute fails the test and prints its stacks.
         """
         self.process.send_signal(number)
         limited(self.process, 60)
@@ -169,6 +169,6 @@ def _read_all(stream: IO[bytes]) -> None:
 
 
 def died_before_us(number: signal.Signals, code: int, words: str) -> bool:
-    """Tell whether Ctrl-C came before Python had reached our first line: then it is Python's own business."""
+    """Whether Ctrl-C came before Python ran the first line of pyctrd: Python itself then handles it."""
     at_start = number == signal.SIGINT and words.rstrip().endswith("KeyboardInterrupt")
     return at_start and code in (1, 130) and "cli/boundary.py" not in words

@@ -1,7 +1,7 @@
-"""Figures of the long tests: how many runs each makes, and a file of what came of them.
+"""The number of runs of long tests, and the file that records their results.
 
-Tests of reliability make few runs in CI and many for docs/reliability.md; PYCTRD_RUNS says how
-many. scripts/reliability reads the file.
+Reliability tests make few runs in CI and many for docs/reliability.md: PYCTRD_RUNS is the number.
+scripts/reliability reads the file.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 
 
 def runs(usual: int) -> int:
-    """Give the number of runs: PYCTRD_RUNS, else `usual`."""
+    """Return the number of runs: PYCTRD_RUNS, else `usual`."""
     return int(os.environ.get("PYCTRD_RUNS") or usual)
 
 
 def seed() -> int:
-    """Give the seed of all that is random in a test: PYCTRD_SEED, else one that is always the same."""
+    """Return the random seed: PYCTRD_SEED, else a fixed one."""
     return int(os.environ.get("PYCTRD_SEED") or 20240)
 
 
 def record(group: str, generation: str, **figures: int) -> None:
-    """Append the figures of a test that has passed to the file that PYCTRD_FIGURES names, if it names one."""
+    """Append the figures of a passed test to the file in PYCTRD_FIGURES, if that is set."""
     place = os.environ.get("PYCTRD_FIGURES")
     if place:
         line = json.dumps({"group": group, "generation": generation, "figures": figures})

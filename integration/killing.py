@@ -1,4 +1,4 @@
-"""Killing a daemon's container at a certain point of a pyctrd's work, and looking at what it leaves."""
+"""Kill a daemon's container at a certain point of a pyctrd command, and check what is left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AFTERWARDS: Final = ("back-at-once", "back-later")
 
 
 def client(shell: Shell, namespace: str = "") -> Client:
-    """The library on the same daemon: for what goes before and besides, without a process of its own."""
+    """A client in this process on the same daemon, for setup and checks."""
     return Client(str(shell.containerd.address), namespace or shell.namespace)
 
 
@@ -36,7 +36,7 @@ def kill_in_the_middle(
     release: Callable[[], None],
     afterwards: str,
 ) -> None:
-    """Kill the container when the point is reached, and let pyctrd see it, which has to end as documented."""
+    """Kill the container when the point is reached; pyctrd must then end as documented."""
     with shell.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert reached(), "the point in the middle was never reached"
@@ -90,7 +90,7 @@ def comes_true(condition: Callable[[], bool]) -> bool:
 def settled(shell: Shell, namespace: str = "") -> State:
     """A namespace as it is once the leases have gone that a dead daemon could not be asked to delete.
 
-    They must be ours, and go by themselves within a day; here they go at once.
+    They must be ours and expire within a day; here they are deleted at once.
     """
     namespace = namespace or shell.namespace
     for name, lease in snapshot_of(shell.containerd, namespace)["leases"].items():

@@ -1,4 +1,4 @@
-"""Registries that want a login, and every way to give it to a command line."""
+"""Registries that require a login, and every way to pass it to the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS: Final = ("basic", "token", "token-get")
 
 
 def started(kind: str, folder: Path) -> Registry:
-    """Start a registry: `basic` has htpasswd, `token` a token server, `token-get` one that knows no POST."""
+    """Start a registry: `basic` has htpasswd, `token` a token server, `token-get` one without POST."""
     with peer_required():
         if kind == "basic":
             registry = Registry(folder, auth=HTPASSWD)
@@ -40,7 +40,7 @@ def started(kind: str, folder: Path) -> Registry:
 
 
 class Login:
-    """A command line of a user who has an empty home, with what a way of logging in puts there."""
+    """A command line of a user whose home has only the files of one way to log in."""
 
     def __init__(self, shell: Shell, host: str) -> None:
         self.shell = shell
@@ -63,16 +63,16 @@ class Login:
         }
 
     def write(self, name: str, document: Mapping[str, object]) -> Path:
-        """Write a JSON file below the home folder."""
+        """Write a JSON file below the home directory."""
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document))
         return path
 
     def helper(self, name: str, folder: Path | None = None) -> None:
-        """Put an executable credential helper into PATH.
+        """Add an executable credential helper to PATH.
 
-        It notes its arguments, what it reads, who it is, its command line and its parent's.
+        It records its arguments, input, user, command line and its parent's command line.
         """
         answer = json.dumps({"ServerURL": self.host, "Username": USER, "Secret": PASSWORD})
         path = (folder or self.shell.folder) / f"docker-credential-{name}"
@@ -88,7 +88,7 @@ class Login:
 
 @contextmanager
 def one_containerd(folder: Path) -> Iterator[Containerd]:
-    """Start a containerd of the newest generation: who we are at a registry is nothing that it sees."""
+    """Start a containerd of the newest generation: logins do not depend on containerd."""
     with run_required(lambda: Containerd(NEWEST, folder)) as daemon:
         yield daemon
 
@@ -149,7 +149,7 @@ WAYS: Final[Mapping[str, Way]] = {
 
 
 class Image:
-    """An image of its own in a registry: nothing of it is in the store that tests share."""
+    """An image in a registry, no part of which is in the shared store."""
 
     def __init__(self, registry: Registry, repository: str) -> None:
         self.registry = registry
@@ -168,7 +168,7 @@ def _pull(login: Login, image: Image, options: list[str]) -> None:
 
 
 def pull_metadata(login: Login, image: Image) -> None:
-    """Leave an image without its layers in the store, so that a command has to ask the registry."""
+    """Pull an image without its layers, so that a command has to contact the registry."""
     shell = login.shell
     options = RegistryOptions(username=USER, password=PASSWORD)
     with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
@@ -190,7 +190,7 @@ def _save(login: Login, image: Image, options: list[str]) -> None:
 
 
 def pull_whole(login: Login, image: Image) -> None:
-    """Leave a whole image in the store, so that there is something to push."""
+    """Pull a complete image, so that it can be pushed."""
     options = RegistryOptions(username=USER, password=PASSWORD)
     shell = login.shell
     with Client(str(shell.containerd.address), shell.namespace, registry=options) as client:
@@ -209,7 +209,7 @@ ACTIONS: Final[Mapping[str, Action]] = {"pull": _pull, "ensure": _ensure, "save"
 
 
 def login_at(registry: Registry, containerd: Containerd, namespace: str, folder: Path) -> Login:
-    """Make the command line of somebody who wants to log in at a registry."""
+    """Return the command line of a user who logs in to a registry."""
     registry.clear_faults()
     registry.clear_requests()
     return Login(Shell(containerd, namespace, folder), registry.host)

@@ -1,4 +1,4 @@
-"""The images and options that pull is compared with ctr on, and the flags that make ctr do the same."""
+"""Images and options for comparing pull with ctr, and the flags that make ctr do the same."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Oracle:
     local: bool
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return f"{self.generation}{'-local' if self.is_2 and self.local else ''}"
 
     @property
     def is_2(self) -> bool:
-        """Whether this is a 2.x, where the daemon pulls unless it is told otherwise."""
+        """Whether this is a 2.x, where the daemon pulls by default."""
         return self.generation.startswith("2.")
 
     def pull_flags(self, mode: Mode) -> list[str]:
-        """Give the flags for the metadata mode."""
+        """Return the flags for the metadata mode."""
         flags = ["--plain-http"]
         if self.is_2:
             flags += ["--local"] if self.local else []
@@ -49,9 +49,9 @@ ORACLES = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """An image and what is asked of it; on it every ctr and pyctrd must leave the same behind.
+    """An image and options with which every ctr and pyctrd must leave the same content.
 
-    `not_on` names the oracles that do something else, with the row of docs/differences.md that says why.
+    `not_on` names the oracles that differ, with the row of docs/differences.md that explains it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Scenario:
     not_on: Mapping[str, str] = field(default_factory=dict)
 
     def options(self, oracle: Oracle, mode: Mode) -> PullOptions:
-        """Give our options for what is asked; ctr 1.x unpacks all platforms where 2.x unpacks none."""
+        """Return pyctrd's options; ctr 1.x unpacks all platforms, 2.x none."""
         return PullOptions(
             platforms=select("all" if self.all_platforms else self.platforms),
             metadata=mode,
@@ -71,7 +71,7 @@ class Scenario:
         )
 
     def ctr_flags(self) -> list[str]:
-        """Give ctr's flags for what is asked."""
+        """Return ctr's flags."""
         flags = [f"--platform={platform}" for platform in self.platforms]
         flags += ["--all-platforms"] if self.all_platforms else []
         return flags + [f"--label={key}={value}" for key, value in self.labels.items()]

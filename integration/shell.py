@@ -1,4 +1,4 @@
-"""Running pyctrd as its users do, in a process of its own, and looking at what came of it."""
+"""Run pyctrd as users do, in a separate process, and inspect the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Shell:
         }
 
     def start(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
-        """Start a command line, which is ended when it takes too long for any test."""
+        """Start a command line with a time limit."""
         command = [sys.executable, "-m", "pyctrd", *arguments]
         return limited(subprocess.Popen(command, env=self.env, cwd=self.folder, **how))
 
@@ -71,7 +71,7 @@ class Pause(NamedTuple):
 
 
 def archived(source: Path | bytes) -> set[str]:
-    """List the digests of the blobs in an archive that a file or bytes hold; it must be a whole one."""
+    """List the digests of the blobs in an archive, a file or bytes; it must be complete."""
     command = ["tar", "-t", "-f", str(source) if isinstance(source, Path) else "-"]
     done = subprocess.run(
         command, input=None if isinstance(source, Path) else source, capture_output=True, check=True
@@ -94,7 +94,7 @@ def layers_of(graph: Graph, platform: str) -> set[str]:
 
 
 def on_a_terminal(shell: Shell, *arguments: str) -> tuple[int, str]:
-    """Run with a terminal as stdin, stdout and stderr; give the exit code and what appeared."""
+    """Run with a terminal as stdin, stdout and stderr; return the exit code and the output."""
     controller, terminal = pty.openpty()
     with shell.start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)

@@ -1,4 +1,4 @@
-"""What a disk does to content: bytes that change, or go, under a running containerd."""
+"""Damage content on disk under a running containerd: change or remove bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from integration.rig.containerd import Containerd
 
 
 def blob_file(containerd: Containerd, digest: str) -> Path:
-    """Where a local content store keeps a blob."""
+    """Return the path of a blob in a local content store."""
     (found,) = containerd.root.rglob(f"blobs/sha256/{digest.partition(':')[2]}")
     return found
 

@@ -1,4 +1,4 @@
-"""The command line as its users have it: a process of its own against a real containerd and a registry."""
+"""The command line as a separate process, on a real containerd and a registry."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_terminal_gets_bars(shell: Shell, pause: Pause) -> None:
 
 
 def test_the_main_job(shell: Shell, pause: Pause, registry: Registry) -> None:
-    """After a pull of ctr's kind: diagnose tells, save asks nobody, and what is wanted besides is fetched."""
+    """After a pull like ctr's: diagnose reports, save is offline, and other platforms are fetched."""
     shell("pull", pause.name)
     registry.clear_requests()
     here = shell.json("diagnose", pause.name)
@@ -141,10 +141,10 @@ def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, r
 def test_ensure_all_replays_old_nerdctl(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
     before = shell.have()
-    foretold = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
+    predicted = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
     shell("save", "--ensure", "all", "-o", "x.tar", pause.name)
     assert shell.have() == set(pause.graph.blobs)
-    assert shell.have() - before == set(foretold)
+    assert shell.have() - before == set(predicted)
 
 
 def test_save_to_a_pipe(shell: Shell, pause: Pause) -> None:
@@ -215,7 +215,7 @@ def test_a_reader_who_goes_away_ends_a_save(shell: Shell, pause: Pause) -> None:
 def test_an_interrupt_leaves_nothing_half_done(
     shell: Shell, pause: Pause, registry: Registry, what: str, number: signal.Signals, code: int
 ) -> None:
-    """One layer stalls in the registry for ever; the signal comes while it does."""
+    """One layer stalls forever in the registry, and the signal arrives meanwhile."""
     stuck = min(layers_of(pause.graph, FOREIGN))
     if what == "save":
         shell("pull", "--metadata-only", pause.name)
@@ -233,7 +233,7 @@ def test_an_interrupt_leaves_nothing_half_done(
     assert process.returncode == code, stderr.decode()
     assert "Traceback" not in stderr.decode()
     if number == signal.SIGINT:
-        assert "run the same command again, and it goes on from there" in stderr.decode()
+        assert "run the same command again to resume" in stderr.decode()
     state = snapshot_of(shell.containerd, shell.namespace)
     if what == "pull":  # what it has is kept for the next one, for a time (test_kill.py)
         (lease,) = state["leases"].values()

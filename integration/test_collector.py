@@ -1,6 +1,6 @@
-"""Garbage collection: a hostile collector beside the work, and what takes content away played on purpose.
+"""Garbage collection during operations, and injected faults that remove content.
 
-"In the middle" is certain: a fault of the registry's proxy holds one layer back until the harm is done.
+The fault always happens during the operation: the registry's proxy holds one layer back until then.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLATFORMS = (HERE, FOREIGN)
 
 @pytest.fixture
 def hasty(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd that collects after every single change."""
+    """A containerd that collects garbage after every change."""
     with run_required(
         lambda: Containerd(generation, tmp_path_factory.mktemp(f"hasty-{generation}"), config=HASTY)
     ) as daemon:
@@ -57,14 +57,14 @@ def hasty(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 class Witness(Daemon):
-    """Looks at every blob that a command is to hold at the last moment at which it holds it."""
+    """Hashes every blob that a command must protect, just before its lease ends."""
 
     must_hold: Mapping[str, bytes] = {}
     looked_at = 0
 
     @contextmanager
     def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[Daemon]:
-        """Hash all of it, in the end, while the lease is still there."""
+        """Hash all of it at the end, while the lease still exists."""
         with super().lease(purpose, resumable=resumable) as leased:
             yield leased
             for digest, data in self.must_hold.items():
@@ -73,7 +73,7 @@ class Witness(Daemon):
 
 
 class Worker:
-    """Pulls, completes, saves and loads an image of its own, again and again."""
+    """Pulls, completes, saves and loads an image repeatedly."""
 
     def __init__(self, daemon: Containerd, registry: Registry, namespace: str, base: images.Layer) -> None:
         self._containerd = daemon
@@ -88,14 +88,14 @@ class Worker:
         self.work: list[Callable[[], None]] = [self.pull, self.ensure, self.save, self.load]
 
     def pull(self) -> None:
-        """Pull from nothing, into the snapshotter as well."""
+        """Pull into an empty namespace, and unpack."""
         self._forget(self.name)
         self.store.must_hold = held_by_a_pull(self.graph)
         pull(self.store, self.remote, self.name, PullOptions(), host=host())
         self.counts["pulls"] += 1
 
     def ensure(self) -> None:
-        """Fetch the other platform, and whatever was pruned meanwhile."""
+        """Fetch the other platform, and content that was pruned meanwhile."""
         self.store.must_hold = {}  # where nothing is missing there is no lease
         image = self.store.images.get(self.name)
         ensure(self.store, image, ALL, lambda _image: [self.remote])
@@ -113,7 +113,7 @@ class Worker:
         self.counts["saves"] += 1
 
     def load(self) -> None:
-        """Let the real ctr load what was saved last, into the same namespace."""
+        """Import the last archive with ctr into the same namespace."""
         self._forget(self.name)
         path = self._folder / f"{uuid.uuid4().hex}.tar"
         path.write_bytes(self.archive)
@@ -127,12 +127,12 @@ class Worker:
             self.store.images.delete(name, sync=True)
 
     def lost(self, wanted: Mapping[str, bytes]) -> list[str]:
-        """List the blobs that the image ought to have now and has not, or has with other bytes."""
+        """List the blobs of the image that are missing or have other bytes."""
         here = {str(info.digest) for info in self.store.content.list()}
         return [digest for digest in wanted if digest not in here] + bad_blobs(self._containerd, list(wanted))
 
     def run(self, count: int, *, pruned: bool) -> None:
-        """Do everything in turn; after each step the image must have all that the step promised."""
+        """Do everything in turn; after each step the image must have what the step should store."""
         for number in range(count):
             self.work[number % len(self.work)]()
             if not pruned:
@@ -142,7 +142,7 @@ class Worker:
 
 
 def image_on(base: images.Layer, salt: str) -> Graph:
-    """An image of two platforms on a base layer that others have, too."""
+    """An image of two platforms with a shared base layer."""
     children = []
     for on in PLATFORMS:
         layers = [base, *shapes.layers_for(on, 2, salt)]
@@ -151,13 +151,13 @@ def image_on(base: images.Layer, salt: str) -> Graph:
 
 
 def held_by_a_pull(graph: Graph) -> dict[str, bytes]:
-    """What a pull for this host promises: every manifest and config, and the layers of the host."""
+    """What a pull for this host must store: every manifest and config, and the host's layers."""
     others = layers_of(graph, FOREIGN) - layers_of(graph, HERE)
     return {digest: data for digest, data in graph.blobs.items() if digest not in others}
 
 
 def whole_blobs(archive: bytes) -> set[str]:
-    """Hash every blob of an archive; each must be what its name says."""
+    """Hash every blob of an archive; each must match its name."""
     found = set()
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
@@ -175,9 +175,9 @@ def whole_blobs(archive: bytes) -> set[str]:
 def test_a_hostile_collector_takes_nothing_that_is_held(
     hasty: Containerd, registry: Registry, namespace: str, generation: str, pruned: bool, tmp_path: Path
 ) -> None:
-    """Without prune every blob is there after each step, too; with it, at the last moment of each lease.
+    """Without prune every blob also exists after each step; with it, at the end of each lease.
 
-    ctr's own import is left out beside prune: what that loses is ctr's.
+    ctr's own import is not run during prune, where it loses content.
     """
     base = images.layer({"base": f"base of {namespace}\n".encode() * 500})
     bait_name = f"bait.example/{namespace}:latest"
@@ -234,7 +234,7 @@ def pause(registry: Registry, repository: str) -> Pause:
 
 
 class Middle:
-    """Runs a command that stalls in the middle of a layer, does harm, and lets it go on."""
+    """Runs a command that stalls within a layer, injects a fault, and lets the command continue."""
 
     def __init__(self, shell: Shell, pause: Pause, registry: Registry, command: str) -> None:
         self.shell, self.pause, self.registry, self.command = shell, pause, registry, command
@@ -247,7 +247,7 @@ class Middle:
         return (*COMMANDS[self.command], "--platform", FOREIGN, self.pause.name)
 
     def run(self, harm: Harm, code: int, start: Sequence[str] = ("-m", "pyctrd")) -> str:
-        """Give what the command said; its exit code must be `code`."""
+        """Return the output of the command, whose exit code must be `code`."""
         stuck = max(layers_of(self.pause.graph, FOREIGN))
         fault = self.registry.add_fault(Fault(f"blobs/{stuck}", stall_after=10))
         process = subprocess.Popen(
@@ -278,7 +278,7 @@ class Middle:
         return self.ctr("leases", "ls", "-q").split()
 
     def wanted(self) -> set[str]:
-        """The layers that the command was to bring."""
+        """The layers that the command should fetch."""
         return layers_of(self.pause.graph, FOREIGN)
 
     def manifests(self) -> set[str]:
@@ -287,7 +287,7 @@ class Middle:
         return {item["digest"] for item in children if item["platform"]["architecture"] in FOREIGN}
 
     def assert_nothing_came_of_it(self) -> None:
-        """No archive, no new image; and after the collector nothing that is of no use."""
+        """There is no archive and no new image, and after garbage collection nothing unused."""
         state = snapshot_of(self.shell.containerd, self.shell.namespace)
         assert list(self.shell.folder.iterdir()) == []
         assert (self.pause.name in state["images"]) == (self.command != "pull")
@@ -307,7 +307,7 @@ def middle(request: pytest.FixtureRequest, shell: Shell, pause: Pause, registry:
 
 
 def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
-    """The lease holds everything until the end; then the labels have to, so they are mended before it."""
+    """The lease protects everything until the end, then the labels must, so they are set again before it."""
     shell = middle.shell
     undisturbed = Shell(shell.containerd, f"{shell.namespace}-calm", shell.folder)
     words = middle.run(lambda: prune_references(shell.containerd, shell.namespace), code=0)
@@ -326,7 +326,7 @@ def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
         assert gc_labels(here[digest]["labels"]) == gc_labels(calm[digest]["labels"])
     assert empty(shell.containerd, undisturbed.namespace) == []
     assert empty(shell.containerd, shell.namespace) == []
-    figures.record("labels lost in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("labels removed during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 def gc_labels(labels: Mapping[str, str]) -> dict[str, str]:
@@ -346,7 +346,7 @@ def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
     assert words.splitlines()[-1].startswith("hint: ")
     middle.assert_nothing_came_of_it()
     middle.assert_the_next_run_succeeds()
-    figures.record("lease deleted in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("lease deleted during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 SHORT_LIVED = """
@@ -359,7 +359,7 @@ main()
 
 
 def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
-    """The command line itself, with leases that live for a second; the next collection takes this one."""
+    """The command line with leases that expire after a second; the next collection removes this one."""
 
     def expired() -> bool:
         collect_garbage(middle.shell.containerd, middle.shell.namespace)
@@ -372,7 +372,7 @@ def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
     assert "not found: it expired at 2" in words
     middle.assert_nothing_came_of_it()
     middle.assert_the_next_run_succeeds()
-    figures.record("lease expired in the middle", generation, faults=1, lost=0, left_over=0)
+    figures.record("lease expired during the operation", generation, faults=1, lost=0, left_over=0)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_save_whose_content_is_deleted_while_it_is_written(
     code: int,
     words: str,
 ) -> None:
-    """The reader of the pipe stops until the harm is done: an archive that is not whole is no success."""
+    """The pipe's reader stops until the content is deleted; an incomplete archive must be an error."""
     graph = shapes.big(48 << 20, layers=6)
     shell = Shell(fresh_containerd, "cut", tmp_path)
     name = publish.push(graph, registry, repository)
@@ -424,7 +424,7 @@ def test_a_save_whose_content_is_deleted_while_it_is_written(
 def test_what_prune_takes_from_ctr_is_fetched_again(
     containerd: Containerd, registry: Registry, shell: Shell, pause: Pause
 ) -> None:
-    """ctr content prune references takes the layers of every image, ctr's own too; ensure mends that."""
+    """ctr content prune references removes the layers of every image, also ctr's; ensure fetches them."""
     containerd.ctr("images", "pull", "--plain-http", pause.name, namespace=shell.namespace)
     layers = layers_of(pause.graph, HERE)
     assert layers <= shell.have()

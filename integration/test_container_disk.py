@@ -1,4 +1,4 @@
-"""The disk of a containerd in a container: full, read-only, or another one after a restart, and empty.
+"""The disk of a containerd in a container: full, read-only, or empty after a restart.
 
 Each ends in a documented exit code and without damage; once there is space again, the next run succeeds.
 """
@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def shell(
     generation: str, dockerd: Dockerd, disk: SmallDisk, namespace: str, tmp_path: Path
 ) -> Iterator[Shell]:
-    """pyctrd with a container of its own, all of whose data is on the small disk."""
+    """pyctrd with a container whose data is on the small disk."""
     home = tmp_path / "home"
     home.mkdir()
     with ExitStack() as stack:
@@ -59,7 +59,7 @@ def contained_in(shell: Shell) -> ContainerdInDocker:
 
 
 def refused(shell: Shell, *arguments: str, phrase: str) -> None:
-    """Run a command that the daemon's disk makes fail: its phrase is kept, and advice given."""
+    """Run a command that fails because of the daemon's disk; it prints the daemon's message and a hint."""
     words = shell(*arguments, code=FAILED).stderr.decode()
     assert phrase in words
     assert "hint: " in words
@@ -109,7 +109,7 @@ def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry
 
 
 def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: str) -> None:
-    """What is there is told and saved; what is not fails at once, and leaves the store as it was."""
+    """Stored content is reported and saved; missing content fails at once and leaves the store unchanged."""
     daemon = contained_in(shell)
     graph = big_for_two(shell.namespace, size=MIB)
     name, absent = (

@@ -1,8 +1,8 @@
-"""containerd is killed in the middle of a pull or an ensure, with the container it runs in, and comes back.
+"""The container of a containerd is killed during a pull or an ensure, and restarted.
 
-What must follow: the documented exit code, nothing half done in the store (each blob is hashed) nor on our
-side, and a next run that ends as an undisturbed one does. A fault that blocks until it is told otherwise, in
-the registry or between pyctrd and the socket, makes sure that it is the middle.
+Expected: the documented exit code, no partial content in the store (each blob is hashed) or on our
+side, and a next run that ends like one without the fault. A fault that blocks until it is released, in
+the registry or between pyctrd and the socket, determines the moment.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_pull(shell: Shell, registry: Registry, repository: str, afterwards: str
 
 
 def test_pull_goes_on_where_it_was(shell: Shell, registry: Registry, repository: str) -> None:
-    """What the daemon had at its death is under our lease, and so the next pull's, too."""
+    """What the daemon had stored when it was killed is protected by our lease and used by the next pull."""
     graph = shapes.big(12 * MIB, layers=3)
     name = push(graph, registry, repository)
     first, stuck, last = (layer["digest"] for layer in graph.document()["layers"])

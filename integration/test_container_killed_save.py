@@ -1,8 +1,8 @@
-"""containerd is killed in the middle of a save, or of ctr's import of our archive, and comes back.
+"""containerd is killed during a save, or during ctr's import of our archive, and restarted.
 
-What must follow: the documented exit code, nothing half done in the store (each blob is hashed) nor on our
-side, and a next run that ends as an undisturbed one does. A fault that blocks until it is told otherwise, in
-the registry or between pyctrd and the socket, makes sure that it is the middle.
+Expected: the documented exit code, no partial content in the store (each blob is hashed) or on our
+side, and a next run that ends like one without the fault. A fault that blocks until it is released, in
+the registry or between pyctrd and the socket, determines the moment.
 """
 
 from __future__ import annotations

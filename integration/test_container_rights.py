@@ -1,4 +1,4 @@
-"""What each right of the container is for: unpacking a layer fails without it, or spoils the layer."""
+"""The purpose of each capability of the container: without it, unpacking fails or damages a layer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A containerd in a container of every generation: the same scenarios, with the same ctr as oracle.
+"""containerd in a container, of every generation: the same scenarios, compared with the same ctr.
 
-pyctrd is outside, and has the socket by a bind mount; ctr exports inside, by `docker exec`.
+pyctrd runs outside with a bind-mounted socket; ctr exports inside, with `docker exec`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_pull_leaves_what_ctr_leaves(
 
 
 def exported_inside(bench: Bench, dockerd: Dockerd, name: str, platforms: Sequence[str]) -> bytes:
-    """What the container's own ctr makes of an image; the archive comes out through the bind mount."""
+    """Export an image with the container's own ctr; the archive is in the bind mount."""
     daemon = bench.containerd
     assert isinstance(daemon, ContainerdInDocker)
     archive = daemon.root / "export.tar"

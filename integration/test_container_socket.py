@@ -1,7 +1,7 @@
-"""Another daemon's socket comes to stand where ours was, while a pull runs.
+"""Another daemon's socket replaces ours during a pull.
 
-As long as the old daemon lives, the connection to it does, and the pull ends there. When it dies, the pull
-must not go on with the other one, which knows nothing of what was done: nothing of it may be found there.
+While the old daemon runs, the connection stays open and the pull ends there. If it is killed, the pull
+must not continue with the other one, which has none of the content: it must stay unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Middle = tuple[Callable[[], bool], Callable[[], None]]
 
 @pytest.fixture
 def two(generation: str, dockerd: Dockerd, tmp_path: Path) -> Iterator[list[ContainerdInDocker]]:
-    """Two daemons in containers of their own."""
+    """Two daemons, each in a container."""
     with ExitStack() as stack:
         with peer_required():
             stack.enter_context(SmallDisk(tmp_path, DISK_BYTES))
@@ -45,7 +45,7 @@ def two(generation: str, dockerd: Dockerd, tmp_path: Path) -> Iterator[list[Cont
 
 
 def replace_socket(one: Containerd, other: Containerd) -> None:
-    """Put the other daemon's socket where the one's is; connections that there are stay as they are."""
+    """Replace a daemon's socket by the other's; existing connections stay open."""
     one.address.rename(one.address.with_name("old.sock"))
     one.address.symlink_to(other.address)
 
@@ -63,7 +63,7 @@ def restore_socket(one: Containerd) -> None:
 def pull_meanwhile(
     shell: Shell, name: str, middle: Middle, meanwhile: Callable[[], None], *options: str
 ) -> tuple[int, str]:
-    """Pull, and do something in the middle of it; gives the exit code and what pyctrd said."""
+    """Pull, and do something meanwhile; return the exit code and the output."""
     reached, release = middle
     with shell.start("pull", name, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -126,9 +126,9 @@ def test_pull_is_not_ended_elsewhere(
 def test_between_two_calls(
     two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
-    """Where no call is under way the connection is made anew, to the other daemon, without a word.
+    """Between calls the client reconnects to the other daemon without an error.
 
-    It has never heard of our lease, and so refuses to take anything.
+    It does not have our lease, and so rejects all writes.
     """
     one, other = two
     shell = Shell(one, namespace, tmp_path)

@@ -1,4 +1,4 @@
-"""scripts/containerd-up, as a user has it: what it prints works, and --down leaves nothing."""
+"""scripts/containerd-up as a user runs it: what it prints works, and --down removes everything."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Up = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the socket goes; its path must be short, and pytest's are not."""
+    """The socket's directory; its path must be short, unlike pytest's."""
     return Path(f"/tmp/pu-{os.getpid()}-{tmp_path.name[-8:]}")
 
 
 @pytest.fixture
 def up(dockerd: Dockerd, generation: str, folder: Path, tmp_path: Path) -> Iterator[Up]:
-    """The script, with the session's engine for the host's."""
+    """The script, with the session's engine instead of the host's."""
     with peer_required():
         tools = tmp_path / "bin"
         tools.mkdir()

@@ -1,4 +1,4 @@
-"""Real daemons of every generation do what the store in memory does for the unit tests."""
+"""Real daemons of every generation behave like the in-memory store of the unit tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copy between real registries, with no containerd about: nothing changes on the way but the name."""
+"""Copy between real registries, without a containerd: only the name changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHAPES: dict[str, Callable[[], Graph]] = {
 
 
 class Copier:
-    """Runs `pyctrd copy` where no containerd can be found."""
+    """Runs `pyctrd copy` where there is no containerd."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

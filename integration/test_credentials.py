@@ -1,4 +1,4 @@
-"""Logging in at a real docker-registry with the real command line, in every way there is."""
+"""Log in to a real docker-registry with the command line, in every way."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_token_that_expires_in_the_middle_of_a_pull(
 
 
 class Sudo:
-    """pyctrd as root by sudo, called by alice, who exists in a mount namespace of the command's own."""
+    """pyctrd as root by sudo, called by alice, who exists only in the command's mount namespace."""
 
     def __init__(self, login: Login, folder: Path) -> None:
         self.login = login
@@ -224,7 +224,7 @@ class Sudo:
         return words
 
     def on_a_terminal(self, *arguments: str, answer: str) -> tuple[int, str]:
-        """Run on a terminal, answering each question; gives the exit code and all that appeared."""
+        """Run on a terminal, answering each question; return the exit code and the output."""
         controller, terminal = pty.openpty()
         shell = self.login.shell
         with subprocess.Popen(

@@ -1,6 +1,6 @@
-"""The daemon layer against real daemons: the facts that it is built on, and what it makes of them.
+"""The containerd package on real daemons: the behaviour it relies on, and its results.
 
-The first tests speak to containerd through bare stubs: should a new release behave otherwise, they say so.
+The first tests use bare stubs of containerd, and fail if a new release behaves differently.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def client(containerd: Containerd, namespace: str) -> Iterator[Daemon]:
 
 @pytest.fixture
 def stub(containerd: Containerd) -> Iterator[content_pb2_grpc.ContentStub]:
-    """containerd's content service with nothing of ours in between; see `headers`."""
+    """A bare stub of containerd's content service; see `headers`."""
     with grpc.insecure_channel(f"unix:{containerd.address}") as channel:
         yield content_pb2_grpc.ContentStub(channel)
 
@@ -79,7 +79,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def collect_garbage(client: Daemon) -> None:
-    """Have the garbage collector run now; left to itself it may rest for half a minute on a busy machine."""
+    """Run the garbage collector now; by itself it may wait for half a minute on a busy machine."""
     client.leases.create("collect", {})
     client.leases.delete("collect", sync=True)
 

@@ -1,4 +1,4 @@
-"""Our own death: signals at random points of every command, streams that are closed, disks that are full.
+"""pyctrd is killed or fails: signals at random points of every command, closed streams, full disks.
 
 Afterwards the store is consistent blob by blob, no partial file has the archive's name, the exit code is the
 documented one (docs/cli.md), what is left behind expires, and the next run succeeds.
@@ -54,7 +54,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """One generation for what has nothing to do with containerd: our streams, disks and permissions."""
+    """One generation for tests that do not depend on containerd: streams, disks and permissions."""
     with run_required(
         lambda: Containerd(chosen()[-1], tmp_path_factory.mktemp("newest"), config=ISOLATED_CONTENT)
     ) as daemon:
@@ -65,7 +65,7 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
 def test_death_at_random_points(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path
 ) -> None:
-    """Every command and every signal in turn, at a point drawn from its progress or its running time."""
+    """Every command and every signal in turn, at a random point of its progress or running time."""
     seed = f"{figures.seed()}-{generation}"
     chance = random.Random(seed)
     combinations = [(name, number) for name in COMMANDS for number in SIGNALS]
@@ -93,7 +93,7 @@ def test_death_at_random_points(
             raise AssertionError(f"{story}: exit {code}\n{words}\n{error}") from error
         deaths["survived" if code == 0 else number.name] += 1
     figures.record(
-        "death by signal",
+        "killed by a signal",
         generation,
         runs=count,
         kills=count - deaths["survived"],
@@ -111,7 +111,7 @@ PRINTING = ("pull", "save to a pipe", "images")
 
 
 def run(scene: Scene, command: Command, redirection: str) -> tuple[int, str]:
-    """Run by a shell with a redirection; gives exit code and what came on stderr."""
+    """Run by a shell with a redirection; return the exit code and stderr."""
     line = f'exec "$0" -m pyctrd "$@" {redirection}'
     done = subprocess.run(
         ["sh", "-c", line, sys.executable, *scene.words(command)],
@@ -128,7 +128,7 @@ def run(scene: Scene, command: Command, redirection: str) -> tuple[int, str]:
 
 
 def check_after(scene: Scene, command: Command, code: int) -> None:
-    """As after a signal; the work itself may be done, when only its report could not be written."""
+    """As after a signal; the operation may be complete if only its output could not be written."""
     state = snapshot_of(scene.daemon, scene.shell.namespace)
     assert state["leases"] == {}
     if scene.name in state["images"]:
@@ -159,7 +159,7 @@ def test_closed_streams(newest: Containerd, registry: Registry, tmp_path: Path, 
 
 @pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
 def test_readers_who_go_away(newest: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
-    """SIGPIPE by another name: exit 1, or 0 where nothing had to be written to the one who left."""
+    """Like SIGPIPE: exit 1, or 0 if nothing had to be written to the closed pipe."""
     for name in STREAMS:
         scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
         command = COMMANDS[name]
@@ -177,7 +177,7 @@ def test_readers_who_go_away(newest: Containerd, registry: Registry, tmp_path: P
 
 @contextmanager
 def readerless() -> Iterator[IO[bytes]]:
-    """A pipe whose reader has gone."""
+    """A pipe whose reader has been closed."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
@@ -212,7 +212,7 @@ def test_a_reader_who_goes_away_in_the_middle(newest: Containerd, registry: Regi
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
+    """A small file system."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
@@ -227,7 +227,7 @@ def big_image(registry: Registry) -> tuple[Graph, str]:
 
 
 def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
-    """No partial file, and an older archive under the name stays as it was; with more room it works."""
+    """No partial file, and an existing archive of that name is unchanged; with more space it works."""
     graph, name = big_image(registry)
     shell = Shell(newest, f"full-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
@@ -252,7 +252,7 @@ def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Pa
 
 
 def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run bound by permission bits as any user is; another user could not read this machine's Python."""
+    """Run subject to permission bits like any user; another user could not read this machine's Python."""
     rights = "-dac_override,-dac_read_search,-fowner"
     command = ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", sys.executable, "-m", "pyctrd"]
     done = subprocess.run(
@@ -284,7 +284,7 @@ def test_a_folder_without_permission(newest: Containerd, registry: Registry, tmp
 
 
 def test_a_socket_without_permission(registry: Registry, tmp_path: Path) -> None:
-    """Every command says so, with the documented code, before it has touched anything."""
+    """Every command says so, with the documented code, before it changes anything."""
     with Containerd(chosen()[-1], tmp_path / "containerd") as daemon:
         scene = Scene(daemon, registry, tmp_path / "scene")
         os.chown(daemon.address, 65534, 65534)

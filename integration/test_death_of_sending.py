@@ -1,4 +1,4 @@
-"""Our own death while content is sent or mended: push, copy and verify --repair, hit at random points."""
+"""pyctrd is killed during push, copy and verify --repair, at random points."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Check = Callable[[int, int], None]
 
 
 def hit(chance: random.Random, scene: Scene, command: Command, turn: int, check: Check) -> None:
-    """Let a command die by one of the signals, at a point drawn from its progress; then check."""
+    """Kill a command by one of the signals at a random point of its progress, then check."""
     number = SIGNALS[turn % len(SIGNALS)]
     line = chance.randrange(0, 30)
     seconds = chance.uniform(0, 0.5 if line == 0 else 0.02)
@@ -49,7 +49,7 @@ def hit(chance: random.Random, scene: Scene, command: Command, turn: int, check:
 def test_a_registry_has_an_image_whole_or_not_at_all(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path, name: str
 ) -> None:
-    """The tag comes last: whoever pulls it after our death gets all of it, and the next run sets it."""
+    """The tag is set last: a pull of it gets the complete image, and the next run sets it."""
     chance = random.Random(f"{figures.seed()}-{generation}-{name}")
     command = SENDING[name]
     for turn in range(figures.runs(4)):
@@ -70,7 +70,7 @@ def test_a_registry_has_an_image_whole_or_not_at_all(
 
 
 def check_pull(scene: Scene) -> None:
-    """Pull what was sent, into a namespace of its own."""
+    """Pull the pushed image into a new namespace."""
     shell = Shell(scene.daemon, f"{scene.shell.namespace}-pulled", scene.shell.folder)
     shell("pull", "--no-unpack", "--platform", HERE, scene.target)
     assert layers_of(scene.graph, HERE) <= shell.have()
@@ -81,7 +81,7 @@ def check_pull(scene: Scene) -> None:
 def test_a_repair_that_dies_is_done_by_the_next(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path
 ) -> None:
-    """Between the bad copy and the good one there may be none: the next run fetches it all the same."""
+    """Between the bad copy and the good one there may be none: the next run still fetches it."""
     chance = random.Random(f"{figures.seed()}-{generation}-repair")
     for turn in range(figures.runs(4)):
         scene = Scene(isolated_containerd, registry, tmp_path / str(turn))

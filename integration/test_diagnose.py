@@ -1,6 +1,6 @@
-"""The diagnosis of real stores: what it foretells is what the real ctr then does, and it leaves no trace.
+"""Diagnoses of real stores: predictions match what ctr then does, and nothing is changed.
 
-Every gap is made by the real tool that makes it in the field.
+Missing content is caused by the tools that cause it in practice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.every_generation
 
 
 class Bench:
-    """One namespace of a real containerd, filled by its own ctr and looked at by diagnose."""
+    """A namespace of a real containerd, filled by its own ctr and diagnosed."""
 
     def __init__(
         self, containerd: Containerd, registry: Registry, folder: Path, *, namespace: str, repository: str
@@ -49,7 +49,7 @@ class Bench:
         return self.containerd.ctr(*arguments, namespace=self.namespace, check=check)
 
     def pull(self, graph: Graph, *flags: str, check: bool = True) -> str:
-        """Publish the graph under a name of its own and pull it by ctr; gives the image's name."""
+        """Publish the graph under a new name and pull it with ctr; return the image's name."""
         name = push(graph, self.registry, f"{self.repository}/{next(self._pulls)}")
         self.ctr("images", "pull", "--plain-http", *flags, name, check=check)
         return name
@@ -59,12 +59,12 @@ class Bench:
         return self.pull(graph, *(["--all-metadata"] if self.is_old else []), *flags)
 
     def remove(self, digest: str) -> None:
-        """Remove content by ctr, and wait for the collector: what only that kept is gone afterwards, too."""
+        """Remove content with ctr and collect garbage, which removes what only that referred to."""
         self.ctr("content", "rm", digest)
         collect_garbage(self.containerd, self.namespace)
 
     def look(self, name: str, *values: str) -> Diagnosis:
-        """Diagnose, and make sure that nothing changed by that and no request was made."""
+        """Diagnose, and check that nothing was changed and no request was sent."""
         before = snapshot_of(self.containerd, self.namespace)
         self.registry.clear_requests()
         with self.daemon() as daemon:
@@ -84,15 +84,15 @@ class Bench:
         return Daemon.connect(str(self.containerd.address), namespace or self.namespace)
 
     def export(self, name: str, *values: str) -> list[CompletedProcess[bytes]]:
-        """Export by the real ctr; from 2.0 on both ways that it has, locally and by the transfer service."""
+        """Export with ctr; since 2.0 both locally and through the transfer service."""
         flags = [word for value in values for word in ("--platform", value)]
         flags = ["--all-platforms"] if values == ("all",) else flags
         ways = [[]] if self.is_old else [["--local"], []]
         archive = self.folder / "out.tar"
         return [self.ctr("images", "export", *way, *flags, archive, name, check=False) for way in ways]
 
-    def foretell(self, name: str, *values: str) -> Diagnosis:
-        """Diagnose, then let ctr export: its status and its words must be the foretold ones."""
+    def check_prediction(self, name: str, *values: str) -> Diagnosis:
+        """Diagnose, then export with ctr: its exit code and error must be those predicted."""
         found = self.look(name, *values)
         forecast = found.tools.ctr_export
         assert forecast.ok == (forecast.exit_code == 0)
@@ -134,7 +134,7 @@ SHAPES: dict[str, Callable[[], Graph]] = {
     "five": lambda: shapes.five_platform(salt="d"),
     "mixed": lambda: shapes.mixed(salt="d"),
     "nested": lambda: shapes.nested(salt="d"),
-    "nested beside amd64": lambda: index([shapes.multi([AMD64]).child(0), shapes.multi([ARM64])]),
+    "nested next to amd64": lambda: index([shapes.multi([AMD64]).child(0), shapes.multi([ARM64])]),
     "without platforms": lambda: shapes.without_platforms(salt="d"),
     "shared": lambda: shapes.shared_layers(salt="d"),
     "arm64 only": lambda: shapes.multi(["linux/arm64"], salt="d"),
@@ -143,16 +143,16 @@ SHAPES: dict[str, Callable[[], Graph]] = {
 
 @pytest.mark.parametrize("metadata", ["default", "all"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ctr_export_ends_as_foretold(bench: Bench, shape: str, metadata: str) -> None:
+def test_ctr_export_ends_as_predict(bench: Bench, shape: str, metadata: str) -> None:
     flags = ["--all-metadata"] if metadata == "all" else []
     # A pull of 1.x fails where it has nothing to unpack, and keeps the record all the same.
     name = bench.pull(SHAPES[shape](), *flags, check=False)
     for values in TARGETS:
-        bench.foretell(name, *values)
+        bench.check_prediction(name, *values)
 
 
-@pytest.mark.parametrize("shape", ["single", "five", "nested beside amd64"])
-def test_ctr_export_without_the_target_ends_as_foretold(bench: Bench, shape: str) -> None:
+@pytest.mark.parametrize("shape", ["single", "five", "nested next to amd64"])
+def test_ctr_export_without_the_target_ends_as_predict(bench: Bench, shape: str) -> None:
     graph = SHAPES[shape]()
     name = bench.pull_like_2x(graph)
     bench.remove(graph.digest)
@@ -167,7 +167,7 @@ def test_ctr_export_without_the_target_ends_as_foretold(bench: Bench, shape: str
 
 
 @pytest.mark.parametrize("part", ["manifest", "config", "first layer", "last layer"])
-def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> None:
+def test_ctr_export_without_a_part_ends_as_predict(bench: Bench, part: str) -> None:
     graph = shapes.multi(["linux/amd64", "linux/arm64"], 3, salt=part)
     native = graph.child(0)
     name = bench.pull_like_2x(graph)
@@ -179,7 +179,7 @@ def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> 
         "last layer": document["layers"][2]["digest"],
     }[part]
     bench.remove(digest)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert not found.complete
     assert not found.tools.ctr_export.ok
     assert found.platforms[0].missing[0].digest == digest
@@ -188,7 +188,7 @@ def test_ctr_export_without_a_part_ends_as_foretold(bench: Bench, part: str) -> 
 
 @pytest.mark.parametrize("version", peers.NERDCTL_VERSIONS)
 @pytest.mark.parametrize("values", [[], [ARM64], ["all"]], ids=["host", "arm64", "all"])
-def test_nerdctl_save_does_as_foretold(bench: Bench, version: str, values: list[str]) -> None:
+def test_nerdctl_save_does_as_predict(bench: Bench, version: str, values: list[str]) -> None:
     with peer_required():
         program = peers.nerdctl(version)
     graph = shapes.five_platform(layers=2, salt=f"{version}{values}")
@@ -211,7 +211,7 @@ def test_nerdctl_save_does_as_foretold(bench: Bench, version: str, values: list[
 
 def test_a_plain_pull_is_complete_and_the_rest_was_never_pulled(bench: Bench) -> None:
     graph = shapes.mixed(salt="plain")
-    found = bench.foretell(bench.pull(graph))
+    found = bench.check_prediction(bench.pull(graph))
     assert found.complete
     assert codes(found) == {"never_pulled"}
     native, *foreign = found.platforms
@@ -226,7 +226,7 @@ def test_a_plain_pull_is_complete_and_the_rest_was_never_pulled(bench: Bench) ->
 
 def test_the_old_nerdctl_would_fetch_the_four_foreign_platforms(bench: Bench) -> None:
     graph = shapes.five_platform(layers=2, salt="old")
-    found = bench.foretell(bench.pull_like_2x(graph))
+    found = bench.check_prediction(bench.pull_like_2x(graph))
     foreign = {digest for position in range(1, 5) for digest in layers_of(graph.child(position))}
     assert set(found.tools.nerdctl_save_2_0_3.fetch) == foreign
     assert found.tools.nerdctl_save_2_0_3.bytes == sum(len(graph.blobs[digest]) for digest in foreign)
@@ -237,7 +237,7 @@ def test_removed_layers_are_told_from_skipped_ones(bench: Bench) -> None:
     name = bench.pull(graph)
     top = layers_of(graph)[2]
     bench.remove(top)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert codes(found) == {"content_removed"}
     assert found.causes[0].missing == (top,)
 
@@ -248,7 +248,7 @@ def test_discarded_layers_of_the_kubelets_image(bench: Bench) -> None:
     bench.ctr("images", "label", name, "io.cri-containerd.image=managed")
     # What the kubelet's runtime does with discard_unpacked_layers: no labels for layers, then a collection.
     prune_references(bench.containerd, bench.namespace)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert codes(found) == {"discarded_after_unpack"}
     assert set(found.causes[0].missing) == set(layers_of(graph))
     assert found.platforms[0].unpacked
@@ -258,7 +258,7 @@ def test_pruned_references_lose_the_layers(bench: Bench) -> None:
     graph = shapes.single(layers=2, salt="pruned")
     name = bench.pull(graph)
     prune_references(bench.containerd, bench.namespace)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert codes(found) == {"gc_label_lost"}
     assert set(found.causes[0].missing) == set(layers_of(graph))
 
@@ -267,7 +267,7 @@ def test_pruned_references_lose_the_second_nested_index(bench: Bench) -> None:
     graph = index([shapes.multi(["linux/amd64"], salt="n1"), shapes.multi(["linux/amd64"], salt="n2")])
     name = bench.pull(graph)
     prune_references(bench.containerd, bench.namespace)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     second = graph.child(1).digest
     assert [item.digest for item in found.unread] == [second]
     assert {"index_gone", "gc_label_lost"} <= codes(found)
@@ -278,7 +278,7 @@ def test_pruned_references_lose_the_second_nested_index(bench: Bench) -> None:
 def test_layers_whose_snapshots_existed_are_skipped_by_2x(bench: Bench) -> None:
     plain, packed = shapes.recompressed("", salt="skip"), shapes.recompressed("gzip", salt="skip")
     bench.pull(plain)
-    found = bench.foretell(bench.pull(packed))
+    found = bench.check_prediction(bench.pull(packed))
     if bench.is_old:
         assert found.complete
         assert codes(found) == set()
@@ -295,7 +295,7 @@ def test_a_second_pull_of_2x_skips_a_layer_that_was_removed(bench: Bench) -> Non
     name = bench.pull(graph)
     bench.remove(layers_of(graph)[0])
     bench.ctr("images", "pull", "--plain-http", name)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert found.complete == bench.is_old
     assert codes(found) == (set() if bench.is_old else {"skipped_snapshot_existed"})
 
@@ -309,7 +309,7 @@ def test_an_import_of_1x_leaves_other_platforms_out(bench: Bench) -> None:
     local = [] if bench.is_old else ["--local"]
     bench.ctr("images", "import", *local, "--platform", "linux/amd64", archive)
     collect_garbage(bench.containerd, bench.namespace)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert found.complete
     assert codes(found) == {"never_imported"}
 
@@ -349,14 +349,14 @@ def test_isolated_content_is_taken_over_from_shareable_namespaces_only(
 
 
 def test_a_platform_that_the_image_lacks(bench: Bench) -> None:
-    found = bench.foretell(bench.pull(shapes.five_platform(salt="lacks")), "linux/riscv64")
+    found = bench.check_prediction(bench.pull(shapes.five_platform(salt="lacks")), "linux/riscv64")
     assert not found.complete
     assert codes(found) >= {"no_such_platform"}
 
 
 def test_an_artifact_is_looked_at_like_any_image(bench: Bench) -> None:
     name = bench.pull(shapes.artifact(), check=False)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert found.complete
     assert [row.kind for row in found.platforms] == ["artifact"]
 
@@ -364,7 +364,7 @@ def test_an_artifact_is_looked_at_like_any_image(bench: Bench) -> None:
 def test_layers_of_a_foreign_config_type_are_dropped_by_2x(bench: Bench) -> None:
     graph = shapes.wasm()
     name = bench.pull(graph, check=False)
-    found = bench.foretell(name)
+    found = bench.check_prediction(name)
     assert found.complete == bench.is_old
     assert [item.digest for item in found.platforms[0].missing] == ([] if bench.is_old else layers_of(graph))
 

@@ -1,7 +1,7 @@
-"""Tags and referrers of a real registry, by the real crane and oras as oracles. No containerd is about.
+"""Tags and referrers of a real registry, compared with crane and oras, without a containerd.
 
-docker-registry 2.8 has neither pages of tags nor lists of referrers: what newer ones answer is played by the
-proxy in front of it, and oras and crane must read that as we do.
+docker-registry 2.8 has neither pagination nor the referrers API: responses of newer ones are played by the
+proxy in front of it, and oras and crane must read them as pyctrd does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature.v1
 
 
 class Command:
-    """Runs pyctrd where no containerd can be found."""
+    """Runs pyctrd where there is no containerd."""
 
     def __init__(self, folder: Path) -> None:
         self.env = {
@@ -68,7 +68,7 @@ def pyctrd(tmp_path: Path) -> Command:
 
 
 def push_tags(registry: Registry, repository: str, count: int) -> list[str]:
-    """Push one image under many tags; gives them."""
+    """Push one image under many tags; return the tags."""
     graph = shapes.single(salt=repository)
     tags = [f"v{number}" for number in range(count)]
     for tag in tags:
@@ -77,7 +77,7 @@ def push_tags(registry: Registry, repository: str, count: int) -> list[str]:
 
 
 def attach(folder: Path, image: str, artifact_type: str, text: str) -> str:
-    """Attach an artifact by the real oras; gives its digest."""
+    """Attach an artifact with oras; return its digest."""
     (folder / "artifact.txt").write_text(text)
     command = [str(peers.tool("oras")), "attach", "--plain-http", "--artifact-type", artifact_type]
     words = [*command, "--format", "json", "--annotation", f"org.example.text={text}", image, "artifact.txt"]
@@ -86,7 +86,7 @@ def attach(folder: Path, image: str, artifact_type: str, text: str) -> str:
 
 
 def discovered(image: str, artifact_type: str = "") -> list[tuple[str, str, str]]:
-    """List what the real oras finds: digest, artifact type and annotation of each."""
+    """List what oras discovers: digest, artifact type and annotation of each."""
     chosen = ["--artifact-type", artifact_type] if artifact_type else []
     found = json.loads(
         run("oras", "discover", "--plain-http", "--depth", "1", "--format", "json", *chosen, image)
@@ -123,7 +123,7 @@ def test_tags_are_those_that_crane_and_oras_list(
 
 
 def in_pages(registry: Registry, path: str, most: int, *, link: bool) -> None:
-    """Let the proxy cut the real registry's list into pages, as newer registries do."""
+    """Let the proxy paginate the registry's list, as newer registries do."""
 
     def route(query: str, _headers: Mapping[str, str], _body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         asked = parse_qs(query)
@@ -155,7 +155,7 @@ def test_pages_of_tags(registry: Registry, repository: str, pyctrd: Command) -> 
 
 
 def test_a_warning_of_the_registry(registry: Registry, repository: str, pyctrd: Command) -> None:
-    """Told on stderr, without what it would do to a terminal; the list is the same."""
+    """Printed to stderr with control characters escaped; the list is unchanged."""
     path = f"/v2/{repository}/tags/list"
 
     def route(_query: str, _headers: Mapping[str, str], _body: bytes) -> tuple[int, Mapping[str, str], bytes]:
@@ -281,7 +281,7 @@ Route = Callable[[str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], 
 
 
 def keeping_lists(path: str, entries: list[dict[str, Any]], *, filters: bool) -> Route:
-    """Answer as registries with lists of referrers do, an entry in each page."""
+    """Respond like registries with the referrers API, with one entry per page."""
 
     def route(query: str, _headers: Mapping[str, str], _body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         asked = parse_qs(query)

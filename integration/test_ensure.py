@@ -1,4 +1,4 @@
-"""ensure and save fetch what they should and nothing else: the registry's own log is the witness."""
+"""ensure and save fetch only missing content, according to the registry's log."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_ensure_by_digest_when_the_tag_has_moved(
 def test_ensure_fetches_a_platform_that_was_never_pulled(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """Manifest and config too, which nerdctl passes over in silence."""
+    """Manifest and config too, which nerdctl silently skips."""
     graph = shapes.five_platform(layers=2, salt=namespace)
     reference = push(graph, registry, repository)
     client.images.pull(reference, metadata="selected")
@@ -171,7 +171,7 @@ def test_retagged_image_is_ensured_from_where_it_came(
 def test_lost_label_is_mended_with_the_content(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """`ctr content prune references` takes layers away; ensure brings them back so that they stay."""
+    """`ctr content prune references` removes layers; ensure fetches them and sets their labels."""
     graph = shapes.five_platform(salt=namespace)
     reference = push(graph, registry, repository)
     ctr_pull(containerd, namespace, reference)

@@ -1,7 +1,7 @@
-"""Images and neighbours made to be expensive, on a real containerd: every command ends, and finds all.
+"""Images and lists that are expensive to process, on a real containerd: every command succeeds.
 
-How often each document is looked at is counted in tests/test_linear.py; a limit here only ends what would
-not end by itself.
+tests/test_linear.py counts how often each document is read; the limits here only end commands that would
+not end by themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every fault of the table, played to the real command line on a real containerd."""
+"""Every fault of the table, with the command line on a real containerd."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_document_tells_what_is_tested() -> None:
 
 @pytest.fixture(scope="module")
 def bystander(containerd: Containerd) -> str:
-    """A namespace that holds an image already, which every fault has to leave alone."""
+    """A namespace with an image, which no fault may change."""
     namespace = "faults"
     with FaultServer(plain("bystander")) as server:
         pull_well(containerd, namespace, f"{server.host}/by/stander")
@@ -156,7 +156,7 @@ def pull_well(containerd: Containerd, namespace: str, name: str) -> str:
 
 
 def _pairs() -> list[Any]:
-    """All faults on the newest generation, some on the others: conftest's fixture would run all on all."""
+    """All faults on the newest generation, some on the others; conftest's fixture would run all on all."""
     return [
         pytest.param(generation, case, id=f"{generation}-{case.name}")
         for generation in chosen()

@@ -1,4 +1,4 @@
-"""A daemon that is stopped (SIGSTOP): its socket takes connections, and nothing is ever answered.
+"""A stopped daemon (SIGSTOP): its socket accepts connections, and never responds.
 
 One signal ends any command within five seconds; without one the stall time does. Long work of a daemon that
 is alive is in tests/containerd/test_calls.py.
@@ -69,7 +69,7 @@ class Scene:
             os.kill(self.daemon.pid, signal.SIGCONT)
 
     def check_afterwards(self) -> None:
-        """Nothing is half-written, and the daemon serves the next one."""
+        """There is no partial content, and the daemon serves the next command."""
         assert list(self.shell.folder.iterdir()) == []
         self.shell("pull", self.name)
         leases = snapshot_of(self.daemon, self.shell.namespace)["leases"].values()
@@ -78,7 +78,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """One generation: a process that is stopped is the same in all."""
+    """One generation: a stopped process is the same in all."""
     with run_required(
         lambda: Containerd(chosen()[-1], tmp_path_factory.mktemp("newest"), config=ISOLATED_CONTENT)
     ) as daemon:
@@ -108,7 +108,7 @@ def test_one_signal_ends_a_command(scene: Scene, name: str, number: signal.Signa
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_silent_daemon_is_an_error(scene: Scene, name: str) -> None:
-    """After the stall time, and some seconds in which it might have taken back what was begun."""
+    """After the stall timeout, and some seconds for cleaning up."""
     with scene.start(name, "--stall-timeout", "2") as process, scene.frozen():
         words = process.communicate()[1].decode()
     assert process.returncode == UNREACHABLE, words

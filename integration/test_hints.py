@@ -1,4 +1,4 @@
-"""Every command that is printed, run by a shell as it stands there: it reaches what it is about; it helps."""
+"""Every printed command, run by a shell as it is: it works and fixes the problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOREIGN = "linux/s390x"
 
 @pytest.fixture
 def shell(containerd: Containerd, namespace: str, tmp_path: Path) -> Shell:
-    """A shell with an empty environment: what was chosen by options must be in what is printed."""
+    """A shell with an empty environment: printed commands must have the options of the run."""
     made = Shell(containerd, namespace, tmp_path)
     del made.env["CONTAINERD_ADDRESS"], made.env["CONTAINERD_NAMESPACE"]
     programs = tmp_path / "bin"
@@ -49,7 +49,7 @@ def pause(registry: Registry, repository: str) -> Pause:
 
 
 def told(shell: Shell, *arguments: str, code: int) -> str:
-    """Run in the test's namespace; give all that is said."""
+    """Run in the test's namespace; return the output."""
     done = shell("-a", str(shell.containerd.address), "-n", shell.namespace, *arguments, code=code)
     return (done.stdout + done.stderr).decode()
 
@@ -179,7 +179,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
         assert shell(*address, *words.split()[-2:], "diagnose", name).returncode == 0
     done = shell(*address, "-n", empty, "images")
     words = done.stderr.decode()
-    assert f"namespace {empty} has no images" in words
+    assert f"no images in namespace {empty}" in words
     assert shell.namespace in words
     assert run(shell, only(words))
     assert shell(*address, "-n", empty, "images", "-q").stderr == b""
@@ -189,7 +189,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
 def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
-    assert f"a b.{ending} will be a plain tar" in text
+    assert f"a b.{ending} will be an uncompressed tar" in text
     archive = shell.folder / f"a b.{ending}"
     plain = archive.read_bytes()
     run(shell, only(text))

@@ -1,6 +1,6 @@
-"""The host configuration that operators have, on real registries, through the real command line.
+"""Host configuration of registries, with the command line and real registries.
 
-One generation of containerd is enough: which host is asked is decided before containerd is. Every image has
+One generation of containerd is enough: the choice of hosts does not depend on it. Every image has
 layers of its own, since namespaces share content.
 """
 
@@ -55,12 +55,12 @@ def graph(request: pytest.FixtureRequest) -> Graph:
 
 
 def image(request: pytest.FixtureRequest, size: int) -> Graph:
-    """Make an image of two layers which no other test has."""
+    """Return an image of two layers that no other test uses."""
     return shapes.big(size, layers=2, seed=zlib.crc32(request.node.name.encode()))
 
 
 class Start:
-    """Starts registries with the test's image in them, and ends them after it."""
+    """Starts registries with the test's image, and stops them after the test."""
 
     def __init__(self, graph: Graph, folder: Path, stack: ExitStack) -> None:
         self._graph = graph
@@ -259,7 +259,7 @@ def test_tls_without_what_it_takes(
 def test_an_http_url_with_settings_for_tls(
     shell: Shell, certs: Certs, start: Start, pems: Pems, graph: Graph, spoken: str
 ) -> None:
-    """What docs/hosts.md shows for a registry without a proper certificate works with TLS, and without."""
+    """An http URL with TLS settings works with TLS and without."""
     tls = require_clients(pems).partition("    clientcas")[0] if spoken == "https" else ""
     registry = start("registry", config=tls)
     certs.write(f'server = "http://{registry.direct_host}"\nskip_verify = true\n')
@@ -295,7 +295,7 @@ def test_a_mirror_that_may_not_resolve(shell: Shell, certs: Certs, start: Start,
 def test_a_mirror_killed_half_way_through_a_layer(
     shell: Shell, certs: Certs, start: Start, request: pytest.FixtureRequest
 ) -> None:
-    """The layer goes on at the byte reached, from the next host; the other one comes from there in whole."""
+    """The next host continues the layer at the byte reached, and serves the other layer completely."""
     graph = image(request, 40 * MIB)  # what is in the sockets' buffers still arrives
     upstream, mirror = start("upstream", graph), start("mirror", graph)
     certs.write(f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
@@ -319,7 +319,7 @@ def test_a_mirror_killed_half_way_through_a_layer(
 def test_a_mirror_that_breaks_off_again_and_again(
     shell: Shell, certs: Certs, start: Start, request: pytest.FixtureRequest
 ) -> None:
-    """Two cuts, then the next host; no byte is asked for twice."""
+    """After two interruptions the next host continues; no byte is requested twice."""
     graph = image(request, 6 * MIB)
     upstream, mirror = start("upstream", graph), start("mirror", graph)
     certs.write(f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
@@ -454,7 +454,7 @@ def explain(etc: Path, *options: str, user: str = "", **environ: str) -> Any:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may read: pytest's own are for their owner alone."""
+    """A world-readable directory: pytest's are readable only for their owner."""
     with tempfile.TemporaryDirectory(prefix="pyctrd-hosts-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

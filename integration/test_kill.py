@@ -1,6 +1,6 @@
-"""A pull that was interrupted goes on where it was: killed at random moments, by Ctrl-C, and beside another.
+"""An interrupted pull is resumed: after SIGKILL at random moments, after Ctrl-C, during another pull.
 
-PYCTRD_SEED draws other moments.
+PYCTRD_SEED selects other moments.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KILLS = {"1.7": 10, "2.3": 10, "2.4": 20}
 
 
 class World(NamedTuple):
-    """A daemon whose namespaces share nothing, and an image behind a line that takes its time."""
+    """A daemon whose namespaces share no content, and an image behind a slow connection."""
 
     daemon: Containerd
     registry: Registry
@@ -51,7 +51,7 @@ class World(NamedTuple):
     name: str
 
     def wait_for_quiet(self) -> None:
-        """Return when the proxy has noticed that its clients are gone: their requests are in its log then."""
+        """Return when the proxy has noticed that its clients are gone and has logged their requests."""
         wait_until(lambda: not self.registry.proxy.connections, 30, lambda: True, lambda: "still connected")
         self.registry.clear_requests()
 
@@ -82,7 +82,7 @@ def start(world: World, namespace: str, folder: Path) -> subprocess.Popen[bytes]
 
 
 def until(process: subprocess.Popen[bytes], action: str, count: int) -> str:
-    """Read progress to the so many-th line of an action, or the end; returns the last action."""
+    """Read progress up to the given number of lines of an action, or the end; return the last action."""
     assert process.stderr is not None
     last = "start"
     for line in process.stderr:
@@ -94,7 +94,7 @@ def until(process: subprocess.Popen[bytes], action: str, count: int) -> str:
 
 
 def left_by_killed(world: World, namespace: str) -> State:
-    """What there is once the daemon, too, has noticed that its client is gone."""
+    """The state when the daemon has noticed that its client is gone."""
     world.wait_for_quiet()
     seen: list[State | None] = [None]
 
@@ -111,7 +111,7 @@ def left_by_killed(world: World, namespace: str) -> State:
 
 
 def settled(world: World, namespace: str) -> State:
-    """What a pull leaves in the end: leases that a killed one left are deleted, and the collector has run.
+    """The final state after a pull: leases of killed ones are deleted and garbage is collected.
 
     Each of them must have an expiry: nobody else would ever end it.
     """
@@ -124,9 +124,9 @@ def settled(world: World, namespace: str) -> State:
 
 
 def assert_continued(world: World, before: State, result: PullResult) -> None:
-    """What was committed was not asked for again, what was begun was asked for from its end on.
+    """Committed blobs were not requested again, partial ones only from their end on.
 
-    The daemon may have taken in a little more after `before` was read.
+    The daemon may have stored a little more after `before` was read.
     """
     resumed = {str(item.digest): count for item, count in result.resumed.items()}
     gets = [one for one in world.registry.requests() if one.method == "GET"]
@@ -256,7 +256,7 @@ def test_an_interrupted_pull_says_how_much_it_resumed(
 def test_killed_while_another_pull_waits_for_it(
     world: World, namespace: str, tmp_path: Path, stalled: Fault
 ) -> None:
-    """The other one goes on with the killed one's download, and ends as if it had been alone."""
+    """The other pull resumes the killed one's download, and ends like a single one."""
     process = start(world, namespace, tmp_path)
     wait_until_stalled(world, namespace, process, stalled)
     waits = threading.Event()
@@ -290,7 +290,7 @@ def test_killed_while_another_pull_waits_for_it(
 def test_what_another_namespace_shares_is_not_called_resumed(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """Neither where nothing was here, nor where a download had been begun that is not needed any more."""
+    """Neither with an empty namespace, nor with a partial download that is no longer needed."""
     graph = shapes.big(4 * MIB, layers=2, seed=len(repository))
     reference = publish.push(graph, registry, repository)
     pull(containerd, f"{namespace}-a", reference)

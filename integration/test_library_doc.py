@@ -1,4 +1,4 @@
-"""The programs of docs/library.md, as they stand there, on a real containerd and a real registry."""
+"""The programs of docs/library.md, unchanged, on a real containerd and a real registry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stores that lie about what belongs together: every byte is right, and the image is not.
+"""Stores with inconsistent images: every blob matches its digest, but the image is wrong.
 
-No pull brings such a thing, so it is written by hand, as a broken builder or a restored backup would.
+No pull stores such an image, so it is written directly, as by a broken builder or a restored backup.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "lying.example/app:1"
 
 
 class Liar:
-    """A namespace into which anything can be written."""
+    """A namespace to which any content can be written."""
 
     def __init__(self, containerd: Containerd, namespace: str, folder: Path) -> None:
         self.shell = Shell(containerd, namespace, folder)
@@ -44,7 +44,7 @@ class Liar:
                 leased.content.set_labels(Digest(root), {"containerd.io/gc.root": "kept by the test"})
 
     def words(self, *arguments: str, code: int) -> str:
-        """Give what a command says, on both streams."""
+        """Return stdout and stderr of a command."""
         done = self.shell(*arguments, NAME, code=code)
         return (done.stdout + done.stderr).decode()
 
@@ -70,7 +70,7 @@ def root_of(graph: Graph) -> Descriptor:
 
 
 def test_a_child_of_another_type(liar: Liar) -> None:
-    """An index calls another index a manifest: containerd refuses it, and so does every command."""
+    """An index lists another index as a manifest: containerd and every command reject it."""
     graph = shapes.five_platform(1)
     inner = images.index([shapes.single()])
     document = graph.document()

@@ -50,7 +50,7 @@ def slow(session_registry: Registry) -> Iterator[Throttle]:
 def test_close_time_out_and_error_in_the_middle_of_calls(
     isolated_containerd: Containerd, registry: Registry, slow: Throttle, generation: str, tmp_path: Path
 ) -> None:
-    """In a process of its own: what went wrong was SIGSEGV, or a thread that never ended."""
+    """In a separate process, since failures were SIGSEGV, or a thread that never ended."""
     name = push(image("closing")[0], registry, "closing/slow").replace(registry.host, slow.host)
     broken, last = image("broken")
     missing = push(broken, registry, "closing/broken")
@@ -70,13 +70,13 @@ def test_close_time_out_and_error_in_the_middle_of_calls(
         output = process.communicate()[0].decode()
     assert process.returncode == 0, output
     assert len(output.splitlines()) == runs, output
-    figures.record("close, time-out and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
+    figures.record("close, timeout and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
 
 
 def test_a_layer_that_is_not_there_while_another_is_unpacked(
     containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
 ) -> None:
-    """Exit 5, and nothing is left: the thread that unpacks used to call a channel that was closed."""
+    """Exit 5, and nothing is left: the unpacking thread used to call a closed channel."""
     graph, last = image(repository)
     name = push(graph, registry, repository)
     shell = Shell(containerd, namespace, tmp_path)
@@ -106,7 +106,7 @@ def test_a_pull_ends_with_its_client(
     end: str,
     kind: type[PyctrdError],
 ) -> None:
-    """At once, though the registry sends nothing; what had come is kept for the next one, for a day."""
+    """At once, although the registry sends nothing; downloaded data is kept for a day."""
     graph, last = image(repository)
     name = push(graph, registry, repository)
     shell = Shell(containerd, namespace, tmp_path)
@@ -155,7 +155,7 @@ def test_one_call_is_cancelled_and_the_client_goes_on(
 def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
     containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
 ) -> None:
-    """Here to a pipe whose reader stands still, so that nothing else would wake it up."""
+    """To a pipe whose reader has stopped, so that nothing else would wake it up."""
     graph, _ = image(repository)
     name = push(graph, registry, repository)
     client = Client(str(containerd.address), namespace)

@@ -1,4 +1,4 @@
-"""Archives in other hands: ctr of every generation, docker, skopeo and umoci read what we save."""
+"""ctr of every generation, docker, skopeo and umoci read archives of pyctrd."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.images import Graph
 
 @pytest.fixture(scope="module", params=GENERATIONS)
 def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd of each generation that has none of the content: what it finds came by the archive."""
+    """An empty containerd of each generation, whose content comes only from the archive."""
     with run_required(
         lambda: Containerd(str(request.param), tmp_path_factory.mktemp(f"reader-{request.param}"))
     ) as daemon:
@@ -83,7 +83,7 @@ def engine(
 def test_every_image_store_of_docker_loads_an_archive(
     bench: Bench, engine: Dockerd, suffix: str, index: str
 ) -> None:
-    """A name with a digest is none for docker's own store, which must load the image all the same."""
+    """Docker's classic store has no names with digests, but must still load the image."""
     graph = shapes.multi(["linux/amd64", "linux/s390x"], salt=bench.namespace)
     name = bench.pull_all(graph)
     if suffix:

@@ -1,4 +1,4 @@
-"""The matrix with the real tools: diagnose must have foretold each result before the tool ran."""
+"""The matrix with the real tools: diagnose must have predicted each result before the tool ran."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.daemon in chosen()], ids=str)
-def test_every_tool_does_as_foretold(workshop: Workshop, row: Row) -> None:
+def test_every_tool_does_as_predict(workshop: Workshop, row: Row) -> None:
     with peer_required():
         results = workshop.results(row)
     assert [result.cell for result in results] == cells_of(row)

@@ -37,7 +37,7 @@ def shell(bench: Bench) -> Shell:
 
 
 def raw(text: str) -> set[str]:
-    """The control characters in a text that no line of ours has."""
+    """Return the control characters in a text that pyctrd never prints."""
     return {
         letter
         for letter in text

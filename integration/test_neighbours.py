@@ -1,7 +1,7 @@
-"""Neighbours: another pyctrd, ctr or nerdctl that pulls the same, or half the same, at the same time.
+"""Concurrent clients: another pyctrd, ctr or nerdctl pulls the same image, or shared layers.
 
-containerd's lock on an ingest is what keeps them apart: in one namespace each blob is downloaded once. The
-first client is held in the middle of a layer until the other one waits for it, so that they surely meet.
+containerd's lock on an ingest coordinates them: in one namespace each blob is downloaded once. The
+first client is held within a layer until the other one waits for it, so that they always overlap.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEIGHBOURS = ("pyctrd", "ctr", "nerdctl 2.0.3", "nerdctl 2.2.2")
 
 @pytest.fixture(scope="module")
 def isolated(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd whose namespaces share nothing, so that what one has is of no help to another."""
+    """A containerd whose namespaces share no content."""
     with run_required(
         lambda: Containerd(generation, tmp_path_factory.mktemp(f"apart-{generation}"), ISOLATED_CONTENT)
     ) as daemon:
@@ -48,7 +48,7 @@ def shell(isolated: Containerd, namespace: str, tmp_path: Path) -> Shell:
 
 
 class Neighbour:
-    """Starts a pull by any of the clients; "selected" metadata, which is what all of them can do."""
+    """Starts a pull with any of the clients, with "selected" metadata, which all of them support."""
 
     def __init__(self, kind: str, shell: Shell, name: str, namespace: str = "") -> None:
         self.kind = kind
@@ -77,7 +77,7 @@ class Neighbour:
 
     @property
     def words(self) -> str:
-        """What it has said so far."""
+        """The output so far."""
         return Path(self._out.name).read_text(errors="replace")
 
     @property
@@ -85,7 +85,7 @@ class Neighbour:
         return self._process.poll() is None
 
     def finish(self) -> None:
-        """Wait for it; it must succeed."""
+        """Wait for the process, which must succeed."""
         try:
             code = self._process.wait(90)
         finally:
@@ -101,7 +101,7 @@ def _only(shell: Shell) -> dict[str, str]:
 
 
 def downloads(registry: Registry) -> Counter[str]:
-    """Count how often each blob's bytes were sent; manifests, which anybody may look at, are left out."""
+    """Count how often each blob was sent, without manifests, which may be read repeatedly."""
     return Counter(
         one.path.rpartition("/")[2]
         for one in registry.requests()
@@ -110,7 +110,7 @@ def downloads(registry: Registry) -> Counter[str]:
 
 
 def comparable(state: State, name: str) -> object:
-    """What every client must agree on: content with all labels, the image's target, the chain of snapshots.
+    """What must be equal for all clients: content with labels, the image's target, the snapshots.
 
     The labels of the image record and of a snapshot are those of the client that made it: nerdctl has others.
     """
@@ -122,7 +122,7 @@ def comparable(state: State, name: str) -> object:
 
 
 def undisturbed(shell: Shell, name: str) -> State:
-    """What a pull leaves that has the daemon for itself."""
+    """What a pull leaves without other clients."""
     calm = f"{shell.namespace}-calm"
     Neighbour("pyctrd", shell, name, calm).finish()
     collect_garbage(shell.containerd, calm)
@@ -140,7 +140,7 @@ def held_back(registry: Registry, digest: str) -> Iterator[Fault]:
 
 
 def waits(neighbour: Neighbour, registry: Registry) -> Callable[[], bool]:
-    """Tell when a client surely meets the lock: we say so; the others have asked the registry by then."""
+    """Whether a client has reached the lock: pyctrd reports it, others have sent a request by then."""
     before = len(registry.requests())
 
     def ready() -> bool:
@@ -194,7 +194,7 @@ def on_shared_base(salt: str) -> list[Graph]:
 def test_different_images_that_share_layers(
     shell: Shell, registry: Registry, repository: str, generation: str, other: str
 ) -> None:
-    """Both are whole, and what they share came once, though they come from two repositories."""
+    """Both are complete, and shared layers were downloaded once, although from two repositories."""
     graphs = on_shared_base(uuid.uuid4().hex)
     names = [publish.push(graph, registry, f"{repository}/{n}") for n, graph in enumerate(graphs)]
     registry.clear_requests()
@@ -223,7 +223,7 @@ def test_different_images_that_share_layers(
 
 
 def test_two_namespaces_at_once(shell: Shell, registry: Registry, repository: str, generation: str) -> None:
-    """Each has its own locks: a blob comes at most once for each of them, and both end as if alone."""
+    """Each has its own locks: a blob is downloaded at most once for each, and both end like single ones."""
     graph = shapes.multi([HERE, "linux/arm64"], 3, salt=uuid.uuid4().hex)
     name = publish.push(graph, registry, repository)
     registry.clear_requests()
@@ -244,7 +244,7 @@ def test_two_namespaces_at_once(shell: Shell, registry: Registry, repository: st
 
 @pytest.mark.timeout(1800)
 def test_a_crowd(shell: Shell, registry: Registry, repository: str, generation: str) -> None:
-    """Four clients start together without any order, over and over; nobody is held back here."""
+    """Four clients start at the same time, repeatedly, and none is held back."""
     rounds = max(figures.runs(4) // 2, 1)
     kinds = ("pyctrd", "pyctrd", "ctr", "nerdctl 2.2.2")
     for turn in range(rounds):
@@ -261,4 +261,4 @@ def test_a_crowd(shell: Shell, registry: Registry, repository: str, generation: 
         assert set(state["content"]) >= {graph.digest, *layers_of(graph, HERE)}
         assert bad_blobs(shell.containerd, list(state["content"])) == []
         assert empty(shell.containerd, shell.namespace) == []
-    figures.record("a crowd of four", generation, runs=rounds * len(kinds), lost=0, left_over=0)
+    figures.record("four clients", generation, runs=rounds * len(kinds), lost=0, left_over=0)

@@ -1,6 +1,6 @@
 """pull leaves what ctr of the same version leaves: content, labels, image record, snapshots.
 
-Where it does not, on purpose, a test shows both: what real ctr does and what we do (docs/differences.md).
+For deliberate differences, a test shows what ctr and pyctrd do (docs/differences.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def oracle(request: pytest.FixtureRequest) -> Oracle:
 
 @pytest.fixture(scope="module")
 def daemon(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd in which every namespace has to download for itself: nothing is right by accident."""
+    """A containerd in which every namespace has to download its content."""
     with (
         peer_required(),
         Containerd(oracle.generation, tmp_path_factory.mktemp("containerd"), ISOLATED_CONTENT) as started,
@@ -69,13 +69,13 @@ def pull(
 def ctr_pull(
     daemon: Containerd, oracle: Oracle, namespace: str, reference: str, *flags: str, mode: Mode = "all"
 ) -> int:
-    """Let real ctr pull; gives its exit code."""
+    """Pull with ctr; return its exit code."""
     command = ("images", "pull", *oracle.pull_flags(mode), *flags, reference)
     return daemon.ctr(*command, namespace=namespace, check=False).returncode
 
 
 def state(daemon: Containerd, namespace: str) -> State:
-    """What a client left, once the collector has been by."""
+    """What a client left, after garbage collection."""
     collect_garbage(daemon, namespace)
     return snapshot_of(daemon, namespace)
 
@@ -269,7 +269,7 @@ def test_p5_platform_that_is_not_there(
     repository: str,
     namespace: str,
 ) -> None:
-    """T7-T9: an error that names what there is, and nothing is kept."""
+    """T7-T9: an error that lists the available platforms, and nothing is kept."""
     assert callable(graph)
     reference = publish.push(graph(), registry, repository)
     with pytest.raises(NoMatchingPlatform, match="no match for platform in manifest") as caught:
@@ -379,7 +379,7 @@ def test_p3_corrupt_ingest_of_another_client_is_replaced(
 
 
 def leave_ingest(daemon: Containerd, namespace: str, graph: Graph, digest: str, data: bytes) -> None:
-    """Leave an unfinished download under the name that every client uses for this layer."""
+    """Start an ingest under the name that every client uses for this layer, and leave it unfinished."""
     with (
         Daemon.connect(str(daemon.address), namespace) as store,
         store.content.open_ingest(
@@ -392,7 +392,7 @@ def leave_ingest(daemon: Containerd, namespace: str, graph: Graph, digest: str, 
 def test_a_locked_ingest_whose_client_stands_still_is_an_error(
     containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
-    """After the stall time, and with the way out; once it has gone, the next pull goes on there."""
+    """After the stall timeout, with a hint; when the client is gone, the next pull resumes there."""
     graph = shapes.big(8 << 20, layers=2, seed=len(repository))
     reference = publish.push(graph, registry, repository)
     digest = layer_of(graph)
@@ -468,7 +468,7 @@ def test_broken_documents(
 
 
 def _serve(registry: Registry, repository: str, graph: Graph) -> str:
-    """Serve blobs that a registry would refuse to store, from the proxy before it."""
+    """Serve blobs that a registry would reject, from the proxy in front of it."""
     for digest, data in graph.blobs.items():
         is_root = digest == graph.digest
         headers = {

@@ -1,4 +1,4 @@
-"""Push from real stores: the registry has what ctr would have pushed, and every reader takes it."""
+"""Push from real stores: the registry has what ctr would have pushed, and other tools can read it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def shell(bench: Bench) -> Shell:
 
 @pytest.fixture
 def target(bench: Bench) -> str:
-    """A repository that nobody has pushed to."""
+    """An unused repository."""
     return f"{bench.repository}-pushed/new"
 
 
@@ -217,7 +217,7 @@ def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, 
     assert index["annotations"] == {"io.pyctrd.original-index.digest": graph.digest}
     assert graph.digest not in stored(bench.registry, target).manifests
     done = shell("push", "--platform", ARM64, name, pushed.replace(":1", ":2"))
-    assert b"of which only some platforms were chosen" in done.stdout
+    assert b"selected platforms only" in done.stdout
     index = json.loads(run("crane", "manifest", "--insecure", pushed.replace(":1", ":2")))
     assert [item["digest"] for item in index["manifests"]] == [graph.child(1).digest]
     bench.ctr("images", "pull", "--plain-http", pushed, namespace=f"{bench.namespace}-b")
@@ -229,7 +229,7 @@ def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, 
 def test_after_a_default_pull_attestations_are_left_out(
     bench: Bench, shell: Shell, target: str, tmp_path: Path, choice: list[str]
 ) -> None:
-    """In another registry than the image's, which has nothing of it that could be mounted."""
+    """To another registry than the image's, which has nothing to mount."""
     graph = shapes.attested_as_amd64(salt="default pull")
     name = bench.pull(graph)
     with running(Registry(tmp_path / "other")) as registry:
@@ -321,7 +321,7 @@ def test_layers_that_may_not_be_distributed(bench: Bench, shell: Shell, target: 
 
 
 def big(bench: Bench, salt: int) -> tuple[Graph, str]:
-    """An image with a layer of 8 MiB that no repository of this registry can be asked to mount."""
+    """An image with a layer of 8 MiB that cannot be mounted from another repository."""
     graph = shapes.big(8 * MIB, layers=1, seed=salt)
     name = bench.pull(graph)
     bench.ctr("images", "tag", name, "elsewhere.example/app:1")
@@ -349,7 +349,7 @@ def test_chunks_go_on_where_the_registry_is(bench: Bench, shell: Shell, target: 
 @newest
 @pytest.mark.parametrize("chunk", ["2", "0"])
 def test_a_cut_upload_gets_there(bench: Bench, shell: Shell, target: str, chunk: str) -> None:
-    """docker-registry refuses to go on with an upload that was cut in a request: it begins again."""
+    """docker-registry rejects an upload that was interrupted within a request: it is restarted."""
     graph, name = big(bench, 2)
     method = "PATCH" if chunk != "0" else "PUT"
     bench.registry.clear_requests()

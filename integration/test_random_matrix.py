@@ -1,6 +1,6 @@
-"""Random images, gaps and names with the real tools: diagnose must have predicted each result.
+"""Random images, missing content and names: predictions of diagnose compared with the real tools.
 
-`scripts/mismatch-report --random N --seed S` searches; what it has found is repeated here.
+`scripts/mismatch-report --random N --seed S` searches for errors; those found are repeated here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORECASTS = 20
 
 @pytest.fixture(scope="module")
 def matrix_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RandomMatrix]]:
-    """Give the matrix of a containerd, started when it is first asked for."""
+    """Return the matrix of a containerd, started on first use."""
     started: dict[str, RandomMatrix] = {}
     with ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""One large layer in several ranges: from a real registry, into a real containerd, over slow lines."""
+"""One large layer in several ranges: from a real registry to a real containerd, over slow connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYER_BYTES = 32 * MIB
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """One generation is enough: to the store it is one write in order, whatever the registry is asked."""
+    """One generation is enough: the store gets one sequential write in any case."""
     with peer_required(), Containerd(NEWEST, tmp_path_factory.mktemp("ranges"), ISOLATED_CONTENT) as started:
         yield started
 
@@ -125,7 +125,7 @@ print(json.dumps([time.perf_counter() - start, usage.ru_maxrss / 1024, status]),
 
 
 def measured(shell: Shell, namespace: str, *arguments: str) -> tuple[float, float]:
-    """Run a pull in a namespace of its own; gives the seconds and the peak of its memory in MiB."""
+    """Run a pull in a new namespace; return the seconds and its peak memory in MiB."""
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, sys.executable, "-m", "pyctrd"]
     command = [*launcher, "pull", "--no-unpack", "--progress", "none", *arguments]
     done = subprocess.run(

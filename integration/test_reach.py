@@ -1,7 +1,7 @@
-"""A registry on another address must not send us to this machine's services: played in a network namespace.
+"""A registry on another address must not direct requests to local services: in a network namespace.
 
-The addresses of integration/faults/elsewhere.py are real there, and so are the services on loopback that
-nobody may touch.
+The addresses of integration/faults/elsewhere.py exist there, and so do the services on loopback that
+must not get requests.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ PULLED: dict[str, Callable[[str], Fault]] = {"redirect": redirect, "realm": real
 def pull(
     island: Island, containerd: Containerd, folder: Path, sent: Sent, fault: Callable[[str], Fault]
 ) -> tuple[subprocess.CompletedProcess[str], FaultServer]:
-    """Pull from a registry whose fault names the victim; gives the pull, and who would be asked."""
+    """Pull from a registry whose fault names the victim; return the pull and the victim's server."""
     with ExitStack() as stack:
         good = plain(island.name)  # of this test alone: namespaces share content
         asked = FaultServer(good, on("", _as_told(good)), listener=island.listener(sent.victim))
@@ -143,7 +143,7 @@ def pull(
 def copy(
     island: Island, containerd: Containerd, folder: Path, sent: Sent
 ) -> tuple[subprocess.CompletedProcess[str], FaultServer]:
-    """Copy an image to a registry that names the victim as the place to upload to."""
+    """Copy an image to a registry that names the victim as upload location."""
     with ExitStack() as stack:
         good = plain(island.name)
         asked = FaultServer(good, on("", answering(201)), listener=island.listener(sent.victim))
@@ -159,13 +159,13 @@ def copy(
 
 
 def _as_told(graph: Graph) -> Behaviour:
-    """Serve a layer wherever it is asked for: what the registry's redirect promised."""
+    """Serve the layer of the registry's redirect at any path."""
     layer = graph.child(0).document()["layers"][0]["digest"]
     return lambda exchange: exchange.send(Reply(200, {}, graph.blobs[layer]))
 
 
 def _opens_uploads(url: str) -> Behaviour:
-    """Have nothing, open every upload elsewhere, and take every manifest."""
+    """Have no content, direct every upload to another host, and accept every manifest."""
 
     def behave(exchange: Exchange) -> None:
         answers = {"POST": Reply(202, {"Location": url}), "PUT": Reply(201)}

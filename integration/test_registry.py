@@ -148,7 +148,7 @@ def locked(tmp_path: Path, image: Graph) -> Iterator[tuple[Registry, str]]:
 
 
 def options_of(how: str, host: str, folder: Path) -> RegistryOptions:
-    """The right password, in each of the ways to give it."""
+    """The right password, in each supported form."""
     if how == "-u":
         return RegistryOptions(username=USER, password=PASSWORD)
     document: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Proofs that the rig tells the truth: real ctr, real registry, real archives."""
+"""Tests of the rig: real ctr, real registry, real archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving on real stores: the bytes are those of the same version's ctr, and every reader takes them."""
+"""Save from real stores: the bytes are those of the same version's ctr, and other tools can read them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def members(archive: bytes) -> dict[str, bytes]:
 
 
 def same(bench: Bench, ours: bytes, theirs: bytes) -> None:
-    """Compare: byte for byte, but for what 1.6 did not write into index.json yet."""
+    """Compare byte for byte, except for fields of index.json that 1.6 does not write."""
     if not bench.is_1_6:
         assert members(ours) == members(theirs)
         assert ours == theirs
@@ -284,7 +284,7 @@ def test_reproducible_from_two_daemons(bench: Bench, fresh_containerd: Container
 
 
 class Removing(io.BytesIO):
-    """An output at whose first byte the image is removed, and the collector has been through."""
+    """An output that removes the image and collects garbage at the first byte."""
 
     def __init__(self, remove: Callable[[], object]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""No password or token in anything that pyctrd prints, logs or raises, in no spelling, whatever is echoed."""
+"""No password or token, in any spelling, is in anything that pyctrd prints, logs or raises."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rig:
         self.registry = Registry(folder / "registry", config=self.tokens)
 
     def echo(self, repository: str, status: int, where: str) -> str:
-        """Make an image that cannot be had: its registry says all it was told, in `where`."""
+        """Publish an image that cannot be pulled: its registry echoes the credentials in `where`."""
 
         def answer(_query: str, headers: Mapping[str, str], _body: bytes) -> Answer:
             shown = headers.get("authorization", "")
@@ -71,7 +71,7 @@ class Rig:
         return f"{self.registry.host}/{repository}:latest"
 
     def secrets(self) -> set[str]:
-        """Every secret in every spelling, tokens also without their signature."""
+        """All secrets in all spellings, tokens also without their signature."""
         assert self.issued
         whole = {PASSWORD, quote(PASSWORD), quote_plus(PASSWORD), PAIR, PAIR.rstrip("=")}
         return whole | set(self.issued) | {token.rpartition(".")[2] for token in self.issued}
@@ -120,7 +120,7 @@ def check(rig: Rig, text: str) -> None:
 
 
 def told(login: Login, *arguments: str, code: int) -> str:
-    """Run, and give all that appeared on stdout and stderr."""
+    """Run, and return stdout and stderr."""
     done = login.shell.start(*arguments, stdout=-1, stderr=-1)
     out, err = done.communicate(timeout=60)
     assert done.returncode == code, err.decode(errors="replace")
@@ -187,7 +187,7 @@ def test_a_token_server_that_echoes(rig: Rig, login: Login, repository: str) -> 
 
 @pytest.fixture
 def records() -> Iterator[list[logging.LogRecord]]:
-    """All that an application with the lowest levels everywhere gets, urllib3's log as our docs advise."""
+    """All log records at the lowest level, with urllib3's log configured as in the docs."""
     found: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):

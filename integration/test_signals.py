@@ -40,7 +40,7 @@ LAYER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Command:
-    """Arguments before the image's name, and what the command is there for."""
+    """Arguments before the image's name, and the command's result."""
 
     arguments: tuple[str, ...]
     pulls: bool = False
@@ -89,7 +89,7 @@ class Place:
 
 
 class Run:
-    """One command line on its way."""
+    """A running command line."""
 
     def __init__(self, place: Place, command: Command, shell: Shell) -> None:
         self.place = place
@@ -102,7 +102,7 @@ class Run:
         )
 
     def hit(self, number: signal.Signals, after: float) -> tuple[int, float, str]:
-        """Send a signal after so many seconds; gives the exit code, how long it took, and what was said.
+        """Send a signal after the given seconds; return the exit code, the time it took, and the output.
 
         The code is as a shell has it: 128 + N for a process that a signal N has ended, 139 for a crash.
         """
@@ -117,7 +117,7 @@ class Run:
         return 128 - code if code < 0 else code, time.monotonic() - sent, words.decode(errors="replace")
 
     def check(self, code: int) -> None:
-        """Nothing is half-written: not in the store, not in the registry, not in the folder."""
+        """There is no partial content in the store, the registry or the directory."""
         state = snapshot_of(self.place.daemon, self.shell.namespace)
         present = set(state["content"])
         if self.place.name in state["images"]:
@@ -139,7 +139,7 @@ class Run:
         assert bad_blobs(self.place.daemon, sorted(present)) == []
 
     def clean(self) -> None:
-        """Leave nothing: leases that wait for their expiry are ended, and what they kept is collected."""
+        """Delete leases that have not expired yet, and collect what they protected."""
         for lease in snapshot_of(self.place.daemon, self.shell.namespace)["leases"]:
             self.place.daemon.ctr("leases", "delete", lease, namespace=self.shell.namespace)
         collect_garbage(self.place.daemon, self.shell.namespace)
@@ -197,7 +197,7 @@ def test_signals_at_random_moments(place: Place, generation: str, tmp_path: Path
 
 
 def undisturbed(place: Place, command: Command, folder: Path) -> float:
-    """How long a command takes that nobody disturbs."""
+    """How long a command takes without a signal."""
     run = place.begin(command, folder)
     started = time.monotonic()
     words = run.process.communicate()[1]

@@ -1,4 +1,4 @@
-"""What tests of push and copy look at: what a registry has stored, and what was sent to it."""
+"""Helpers for tests of push and copy: what a registry has stored, and what was sent to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from integration.rig.registry import Registry
 
 @contextmanager
 def running(registry: Registry) -> Iterator[Registry]:
-    """Run a registry of a test's own; a peer that this machine can't have skips the test."""
+    """Run a registry for one test; skip the test if it is unavailable."""
     with run_required(lambda: registry):
         yield registry
 
@@ -45,16 +45,16 @@ def stored(registry: Registry, repository: str) -> Stored:
 
 
 def open_uploads(registry: Registry, repository: str) -> list[str]:
-    """List the uploads that were begun and neither finished nor taken back.
+    """List the uploads that were neither finished nor cancelled.
 
-    Of one that was taken back docker-registry 2.8 removes the data, and leaves the folder.
+    Of a cancelled one docker-registry 2.8 removes the data, but leaves the directory.
     """
     folder = registry.root / "data/docker/registry/v2/repositories" / repository / "_uploads"
     return sorted(path.parent.name for path in folder.glob("*/data"))
 
 
 def sent(registry: Registry) -> list[Request]:
-    """List the requests that changed something, or wanted to."""
+    """List the requests that write."""
     return [one for one in registry.requests() if one.method not in ("GET", "HEAD")]
 
 
@@ -63,7 +63,7 @@ def methods(requests: Sequence[Request]) -> set[str]:
 
 
 def run(name: str, *arguments: str | Path, env: dict[str, str] | None = None) -> bytes:
-    """Run a tool of the rig; gives its stdout, raises AssertionError with its words."""
+    """Run a tool of the rig; return its stdout, or raise AssertionError with its output."""
     command = [peers.tool(name), *arguments]
     done = subprocess.run(
         command, capture_output=True, check=False, timeout=120, env={**os.environ, **(env or {})}

@@ -1,4 +1,4 @@
-"""Show the main job: what `ctr pull` leaves, what old nerdctl then fetches, and what pyctrd does instead."""
+"""Demo: what `ctr pull` stores, what old nerdctl then downloads, and what pyctrd does instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def heading(text: str) -> None:
-    """Print what comes next."""
+    """Print a heading."""
     console.print(f"\n[bold cyan]{text}[/]")
 
 
@@ -56,7 +56,7 @@ def pyctrd(address: str, *arguments: str, namespace: str = "default") -> None:
 
 
 def embedded() -> int:
-    """Do it all with an own containerd and registry, which are gone afterwards."""
+    """Run the demo on a temporary containerd and registry."""
     from integration.rig import publish
     from integration.rig.daemons import Containerd, Registry
     from integration.rig.peers import NEWEST
@@ -118,7 +118,7 @@ def complete_platforms(address: str, reference: str) -> list[str]:
 
 
 def image(platforms: Sequence[str]) -> Graph:
-    """Make an image whose layers are large enough to be missed."""
+    """Return an image with large layers."""
     from tests.support import images
 
     children = []

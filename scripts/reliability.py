@@ -1,4 +1,4 @@
-"""Run the tests of reliability with their full counts, and write what came of them to docs/reliability.md."""
+"""Run the tests of reliability with their full counts, and write the results to docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PAGE = Path("docs/reliability.md")
 class Group(NamedTuple):
     """A file of tests, and how often each generation runs it in full.
 
-    `apart` is for groups that take long: each generation runs by itself, and after an interrupt one that is
-    done is not run again.
+    `apart` is for long-running groups: each generation runs separately, and one that is finished is not run
+    again after an interrupt.
     """
 
     file: str
@@ -39,80 +39,80 @@ class Group(NamedTuple):
 
 GROUPS = {
     "Garbage collection": Group("integration/test_collector.py", RUNS),
-    "Our own death": Group("integration/test_death.py", RUNS // 2),
-    "Neighbours": Group("integration/test_neighbours.py", RUNS // 10),
+    "Killed processes": Group("integration/test_death.py", RUNS // 2),
+    "Concurrent clients": Group("integration/test_neighbours.py", RUNS // 10),
     "Signals": Group("integration/test_signals.py", 1000 // len(peers.GENERATIONS), apart=True),
-    "The end of clients": Group("integration/test_lifecycle.py", 100, apart=True),
+    "Closing clients": Group("integration/test_lifecycle.py", 100, apart=True),
 }
 HEAD = """\
 # Reliability
 
-Written by `scripts/reliability`; do not edit it. Real containerd {versions},
-each in a folder of its own; the seed of all that is random is {seed}. "lost" are blobs that were promised or
-held and then were not there, byte for byte. "left over" is what nothing refers to after every image was
-deleted: blobs, snapshots, ingests, leases. One of either fails the test, and no page is written. A row is a
-test, and the command above its table repeats it.
+Written by `scripts/reliability`; do not edit it. The tests ran on containerd {versions},
+each in its own directory, with random seed {seed}. "lost" counts blobs that should have been stored, because
+the operation succeeded or a lease held them, but were missing or different. "left over" counts blobs,
+snapshots, ingests and leases that nothing refers to after every image was deleted. If either is not 0, the
+test fails and no page is written. Each row is a test; the command above the table repeats it.
 """
 ABOUT = {
     "Garbage collection": """\
-Pulls, ensures, saves and loads (`ctr images import` of our archive) run in two threads, beside a collector
-that never rests: leases and images of others that are deleted with `--sync`, a daemon that collects after
-every change, and "with prune" also `ctr content prune references`. Each blob is read back and hashed at the
-last moment of the lease; without prune each image is hashed again after it. The other rows play one fault
-each in the middle of a pull, an ensure and a save.""",
-    "Our own death": """\
-SIGKILL, SIGTERM, SIGINT and SIGHUP at points drawn from the progress or the running time of pull, pull
---all-platforms, ensure, save to a file and to a pipe, diagnose, images and content. After each: every blob
-hashed, images as before or whole, no partial file (after SIGKILL one that the next run removes), the
-documented exit code, no lease without an expiry (none at all, but after SIGKILL and for a pull or an ensure
-that is interrupted, which goes on where it was), and the next run succeeds.""",
-    "Neighbours": """\
-Another client that pulls the same image, or one that shares layers, in the middle of our pull, and we in the
-middle of theirs: no blob is downloaded twice, and content, labels and snapshots are those of an undisturbed
-pull.""",
+Two threads pull, ensure, save and load images (`ctr images import` of our archive) during constant garbage
+collection: other leases and images are deleted with `--sync`, the daemon collects after every change, and
+"with prune" `ctr content prune references` runs as well. Each blob is read back and hashed just before the
+lease ends; without prune each image is hashed again afterwards. The other rows inject one fault each during
+a pull, an ensure and a save.""",
+    "Killed processes": """\
+SIGKILL, SIGTERM, SIGINT and SIGHUP at random points of pull, pull --all-platforms, ensure, save to a file
+and to a pipe, diagnose, images and content. After each, every blob is hashed, images are unchanged or
+complete, there is no partial file (after SIGKILL one that the next run removes), the exit code is the
+documented one, there is no lease without an expiry (and none at all, except after SIGKILL and for an
+interrupted pull or ensure, which the next run resumes), and the next run succeeds.""",
+    "Concurrent clients": """\
+Another client pulls the same image, or one that shares layers, during our pull, and the other way round: no
+blob is downloaded twice, and content, labels and snapshots are those of a pull without other clients.""",
     "Signals": """\
-SIGTERM, SIGINT and SIGHUP at moments drawn from the whole running time of a pull with unpacking, a save to a
-file, an ensure and a push. Each time the command ends within 5 s, by the documented exit code; no crash
-(SIGSEGV, SIGABRT), no traceback, no hang; what has a name, in the store, in the registry or in the folder, is
-whole. A process that has not ended then shows its stacks, and fails the test.""",
-    "The end of clients": """\
-The library in a process of its own: `close()` in another thread, a time-out of asyncio and a layer that the
-registry does not have, at random moments of a pull, a save, a verify and of lists. Each call ends within 5 s
-by the error that says why, every later call is refused, and the process does not crash. The other tests of
-the file play one moment each.""",
+SIGTERM, SIGINT and SIGHUP at random points of a pull with unpacking, a save to a file, an ensure and a
+push. Each time the command ends within 5 s with the documented exit code, without a crash (SIGSEGV,
+SIGABRT) or a traceback, and images in the store, tags in the registry and archives are complete. A process
+that has not ended by then prints its stacks and fails the test.""",
+    "Closing clients": """\
+The library in a process of its own: `close()` in another thread, an asyncio timeout, and a layer that is
+missing from the registry, at random points of a pull, a save, a verify and of lists. Each call ends within
+5 s with the right error, every later call is rejected, and the process does not crash. The other tests of
+the file test one point each.""",
 }
 
 
 TAIL = """\
-## Images made to be expensive
+## Images that are expensive to process
 
-A few kilobytes of documents can describe millions of ways through an image: nested indexes that list each
-other's children, or one manifest that is listed for thousands of platforms. Every command asks about each
-document a fixed number of times, however often it is listed: pull fetches and labels it once.
-`tests/test_linear.py` counts documents read, bytes parsed, labels set, questions to the store and to the
-registry, and platforms compared, for pull, ensure, save, push, copy, verify and diagnose;
-`integration/test_expensive.py` runs them on a real containerd.
+A few kilobytes of documents can describe millions of paths through an image: nested indexes that list each
+other's children, or one manifest listed for thousands of platforms. Every command reads each document a
+fixed number of times, however often it is listed; pull fetches and labels it once. `tests/test_linear.py`
+counts documents read, bytes parsed, labels set, requests to the store and to the registry, and platforms
+compared, for pull, ensure, save, push, copy, verify and diagnose; `integration/test_expensive.py` runs them
+on a real containerd.
 
-## Folders that others may write to
+## World-writable directories
 
-`save -o` opens each folder on the way, and creates and renames in the folder that it has open. In one that
-everybody may write to it follows no link, writes no pipe and replaces no file of another user (exit 1); an
-archive that it replaces keeps mode, owner and group (`tests/archive/test_output.py`;
+`save -o` opens each directory of the path, and creates and renames files relative to the open directory. In
+a world-writable directory it does not follow links, write to pipes or replace files of other users (exit
+1). An archive that it replaces keeps mode, owner and group (`tests/archive/test_output.py`;
 [differences](differences.md), S9, S10).
 
-## A socket that lies
+## Invalid responses of containerd
 
-A list of images that does not fit into containerd's message of 16 MiB (labels are everybody's) is asked for
-in parts; `ensure` and `save` ask for the names that they need. Lists of content, snapshots and images end
-after 256 MiB, a document at its limit, however much is sent. Times that Python does not know are not set;
-an invalid digest or a negative size is an error of the daemon, exit 1 (`tests/containerd/test_limits.py`,
-`integration/test_expensive.py`). What errors print has an end: of many platforms a few are named and the
-others counted, and no message or hint is longer than 4,000 characters (`tests/test_errors.py`).
+A list of images that does not fit in containerd's message limit of 16 MiB (any client can add labels) is
+requested in parts; `ensure` and `save` request only the names that they need. Lists of content, snapshots
+and images are limited to 256 MiB, and documents to their maximum size. Times that Python cannot represent
+are left unset; an invalid digest or a negative size is an error of the daemon, exit 1
+(`tests/containerd/test_limits.py`, `integration/test_expensive.py`). Error messages are limited: of many
+platforms a few are named and the others counted, and no message or hint is longer than 4,000 characters
+(`tests/test_errors.py`).
 """
 
 
 def main() -> int:
-    """Run everything; the exit code is pytest's when a test fails, and nothing is written then."""
+    """Run everything; if a test fails, return pytest's exit code and write nothing."""
     parser = argparse.ArgumentParser(prog="scripts/reliability", description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of each group (default: %(default)s)")
     parser.add_argument(
@@ -121,12 +121,10 @@ def main() -> int:
     parser.add_argument(
         "--only", choices=GROUPS, action="append", help="run this group only; the others stay on the page"
     )
-    parser.add_argument(
-        "--seed", type=int, default=20240, help="of all that is random (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=20240, help="random seed (default: %(default)s)")
     arguments = parser.parse_args()
     counts = _counts(arguments)
-    with ThreadPoolExecutor(2) as pool:  # each has containerds of its own, and company makes it harder
+    with ThreadPoolExecutor(2) as pool:  # each has its own containerds; running in parallel adds load
         tasks = {
             title: pool.submit(_run, GROUPS[title], count, arguments.seed) for title, count in counts.items()
         }
@@ -151,7 +149,7 @@ def main() -> int:
 
 
 def _counts(arguments: argparse.Namespace) -> dict[str, int]:
-    """Say which groups are run, and how often on each generation."""
+    """Return the groups to run, and how often on each generation."""
     if arguments.signals is not None:
         return {"Signals": max(arguments.signals // len(peers.GENERATIONS), 1)}
     chosen = arguments.only or list(GROUPS)
@@ -159,7 +157,7 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int]:
 
 
 def _sections_of(page: str) -> dict[str, str]:
-    """Split a page that was written before into its sections, by title."""
+    """Split an existing page into its sections, by title."""
     _, *parts = re.split(r"^## ", page, flags=re.MULTILINE)
     return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
@@ -171,7 +169,7 @@ def _head(seed: int) -> str:
 
 
 def _done(group: Group, runs: int, seed: int) -> dict[str, Path]:
-    """Say where the figures of each generation are kept until the page is written: of this commit."""
+    """Return the files that keep each generation's figures for this commit until the page is written."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
     folder = cache.cache_dir() / "reliability"
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +178,7 @@ def _done(group: Group, runs: int, seed: int) -> dict[str, Path]:
 
 
 def _run(group: Group, runs: int, seed: int) -> list[Mapping[str, object]] | int:
-    """Run one group; gives the figures that its tests have recorded, or the exit code of a failure."""
+    """Run one group; return the figures that its tests have recorded, or the exit code of a failure."""
     with tempfile.TemporaryDirectory(prefix="pyctrd-reliability-") as folder:
         places = _done(group, runs, seed) or {",".join(peers.GENERATIONS): Path(folder) / "all"}
         lines: list[str] = []
@@ -215,7 +213,7 @@ def _section(title: str, file: str, runs: int, found: list[Mapping[str, object]]
     rows = "\n".join(_rows(found))
     return (
         f"## {title}\n\n{ABOUT[title]}\n\nOn {dt.datetime.now(dt.UTC).date()}:\n\n    {command}\n\n"
-        f"| test | containerd | what was done | lost | left over |\n|---|---|---|---:|---:|\n{rows}\n"
+        f"| test | containerd | operations | lost | left over |\n|---|---|---|---:|---:|\n{rows}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What all unit tests share."""
+"""Fixtures for all unit tests."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ pytest.register_assert_rewrite("tests.support.contract")
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests() -> Iterator[None]:
-    """Forget after each test what it had struck out of all texts: `password` is a word elsewhere."""
+    """Forget remembered secrets after each test: `password` is an ordinary word elsewhere."""
     yield
     redact.forget()

@@ -71,7 +71,7 @@ async def test_closing_ends_the_threads(socket: str) -> None:
 
 
 def slow_pull(started: threading.Event) -> Callable[..., str]:
-    """Stand for Images.pull: reports two events, then waits until it is cancelled."""
+    """A stub of Images.pull: reports two events, then waits until it is cancelled."""
 
     def pull(
         _images: object, _ref: str, *, progress: Callable[[Progress], None], cancel: threading.Event

@@ -1,6 +1,6 @@
-"""The library's front door: what an import costs, what wins, and who gets a password.
+"""Client: cost of the import, precedence of settings, and which registry gets a password.
 
-What a client does with a containerd is shown on real ones, in integration/test_cli.py and beside it.
+Tests with containerd are in integration/.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def test_an_artifact_type_that_is_no_utf8_is_refused_before_anybody_is_asked() -
 
 
 class Recorder:
-    """Stands for the registry client: notes how it was made, and knows no registry."""
+    """A stub of the registry client that records its arguments."""
 
     made: list[Any]
 

@@ -1,4 +1,4 @@
-"""The store in memory does what real ones do: integration/test_contract.py has the same on daemons."""
+"""The in-memory store fulfils the contract; integration/test_contract.py tests daemons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/distribution.md names tests; they exist, and what it says is not done is not done."""
+"""The tests named in docs/distribution.md exist, and what it calls unsupported is unsupported."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def defined_in(path: Path) -> frozenset[str]:
 
 
 def faults(page: str) -> list[str]:
-    """Give a line for each row whose tests cannot be found, or that names none."""
+    """Return a line for each row whose tests cannot be found, or that names none."""
     found = []
     for row in rows(page):
         if row.tests == NONE:

@@ -1,4 +1,4 @@
-"""What an error says has an end, whatever a registry or an image has named."""
+"""Error messages have a maximum length, whatever a registry or an image contains."""
 
 from __future__ import annotations
 

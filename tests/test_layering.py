@@ -1,4 +1,4 @@
-"""The layers of the package: who may import whom, read from the sources, and what a start really loads."""
+"""Layers: which package may import which, from the sources, and what a start loads."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def written(module: str, source: str) -> tuple[tuple[str, str, bool], ...]:
 
 
 def faults(modules: Mapping[str, str]) -> list[str]:
-    """Compare all imports with the tables; return a line for each that breaks them."""
+    """Compare all imports with the tables; return a line for each violation."""
     found = []
     for module, source in modules.items():
         if unit(module) not in MAY_IMPORT:
@@ -126,7 +126,7 @@ def faults(modules: Mapping[str, str]) -> list[str]:
 
 
 def fault(item: Import) -> str | None:
-    """Say what is wrong with one import, None for a good one."""
+    """Return what is wrong with an import, or None."""
     top = item.target.partition(".")[0]
     if top != "pyctrd":
         homes = HOMES.get(top, (item.module,))
@@ -138,7 +138,7 @@ def fault(item: Import) -> str | None:
 
 
 def cycle(modules: Mapping[str, str]) -> list[str]:
-    """Give the modules of an import cycle, one of them twice; empty where there is none."""
+    """Return the modules of an import cycle, one of them twice, or nothing."""
     graph = {
         module: {item.target for item in imports(module, source, modules) if item.target in modules}
         for module, source in modules.items()
@@ -284,7 +284,7 @@ else:
 
 
 def loaded(*arguments: str) -> set[str]:
-    """Run `-c CODE`, or the command line with arguments, and give the names of all modules then loaded."""
+    """Run `-c CODE`, or the command line with arguments, and return the names of all loaded modules."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,6 +1,6 @@
-"""Images made to be expensive: every command looks at each of their documents a few times, not once a path.
+"""Images with many paths: every command reads each document a few times, not once per path.
 
-Only counts are compared: documents read, parsed and labelled, questions to the store and to a registry.
+Only counts are compared: documents read, parsed and labelled, requests to the store and the registry.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ IMAGES: dict[str, Callable[[], Graph]] = {
 
 
 class Counts:
-    """How often a store and the code were asked, by what was asked for."""
+    """Counts of calls, by kind."""
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
@@ -76,7 +76,7 @@ class Counts:
 
 
 class CountedStore(MemoryStore):
-    """A store whose views, also those through a lease, count the questions about content."""
+    """A store whose views, including those with a lease, count calls about content."""
 
     def __init__(self, counts: Counts, inner: MemoryStore) -> None:
         self.__dict__.update(inner.__dict__)
@@ -91,7 +91,7 @@ class CountedStore(MemoryStore):
 
 
 class Bench:
-    """An image that a store has, and a repository that has it, too."""
+    """An image in a store and in a repository."""
 
     def __init__(self, graph: Graph, counts: Counts) -> None:
         memory = MemoryStore()
@@ -214,7 +214,7 @@ def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
 @pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform, shapes.mixed])
 @pytest.mark.parametrize("what", ["save", "diagnose", "ensure"])
 def test_a_complete_image_is_looked_at_once(counts: Counts, shape: Callable[[], Graph], what: str) -> None:
-    """Each document is read once, each blob asked for at most once, and each layer read once by a save."""
+    """Each document is read once, each blob looked up at most once, and a save reads each layer once."""
     bench = Bench(shape(), counts)
     if what == "save":
         save(bench.store, [bench.record], SaveOptions(), io.BytesIO(), host=HOST, fetchers=bench.fetchers)

@@ -1,4 +1,4 @@
-"""No remembered secret is left in a text, however it is written there."""
+"""Remembered secrets are removed from texts in every spelling."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def tree(kind: type[PyctrdError] = PyctrdError) -> Iterator[type[PyctrdError]]:
 
 
 def made(kind: type[PyctrdError]) -> PyctrdError:
-    """Make an error with something in every argument."""
+    """Create an error with a value for every argument."""
     values: dict[str, Any] = {
         "missing": [DESCRIPTOR],
         "candidates": ["a", "b"],

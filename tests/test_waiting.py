@@ -1,4 +1,4 @@
-"""Waiting for threads: all of them, or the first that fails, and never deaf to a signal."""
+"""Waiting for threads: all of them, or the first that fails, without missing a signal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_finishes_meanwhile_is_waited_for() -> None:
 
 
 def test_a_signal_that_only_another_thread_sees_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel may give a signal to any thread; the main one is then not woken from its wait."""
+    """The kernel may deliver a signal to any thread, which does not wake the main thread."""
 
     class Heard(Exception):
         pass

@@ -1,4 +1,4 @@
-"""The table of faults: what a registry does wrong, and what `pyctrd pull` has to make of it."""
+"""The table of faults of registries, with the expected results of `pyctrd pull`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m integration.faults > docs/faults.md` writes the table for people."""
+"""`python -m integration.faults > docs/faults.md` writes the page about faults."""
 
 from __future__ import annotations
 
@@ -13,103 +13,106 @@ from integration.faults.network import AUTHENTICATION, CONNECTIONS, REDIRECTS, W
 
 _GROUPS = {
     "Connections": CONNECTIONS,
-    "Told to wait, and failures of the server": WAITING,
+    "Rate limits and server errors": WAITING,
     "Authentication": AUTHENTICATION,
     "Redirects": REDIRECTS,
     "Manifests, indexes, configs": MANIFESTS,
     "Layers": BLOBS,
 }
 _HEAD = """\
-# Faults, and what becomes of them
+# Faults of networks and registries
 
-Each row is played by `integration/rig/faultserver.py` to the real `pyctrd pull` on a real containerd
-(`integration/test_faults.py`). In every row the process stays below 120 MiB and 12 s, shows no traceback
-and no secret, and sends no more requests than stated; after a failure content, images, leases and ingests
-are as they were before, and the next pull from a good registry succeeds. Errors name host, repository and,
-where one is known, digest. The last table is played by `integration/test_reach.py` in a network namespace.
+`integration/rig/faultserver.py` plays each row to the real `pyctrd pull` on a real containerd
+(`integration/test_faults.py`). In every row the process stays below 120 MiB and 12 s, prints no traceback
+and no secret, and sends no more requests than stated. After a failure, content, images, leases and ingests
+are as before, and the next pull from a good registry succeeds. Errors name the host, the repository and, if
+known, the digest. The last table is tested by `integration/test_reach.py` in a network namespace.
 
-This file is made by `python -m integration.faults > docs/faults.md`; a test holds it against the table.
+This file is written by `python -m integration.faults > docs/faults.md`; a test compares it with the table.
 
-## The rules behind the rows
+## Rules
 
-- **Time.** `--connect-timeout` (10 s) is for all addresses of a name together. `--stall-timeout` (60 s)
-  ends a connection that brings fewer than 512 bytes in that time: a drip is a stall. containerd has
-  neither; more than that, a minimum rate, would end honest slow links. A head, and a proxy's answer to
-  CONNECT, has to be there within 1.5 stall time-outs and have at most 1 MiB with all interim answers before
-  it (100, 102, 103); a manifest has to be there within 3, since nobody sees them come. Chunk sizes, chunk
-  extensions and trailers are no content: a piece has one stall time-out with all its framing, of which there
-  may be 1 MiB more than eight times what it brings. Content that is whole is taken, whatever follows it; a
-  list of tags or referrers has to end (`integration/test_discovery.py`).
-- **Waiting.** `--retry-budget` (300 s) is what all waiting of one run together may take: back-off (0.5 s,
-  doubling up to 15 s, with jitter) and `Retry-After`. A registry that asks for more than is left is not
-  waited for; the error says how long it asked for. Waiting for an answer counts, too, when none comes, an
-  error or a redirect (what exceeds a tenth of the stall time-out; what several requests wait at the same
-  time counts once): when the budget is used up nothing is tried again, and no URL of a foreign layer is
-  asked. Of those the first 8 are. One request is tried 5 times; a cut blob goes on as long
-  as each connection brings something, and ends after 3 in a row that do not.
-- **Where a registry may send us**, by redirect, as token server, as URL of a foreign layer, or as the place
-  to upload to. The address that is connected to counts, not the name:
+- **Time limits.** `--connect-timeout` (10 s) applies to all addresses of a name together. `--stall-timeout`
+  (60 s) ends a connection that receives fewer than 512 bytes in that time, so a trickle counts as a stall.
+  containerd has neither limit; a higher minimum rate would end slow but working connections. Response
+  headers, and a proxy's response to CONNECT, must arrive within 1.5 stall timeouts and have at most 1 MiB,
+  including all interim responses (100, 102, 103). A manifest must arrive within 3 stall timeouts, since its
+  progress is not shown. Chunk sizes, chunk extensions and trailers do not count as content: each piece of
+  content must arrive with its framing within one stall timeout, and the framing may have 1 MiB plus eight
+  times the content. Complete content is accepted, whatever follows it; a list of tags or referrers must end
+  (`integration/test_discovery.py`).
+- **Retries.** `--retry-budget` (300 s) limits all waiting of one run: back-off (0.5 s, doubling up to 15 s,
+  with jitter) and `Retry-After`. If a registry demands more than is left, the command fails, and the error
+  says how long the registry demands. Time spent waiting for a response also counts if the request then
+  fails or is redirected (the part above a tenth of the stall timeout; concurrent waits count once). When
+  the budget is used up, nothing is retried, and no URL of a foreign layer is tried. At most 8 of these URLs
+  are tried. One request is tried 5 times; an interrupted blob is resumed as long as each connection makes
+  progress, and fails after 3 in a row that do not.
+- **Where a registry may direct requests**, by a redirect, as token server, as URL of a foreign layer, or as
+  upload location. The address that is connected to counts, not the name:
 
   | the registry is | loopback | link-local | cloud metadata | private | public |
   |---|---|---|---|---|---|
-  | public, or behind a proxy | no | no | no | to read only | yes |
+  | public, or behind a proxy | no | no | no | read only | yes |
   | private | yes | no | no | yes | yes |
   | link-local | no | yes | no | yes | yes |
   | loopback | yes | no | no | yes | yes |
 
-  To write is any request but GET, HEAD and that for a token: a registry on the internet cannot have uploads
-  or deletions sent into a private network. Upload locations are read by the rules for redirects in every
-  other way, too: http or https, no user, no odd characters, no way from https down to http, and what we are
-  known by stays with the registry. Cloud metadata are the addresses outside link-local ones where clouds
-  keep a machine's credentials (100.100.100.200, 168.63.129.16, 192.0.0.192, fd00:ec2::254, fd20:ce::254 and
-  others). Behind a proxy, which resolves names itself, the text of the URL counts: an address in any spelling
-  (decimal, octal, hexadecimal, short, IPv4 in IPv6, percent-encoded) and the usual names for loopback and
-  metadata services. A name of one's own that leads there is the proxy's to refuse.
-  Mirrors have the rights of where they are themselves, foreign layers those of the reference's own
-  registry. A name that was public once does not become a local one. Proxies are the user's choice and may
-  be anywhere.
-- **Documents** (indexes, manifests, image configs) are read into memory, and judged, before the store gets
-  a byte: digest, size (4 x 1048 x 1048 bytes, as containerd), at most 250000 JSON elements and 64 levels,
-  no key twice in one object or in other case, `mediaType` equal to what the registry or the index says, at
-  most 10000 entries, 16 levels of indexes and 100000 pieces in all, and a config for the platform (system
-  and architecture) that the index promises.
-- **Wrong bytes** of a layer are found by the store at the commit; the ingest is aborted. Those before a cut
-  are kept as long as containerd keeps them, and the next pull goes on there.
-- **A containerd that does not answer** (stopped, or its disk is dead). While calls are under way it is asked
-  for its version twice in each `--stall-timeout`: when it does not answer that either, all calls end, with
-  exit 6 (`integration/test_frozen.py`). As long as it does, a layer that is unpacked, a commit or a
-  collection of garbage may take up to an hour (`tests/containerd/test_calls.py`).
-- **Another client that holds an unfinished write** is waited for as long as that grows; one that has written
-  nothing for a stall time-out is an error (exit 1), ten times later when only the commit is lacking
+  Reading means GET, HEAD and token requests: a registry on the internet cannot direct uploads or deletions
+  to a private network. Upload locations otherwise follow the rules for redirects: http or https, no user,
+  no invalid characters, no downgrade from https to http, and credentials are sent only to the registry.
+  Cloud metadata means the addresses outside the link-local range at which clouds serve a machine's
+  credentials (100.100.100.200, 168.63.129.16, 192.0.0.192, fd00:ec2::254, fd20:ce::254 and others). Behind
+  a proxy, which resolves names itself, the text of the URL counts: an address in any spelling (decimal,
+  octal, hexadecimal, short, IPv4 in IPv6, percent-encoded) and the common names of loopback and metadata
+  services. Other names that resolve to such an address must be refused by the proxy. Mirrors may direct
+  requests according to their own address, foreign layers according to that of the reference's registry. A
+  name that was public once cannot become a local one. Proxies are the user's choice and may be anywhere.
+- **Documents** (indexes, manifests, image configs) are read into memory and validated before they are
+  written to the store: digest, size (4 x 1048 x 1048 bytes, as in containerd), at most 250000 JSON elements
+  and 64 levels, no duplicate keys in an object, also not in other case, `mediaType` equal to that of the
+  registry and the index, at most 10000 entries, 16 levels of indexes and 100000 objects in all, and a
+  config for the platform (operating system and architecture) that the index states.
+- **Wrong bytes** of a layer are detected by the store at the commit, and the ingest is aborted. Data
+  received before an interruption is kept as long as containerd keeps it, and the next pull resumes there.
+- **A containerd that does not respond** (stopped, or its disk hangs). During calls its version is requested
+  twice in each `--stall-timeout`. If it does not respond to that either, all calls end with exit 6
+  (`integration/test_frozen.py`). As long as it does, unpacking a layer, a commit or a garbage collection
+  may take up to an hour (`tests/containerd/test_calls.py`).
+- **Another client with an unfinished write** is waited for as long as the write grows. If it does not grow
+  for a stall timeout, that is an error (exit 1); for ten stall timeouts if only the commit is missing
   (`tests/steps/test_fetch.py`, `integration/test_pull.py`).
-- **An output stream** whose `write` does not say how much it has taken, or takes nothing, is an error; a pipe
-  whose reader stands still is waited for, and can be interrupted (`tests/archive/test_tar.py`).
+- **An output stream** whose `write` does not return the number of bytes written, or returns 0, is an error.
+  A pipe whose reader has stopped is waited for, and the wait can be interrupted
+  (`tests/archive/test_tar.py`).
 - **Signals** end every command within 5 seconds, whatever containerd, a registry or a reader does
-  (`integration/test_signals.py`, `integration/test_frozen.py`): the first one ends the work in order, a
-  second one, or 4 seconds, ends the process, which removes what it has half-written. What could not be taken
-  back then goes with its lease, within a day.
+  (`integration/test_signals.py`, `integration/test_frozen.py`). The first signal ends the work in order. A
+  second one, or 4 seconds, ends the process, which removes partial output. What cannot be removed then
+  expires with its lease, within a day.
 """
 
 
 def table(title: str, cases: Sequence[Case]) -> Iterator[str]:
     """Yield the lines of one group."""
     yield f"\n## {title}\n"
-    yield "| fault | what the registry does | what comes of it | requests |"
+    yield "| fault | what the registry does | result | requests |"
     yield "|---|---|---|---|"
     for case in cases:
-        told = [text for text in case.says if "{" not in text]
-        outcome = f"exit {case.code}: {', '.join(f'`{text}`' for text in told)}" if case.code else "survived"
+        messages = [text for text in case.says if "{" not in text]
+        outcome = (
+            f"exit {case.code}: {', '.join(f'`{text}`' for text in messages)}" if case.code else "succeeds"
+        )
         yield f"| {case.name} | {case.story} | {outcome.removesuffix(': ')} | {case.asks} |"
 
 
 def sent_elsewhere() -> Iterator[str]:
-    """Yield the lines about registries that name other places."""
-    yield "\n## Sent elsewhere\n"
-    yield "| the registry | names | as | by | what comes of it |"
+    """Yield the lines about registries that direct requests to other hosts."""
+    yield "\n## Requests directed to other hosts\n"
+    yield "| the registry is | target | address | by | result |"
     yield "|---|---|---|---|---|"
     for sent in (*REFUSED, *FOLLOWED):
         place, by = KINDS[sent.victim], "token server" if sent.by == "realm" else sent.by
-        outcome = f"exit 5: `is a {place} address`, nobody is asked" if sent in REFUSED else "survived"
+        outcome = f"exit 5: `is a {place} address`, no request is sent" if sent in REFUSED else "succeeds"
         yield f"| {KINDS[sent.registry]} | {place} | `{sent.name}` | {by} | {outcome} |"
 
 

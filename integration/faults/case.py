@@ -1,4 +1,4 @@
-"""What a row of the table says, and the words that many rows share."""
+"""The fields of a row of the table, and values that many rows share."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MANIFEST_LIMIT = 4 * 1048 * 1048
 
 
 def _only_get(behave: Behaviour) -> Behaviour:
-    """Refuse HEAD, so that the document itself is asked."""
+    """Reject HEAD, so that the document itself is requested."""
     refuse = answering(405)
     return lambda exchange: (refuse if exchange.asked.method == "HEAD" else behave)(exchange)
 

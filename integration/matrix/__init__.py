@@ -1,4 +1,4 @@
-"""The matrix of real tools: what each does with an image in a given state, beside what diagnose foretold.
+"""The matrix of real tools: what each does with an image in a given state, compared with diagnose.
 
 A cell is one run of one tool. `cells` lists them all; `images`, `arrivals` and `site` lay out the state;
 `tools` runs the real programs; `predictions` turns a diagnosis into what must come of it; `runner` does one

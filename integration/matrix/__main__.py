@@ -1,9 +1,9 @@
-"""`python -m integration.matrix [FILE]`: run the whole matrix, write the page; 1 when a prediction was wrong.
+"""`python -m integration.matrix [FILE]`: run all and write the page; exit with 1 for a wrong prediction.
 
 `python -m integration.matrix --random N [--seed S] [--on 2.4,1.7]` does random images instead, until there
 are N forecasts, and prints those that were wrong; the page stays as it is.
 
-A peer that cannot be had is named on the page; with `CI` set it is an error.
+An unavailable peer is listed on the page; with `CI` set it is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEFAULT = Path(__file__).parents[2] / "docs" / "mismatch.md"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run it; gives the exit code."""
+    """Run it, and return the exit code."""
     options = _options(arguments)
     if options.random:
         return _random(options.random, options.seed, options.on.split(","))
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     output.write_text(page(results, _versions(), missing))
     wrong = [result for row in results.values() for result in row if result.wrong]
     for result in wrong:
-        print(f"not foretold: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
-    print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not foretold")
+        print(f"not predicted: {result.cell}: {'; '.join(result.wrong)}", file=sys.stderr)
+    print(f"{output}: {sum(map(len, results.values()))} of {total()} cells, {len(wrong)} not predicted")
     return 1 if wrong or (missing and os.environ.get("CI")) else 0
 
 
@@ -103,7 +103,7 @@ def _run(folder: Path, missing: dict[str, str]) -> dict[Row, list[Result]]:
 
 
 def _versions() -> list[tuple[str, str]]:
-    """The versions of the peers that can be had."""
+    """The versions of the available peers."""
     versions = []
     for generation in peers.GENERATIONS:
         try:

@@ -19,7 +19,7 @@ LOADABLE = LAYOUT | {"manifest.json"}
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that is whole: its end is there, and every blob has the digest that its name says."""
+    """A complete archive: it has an end, and every blob matches the digest in its name."""
 
     path: Path
     blobs: Mapping[str, bytes]

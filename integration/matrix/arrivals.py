@@ -66,6 +66,6 @@ ARRIVALS: dict[str, Arrival] = {
 
 
 def arrive(site: Site, how: str) -> None:
-    """Bring the image in, and wait for the collector: what nothing keeps is gone afterwards."""
+    """Store the image, and collect garbage."""
     ARRIVALS[how](site)
     collect_garbage(site.daemon, site.namespace)

@@ -27,7 +27,7 @@ class Row:
     chance: bool = False
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return "-".join((self.image, self.arrival, self.ask, self.circumstance, self.daemon)).replace(
             " ", "_"
         )
@@ -41,7 +41,7 @@ class Cell:
     tool: Tool
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return f"{self.row}-{self.tool.name.replace(' ', '_')}"
 
 
@@ -75,8 +75,8 @@ ROWS = (
     Row("attestations", "ctr import, all platforms", "all", "no network"),
     Row("nested index", "ctr pull"),
     Row("nested index", "ctr pull", "all"),
-    Row("nested beside amd64", "ctr pull"),
-    Row("nested beside amd64", "ctr pull", "all", "tag gone"),
+    Row("nested next to amd64", "ctr pull"),
+    Row("nested next to amd64", "ctr pull", "all", "tag gone"),
     Row("shared layers", "ctr pull"),
     Row("shared layers", "nerdctl pull, arm64", "host"),
     Row("shared layers", "ctr pull", "arm64"),
@@ -98,7 +98,7 @@ ROWS = (
     Row("five platforms", "ctr pull", "host", "registry", "2.3"),
     Row("five platforms", "ctr pull", "all", "registry", "2.3"),
     Row("attestations", "ctr pull", "all", "registry", "2.3"),
-    Row("nested beside amd64", "ctr pull", "arm64", "no network", "2.3"),
+    Row("nested next to amd64", "ctr pull", "arm64", "no network", "2.3"),
     Row("five platforms", "ctr pull", "host", "registry", "2.1"),
     Row("single manifest", "kubelet, layers discarded", "host", "tag gone", "2.1"),
     Row("five platforms", "ctr 1.7 pull --all-metadata", "host", "registry", "1.7"),

@@ -35,7 +35,7 @@ def _nested() -> tuple[Graph, set[str]]:
 
 
 def _nested_elsewhere() -> tuple[Graph, set[str]]:
-    """The nested index is absent, and nothing beside it is for the host."""
+    """The nested index is missing, and no other child is for the host."""
     graph = index([_image(ARM64), shapes.multi(["linux/s390x"])])
     return graph, {graph.child(1).digest}
 

@@ -37,7 +37,7 @@ def _shared_base() -> Graph:
 
 
 def _foreign(server: str) -> Graph:
-    """An index of two platforms; the base layer of each is to be had from another web server."""
+    """An index of two platforms; the base layer of each is on another web server."""
     children = []
     for on in (AMD64, ARM64):
         files = {"base/file": f"foreign base of {on}\n".encode() * 50}
@@ -52,7 +52,7 @@ IMAGES: dict[str, Maker] = {
     "Docker list": lambda _: shapes.five_platform(2),
     "attestations": lambda _: shapes.mixed(),
     "nested index": lambda _: shapes.nested(),
-    "nested beside amd64": lambda _: index([_of(AMD64), shapes.multi([ARM64])]),
+    "nested next to amd64": lambda _: index([_of(AMD64), shapes.multi([ARM64])]),
     "shared layers": lambda _: _shared_base(),
     "one config, two manifests": lambda _: _packed_twice(),
     "host platform absent": lambda _: index([_of(ARM64), _of("linux/s390x")]),
@@ -65,7 +65,7 @@ ABOUT: Sequence[tuple[str, str]] = (
     ("Docker list", "the same as a Docker manifest list"),
     ("attestations", "OCI index of amd64, arm64/v8, arm/v7, 386, and BuildKit's attestation of amd64"),
     ("nested index", "an index whose only child is an index of amd64 and arm64"),
-    ("nested beside amd64", "an index of an amd64 image and of an index of arm64"),
+    ("nested next to amd64", "an index of an amd64 image and of an index of arm64"),
     ("shared layers", "amd64 and arm64 with the same base layer"),
     ("one config, two manifests", "amd64 packed with gzip and with zstd, one config for both, and arm64"),
     ("host platform absent", "an index of arm64 and s390x"),

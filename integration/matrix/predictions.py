@@ -1,4 +1,4 @@
-"""What must come of a cell, told from the diagnosis made before the tool ran.
+"""The expected result of a cell, from the diagnosis before the tool ran.
 
 diagnose knows the store, not the registry: its forecast is about one that has everything. What a tool that
 asks for a tag does without network, or when the tag is gone or moved, follows from `network` and its note.
@@ -22,7 +22,7 @@ _NO_TAG = "not found"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What must come of it.
+    """The expected result.
 
     `fetch` are the digests to be downloaded, or with `exact` false the ones known of them. `replaced`: the
     image's record points at the tag's new image afterwards, and everything fetched belongs to that one.
@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(cell: Cell, found: Diagnosis) -> Prediction:
-    """Turn the diagnosis into what must come of this cell."""
+    """Return the expected result of this cell from the diagnosis."""
     forecast = getattr(found.tools, cell.tool.forecast)
     if isinstance(forecast, ExportForecast):
         return Prediction(ok=forecast.ok, error=forecast.error, exit_code=forecast.exit_code)
@@ -63,7 +63,7 @@ def predict(cell: Cell, found: Diagnosis) -> Prediction:
 
 
 def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -> Prediction:
-    """The record is replaced; of the new image the platforms come that were incomplete of the old one.
+    """The record is replaced, and platforms that were incomplete are fetched of the new image.
 
     For a target platform that was complete there is nothing to export then; unless the collector has removed
     the old image in time for nerdctl to find it incomplete, too, which depends on the order of a Go map.
@@ -76,7 +76,7 @@ def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -
 
 @dataclass(frozen=True)
 class Facts:
-    """What registry and store held: the digests of the old image and of that which the tag moves to."""
+    """The digests of the old image and of the one that the tag moves to."""
 
     old: frozenset[str]
     new: frozenset[str]
@@ -87,7 +87,7 @@ class Facts:
 
 
 def wrong(cell: Cell, prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
-    """List in what the tool did other than foretold; empty when the prediction was right."""
+    """List in what the tool did other than predicted; empty when the prediction was right."""
     return [*differences(prediction, outcome, facts), *_wrong_archive(cell, prediction, outcome)]
 
 
@@ -99,9 +99,9 @@ def differences(prediction: Prediction, outcome: Outcome, facts: Facts) -> list[
 def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
     code = prediction.exit_code
     if code is not None and outcome.exit_code != code:
-        yield f"exit {outcome.exit_code}, foretold {code}"
+        yield f"exit {outcome.exit_code}, predicted {code}"
     elif prediction.ok is not None and code is None and (outcome.exit_code == 0) != prediction.ok:
-        yield f"exit {outcome.exit_code}, foretold {'success' if prediction.ok else 'failure'}"
+        yield f"exit {outcome.exit_code}, predicted {'success' if prediction.ok else 'failure'}"
     # ctr 1.6 and 1.7 put `invalid manifest "<digest>": ` into errors about manifest.json.
     words = re.sub(r'invalid manifest \\?"\S+": ', "", outcome.words)
     words = words.replace('\\"', '"').replace("\\\\", "\\")
@@ -113,22 +113,22 @@ def _wrong_end(prediction: Prediction, outcome: Outcome) -> Iterator[str]:
 
 def _wrong_fetch(prediction: Prediction, outcome: Outcome, facts: Facts) -> Iterator[str]:
     if facts.online and bool(outcome.requests) != prediction.network:
-        yield f"{len(outcome.requests)} requests, foretold {'some' if prediction.network else 'none'}"
+        yield f"{len(outcome.requests)} requests, predicted {'some' if prediction.network else 'none'}"
     if prediction.exact and outcome.fetched != prediction.fetch:
-        yield f"fetched {sorted(outcome.fetched)}, foretold {sorted(prediction.fetch)}"
+        yield f"fetched {sorted(outcome.fetched)}, predicted {sorted(prediction.fetch)}"
     if not outcome.fetched >= prediction.fetch:
         yield f"did not fetch {sorted(prediction.fetch - outcome.fetched)}"
     if outcome.fetched & facts.before:
         yield f"fetched what was here: {sorted(outcome.fetched & facts.before)}"
     if not outcome.fetched <= (facts.new if prediction.replaced else facts.old):
-        yield "fetched what is not of the foretold image"
+        yield "fetched what is not of the predicted image"
     expected = facts.new_root if prediction.replaced else facts.old_root
     if outcome.target != expected:
         yield f"the record points at {outcome.target} now, not at {expected}"
 
 
 def _wrong_archive(cell: Cell, prediction: Prediction, outcome: Outcome) -> Iterator[str]:
-    """An archive by the transfer service may be cut short, so nothing is asked of it."""
+    """An archive by the transfer service may be truncated, so it is not checked."""
     if not prediction.ok or outcome.exit_code or cell.tool.by_daemon:
         return
     if outcome.archive is None:

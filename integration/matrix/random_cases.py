@@ -1,4 +1,4 @@
-"""A random case: an image, what of it is here, under which name, and what is asked for."""
+"""A random case: an image, its stored content, its name, and the selected platforms."""
 
 from __future__ import annotations
 

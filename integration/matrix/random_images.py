@@ -1,4 +1,4 @@
-"""Images of random shape: what people build, what they build wrongly, and what is no image at all."""
+"""Random images: valid ones, invalid ones, and other artifacts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class RandomImage:
         return self._described(made, on)
 
     def _described(self, made: Graph, on: str = "") -> Graph:
-        """Give the descriptor a platform, mostly."""
+        """Add a platform to the descriptor, in most cases."""
         random = self._random
         dice = random.random()
         if dice < 0.15:
@@ -139,7 +139,7 @@ class RandomImage:
         return made if self._random.random() < 0.5 else self._described(made)
 
     def _odd(self) -> Graph:
-        """Content of a type that nobody knows."""
+        """Content of an unknown type."""
         return _single_blob(Blob(f'{{"odd":"{self._salt}"}}'.encode(), "application/vnd.odd+json"))
 
     def _cache_layer(self) -> Graph:

@@ -98,7 +98,7 @@ class RandomMatrix:
     # --- laying out
 
     def _publish(self, case: Case) -> None:
-        """Have the image where its content came from, and, where nobody knows that, by its name."""
+        """Publish the image in the repository of its content or, if that is unknown, by its name."""
         self._proxy.clear_routes()
         self._publish_in(case, case.repository, TAG)
         named = None if case.sources and case.graph.digest in case.have else _named(case.name)
@@ -237,7 +237,7 @@ class RandomMatrix:
 
 
 def promised(forecast: ExportForecast | SaveForecast) -> Prediction:
-    """What a forecast says about a registry that has everything."""
+    """The prediction for a registry that has everything."""
     if isinstance(forecast, ExportForecast):
         return Prediction(ok=forecast.ok, error=forecast.error, exit_code=forecast.exit_code)
     return Prediction(
@@ -293,7 +293,7 @@ def run(count: int, seed: str, generations: Sequence[str], folder: Path) -> list
 
 
 def told(results: Sequence[Result]) -> str:
-    """What was wrong, with all that is needed to see why; empty when everything was predicted rightly."""
+    """What was predicted wrongly, with all details; empty if nothing was."""
     lines: list[str] = []
     for result in results:
         if result.wrong:

@@ -1,4 +1,4 @@
-"""The page about the matrix: docs/mismatch.md, the same in every run on the same versions."""
+"""Write the page of the matrix, docs/mismatch.md: the same in every run with the same versions."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _TEMPLATE = Path(__file__).with_name("page.md")
 def page(
     results: Mapping[Row, Sequence[Result]], versions: Iterable[tuple[str, str]], missing: Mapping[str, str]
 ) -> str:
-    """Make the page. `missing` are the tools or rows that could not be had here, with the reason."""
-    told = [_summary(results)]
-    told += [f"Not to be had here: {name} ({reason})." for name, reason in sorted(missing.items())]
+    """Return the page. `missing` are the tools or rows that are not available here, with the reason."""
+    summary = [_summary(results)]
+    summary += [f"Not available: {name} ({reason})." for name, reason in sorted(missing.items())]
     return _TEMPLATE.read_text().format(
-        summary="\n\n".join(told),
+        summary="\n\n".join(summary),
         versions="\n".join(f"| {name} | {version} |" for name, version in versions),
         images="\n".join(f"* **{name}** – {about}" for name, about in ABOUT),
         tables="\n".join(_tables(results)),
@@ -44,7 +44,7 @@ def page(
 def _summary(results: Mapping[Row, Sequence[Result]]) -> str:
     every = [result for row in results.values() for result in row]
     right = sum(not result.wrong for result in every)
-    return f"**{len(every)} cells, {right} foretold rightly, {len(every) - right} wrongly.**"
+    return f"**{len(every)} cells, {right} predicted correctly, {len(every) - right} wrongly.**"
 
 
 def _tables(results: Mapping[Row, Sequence[Result]]) -> Iterator[str]:
@@ -57,33 +57,33 @@ def _tables(results: Mapping[Row, Sequence[Result]]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row], results: Mapping[Row, Sequence[Result]]) -> Iterator[str]:
-    yield f"| came by | asked for | {' | '.join(tool.name for tool in TOOLS)} |"
+    yield f"| stored by | platforms | {' | '.join(tool.name for tool in TOOLS)} |"
     yield "|" + "---|" * (len(TOOLS) + 2)
     for row in rows:
         done = {result.cell.tool.name: result for result in results.get(row, ())}
-        told = [_cell(done.get(tool.name), runs=tool.runs_on(row.daemon)) for tool in TOOLS]
+        cells = [_cell(done.get(tool.name), runs=tool.runs_on(row.daemon)) for tool in TOOLS]
         asked = _ASKED[row.ask] + ("" if row.circumstance == "registry" else f"; {row.circumstance}")
-        yield f"| {row.arrival} | {asked} | {' | '.join(told)} |"
+        yield f"| {row.arrival} | {asked} | {' | '.join(cells)} |"
 
 
 def _cell(result: Result | None, *, runs: bool) -> str:
     if result is None:
-        return "not to be had" if runs else "–"
+        return "not available" if runs else "–"
     if result.cell.row.chance or result.prediction.ok is None:
-        return "by chance" + (" **(not foretold)**" if result.wrong else "")
+        return "by chance" + (" **(not predicted)**" if result.wrong else "")
     text = "ok" if result.outcome.exit_code == 0 else f"fails: {_reason(result)}"
     if result.prediction.replaced and result.outcome.exit_code == 0:
         text += ", NEW"
     if result.prediction.replaced and result.cell.tool.version == "2.0.3":
-        text += ", by chance how much"  # one fetch for each platform, and the collector at work between them
+        text += ", by chance how much"  # one fetch per platform, and garbage collection may run between them
     elif result.outcome.fetched:
         count = len(result.outcome.fetched)
         text += f", {count} blob{'s' * (count > 1)}, {_size(result.outcome.size)}"
-    return text + (" **(not foretold)**" if result.wrong else "")
+    return text + (" **(not predicted)**" if result.wrong else "")
 
 
 def _reason(result: Result) -> str:
-    """The kind of failure, by containerd's own words."""
+    """Return the kind of failure, by containerd's message."""
     if result.cell.row.circumstance == "tag gone" and result.prediction.network:
         return "no tag"
     words = re.sub(r'\\?"', '"', result.outcome.words)
@@ -97,5 +97,5 @@ def _size(count: int) -> str:
 
 
 def total() -> int:
-    """How many cells there are."""
+    """Return the number of cells."""
     return sum(len(cells_of(row)) for row in ROWS)

@@ -16,7 +16,7 @@ from integration.matrix.arrivals import arrive
 from integration.matrix.cells import Cell, Row, cells_of
 from integration.matrix.images import IMAGES
 from integration.matrix.predictions import Facts, Prediction, predict, wrong
-from integration.matrix.site import TAG, VALIDATION, Site, befall
+from integration.matrix.site import TAG, VALIDATION, Site, apply_circumstance
 from integration.matrix.tools import PLATFORM, Outcome, client, run, values
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, LoggingProxy, Registry
 from integration.rig.peers import NEWEST
@@ -26,7 +26,7 @@ from integration.rig.publish import push
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with what was foretold and what came; `wrong` lists the differences."""
+    """A cell with what was predicted and what came; `wrong` lists the differences."""
 
     cell: Cell
     prediction: Prediction
@@ -67,13 +67,13 @@ class Workshop:
         cells = [cell for cell in cells_of(row) if cell.tool.name not in leave_out]
         with self._daemon(row.daemon) as daemon:
             with self._site(row, daemon) as site:
-                foretold = _foretold(cells, site)
-                quiet = [cell for cell in cells if not foretold[cell].network]
-                done = {cell: self._do(cell, site, foretold[cell]) for cell in quiet}
+                predicted = _predict(cells, site)
+                quiet = [cell for cell in cells if not predicted[cell].network]
+                done = {cell: self._do(cell, site, predicted[cell]) for cell in quiet}
             for cell in cells:
                 if cell not in done:
                     with self._site(row, daemon) as site:
-                        done[cell] = self._do(cell, site, _foretold([cell], site)[cell])
+                        done[cell] = self._do(cell, site, _predict([cell], site)[cell])
         return [done[cell] for cell in cells]
 
     @contextmanager
@@ -100,7 +100,7 @@ class Workshop:
             yield site
 
     def _published(self, row: Row) -> str:
-        """Give the repository where the image is for all; "" where a row needs one of its own."""
+        """Return the shared repository of the image; "" if a row needs one of its own."""
         assert self._registry, "not started"
         if row.circumstance in ("tag gone", "tag moved") or row.image == "foreign layers":
             return ""
@@ -112,7 +112,7 @@ class Workshop:
 
     def _do(self, cell: Cell, site: Site, prediction: Prediction) -> Result:
         before = site.have()
-        befall(cell.row.circumstance, site)
+        apply_circumstance(cell.row.circumstance, site)
         outcome = run(cell.tool, site, cell.row.ask)
         facts = Facts(
             old=frozenset(site.graph.blobs),
@@ -130,7 +130,7 @@ class Workshop:
         return Result(cell, prediction, outcome, tuple(differences))
 
     def _load(self, cell: Cell, site: Site, outcome: Outcome) -> list[str]:
-        """Let the real ctr import the archive into an empty store; tell what it did not take over."""
+        """Import the archive with ctr into an empty store; return what it did not import."""
         assert outcome.archive
         empty = f"{site.namespace}-{re.sub('[^a-z0-9]+', '-', cell.tool.name)}"
         wanted = PLATFORM.get(cell.row.ask)
@@ -151,7 +151,7 @@ class Workshop:
         return [] if site.name in listed else [f"the import has no {site.name}, but {listed}"]
 
 
-def _foretold(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
+def _predict(cells: Sequence[Cell], site: Site) -> dict[Cell, Prediction]:
     """Ask diagnose before any tool runs, for cells of one row; it makes no request."""
     site.forget_requests()
     with client(site) as pyctrd:

@@ -20,7 +20,7 @@ class Found:
     was: str
 
     def __str__(self) -> str:
-        """Name it for pytest."""
+        """Return its name for pytest."""
         return f"{self.seed}-{self.on}"
 
 

@@ -103,7 +103,7 @@ class Site:
         self.proxy.close()
 
     def remove_tag(self) -> None:
-        """Take the tag away; the manifests stay in the registry, as after an untag in any of them."""
+        """Remove the tag; the manifests stay in the registry, as after an untag in any registry."""
         place = self.registry.root / "data/docker/registry/v2/repositories" / self.repository
         shutil.rmtree(place / "_manifests/tags" / TAG, ignore_errors=True)
 
@@ -138,8 +138,8 @@ class Site:
         return row.split()[2]
 
 
-def befall(circumstance: str, site: Site) -> None:
-    """Let happen what happens to network and tag between the pull and the save."""
+def apply_circumstance(circumstance: str, site: Site) -> None:
+    """Change network and tag between the pull and the save."""
     if circumstance == "no network":
         site.cut_network()
     elif circumstance == "tag gone":

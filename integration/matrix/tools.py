@@ -1,4 +1,4 @@
-"""The tools that write archives: how each is asked, and what it did."""
+"""The tools that write archives: their commands and results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tool:
     flags: tuple[str, ...] = ()
 
     def runs_on(self, generation: str) -> bool:
-        """Tell whether it makes sense: ctr's transfer way needs a service that 1.6 does not have."""
+        """Whether the tool can run: ctr's transfer service is missing in 1.6."""
         return not (self.program == "ctr" and self.by_daemon and generation == "1.6")
 
 
@@ -76,7 +76,7 @@ def values(ask: Ask) -> list[str]:
 
 
 def run(tool: Tool, site: Site, ask: Ask) -> Outcome:
-    """Let the tool write an archive, and see what came of it."""
+    """Run the tool, which writes an archive, and return the result."""
     output = site.folder / "out.tar"
     site.forget_requests()
     if tool.program == "pyctrd":

@@ -1,4 +1,4 @@
-"""The cache folder of the peers: where it is, and how an entry gets into it whole or not at all."""
+"""The cache directory of the peers, whose entries are created atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class PeerUnavailable(Exception):
-    """A peer can't be had or started on this machine; the message says why."""
+    """A peer is unavailable or cannot be started on this machine; the message says why."""
 
 
 def cache_dir() -> Path:

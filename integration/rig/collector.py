@@ -1,4 +1,4 @@
-"""A hostile garbage collector: a containerd that collects at every chance, and somebody who gives it many.
+"""Constant garbage collection: a containerd that collects after every change, and a client that causes many.
 
 `HASTY` is the configuration of such a daemon. `Collector` runs the real ctr without a pause: leases that are
 made and deleted with --sync, other images that come and go with --sync (they share layers with the images of
@@ -99,7 +99,7 @@ class Collector:
 
 
 def bad_blobs(daemon: Containerd, digests: Sequence[str] | None = None) -> list[str]:
-    """Hash the named blobs where containerd keeps them; gives those that are damaged or not there.
+    """Hash the given blobs in containerd's files; return those that are damaged or missing.
 
     Without names these are all that there are; one that is collected meanwhile is not missed.
     """
@@ -112,7 +112,7 @@ def bad_blobs(daemon: Containerd, digests: Sequence[str] | None = None) -> list[
 
 
 def _encoded(path: Path) -> str | None:
-    """Give the SHA-256 of a file, None where there is none."""
+    """Return the SHA-256 of a file, or None if there is none."""
     with suppress(FileNotFoundError), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
     return None
@@ -133,7 +133,7 @@ def unfinished(state: State) -> list[str]:
 
 
 def empty(daemon: Containerd, namespace: str) -> list[str]:
-    """Delete every image of the namespace and collect; gives what is left, which nothing refers to."""
+    """Delete every image of the namespace and collect; return what is left, which nothing refers to."""
     names = list(snapshot_of(daemon, namespace)["images"])
     if names:
         daemon.ctr("images", "rm", *names, namespace=namespace)

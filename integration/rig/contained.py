@@ -121,6 +121,6 @@ class ContainerdInDocker(Containerd):
         self._container = None
 
     def kill(self) -> None:
-        """`docker kill`: the end of every process in it at once; returns when they are gone."""
+        """Run `docker kill`, which ends every process at once; return when they have ended."""
         self._container.kill()
         self._container.wait()

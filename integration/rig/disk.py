@@ -32,7 +32,7 @@ class SmallDisk:
         subprocess.run(["umount", "-l", self.place], check=True, capture_output=True)
 
     def resize(self, size: int) -> None:
-        """Give it another size in bytes, while it is in use."""
+        """Resize the disk, in bytes, while it is in use."""
         self._mount(f"remount,size={size}")
 
     def _mount(self, options: str) -> None:

@@ -62,7 +62,7 @@ class Exchange:
     link: socket.socket
 
     def send(self, reply: Reply | None = None) -> None:
-        """Answer whole; HEAD gets no body."""
+        """Send the complete response; HEAD gets no body."""
         reply = reply or self.good
         self.head(reply)
         if self.asked.method != "HEAD":
@@ -106,7 +106,7 @@ Behaviour = Callable[[Exchange], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to the answers to `where` (kinds of requests, all when empty), at most `times` times."""
+    """What is done to responses to `where` (kinds of requests, all if empty), at most `times` times."""
 
     where: frozenset[str]
     behave: Behaviour
@@ -260,7 +260,7 @@ class FaultServer:
 
 
 def answering(status: int = 200, body: bytes = b"", **headers: str) -> Behaviour:
-    """Answer this, whatever is asked; `_` in a header's name stands for `-`."""
+    """Send this response to any request; `_` in a header's name stands for `-`."""
     return lambda exchange: exchange.send(Reply(status, {}, body).but(**headers))
 
 

@@ -69,7 +69,7 @@ def go() -> Path:
 
 
 def _version(program: Path) -> tuple[int, ...]:
-    """(1, 24, 3) of "go version go1.24.3 linux/amd64"; () when it can't be told."""
+    """(1, 24, 3) of "go version go1.24.3 linux/amd64"; () if unknown."""
     words = run([program, "env", "GOVERSION"]).strip().removeprefix("go").split(".")
     return tuple(int(word) for word in words if word.isdigit())
 

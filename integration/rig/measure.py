@@ -26,7 +26,7 @@ os.write(int(os.environ["RIG_MEASURE"]), json.dumps(told).encode())
 
 
 class Measured(NamedTuple):
-    """What came of a command; memory in MiB, time in seconds."""
+    """The result of a command; memory in MiB, time in seconds."""
 
     code: int
     stdout: str

@@ -108,7 +108,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmount, deepest first, whatever is mounted below the folder: nobody can remove it otherwise."""
+    """Unmount everything below the directory, deepest first, so that it can be removed."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for place in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "-l", place], capture_output=True, check=False)
@@ -125,7 +125,7 @@ def ending(process: Process) -> Iterator[Process]:
 
 
 def unix_answers(path: Path) -> bool:
-    """Whether somebody accepts connections on the unix socket."""
+    """Whether the unix socket accepts connections."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -135,13 +135,13 @@ def unix_answers(path: Path) -> bool:
 
 
 def tcp_answers(port: int) -> bool:
-    """Whether somebody accepts connections on 127.0.0.1:port."""
+    """Whether 127.0.0.1:port accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return an unused TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -40,7 +40,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """What to do to answers whose path matches `pattern` (re.search); the first matching fault is used.
+    """What to do to responses whose path matches `pattern` (re.search); the first matching fault is used.
 
     `times` limits how often. `status` answers alone, without the registry (with `headers` and `body`).
     `cut_after` closes the connection after that many body bytes; `corrupt_at` flips one body byte;

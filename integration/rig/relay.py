@@ -41,7 +41,7 @@ class Relay:
             one.close()
 
     def release(self) -> None:
-        """Take no new client, and go on."""
+        """Continue, and accept no new client."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would not wake accept
         self._listener.close()
@@ -69,7 +69,7 @@ class Relay:
                 threading.Thread(target=self._pump, args=pump, daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        """Copy until an end; then neither side gets or gives any more."""
+        """Copy until one side ends, then close both."""
         with suppress(OSError):
             while data := source.recv(_CHUNK):
                 if counted:

@@ -1,4 +1,4 @@
-"""What one namespace of a real containerd holds, as plain values that two of them can be compared by with ==.
+"""The contents of a namespace of a real containerd, as values that can be compared with ==.
 
 Read from containerd's own metadata files (buckets: containerd core/metadata/buckets.go and
 core/snapshots/storage/bolt.go); test_rig.py proves that ctr tells the same.
@@ -56,7 +56,7 @@ class Lease(TypedDict):
 
 
 class Ingest(TypedDict):
-    """An unfinished write: the digest it is to become ("" when unknown) and the bytes it has."""
+    """An unfinished write: its expected digest ("" if unknown) and its bytes so far."""
 
     expected: str
     offset: int

@@ -47,7 +47,7 @@ class TokenService:
         self._registry: Registry | None = None
 
     def __call__(self, registry: Registry) -> str:
-        """Make the key, serve /token at the registry's port, and return the registry's configuration."""
+        """Create the key, serve /token at the registry's port, and return the registry's configuration."""
         self._folder.mkdir(parents=True, exist_ok=True)
         subject = ("-subj", "/CN=rig", "-days", "2")
         out = ("-keyout", str(self._folder / "key.pem"), "-out", str(self._folder / "cert.pem"))
@@ -77,7 +77,7 @@ class TokenService:
         return 200, {"Content-Type": "application/json"}, json.dumps(reply).encode()
 
     def _user(self, asked: Mapping[str, Sequence[str]], headers: Mapping[str, str]) -> str | None:
-        """The user who asks, "" for nobody, None for wrong credentials."""
+        """Return the user of the request, "" for an anonymous one, None for wrong credentials."""
         given = headers.get("authorization", "")
         if "username" in asked:
             given = basic(asked["username"][0], asked.get("password", [""])[0])

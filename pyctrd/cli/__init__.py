@@ -1,13 +1,13 @@
-"""The command line: click for the words, rich for what a person sees. It holds no logic of its own."""
+"""The command line: click parses it, rich draws on terminals. It holds no logic of its own."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Run `pyctrd` with the arguments of this process, and leave with its exit code."""
+    """Run `pyctrd` with the arguments of this process, and exit."""
     from pyctrd.cli import process
 
-    process.die_quietly()
+    process.use_default_sigint()
     process.open_missing_streams()
     process.tune()
     from pyctrd.cli import boundary
@@ -16,4 +16,4 @@ def main() -> None:
     try:
         app.main(prog_name="pyctrd")
     except SystemExit as leaving:
-        boundary.leave(leaving)
+        boundary.end_process(leaving)

@@ -17,28 +17,28 @@ from pyctrd.cli import boundary
 from pyctrd.cli.group import Group
 from pyctrd.cli.settings import Settings, global_options
 
-# Name -> the line that `pyctrd --help` shows; tests compare it with the command's own help.
+# Name -> its line in `pyctrd --help`; tests compare it with the command's own help.
 COMMANDS: Final[Mapping[str, str]] = {
-    "pull": "Pull an image into containerd's content store.",
-    "diagnose": "Show what of an image is here, what is not, and what each tool would do.",
-    "ensure": "Fetch what an image lacks for its target platforms, and nothing else.",
-    "save": "Write images to an archive that ctr, docker and podman load.",
-    "push": "Push an image from containerd to a registry, under its own name or as TARGET.",
-    "copy": "Copy an image from registry to registry; needs no containerd, and keeps nothing.",
-    "verify": "Hash what is in the content store, and tell what is not what it should be.",
-    "images": "List the images of a namespace, with the platforms that are complete here.",
-    "registry": "Show how registries would be reached, and list what they have.",
-    "content": "List the blobs of a namespace.",
-    "completion": "Print the script that completes commands in a shell.",
-    "version": "Show the versions of pyctrd and of containerd.",
+    "pull": "Pull an image from a registry.",
+    "diagnose": "Show what content of an image is missing, and why.",
+    "ensure": "Fetch the missing content of an image.",
+    "save": "Save images to an archive.",
+    "push": "Push an image to a registry.",
+    "copy": "Copy an image between registries.",
+    "verify": "Report damaged or missing content.",
+    "images": "List images and their complete platforms.",
+    "registry": "Inspect registries and list their contents.",
+    "content": "List blobs in the content store.",
+    "completion": "Print a shell completion script.",
+    "version": "Show the versions of pyctrd and containerd.",
 }
 
 
 class App(Group):
-    """A group with lazy commands, whose errors become messages and exit codes at one boundary."""
+    """A group with lazy commands; `boundary` turns its errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's names
-        """List the commands in the order of a working day."""
+        """List the commands in the order of COMMANDS, not of the alphabet."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -67,7 +67,7 @@ class App(Group):
         sys.exit(boundary.run(lambda: run(args, *rest, **extra), extra["obj"]))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a reader who went away is our boundary's business, not click's."""
+        """Run the command; a broken pipe exits with 1 without a message."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -99,7 +99,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Show the version of pyctrd and exit.",
 )
 def app() -> None:
-    """Pull, diagnose, complete, save and push container images through containerd's own socket.
+    """Pull, diagnose, repair, save and push container images through containerd's socket.
 
-    The options below are accepted before and after the command.
+    The options below may be given before or after the command.
     """

@@ -1,4 +1,4 @@
-"""Progress bars: a line for each blob under way, and one for all of them."""
+"""Progress bars: a line for each blob in progress, and one for the total."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 _DOWNLOAD: Final = frozenset({"waiting", "downloading", "downloaded", "retrying"})
 _UPLOAD: Final = frozenset({"uploading", "uploaded"})
 _UNPACK: Final = frozenset({"unpacking", "unpacked"})
-# Work that is done when all bytes are.
+# Actions that are finished when all bytes are.
 _COUNTED: Final = {"writing": "write", "verifying": "verify"}
 _COUNTED_NOTES: Final = {"writing": "written", "verifying": "verified"}
-# Lines that the total and the prompt need, beside those of the blobs.
+# Lines for the totals and the prompt, in addition to those of the blobs.
 _RESERVED_LINES: Final = 5
 _NAME_WIDTH: Final = 28
 _AMOUNT_WIDTH: Final = 21
 _NOTE_WIDTH: Final = 18
 _NARROWEST_BAR: Final = 8
 _WIDEST_BAR: Final = 60
-# The rate is that of the last seconds, asked for so often.
+# The rate is an average over this window, sampled at this interval.
 _RATE_SECONDS: Final = 10.0
 _SAMPLE_SECONDS: Final = 0.25
-# What took less has no rate worth telling.
+# No rate is shown for shorter work.
 _SHORTEST_SECONDS: Final = 0.5
 
 
 class _Amount(ProgressColumn):
-    """`12.3 MiB / 45.6 MiB`, or the one number when it is done."""
+    """`12.3 MiB / 45.6 MiB`, or one number when finished."""
 
     def render(self, task: Task) -> Text:
         if task.finished or not task.total:
@@ -58,7 +58,7 @@ class _Amount(ProgressColumn):
 
 
 class _Note(ProgressColumn):
-    """The speed while bytes come, else the state."""
+    """The speed during a transfer, else the state."""
 
     def render(self, task: Task) -> Text:
         note = str(task.fields.get("note", ""))
@@ -76,7 +76,7 @@ def _of(done: int, total: int) -> str:
 
 
 class _Sum:
-    """The state of all blobs in one phase of the work."""
+    """The state of all blobs in one phase."""
 
     def __init__(self, verb: str, noun: str, place: str, clock: Callable[[], float]) -> None:
         self._verb = verb
@@ -92,25 +92,25 @@ class _Sum:
         self._furthest = 0.0
         self._is_known = False
         self.lock = threading.RLock()
-        """Events come from the workers' threads, while another one draws."""
+        """Worker threads send events while another thread draws."""
 
     def plan(self, descriptor: Descriptor) -> None:
-        """Count a blob whose turn will come."""
+        """Count a blob that will be transferred later."""
         with self.lock:
             self._planned.setdefault(str(descriptor.digest), descriptor.size)
-        # A bar over the manifests alone would be full, and empty again once they name the layers.
+        # A bar of the manifests alone would reach 100 % and fall back when they list the layers.
         self._is_known |= not (
             mediatypes.is_index(descriptor.media_type) or mediatypes.is_manifest(descriptor.media_type)
         )
 
     def found(self, name: str, size: int) -> None:
-        """Count a blob that was in its place before."""
+        """Count a blob that was already present."""
         with self.lock:
             self._planned.pop(name, None)
             self._present[name] = size
 
     def note(self, name: str, done: int, total: int, *, finished: bool, resumed: int = 0) -> None:
-        """Take in how far a blob is."""
+        """Record the progress of a blob."""
         with self.lock:
             now = self._clock()
             self._blobs[name] = done, total, finished
@@ -128,7 +128,7 @@ class _Sum:
 
     @property
     def bytes(self) -> tuple[int, int]:
-        """The bytes done, and those of all blobs known so far; where nothing was to be done, what is here."""
+        """The bytes done and the total so far; if there is nothing to do, the bytes present."""
         if not self._blobs:
             here = sum(self._present.values())
             return here, here
@@ -137,7 +137,7 @@ class _Sum:
         return done, begun + sum(size for name, size in self._planned.items() if name not in self._blobs)
 
     def row(self, bar_width: int) -> tuple[RenderableType, ...]:
-        """Draw the line while work is under way."""
+        """Draw the line of a phase in progress."""
         with self.lock:
             done, total = self.bytes
             amount = size(total) if done == total else _of(done, total)
@@ -149,7 +149,7 @@ class _Sum:
             )
 
     def bar(self, width: int) -> ProgressBar:
-        """Draw how far all of it is: never less than before, and moving where nobody knows."""
+        """Draw the bar of the total, which never goes back, and pulses while the total is unknown."""
         done, total = self.bytes
         if total and (self._is_known or done == total):
             self._furthest = max(self._furthest, done / total)
@@ -173,7 +173,7 @@ class _Sum:
 
     @property
     def note_text(self) -> str:
-        """The rate of the last seconds, and the time that is left at that rate."""
+        """The current rate, and the time left at that rate."""
         if len(self._samples) < 2 or self._is_finished:
             return ""
         (since, before), (now, done) = self._samples[0], self._samples[-1]
@@ -185,7 +185,7 @@ class _Sum:
 
     @property
     def summary(self) -> str:
-        """What came of it, in a line: amounts, time, rate, and what an interrupted run had left."""
+        """The result in a line: amounts, time, rate, and resumed bytes."""
         done, total = self.bytes
         resumed = sum(self._resumed.values())
         parts = [self.counts]
@@ -205,7 +205,7 @@ def _taken(seconds: float) -> str:
 
 
 class _Totals:
-    """A line for each phase that has begun; a summary when it is over."""
+    """A line for each phase that has begun, and a summary at the end."""
 
     def __init__(self, sums: list[_Sum], bar_width: int) -> None:
         self._sums = sums
@@ -223,7 +223,7 @@ class _Totals:
 
 
 class Bars:
-    """A live region on stderr; leaving the context leaves the last state on the screen."""
+    """A live display on stderr; the last state stays on the screen."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(stderr=True, highlight=False, emoji=False, markup=False)
@@ -261,7 +261,7 @@ class Bars:
         screen.end(self._live)
 
     def show(self, event: Progress) -> None:
-        """Take an event in."""
+        """Handle an event."""
         if event.action in _DOWNLOAD:
             self._advance("download", event, finished=event.action == "downloaded")
         elif event.action in _UPLOAD:
@@ -271,10 +271,10 @@ class Bars:
         elif event.action in _COUNTED:
             self._advance(_COUNTED[event.action], event, finished=event.offset >= event.total)
         elif event.descriptor is not None:
-            self._note_in_passing(event, event.descriptor)
+            self._count(event, event.descriptor)
 
-    def _note_in_passing(self, event: Progress, descriptor: Descriptor) -> None:
-        """Take in what has no line of its own."""
+    def _count(self, event: Progress, descriptor: Descriptor) -> None:
+        """Handle an event that has no line of its own."""
         if event.action == "planned":
             self._sums[event.detail].plan(descriptor)
         elif event.action in ("mounted", "present"):
@@ -287,7 +287,7 @@ class Bars:
     def _advance(self, phase: str, event: Progress, *, finished: bool) -> None:
         done = event.total if finished else event.offset
         line = self._line(event)
-        # The bar of a layer that is unpacked stays full: nobody knows how far the daemon is.
+        # The bar of a layer being unpacked stays full: the daemon does not report its progress.
         shown = event.total if phase == "unpack" else done
         self._blobs.update(line, completed=max(shown, finished), total=max(event.total, 1), note=_note(event))
         name = str(event.descriptor.digest) if event.descriptor else title(event)
@@ -303,7 +303,7 @@ class Bars:
         return self._lines[name]
 
     def _make_room(self) -> None:
-        """Hide the oldest finished lines when the region grows beyond the screen."""
+        """Hide the oldest finished lines when there are more than fit on the screen."""
         room = max(self._console.height - _RESERVED_LINES, 1)
         visible = [task for task in self._blobs.tasks if task.visible]
         finished = [task for task in visible if task.finished]
@@ -312,7 +312,7 @@ class Bars:
 
 
 def _note(event: Progress) -> str:
-    """Say the state where it is no speed."""
+    """Return the state, or nothing where the speed is shown."""
     if event.action in ("downloading", "uploading"):
         return ""
     if event.action in _COUNTED:

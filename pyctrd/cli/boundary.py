@@ -1,4 +1,4 @@
-"""Where errors become exit codes: the only place that catches them all.
+"""Turns errors into messages and exit codes: the only place that catches them all.
 
 0 ok   1 error   2 usage   3 not found   4 content incomplete   5 registry or authentication
 6 daemon unreachable   129 hung up   130 interrupted   143 terminated
@@ -27,7 +27,7 @@ _ERROR: Final = 1
 
 
 def run(body: Callable[[], object], settings: Settings) -> int:
-    """Run a command line and give the exit code; whatever goes wrong is told on stderr."""
+    """Run a command line, print errors to stderr, and return the exit code."""
 
     def work() -> object:
         code = body()
@@ -57,22 +57,22 @@ def run(body: Callable[[], object], settings: Settings) -> int:
         _say(str(error))
         _traceback(settings)
         return _ERROR
-    except Exception as error:  # noqa: BLE001 - the boundary: everything else is a fault of ours
+    except Exception as error:  # noqa: BLE001 - any other exception is a bug of ours
         _say(
             f"internal error, please report it: {type(error).__name__}: {error}",
-            None if settings.debug else "run it again with --debug for the traceback",
+            None if settings.debug else "run again with --debug for a traceback",
         )
         _traceback(settings)
         return _ERROR
     return code if isinstance(code, int) else 0
 
 
-def leave(leaving: SystemExit) -> NoReturn:
+def end_process(leaving: SystemExit) -> NoReturn:
     """End the process at once.
 
-    By now every context manager has been left and all output is written. What the interpreter would still do
-    is take down its modules (a tenth of a short command's time), and wait for a thread that a silent registry
-    holds until its read times out.
+    By now every context manager has exited and all output is written. A normal exit would tear down modules
+    (a tenth of a short command's time) and wait for threads that read from a stalled registry until they time
+    out.
     """
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -90,7 +90,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _say(message: str, hint: str | None = None) -> None:
-    with contextlib.suppress(OSError):  # stderr may be gone, too
+    with contextlib.suppress(OSError):  # stderr may be closed, too
         click.echo(f"pyctrd: {shortened(_printable(message))}", err=True)
         if hint:
             click.echo(f"hint: {shortened(_printable(hint))}", err=True)
@@ -102,13 +102,13 @@ def _traceback(settings: Settings) -> None:
 
 
 def _printable(text: str, *, keep: str = "") -> str:
-    """Take out what must not be seen (an error of a library below us knows no better) or would steer."""
+    """Remove secrets, which errors of other libraries may contain, and escape control characters."""
     from pyctrd import redact
 
     return sanitize(redact.strike(text), keep=keep)
 
 
 def close_stdout() -> None:
-    """Point stdout at nothing: the interpreter flushes it once more at exit, and would complain."""
+    """Redirect stdout to /dev/null: flushing it again at exit would fail with an error message."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

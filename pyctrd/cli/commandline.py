@@ -1,4 +1,4 @@
-"""Commands that are printed for people to run: they are written here, ready to be pasted into a shell."""
+"""Commands printed in hints, quoted so that they can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pyctrd.cli.settings import RegistryArguments, Settings
 from pyctrd.cli.text import is_visible
 from pyctrd.errors import PyctrdError, Remedy
 
-# What a command goes without: option, variable, containerd's own default.
+# Global options: option, attribute, variable, containerd's default. A default is not printed.
 _SCOPE: Final = (
     ("-a", "address", "CONTAINERD_ADDRESS", "/run/containerd/containerd.sock"),
     ("-n", "namespace", "CONTAINERD_NAMESPACE", "default"),
 )
-# The library names its arguments in backquotes.
+# The library's messages name its arguments in backquotes.
 _OPTIONS: Final = {
     "`address`": "--address",
     "`hosts_dir`": "--hosts-dir",
@@ -39,7 +39,7 @@ _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
 
 
 def quote(word: str) -> str:
-    """Quote a word for a shell; what cannot be seen is written as escapes, which bash, zsh and ksh read."""
+    """Quote a word for a shell, with invisible characters as escapes that bash, zsh and ksh understand."""
     if all(map(is_visible, word)):
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"
@@ -55,22 +55,22 @@ def _escaped(char: str) -> str:
 
 
 def join(words: Iterator[str] | list[str] | tuple[str, ...]) -> str:
-    """Write words as a command line."""
+    """Join words to a command line."""
     return " ".join(map(quote, words))
 
 
 def pyctrd(settings: Settings, *words: str) -> str:
-    """Write a command of ours that reaches the containerd and the namespace of this run."""
+    """Return a pyctrd command for the containerd and the namespace of this run."""
     return join(["pyctrd", *_scope(settings), *words])
 
 
 def ctr(settings: Settings, *words: str) -> str:
-    """Write a command of ctr, whose options for containerd and namespace are ours."""
+    """Return a ctr command; its global options are the same as ours."""
     return join(["ctr", *_scope(settings), *words])
 
 
 def of(remedy: Remedy, settings: Settings) -> str:
-    """Write the command of a remedy; for the same call again, only the options to add."""
+    """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:
         return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
     words = [remedy.method, *_platforms(remedy)]
@@ -82,7 +82,7 @@ def of(remedy: Remedy, settings: Settings) -> str:
         words += ["-o", settings.output]
     if remedy.method in _WITH_REGISTRY:
         words += _registry(settings.registry)
-    # Who finds damaged content knows no names; this command does.
+    # The code that finds damaged content does not know the images; the command line does.
     images = remedy.images or (settings.images if remedy.method == "verify" else ())
     if any(image.startswith("-") for image in images):
         words.append("--")
@@ -90,7 +90,7 @@ def of(remedy: Remedy, settings: Settings) -> str:
 
 
 def with_options(text: str) -> str:
-    """Return a text of the library with our options in the place of its arguments."""
+    """Return a message of the library with options in place of its arguments."""
     return _OPTION.sub(lambda found: _OPTIONS[found[0]], text)
 
 
@@ -109,7 +109,7 @@ def _scope(settings: Settings) -> Iterator[str]:
 
 
 def _platforms(remedy: Remedy) -> Iterator[str]:
-    # A comma inside of one (a list of features) would part it.
+    # A comma inside a platform (a list of features) would split it.
     if any("," in platform for platform in remedy.platforms):
         for platform in remedy.platforms:
             yield from ("--platform", platform)

@@ -1,4 +1,4 @@
-"""What the shell completes beyond words of our own."""
+"""Shell completion of images, namespaces, snapshotters and platforms."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ _PLATFORMS: Final = (
 
 def image_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete image names."""
-    return _known(context, incomplete, lambda client: [image.name for image in client.images.list()])
+    return _from_containerd(
+        context, incomplete, lambda client: [image.name for image in client.images.list()]
+    )
 
 
 def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the namespaces that there are."""
-    return _known(context, incomplete, lambda client: [item.name for item in client.namespaces.list()])
+    """Complete existing namespaces."""
+    return _from_containerd(
+        context, incomplete, lambda client: [item.name for item in client.namespaces.list()]
+    )
 
 
 def snapshotters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the snapshotters that containerd has loaded."""
-    return _known(context, incomplete, lambda client: client.snapshots.snapshotters())
+    return _from_containerd(context, incomplete, lambda client: client.snapshots.snapshotters())
 
 
 def platforms(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -46,8 +50,10 @@ def platforms(_context: click.Context, _parameter: click.Parameter, incomplete: 
     return [f"{before}{comma}{name}" for name in words if name.startswith(last)]
 
 
-def _known(context: click.Context, incomplete: str, ask: Callable[[Client], Sequence[str]]) -> list[str]:
-    """Ask containerd; where none answers there is nothing to offer, and no complaint in the prompt."""
+def _from_containerd(
+    context: click.Context, incomplete: str, ask: Callable[[Client], Sequence[str]]
+) -> list[str]:
+    """Ask containerd; offer nothing if it is unreachable, without an error message in the prompt."""
     from pyctrd.cli.session import open_client
     from pyctrd.cli.shells import offered
 

@@ -1,4 +1,4 @@
-"""A diagnosis for people: what is here, what each tool would do now, why, and what helps."""
+"""Print a diagnosis: what is present, what each tool would do, causes and fixes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _COLUMNS: Final = (
     Column("NOTE"),
     Column("DIGEST", brief=True),
 )
-# Stands for the platform while causes are compared; no platform has it.
-_PLACE: Final = "\0"
+# Replaces the platform's name while causes are compared; no platform contains it.
+_PLACEHOLDER: Final = "\0"
 
 
 def document(diagnosis: Diagnosis, settings: Settings) -> dict[str, object]:
@@ -54,11 +54,11 @@ def render(diagnosis: Diagnosis, page: Page, settings: Settings) -> None:
     page.line("")
     page.table(_COLUMNS, [_row(row) for row in diagnosis.platforms])
     _gaps(diagnosis, page)
-    page.heading(f"What each tool would do now for {_targets(diagnosis)}")
+    page.heading(f"Predicted results for {_targets(diagnosis)}")
     _tools(diagnosis, page)
     explanations = _explanations(diagnosis)
     if explanations:
-        page.heading("Why, and what helps")
+        page.heading("Causes and fixes")
     for number, explanation in enumerate(explanations, 1):
         _explain(number, explanation, page, settings)
 
@@ -71,7 +71,7 @@ def _targets(diagnosis: Diagnosis) -> str:
 
 def _row(row: PlatformState) -> tuple[Cell, ...]:
     tone: Tone = "strong" if row.target else ""
-    name = row.kind if row.kind != "image" else row.platform or "(not known)"
+    name = row.kind if row.kind != "image" else row.platform or "(unknown)"
     return (
         Cell(name, tone),
         _presence(row.manifest),
@@ -114,13 +114,13 @@ def _note(row: PlatformState) -> Cell:
 
 
 def _gaps(diagnosis: Diagnosis, page: Page) -> None:
-    """Name what the table can't show: platforms that the image lacks, and indexes that are absent."""
+    """Print what is not in the table: platforms the image does not have, and missing indexes."""
     if diagnosis.absent_platforms:
         page.line("")
         page.line(f"The image has no {', '.join(diagnosis.absent_platforms)}.", "bad")
     for item in diagnosis.unread:
         page.line("")
-        page.line(f"The index {item.digest} is missing: what it names is not known.", "bad")
+        page.line(f"The index {item.digest} is missing, and its children are unknown.", "bad")
 
 
 def _tools(diagnosis: Diagnosis, page: Page) -> None:
@@ -145,13 +145,13 @@ def _export(forecast: ExportForecast) -> tuple[str, Tone]:
 
 
 def _save(forecast: SaveForecast) -> tuple[str, Tone]:
-    """Say what is downloaded, then how it ends."""
+    """Return what is downloaded and the outcome."""
     fetch = "downloads nothing"
     if forecast.fetch:
         least = "" if forecast.fetch_known else "at least "
         fetch = f"downloads {least}{count(len(forecast.fetch), 'blob')}, {size(forecast.bytes)}"
     elif forecast.network:
-        fetch = "asks the registry, downloads nothing"
+        fetch = "contacts the registry, downloads nothing"
     end, tone = _end(forecast)
     if not forecast.ok:
         return f"{fetch}, then {end}", tone
@@ -170,7 +170,7 @@ def _notes(note: str) -> Sequence[str]:
 
 
 class _Explanation(NamedTuple):
-    """One cause, told once for all the platforms that it fits word for word."""
+    """A cause and all the platforms that it applies to in the same words."""
 
     platforms: tuple[str, ...]
     cause: Cause
@@ -179,13 +179,20 @@ class _Explanation(NamedTuple):
 
 
 def _explanations(diagnosis: Diagnosis) -> list[_Explanation]:
-    """Group the causes, those of target platforms first: five foreign platforms need no five paragraphs."""
+    """Group equal causes of several platforms, those of target platforms first."""
     targets = {row.platform for row in diagnosis.platforms if row.target} | {""}
     groups: dict[object, _Explanation] = {}
     for cause in diagnosis.causes:
         target = cause.platform in targets
         anywhere = replace(cause.remedy, platforms=())
-        key = (cause.code, cause.certain, target, *_with_name(cause, _PLACE), bool(cause.platform), anywhere)
+        key = (
+            cause.code,
+            cause.certain,
+            target,
+            *_with_name(cause, _PLACEHOLDER),
+            bool(cause.platform),
+            anywhere,
+        )
         known = groups.get(key)
         names = (*(known.platforms if known else ()), cause.platform)
         asked = (*(known.remedy.platforms if known else ()), *cause.remedy.platforms)
@@ -195,7 +202,7 @@ def _explanations(diagnosis: Diagnosis) -> list[_Explanation]:
 
 
 def _with_name(cause: Cause, name: str) -> tuple[str, ...]:
-    """Give a cause's texts for another platform."""
+    """Return a cause's texts with another platform's name."""
     texts = (cause.text, *cause.evidence)
     return tuple(text.replace(cause.platform, name) for text in texts) if cause.platform else texts
 

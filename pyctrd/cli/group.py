@@ -1,4 +1,4 @@
-"""Groups of commands: help where no command is given, and the nearest name for a wrong one."""
+"""Command groups: print help if no command is given, and suggest one for a misspelled name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-# What other tools call our commands.
-_ELSEWHERE: Final = {
+# Names that other tools use for our commands.
+_ALIASES: Final = {
     "check": "diagnose",
     "explain": "registry explain",
     "export": "save",
@@ -22,10 +22,10 @@ _ELSEWHERE: Final = {
 
 
 class Group(click.Group):
-    """A group that behaves alike with every click that we support."""
+    """A group that behaves the same with every supported version of click."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help where there is nothing to parse; say where a command's option belongs."""
+        """Print help if there are no arguments, and say where a misplaced option belongs."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
@@ -44,7 +44,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a word that is none, name what was probably meant."""
+        """Find the command; suggest one for an unknown name."""
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
             near = self._near(ctx, name)
@@ -53,7 +53,7 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with the whole first paragraph of their help, which click would cut."""
+        """List the commands with the first paragraph of their help in full, which click would truncate."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, " ".join((command.help or "").partition("\n\n")[0].split()))
@@ -65,13 +65,13 @@ class Group(click.Group):
 
     def _near(self, ctx: click.Context, name: str) -> str:
         names = self.list_commands(ctx)
-        other = _ELSEWHERE.get(name.lower(), "")
+        other = _ALIASES.get(name.lower(), "")
         if other.partition(" ")[0] in names:
             return other
         return next(iter(difflib.get_close_matches(name.lower(), names, n=1)), "")
 
     def _owner(self, ctx: click.Context, option: str, given: list[str]) -> str:
-        """Name the command that has an option: of those, the one that stands on the command line."""
+        """Return a command that has the option, preferably one that is on the command line."""
         names = self.list_commands(ctx)
         for name in [word for word in given if word in names] + names:
             command = self.get_command(ctx, name)

@@ -1,6 +1,6 @@
-"""Our own log records on stderr: warnings always, everything with --debug. No other library's, ever.
+"""Print the log records of pyctrd to stderr: warnings, or everything with --debug.
 
-The loggers below us print whole URLs; ours have their secrets struck out before a handler sees them.
+Records of other libraries are not printed: they contain whole URLs. Ours are redacted before they are logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PACKAGE: Final = "pyctrd"
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Show the package's log records while the context is open."""
+    """Print the package's log records while the context is open."""
     logger = logging.getLogger(_PACKAGE)
     handler, level = _Lines(), logger.level
     logger.addHandler(handler)
@@ -31,12 +31,12 @@ def shown() -> Iterator[None]:
 
 
 def show_everything() -> None:
-    """Show the records of every level from now on: requests, retries, whose credentials are used."""
+    """Print records of every level from now on: requests, retries, sources of credentials."""
     logging.getLogger(_PACKAGE).setLevel(logging.DEBUG)
 
 
 class _Lines(logging.Handler):
-    """One line for each record, also above a progress bar: stderr is looked up for each."""
+    """Print one line per record; sys.stderr is read each time, since progress bars replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What a command prints for people: headings, lines, tables and commands, on three kinds of paper.
+"""Human-readable output: headings, lines, tables and commands, in three formats.
 
-A terminal gets rich's tables, cut to its width; a pipe gets plain columns, whole and uncut, so that a script
-that reads them finds full digests; markdown is for issues. Control characters are escaped here, for all.
+A terminal gets rich's tables, fitted to its width; a pipe gets plain columns that are never truncated, so
+that scripts find full digests; Markdown is for issues. All of them escape control characters.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Tone: TypeAlias = Literal["", "good", "bad", "warn", "dim", "strong"]
 
 
 class Column(NamedTuple):
-    """A column's title; `right` aligns numbers, `brief` columns may be left out where room is short.
+    """A column's title; `right` aligns numbers, `brief` columns may be omitted on narrow terminals.
 
-    The text of a `whole` one is never broken: it gets a line of its own where a row does not fit.
+    The text of a `whole` column is never wrapped: it gets a line of its own if a row does not fit.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A table's cell; `brief` is what a terminal shows in its place (a short digest)."""
+    """A table's cell; `brief` is shown instead on a terminal (a short digest)."""
 
     text: str
     tone: Tone = ""
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A term, what is said about it, and notes below."""
+    """A term, its text, and notes below."""
 
     term: str
     text: str
@@ -46,29 +46,29 @@ class Item(NamedTuple):
 
 
 class Page(Protocol):
-    """Somewhere to print to."""
+    """An output format."""
 
     def heading(self, text: str) -> None:
         """Begin a section."""
 
     def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph, wrapped where there is a width."""
+        """Print a paragraph, wrapped on terminals."""
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table."""
 
     def items(self, items: Sequence[Item]) -> None:
-        """Print a list of terms."""
+        """Print a list of terms and texts."""
 
     def command(self, command: str) -> None:
-        """Print a command to copy, which is never wrapped or cut."""
+        """Print a command to copy, never wrapped or truncated."""
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
         """Print a numbered paragraph with notes, and a command to copy."""
 
 
 class PlainPage:
-    """Text without escapes or width: for pipes and files."""
+    """Plain text for pipes and files, without escape sequences or wrapping."""
 
     def heading(self, text: str) -> None:
         """Begin a section after an empty line."""
@@ -104,7 +104,7 @@ class PlainPage:
         click.echo(f"   $ {sanitize(command)}")
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
-        """Print a numbered line, notes and the command below it."""
+        """Print a numbered line, then notes and the command."""
         click.echo(f"{number}. {sanitize(text)}")
         for note in notes:
             click.echo(f"   - {sanitize(note)}")
@@ -113,37 +113,37 @@ class PlainPage:
 
 
 class MarkdownPage:
-    """GitHub's markdown."""
+    """GitHub Flavored Markdown."""
 
     def heading(self, text: str) -> None:
         """Begin a section."""
         click.echo(f"\n### {_markdown(text)}\n")
 
     def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph, or a list's continuation where it is indented."""
+        """Print a paragraph; an indented one continues a list item."""
         strong = "**" if tone == "strong" else ""
         click.echo(f"{' ' * indent}{strong}{_markdown(text)}{strong}\n")
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
-        """Print a table; digests in code quotes, so that nothing reads them as something else."""
+        """Print a table, with digests as code so that they are not rendered otherwise."""
         click.echo("| " + " | ".join(column.title.capitalize() for column in columns) + " |")
         click.echo("|" + "|".join("---:" if column.right else "---" for column in columns) + "|")
         for row in rows:
             click.echo("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
 
     def items(self, items: Sequence[Item]) -> None:
-        """Print list items, the notes as a list below each."""
+        """Print list items, with notes as nested lists."""
         for item in items:
             click.echo(f"- **{_markdown(item.term)}**: {_markdown(item.text)}")
             for note in item.notes:
                 click.echo(f"  - {_markdown(note)}")
 
     def command(self, command: str) -> None:
-        """Print a code block, indented to belong to a list's item."""
+        """Print a code block, indented so that it belongs to a list item."""
         click.echo(f"\n   ```sh\n   {sanitize(command)}\n   ```\n")
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:
-        """Print an item of a numbered list, with the command as a code block in it."""
+        """Print an item of a numbered list, with the command as a code block."""
         click.echo(f"{number}. {_markdown(text)}")
         for note in notes:
             click.echo(f"   - {_markdown(note)}")
@@ -152,7 +152,7 @@ class MarkdownPage:
 
 
 def _markdown(text: str) -> str:
-    """Escape what markdown or HTML would take for its own."""
+    """Escape the syntax of Markdown and HTML."""
     quoted = "".join(f"\\{char}" if char in "\\`*_[]|~#" else char for char in sanitize(text))
     return quoted.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

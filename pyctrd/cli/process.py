@@ -1,4 +1,4 @@
-"""Settings of the process that only a program may make, not a library: what a short, busy life asks for."""
+"""Process settings for a short-lived program; a library must not change them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _KEPT_BYTES: Final = 32 << 20
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-# glibc gives every thread an arena of its own, each of which would keep what its thread once had.
+# By default glibc has an arena per thread, and each would keep the memory that its thread has freed.
 _ARENAS: Final = 2
 
 
 def tune() -> None:
-    """Spend less on memory: measured by benchmarks/, a tenth of the time of a save.
+    """Reduce the cost of memory management; benchmarks/ measured 10 % of a save's time.
 
-    A start makes many objects and no garbage, so the collector looks for it less often. The chunks that go
-    through a pull or a save have 1 MiB each, and glibc gives such pieces back to the system when they are
-    freed, only to fault them in again: it keeps some now. Another C library stays as it is.
+    Start-up makes many objects and no garbage, so the garbage collector runs less often. Pull and save use
+    chunks of 1 MiB, which glibc would return to the system when freed and fault in again: it now keeps some.
+    Other C libraries are left as they are.
     """
     gc.set_threshold(_GARBAGE_THRESHOLD)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -35,11 +35,11 @@ def tune() -> None:
 
 
 def open_missing_streams() -> None:
-    """Open what the caller closed (`pyctrd ... >&-`): the next file or socket would take the number.
+    """Open the standard streams that the caller closed (`pyctrd ... >&-`).
 
-    An archive, or a message of a library, would then be written into containerd's socket. As glibc does for
-    privileged programs, stdout becomes something that cannot be written, so that the loss is noticed; what
-    goes to stderr is lost.
+    The next file or socket would get the stream's number, and an archive or a message could be written to
+    containerd's socket. As glibc does for privileged programs, stdout becomes a file that cannot be written,
+    so that the loss is noticed. Output to stderr is discarded.
     """
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
@@ -53,7 +53,7 @@ def open_missing_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
-def die_quietly() -> None:
-    """Let Ctrl-C end the process without a traceback until the boundary is there to catch it."""
+def use_default_sigint() -> None:
+    """Let Ctrl-C end the process without a traceback until `boundary` handles signals."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

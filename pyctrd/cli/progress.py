@@ -1,6 +1,6 @@
-"""Progress on stderr, in the way that was asked for: bars, lines, JSON lines, or none.
+"""Progress on stderr: bars, lines, JSON lines, or none.
 
-The events come from several threads at once; every sink takes one at a time.
+Events may come from several threads; each sink handles one at a time.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from pyctrd.progress import no_progress
 if TYPE_CHECKING:
     from pyctrd.progress import Progress, ProgressSink
 
-# JSON lines about one blob's bytes come no faster than this; changes of state always come.
+# Minimum time between JSON lines about one blob's bytes; changes of state are always printed.
 _INTERVAL_SECONDS: Final = 0.25
-# What goes on for longer than this is told again, and how often that is looked for.
-_TOLD_SECONDS: Final = 10.0
+# Ongoing work is reported again after this time, checked once per tick.
+_REPORT_SECONDS: Final = 10.0
 _TICK_SECONDS: Final = 1.0
 _LASTING: Final = frozenset({"downloading", "uploading", "writing", "verifying", "unpacking"})
-# What is told with the size of its blob.
+# Actions that are printed with the size of the blob.
 _SIZED: Final = frozenset({"downloading", "downloaded", "uploading", "uploaded", "writing", "verifying"})
 
 
 @contextlib.contextmanager
 def reporting(mode: str, *, quiet: bool = False) -> Iterator[ProgressSink]:
-    """Open the sink for a mode of `--progress`; `quiet` silences what was not asked for by name."""
+    """Open the sink for a mode of `--progress`; `quiet` turns `auto` into `none`."""
     chosen = _choose(mode, quiet)
     if chosen == "none":
         yield no_progress
@@ -73,7 +73,7 @@ def _one_at_a_time(show: Callable[[Progress], None]) -> ProgressSink:
 
 @contextlib.contextmanager
 def _ticking(lines: _PlainLines) -> Iterator[ProgressSink]:
-    """Call `tick` every second while the context is open, and never while an event is taken in."""
+    """Call `tick` every second while the context is open, never at the same time as `show`."""
     over = threading.Event()
     lock = threading.Lock()
 
@@ -96,7 +96,7 @@ def _ticking(lines: _PlainLines) -> Iterator[ProgressSink]:
 
 
 class _PlainLines:
-    """A line for each change of state, and one every ten seconds about what takes longer, for logs."""
+    """For logs: a line per change of state, and one every ten seconds for ongoing work."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -104,7 +104,7 @@ class _PlainLines:
         self._under_way: dict[str, _UnderWay] = {}
 
     def show(self, event: Progress) -> None:
-        """Take an event in."""
+        """Handle an event."""
         name = title(event)
         state = (event.action, event.detail)
         if event.action == "planned":
@@ -117,41 +117,41 @@ class _PlainLines:
         self._under_way.pop(name, None)
         if event.action in _LASTING and event.offset < event.total:
             now = self._clock()
-            self._under_way[name] = _UnderWay(event, begun=now, told=now, offset=event.offset)
+            self._under_way[name] = _UnderWay(event, begun=now, reported=now, offset=event.offset)
         parts = [f"{name}: {event.action}" if name else event.action]
         if event.action in _SIZED and event.total:
             parts.append(size(event.total))
         if event.resumed:
-            told = {"downloading": "resumed at", "done": "resumed"}.get(event.action, "of which resumed")
-            parts.append(f"{told} {size(event.resumed)}")
+            resumed = {"downloading": "resumed at", "done": "resumed"}.get(event.action, "of which resumed")
+            parts.append(f"{resumed} {size(event.resumed)}")
         if event.detail and event.detail != name:
             parts.append(event.detail)
         click.echo(sanitize(", ".join(parts)), err=True)
 
     def tick(self) -> None:
-        """Tell what has been told last ten seconds ago or longer, and goes on."""
+        """Report ongoing work that was last reported ten seconds ago or earlier."""
         now = self._clock()
         for name, item in self._under_way.items():
-            if now - item.told >= _TOLD_SECONDS and item.event.offset < item.event.total:
+            if now - item.reported >= _REPORT_SECONDS and item.event.offset < item.event.total:
                 click.echo(sanitize(f"{name}: {item.event.action}, {item.text(now)}"), err=True)
-                item.told, item.offset = now, item.event.offset
+                item.reported, item.offset = now, item.event.offset
 
 
 @dataclass
 class _UnderWay:
-    """A blob that takes its time: its latest event, when it begun, and what was told of it when."""
+    """A blob in progress: its latest event, when it began, and when and at which offset it was reported."""
 
     event: Progress
     begun: float
-    told: float
+    reported: float
     offset: int
 
     def text(self, now: float) -> str:
-        """Say how far it is; of what the daemon does nobody knows more than how long it has taken."""
+        """Return offset, rate and time left; only the elapsed time for unpacking, whose offset is unknown."""
         event = self.event
         if event.action not in _SIZED:
             return f"{size(event.total)}, for {duration(now - self.begun)}"
-        rate = (event.offset - self.offset) / (now - self.told)
+        rate = (event.offset - self.offset) / (now - self.reported)
         left = f", {duration((event.total - event.offset) / rate)} left" if rate > 0 else ""
         return f"{size(event.offset)} / {size(event.total)}, {size(int(rate))}/s{left}"
 

@@ -1,4 +1,4 @@
-"""Questions on the terminal, in between the drawings of a progress bar."""
+"""Questions on the terminal, which pause the progress bars."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pyctrd.cli.text import sanitize
 
 
 class Drawing(Protocol):
-    """What draws on the terminal again and again, and can pause."""
+    """A live display on the terminal that can be paused."""
 
     def start(self) -> None:
-        """Begin, or go on, to draw."""
+        """Start or resume drawing."""
 
     def stop(self) -> None:
-        """Leave the terminal alone."""
+        """Stop drawing."""
 
 
-# How soon a question notices that it is not to be answered any more.
-_LOOK_SECONDS: Final = 0.1
+# How often an open question checks whether it was cancelled.
+_POLL_SECONDS: Final = 0.1
 
 _drawings: list[Drawing] = []
-# The terminal's settings before the question that is open; empty where there is no terminal.
+# The terminal's settings before the open question; empty if there is no terminal.
 _question: list[Any] | None = None
 
 
 def begin(drawing: Drawing) -> None:
-    """Start a drawing that questions may interrupt."""
+    """Start a drawing that questions may pause."""
     drawing.start()
     _drawings.append(drawing)
 
@@ -47,14 +47,14 @@ def end(drawing: Drawing) -> None:
 
 
 def is_interactive() -> bool:
-    """Tell whether there is somebody to ask: stdout may be a file all the same."""
+    """Whether a user can answer questions. stdout may still be a file."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirm(question: str, cancel: threading.Event) -> bool:
-    """Put a question that is answered by y or yes.
+    """Ask a yes-or-no question; return whether the answer is y or yes.
 
-    Anything else means no, as does the end of the input, and `cancel`, when it is set meanwhile.
+    End of input and `cancel` count as no.
     """
     with _paused():
         # Neither click's prompt nor input(): those write to stdout, where an archive may go.
@@ -67,14 +67,14 @@ def confirm(question: str, cancel: threading.Event) -> bool:
 
 def _is_answered() -> bool:
     try:
-        return bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
-    except (OSError, ValueError):  # no file that could be waited for
+        return bool(select.select([sys.stdin], [], [], _POLL_SECONDS)[0])
+    except (OSError, ValueError):  # not a file that select() supports
         return True
 
 
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
-    """Mark a question that only an answer ends: a signal then ends the process, and restores the terminal."""
+    """Mark a prompt that cannot be cancelled: a signal then ends the process and restores the terminal."""
     global _question  # noqa: PLW0603
     try:
         _question = termios.tcgetattr(sys.stdin.fileno())
@@ -92,7 +92,7 @@ def is_asking() -> bool:
 
 
 def restore() -> None:
-    """Make the terminal usable again, at the very end of the process: echo and cursor."""
+    """Restore echo and cursor at the end of the process."""
     if _question:
         with contextlib.suppress(termios.error, OSError, ValueError):
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, _question)

@@ -1,4 +1,4 @@
-"""What push and copy print: the result, and the plan of --dry-run."""
+"""Output of push and copy: the result, or the plan of --dry-run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def show(result: SendResult, output_format: str, quiet: bool) -> None:
-    """Print what was done, or what would be, in the format that was asked for."""
+    """Print the result, or the plan, in the chosen format."""
     page = open_page()
     if output_format == "json":
         emit_json(_document(result))
@@ -59,13 +59,13 @@ def _print_plan(page: Page, plan: SendResult) -> None:
     page.line(plan.name, "strong")
     would = amount(plan.uploaded, plan.bytes_uploaded) if plan.uploaded else "nothing"
     mount = [Item("would mount", _blobs(plan.mounted))] if plan.mounted else []
-    there = [Item("there", _blobs(plan.present))] if plan.present else []
+    there = [Item("already present", _blobs(plan.present))] if plan.present else []
     page.items([*_what(plan), Item("would upload", would), *mount, *there, *_skipped(plan)])
     blobs_table(page, plan.uploaded)
 
 
 def _what(result: SendResult) -> list[Item]:
-    """Name the digest, and where it is another one than the source's, say so: people compare them."""
+    """Print the digest, and say so if it differs from the source's: people compare them."""
     items = [Item("digest", result.target.digest)]
     if result.target.digest != result.original.digest:
         items.append(Item("made from", f"{result.original.digest}, {_what_it_lost(result)}"))
@@ -76,26 +76,26 @@ def _what(result: SendResult) -> list[Item]:
 
 def _what_it_lost(result: SendResult) -> str:
     if any(map(_is_attestation, result.skipped)):
-        return "without what was left out"
-    return "of which only some platforms were chosen"
+        return "without skipped content"
+    return "selected platforms only"
 
 
 def _rest(result: SendResult) -> list[Item]:
     mounted = [Item("mounted", _blobs(result.mounted))] if result.mounted else []
-    there = [Item("there before", _blobs(result.present))] if result.present else []
+    there = [Item("already present", _blobs(result.present))] if result.present else []
     return [*mounted, *there, *_skipped(result)]
 
 
 def _skipped(result: SendResult) -> list[Item]:
     items = []
     if layers := [item for item in result.skipped if not _is_attestation(item)]:
-        text = f"{count(len(layers), 'layer')} that may not be distributed (--allow-nondistributable)"
-        items.append(Item("left out", text, "warn"))
+        text = f"{count(len(layers), 'layer')} marked non-distributable (--allow-nondistributable)"
+        items.append(Item("skipped", text, "warn"))
     if attestations := [item for item in result.skipped if _is_attestation(item)]:
         remedy = Remedy(method="ensure", images=(result.source,), platforms=("unknown/unknown",))
         command = commandline.of(remedy, click.get_current_context().ensure_object(Settings))
-        text = f"{count(len(attestations), 'attestation')} of which not all is here; to fetch it: {command}"
-        items.append(Item("left out", text, "warn"))
+        text = f"{count(len(attestations), 'attestation')} with missing content; to fetch it: {command}"
+        items.append(Item("skipped", text, "warn"))
     return items
 
 

@@ -1,4 +1,4 @@
-"""From the command line to a client. The client, and with it grpc, is imported only when it is opened."""
+"""Open a client or a registry from the options. grpc is imported only when a client is opened."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_client(*, snapshotter: str | None = None, context: click.Context | None = None) -> Iterator[Client]:
-    """Make the client that the global options ask for.
+    """Open the client for the global options.
 
-    `context` is the command's; without one it is that of the command which runs now.
+    `context` defaults to that of the running command.
     """
     from pyctrd.client import Client
 
@@ -44,15 +44,15 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
         yield client
 
 
-def resumable(kept: str = "what has come so far is kept for a day") -> None:
-    """Have Ctrl-C, from here on, say what is not lost."""
+def resumable(kept: str = "downloaded data is kept for a day") -> None:
+    """From here on, print on Ctrl-C that the command can be resumed."""
     chosen = click.get_current_context().ensure_object(Settings)
-    chosen.interrupted = f"{kept}: run the same command again, and it goes on from there"
+    chosen.interrupted = f"{kept}: run the same command again to resume"
 
 
 @contextmanager
 def open_registry() -> Iterator[Registry]:
-    """Make the Registry that the options ask for, without any containerd."""
+    """Open the Registry for the options, without a containerd."""
     from pyctrd.registries import Registry
 
     chosen = click.get_current_context().ensure_object(Settings)
@@ -67,7 +67,7 @@ def open_registry() -> Iterator[Registry]:
 def open_copying_registry(
     source: str, target: str, *, plain_http: bool, skip_verify: bool, user: str | None
 ) -> Iterator[Registry]:
-    """Make the Registry for a copy; the arguments are about the source's registry."""
+    """Open the Registry for a copy; the arguments apply to the source's registry."""
     from pyctrd.oci import reference
     from pyctrd.registries import Registry
     from pyctrd.registry import RegistryOptions
@@ -115,7 +115,7 @@ def _registry_options(chosen: Settings, arguments: RegistryArguments) -> Registr
 
 
 def _may_ask() -> bool:
-    """Tell whether a question about sudo can come up, and somebody is there to answer it."""
+    """Whether the question about sudo may come up and a user can answer it."""
     return "SUDO_USER" in os.environ and screen.is_interactive()
 
 
@@ -127,7 +127,7 @@ def _credentials(arguments: RegistryArguments) -> tuple[str, str]:
     username, colon, password = arguments.user.partition(":")
     if arguments.password_stdin:
         if colon:
-            raise click.UsageError("a password was given twice: in --user and by --password-stdin")
+            raise click.UsageError("cannot specify a password with both --user and --password-stdin")
         password = sys.stdin.readline().rstrip("\r\n")
     elif not colon:
         if not sys.stdin.isatty():

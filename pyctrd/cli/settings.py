@@ -13,13 +13,13 @@ from pyctrd.errors import InvalidPlatform
 
 __all__ = ["RegistryArguments", "Settings"]
 
-# As many as the governor (registry/governor.py) lets a process have.
+# The limit of registry/range_control.py, which is not imported here: it would load urllib3.
 _MAX_RANGES = 8
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    # Called once for the group and once for the command: only an option that was given may overwrite.
+    # Called for the group and for the command: only an option that was given may overwrite a value.
     if value is not None and value is not False:
         setattr(context.ensure_object(Settings), str(parameter.name), value)
 
@@ -60,7 +60,7 @@ global_options = _all(
             metavar="ADDRESS",
             expose_value=False,
             callback=_remember,
-            help="containerd's socket, a path or unix://PATH.  "
+            help="Socket of containerd, as PATH or unix://PATH.  "
             "[env: CONTAINERD_ADDRESS; default: /run/containerd/containerd.sock]",
         ),
         click.option(
@@ -70,25 +70,25 @@ global_options = _all(
             shell_complete=completions.namespaces,
             expose_value=False,
             callback=_remember,
-            help="containerd's namespace.  [env: CONTAINERD_NAMESPACE; default: default]",
+            help="Namespace of containerd.  [env: CONTAINERD_NAMESPACE; default: default]",
         ),
         click.option(
             "--debug",
             is_flag=True,
             expose_value=False,
             callback=_remember_debug,
-            help="Show each request, retry and source of credentials, and the traceback of an error.",
+            help="Log requests, retries and sources of credentials; print tracebacks.",
         ),
     ]
 )
-"""Give a command the options that every command has; their values are in `Settings`."""
+"""Add the global options to a command; their values are in `Settings`."""
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds; `nan` compares with nothing, so that click finds it in every range."""
+    """A range of seconds without `nan`, which click accepts in any range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse `nan`."""
+        """Reject `nan`."""
         number = super().convert(value, param, ctx)
         if number != number:
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
@@ -113,7 +113,7 @@ registry_options = _all(
             is_flag=True,
             expose_value=False,
             callback=_remember_registry,
-            help="Talk HTTP to the registry.  [default: only to localhost]",
+            help="Use plain HTTP.  [default: for localhost only]",
         ),
         click.option(
             "-k",
@@ -121,7 +121,7 @@ registry_options = _all(
             is_flag=True,
             expose_value=False,
             callback=_remember_registry,
-            help="Accept any TLS certificate of the registry.",
+            help="Do not verify TLS certificates.",
         ),
         click.option(
             "-u",
@@ -129,7 +129,7 @@ registry_options = _all(
             metavar="USER[:PASS]",
             expose_value=False,
             callback=_remember_registry,
-            help="Log in as this user; without a password it is asked for.  "
+            help="Registry credentials; prompts for a missing password.  "
             "[default: DOCKER_AUTH_CONFIG, Docker's config.json, podman's auth.json]",
         ),
         click.option(
@@ -144,21 +144,21 @@ registry_options = _all(
             default=None,
             expose_value=False,
             callback=_remember_registry,
-            help="Under sudo: use the logins of the user who called it, too.  [default: ask when needed]",
+            help="Under sudo, also use the credentials of the calling user.  [default: ask when needed]",
         ),
         click.option(
             "--hosts-dir",
             metavar="DIR",
             expose_value=False,
             callback=_remember_registry,
-            help="Folder with HOST/hosts.toml files, as containerd reads them.  "
+            help="Directory with HOST/hosts.toml files.  "
             "[default: /etc/containerd/certs.d, then /etc/docker/certs.d]",
         ),
-        _seconds("--connect-timeout", "Give a connection up that is not there by then.  [default: 10]"),
-        _seconds("--stall-timeout", "Give a connection up that brings nothing for so long.  [default: 60]"),
+        _seconds("--connect-timeout", "Time limit for connecting.  [default: 10]"),
+        _seconds("--stall-timeout", "Abort a connection that stalls for this long.  [default: 60]"),
         _seconds(
             "--retry-budget",
-            "Spend at most this on waiting for registries, in all; 0 never tries again.  [default: 300]",
+            "Total time to wait for failing registries; 0 disables retries.  [default: 300]",
             least=0,
         ),
         click.option(
@@ -168,15 +168,15 @@ registry_options = _all(
             metavar="N|auto|off",
             expose_value=False,
             callback=_remember_ranges,
-            help="Connections for one large layer: auto opens more where one is slow and more are faster.",
+            help="Connections per large layer; auto adds more while they speed it up.",
         ),
     ]
 )
-"""Give a command the options about registries; their values are in `Settings.registry`."""
+"""Add the registry options to a command; their values are in `Settings.registry`."""
 
 
 def image_argument(name: str, **how: Any) -> Callable[[_F], _F]:
-    """Give a command an argument for images of the namespace; the shell completes their names."""
+    """Add an argument for images of the namespace, with completion of their names."""
     return click.argument(name, callback=_remember_images, shell_complete=completions.image_names, **how)
 
 
@@ -188,13 +188,13 @@ def _remember_images(
 
 
 def remember_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Note where a save goes: a command that is printed goes there, too."""
+    """Store the output file of a save, for the commands in hints."""
     context.ensure_object(Settings).output = value or ""
     return value
 
 
 def checked_reference(_context: click.Context, _parameter: click.Parameter, ref: str | None) -> str | None:
-    """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
+    """Reject a malformed reference as a usage error, before anything is connected."""
     from pyctrd.oci import reference
 
     if ref is not None:
@@ -213,12 +213,12 @@ sending_options = _all(
             type=click.Choice(["prune", "flatten"]),
             default="prune",
             show_default=True,
-            help="The index where platforms are chosen: cut to those, or left out for the one manifest.",
+            help="Prune the index to the selected platforms, or flatten it to a single manifest.",
         ),
         click.option(
             "--allow-nondistributable",
             is_flag=True,
-            help="Send layers, too, that say that they may not be distributed.",
+            help="Include non-distributable layers.",
         ),
         click.option(
             "--max-concurrent-uploads",
@@ -226,27 +226,27 @@ sending_options = _all(
             default=3,
             show_default=True,
             metavar="N",
-            help="How many blobs to send at once.",
+            help="Maximum number of concurrent uploads.",
         ),
         click.option(
             "--chunk-size",
             type=click.IntRange(min=0),
             metavar="MIB",
             callback=_chunk_bytes,
-            help="Send larger blobs in pieces of this many MiB, 0 for never.  [default: 32]",
+            help="Upload larger blobs in chunks of this size; 0 disables chunks.  [default: 32]",
         ),
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Print what would be sent, by what the registry has; send nothing.",
+            help="Print what would be uploaded, without uploading it.",
         ),
     ]
 )
-"""Give a command the options of what is sent to a registry, and how."""
+"""Add the options of push and copy to a command."""
 
 
 def platform_option(help_text: str, *, local: bool = True) -> Callable[[_F], _F]:
-    """Give a command `--platform`; the values are read by the client."""
+    """Add `--platform` to a command; the client parses the values."""
     return click.option(
         "--platform",
         "platforms",
@@ -263,46 +263,45 @@ def _checked_platforms(
 ) -> tuple[str, ...]:
     from pyctrd.oci.platforms import select
 
-    select(values)  # a malformed one is an error of usage, before anything is connected
+    select(values)  # a malformed one is a usage error, before anything is connected
     return values
 
 
-_PLATFORM_FORMS = (
-    "May be repeated, or a list with commas; `all` and `local` (what is complete here) work, too."
+_PLATFORM_FORMS = "Repeatable or comma-separated; also `all`, or `local` for those complete locally."
+_REMOTE_PLATFORM_FORMS = "Repeatable or comma-separated."
+
+all_platforms_option = click.option(
+    "--all-platforms", is_flag=True, help="Select every platform of the image."
 )
-
-_REMOTE_PLATFORM_FORMS = "May be repeated, or a list with commas."
-
-all_platforms_option = click.option("--all-platforms", is_flag=True, help="Every platform of the image.")
 snapshotter_option = click.option(
     "--snapshotter",
     metavar="S",
     shell_complete=completions.snapshotters,
     help="Snapshotter to use.  [env: CONTAINERD_SNAPSHOTTER; default: the server's]",
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no progress, and only the essential.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 progress_option = click.option(
     "--progress",
     type=click.Choice(["auto", "bar", "plain", "json", "none"]),
     default="auto",
-    help="How to show progress on stderr.  [default: auto, bars on a terminal, lines elsewhere]",
+    help="Format of progress on stderr.  [default: auto, bars on a terminal, else plain]",
 )
 
 
 def format_option(*choices: str) -> Callable[[_F], _F]:
-    """Give a command `--format`; the first choice is the default."""
+    """Add `--format` to a command; the first choice is the default."""
     return click.option(
         "--format",
         "output_format",
         type=click.Choice(choices),
         default=choices[0],
         show_default=True,
-        help="Format of the data on stdout; docs/json.md has the JSON schemas.",
+        help="Output format.",
     )
 
 
 def platforms_of(platforms: tuple[str, ...], all_platforms: bool) -> tuple[str, ...] | None:
-    """Join `--platform` and `--all-platforms` to the library's argument; None where neither was used."""
+    """Combine `--platform` and `--all-platforms` to the library's argument; None if neither was given."""
     if all_platforms and platforms:
         raise InvalidPlatform("cannot specify both --platform and --all-platforms")
     return ("all",) if all_platforms else platforms or None

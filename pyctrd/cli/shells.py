@@ -1,7 +1,7 @@
-"""Completion in bash, and what is offered in every shell.
+"""Completion in bash, and the filter for completions in every shell.
 
-bash takes a completion as it is: it neither quotes it nor knows that a colon parts what it replaces from what
-stands before it. So the script gives us the line as it was typed, and gets the text to put in its place.
+bash inserts a completion as it is: it does not quote it, and replaces only the text after the last colon. So
+the script passes the line as it was typed, and gets the text to insert.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class Typed(NamedTuple):
-    """The word before the cursor: `before` is what bash leaves in place, `quote` an open quote or ""."""
+    """The word before the cursor: `before` is the part that bash keeps, `quote` an open quote or ""."""
 
     word: str
     before: str
@@ -43,7 +43,7 @@ class Typed(NamedTuple):
 
 
 class Bash(BashComplete):
-    """click's completion for bash, by the typed line in place of the words that bash parts at colons."""
+    """click's completion for bash, using the typed line, since bash splits words at colons."""
 
     source_template = _SCRIPT
     _typed = Typed("", "", "")
@@ -61,7 +61,7 @@ class Bash(BashComplete):
         return words[start:], word
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return what takes the place of what bash would replace, quoted; nothing where that cannot be."""
+        """Return the quoted text to insert, or nothing if it cannot be expressed."""
         if item.type != "plain":
             return f"{item.type},"
         text = f"{self._head}{item.value}"
@@ -72,7 +72,7 @@ class Bash(BashComplete):
 
 
 def _quoted(char: str) -> str:
-    """Quote one character by a backslash, where that is enough; letters of other scripts need none."""
+    """Quote one character with a backslash if needed; letters of other scripts are not quoted."""
     return char if shlex.quote(char) == char or char.isalnum() else f"\\{char}"
 
 
@@ -80,7 +80,7 @@ def split(line: str, breaks: str) -> tuple[list[str], Typed]:
     """Split a line into its whole words and the unfinished last one."""
     words: list[str] = []
     word, quote, begun = "", "", False
-    before = ""  # of the word: up to the last character at which bash parts words, or to an open quote
+    before = ""  # of the word: up to the last character at which bash splits words, or to an open quote
     for char, quoting, literal in _scan(line):
         if not literal and not quoting and char in _BLANKS:
             words += [word] if begun else []
@@ -96,7 +96,7 @@ def split(line: str, breaks: str) -> tuple[list[str], Typed]:
 
 
 def _scan(line: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield each character with the quote that is open after it, and whether it stands for itself."""
+    """Yield each character with the quote that is open after it, and whether it is literal."""
     quote, escaped = "", False
     for char in line:
         if escaped:
@@ -117,10 +117,10 @@ def _scan(line: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def offered(names: Iterable[str], incomplete: str) -> list[str]:
-    """Choose what may be offered: names with characters that cannot be seen are not, in any shell."""
+    """Return the matching names, without those that contain invisible characters."""
     return [name for name in names if name.startswith(incomplete) and all(map(is_visible, name))]
 
 
 def install() -> None:
-    """Take our bash in place of click's."""
+    """Replace click's completion for bash by ours."""
     add_completion_class(Bash, "bash")

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP: the main thread only waits for them, and the work is done in another one.
+"""SIGINT, SIGTERM and SIGHUP: the main thread only waits for them, and another thread does the work.
 
-An exception that a signal handler raises would end gRPC in the middle of its bookkeeping, which then waits
-for ever. So the first signal sets an event, and the work ends in order; a second one ends the process.
+An exception raised by a signal handler could interrupt gRPC in the middle of its bookkeeping, which then
+hangs. So the first signal sets an event and the work ends by itself; a second one ends the process.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Final, NoReturn
 
 from pyctrd.cli import screen
 
-# What the work gets to end in order: its own limits are shorter, so this is for what cannot be woken up
-# (a write to a disk that hangs, a reader who stands still).
-_ORDERLY_SECONDS: Final = 4.0
-# How long a signal may go unseen that the kernel has given to another thread.
-_LOOK_SECONDS: Final = 0.5
+# Time for the work to end by itself. Its own limits are shorter, so this is for what cannot be interrupted
+# (a write to a disk that hangs, a reader of a pipe that has stopped).
+_GRACE_SECONDS: Final = 4.0
+# How long a signal that the kernel delivered to another thread may go unnoticed.
+_POLL_SECONDS: Final = 0.5
 
 
 class Signalled(Exception):
-    """Work that was ended by a signal."""
+    """A signal ended the work."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -35,10 +35,10 @@ class Signalled(Exception):
 
 
 def run(work: Callable[[], object], cancel: threading.Event) -> object:
-    """Do work in a thread and return its result, or raise its error.
+    """Run `work` in a thread and return its result, or raise its error.
 
-    A signal sets `cancel`: work that does not succeed then raises Signalled, and is left alone after some
-    seconds, or at a second signal, or when it waits for an answer of the user: then the process ends here.
+    A signal sets `cancel`; if the work then fails, Signalled is raised. The process ends here at a second
+    signal, if the work does not end within some seconds, or if it is prompting the user.
     """
     received = _Received(cancel)
     done: concurrent.futures.Future[object] = concurrent.futures.Future()
@@ -46,12 +46,12 @@ def run(work: Callable[[], object], cancel: threading.Event) -> object:
     def run_work() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the main thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             done.set_exception(error)
 
     with _handled(received):
         threading.Thread(target=run_work, name="pyctrd-work", daemon=True).start()
-        while not concurrent.futures.wait([done], _LOOK_SECONDS).done:
+        while not concurrent.futures.wait([done], _POLL_SECONDS).done:
             received.check_time()
     try:
         result = done.result()
@@ -65,7 +65,7 @@ def run(work: Callable[[], object], cancel: threading.Event) -> object:
 
 
 class _Received:
-    """The first signal that came; its handler runs in the main thread, between any two instructions."""
+    """The first signal; its handler runs in the main thread, between any two instructions."""
 
     def __init__(self, cancel: threading.Event) -> None:
         self._cancel = cancel
@@ -74,14 +74,14 @@ class _Received:
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if self.number or screen.is_asking():
-            _leave(self.number or number)
+            _end_process(self.number or number)
         self.number = number
         self._since = time.monotonic()
         self._cancel.set()
 
     def check_time(self) -> None:
-        if self.number and time.monotonic() - self._since > _ORDERLY_SECONDS:
-            _leave(self.number)
+        if self.number and time.monotonic() - self._since > _GRACE_SECONDS:
+            _end_process(self.number)
 
 
 @contextlib.contextmanager
@@ -99,10 +99,10 @@ def _handled(received: _Received) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _leave(number: int) -> NoReturn:
-    """End the process at once, whatever its threads do: without half an archive, and with a usable terminal.
+def _end_process(number: int) -> NoReturn:
+    """End the process at once, without a partial archive and with a usable terminal.
 
-    No lock is waited for that one of them may hold.
+    Takes no lock that another thread may hold.
     """
     output = sys.modules.get("pyctrd.archive.output")
     if output is not None:

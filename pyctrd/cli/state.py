@@ -1,4 +1,4 @@
-"""What this command line says: the values of the options that several commands share."""
+"""The values of the options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass
 class RegistryArguments:
-    """How to talk to registries, as far as the command line says."""
+    """The registry options."""
 
     plain_http: bool = False
     skip_verify: bool = False
@@ -22,21 +22,21 @@ class RegistryArguments:
     retry_budget: float | None = None
     sudo_user_config: bool | None = None
     are_offered: bool = False
-    """Whether the command has these options at all."""
+    """Whether the command has these options."""
 
 
 @dataclass
 class Settings:
-    """What one run was told; None means that the environment or the default decides."""
+    """The options of one run; None means the environment variable or the default."""
 
     address: str | None = None
     namespace: str | None = None
     debug: bool = False
     images: tuple[str, ...] = ()
-    """The images of this namespace that the command is about."""
+    """The images of this namespace that were given as arguments."""
     output: str = ""
     interrupted: str = ""
-    """What to say after Ctrl-C."""
+    """The hint to print after Ctrl-C."""
     registry: RegistryArguments = field(default_factory=RegistryArguments)
     cancel: threading.Event = field(default_factory=threading.Event)
-    """Set by a signal: whatever is under way is to end."""
+    """Set by a signal to end the work in progress."""

@@ -1,4 +1,4 @@
-"""The page for a terminal, with rich. rich honours NO_COLOR, TERM=dumb and COLUMNS by itself."""
+"""Output for terminals, with rich, which honours NO_COLOR, TERM=dumb and COLUMNS."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ STYLES: Final[Mapping[Tone, str]] = {
     "dim": "dim",
     "strong": "bold",
 }
-# Narrower terminals do without the columns that are only nice to have.
-_ROOMY: Final = 100
+# Narrower terminals omit the `brief` columns.
+_WIDE_COLUMNS: Final = 100
 
 
 class TerminalPage:
-    """A page of a terminal's width. Texts are `Text`, never markup: a name may hold brackets."""
+    """A page of the terminal's width. Texts are `Text`, not rich markup: names may contain brackets."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, emoji=False, markup=False)
@@ -43,9 +43,9 @@ class TerminalPage:
         self._console.print(Padding(_text(text, tone), (0, 0, 0, indent)))
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
-        """Print a table without frames; a cell that is too long is folded, never cut."""
+        """Print a table without borders; long cells are wrapped, not truncated."""
         kept = list(rows)
-        roomy = self._console.width >= _ROOMY
+        roomy = self._console.width >= _WIDE_COLUMNS
         shown = [index for index, column in enumerate(columns) if roomy or not column.brief]
         if any(column.whole for column in columns):
             while not self._fits(columns, kept, shown):
@@ -61,7 +61,7 @@ class TerminalPage:
         return Measurement.get(self._console, self._console.options, grid).maximum < self._console.width
 
     def _stack(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> None:
-        """Print what must be whole on a line of its own, which the terminal wraps, and the rest below."""
+        """Print `whole` cells on lines of their own, which the terminal may wrap, and the rest below."""
         rest = [index for index in shown if not columns[index].whole]
         widths = [max(cell_len(_shown(row[index])) for row in rows) if rows else 0 for index in rest]
         for row in rows:
@@ -77,7 +77,7 @@ class TerminalPage:
             self._console.print(Padding(line, (0, 0, 0, 4)))
 
     def items(self, items: Sequence[Item]) -> None:
-        """Print the terms, and in a second column what is said about them."""
+        """Print terms and texts in two columns."""
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(overflow="fold", no_wrap=True)
         grid.add_column(overflow="fold")
@@ -88,7 +88,7 @@ class TerminalPage:
         self._console.print(grid)
 
     def command(self, command: str) -> None:
-        """Print a command; the terminal itself wraps it, so that it copies whole."""
+        """Print a command without wrapping, so that it can be copied in one piece."""
         self._console.print(Text(f"   $ {sanitize(command)}", style="cyan"), soft_wrap=True)
 
     def step(self, number: int, text: str, *, notes: Sequence[str] = (), command: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Text for people and for pipes: sizes, ages, control characters made harmless. No rich in here."""
+"""Formatting of sizes, times and ages, and escaping of control characters. Does not import rich."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _AGES: Final = (
     ("min", 60),
 )
 
-# What Unicode calls default ignorable, or shows as blank, although Python calls it printable.
+# Characters that Unicode calls default ignorable or renders as blank, although Python calls them printable.
 _BLANK: Final = frozenset(
     map(
         chr,
@@ -44,9 +44,9 @@ _BLANK: Final = frozenset(
 
 
 def sanitize(text: str, *, keep: str = "") -> str:
-    """Escape what steers a terminal or cannot be seen, so that no name or label shows as another one.
+    """Escape control characters and invisible ones, so that no name or label looks like another one.
 
-    `keep` are the characters that may stay as they are.
+    Characters in `keep` are left as they are.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -54,7 +54,7 @@ def sanitize(text: str, *, keep: str = "") -> str:
 
 
 def is_visible(char: str) -> bool:
-    """Whether a character is a plain space, or leaves a mark of its own: no control, format or blank."""
+    """Whether a character is a plain space or has a visible glyph: no control, format or blank character."""
     return char.isprintable() and char not in _BLANK
 
 
@@ -66,20 +66,20 @@ def _escape(char: str) -> str:
 
 
 def moment(when: dt.datetime | None) -> str:
-    """Write a time in UTC to the second, RFC 3339; nothing for None."""
+    """Format a time as RFC 3339 in UTC, to the second; empty for None."""
     if when is None:
         return ""
     return when.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def short(digest: str) -> str:
-    """Give enough of a digest for a person: the algorithm and twelve digits."""
+    """Return a digest shortened to the algorithm and twelve digits."""
     algorithm, colon, encoded = digest.partition(":")
     return f"{algorithm}{colon}{encoded[:12]}"
 
 
 def duration(value: float) -> str:
-    """Write how long something took: `0.8 s`, `42 s`, `3 min 12 s`, `2 h 5 min`."""
+    """Format a duration: `0.8 s`, `42 s`, `3 min 12 s`, `2 h 5 min`."""
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)
@@ -91,14 +91,14 @@ def duration(value: float) -> str:
 
 
 def clock_time(value: float) -> str:
-    """Write how long something will take, in little room: `0:42`, `12:05`, `1:02:03`."""
+    """Format a duration compactly: `0:42`, `12:05`, `1:02:03`."""
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def age(value: float) -> str:
-    """Write how old something is, in the largest unit that fits twice: `90 s`, `47 h`, `3 months`."""
+    """Format an age in the largest unit that fits twice: `90 s`, `47 h`, `3 months`."""
     for name, length in _AGES:
         if value >= 2 * length:
             return f"{value / length:.0f} {name}"
@@ -106,5 +106,5 @@ def age(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write a duration for people: `10 s`, `0.5 s`."""
+    """Format a number of seconds: `10 s`, `0.5 s`."""
     return f"{value:g} s"

@@ -1,4 +1,4 @@
-"""Running the command line in this process, with a client whose outcome is scripted."""
+"""Run the command line in this process, with a client that returns scripted results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyctrd.images import Images
 
 
 class Result(NamedTuple):
-    """How a command line ended."""
+    """The result of a command line."""
 
     exit_code: int
     stdout: str
@@ -44,7 +44,7 @@ PARTS: dict[str, type] = {
 
 
 def _script(stub: Any, kind: type, outcome: object) -> Any:
-    """Have every method of a stand-in end in the outcome."""
+    """Make every method of a stub return or raise the outcome."""
     for name, _method in inspect.getmembers(kind, inspect.isfunction):
         if not name.startswith("_") and name not in ("close", "cancel"):
             raised = outcome if isinstance(outcome, BaseException) else None
@@ -53,10 +53,10 @@ def _script(stub: Any, kind: type, outcome: object) -> Any:
 
 
 def with_outcome(monkeypatch: pytest.MonkeyPatch, outcome: object, kind: type = Client) -> Any:
-    """Put a stand-in for Client or Registry in its place; what it does always ends in this outcome.
+    """Replace Client or Registry by a stub whose methods always return or raise the outcome.
 
-    An exception is raised, anything else is given. The stand-in, which is returned, takes only calls that the
-    real class has the methods and parameters for. `.call_args` are the arguments it was opened with,
+    An exception is raised, anything else is returned. The stub, which is returned, accepts only calls that
+    match the methods and parameters of the real class. `.call_args` are the arguments it was opened with,
     `.return_value` is the client.
     """
     opened = mock.create_autospec(kind)

@@ -1,4 +1,4 @@
-"""Words, options and usage errors; what --help and --version cost."""
+"""Options and usage errors; what --help and --version import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = ("grpc", "urllib3", "rich", "google.protobuf")
 
 
 def loaded_by(*arguments: str) -> tuple[str, set[str]]:
-    """Run pyctrd in a fresh interpreter; give its stdout, and the heavy modules that it has loaded."""
+    """Run pyctrd in a new interpreter; return its stdout and the heavy modules that it has loaded."""
     script = (
         "import os, sys\n"
         "from pyctrd.cli import main\n"
@@ -105,7 +105,7 @@ def test_a_wrong_command_names_the_one_that_was_meant(arguments: list[str], mean
         (["registry", "--artifact-type", "x"], "pyctrd registry referrers ... --artifact-type"),
     ],
 )
-def test_an_option_before_its_command_is_told_where_it_goes(arguments: list[str], place: str) -> None:
+def test_an_option_before_its_command_gets_a_hint(arguments: list[str], place: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert f"belongs after the command: {place}\n" in result.stderr
@@ -142,9 +142,9 @@ def test_version_without_a_daemon_shows_our_own(output_format: str) -> None:
         (["pull", "--max-concurrent-downloads", "0", "alpine"], "0 is not in the range x>=1"),
         (["pull", "--platform", "linux/amd64/v1/x", "alpine"], "cannot parse platform specifier"),
         (["pull", "--password-stdin", "alpine"], "--password-stdin needs --user"),
-        (["pull", "-u", "me:secret", "--password-stdin", "alpine"], "given twice"),
+        (["pull", "-u", "me:secret", "--password-stdin", "alpine"], "both --user and --password-stdin"),
         (["pull", "-u", "me", "alpine"], "no password"),
-        (["save", "--offline", "--ensure", "all", "alpine"], "contradict"),
+        (["save", "--offline", "--ensure", "all", "alpine"], "both --offline and --ensure all"),
         (["save", "--format", "json", "alpine"], "stdout is the archive"),
         (["push"], "Missing argument 'REF'"),
         (["push", "alpine", "al pine"], "invalid reference format"),

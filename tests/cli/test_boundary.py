@@ -1,4 +1,4 @@
-"""Every way to end: exit codes, messages, signals, readers that go away."""
+"""Exit codes, messages, signals and broken pipes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CLASSES: dict[str, type[PyctrdError]] = {
 
 
 def make(kind: type[PyctrdError]) -> PyctrdError:
-    """Make an error of any class: the words that a class wants besides are empty."""
+    """Create an error of any class, with empty strings for its other arguments."""
     wanted = inspect.signature(kind).parameters.values()
     named: dict[str, Any] = {
         item.name: () if item.name in ("missing", "candidates") else ""
@@ -92,7 +92,7 @@ def test_a_fault_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "pyctrd: internal error, please report it: ZeroDivisionError: division by zero",
-        "hint: run it again with --debug for the traceback",
+        "hint: run again with --debug for a traceback",
     ]
     assert "Traceback" in run("images", "--debug").stderr
 
@@ -118,7 +118,7 @@ def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children have the signals: those ignored, as in a background job or by nohup, stay so."""
+    """Restore default signal handlers: children inherit ignored signals, as from background jobs or nohup."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -128,7 +128,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def waiting(name: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that waits for the daemon's version: its socket accepts, and never answers."""
+    """A command that waits for the daemon's version: the socket accepts, and never responds."""
     with socket.socket(socket.AF_UNIX) as silent, ExitStack() as stack:
         silent.bind(name)
         silent.listen()
@@ -149,7 +149,7 @@ def waiting(name: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_signals_end_a_waiting_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All at once, for each takes a while to end in order."""
+    """All at once, since each takes a while to end."""
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
     monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
     with ExitStack() as stack:
@@ -172,7 +172,7 @@ def test_a_reader_who_goes_away_is_no_news() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PYCTRD, "completion", "fish"], stdout=full, stderr=subprocess.PIPE, text=True, check=False

@@ -1,4 +1,4 @@
-"""Printed commands: a shell reads the very words, and they reach what this run was about."""
+"""Printed commands: a shell splits them correctly, and they have the options of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completion in a real bash: what TAB makes of a line, and that Enter then runs nothing but pyctrd."""
+"""Completion in a real bash: the line after TAB, and that Enter then runs only pyctrd."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Bash:
         return found
 
     def complete(self, line: str) -> str:
-        """Type a line and TAB; give what the line has become, and empty it again."""
+        """Type a line and TAB; return the completed line, and clear it."""
         self.type(f"{line}\t\x07")
         text = self._until("<<(.*?)>>\r?\n")[1]
         self.type("\x15")

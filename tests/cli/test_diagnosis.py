@@ -1,4 +1,4 @@
-"""The diagnosis on paper: every row, every tool, each cause once, the target's first."""
+"""Output of a diagnosis: every row, every tool, each cause once, the target's first."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
     ]
 
 
-def test_each_tool_is_told(lines: list[str]) -> None:
-    start = lines.index("What each tool would do now for linux/arm64")
+def test_each_tool_is_shown(lines: list[str]) -> None:
+    start = lines.index("Predicted results for linux/arm64")
     assert lines[start + 1 : start + 8] == [
         "ctr images export: fails: content digest x: not found",
         "nerdctl save 2.0.0 - 2.0.3: works, downloads 8 blobs, 5.0 MiB",
@@ -157,8 +157,8 @@ def test_each_tool_is_told(lines: list[str]) -> None:
     ]
 
 
-def test_a_cause_of_several_platforms_is_told_once_after_the_targets(lines: list[str]) -> None:
-    start = lines.index("Why, and what helps")
+def test_a_cause_of_several_platforms_is_shown_once_after_the_targets(lines: list[str]) -> None:
+    start = lines.index("Causes and fixes")
     assert lines[start + 1 :] == [
         "1. nobody pulled linux/arm64",
         "   - no layer of linux/arm64 is here",
@@ -174,7 +174,7 @@ def test_what_the_table_cannot_show(capsys: pytest.CaptureFixture[str]) -> None:
     render(diagnosis(absent_platforms=("linux/riscv64",), unread=(index,)), PlainPage(), Settings())
     text = capsys.readouterr().out
     assert "The image has no linux/riscv64." in text
-    assert f"The index {DIGESTS[6]} is missing: what it names is not known." in text
+    assert f"The index {DIGESTS[6]} is missing, and its children are unknown." in text
 
 
 @pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 4)])

@@ -1,4 +1,4 @@
-"""The list of images: what of them is here, in each format."""
+"""The list of images in each format."""
 
 from __future__ import annotations
 

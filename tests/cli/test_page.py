@@ -1,4 +1,4 @@
-"""What people see: tables that are whole in a pipe and fit a terminal, and names that can't do harm."""
+"""Pages: tables are complete in pipes and fit terminals, and names are escaped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROWS = [
 
 
 def terminal(width: int = 80, **how: object) -> tuple[TerminalPage, io.StringIO]:
-    """Make a terminal page that is written into memory."""
+    """Return a terminal page that is written to memory."""
     stream = io.StringIO()
     options = {"force_terminal": True, "color_system": "standard", "width": width, **how}
     return TerminalPage(Console(file=stream, highlight=False, **options)), stream  # type: ignore[arg-type]
 
 
 def everything(page: Page, hostile: str) -> None:
-    """Print a text in every place that there is."""
+    """Print a text with every method."""
     page.heading(hostile)
     page.line(hostile, "bad")
     page.table([Column("A"), Column("B")], [(Cell(hostile), Cell(hostile, brief=hostile))])
@@ -74,7 +74,7 @@ def test_a_command_is_never_wrapped_by_us() -> None:
     assert f"   $ {command}\n" in stream.getvalue()
 
 
-def test_a_digest_fits_beside_its_term_at_80_columns() -> None:
+def test_a_digest_fits_next_to_its_term_at_80_columns() -> None:
     page, stream = terminal(color_system=None)
     page.items([Item("unpacked", "linux/amd64"), Item("digest", DIGEST)])
     assert f"digest   {DIGEST}\n" in stream.getvalue()

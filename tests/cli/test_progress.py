@@ -1,4 +1,4 @@
-"""Progress: lines for logs, JSON lines for programs, bars for people; nothing of it on stdout."""
+"""Progress as lines, JSON lines and bars; nothing is written to stdout."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_plain_is_a_line_for_each_change_of_state(capsys: pytest.CaptureFixture[
     ]
 
 
-def test_plain_tells_a_resume_and_every_retry(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_shows_a_resume_and_every_retry(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("plain") as sink:
         sink(event("downloading", offset=3 * MIB, resumed=3 * MIB))
         sink(event("downloading", offset=5 * MIB, resumed=3 * MIB))
@@ -141,7 +141,7 @@ def test_bars_show_blobs_and_their_sum() -> None:
     assert LAYERS[9].digest.short not in text
 
 
-def test_uploads_are_told_in_lines_and_bars(capsys: pytest.CaptureFixture[str]) -> None:
+def test_uploads_are_shown_in_lines_and_bars(capsys: pytest.CaptureFixture[str]) -> None:
     events = [
         event("present", LAYERS[1]),
         event("mounted", LAYERS[2]),
@@ -176,7 +176,7 @@ def test_bars_stay_within_the_screen() -> None:
     assert "fetched 60/60 blobs" in console.file.getvalue()
 
 
-def test_json_lines_tell_what_was_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_have_resumed_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("json") as sink:
         sink(event("downloading", offset=3 * MIB, resumed=3 * MIB))
         sink(event("downloading", LAYERS[1]))
@@ -185,7 +185,7 @@ def test_json_lines_tell_what_was_resumed(capsys: pytest.CaptureFixture[str]) ->
     assert "resumed" not in second
 
 
-def test_bars_tell_what_was_resumed_in_sum() -> None:
+def test_bars_show_resumed_bytes_in_total() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=20)
     clock = Clock()
     with Bars(console, clock) as bars:
@@ -202,14 +202,14 @@ def planned(layers: list[Descriptor]) -> list[Progress]:
 
 
 def drawn(console: Console) -> list[str]:
-    """Return the lines of the bars as they are drawn now: whatever is printed above them draws them again."""
+    """Return the lines of the bars as drawn now: printing above them draws them again."""
     with console.capture() as capture:
         console.print("printed above")
     return capture.get().partition("printed above\n")[2].splitlines()
 
 
 def share(line: str) -> float:
-    """How much of the bar in a line is full; without colors nothing is drawn of the rest."""
+    """Return the filled share of the bar in a line; without colors the rest is not drawn."""
     return line.count("━") + line.count("╸") / 2
 
 
@@ -249,7 +249,7 @@ def test_the_bars_are_as_wide_as_the_terminal_lets_them(width: int, bar: int) ->
         assert all(len(line) <= width for line in drawn(console))
 
 
-def test_the_total_tells_rate_and_time_left() -> None:
+def test_the_total_shows_rate_and_time_left() -> None:
     clock = Clock()
     bars, console = screen(clock=clock)
     with bars:
@@ -286,7 +286,7 @@ class Clock:
         return self.now
 
 
-def test_plain_tells_every_ten_seconds_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_reports_progress_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     lines = _PlainLines(clock)
     lines.show(event("downloading", offset=2 * MIB, resumed=2 * MIB))
@@ -312,7 +312,7 @@ def test_plain_tells_every_ten_seconds_how_far_it_is(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_plain_tells_that_nothing_comes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_reports_a_stall(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     lines = _PlainLines(clock)
     lines.show(event("uploading", offset=2 * MIB))

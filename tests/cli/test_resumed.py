@@ -1,4 +1,4 @@
-"""What pull, ensure and save say about an interrupted download that they went on with."""
+"""What pull, ensure and save print about a resumed download."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_json_has_the_bytes_of_each_blob_and_the_sum(
 
 def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, PULLED)
-    assert "resumed: 2 blobs, 11.0 MiB were here" in run("pull", "example.com/a:1").stdout
+    assert "resumed: 2 blobs, 11.0 MiB from an interrupted download" in run("pull", "example.com/a:1").stdout
     with_outcome(monkeypatch, ENSURED)
     told = run("ensure", "example.com/a:1").stdout
     assert told.startswith("fetched 1 blob, 5.0 MiB, resumed 2 blobs, 11.0 MiB")

@@ -69,7 +69,7 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_output_names_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even an error that somebody else has raised, nor its traceback."""
+    """Also not in an error of another library, or in its traceback."""
     redact.remember("the-secret")
     for error in (
         PyctrdError("the-secret", hint="the-secret"),

@@ -1,4 +1,4 @@
-"""What push and copy print, and whom they give which password."""
+"""What push and copy print, and which registry gets which password."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest
     assert run("push", "alpine", "registry.example/alpine:3").stdout.splitlines() == [
         "registry.example/alpine:3",
         f"digest: {NEW.digest}",
-        f"made from: {OLD.digest}, of which only some platforms were chosen",
+        f"made from: {OLD.digest}, selected platforms only",
         "platforms: linux/arm64",
         "uploaded: 2 blobs, 2.0 KiB",
         "mounted: 1 blob, 1.0 KiB",
-        "there before: 2 blobs, 2.0 KiB",
-        "left out: 1 layer that may not be distributed (--allow-nondistributable)",
+        "already present: 2 blobs, 2.0 KiB",
+        "skipped: 1 layer marked non-distributable (--allow-nondistributable)",
     ]
     assert run("push", "-q", "alpine").stdout == f"registry.example/alpine:3@{NEW.digest}\n"
 
@@ -67,9 +67,9 @@ def test_an_attestation_that_was_left_out_can_be_fetched(monkeypatch: pytest.Mon
     left_out = made(b"attestation", OCI_MANIFEST)
     with_outcome(monkeypatch, msgspec.structs.replace(RESULT, skipped=(left_out,)))
     lines = run("-n", "k8s.io", "push", "alpine").stdout.splitlines()
-    assert f"made from: {OLD.digest}, without what was left out" in lines
+    assert f"made from: {OLD.digest}, without skipped content" in lines
     assert lines[-1] == (
-        "left out: 1 attestation of which not all is here; to fetch it: "
+        "skipped: 1 attestation with missing content; to fetch it: "
         "pyctrd -n k8s.io ensure --platform unknown/unknown docker.io/library/alpine:3"
     )
 

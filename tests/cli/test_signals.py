@@ -1,4 +1,4 @@
-"""Signals: the work runs in a thread and ends in order, or the process ends, and nothing is left behind."""
+"""Signals: the work ends by itself, or the process ends, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECONDS = 20
 
 @pytest.fixture(autouse=True)
 def _default_handlers() -> Iterator[None]:
-    """Undo what a shell that starts the tests in the background says: our children would inherit it."""
+    """Restore default handlers: children would inherit what a shell sets for background jobs."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     yield
@@ -35,7 +35,7 @@ def _default_handlers() -> Iterator[None]:
 
 
 def sent_by_work(number: signal.Signals, cancel: threading.Event) -> None:
-    """Send this process a signal, and wait until it was heard."""
+    """Send this process a signal, and wait until it was handled."""
     os.kill(os.getpid(), number)
     assert cancel.wait(SECONDS)
 
@@ -98,7 +98,7 @@ import os, sys, threading
 from pathlib import Path
 from pyctrd.archive.output import open_output
 from pyctrd.cli import signals
-signals._ORDERLY_SECONDS = float(sys.argv[1])
+signals._GRACE_SECONDS = float(sys.argv[1])
 def work():
     with open_output(sys.argv[2]) as stream:
         stream.write(b"half an archive")
@@ -110,7 +110,7 @@ signals.run(work, threading.Event())
 
 @contextmanager
 def stubborn(orderly: float, place: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that writes an archive, and does not listen."""
+    """A process that writes an archive and ignores cancellation."""
     command = [sys.executable, "-c", STUBBORN, str(orderly), str(place)]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ROOT}, stdout=-1, text=True) as process:
         try:
@@ -151,7 +151,7 @@ signals.run(work, threading.Event())
 
 
 def test_a_signal_at_a_question_ends_the_process_and_echo_is_on_again() -> None:
-    """The password's prompt has switched it off, and nothing but an answer would end it."""
+    """The password prompt has turned echo off, and only an answer would end it."""
     controller, terminal = pty.openpty()
     try:
         with subprocess.Popen(
@@ -176,7 +176,7 @@ def test_a_signal_at_a_question_ends_the_process_and_echo_is_on_again() -> None:
 
 
 def test_a_question_in_the_middle_of_work_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its lease and its files are taken back, so the process goes on until then."""
+    """The process continues until its lease and files are removed."""
     reading, writing = os.pipe()
     cancel = threading.Event()
     with os.fdopen(reading) as silent, os.fdopen(writing, "w"):

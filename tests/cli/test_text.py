@@ -1,4 +1,4 @@
-"""Sizes, times, and text that can't steer a terminal."""
+"""Formatting of sizes and times, and escaping of text."""
 
 from __future__ import annotations
 

@@ -159,17 +159,17 @@ def test_as_text(roots: list[Path], environ: dict[str, str], monkeypatch: pytest
     first, second = done.stdout.split("\n2. ")[0], done.stdout.split("\n2. ")[1].split("\n3. ")[0]
     assert "\n1. https://mirror.example.net:8443/cache/v2  (for example.org)\n" in first
     for line in (
-        f"because of: {folder}/hosts.toml:3",
-        "asked for: resolve, pull (?ns=example.org)",
+        f"configured by: {folder}/hosts.toml:3",
+        "used for: resolve, pull (?ns=example.org)",
         f"credentials: {environ['DOCKER_CONFIG']}/config.json",
         "proxy: http://corp:8080 (HTTPS_PROXY)",
-        "certificate: any is accepted",
+        "certificate: not verified",
         "headers: x-api-key",
-        "dial time-out: 1.5 s",
+        "connect timeout: 1.5 s",
     ):
         assert f"\n{line}\n" in first + "\n"
     assert f"\nproxy: http://proxy.example.org:3128/ ({folder}/hosts.toml:13)\n" in second
-    assert "\nproxy: none (HTTPS_PROXY does not count: NO_PROXY: registry.example.org)\n" in done.stdout
+    assert "\nproxy: none (HTTPS_PROXY ignored: NO_PROXY: registry.example.org)\n" in done.stdout
     assert f"\n{roots[1]}  used\n" in done.stdout
     assert f"\n{folder}/hosts.toml:16: unknown key 'capability' has no effect" in done.stdout
     assert "hush" not in done.stdout + done.stderr

@@ -1,8 +1,8 @@
-"""What every store has to do, whatever it is made of: ports.Store, as containerd behaves.
+"""The contract of ports.Store, with containerd's behaviour.
 
-The classes run on the store in memory (tests/test_contract.py) and on real daemons of every generation
+The classes run on the in-memory store (tests/test_contract.py) and on real daemons of every generation
 (integration/test_contract.py); both have a fixture `store`: a namespace with nothing in it. All content is
-random, for a daemon's namespaces share what they have.
+random, since a daemon's namespaces share content.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def here(store: Store, *digests: Digest) -> list[bool]:
 
 
 def begin(store: Store, ref: str, data: bytes, digest: Digest, size: int) -> None:
-    """Write some bytes of a blob, and leave it unfinished."""
+    """Write part of a blob, and leave it unfinished."""
     with store.content.open_ingest(ref, digest=digest, size=size) as ingest:
         ingest.write(data)
 

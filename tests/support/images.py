@@ -1,4 +1,4 @@
-"""Images made by hand, the same bytes in every run: graphs of blobs in memory, pushed or written as a layout.
+"""Test images, with the same bytes in every run: graphs of blobs in memory, to push or write as a layout.
 
 Facts about the shapes: OCI image-spec 1.1 (manifest.md, image-index.md, config.md), distribution's
 manifest-v2-2 document, and BuildKit's docs/attestations/attestation-storage.md.
@@ -76,7 +76,7 @@ class Layer(Blob):
 
 @dataclass(frozen=True)
 class Graph:
-    """A root descriptor with all the blobs that it leads to, manifests among them."""
+    """A root descriptor with all blobs reachable from it, including manifests."""
 
     root: Descriptor
     blobs: Mapping[str, bytes]
@@ -231,7 +231,7 @@ def index(children: Sequence[Graph], *, docker: bool = False, **members: object)
 
 
 def reachable(graph: Graph) -> dict[str, bytes]:
-    """Return what a graph's root leads to; some graphs hold more, from how they were made."""
+    """Return what is reachable from a graph's root; some graphs contain more."""
     found: dict[str, bytes] = {}
     waiting = [graph.root]
     while waiting:

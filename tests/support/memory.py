@@ -1,4 +1,4 @@
-"""ports.Store in memory, with containerd's rules for ingests, leases, labels and the garbage collector."""
+"""An in-memory ports.Store, with containerd's rules for ingests, leases, labels and garbage collection."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SNAPSHOT_REF = "containerd.io/snapshot.ref"
 
 @dataclass(frozen=True)
 class Resource:
-    """What a lease holds and the collector goes by: `kind` is content, ingests or snapshots/<snapshotter>."""
+    """A resource of a lease: `kind` is content, ingests or snapshots/<snapshotter>."""
 
     kind: str
     name: str
@@ -50,7 +50,7 @@ class Resource:
 
 @dataclass
 class Unfinished:
-    """The bytes of an unfinished write. Without a lease it expires after a day, which no test waits for."""
+    """The bytes of an unfinished write. Expiry after a day without a lease is not implemented."""
 
     data: bytearray
     total: int = 0
@@ -59,7 +59,7 @@ class Unfinished:
 
 
 class State:
-    """What all views of one namespace share; tests look into it, and spoil it, as they like."""
+    """The state shared by all views of a namespace; tests may read and change it."""
 
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
@@ -72,12 +72,12 @@ class State:
         self.lease_ids = itertools.count(1)
 
     def hold(self, lease: str, kind: str, name: str) -> None:
-        """Put something under a lease, where there is one."""
+        """Add a resource to the lease, if there is one."""
         if lease:
             self.leases[lease].add(Resource(kind, name))
 
     def collect(self) -> None:
-        """Remove what no image and no lease leads to (containerd core/metadata/gc.go)."""
+        """Remove what is not reachable from an image or a lease (containerd core/metadata/gc.go)."""
         reached = set[Resource]()
         queue = [Resource("content", record.target.digest) for record in self.images.values()]
         queue += [resource for held in self.leases.values() for resource in held]
@@ -101,7 +101,7 @@ class State:
         self.labels.pop(digest, None)
 
     def refers_to(self, resource: Resource) -> Iterator[Resource]:
-        """List what stays as long as this does: by gc labels of content, and as parent of a snapshot."""
+        """List the resources that this one refers to: by gc labels of content, or as a snapshot's parent."""
         if resource.kind == "content":
             for key, value in self.labels.get(Digest(resource.name), {}).items():
                 if key.startswith(mediatypes.GC_REF):
@@ -379,7 +379,7 @@ class MemoryStore:
 
     @contextmanager
     def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[MemoryStore]:
-        """Open a lease; inside one, give the same view again, as the daemon does."""
+        """Open a lease; inside one, return the same view, as the daemon does."""
         if self._lease:
             yield self
             return
@@ -402,18 +402,18 @@ class MemoryStore:
         self.state.collect()
 
     def put(self, blobs: Mapping[str, bytes], *, without: Collection[str] = ()) -> None:
-        """Put blobs in by their digests, as they are: nothing is checked, nothing labelled."""
+        """Add blobs by digest, without checks or labels."""
         self.state.blobs.update(
             (Digest(digest), data) for digest, data in blobs.items() if digest not in without
         )
 
     def tag(self, name: str, root: Mapping[str, object]) -> ImageRecord:
-        """Make an image record whose target is a descriptor given as a JSON object."""
+        """Create an image record whose target is a descriptor given as a JSON object."""
         self.state.images[name] = ImageRecord(name=name, target=target_of(root))
         return self.state.images[name]
 
 
 def target_of(root: Mapping[str, object]) -> Descriptor:
-    """Make a descriptor of a JSON object, without its platform: no registry and no record has that."""
+    """Return the descriptor of a JSON object, without its platform, as in registries and records."""
     kept = {key: value for key, value in root.items() if key != "platform"}
     return msgspec.convert(kept, Descriptor, dec_hook=lambda kind, value: kind(value))

@@ -1,4 +1,4 @@
-"""A repository in memory that can be pushed to and pulled from: ports.Uploader and ports.Remote."""
+"""An in-memory repository for push and pull: ports.Uploader and ports.Remote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.memory import target_of
 
 
 class MemoryRepository:
-    """Keeps what it is sent, and notes what it is asked; `broken` names fail, `neighbours` can be mounted."""
+    """Stores uploads and records calls; names in `broken` fail, those in `neighbours` can be mounted."""
 
     def __init__(self, host: str = "registry.example", repository: str = "team/app") -> None:
         self._host = host
@@ -26,7 +26,7 @@ class MemoryRepository:
         self.broken: set[str] = set()
 
     def publish(self, graph: Graph, tag: str = "latest") -> None:
-        """Have an image, all of it."""
+        """Add a complete image."""
         self.blobs.update(graph.blobs)
         self.tags[tag] = target_of(graph.root)
 

@@ -1,4 +1,4 @@
-"""The images that the scenarios use; every function gives the same bytes in every run."""
+"""The images of the scenarios; every function returns the same bytes in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees of real documents, made by hand: content by digest, and what leads to it."""
+"""Graphs of documents: content by digest, and the descriptors that refer to it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pyctrd.cli import settings, shells
 @settings.global_options
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands in a shell.
+    """Print a shell completion script.
 
     \b
     bash:  eval "$(pyctrd completion bash)"                     in ~/.bashrc

@@ -14,10 +14,10 @@ from pyctrd.oci.model import ContentInfo
 
 @click.command("content")
 @settings.format_option("table", "json")
-@click.option("-q", "--quiet", is_flag=True, help="Print the digests alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the digests.")
 @settings.global_options
 def command(output_format: str, quiet: bool) -> None:
-    """List the blobs of a namespace."""
+    """List blobs in the content store."""
     with open_client() as client:
         blobs = client.content.list()
     page = open_page()

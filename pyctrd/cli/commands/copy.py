@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 @click.command("copy")
 @click.argument("source", callback=settings.checked_reference, metavar="SRC")
 @click.argument("target", callback=settings.checked_reference, metavar="DST")
-@settings.platform_option("Platform to copy (default: everything that the image lists).", local=False)
+@settings.platform_option("Platform to copy (default: all in the image).", local=False)
 @settings.all_platforms_option
 @settings.sending_options
-@click.option("--src-plain-http", is_flag=True, help="Talk HTTP to SRC's registry.")
-@click.option("--src-skip-verify", is_flag=True, help="Accept any TLS certificate of SRC's registry.")
+@click.option("--src-plain-http", is_flag=True, help="Use plain HTTP for SRC's registry.")
+@click.option("--src-skip-verify", is_flag=True, help="Do not verify the TLS certificate of SRC's registry.")
 @click.option(
     "--src-user",
     metavar="USER[:PASS]",
-    help="Log in to SRC's registry as this user.  [default: Docker's config.json]",
+    help="Credentials for SRC's registry.  [default: Docker's config.json]",
 )
 @settings.registry_options
 @settings.format_option("text", "json")
@@ -50,11 +50,11 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Copy an image from registry to registry; needs no containerd, and keeps nothing.
+    """Copy an image between registries.
 
-    Everything that SRC names is copied, byte for byte. --plain-http, -k and -u are about DST's registry,
-    their --src- forms about SRC's; where both are the same registry, the first are enough. Within one
-    registry blobs are mounted, not sent.
+    Does not use containerd. --plain-http, -k and -u apply to DST's registry, and also to SRC's if it is the
+    same one; the --src-* options apply to SRC's registry. Within one registry, blobs are mounted instead of
+    copied.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with (

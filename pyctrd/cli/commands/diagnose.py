@@ -13,7 +13,7 @@ from pyctrd.oci.errors import IncompleteContent
 
 @click.command("diagnose")
 @settings.image_argument("ref")
-@settings.platform_option("Platform that the answer is about (default: the host's).")
+@settings.platform_option("Platform to diagnose (default: the host's).")
 @settings.all_platforms_option
 @settings.format_option("table", "json", "markdown")
 @settings.global_options
@@ -21,10 +21,10 @@ from pyctrd.oci.errors import IncompleteContent
 def command(
     context: click.Context, ref: str, platforms: tuple[str, ...], all_platforms: bool, output_format: str
 ) -> None:
-    """Show what of an image is here, what is not, and what each tool would do.
+    """Show what content of an image is missing, and why.
 
-    Reads the local content store only: no registry is asked, nothing is changed. Exits with 4 when a target
-    platform is incomplete.
+    Also predicts the result of `ctr images export`, `nerdctl save` and `pyctrd save`. Reads only the local
+    content store. Exits with 4 if a selected platform is incomplete.
     """
     from pyctrd.cli.diagnosis import document, render
 

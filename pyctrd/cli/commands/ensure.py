@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @settings.image_argument("ref")
 @settings.platform_option("Platform to complete (default: the host's).")
 @settings.all_platforms_option
-@click.option("--dry-run", is_flag=True, help="Print what would be fetched, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched, without fetching it.")
 @settings.registry_options
 @settings.format_option("text", "json")
 @settings.progress_option
@@ -36,10 +36,10 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Fetch what an image lacks for its target platforms, and nothing else.
+    """Fetch the missing content of an image.
 
-    Every blob is asked for by its digest, in the repository that the image or its content's labels name:
-    a tag that moved, or is gone, does no harm. Where nothing is missing, no registry is asked.
+    Fetches by digest from the image's original repository and does not resolve the tag again. If nothing is
+    missing, no registry is contacted.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with open_client() as client, reporting("none" if dry_run else progress, quiet=quiet) as sink:

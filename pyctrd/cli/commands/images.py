@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pyctrd import ImageOverview
 
 
-# An image of more platforms is told by their number.
+# At most this many platforms are named.
 _NAMED: Final = 3
 
 
 @click.command("images")
 @settings.format_option("table", "json")
-@click.option("-q", "--quiet", is_flag=True, help="Print the names alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the names.")
 @settings.global_options
 def command(output_format: str, quiet: bool) -> None:
-    """List the images of a namespace, with the platforms that are complete here.
+    """List images and their complete platforms.
 
-    `linux/amd64 (1 of 5)` is an image of which one of five platforms is here in full; `none (0 of 5)` is one
-    that no tool can save or push.
+    `linux/amd64 (1 of 5)` means that one of five platforms is complete in the content store, `none (0 of 5)`
+    that no platform can be saved or pushed.
     """
     with open_client() as client:
         if quiet and output_format != "json":
@@ -74,7 +74,7 @@ def _print(images: Sequence[ImageOverview], now: dt.datetime) -> None:
 
 
 def _platforms(item: ImageOverview) -> Cell:
-    """Name what is complete here; where something is not, say of how many."""
+    """Name the complete platforms, with their count if others are incomplete."""
     names = [to_string(platform) for platform in item.complete]
     total = len(names) + len(item.incomplete)
     if not total:
@@ -90,10 +90,12 @@ def _age(created: dt.datetime | None, now: dt.datetime) -> str:
 
 
 def _point_to(namespace: str, elsewhere: Sequence[str]) -> None:
-    """Say on stderr where images are: an empty list is most often that of the wrong namespace."""
+    """Print to stderr which namespaces have images: an empty list often means the wrong namespace."""
     chosen = click.get_current_context().ensure_object(settings.Settings)
     command = commandline.pyctrd(replace(chosen, namespace=elsewhere[0]), "images")
-    click.echo(sanitize(f"pyctrd: namespace {namespace} has no images, {', '.join(elsewhere)} has"), err=True)
+    click.echo(
+        sanitize(f"pyctrd: no images in namespace {namespace}, but in {', '.join(elsewhere)}"), err=True
+    )
     click.echo(sanitize(f"hint: {command}"), err=True)
 
 

@@ -30,7 +30,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequen
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> str:
-    """Refuse a malformed reference as any other bad usage: before anybody is connected to."""
+    """Reject a malformed reference as a usage error, before anything is connected."""
     from pyctrd.oci import reference
 
     reference.parse(ref)
@@ -39,21 +39,20 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
 
 @click.command("pull")
 @click.argument("ref", callback=_checked)
-@settings.platform_option("Platform whose layers to fetch (default: the host's).")
+@settings.platform_option("Platform to pull (default: the host's).")
 @settings.all_platforms_option
 @click.option(
     "--metadata",
     type=click.Choice(["all", "selected"]),
     default="all",
     show_default=True,
-    help="Manifests and configs of all platforms, as ctr of containerd 2.x, or of the selected ones only, "
-    "as nerdctl.",
+    help="Fetch manifests and configs of all platforms, or of the selected ones only.",
 )
-@click.option("--metadata-only", is_flag=True, help="Fetch no layers.")
+@click.option("--metadata-only", is_flag=True, help="Do not fetch layers.")
 @click.option(
     "--unpack/--no-unpack",
     default=None,
-    help="Put the layers into the snapshotter.  [default: unpack, but not with all platforms]",
+    help="Unpack the layers into a snapshotter.  [default: unpack, except for all platforms]",
 )
 @settings.snapshotter_option
 @click.option(
@@ -62,7 +61,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
     default=3,
     show_default=True,
     metavar="N",
-    help="How many blobs to fetch at once.",
+    help="Maximum number of concurrent downloads.",
 )
 @click.option(
     "--label",
@@ -70,7 +69,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
     multiple=True,
     metavar="K=V",
     callback=_labels,
-    help="Label of the image; may be repeated.",
+    help="Add a label to the image; repeatable.",
 )
 @settings.registry_options
 @settings.format_option("text", "json")
@@ -91,10 +90,10 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Pull an image into containerd's content store.
+    """Pull an image from a registry.
 
-    Stores what `ctr images pull` stores, and checks afterwards that all of it is there. Content that is
-    already here is not fetched again; what an interrupted pull left is resumed.
+    Stores the same content as `ctr images pull`, then checks that all of it is there. Existing content is
+    not fetched again, and interrupted downloads are resumed.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with open_client(snapshotter=snapshotter) as client, reporting(progress, quiet=quiet) as sink:
@@ -131,11 +130,9 @@ def _document(result: PullResult) -> dict[str, object]:
 
 def _print(page: Page, result: PullResult) -> None:
     page.line(result.image.name, "strong")
-    fetched = (
-        amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing, all of it was here"
-    )
+    fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing, already complete"
     items = [Item("digest", result.image.target.digest), Item("fetched", fetched)]
     if result.resumed:
         begun = amount(result.resumed, result.bytes_resumed)
-        items.append(Item("resumed", f"{begun} were here from an interrupted download"))
+        items.append(Item("resumed", f"{begun} from an interrupted download"))
     page.items([*items, Item("unpacked", listed(list(map(format_all, result.unpacked))) or "no")])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("push")
 @settings.image_argument("ref")
 @click.argument("target", required=False, callback=settings.checked_reference)
-@settings.platform_option("Platform to push (default: everything that the image lists).")
+@settings.platform_option("Platform to push (default: all in the image).")
 @settings.all_platforms_option
 @settings.sending_options
 @settings.registry_options
@@ -40,11 +40,11 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Push an image from containerd to a registry, under its own name or as TARGET.
+    """Push an image to a registry.
 
-    Nothing is sent unless all of it is here; attestations that are not are left out, unless --all-platforms
-    asks for them. Where something is left out the image gets an index of its own, and so another digest.
-    Content that the registry has is not sent again; the tag is set last.
+    The image is pushed as TARGET, if given, else under its own name. Fails before uploading anything if
+    content is missing. Incomplete attestations are skipped, unless --all-platforms is given; skipping or
+    selecting platforms rewrites the index, which changes the digest.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with open_client() as client, reporting("none" if dry_run else progress, quiet=quiet) as sink:

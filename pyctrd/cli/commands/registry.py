@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group("registry", cls=Group)
 def command() -> None:
-    """Show how registries would be reached, and list what they have."""
+    """Inspect registries and list their contents."""
 
 
 @command.command("explain")
@@ -30,10 +30,10 @@ def command() -> None:
 @settings.format_option("text", "json")
 @settings.global_options
 def explain(ref: str, output_format: str) -> None:
-    """Print which hosts would be asked for an image, and why.
+    """Show the hosts and settings used for an image.
 
-    They are in the order in which they are asked. Nothing is sent to any of them, and no secret is printed.
-    Credential helpers are run, to see whether they have a credential. containerd need not run.
+    Lists hosts in the order they are tried, with the source of each setting. Sends no requests and prints no
+    secrets, but runs credential helpers. Does not use containerd.
     """
     with open_registry() as registries:
         found = registries.explain(ref)
@@ -51,10 +51,10 @@ def explain(ref: str, output_format: str) -> None:
 @settings.format_option("text", "json")
 @settings.global_options
 def tags(repo: str, output_format: str) -> None:
-    """Print the tags of a repository, one in a line, in the registry's order.
+    """List the tags of a repository.
 
-    The registry itself is asked first; mirrors that may resolve are asked where it gives no list, and a
-    warning says so. containerd need not run.
+    If the registry returns no list, its mirrors are asked and a warning is printed. Does not use
+    containerd.
     """
     with open_registry() as registries:
         found = registries.tags(repo)
@@ -71,16 +71,16 @@ def tags(repo: str, output_format: str) -> None:
     "--artifact-type",
     default="",
     metavar="TYPE",
-    help="List those of this type only, e.g. application/spdx+json.",
+    help="List only artifacts of this type, such as application/spdx+json.",
 )
 @settings.registry_options
 @settings.format_option("text", "json")
 @settings.global_options
 def referrers(ref: str, artifact_type: str, output_format: str) -> None:
-    """Print what refers to a manifest: signatures, SBOMs and whatever else names it as its subject.
+    """List the artifacts that refer to a manifest, such as signatures and SBOMs.
 
-    REF is resolved first. For a registry that keeps no lists of referrers it is what clients have listed
-    under the tag of the digest. It is no error that nothing refers to it. containerd need not run.
+    Uses the referrers tag if the registry does not support the referrers API. An empty list is not an
+    error. Does not use containerd.
     """
     with open_registry() as registries:
         found = registries.referrers(ref, artifact_type)
@@ -137,25 +137,25 @@ def _print(page: Page, explanation: Explanation) -> None:
 
 
 def _items(host: ExplainedHost) -> Iterator[Item]:
-    asked = ", ".join(host.asked_for) or "nothing"
-    yield Item("because of", host.origin)
-    yield Item("asked for", f"{asked} (?ns={host.namespace})" if host.namespace else asked)
+    used = ", ".join(host.asked_for) or "nothing"
+    yield Item("configured by", host.origin)
+    yield Item("used for", f"{used} (?ns={host.namespace})" if host.namespace else used)
     yield Item("credentials", host.credentials or "none")
     yield Item("proxy", _proxy(host.proxy))
     if host.url.startswith("https:"):
         yield from _tls(host)
     if host.headers:
         yield Item("headers", ", ".join(host.headers))
-    yield Item("dial time-out", seconds(host.dial_timeout))
+    yield Item("connect timeout", seconds(host.dial_timeout))
 
 
 def _tls(host: ExplainedHost) -> Iterator[Item]:
     if host.plain_fallback:
-        yield Item("TLS", "tried first, plain HTTP where the host has none", "warn")
+        yield Item("TLS", "tried first, then plain HTTP", "warn")
     if host.skip_verify:
-        yield Item("certificate", "any is accepted", "warn")
+        yield Item("certificate", "not verified", "warn")
     else:
-        yield Item("CA", ", ".join(["the system's", *host.ca_files]))
+        yield Item("CA", ", ".join(["system", *host.ca_files]))
     if host.client_certificates:
         pairs = (f"{name} with {key}" if key else name for name, key in host.client_certificates)
         yield Item("client certificate", ", ".join(pairs))
@@ -164,4 +164,4 @@ def _tls(host: ExplainedHost) -> Iterator[Item]:
 def _proxy(way: ProxyUse) -> str:
     if way.url:
         return f"{way.url} ({way.source})"
-    return f"none ({way.source} does not count: {way.excluded_by})" if way.excluded_by else "none"
+    return f"none ({way.source} ignored: {way.excluded_by})" if way.excluded_by else "none"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyctrd import EnsureMode, IndexMode, SaveResult
 
 
-# Endings that promise compression, and the program that does it.
+# File extensions of compressed archives, and the program for each.
 _COMPRESSED: Final = {
     ".gz": "gzip",
     ".tgz": "gzip",
@@ -40,7 +40,7 @@ _COMPRESSED: Final = {
     metavar="FILE",
     type=click.Path(dir_okay=False),
     callback=settings.remember_output,
-    help="Archive to write; it appears whole or not at all.  [default: stdout, when that is no terminal]",
+    help="Write the archive to FILE, atomically.  [default: stdout, unless it is a terminal]",
 )
 @settings.platform_option("Platform to save (default: the host's).")
 @settings.all_platforms_option
@@ -48,19 +48,19 @@ _COMPRESSED: Final = {
     "--ensure",
     type=click.Choice(["target", "all", "none"]),
     default=None,
-    help="What to fetch before: what the saved platforms lack, or what nerdctl 2.0.0 - 2.0.3 would fetch, "
-    "or nothing.  [default: target]",
+    help="Missing content to fetch first: that of the saved platforms, what nerdctl 2.0.0 - 2.0.3 would "
+    "fetch, or none.  [default: target]",
 )
-@click.option("--offline", is_flag=True, help="Never open a connection; the same as --ensure none.")
+@click.option("--offline", is_flag=True, help="Do not contact any registry; same as --ensure none.")
 @click.option(
     "--index",
     type=click.Choice(["keep", "prune", "flatten"]),
     default="keep",
     show_default=True,
-    help="The image's index: as it is, cut to what the archive holds, or left out for its one image.",
+    help="Keep the index, prune it to the saved platforms, or flatten it to a single manifest.",
 )
-@click.option("--reproducible", is_flag=True, help="Leave out what depends on this host.")
-@click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, and change nothing.")
+@click.option("--reproducible", is_flag=True, help="Omit host-specific metadata.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, without doing it.")
 @settings.registry_options
 @settings.format_option("text", "json")
 @settings.progress_option
@@ -80,13 +80,13 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Write images to an archive that ctr, docker and podman load.
+    """Save images to an archive.
 
-    Fetches what the images lack for the saved platforms first, and nothing else. The archive is an OCI image
-    layout with Docker's manifest.json, as `ctr images export` writes it.
+    Fetches missing content of the saved platforms first. The archive is an OCI image layout with Docker's
+    manifest.json, as written by `ctr images export`.
     """
     if offline and ensure not in (None, "none"):
-        raise click.UsageError(f"--offline and --ensure {ensure} contradict each other")
+        raise click.UsageError(f"cannot specify both --offline and --ensure {ensure}")
     mode: EnsureMode = "none" if offline else ensure or "target"
     wanted = settings.platforms_of(platforms, all_platforms)
     if dry_run:
@@ -111,7 +111,7 @@ def command(
         ],
     )
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
-        resumable("the layers that are complete are kept")
+        resumable("complete layers are kept")
         result = client.images.save(
             refs,
             output,
@@ -124,11 +124,11 @@ def command(
     if output_format == "json":
         emit_json(_document(result))
     elif not quiet:
-        _tell(result, "stdout" if output is None or output == "-" else output)
+        _print_summary(result, "stdout" if output is None or output == "-" else output)
 
 
 def _check_stdout(to_stdout: bool, output_format: str) -> None:
-    """Refuse before anything is fetched what could not be printed in the end."""
+    """Reject output that could not be written in the end, before anything is fetched."""
     if to_stdout and output_format == "json":
         raise click.UsageError("--format json needs -o FILE: stdout is the archive")
     if to_stdout and sys.stdout.isatty():
@@ -136,14 +136,16 @@ def _check_stdout(to_stdout: bool, output_format: str) -> None:
 
 
 def _warn_of_compression(output: str, words: Sequence[str]) -> None:
-    """Say that a name with the ending of a compressed file does not make one, and how to have one."""
-    program = next((name for ending, name in _COMPRESSED.items() if output.lower().endswith(ending)), "")
+    """Warn that the extension of a compressed file does not compress the archive, and how to do it."""
+    program = next(
+        (name for extension, name in _COMPRESSED.items() if output.lower().endswith(extension)), ""
+    )
     if program:
         chosen = click.get_current_context().ensure_object(settings.Settings)
         piped = commandline.pyctrd(chosen, "save", *words)
         click.echo(
             sanitize(
-                f"pyctrd: warning: {output} will be a plain tar: compression is not done yet\n"
+                f"pyctrd: warning: {output} will be an uncompressed tar: save does not compress\n"
                 f"hint: {piped} | {program} > {commandline.quote(output)}",
                 keep="\n",
             ),
@@ -162,8 +164,8 @@ def _document(result: SaveResult) -> dict[str, object]:
     }
 
 
-def _tell(result: SaveResult, place: str) -> None:
-    """Say on stderr what was done: stdout may be the archive."""
+def _print_summary(result: SaveResult, place: str) -> None:
+    """Print to stderr what was done: stdout may be the archive."""
     names = listed([platform_names.to_string(item) for item in result.platforms])
     what = ", ".join(result.images) + (f" ({names})" if names else "")  # an artifact has no platform
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"

@@ -24,9 +24,9 @@ _INCOMPLETE = 4
 
 @click.command("verify")
 @settings.image_argument("refs", nargs=-1, metavar="[REF...]")
-@settings.platform_option("Platform that must be whole (default: the host's).")
+@settings.platform_option("Platform that must be complete (default: the host's).")
 @settings.all_platforms_option
-@click.option("--repair", is_flag=True, help="Fetch good copies by digest and put them in place.")
+@click.option("--repair", is_flag=True, help="Replace bad content with good copies, fetched by digest.")
 @settings.registry_options
 @settings.format_option("table", "json")
 @settings.progress_option
@@ -41,10 +41,10 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Hash what is in the content store, and tell what is not what it should be.
+    """Report damaged or missing content.
 
-    Of the images REF, or of all images and every other blob of the namespace. Content that is absent counts
-    where a platform must be whole. Exits with 4 when something is wrong and was not repaired.
+    Hashes the content of each REF, or of the whole namespace if none is given. Missing content is reported
+    for the selected platforms only. Exits with 4 if problems remain.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
@@ -81,9 +81,9 @@ def _document(finding: Finding) -> dict[str, object]:
 def _print(page: Page, result: VerifyResult) -> None:
     hashed = f"{count(result.blobs, 'blob')}, {size(result.bytes_hashed)} hashed"
     if not result.findings:
-        page.line(f"{hashed}: all as they should be", "good")
+        page.line(f"{hashed}: no problems found", "good")
         return
-    page.line(f"{hashed}: {len(result.findings)} not as they should be", "bad")
+    page.line(f"{hashed}: {count(len(result.findings), 'problem')} found", "bad")
     page.table(
         [Column("DIGEST"), Column("FAULT"), Column("REPAIRED"), Column("SIZE", right=True), Column("IMAGE")],
         [
@@ -101,21 +101,19 @@ def _print(page: Page, result: VerifyResult) -> None:
         if not item.repaired:
             page.line(f"{item.digest}: {item.detail}", "dim")
     if any(item.fault == "malformed" for item in result.findings):
-        page.line(
-            "what is malformed has the bytes of its digest: it was built wrongly, and no copy is better"
-        )
+        page.line("malformed content matches its digest: the image was built wrongly and cannot be repaired")
 
 
 def _advise(page: Page, result: VerifyResult, again: Remedy) -> None:
-    """Print the commands that help."""
+    """Print the commands that fix the findings."""
     chosen = click.get_current_context().ensure_object(Settings)
     names = dict.fromkeys(
         name for item in result.findings if item.fault != "malformed" for name in item.images
     )
     if names:
-        page.line("fetch good copies by digest:")
+        page.line("replace with good copies, fetched by digest:")
         page.command(commandline.of(replace(again, images=tuple(names)), chosen))
     orphans = [str(item.digest) for item in result.findings if not item.images]
     if orphans:
-        page.line("what no image names can only be removed:")
+        page.line("remove blobs that no image refers to:")
         page.command(commandline.ctr(chosen, "content", "rm", *orphans))

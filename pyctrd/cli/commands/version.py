@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @settings.format_option("text", "json")
 @settings.global_options
 def command(output_format: str) -> None:
-    """Show the versions of pyctrd and of containerd.
+    """Show the versions of pyctrd and containerd.
 
-    Where no containerd answers, pyctrd's own is shown all the same, and the exit code is 6.
+    If containerd is unreachable, shows the version of pyctrd and exits with 6.
     """
     try:
         with open_client() as client:
