@@ -20,41 +20,38 @@ from tests.support import shapes
 MIB = 1 << 20
 
 
-@pytest.fixture
-def daemon(containerd: Containerd) -> Containerd:
-    if containerd.generation != NEWEST:
-        pytest.skip(f"AsyncClient is Client in threads: {NEWEST} is enough")
-    return containerd
+# AsyncClient is Client in threads: other tests run that on every generation.
+pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 async def test_both_clients_leave_the_same(
-    scenario: Scenario, daemon: Containerd, registry: Registry, namespace: str, tmp_path: Path
+    scenario: Scenario, containerd: Containerd, registry: Registry, namespace: str, tmp_path: Path
 ) -> None:
     name = publish.push(scenario.graph(), registry, f"pull/{scenario.name}")
     platforms = "all" if scenario.all_platforms else scenario.platforms
     archives = [tmp_path / "sync.tar", tmp_path / "async.tar"]
-    with Client(daemon.address, f"{namespace}-sync") as client:
+    with Client(containerd.address, f"{namespace}-sync") as client:
         pulled = client.images.pull(name, platforms=platforms, labels=scenario.labels)
         saved = client.images.save(name, archives[0], platforms="local", reproducible=True)
-    async with AsyncClient(daemon.address, f"{namespace}-async") as other:
+    async with AsyncClient(containerd.address, f"{namespace}-async") as other:
         again = await other.images.pull(name, platforms=platforms, labels=scenario.labels)
         assert (again.image.target, again.unpacked) == (pulled.image.target, pulled.unpacked)
         assert await other.images.save(name, archives[1], platforms="local", reproducible=True) == saved
         assert (await other.images.diagnose(name)).platforms
     assert archives[0].read_bytes() == archives[1].read_bytes()
-    assert_equal(state(daemon, f"{namespace}-sync"), state(daemon, f"{namespace}-async"))
+    assert_equal(state(containerd, f"{namespace}-sync"), state(containerd, f"{namespace}-async"))
 
 
 async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
-    daemon: Containerd, registry: Registry, repository: str, namespace: str
+    containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     """Within two seconds although the registry sends nothing, and without a thread that goes on."""
     graph = shapes.big(2 * MIB, layers=1)
     name = publish.push(graph, registry, repository)
     stalled = registry.add_fault(Fault(f"blobs/{layer_of(graph)}", stall_after=MIB + 1000, times=1))
     before = set(threading.enumerate())
-    async with AsyncClient(daemon.address, namespace) as client:
+    async with AsyncClient(containerd.address, namespace) as client:
         stream = ProgressStream()
         task = asyncio.create_task(client.images.pull(name, progress=stream))
         async for event in stream:
@@ -77,10 +74,10 @@ async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
 
 
 async def test_many_calls_at_once(
-    daemon: Containerd, registry: Registry, repository: str, namespace: str
+    containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     names = [publish.push(shapes.five_platform(salt=str(n)), registry, f"{repository}/{n}") for n in range(8)]
-    async with AsyncClient(daemon.address, namespace, threads=4) as client:
+    async with AsyncClient(containerd.address, namespace, threads=4) as client:
         await asyncio.gather(*(client.images.pull(name) for name in names))
         assert [image.name for image in await client.images.list()] == sorted(names)
         found = await asyncio.gather(*(client.images.diagnose(name) for name in names))
