@@ -32,7 +32,7 @@ CALLS: dict[str, Callable[[Daemon], object]] = {
     "a list": lambda daemon: list(daemon.content.list()),
     "a read": lambda daemon: daemon.content.read_all(DIGEST, limit=10),
     "a write": lambda daemon: daemon.content.open_ingest("ref", digest=DIGEST, size=7).__enter__(),
-    "another namespace": lambda daemon: daemon.elsewhere("other").content.info(DIGEST),
+    "another namespace": lambda daemon: daemon.in_namespace("other").content.info(DIGEST),
     "a lease": lambda daemon: daemon.lease("test").__enter__(),
     "the end of a lease": lambda daemon: daemon.leases.delete("lease"),
 }
