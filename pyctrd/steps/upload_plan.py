@@ -1,7 +1,7 @@
-"""What of an image goes into another repository: all of it, or chosen platforms with an index of their own.
+"""Plan an upload: all of an image, or selected platforms with a rewritten index.
 
-Where everything is chosen nothing is rewritten: every byte and digest stays. Attestations go along with the
-image that they are about (BuildKit marks them with `vnd.docker.reference.digest`).
+If everything is selected, nothing is rewritten. Attestations are uploaded together with the manifest that
+they describe (BuildKit marks them with `vnd.docker.reference.digest`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyctrd.oci.model import Descriptor, Digest, Index, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.prune import descriptor_of, only_image, pruned
 
-# What becomes of an index of which not all platforms are chosen.
+# What to do with an index if not all its platforms are selected.
 PushIndex: TypeAlias = Literal["prune", "flatten"]
 
 
@@ -29,10 +29,10 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class UploadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Content in the order in which a registry takes it: blobs, manifests, indexes, and the root last.
+    """Content in the order in which a registry accepts it: blobs, manifests, indexes, and the root last.
 
-    `original` is what was chosen from; the root is another one where an index was rewritten or left out.
-    `skipped` are layers that may not be distributed, and attestations of which not all is here.
+    `root` differs from `original` if the index was rewritten or flattened. `skipped` are layers that are
+    marked as not distributable, and incomplete attestations.
     """
 
     original: Descriptor
@@ -49,9 +49,9 @@ def chosen(
     matcher: Matcher,
     leaves_out: Callable[[Descriptor], bool] = lambda _child: False,
 ) -> graph.Children:
-    """Leave out children of other platforms, but not the attestations about those that stay.
+    """Leave out children of other platforms, except attestations for the selected ones.
 
-    `leaves_out` is for what is not to come along although it could.
+    `leaves_out` excludes further children.
     """
     fits = graph.fits(matcher)
 
@@ -78,10 +78,10 @@ def pack(
     index: PushIndex = "prune",
     nondistributable: bool = False,
 ) -> UploadPlan:
-    """Collect what a step (see `chosen`) leads to; every document of it must be readable.
+    """Plan the upload of what a step (see `chosen`) reaches; all its documents must be readable.
 
-    "flatten" puts the one image in the place of the index. Raises NoMatchingPlatform when nothing is left of
-    the index, InvalidInput for something to flatten that is more than one image, ContentError.
+    "flatten" replaces the index by its only image. Raises NoMatchingPlatform if nothing is left of the index,
+    InvalidInput if "flatten" finds several images, ContentError.
     """
     packer = _Packer(read, step, nondistributable)
     root = packer.add(original)
@@ -97,7 +97,7 @@ def pack(
 
 
 class _Packer:
-    """Goes through an image, children first, and rewrites the indexes that lose something."""
+    """Collects an image, children first, and rewrites the indexes that lose something."""
 
     def __init__(self, read: graph.ReadDocument, step: graph.Children, nondistributable: bool) -> None:
         self._read = read
@@ -110,7 +110,7 @@ class _Packer:
         self.images: list[Descriptor] = []
 
     def add(self, descriptor: Descriptor) -> Descriptor | None:
-        """Take in a descriptor and all below it; gives what it becomes, None where nothing is left of it."""
+        """Add a descriptor and all below it; return it, possibly rewritten, or None if nothing is left."""
         if descriptor.digest not in self._packed:
             self._packed[descriptor.digest] = self._add(descriptor)
         return self._packed[descriptor.digest]
@@ -145,7 +145,7 @@ class _Packer:
         (self._skipped if foreign else self._blobs)[descriptor.digest] = descriptor
 
     def plan(self, original: Descriptor, root: Descriptor) -> UploadPlan:
-        """Give what was collected."""
+        """Return the plan."""
         documents = [item for item in self._documents.values() if item.descriptor.digest != root.digest]
         found = [item.platform for item in self.images if item.platform]
         return UploadPlan(
