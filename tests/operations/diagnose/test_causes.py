@@ -109,7 +109,7 @@ def test_without_the_kubelet_the_labels_were_lost() -> None:
     (cause,) = causes(world, target)
     assert cause.code == "gc_label_lost"
     assert "containerd.io/gc.ref.content.l.0, containerd.io/gc.ref.content.l.1" in cause.evidence[0]
-    assert cause.evidence[1] == "snapshots of the missing layers are here"
+    assert cause.evidence[1] == "snapshots of the missing layers exist"
 
 
 def test_the_kubelets_image_without_snapshots_lost_its_labels() -> None:
@@ -129,7 +129,7 @@ def test_a_second_nested_index_can_lose_its_label() -> None:
     world.remove(child)
     (cause,) = causes(world, target)
     assert cause.code == "gc_label_lost"
-    assert cause.evidence == (f"index {nested.digest} is here without containerd.io/gc.ref.content.m.0",)
+    assert cause.evidence == (f"index {nested.digest} does not have containerd.io/gc.ref.content.m.0",)
 
 
 def test_layers_with_labels_and_snapshots_were_skipped() -> None:
@@ -142,7 +142,7 @@ def test_layers_with_labels_and_snapshots_were_skipped() -> None:
     (cause,) = causes(world, target)
     assert cause.code == "skipped_snapshot_existed"
     assert cause.missing == tuple(item.digest for item in layers)
-    assert cause.evidence[2:] == (f"{twin.digest.short} is {layers[0].digest.short} packed otherwise",)
+    assert cause.evidence[2:] == (f"{twin.digest.short} is {layers[0].digest.short} compressed differently",)
     assert not cause.certain
 
 
@@ -240,7 +240,7 @@ def test_a_nested_index_can_be_gone() -> None:
     assert (cause.code, cause.missing, len(cause.evidence)) == ("index_gone", (inner.digest,), 1)
     world.content.labels[target.digest].pop("containerd.io/gc.ref.content.0")
     (cause,) = causes(world, target)
-    assert cause.evidence[1] == f"index {target.digest} is here without containerd.io/gc.ref.content.0"
+    assert cause.evidence[1] == f"index {target.digest} does not have containerd.io/gc.ref.content.0"
 
 
 def test_a_platform_that_was_never_built_is_told_with_those_there_are() -> None:
