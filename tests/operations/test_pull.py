@@ -453,7 +453,7 @@ def test_an_attestation_promises_no_platform() -> None:
 
 def test_an_image_is_for_the_platform_that_its_index_promises() -> None:
     graph = index([manifest(config([], "linux/s390x"), [Blob(b"{}", IN_TOTO)], on="linux/amd64")])
-    with pytest.raises(RegistryContentError, match="promises linux/amd64, the config is for linux/s390x"):
+    with pytest.raises(RegistryContentError, match="says linux/amd64, but the config says linux/s390x"):
         pulled(graph)
 
 
