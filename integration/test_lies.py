@@ -114,7 +114,8 @@ def test_a_label_that_points_nowhere(liar: Liar) -> None:
     told = liar.words("diagnose", code=0)
     assert "but not protected by this image: the next garbage collection removes" in told
     assert (
-        f"{graph.digest} has containerd.io/gc.ref.content.l.0={nowhere}, which keeps something else" in told
+        f"{graph.digest} has containerd.io/gc.ref.content.l.0={nowhere}, which protects something else"
+        in told
     )
     liar.words("verify", code=0)
     liar.words("save", "--offline", "-o", "x.tar", code=0)

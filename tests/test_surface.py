@@ -215,7 +215,7 @@ Call = Callable[[Client], object]
         (lambda c: c.images.save(7, "x"), "refs=7: must be a string or an iterable"),
         (lambda c: c.images.save("alpine", 7), "output=7: must be a path or a binary stream"),
         (lambda c: c.images.pull("alpine", platforms=7), "platforms=7: must be a string, a Platform"),
-        (lambda c: c.images.pull("alpine", labels=7), "labels=7: must be a mapping of strings"),
+        (lambda c: c.images.pull("alpine", labels=7), "labels=7: must map strings to strings"),
         (lambda c: c.images.pull("alpine", labels={"a": 7}), "labels=7: must be a string"),
         (lambda c: c.images.pull("alpine", cancel=True), "cancel=True: must be a threading.Event"),
         (lambda c: c.content.get("nonsense"), "invalid checksum digest format"),

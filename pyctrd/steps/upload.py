@@ -94,7 +94,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
         wanted, root = self.name.digest, self.plan.root.descriptor
         if wanted and wanted != root.digest:
             raise InvalidInput(
-                f"the digest in {self.name} is not that of the pushed image: {root.digest}",
+                f"the digest in {self.name} is not that of the image: {root.digest}",
                 hint="pass a target with a tag",
             )
 

@@ -246,7 +246,7 @@ def test_a_stream_that_brings_nothing_while_the_daemon_is_alive_ends_too(
     monkeypatch.setattr(calls, "_ANSWER_SECONDS", SECONDS)
     fake.blobs[DIGEST] = b"content"
     hanging("Read")
-    with pytest.raises(DaemonError, match=r"has sent nothing for 0\.1 s on a stream that is open") as caught:
+    with pytest.raises(DaemonError, match=r"has sent nothing for 0\.1 s on an open stream") as caught:
         impatient.content.read_all(DIGEST, limit=10)
     assert caught.value.code == "DEADLINE_EXCEEDED"
 

@@ -86,7 +86,7 @@ def test_image_update_names_its_fields(client: Daemon, fake: FakeDaemon) -> None
 def test_image_update_without_fields_would_wipe_labels_and_is_refused(
     client: Daemon, fake: FakeDaemon
 ) -> None:
-    with pytest.raises(ValueError, match="names the fields"):
+    with pytest.raises(ValueError, match="must name the fields"):
         client.images.update(IMAGE, fields=[])
     assert not fake.calls
 

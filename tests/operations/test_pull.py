@@ -364,7 +364,7 @@ def test_labels_that_another_client_takes_away_are_set_again() -> None:
     (mended,) = [event for event in bench.events if event.action == "mended"]
     assert mended.descriptor is not None
     assert mended.descriptor.digest == bench.graph.digest
-    assert "3 of 3 labels" in mended.detail
+    assert "3 of 3 gc labels" in mended.detail
     bench.store.collect_garbage()
     assert bench.here == set(bench.graph.blobs)
 

@@ -552,7 +552,7 @@ def test_several_images_are_not_flattened_and_nothing_is_fetched(
     bench = Bench(graph, without=[*layers(shapes.mixed().child(2))])
     for run in (bench.plan, bench.save):
         with pytest.raises(
-            InvalidInput, match=r"needs one image, and there are \d \(linux/amd64, linux/"
+            InvalidInput, match=r"needs one image, but there are \d \(linux/amd64, linux/"
         ) as caught:
             run(platforms, index="flatten")
         assert caught.value.exit_code == 2
