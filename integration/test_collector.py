@@ -314,7 +314,7 @@ def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
     collect_garbage(shell.containerd, shell.namespace)
     if middle.command == "save":
         assert whole_blobs((shell.folder / "image.tar").read_bytes()) >= middle.wanted()
-    assert "another client removed 2 of 3 labels that keep its content; set again" in words
+    assert "another client removed 2 of 3 gc labels; restored" in words
     undisturbed("pull", *(() if middle.command == "pull" else ("--metadata-only",)), middle.pause.name)
     undisturbed("ensure", "--platform", FOREIGN, middle.pause.name)
     calm = snapshot_of(shell.containerd, undisturbed.namespace)["content"]
@@ -342,7 +342,7 @@ def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
     gone: list[str] = []
     words = middle.run(harm, code=1)
     assert words.splitlines()[-2].startswith(f"pyctrd: lease {gone[0]}: not found: it was deleted by another")
-    assert f"`pyctrd {middle.command}` worked under it" in words
+    assert f"{middle.command!r} was using it" in words
     assert words.splitlines()[-1].startswith("hint: ")
     middle.assert_nothing_came_of_it()
     middle.assert_the_next_run_succeeds()
@@ -382,7 +382,7 @@ def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
         (
             "lease",
             1,
-            "was deleted by another client while `pyctrd save` worked under it: failed to get reader",
+            "was deleted by another client while 'save' was using it: failed to get reader",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_between_two_calls(
         with pytest.raises(LeaseLost, match=r"^lease .*: not found: .* content digest sha256:") as caught:
             ours.images.pull(name, progress=meanwhile, concurrency=1)
     assert caught.value.kind == "lease"
-    assert f"{one.address} leads to another containerd now" in (caught.value.hint or "")
+    assert f"{one.address} now belongs to another containerd" in (caught.value.hint or "")
     assert_nothing_left(state_of(other, namespace))
     restore_socket(one)
     one.start()

@@ -112,9 +112,10 @@ def test_a_label_that_points_nowhere(liar: Liar) -> None:
     labels[f"{mediatypes.GC_REF}l.0"] = nowhere
     liar.record(graph.blobs, root_of(graph), labels, root=named[0])
     told = liar.words("diagnose", code=0)
-    assert "but not kept by this image: gone with the next garbage collection" in told
+    assert "but not protected by this image: the next garbage collection removes" in told
     assert (
-        f"{graph.digest} has containerd.io/gc.ref.content.l.0={nowhere}, which keeps something else" in told
+        f"{graph.digest} has containerd.io/gc.ref.content.l.0={nowhere}, which protects something else"
+        in told
     )
     liar.words("verify", code=0)
     liar.words("save", "--offline", "-o", "x.tar", code=0)

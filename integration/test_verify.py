@@ -27,12 +27,12 @@ pytestmark = pytest.mark.every_generation
 
 
 def run(
-    bench: Bench, names: Sequence[str], mending: Repair | None = None, *, orphans: bool = False
+    bench: Bench, names: Sequence[str], repairing: Repair | None = None, *, orphans: bool = False
 ) -> VerifyResult:
     target = platforms.only_strict(platforms.host())
     with bench.daemon() as daemon:
         images = [daemon.images.get(name) for name in names]
-        return verify(daemon, images, lambda _image: target, mending=mending, orphans=orphans)
+        return verify(daemon, images, lambda _image: target, repairing=repairing, orphans=orphans)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A client for containerd: pull, diagnose, ensure, save and push images through a real containerd socket.
+"""A client for containerd: pull, diagnose, ensure, save and push images through a containerd socket.
 
     import pyctrd
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pyctrd.aio import AsyncClient, ProgressStream
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client
+    from pyctrd.containerd.leases import Lease
+    from pyctrd.containerd.namespaces import Namespace
     from pyctrd.containerd.version import DaemonVersion
     from pyctrd.errors import (
         AlreadyExists,
@@ -48,7 +50,19 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from pyctrd.oci.errors import IncompleteContent
-    from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform
+    from pyctrd.oci.model import (
+        ContentInfo,
+        Descriptor,
+        Digest,
+        ImageConfig,
+        ImageRecord,
+        Index,
+        IngestStatus,
+        Manifest,
+        Platform,
+        SnapshotInfo,
+    )
+    from pyctrd.oci.platforms import Platforms
     from pyctrd.operations.diagnose import (
         Cause,
         Content,
@@ -65,7 +79,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
-    from pyctrd.registry import RegistryOptions
+    from pyctrd.registry import Explanation, ReferrerList, RegistryOptions, TagList
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
@@ -93,29 +107,38 @@ __all__ = [
     "DigestMismatch",
     "EnsureMode",
     "EnsureResult",
+    "Explanation",
     "ExportForecast",
     "FailedPrecondition",
     "Finding",
+    "ImageConfig",
     "ImageNotFound",
     "ImageOverview",
     "ImageRecord",
     "IncompleteContent",
+    "Index",
     "IndexMode",
     "IngestLocked",
+    "IngestStatus",
     "InvalidInput",
     "InvalidPlatform",
     "InvalidReference",
+    "Lease",
     "LeaseLost",
+    "Manifest",
+    "Namespace",
     "NoMatchingPlatform",
     "NotFound",
     "Platform",
     "PlatformState",
+    "Platforms",
     "Progress",
     "ProgressSink",
     "ProgressStream",
     "PullResult",
     "PushIndex",
     "PyctrdError",
+    "ReferrerList",
     "Registry",
     "RegistryContentError",
     "RegistryError",
@@ -126,18 +149,22 @@ __all__ = [
     "SaveForecast",
     "SaveResult",
     "SendResult",
+    "SnapshotInfo",
+    "TagList",
     "Tools",
     "Unsupported",
     "VerifyResult",
     "__version__",
 ]
 
-# Module -> the names that it gives; every name that is not here is one of pyctrd.errors.
+# Module -> the public names it defines. Names not listed here are in pyctrd.errors.
 _HOMES: Final = {
     "aio": ("AsyncClient", "ProgressStream"),
     "archive.contents": ("IndexMode",),
     "client": ("Client",),
     "registries": ("Registry",),
+    "containerd.leases": ("Lease",),
+    "containerd.namespaces": ("Namespace",),
     "containerd.version": ("DaemonVersion",),
     "operations.diagnose": (
         "Cause",
@@ -150,10 +177,22 @@ _HOMES: Final = {
     ),
     "operations.ensure": ("EnsureResult",),
     "oci.errors": ("IncompleteContent",),
-    "oci.model": ("ContentInfo", "Descriptor", "Digest", "ImageRecord", "Platform"),
+    "oci.model": (
+        "ContentInfo",
+        "Descriptor",
+        "Digest",
+        "ImageConfig",
+        "ImageRecord",
+        "Index",
+        "IngestStatus",
+        "Manifest",
+        "Platform",
+        "SnapshotInfo",
+    ),
+    "oci.platforms": ("Platforms",),
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
-    "registry": ("RegistryOptions",),
+    "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
     "operations.save": ("EnsureMode", "SaveResult"),
     "steps.upload": ("SendResult",),
@@ -163,10 +202,10 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and so a name that there is not
+if not TYPE_CHECKING:  # type checkers use the imports above, and report names that do not exist
 
     def __getattr__(name: str) -> Any:
-        """Import a public name when it is asked for (PEP 562)."""
+        """Import a public name on first use (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
@@ -175,5 +214,5 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and so a name th
 
 
 def __dir__() -> list[str]:
-    """List the public names."""
+    """Return the public names."""
     return sorted(__all__)

@@ -1,4 +1,4 @@
-"""`python -m pyctrd` is `pyctrd`."""
+"""Run the command line: `python -m pyctrd`."""
 
 from __future__ import annotations
 

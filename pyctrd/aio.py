@@ -1,7 +1,7 @@
-"""AsyncClient: the client for asyncio. The same names and arguments, awaitable.
+"""AsyncClient: Client for asyncio, with the same methods and arguments, awaitable.
 
-The work is done by Client, in a thread pool that AsyncClient owns: for bulk transfers that is no slower than
-grpc.aio, and the event loop stays free. Several loops of one process may use one AsyncClient.
+A Client does the work in a thread pool that AsyncClient owns: for bulk transfers this is no slower than
+grpc.aio, and it does not block the event loop. Several event loops may share one AsyncClient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from pyctrd import arguments
-from pyctrd.client import Client, Content, Leases, Namespaces, Snapshots
+from pyctrd.client import Client, ContentStore, Leases, Namespaces, Snapshots
 from pyctrd.containerd.version import DaemonVersion
 from pyctrd.errors import ClientClosed
 from pyctrd.images import Images
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-# What a call gets to end in order after its task was cancelled: its own limits are shorter.
-_END_SECONDS: Final = 5.0
+# How long a call may take to stop after its task is cancelled. The limits inside it are shorter.
+_STOP_SECONDS: Final = 5.0
 
 
 class ProgressStream:
@@ -42,18 +42,18 @@ class ProgressStream:
             print(event.action)
         result = await task
 
-    It ends when the call does. For one call, in the loop that makes it.
+    The iteration ends when the call does. Use it for one call, in the event loop that makes the call.
     """
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Progress | None] = asyncio.Queue()
 
     def __call__(self, event: Progress) -> None:
-        """Take in an event."""
+        """Add an event."""
         self._events.put_nowait(event)
 
     def close(self) -> None:
-        """End the iteration after the events that are in already."""
+        """End the iteration after the events added so far."""
         self._events.put_nowait(None)
 
     def __aiter__(self) -> Self:
@@ -73,7 +73,7 @@ class _Threads:
         self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="pyctrd-async")
 
     async def run(self, work: Callable[[], _T], cancel: threading.Event | None = None) -> _T:
-        """Run work in a thread; when the task is cancelled, set `cancel`, and wait for the work to end."""
+        """Run work in a thread; if the task is cancelled, set `cancel` and wait for the work to stop."""
         try:
             future = self._pool.submit(work)
         except RuntimeError:  # the pool is shut down
@@ -85,9 +85,9 @@ class _Threads:
             if not future.cancel():
                 if cancel is not None:
                     cancel.set()
-                await asyncio.wait({waiting}, timeout=_END_SECONDS)
+                await asyncio.wait({waiting}, timeout=_STOP_SECONDS)
             if waiting.done() and not waiting.cancelled():
-                waiting.exception()  # seen: the task ends by CancelledError
+                waiting.exception()  # mark it as retrieved: the task raises CancelledError instead
             raise
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class _Threads:
 
 
 class _Part:
-    """One part of an AsyncClient (`images`, ...), made of the same part of its Client."""
+    """One part of an AsyncClient (`images`, ...), which calls the same part of its Client."""
 
     def __init__(self, threads: _Threads, part: Any) -> None:
         self._threads = threads
@@ -105,7 +105,7 @@ class _Part:
 def _awaited(
     method: Callable[Concatenate[Any, _P], _T],
 ) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
-    """Return the awaitable form of a short method."""
+    """Return an awaitable version of a short method."""
 
     @functools.wraps(method)
     async def call(self: _Part, /, *args: _P.args, **named: _P.kwargs) -> _T:
@@ -117,9 +117,9 @@ def _awaited(
 def _long(
     method: Callable[Concatenate[Any, _P], _T],
 ) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
-    """Return the awaitable form of a method with `progress` and `cancel`.
+    """Return an awaitable version of a method that takes `progress` and `cancel`.
 
-    Progress is called in the loop's thread, all of it before the call returns.
+    `progress` is called in the event loop's thread, and never after the call has returned.
     """
 
     @functools.wraps(method)
@@ -148,8 +148,8 @@ def _long(
 class AsyncImages(_Part):
     """The images of one namespace; see Images.
 
-    `progress` is called in the loop's thread, or is a ProgressStream. Cancelling the task ends the call as
-    its `cancel` does.
+    `progress` is a ProgressStream, or a function that is called in the event loop's thread. Cancelling the
+    task stops the call in the same way as setting its `cancel`.
     """
 
     list = _awaited(Images.list)
@@ -163,17 +163,17 @@ class AsyncImages(_Part):
     push = _long(Images.push)
 
 
-class AsyncContent(_Part):
-    """The content store of one namespace; see Content."""
+class AsyncContentStore(_Part):
+    """The content store of one namespace; see ContentStore."""
 
-    list = _awaited(Content.list)
-    get = _awaited(Content.get)
-    read = _awaited(Content.read)
-    ingests = _awaited(Content.ingests)
+    list = _awaited(ContentStore.list)
+    get = _awaited(ContentStore.get)
+    read = _awaited(ContentStore.read)
+    ingests = _awaited(ContentStore.ingests)
 
     @asynccontextmanager
     async def open(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[Chunk]]:
-        """Open a blob's bytes from an offset, as a context that yields chunks of at most 1 MiB."""
+        """Open a blob at an offset; the context manager returns its bytes in chunks of at most 1 MiB."""
         run = self._threads.run
         opened = await run(lambda: self._part.open(digest, offset=offset))
         chunks: Iterator[Chunk] = await run(opened.__enter__)
@@ -209,9 +209,9 @@ class AsyncSnapshots(_Part):
 
 
 class AsyncClient:
-    """A containerd and one of its namespaces, for asyncio; see Client for the arguments.
+    """A client for one namespace of a containerd, for asyncio; see Client for the arguments.
 
-    An async context manager. `threads` is how many calls are made at once; more of them wait.
+    An async context manager. `threads` limits how many calls run at once; others wait.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class AsyncClient:
         self._client = Client(address, namespace, snapshotter=snapshotter, registry=registry)
         self._threads = _Threads(threads)
         self.images = AsyncImages(self._threads, self._client.images)
-        self.content = AsyncContent(self._threads, self._client.content)
+        self.content = AsyncContentStore(self._threads, self._client.content)
         self.leases = AsyncLeases(self._threads, self._client.leases)
         self.namespaces = AsyncNamespaces(self._threads, self._client.namespaces)
         self.snapshots = AsyncSnapshots(self._threads, self._client.snapshots)
@@ -236,7 +236,7 @@ class AsyncClient:
         return f"AsyncClient({self.address!r}, {self.namespace!r})"
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
+        """Return the client."""
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -244,11 +244,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections and end the threads; a second time does nothing.
+        """Close all connections and stop the threads. Closing a closed client does nothing.
 
-        Calls that are under way in other tasks end by ClientClosed, within a few seconds.
+        Calls in progress in other tasks raise ClientClosed within a few seconds.
         """
-        # Not in the pool, all of whose threads may be busy.
+        # Not in the pool, whose threads may all be busy.
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -256,7 +256,7 @@ class AsyncClient:
         self._threads.close()
 
     async def cancel(self) -> None:
-        """End the calls of all tasks by Cancelled; only `close` is of use afterwards."""
+        """Make the calls of all tasks raise Cancelled; afterwards the client can only be closed."""
         await asyncio.to_thread(self._client.cancel)
 
     @property
@@ -266,9 +266,9 @@ class AsyncClient:
 
     @property
     def namespace(self) -> str:
-        """The namespace of every call."""
+        """The namespace the client works in."""
         return self._client.namespace
 
     async def version(self) -> DaemonVersion:
-        """Return the version of the containerd that answers."""
+        """Return containerd's version."""
         return await self._threads.run(self._client.version)

@@ -1,4 +1,4 @@
-"""Numbers for people: sizes and counts, in messages and in tables alike."""
+"""Format sizes and counts for messages and tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def size(count: int) -> str:
-    """Write a number of bytes for people, in powers of 1024: `0 B`, `7.5 KiB`, `1.0 GiB`."""
+    """Format a number of bytes in powers of 1024: `0 B`, `7.5 KiB`, `1.0 GiB`."""
     if count < 1024:
         return f"{count} B"
     value = float(count)
@@ -21,7 +21,7 @@ def size(count: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number with its noun: `1 blob`, `3 blobs`, `2 archives`."""
+    """Format a number with its noun: `1 blob`, `3 blobs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -30,6 +30,6 @@ MOST_LISTED: Final = 8
 
 
 def listed(names: Sequence[str]) -> str:
-    """Write a list of names: a few of them, and how many more there are."""
+    """Join names with commas: the first few, and how many more there are."""
     shown = ", ".join(names[:MOST_LISTED])
     return shown if len(names) <= MOST_LISTED else f"{shown} and {len(names) - MOST_LISTED} more"

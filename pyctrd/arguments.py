@@ -1,4 +1,4 @@
-"""Checks of what the caller passes, at run time: modes, counts, names and paths."""
+"""Run-time checks of the caller's arguments: modes, counts, names and paths."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pyctrd.errors import Cancelled, InvalidInput, require_utf8
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise InvalidInput, which names the choices, unless `value` is one of them."""
+    """Raise InvalidInput, listing the choices, unless `value` is one of them."""
     if not isinstance(value, str) or value not in choices:
         raise InvalidInput(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
 def count(name: str, value: object, *, least: int = 1) -> None:
-    """Raise InvalidInput unless `value` is a whole number of at least `least`."""
+    """Raise InvalidInput unless `value` is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name}={value!r}: must be a whole number of at least {least}")
+        raise InvalidInput(f"{name}={value!r}: must be an integer of at least {least}")
 
 
 def text(name: str, value: object) -> str:
-    """Return a string as it is; raises InvalidInput for anything else, and for what is not valid UTF-8."""
+    """Return a string unchanged. Raises InvalidInput if it is not a string, or not valid UTF-8."""
     if not isinstance(value, str):
         raise InvalidInput(f"{name}={value!r}: must be a string, not {type(value).__name__}")
     require_utf8(value, name)
@@ -30,27 +30,27 @@ def text(name: str, value: object) -> str:
 
 
 def texts(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
-    """Return several strings; one string is one of them, never its characters. Raises InvalidInput."""
+    """Return strings as a tuple; a single string is one item, not a sequence. Raises InvalidInput."""
     if isinstance(value, str):
         return (text(name, value),)
     if not isinstance(value, Iterable):
-        raise InvalidInput(f"{name}={value!r}: must be a string or several")
+        raise InvalidInput(f"{name}={value!r}: must be a string or an iterable of strings")
     return tuple(text(name, item) for item in value)
 
 
 def labels(name: str, value: object) -> dict[str, str]:
-    """Return labels as a dict of strings; None is none. Raises InvalidInput."""
+    """Return labels as a dict of strings; None means no labels. Raises InvalidInput."""
     if value is None:
         return {}
     try:
         found = dict(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
-        raise InvalidInput(f"{name}={value!r}: must be a mapping of strings") from None
+        raise InvalidInput(f"{name}={value!r}: must map strings to strings") from None
     return {text(name, key): text(name, item) for key, item in found.items()}
 
 
 def path(name: str, value: object) -> str:
-    """Return a path as a string; raises InvalidInput for what is none."""
+    """Return a path as a string. Raises InvalidInput if it is not a path."""
     if isinstance(value, str | os.PathLike):
         found = os.fspath(value)
         if isinstance(found, str):
@@ -59,8 +59,8 @@ def path(name: str, value: object) -> str:
 
 
 def event(name: str, value: object) -> None:
-    """Raise InvalidInput unless `value` is a threading.Event, and Cancelled when it is set already."""
+    """Raise InvalidInput unless `value` is a threading.Event, and Cancelled if it is already set."""
     if not isinstance(value, threading.Event):
         raise InvalidInput(f"{name}={value!r}: must be a threading.Event")
     if value.is_set():
-        raise Cancelled("the work was cancelled")
+        raise Cancelled("the operation was cancelled")

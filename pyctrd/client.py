@@ -1,4 +1,4 @@
-"""Client: one containerd and one of its namespaces, and the registries that images come from."""
+"""Client: works in one namespace of a containerd, and with the registries its images come from."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _MAX_READ_BYTES = 64 << 20
 
 
 class Client:
-    """A containerd and one of its namespaces. A context manager; safe to use from several threads.
+    """A client for one namespace of a containerd. A context manager; thread safe.
 
-    `address` is the socket's path or `unix://path`; what is None comes from CONTAINERD_ADDRESS,
-    CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER, else is containerd's own default
-    (`/run/containerd/containerd.sock`, `default`, the server's snapshotter). `registry` says how to talk to
-    registries. Nothing is connected to before the first call: containerd when it is needed, a registry only
-    when something has to be fetched from it or sent to it.
+    `address` is the path of the socket, or `unix://path`. If an argument is None, its value is read from
+    CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE or CONTAINERD_SNAPSHOTTER, and otherwise is containerd's default
+    (`/run/containerd/containerd.sock`, `default`, the server's snapshotter). `registry` configures access to
+    registries. The client connects to containerd on the first call, and to a registry only when something
+    has to be fetched from it or sent to it.
 
-    Raises InvalidInput for a malformed address, namespace or snapshotter. Every method raises
-    DaemonUnreachable, with the reason and the next step, DaemonError, and ClientClosed after `close`, in the
-    middle of a call as well, and in a forked child; what else, it says itself.
+    Raises InvalidInput for a malformed address, namespace or snapshotter. Every method may raise
+    DaemonUnreachable (its hint says what to do), DaemonError, and ClientClosed: after `close`, when `close`
+    is called during the call, and in a forked child. Each method lists its other errors.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Client:
         self._connection = Connection(address, namespace, snapshotter, registry)
         working = self._connection.working
         self.images = Images(working)
-        self.content = Content(working)
+        self.content = ContentStore(working)
         self.leases = Leases(working)
         self.namespaces = Namespaces(working)
         self.snapshots = Snapshots(working)
@@ -56,7 +56,7 @@ class Client:
         return f"Client({self.address!r}, {self.namespace!r})"
 
     def __enter__(self) -> Self:
-        """Return the client itself."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -64,17 +64,17 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; a second time does nothing.
+        """Close all connections. Closing a closed client does nothing.
 
-        Calls that are under way in other threads end by ClientClosed, within a few seconds.
+        Calls in progress in other threads raise ClientClosed within a few seconds.
         """
         self._connection.close()
 
     def cancel(self) -> None:
-        """End the calls that are under way in all threads by Cancelled; only `close` is of use afterwards.
+        """Make calls in progress in all threads raise Cancelled; afterwards the client can only be closed.
 
-        Leases and snapshots of these calls are removed first, so this may take a few seconds. It may be
-        called from any thread, but not by a signal handler. To end one call, use its `cancel`.
+        The leases and snapshots of these calls are removed first, so this may take a few seconds. Call it
+        from any thread, but not from a signal handler. To stop a single call, use its `cancel` argument.
         """
         self._connection.cancel()
 
@@ -85,45 +85,46 @@ class Client:
 
     @property
     def namespace(self) -> str:
-        """The namespace of every call."""
+        """The namespace the client works in."""
         return self._connection.namespace
 
     def version(self) -> DaemonVersion:
-        """Return the version of the containerd that answers."""
+        """Return containerd's version."""
         with self._connection.working() as (daemon, _):
             return daemon.version()
 
 
-class Content:
+class ContentStore:
     """The content store of one namespace, as `client.content`."""
 
     def __init__(self, working: Working) -> None:
         self._working = working
 
     def list(self) -> tuple[ContentInfo, ...]:
-        """Return the blobs by digest."""
+        """Return all blobs, sorted by digest."""
         with self._working() as (daemon, _):
             return tuple(sorted(daemon.content.list(), key=lambda info: info.digest))
 
     def get(self, digest: str) -> ContentInfo:
-        """Return size and labels of a blob; raises NotFound (`content digest ...: not found`)."""
+        """Return the size and labels of a blob. Raises NotFound (`content digest ...: not found`)."""
         wanted = Digest(arguments.text("digest", digest))
         with self._working() as (daemon, _):
             return daemon.content.info(wanted)
 
     def read(self, digest: str, *, limit: int = _MAX_READ_BYTES) -> bytes:
-        """Return a blob's bytes; raises NotFound, and ContentError for one of more than `limit` bytes.
+        """Return a blob's bytes. Raises NotFound, and ContentError for a blob larger than `limit` bytes.
 
-        The bytes are as the store has them: `Digest.of` says whether they still are what they should be.
+        Raises DigestMismatch if the bytes no longer match the digest.
         """
         wanted = Digest(arguments.text("digest", digest))
         with self._working() as (daemon, _):
             return daemon.content.read_all(wanted, limit=limit)
 
     def open(self, digest: str, *, offset: int = 0) -> AbstractContextManager[Iterator[Chunk]]:
-        """Open a blob's bytes from an offset, as a context that yields chunks of at most 1 MiB.
+        """Open a blob at an offset; the context manager returns its bytes in chunks of at most 1 MiB.
 
-        Raises NotFound, when the context is entered or at the first chunk.
+        The bytes are not checked against the digest. Raises NotFound on entering the context or at the first
+        chunk.
         """
         wanted = Digest(arguments.text("digest", digest))
         arguments.count("offset", offset, least=0)
@@ -131,7 +132,7 @@ class Content:
             return daemon.content.read(wanted, offset=offset)
 
     def ingests(self) -> tuple[IngestStatus, ...]:
-        """Return the writes that have begun and are not committed."""
+        """Return the unfinished writes."""
         with self._working() as (daemon, _):
             return tuple(daemon.content.ingests())
 
@@ -143,7 +144,7 @@ class Leases:
         self._working = working
 
     def list(self) -> tuple[Lease, ...]:
-        """Return the leases by id."""
+        """Return all leases, sorted by id."""
         with self._working() as (daemon, _):
             return tuple(sorted(daemon.leases.list(), key=lambda lease: lease.id))
 
@@ -155,12 +156,15 @@ class Namespaces:
         self._working = working
 
     def list(self) -> tuple[Namespace, ...]:
-        """Return the namespaces by name."""
+        """Return all namespaces, sorted by name."""
         with self._working() as (daemon, _):
             return tuple(sorted(daemon.namespaces.list(), key=lambda namespace: namespace.name))
 
     def having(self, names: str | Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the other namespaces that have an image of exactly one of these names, or any image."""
+        """Return the other namespaces that have an image with one of these exact names.
+
+        Without `names`, return those that have any image.
+        """
         wanted: Sequence[str] = arguments.texts("names", names)
         with self._working() as (daemon, _):
             return namespaces_having(daemon, wanted)
@@ -173,14 +177,14 @@ class Snapshots:
         self._working = working
 
     def snapshotters(self) -> tuple[str, ...]:
-        """Return the names of the snapshotters that this containerd has loaded."""
+        """Return the names of the snapshotters that containerd has loaded."""
         with self._working() as (daemon, _):
             return tuple(daemon.introspection.snapshotters())
 
     def list(self, snapshotter: str | None = None) -> tuple[SnapshotInfo, ...]:
-        """Return the snapshots of a snapshotter by name; None is the client's.
+        """Return the snapshots of a snapshotter (None: the client's), sorted by name.
 
-        Raises Unsupported for a snapshotter that is not loaded.
+        Raises Unsupported if the snapshotter is not loaded.
         """
         with self._working() as (daemon, _):
             chosen = (

@@ -1,4 +1,4 @@
-"""What a client holds: one containerd, connected to by the first call, and the registries."""
+"""Connection: the containerd and the registries behind a Client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Working(Protocol):
-    """Opens what a call needs: a containerd and registries that end when `cancel` is set."""
+    """Provides the containerd and the registries for one call; both stop when `cancel` is set."""
 
     def __call__(
         self, cancel: threading.Event | None = None
@@ -28,7 +28,7 @@ class Working(Protocol):
 
 
 class Connection:
-    """A containerd and the registries, for Client. Nothing is connected to before the first call."""
+    """The containerd and the registries behind a Client. Connects on the first call."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Connection:
 
     @contextmanager
     def working(self, cancel: threading.Event | None = None) -> Iterator[tuple[Daemon, Registries]]:
-        """Open what one call needs; see Working."""
+        """Provide the containerd and the registries for one call; see Working."""
         daemon = self._connected()
         if cancel is None:
             yield daemon, self._registries
@@ -75,10 +75,10 @@ class Connection:
 
     def _connected(self) -> Daemon:
         if os.getpid() != self._process:
-            # gRPC's threads are not in the child, so that a call would never be answered.
+            # gRPC's threads do not survive a fork, so a call would never return.
             raise ClientClosed(
-                "this client was opened by the parent process, and does not work after a fork",
-                hint="make a new Client in the child process",
+                "this client was opened by the parent process and does not work after a fork",
+                hint="create a new Client in the child process",
             )
         daemon = self._current()
         if daemon is not None:
@@ -108,16 +108,16 @@ class Connection:
             return self._daemon
 
     def close(self) -> None:
-        """End everything by ClientClosed, and close all connections; a second time does nothing."""
-        self._registries.close()  # first, so that nobody waits for a registry
+        """Make calls in progress raise ClientClosed, and close all connections."""
+        self._registries.close()  # first, so that no call is still waiting for a registry
         daemon = self._end(lambda: ClientClosed("the client is closed"))
         if daemon is not None:
             daemon.close()
 
     def cancel(self) -> None:
-        """End everything by Cancelled."""
+        """Make calls in progress raise Cancelled."""
         self._registries.cancel()
-        daemon = self._end(lambda: Cancelled("the work was cancelled"))
+        daemon = self._end(lambda: Cancelled("the operation was cancelled"))
         if daemon is not None:
             daemon.cancel()
 

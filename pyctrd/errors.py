@@ -1,33 +1,33 @@
-"""Every exception that pyctrd raises, and the exit code that each becomes.
+"""The exceptions that pyctrd raises, and their exit codes.
 
     PyctrdError                      1
-    +-- InvalidInput (ValueError)    2   what the caller gave us is malformed
+    +-- InvalidInput (ValueError)    2   an argument is malformed
     |   +-- InvalidReference
     |   +-- InvalidPlatform
-    +-- NotFound                     3   image, content, snapshot, lease ... that is not there
+    +-- NotFound                     3   an image, content, snapshot, lease ... does not exist
     |   +-- ImageNotFound
     |   +-- NoMatchingPlatform
     +-- AmbiguousReference           1
-    +-- IncompleteContent            4   the image is here, some of its content is not (in pyctrd.oci.errors)
-    +-- ContentError                 1   local content is not what its digest or media type says
+    +-- IncompleteContent            4   some of an image's content is missing (in pyctrd.oci.errors)
+    +-- ContentError                 1   content does not match its digest or media type
     |   +-- DigestMismatch
-    +-- RegistryError                5   the registry, or the way to it
+    +-- RegistryError                5   the registry, or the connection to it, failed
     |   +-- RegistryNotFound (NotFound)  3
     |   +-- RegistryUnreachable
     |   +-- AuthenticationFailed
-    |   +-- RegistryContentError         it sent something else than what it promised
+    |   +-- RegistryContentError         it sent content that does not match its descriptor
     +-- DaemonError                  1   containerd answered with an error
     |   +-- AlreadyExists
     |   +-- FailedPrecondition
     |   +-- IngestLocked
-    |   +-- LeaseLost                    what kept the content while we worked was deleted, or expired
+    |   +-- LeaseLost                    the lease that protected the content was deleted or expired
     |   +-- Unsupported
-    +-- DaemonUnreachable            6   there is nobody to talk to
+    +-- DaemonUnreachable            6   no containerd answers at the address
     +-- ArchiveError                 1   the archive could not be written
-    +-- ClientClosed                 1   the client was closed, before the call or in the middle of it
-    +-- Cancelled                  130   the caller ended the work
+    +-- ClientClosed                 1   the client was closed, before or during the call
+    +-- Cancelled                  130   the caller cancelled the operation
 
-The exit code is an attribute of the class, so the mapping has one place and cannot drift.
+The exit code is an attribute of the class.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from typing import Any, ClassVar, Final, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Remedy:
-    """What helps: a method of the client, and what to call it with.
+    """A call that solves the problem: a method of `client.images`, and its arguments.
 
-    An empty `method` is the same call again, with these arguments besides, or with a client of another
-    `namespace`.
+    `method` "images" means `client.images.list`. An empty `method` means the failed call itself, repeated
+    with these arguments in addition, or with a client for another `namespace`.
     """
 
     method: Literal["", "images", "pull", "ensure", "save", "verify"] = ""
@@ -53,12 +53,12 @@ class Remedy:
     namespace: str = ""
 
 
-# What a registry, an image or another client has named may be megabytes long.
+# Names that come from a registry, an image or another client may be megabytes long.
 MAX_TEXT: Final = 4000
 
 
 def shortened(text: str) -> str:
-    """Cut a long text in its middle: what is wrong stands at its end as often as at its beginning."""
+    """Cut the middle out of a long text: either end may say what is wrong."""
     if len(text) <= MAX_TEXT:
         return text
     half = MAX_TEXT // 2 - 50
@@ -66,19 +66,20 @@ def shortened(text: str) -> str:
 
 
 class PyctrdError(Exception):
-    """The root of all errors of this package.
+    """The base class of all errors that pyctrd raises.
 
-    `message` is one line that keeps containerd's own phrase where it has one; `hint` is the next thing to
-    do, in a sentence, or None. Neither holds a secret that a registry has echoed. `remedy` is the call that
-    does it, where there is one. Neither text is longer than MAX_TEXT characters. `side` is where the problem
-    is: the registry, the daemon (containerd), or local, which includes the caller's input. Errors pickle.
+    `message` is one line, with containerd's own wording where it has one. `hint` says in a sentence what to
+    do next, or is None, and `remedy` is the call that does it, if there is one. Secrets are removed from both
+    texts, and neither is longer than 4000 characters. `side` says where the problem is: "registry", "daemon"
+    (containerd) or "local", which includes the caller's arguments. `exit_code` is the exit code of the
+    command line for this error. Errors can be pickled.
     """
 
     exit_code: ClassVar[int] = 1
     side: ClassVar[Literal["local", "daemon", "registry"]] = "local"
 
     def __init__(self, message: str, *, hint: str | None = None, remedy: Remedy | None = None) -> None:
-        from pyctrd import redact  # an error is rare, and what this imports costs a start
+        from pyctrd import redact  # imported here because it would slow down every start
 
         self.message = shortened(redact.strike(message))
         self.hint = shortened(redact.strike(hint)) if hint else hint
@@ -86,18 +87,18 @@ class PyctrdError(Exception):
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle all attributes: the constructors of the subclasses take other arguments."""
-        return _remade, (type(self), self.args), self.__dict__
+        """Pickle the attributes: the subclasses' constructors take different arguments."""
+        return _unpickled, (type(self), self.args), self.__dict__
 
 
-def _remade(kind: type[PyctrdError], args: tuple[object, ...]) -> PyctrdError:
+def _unpickled(kind: type[PyctrdError], args: tuple[object, ...]) -> PyctrdError:
     error = kind.__new__(kind)
     error.args = args
     return error
 
 
 class InvalidInput(PyctrdError, ValueError):
-    """Something that the caller gave is malformed: nothing was tried with it."""
+    """An argument is malformed; nothing was done."""
 
     exit_code = 2
 
@@ -111,9 +112,9 @@ class InvalidPlatform(InvalidInput):
 
 
 class NotFound(PyctrdError):
-    """An object that is not there: containerd's NOT_FOUND, or a reference that the registry does not know.
+    """An object does not exist: containerd's NOT_FOUND, or a reference that the registry does not know.
 
-    `kind` is the object's kind in the field's words (image, content, snapshot, lease), `name` its name.
+    `kind` is the kind of object (image, content, snapshot, lease), `name` its name.
     """
 
     exit_code = 3
@@ -127,11 +128,11 @@ class NotFound(PyctrdError):
 
 
 class ImageNotFound(NotFound):
-    """An image that containerd does not have under the name that was asked for."""
+    """containerd has no image with this name."""
 
 
 class NoMatchingPlatform(NotFound):
-    """An image that exists, without the platform that was asked for."""
+    """The image does not have the requested platform."""
 
     def __init__(
         self, message: str, *, name: str, hint: str | None = None, remedy: Remedy | None = None
@@ -140,7 +141,7 @@ class NoMatchingPlatform(NotFound):
 
 
 class AmbiguousReference(PyctrdError):
-    """A digest prefix that more than one image has; `candidates` are their names."""
+    """A digest prefix matches more than one image; `candidates` are their names."""
 
     def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -148,17 +149,16 @@ class AmbiguousReference(PyctrdError):
 
 
 class ContentError(PyctrdError):
-    """Content that is not what its descriptor says: not JSON, another media type, too large, too deep."""
+    """Content does not match its descriptor: not JSON, another media type, too large, nested too deeply."""
 
 
-# For content that the disk has changed: the same words wherever it is found out. Whoever knows the images
-# that are read names them.
-REPAIR_HINT: Final = "find such content and fetch good copies"
+# For damaged content. The remedy names no images: code that knows them adds them.
+REPAIR_HINT: Final = "find damaged content and replace it"
 REPAIR: Final = Remedy(method="verify", repair=True)
 
 
 class DigestMismatch(ContentError):
-    """Content whose bytes do not have the digest that names them."""
+    """Content whose bytes do not match its digest."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class DigestMismatch(ContentError):
 
 
 class RegistryError(PyctrdError):
-    """The registry refused, failed, or answered with something that cannot be used.
+    """The registry refused the request, failed, or sent an unusable response.
 
     `host` is host[:port], `repository` the repository's path, `status` the HTTP status or None.
     """
@@ -199,7 +199,7 @@ class RegistryError(PyctrdError):
 
 
 class RegistryNotFound(NotFound, RegistryError):
-    """A repository, a tag or a manifest that the registry does not know."""
+    """The registry does not know this repository, tag or manifest."""
 
     exit_code = NotFound.exit_code
 
@@ -223,21 +223,21 @@ class RegistryNotFound(NotFound, RegistryError):
 
 
 class RegistryUnreachable(RegistryError):
-    """No HTTP answer: name resolution, connection, TLS, or a time-out."""
+    """No HTTP response: name resolution, connection or TLS failed, or the request timed out."""
 
 
 class AuthenticationFailed(RegistryError):
-    """The registry or its token server did not accept what we have (or have not)."""
+    """The registry or its token server rejected the credentials, or requires some."""
 
 
 class RegistryContentError(RegistryError):
-    """The registry sent bytes of another digest, size or media type than it had promised."""
+    """The registry sent content whose digest, size or media type does not match its descriptor."""
 
 
 class DaemonError(PyctrdError):
-    """containerd answered with an error that has no class of its own; `code` is the gRPC code's name.
+    """containerd returned an error that has no class of its own; `code` is the name of the gRPC code.
 
-    `kind` and `name` are the object that the call was about, as in NotFound.
+    `kind` and `name` identify the object of the call, as in NotFound.
     """
 
     side = "daemon"
@@ -252,51 +252,51 @@ class DaemonError(PyctrdError):
 
 
 class AlreadyExists(DaemonError):
-    """The object is there already. For content this is success under another name."""
+    """The object already exists. For content, this means success."""
 
 
 class FailedPrecondition(DaemonError):
-    """containerd refused because of the object's state, e.g. a commit whose digest or size is wrong."""
+    """containerd refused because of the object's state, e.g. a commit with the wrong digest or size."""
 
 
 class IngestLocked(DaemonError):
-    """Another client is writing the same ingest at this moment."""
+    """Another client is writing the same ingest."""
 
 
 class LeaseLost(DaemonError):
-    """The lease under which a command worked was deleted by another client, or expired, before it was done.
+    """The lease of an operation was deleted by another client, or expired, before the operation was done.
 
-    The garbage collector may have taken what it held. `name` is the lease's id.
+    The garbage collector may have removed the content it protected. `name` is the lease's id.
     """
 
 
 class Unsupported(DaemonError):
-    """This containerd does not have the service or the snapshotter that was asked for."""
+    """This containerd does not have the requested service or snapshotter."""
 
 
 class DaemonUnreachable(PyctrdError):
-    """No containerd behind the address: no socket, no permission, nobody serving, or somebody else."""
+    """No containerd answers at the address: no socket, no permission, no server, or another server."""
 
     exit_code = 6
     side = "daemon"
 
 
 class ArchiveError(PyctrdError):
-    """The archive could not be written; nothing is left of it."""
+    """The archive could not be written; no partial file is left behind."""
 
 
 class ClientClosed(PyctrdError):
-    """A call on a client that is closed, or that another thread closed in the middle of the call."""
+    """The client was closed, before the call or by another thread during it."""
 
 
 class Cancelled(PyctrdError):
-    """The caller ended the work before it was done. What a pull has fetched is kept for the next one."""
+    """The caller cancelled the operation. What a pull has fetched is kept for the next one."""
 
     exit_code = 130
 
 
 def require_utf8(text: str, what: str) -> None:
-    """Raise InvalidInput for a text that no protobuf string or URL can carry: not every argument is UTF-8."""
+    """Raise InvalidInput unless a text can be encoded in UTF-8: command line arguments may not be."""
     try:
         text.encode()
     except UnicodeEncodeError:

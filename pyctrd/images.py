@@ -1,4 +1,4 @@
-"""client.images: what can be done with the images of one namespace."""
+"""Images: the operations on the images of one namespace, as `client.images`."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ Metadata = Literal["all", "selected"]
 
 
 class Images:
-    """The images of one namespace, as `client.images`. Safe to use from several threads.
+    """The images of one namespace, as `client.images`. Thread safe.
 
-    An image is named by its exact name, a reference, or the beginning of its digest or of crictl's id.
-    `platforms` are strings like `linux/arm64` or `arm64,amd64`, Platforms, or several of them; `all` is every
-    platform of the image, `local` those that are complete in the store, None the host's.
+    `ref` is an image's exact name, a reference, or a prefix of its digest or of the id that crictl shows.
+    `platforms` is a string like `linux/arm64` or `arm64,amd64`, a Platform, or an iterable of these; `all`
+    means every platform of the image, `local` those that are complete in the store, and None the host's.
 
-    Methods with `progress` call it from one thread at a time. Setting their `cancel` ends the call by
-    Cancelled; what a pull has fetched by then is kept for a day, and the next pull continues with it.
-    All of them raise DaemonError, DaemonUnreachable, ClientClosed and InvalidInput; what else, they say.
+    `progress` is called from one thread at a time. Setting `cancel` makes the call raise Cancelled; what a
+    pull has fetched by then is kept for a day, and the next pull resumes from it. Every method may raise
+    DaemonError, DaemonUnreachable, ClientClosed and InvalidInput. Each method lists its other errors.
     """
 
     def __init__(self, working: Working) -> None:
         self._working = working
 
     def list(self) -> tuple[ImageRecord, ...]:
-        """Return the images by name."""
+        """Return all images, sorted by name."""
         with self._working() as (daemon, _):
             return _listed(daemon)
 
     def get(self, ref: str) -> ImageRecord:
         """Return an image.
 
-        Raises ImageNotFound (`image "...": not found`; its hint names a namespace that has it),
+        Raises ImageNotFound (`image "...": not found`; the hint names other namespaces that have it),
         AmbiguousReference, InvalidReference.
         """
         with self._working() as (daemon, _):
             return _found(daemon, ref)
 
     def overview(self) -> tuple[ImageOverview, ...]:
-        """Return the images by name, with the bytes and the complete platforms that are here of each.
+        """Return all images, sorted by name, with their size in the store and their complete platforms.
 
-        Reads every index and manifest that is here; no registry is asked.
+        Reads every index and manifest in the store. Does not use the network.
         """
         from pyctrd.operations.images import overview
 
@@ -97,13 +97,14 @@ class Images:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> PullResult:
-        """Pull an image as `ctr images pull` does, and make sure that all of it has arrived.
+        """Pull an image as `ctr images pull` does, and check that all of it has arrived.
 
-        `metadata` "all" stores the manifests and configs of every platform, "selected" those of the chosen
-        platforms only; `metadata_only` leaves out the layers. `unpack` None unpacks into the snapshotter
-        unless all platforms are pulled. `labels` go onto the image. `concurrency` is the number of blobs that
-        are fetched at once. When KeyboardInterrupt or SystemExit ends a pull, what it has fetched is kept as
-        after `cancel`. Raises RegistryNotFound, NoMatchingPlatform, RegistryError, ContentError.
+        `metadata` "all" stores the manifests and configs of every platform, "selected" only those of the
+        selected platforms. `metadata_only` does not fetch layers. With `unpack` None, layers are unpacked
+        into the snapshotter unless all platforms are pulled. `labels` are set on the image. `concurrency` is
+        the number of blobs fetched at once. If KeyboardInterrupt or SystemExit ends a pull, what it has
+        fetched is kept as after `cancel`. Raises RegistryNotFound, NoMatchingPlatform, RegistryError,
+        ContentError.
         """
         arguments.one_of("metadata", metadata, get_args(Metadata))
         arguments.count("concurrency", concurrency)
@@ -123,10 +124,10 @@ class Images:
             return _pull.pull(daemon, remote, str(parsed), options, host=host(), progress=sink)
 
     def diagnose(self, ref: str, *, platforms: Platforms | None = None) -> Diagnosis:
-        """Find out what of an image is here, what each tool would do with it, and why something is missing.
+        """Find out what the store has of an image, what each tool would do, and why content is missing.
 
-        Never uses the network, and changes nothing. Raises ImageNotFound, AmbiguousReference, and
-        ContentError for a document that is not what its media type says.
+        Does not use the network, and changes nothing. Raises ImageNotFound, AmbiguousReference, and
+        ContentError for a document that does not match its media type.
         """
         from pyctrd.operations.diagnose import diagnose
 
@@ -153,11 +154,11 @@ class Images:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> EnsureResult:
-        """Fetch what an image lacks for its target platforms, by digest; the image record stays as it is.
+        """Fetch the missing content of an image, by digest, without changing the image record.
 
-        Where nothing is missing, no registry is asked. With `dry_run` nothing changes, and a registry is
-        asked only where a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform,
-        RegistryError, ContentError.
+        If nothing is missing, the network is not used. `dry_run` changes nothing, and uses the network only
+        if a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, RegistryError,
+        ContentError.
         """
         arguments.count("concurrency", concurrency)
         selection = select(platforms)
@@ -188,14 +189,15 @@ class Images:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> SaveResult:
-        """Write images to one archive, after fetching what they lack for the target platforms.
+        """Save images to one archive, after fetching their missing content.
 
-        `output` is a path, which gets the archive whole or not at all, a binary stream, or None for stdout.
-        `ensure` "none" never opens a connection; "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index`
-        "keep" leaves an image's index as it is, "prune" rewrites it to what the archive holds, "flatten"
-        puts its one image in its place. `reproducible` leaves out what depends on this host. With `dry_run`
-        nothing is written, and a registry is asked only where a manifest is missing. Raises ImageNotFound,
-        AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError.
+        `output` is a path, a binary stream, or None for stdout. A file appears at the path only when it is
+        complete. `ensure` "target" fetches what the selected platforms lack, "none" does not use the network,
+        and "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index` "keep" leaves the index of an image as it
+        is, "prune" removes from it what the archive does not contain, and "flatten" replaces it by its only
+        image. `reproducible` leaves out what depends on this host. `dry_run` writes nothing, and uses the
+        network only if a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform,
+        IncompleteContent, RegistryError, ContentError, ArchiveError.
         """
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
         arguments.one_of("index", index, get_args(IndexMode))
@@ -233,10 +235,10 @@ class Images:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> VerifyResult:
-        """Hash what is here of images, or without `refs` everything in the namespace, and report damage.
+        """Hash the content of images and report damaged or missing content.
 
-        `repair` fetches good copies by digest and puts them in place, in every namespace that shares them.
-        Raises ImageNotFound, AmbiguousReference.
+        Without `refs`, check everything in the namespace. `repair` fetches good copies by digest and replaces
+        damaged content in every namespace that has it. Raises ImageNotFound, AmbiguousReference.
         """
         from pyctrd.operations.verify import Repair, verify
 
@@ -248,7 +250,7 @@ class Images:
                 [_found(daemon, name) for name in names] if names else _listed(daemon),
                 lambda image: _targets(daemon, image, selection),
                 orphans=not names,
-                mending=Repair(
+                repairing=Repair(
                     fetchers=partial(_fetchers, daemon, registries), others=_other_namespaces(daemon)
                 )
                 if repair
@@ -270,14 +272,14 @@ class Images:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> SendResult:
-        """Push an image to the registry that its name, or `target`, is in; the tag comes last.
+        """Push an image to `target`, or to the registry in its own name. The tag is written last.
 
-        Everything that the image lists is pushed unless platforms are chosen: then its index is pruned to
-        them, or, with "flatten", one manifest takes its place. Attestations of which not all is here are left
-        out unless "all" platforms, or a digest in `target`, asks for them. Blobs above `chunk_bytes` go up in
-        chunks (None: 32 MiB, 0: never). `dry_run` asks the registry what it has, and sends nothing. Raises
-        ImageNotFound, AmbiguousReference, IncompleteContent before anything is sent, NoMatchingPlatform,
-        RegistryError, ContentError.
+        Without `platforms`, the whole image is pushed. With them, `index` "prune" removes the other platforms
+        from the index, and "flatten" replaces the index by its only image. Incomplete attestations are left
+        out, unless `platforms` is "all" or `target` has a digest. Blobs larger than `chunk_bytes` are
+        uploaded in chunks (None: 32 MiB, 0: never in chunks). `dry_run` asks the registry what it has, and
+        uploads nothing. Raises ImageNotFound, AmbiguousReference, IncompleteContent before anything is
+        uploaded, NoMatchingPlatform, RegistryError, ContentError.
         """
         from pyctrd.operations.push import push
         from pyctrd.steps.upload import send_options
@@ -309,19 +311,19 @@ def _listed(daemon: Daemon) -> tuple[ImageRecord, ...]:
 
 
 def _found(daemon: Daemon, ref: str) -> ImageRecord:
-    """Find an image; where another namespace has it, the error's hint says so."""
+    """Find an image. If only other namespaces have it, the error's hint names them."""
     try:
         return lookup.find(daemon.images, arguments.text("ref", ref))
     except NotFound as error:
-        places = namespaces_having(daemon, (ref, error.name))
-        if places:
-            error.hint = f"it is in the namespace {' and in '.join(places)}"
-            error.remedy = Remedy(namespace=places[0])
+        others = namespaces_having(daemon, (ref, error.name))
+        if others:
+            error.hint = f"it is in the namespace {' and in '.join(others)}"
+            error.remedy = Remedy(namespace=others[0])
         raise
 
 
 def namespaces_having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:
-    """List the other namespaces that have an image of exactly one of these names; without names, any."""
+    """Return the other namespaces that have an image with one of these exact names; without names, any."""
     return tuple(other.namespace for other in _other_namespaces(daemon) if _has(other.images, names))
 
 
@@ -329,7 +331,7 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
     try:
         return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
     except DaemonError:
-        return False  # nobody can tell
+        return False  # a namespace that cannot be listed
 
 
 def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
@@ -338,7 +340,7 @@ def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matche
 
 
 def _wanted(selection: Selection) -> Sequence[Platform]:
-    """List the platforms that an image must have, for the request to make sense."""
+    """Return the platforms that the image has to have."""
     return () if selection.all or selection.local else selection.platforms or (host(),)
 
 
@@ -353,7 +355,7 @@ def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Seq
 
 
 def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:
-    """List the other namespaces whose content this one can take over without a download."""
+    """Return the other namespaces whose content this one can use without a download."""
     if daemon.introspection.shares_content():
         return _other_namespaces(daemon)
     if not daemon.introspection.has_transfer():  # containerd 1.6, which shares nothing then
@@ -365,7 +367,7 @@ def _other_namespaces(
     daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True
 ) -> Sequence[Daemon]:
     return [
-        daemon.elsewhere(namespace.name)
+        daemon.in_namespace(namespace.name)
         for namespace in daemon.namespaces.list()
         if namespace.name != daemon.namespace and wanted(namespace)
     ]

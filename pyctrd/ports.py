@@ -1,7 +1,7 @@
-"""The protocols through which operations reach registries and containerd.
+"""The protocols that operations use to access registries and containerd.
 
-A remote yields the bytes of a descriptor from an offset; a store keeps content, image records, snapshots and
-leases. containerd/ and registry/ implement them; steps and operations know the protocols only.
+A remote yields the bytes of a descriptor from an offset; a store has content, image records, snapshots and
+leases. containerd/ and registry/ implement them; steps and operations depend on the protocols only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyctrd.oci.model import (
     SnapshotInfo,
 )
 
-# Bytes that may be a view of a larger message, to avoid copies.
+# Bytes, or a view of a larger message, which avoids a copy.
 Chunk: TypeAlias = bytes | memoryview
 
 
@@ -47,7 +47,7 @@ class Fetcher(RepositoryName, Protocol):
         """Open the content of a descriptor at a byte offset.
 
         The iterator yields the bytes from `offset` to the end, in chunks of at most 1 MiB, and never more
-        than `descriptor.size - offset` bytes. A cut connection is resumed within. Raises RegistryError.
+        than `descriptor.size - offset` bytes. It reconnects if the connection is cut. Raises RegistryError.
         """
 
 
@@ -61,12 +61,12 @@ class Remote(Fetcher, Protocol):
     def resolve(self) -> Descriptor:
         """Ask the registry what the reference points at: media type, digest, size.
 
-        Raises NotFound when the registry does not know it, RegistryError otherwise.
+        Raises NotFound if the registry does not know the reference, RegistryError otherwise.
         """
 
 
 class BlobSource(Protocol):
-    """The bytes of a blob, to be uploaded."""
+    """The bytes of a blob to upload."""
 
     def open(self, offset: int) -> AbstractContextManager[Iterator[Chunk]]:
         """Open the bytes from an offset to the end, in chunks of at most 1 MiB."""
@@ -76,13 +76,13 @@ class BlobSource(Protocol):
 
 
 class Uploader(RepositoryName, Protocol):
-    """Takes content into one remote repository."""
+    """Uploads content to one remote repository."""
 
     def has(self, descriptor: Descriptor) -> bool:
         """Ask whether the repository has a blob or a manifest. Raises RegistryError."""
 
     def tagged(self, tag: str) -> Digest | None:
-        """Ask what a tag names; None where there is no such tag, or the registry does not say."""
+        """Ask which digest a tag points at; None if there is no such tag, or the registry does not say."""
 
     def upload(
         self,
@@ -94,8 +94,8 @@ class Uploader(RepositoryName, Protocol):
     ) -> Literal["uploaded", "mounted"]:
         """Upload a blob, or mount it from another repository of the registry that has it.
 
-        Bytes are hashed while they are sent, and the last one is not sent unless the digest matches.
-        `report` is called with the offset. Raises RegistryError, and the errors of the source.
+        The bytes are hashed on the way, and the last byte is sent only if the digest matches. `report` is
+        called with the offset. Raises RegistryError, and the errors of the source.
         """
 
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
@@ -110,17 +110,17 @@ class Ingest(Protocol):
 
     @property
     def offset(self) -> int:
-        """How many bytes the store has; writing goes on there."""
+        """How many bytes the store has; writing continues there."""
 
     def write(self, data: bytes) -> None:
         """Append bytes at the offset."""
 
     def commit(self) -> None:
-        """Make the ingest content.
+        """Turn the ingest into content.
 
-        Raises AlreadyExists when somebody else has finished the blob meanwhile: it is not under the lease in
-        force before it is opened once more. Raises FailedPrecondition when size or digest is not the
-        expected one.
+        Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to
+        the current lease only when it is opened again. Raises FailedPrecondition if the size or the digest is
+        not the expected one.
         """
 
 
@@ -129,42 +129,42 @@ class ContentStore(Protocol):
 
     @property
     def stall_seconds(self) -> float:
-        """How long something may stall before it is aborted."""
+        """After how many seconds without progress an operation is aborted."""
 
     def info(self, digest: Digest) -> ContentInfo:
-        """Return a blob's size and labels; raises NotFound (`content digest ...: not found`)."""
+        """Return a blob's size and labels. Raises NotFound (`content digest ...: not found`)."""
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
-        """List blobs that match any of the filters (containerd filter syntax)."""
+        """Yield the blobs that match any of the filters (containerd filter syntax)."""
 
     def read(
         self, digest: Digest, *, offset: int = 0, size: int = 0
     ) -> AbstractContextManager[Iterator[Chunk]]:
-        """Open a blob's bytes from an offset; `size` 0 is to the end. Chunks are of at most 1 MiB."""
+        """Open a blob at an offset, in chunks of at most 1 MiB. `size` 0 means to the end."""
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
-        """Read a small blob whole; raises ContentError above `limit` bytes, NotFound when absent."""
+        """Return a whole blob. Raises ContentError if it is larger than `limit` bytes, NotFound."""
 
     def open_ingest(
         self, ref: str, *, digest: Digest, size: int, expected: bool = True
     ) -> AbstractContextManager[Ingest]:
         """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
 
-        Without `expected` the store gets the digest with the commit only, so that it opens the write even if
-        it has such a blob already.
+        With `expected` false, the store learns the digest only at the commit, so it opens the write even if
+        it already has the blob.
 
-        An ingest that was not committed stays for a later resume. Raises AlreadyExists when the namespace
-        has the blob (a lease in force has it then, too), IngestLocked while somebody else writes it.
+        An ingest that is not committed stays, to be resumed later. Raises AlreadyExists if the namespace has
+        the blob (which is then added to the current lease), IngestLocked while another client writes it.
         """
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
-        """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+        """Set labels without changing the others; an empty value removes a label. Raises NotFound."""
 
     def delete(self, digest: Digest) -> None:
-        """Delete a blob from the namespace; raises NotFound."""
+        """Delete a blob from the namespace. Raises NotFound."""
 
     def ingests(self) -> Sequence[IngestStatus]:
-        """List the unfinished writes."""
+        """Return the unfinished writes."""
 
     def abort(self, ref: str) -> None:
         """Discard an unfinished write, if it exists."""
@@ -174,51 +174,51 @@ class ImageStore(Protocol):
     """containerd's image service in one namespace."""
 
     def get(self, name: str) -> ImageRecord:
-        """Return the record of exactly this name; raises NotFound (`image "...": not found`)."""
+        """Return the record with exactly this name. Raises NotFound (`image "...": not found`)."""
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        """List records that match any of the filters."""
+        """Return the records that match any of the filters."""
 
     def create(self, image: ImageRecord) -> ImageRecord:
-        """Create a record; raises AlreadyExists."""
+        """Create a record. Raises AlreadyExists."""
 
     def update(self, image: ImageRecord, *, fields: Sequence[str]) -> ImageRecord:
-        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record; raises NotFound."""
+        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record. Raises NotFound."""
 
     def delete(self, name: str, *, sync: bool = False) -> None:
-        """Delete a record; with `sync` the garbage collector has run when this returns. Raises NotFound."""
+        """Delete a record; `sync` waits for a run of the garbage collector. Raises NotFound."""
 
 
 class SnapshotStore(Protocol):
-    """containerd's snapshots service; `snapshotter` empty is the server's default."""
+    """containerd's snapshots service; an empty `snapshotter` means the default one."""
 
     def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
-        """Return a snapshot; raises NotFound."""
+        """Return a snapshot. Raises NotFound."""
 
     def prepare(
         self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
     ) -> Sequence[Mount]:
-        """Make an active snapshot; raises AlreadyExists."""
+        """Create an active snapshot and return its mounts. Raises AlreadyExists."""
 
     def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Turn the active snapshot `key` into the committed `name`; raises AlreadyExists."""
+        """Commit the active snapshot `key` as `name`. Raises AlreadyExists."""
 
     def remove(self, snapshotter: str, key: str) -> None:
-        """Remove a snapshot; raises NotFound."""
+        """Remove a snapshot. Raises NotFound."""
 
     def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
-        """List a snapshotter's snapshots in this namespace."""
+        """Yield a snapshotter's snapshots in this namespace."""
 
 
 class DiffService(Protocol):
     """containerd's diff service."""
 
     def apply(self, descriptor: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
-        """Unpack a layer onto mounts; returns the descriptor of its uncompressed form (digest = diff id)."""
+        """Unpack a layer onto mounts; return the descriptor of its uncompressed form (digest = diff id)."""
 
 
 class Store(Protocol):
-    """One containerd namespace, perhaps through a lease."""
+    """One containerd namespace, optionally under a lease."""
 
     @property
     def namespace(self) -> str: ...
@@ -232,24 +232,24 @@ class Store(Protocol):
     def diffs(self) -> DiffService: ...
 
     def check_open(self) -> None:
-        """Raise Cancelled or ClientClosed when the work is to end; to be called while waiting."""
+        """Raise Cancelled or ClientClosed if the operation has to stop; to be called while waiting."""
 
     def default_snapshotter(self) -> str:
         """Return the name of the default snapshotter."""
 
     def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
-        """Open a lease that expires by itself after 24 hours; the context returns this store through it.
+        """Create a lease that expires after 24 hours; the context manager returns this store under it.
 
-        Everything written or touched through that store is safe from the garbage collector until the
-        context is left, which deletes the lease; only after an interrupt of `resumable` work it is kept until
-        it expires, so that the next run can resume. `purpose` is the command, kept as a label.
+        The garbage collector does not remove what is written or opened through that store until the context
+        is left, which deletes the lease. If `resumable` work is interrupted, the lease is kept until it
+        expires, so that the next run can resume. `purpose` is the command, stored in a label.
         """
 
     def pin_everything(self) -> None:
-        """Add all content of the namespace, and all that its gc labels keep, to the lease of this store.
+        """Add all content of the namespace, and what its gc labels keep, to the lease of this store.
 
-        Without a lease this does nothing.
+        Does nothing without a lease.
         """
 
     def collect_garbage(self) -> None:
-        """Run the garbage collector, and wait for it."""
+        """Run the garbage collector and wait for it."""

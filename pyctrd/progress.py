@@ -1,4 +1,4 @@
-"""Progress: what long operations report while they run."""
+"""Progress events of long operations."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Action: TypeAlias = Literal[
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of the work, for whoever watches.
+    """An event of a long operation.
 
-    `offset` and `total` are bytes of `descriptor`; `detail` is a short text (a platform, a reason to retry;
-    with `planned`, which says that a blob's turn will come, it is `download`, `upload` or `write`).
-    `resumed` are the bytes that an interrupted download had left here: of the blob, or at `done` in all.
+    `offset` and `total` are bytes of `descriptor`. `detail` is a short text, e.g. the reason for a retry; for
+    `planned`, which announces a blob, it is `download`, `upload` or `write`. `resumed` is the number of bytes
+    that an interrupted download had already stored: of the blob, or for `done` of the whole image.
     """
 
     action: Action
@@ -51,11 +51,11 @@ ProgressSink: TypeAlias = Callable[[Progress], None]
 
 
 def no_progress(_event: Progress) -> None:
-    """Be the sink of callers who do not watch."""
+    """Ignore progress events."""
 
 
 def one_at_a_time(sink: ProgressSink) -> ProgressSink:
-    """Return a sink that several threads may call: the given one hears one event at a time."""
+    """Return a thread-safe sink, which calls the given one from one thread at a time."""
     if sink is no_progress:
         return sink
     lock = threading.Lock()

@@ -1,8 +1,8 @@
-"""Strike secrets out of texts, so that no message, log record or traceback of ours contains one.
+"""Remove secrets from texts, so that no message, log record or traceback of pyctrd contains one.
 
 The secrets are remembered for the whole process, since log records and tracebacks do not belong to a client.
 A registry may echo what it was sent in any header or body, in any encoding. The constructor of PyctrdError
-and the filter of our loggers call `strike`; other code only remembers secrets.
+and the filter of pyctrd's loggers call `strike`; other code only remembers secrets.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 STRUCK: Final = "***"
-# Replacing one letter in every message would hide the message, and reveal the letter.
+# Replacing a single letter in every message would hide the message and reveal the letter.
 SHORTEST: Final = 4
 
-# Old tokens are forgotten in a long-lived process; passwords are remembered again whenever they are used.
+# A long-lived process forgets old tokens; passwords are remembered again whenever they are used.
 _MAX_SECRETS: Final = 512
 _SHORTEST_BASE64: Final = 6
-# A text with so many characters of a secret does not have them by accident.
+# A text that contains this many characters of a secret does not do so by accident.
 _MIN_PREFIX: Final = 16
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 
@@ -34,7 +34,7 @@ _forms: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
 
 def remember(*secrets: str) -> None:
-    """Strike these out of every text from now on; those shorter than SHORTEST characters cannot be."""
+    """Remove these secrets from every text from now on, unless they are shorter than SHORTEST characters."""
     with _lock:
         for secret in secrets:
             if secret in _forms:
@@ -46,7 +46,7 @@ def remember(*secrets: str) -> None:
 
 
 def forget() -> None:
-    """Forget all secrets: for tests, whose secrets may be parts of other texts."""
+    """Forget all secrets. For tests, whose secrets may be parts of other texts."""
     with _lock:
         _forms.clear()
 
@@ -54,26 +54,26 @@ def forget() -> None:
 def strike(text: str) -> str:
     """Replace the remembered secrets in a text, whether plain, URL-encoded, escaped or in base64.
 
-    The beginning of a long secret is replaced, too: the text may have been cut.
+    The beginning of a long secret is also replaced, since the text may have been cut.
     """
     with _lock:
         known = [form for forms in _forms.values() for form in forms if form[:_MIN_PREFIX] in text]
     known.sort(key=len, reverse=True)
     for form in known:
         text = text.replace(form, STRUCK)
-    for form in known:  # afterwards, since two forms may begin in the same way
+    for form in known:  # in a second pass, since two forms may begin in the same way
         if len(form) > _MIN_PREFIX:
             text = _without_beginnings(text, form)
     return text
 
 
 def excerpt(text: str, limit: int) -> str:
-    """Return at most `limit` characters of a foreign text in one line; secrets are struck before the cut."""
+    """Return at most `limit` characters of an untrusted text, on one line and without secrets."""
     return "".join(letter if letter.isprintable() else " " for letter in strike(text))[:limit]
 
 
 def logger(name: str) -> logging.Logger:
-    """Return a logger whose records reach every handler without secrets."""
+    """Return a logger that removes secrets from its records."""
     found = logging.getLogger(name)
     if _FILTER not in found.filters:
         found.addFilter(_FILTER)
@@ -90,7 +90,7 @@ def _without_beginnings(text: str, form: str) -> str:
 
 
 class _Filter(logging.Filter):
-    """A filter for loggers, not for handlers, so that the handlers of applications get filtered records."""
+    """Removes secrets from log records. Attached to loggers, so that the application's handlers see none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = strike(record.getMessage()), None
@@ -121,7 +121,7 @@ def _base64_forms(secret: bytes) -> Iterator[str]:
     """Yield the secret in base64 for each position in a longer text, as in `user:password`."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret).decode("ascii").rstrip("=")
-        # The first and the last digit may contain bits of their neighbours.
+        # The first and the last digit may contain bits of the bytes around the secret.
         first = (before * 8 + 5) // 6
         last = (before + len(secret)) * 8 // 6
         inner = encoded[first:last]

@@ -1,4 +1,4 @@
-"""Registry: what registries have, and copies between them; and the registry clients that Client shares."""
+"""Registry: list and copy images in registries; and the registry clients that a Client shares."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Registries:
-    """Gives repositories to read from and to write to; thread safe. Nothing is sent yet.
+    """Creates registry clients and repositories, without using the network. Thread safe.
 
-    An explicit user name and password go to the host `account` alone: labels in the store may name further
-    registries, and those must not see them.
+    An explicit user name and password are sent only to the host `account`: labels in the store may name
+    other registries, which must not see them.
     """
 
     def __init__(self, options: RegistryOptions | None, environ: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ class Registries:
         self.close()
 
     def scope(self) -> Registries:
-        """Return registries that can be cancelled and closed by themselves; they end with these, too."""
+        """Return a copy that can be cancelled and closed separately; closing this closes the copy, too."""
         scope = Registries(self._options, self._environ)
         with self._lock:
             if self._ended is not None:
@@ -58,32 +58,32 @@ class Registries:
         return scope
 
     def close(self) -> None:
-        """Close all connections, also those in use: that ends by ClientClosed. A second time does nothing."""
+        """Close all connections. Requests in progress raise ClientClosed."""
         for item in self._end(lambda: ClientClosed("the client is closed")):
             item.close()
 
     def cancel(self) -> None:
-        """End all requests that are under way, by Cancelled, and refuse new ones."""
-        for item in self._end(lambda: Cancelled("the work was cancelled")):
+        """Make requests in progress raise Cancelled, and refuse new ones."""
+        for item in self._end(lambda: Cancelled("the operation was cancelled")):
             item.cancel()
 
     def _end(self, why: Callable[[], PyctrdError]) -> list[RegistryClient | Registries]:
-        """Make no client from now on; return those that there are."""
+        """Refuse to create clients from now on; return the existing ones."""
         with self._lock:
             self._ended = why
             return [*self._clients.values(), *self._scopes]
 
     def remote(self, wanted: Reference, account: str) -> Remote:
-        """Give a repository to read from; raises InvalidInput for a host configuration of no use."""
+        """Return a repository to read from. Raises InvalidInput for an unusable host configuration."""
         return self.client(account).remote(wanted)
 
     def uploader(self, wanted: Reference, account: str, chunk_bytes: int | None = None) -> Uploader:
-        """Give a repository to write to; blobs above `chunk_bytes` go up in pieces (None: the default)."""
+        """Return a repository to write to; it uploads larger blobs in chunks of `chunk_bytes`."""
         more = {} if chunk_bytes is None else {"chunk_bytes": chunk_bytes}
         return self.client(account).uploader(wanted, **more)
 
     def client(self, account: str) -> RegistryClient:
-        """Return the client for the registry that an explicit user name and password are for."""
+        """Return the client that sends an explicit user name and password to the host `account` only."""
         options = self._options
         key = account if options and options.username else ""
         with self._lock:
@@ -98,9 +98,9 @@ class Registries:
 
 
 class LazyRepository:
-    """A repository that is contacted, and its registry configured, only when something is fetched from it.
+    """A repository whose configuration is read only when something is fetched. Implements ports.Fetcher.
 
-    A broken registry configuration must not matter to an image that is complete. Implements ports.Fetcher.
+    A broken registry configuration must not matter for an image that is complete.
     """
 
     def __init__(self, connect: Callable[[], Remote], source: Reference) -> None:
@@ -123,13 +123,11 @@ class LazyRepository:
 
 
 class Registry:
-    """Registries without a containerd: what they have, and copies between them.
+    """A client for registries that needs no containerd. A context manager; thread safe.
 
-    A context manager; safe to use from several threads.
-
-    `options` say how registries are talked to. `source` is for the registry that `copy` reads from, where
-    that is to be talked to in another way: a user name and password are sent only to the registry that they
-    are given for, those of `options` to the target's then. Nothing is connected to before the first call.
+    `options` configures access to registries. `source` configures access to the registry that `copy` reads
+    from, if it differs; then the user name and password of `options` are only sent to the target's registry.
+    Connects on the first call.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class Registry:
         self._sources = Registries(source, environ) if source is not None else self._registries
 
     def __enter__(self) -> Self:
-        """Return the object itself."""
+        """Return the object."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -148,17 +146,17 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, those in use by ClientClosed; a second time does nothing."""
+        """Close all connections. Calls in progress raise ClientClosed."""
         self._sources.close()
         self._registries.close()
 
     def cancel(self) -> None:
-        """End what is under way in all threads by Cancelled; only `close` is of use afterwards."""
+        """Make the calls in progress in all threads raise Cancelled; afterwards it can only be closed."""
         self._sources.cancel()
         self._registries.cancel()
 
     def resolve(self, ref: str) -> Descriptor:
-        """Return what a reference points at: media type, digest and size.
+        """Return the descriptor that a reference points at: media type, digest and size.
 
         Raises RegistryNotFound, RegistryError, InvalidReference.
         """
@@ -174,18 +172,18 @@ class Registry:
         return self._registries.client(parsed.domain).tags(parsed)
 
     def referrers(self, ref: str, artifact_type: str = "") -> ReferrerList:
-        """Return what refers to a manifest (signatures, SBOMs), of one artifact type or of all.
+        """Return the manifests that refer to a manifest (signatures, SBOMs), of one artifact type or all.
 
-        Raises RegistryNotFound when there is no such manifest, RegistryError, InvalidReference.
+        Raises RegistryNotFound if the manifest does not exist, RegistryError, InvalidReference.
         """
         parsed = reference.parse(arguments.text("ref", ref))
         kind = arguments.text("artifact_type", artifact_type)
         return self._registries.client(parsed.domain).referrers(parsed, kind)
 
     def explain(self, ref: str) -> Explanation:
-        """Return which hosts would be asked for an image, in order, and why; nothing is sent to any.
+        """Return the hosts that would be asked for an image, in order, and why. Does not use the network.
 
-        Raises InvalidReference, and InvalidInput for a host configuration that cannot be used.
+        Raises InvalidReference, and InvalidInput for an unusable host configuration.
         """
         parsed = reference.parse(arguments.text("ref", ref))
         return self._registries.client(parsed.domain).explain(parsed)
@@ -204,10 +202,10 @@ class Registry:
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> SendResult:
-        """Copy an image from one registry to another, or within one; see Images.push for the arguments.
+        """Copy an image from one registry to another, or within one. See Images.push for the arguments.
 
-        Without `platforms` every byte and digest stays. `dry_run` reads the manifests, asks the target what
-        it has, and sends nothing. Raises RegistryNotFound, NoMatchingPlatform, RegistryError,
+        Without `platforms`, the copy is identical. `dry_run` reads the manifests, asks the target's registry
+        what it has, and uploads nothing. Raises RegistryNotFound, NoMatchingPlatform, RegistryError,
         RegistryContentError, InvalidInput.
         """
         from pyctrd.operations.copy import copy
@@ -233,7 +231,7 @@ class Registry:
 
     @contextmanager
     def _working(self, cancel: threading.Event | None) -> Iterator[tuple[Registries, Registries]]:
-        """Open the registries to read from and to write to; `cancel` ends them."""
+        """Provide the registries to read from and to write to; setting `cancel` stops both."""
         if cancel is None:
             yield self._sources, self._registries
             return

@@ -1,4 +1,4 @@
-"""Waiting for threads without being deaf meanwhile."""
+"""Wait for threads without delaying signals."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-# How long a signal may go unseen.
-_LOOK_SECONDS: Final = 0.5
+# The longest delay of a signal.
+_POLL_SECONDS: Final = 0.5
 _CANCEL_SECONDS: Final = 0.05
-# An action that is under way has limits of its own, which are shorter.
+# The action has its own, shorter time limits.
 _JOIN_SECONDS: Final = 5.0
 
 
 def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
-    """Block until all are done or one has failed; their errors stay in them.
+    """Block until all futures are done or one has failed, without raising their errors.
 
-    Python runs signal handlers between two of its own instructions: one that comes just before the main
-    thread begins to wait without an end would be seen at that end only. So the wait has many.
+    Python runs signal handlers between bytecode instructions, so a signal that arrives just before the main
+    thread starts to wait is only handled after the wait. Hence many short waits instead of one.
     """
     pending: Collection[concurrent.futures.Future[Any]] = futures
     while pending:
         done, pending = concurrent.futures.wait(
-            futures, _LOOK_SECONDS, return_when=concurrent.futures.FIRST_EXCEPTION
+            futures, _POLL_SECONDS, return_when=concurrent.futures.FIRST_EXCEPTION
         )
         if any(future.cancelled() or future.exception() for future in done):
             return
@@ -32,7 +32,7 @@ def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
 
 @contextmanager
 def on_cancel(cancel: threading.Event, action: Callable[[], None]) -> Iterator[None]:
-    """Run an action in a thread of its own as soon as `cancel` is set, while the context is open."""
+    """Run an action in a separate thread as soon as `cancel` is set, while the context is open."""
     left = threading.Event()
 
     def watch() -> None:

@@ -204,8 +204,8 @@ def test_diagnose(bench: Bench, counts: Counts, selection: str, whole: bool) -> 
 
 @pytest.mark.parametrize("repair", [False, True])
 def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
-    mending = Repair(fetchers=bench.fetchers) if repair else None
-    result = verify(bench.store, [bench.record], lambda _image: ALL, orphans=True, mending=mending)
+    repairing = Repair(fetchers=bench.fetchers) if repair else None
+    result = verify(bench.store, [bench.record], lambda _image: ALL, orphans=True, repairing=repairing)
     assert result.ok
     assert result.blobs == len(bench.graph.blobs)
     counts.check(bench.graph)

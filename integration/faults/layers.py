@@ -200,7 +200,7 @@ BLOBS = (
         "sha512",
         "a layer with a sha512 digest, which is fetched and which containerd before 2.3 cannot keep",
         None,
-        ("{host}", "{repository}", "sha512:", "this containerd keeps content by sha256 only"),
+        ("{host}", "{repository}", "sha512:", "this containerd only supports sha256"),
         image=sha512,
         generations=("1.6", "1.7", "2.1"),
     ),

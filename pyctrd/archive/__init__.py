@@ -1,1 +1,1 @@
-"""Image archives: what is in one (layout), how it is written (tar), and where to (output)."""
+"""Image archives: their contents, their layout, the tar writer, and where they are written to."""

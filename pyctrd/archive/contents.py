@@ -1,8 +1,8 @@
-"""What of an image goes into an archive: its documents are read, nothing is written.
+"""Collect what goes into an archive. Reads the image's documents, writes nothing.
 
-On purpose other than containerd's exporter: a nested index is filtered by platform too (there: all of it goes
-in), and so can give the manifest that docker is to load (there: the export fails); with all platforms the
-image need not have the host's (there: `no manifest found for platform`).
+Deliberate differences from containerd's exporter: nested indexes are filtered by platform too (containerd
+exports all of them), and may contain the manifest that docker loads (containerd fails); with all platforms,
+the image need not have the host's (containerd: `no manifest found for platform`).
 
 Source: containerd core/images/archive/exporter.go Export, getRecords.
 """
@@ -35,11 +35,11 @@ def contents(
 ) -> ArchiveImage:
     """Collect an image's content for the target platforms.
 
-    `read` gives a document's bytes, and may raise NotFound. `preferences` choose the manifest that docker
-    loads, the first that matches anything decides; without one the image has no entry in manifest.json.
+    `read` returns a document's bytes, and may raise NotFound. The first of `preferences` that matches
+    anything selects the manifest that docker loads; if none does, the image has no entry in manifest.json.
     `sources` are the `containerd.io/distribution.source.*` labels of the target's blob.
-    Raises ArchiveError when the target is neither an index nor a manifest, InvalidInput for several images
-    to flatten, and ContentError.
+    Raises ArchiveError if the target is neither an index nor a manifest, InvalidInput if "flatten" finds
+    several images, ContentError.
     """
     require_exportable(image.target)
     step = graph.only_platforms(graph.read_children(read), targets)
@@ -62,12 +62,12 @@ def contents(
 
 
 def require_exportable(target: Descriptor) -> None:
-    """Raise ArchiveError for a target that is neither an index nor a manifest."""
+    """Raise ArchiveError if a target is neither an index nor a manifest."""
     if not graph.has_children(target):
         raise ArchiveError(f"only manifests may be exported: {target.media_type}: invalid argument")
 
 
-# --- docker's one manifest --------------------------------------------------------------------------------
+# --- the manifest for docker ------------------------------------------------------------------------------
 
 
 def _docker_entry(
@@ -84,7 +84,7 @@ def _docker_entry(
 
 
 def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> Descriptor | None:
-    """Find the manifest that a matcher likes best; an attestation never is. Each index is read once."""
+    """Return the manifest that a matcher prefers, never an attestation. Reads each index once."""
     known: dict[Digest, Descriptor | None] = {}
 
     def choose(descriptor: Descriptor) -> Descriptor | None:
@@ -110,7 +110,7 @@ def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> De
 
 
 def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | None]:
-    """Give a manifest's platform: the index's word for it, else that of its config, where it is there."""
+    """Return a function that finds a manifest's platform, in the index or else in its config."""
 
     def find(descriptor: Descriptor) -> Platform | None:
         if descriptor.platform is not None:
@@ -121,7 +121,7 @@ def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | 
         try:
             found = ImageConfig.parse(read(config)).platform
             return found if found.os or found.architecture else None  # a signature has none
-        except (NotFound, ContentError):  # still to be fetched, in a plan; or no config that we understand
+        except (NotFound, ContentError):  # not fetched yet (in a plan), or not a config that we understand
             return None
 
     return find
@@ -131,7 +131,7 @@ def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | 
 
 
 def _prune(image: ArchiveImage, read: graph.ReadDocument, step: graph.Children) -> ArchiveImage:
-    """Rewrite the index, and those in it, to what the archive holds."""
+    """Remove what the archive does not contain from the index and its nested indexes."""
     pruner = Pruner(read, step)
     top = pruner.prune(image.entries[0]) or pruner.emptied(image.entries[0])
     blobs = tuple(graph.preorder(top, pruner.children))
@@ -139,11 +139,11 @@ def _prune(image: ArchiveImage, read: graph.ReadDocument, step: graph.Children) 
 
 
 def _flatten(image: ArchiveImage, step: graph.Children) -> ArchiveImage:
-    """Put the one image where the index was; the index itself is left out.
+    """Replace the index by its only image.
 
-    With several of them the name would be the last one's: importers know nothing of platforms there.
-    Attestations and what is no manifest at all get no name: an import would take them for the image. The
-    image loses its platform, since an import on another host would skip it.
+    With several images, importers would give the name to the last one, since they ignore platforms there.
+    Attestations and other content get no name, or an import would mistake them for the image. The platform is
+    removed from the image, or an import on another host would skip it.
     """
     target = image.entries[0]
     origin = {**target.annotations, ORIGINAL_INDEX: str(target.digest)}

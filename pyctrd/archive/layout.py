@@ -1,17 +1,17 @@
-"""What an archive consists of, worked out before its first byte is written; without input or output.
+"""Compute the members of an archive before it is written. No IO.
 
-The result is, byte for byte, what containerd's exporter writes: an OCI image layout that `docker load` takes
-as well. Where containerd's generations differ we follow 2.3 and later: a name without a tag is written whole
-as `org.opencontainers.image.ref.name` (earlier ones write nothing, or `@digest`), `index.json` has a media
-type and the `containerd.io/distribution.source.*` annotations (1.6 writes neither).
+The result is byte-identical to what containerd's exporter writes: an OCI image layout that `docker load` also
+accepts. Where containerd's releases differ, this follows 2.3 and later: a name without a tag is written whole
+as `org.opencontainers.image.ref.name` (earlier releases write nothing, or `@digest`), and `index.json` has a
+media type and the `containerd.io/distribution.source.*` annotations (1.6 writes neither).
 
-On purpose other than there:
+Deliberate differences from containerd:
 
-* manifest.json lists its entries in the order of the arguments (there: random), and a name is never lost from
-  RepoTags (there: an index whose chosen manifest was exported before drops the names of the latter);
-* a name that is no docker reference is left out of RepoTags (there: the export fails);
-* so is a name with a digest, of which docker's own image store makes no tag: it refuses the whole archive, or
-  leaves the image without the name that it says it has loaded. `docker save` leaves such names out, too.
+* manifest.json lists its entries in the order of the arguments (containerd: random), and RepoTags is complete
+  (containerd: an index whose selected manifest is also exported on its own loses the manifest's names);
+* a name that is not a docker reference is left out of RepoTags (containerd: the export fails);
+* so is a name with a digest, which docker's own image store cannot use as a tag: it refuses the whole
+  archive, or loads the image without the name. `docker save` leaves such names out, too.
 
 Source: containerd core/images/archive/exporter.go; OCI image-spec image-layout.md.
 """
@@ -34,7 +34,7 @@ _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class DockerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The one manifest of an image that `docker load` shall take: an entry of manifest.json."""
+    """The manifest of an image that `docker load` loads: an entry of manifest.json."""
 
     manifest: Digest
     config: Digest
@@ -42,13 +42,13 @@ class DockerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as it goes into an archive.
+    """An image in an archive.
 
-    `name` is the image record's. `entries` become the index.json entries of that name; usually it is the
-    record's target alone, with its annotations. `companions` become entries without a name. `sources` are
-    the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are all descriptors whose
-    content goes in; those in `generated` are taken from there and not from the store. `platforms` are its
-    manifests' ones.
+    `name` is the name of the image record. `entries` become the entries in index.json with that name; usually
+    this is only the record's target, with its annotations. `companions` become entries without a name.
+    `sources` are the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are the
+    descriptors of all content; the bytes of those in `generated` are taken from there instead of the store.
+    `platforms` are those of its manifests.
     """
 
     name: str
@@ -62,9 +62,9 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A member of the archive: `source` is its bytes, or the digest of the blob that has them.
+    """A member of the archive: `source` is its content, or the digest of a blob in the store.
 
-    A directory has a name that ends in a slash. `size` is in bytes.
+    The name of a directory ends in a slash. `size` is in bytes.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_directory(self) -> bool:
-        """Tell a directory from a file."""
+        """Whether this is a directory."""
         return self.name.endswith("/")
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """All members of an archive, in the order in which they are written."""
+    """The members of an archive, in the order of writing."""
 
     entries: tuple[Entry, ...]
 
@@ -90,7 +90,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layout:
-    """Lay an archive out: sorted by the bytes of the name, every name once.
+    """Return the layout of an archive: sorted by name, each name once.
 
     `reproducible` leaves out what depends on where the images were pulled from.
     """
@@ -118,7 +118,7 @@ def _blob(descriptor: Descriptor, generated: Mapping[Digest, bytes]) -> Entry:
 
 
 def _directories(images: Iterable[ArchiveImage]) -> Iterator[Entry]:
-    """Give a directory per algorithm; that of an index which is a target does not count, as in containerd."""
+    """Return a directory per digest algorithm; as in containerd, indexes that are targets do not count."""
     algorithms = set[str]()
     for image in images:
         tops = {item.digest for item in image.entries if mediatypes.is_index(item.media_type)}
@@ -145,7 +145,7 @@ def _annotated(descriptor: Descriptor, annotations: Mapping[str, str]) -> dict[s
 
 
 def _clean(descriptor: Descriptor, reproducible: bool) -> Descriptor:
-    """Drop the sources that an import left in the record: an earlier archive had them as annotations."""
+    """Remove the source annotations that an import copied from an earlier archive into the record."""
     if not reproducible:
         return descriptor
     kept = {
@@ -157,7 +157,7 @@ def _clean(descriptor: Descriptor, reproducible: bool) -> Descriptor:
 
 
 def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
-    """Give docker's list of images, one entry per chosen manifest with all its names; None without any."""
+    """Return manifest.json, with an entry per manifest and all its names; None if there are none."""
     chosen: dict[Digest, DockerEntry] = {}
     tags: dict[Digest, list[str]] = {}
     for image in images:

@@ -1,4 +1,4 @@
-"""Where an archive goes: a file that appears whole or not at all, or a stream that is written straight."""
+"""Open the output of a save: a file, which appears only when it is complete, or a stream."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _ACL: Final = "system.posix_acl_access"
 _WRITE_BACK_BYTES: Final = 32 << 20
 _MODE: Final = 0o666  # less the umask, as any program's file
 
-# Files of this process that have not got their name yet: folder and name.
+# Partial files of this process: directory and name.
 _unfinished = set[tuple[int, str]]()
 
 
 def remove_unfinished() -> None:
-    """Remove what is half-written, for a process that ends at once."""
-    for folder, part in tuple(_unfinished):
+    """Remove partial files, for a process that is about to exit."""
+    for directory, part in tuple(_unfinished):
         with suppress(OSError):
-            os.unlink(part, dir_fd=folder)
+            os.unlink(part, dir_fd=directory)
 
 
 @contextmanager
 def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
-    """Open the place that an archive is to be written to; None and `-` are stdout.
+    """Open the output of a save; None and `-` mean stdout.
 
-    A regular file gets its name only when the context is left without an error: until then an existing one
-    stays as it is, and after an error (KeyboardInterrupt too) nothing new is left. The new one has the mode,
-    owner, group and ACL of the one that it replaces. A symbolic link is followed. Pipes, devices and
-    `/dev/stdout` are written straight. In a folder that everybody may write to, what belongs to another user
-    is neither followed nor written nor replaced.
-    Raises InvalidInput for a terminal or a directory, ArchiveError when the place cannot be written.
+    A regular file gets its name when the context is left without an error: until then, an existing file stays
+    as it is, and after an error (including KeyboardInterrupt) no partial file is left behind. The new file
+    has the mode, owner, group and ACL of the one it replaces. Symbolic links are followed. Pipes, devices and
+    `/dev/stdout` are written directly. In a world-writable directory, links, pipes and files of other users
+    are not used.
+    Raises InvalidInput for a terminal or a directory, ArchiveError if the output cannot be opened.
     """
     name = "/dev/stdout" if path is None or path == "-" else os.fspath(path)
     number = _descriptor_number(name)
@@ -55,76 +55,82 @@ def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
         with _opened(name, partial(os.dup, number)) as stream:
             yield stream
         return
-    with _found(name) as place:
-        kind = place.kind
+    with _found(name) as location:
+        kind = location.kind
         if kind == stat.S_IFDIR:
             raise InvalidInput(
-                f"{name}: is a directory", hint=f"name a file, e.g. -o {name.rstrip('/')}/image.tar"
+                f"{name}: is a directory",
+                hint=f"pass a file as `output`, e.g. {name.rstrip('/')}/image.tar",
             )
-        opening = _replacing(place) if kind in (0, stat.S_IFREG) else _opened(name, place.open)
+        opening = _replacing(location) if kind in (0, stat.S_IFREG) else _opened(name, location.open)
         with opening as stream:
             yield stream
 
 
 def _descriptor_number(name: str) -> int | None:
-    """Return which open file a name stands for: renaming onto it would not reach who reads from it."""
+    """Return the file descriptor that a name like `/dev/fd/3` refers to, None for any other name.
+
+    Renaming a file to such a name would not reach the reader.
+    """
     found = _DESCRIPTOR.fullmatch(name)
     return int(found.group(1)) if found else _STANDARD.get(name)
 
 
 @contextmanager
 def _opened(name: str, open_it: Callable[[], int]) -> Iterator[BinaryIO]:
-    """Open a stream that is written from where it stands."""
+    """Open a stream that is written from its current position."""
     try:
         opened = open_it()
     except OSError as error:
         raise _failure(name, error) from error
     with os.fdopen(_own_pipe(opened), "wb", buffering=0) as stream:
         if stream.isatty():
-            raise InvalidInput("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+            raise InvalidInput(
+                "cowardly refusing to save to a terminal", hint="redirect stdout, or pass a file as `output`"
+            )
         yield stream
 
 
 def _own_pipe(number: int) -> int:
-    """Open a pipe once more, so that it can be written without blocking; others who have it open still block.
+    """Reopen a pipe in non-blocking mode, which does not affect others who have it open.
 
-    Whoever waits for a reader who stands still could not be woken up otherwise. Anything else stays as it is.
+    Otherwise, a write to a pipe that is not read could not be cancelled. Other files are returned unchanged.
     """
     if not stat.S_ISFIFO(os.fstat(number).st_mode):
         return number
     try:
         own = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # no /proc, or a pipe without a reader, which the first write finds out
+    except OSError:  # no /proc, or a pipe without a reader, which the first write will report
         return number
     os.close(number)
     return own
 
 
-# --- where a path leads -------------------------------------------------------------------------------------
+# --- resolve a path -----------------------------------------------------------------------------------------
 
 
-class _Place:
-    """A name in a folder that is open, so that nobody can put another folder there meanwhile.
+class _Location:
+    """A name in an open directory, so that the directory cannot be exchanged in the meantime.
 
-    `given` is the path as the caller has it; `found` is what has the name now, None where there is nothing.
+    `given` is the caller's path; `found` is the existing file with that name, or None.
     """
 
-    def __init__(self, given: str, folder: int, name: str, found: os.stat_result | None) -> None:
+    def __init__(self, given: str, directory: int, name: str, found: os.stat_result | None) -> None:
         self.given = given
-        self.folder = folder
+        self.directory = directory
         self.name = name
         self.found = found
 
     @property
     def kind(self) -> int:
-        """The type of the file that is there (stat.S_IFREG ...), 0 for none."""
+        """The type of the existing file (stat.S_IFREG ...), 0 if there is none."""
         return stat.S_IFMT(self.found.st_mode) if self.found else 0
 
     def open(self) -> int:
-        """Open what was found, and nothing that has its name since."""
+        """Open the file that was found; fails if another one has its name now."""
         flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
         magic = self.kind == stat.S_IFLNK
-        number = os.open(self.name, flags | (0 if magic else os.O_NOFOLLOW), dir_fd=self.folder)
+        number = os.open(self.name, flags | (0 if magic else os.O_NOFOLLOW), dir_fd=self.directory)
         if not magic and not _same(os.fstat(number), self.found):
             os.close(number)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -136,197 +142,199 @@ def _same(one: os.stat_result, other: os.stat_result | None) -> bool:
 
 
 @contextmanager
-def _found(path: str) -> Iterator[_Place]:
-    """Follow a path part by part; the kernel's own protection (fs.protected_symlinks) may be off."""
+def _found(path: str) -> Iterator[_Location]:
+    """Resolve a path component by component; the kernel's protection (fs.protected_symlinks) may be off."""
     with ExitStack() as stack:
         try:
-            place = _follow(path, stack)
+            location = _follow(path, stack)
         except OSError as error:
             raise _failure(path, error) from error
-        yield place
+        yield location
 
 
-def _follow(path: str, stack: ExitStack) -> _Place:
-    def opened(name: str, flags: int, folder: int | None = None) -> int:
-        number = os.open(name, flags | os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
+def _follow(path: str, stack: ExitStack) -> _Location:
+    def opened(name: str, flags: int, directory: int | None = None) -> int:
+        number = os.open(name, flags | os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
         stack.callback(os.close, number)
         return number
 
-    folder = opened("/" if path.startswith("/") else ".", os.O_DIRECTORY)
+    directory = opened("/" if path.startswith("/") else ".", os.O_DIRECTORY)
     parts = _parts(path)
     links = 0
     while parts:
         name = parts.pop()
         try:
-            number = opened(name, os.O_NOFOLLOW, folder)
+            number = opened(name, os.O_NOFOLLOW, directory)
         except FileNotFoundError:
             if parts:
                 raise
-            return _Place(path, folder, name, None)
+            return _Location(path, directory, name, None)
         found = os.fstat(number)
         if stat.S_ISLNK(found.st_mode):
-            _refuse_foreign(path, folder, found)
+            _refuse_foreign(path, directory, found)
             target = os.readlink("", dir_fd=number)
-            if _MAGIC.fullmatch(target):  # of /proc/PID/fd: there is no path that leads there
-                return _Place(path, folder, name, found)
+            if _MAGIC.fullmatch(target):  # in /proc/PID/fd: the target has no path
+                return _Location(path, directory, name, found)
             links += 1
             if links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            folder = opened("/", os.O_DIRECTORY) if target.startswith("/") else folder
+            directory = opened("/", os.O_DIRECTORY) if target.startswith("/") else directory
             parts += _parts(target)
         elif parts:
-            folder = opened(name, os.O_DIRECTORY | os.O_NOFOLLOW, folder)
+            directory = opened(name, os.O_DIRECTORY | os.O_NOFOLLOW, directory)
         else:
             if not stat.S_ISDIR(found.st_mode):
-                _refuse_foreign(path, folder, found)
-            return _Place(path, folder, name, found)
-    return _Place(path, folder, ".", os.fstat(folder))
+                _refuse_foreign(path, directory, found)
+            return _Location(path, directory, name, found)
+    return _Location(path, directory, ".", os.fstat(directory))
 
 
 def _parts(path: str) -> list[str]:
-    """Split a path, its last part first."""
+    """Return the components of a path, the last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
-def _refuse_foreign(path: str, folder: int, found: os.stat_result) -> None:
-    """Refuse what another user has put into a folder that everybody may write to.
+def _refuse_foreign(path: str, directory: int, found: os.stat_result) -> None:
+    """Refuse links, pipes and files of other users in a world-writable directory.
 
-    An archive may hold secrets, and whose it is decides who reads it. Links, pipes and files are treated as
-    Linux does with fs.protected_symlinks, protected_fifos and protected_regular, whatever those are set to.
+    An archive may contain secrets, which the owner of the file could read. This is what Linux does with
+    fs.protected_symlinks, protected_fifos and protected_regular, whatever they are set to.
     """
-    around = os.fstat(folder)
+    around = os.fstat(directory)
     if around.st_mode & stat.S_IWOTH and found.st_uid not in (os.geteuid(), around.st_uid):
         raise ArchiveError(
-            f"cannot write {path}: it leads by way of something that belongs to another user (uid "
-            f"{found.st_uid}), in a folder that everybody may write to",
-            hint="choose a folder of your own",
+            f"cannot write {path}: part of the path belongs to another user (uid {found.st_uid}), in a "
+            "world-writable directory",
+            hint="choose another directory",
         )
 
 
-# --- a file that appears whole ------------------------------------------------------------------------------
+# --- write a file -------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _replacing(place: _Place) -> Iterator[BinaryIO]:
-    """Open a new file in the folder, which takes the name at the end."""
+def _replacing(location: _Location) -> Iterator[BinaryIO]:
+    """Open a new file in the directory, which gets its name at the end."""
     try:
-        _remove_orphans(place)
-        part, number = _new_part(place)
+        _remove_orphans(location)
+        part, number = _new_part(location)
     except OSError as error:
-        raise _failure(place.given, error) from error
+        raise _failure(location.given, error) from error
     try:
         with _WrittenBack(number, "wb") as stream:
-            if place.found is not None:
-                _keep_rights(number, place, place.found)
+            if location.found is not None:
+                _keep_rights(number, location, location.found)
             yield cast("BinaryIO", stream)
-            _finish(place, part, number)
+            _finish(location, part, number)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(part, dir_fd=place.folder)
+            os.unlink(part, dir_fd=location.directory)
         raise
     finally:
-        _unfinished.discard((place.folder, part))
-    _sync_folder(place)
+        _unfinished.discard((location.directory, part))
+    _sync_folder(location)
 
 
-def _new_part(place: _Place) -> tuple[str, int]:
-    """Make a file, locked for as long as it is open: so everybody sees that it is in use."""
-    mode = _MODE if place.found is None else 0o600
+def _new_part(location: _Location) -> tuple[str, int]:
+    """Create a file, locked while it is open, which shows others that it is in use."""
+    mode = _MODE if location.found is None else 0o600
     while True:
-        part = f".{place.name[:200]}.{secrets.token_hex(4)}.part"
+        part = f".{location.name[:200]}.{secrets.token_hex(4)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        _unfinished.add((place.folder, part))
-        number = os.open(part, flags, mode, dir_fd=place.folder)
-        with suppress(OSError):  # a file system without locks: then nobody removes it either
+        _unfinished.add((location.directory, part))
+        number = os.open(part, flags, mode, dir_fd=location.directory)
+        with suppress(OSError):  # without locks on this file system, nothing removes it either
             fcntl.flock(number, fcntl.LOCK_EX)
-        if _is_named(number, part, place):
+        if _is_named(number, part, location):
             return part, number
-        os.close(number)  # taken for an orphan before it was locked
+        os.close(number)  # removed as an orphan before it was locked
 
 
-def _is_named(number: int, name: str, place: _Place) -> bool:
+def _is_named(number: int, name: str, location: _Location) -> bool:
     try:
-        return _same(os.fstat(number), os.stat(name, dir_fd=place.folder, follow_symlinks=False))
+        return _same(os.fstat(number), os.stat(name, dir_fd=location.directory, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
-def _keep_rights(number: int, place: _Place, old: os.stat_result) -> None:
-    """Give a new file the owner, group, mode and ACL of the one that it replaces, as far as we may.
+def _keep_rights(number: int, location: _Location, old: os.stat_result) -> None:
+    """Copy owner, group, mode and ACL of the file that is replaced, as far as permitted.
 
-    Before its first byte is written: what only some may read is never open to others.
+    Before anything is written, so that no one can read the new file who could not read the old one.
     """
     mode = stat.S_IMODE(old.st_mode) & 0o777
     try:
         os.fchown(number, -1, old.st_gid)
     except OSError:
-        mode &= ~stat.S_IRWXG  # it was said about another group
+        mode &= ~stat.S_IRWXG  # the group's permissions were for another group
     with suppress(OSError):
         os.fchown(number, old.st_uid, -1)
-    with suppress(OSError):  # what the folder's default ACL says was not said about this file
+    with suppress(OSError):  # remove what comes from the directory's default ACL
         os.removexattr(number, _ACL)
     try:
         os.fchmod(number, mode)
-        with suppress(OSError):  # it has none, or the file system knows none
-            acl = os.getxattr(f"/proc/self/fd/{place.folder}/{place.name}", _ACL, follow_symlinks=False)
+        with suppress(OSError):  # no ACL, or not supported by the file system
+            acl = os.getxattr(
+                f"/proc/self/fd/{location.directory}/{location.name}", _ACL, follow_symlinks=False
+            )
             os.fchmod(number, mode & ~stat.S_IRWXG)  # with an ACL these bits are its mask
             os.setxattr(number, _ACL, acl)
     except OSError as error:
-        raise _failure(place.given, error) from error
+        raise _failure(location.given, error) from error
 
 
-def _remove_orphans(place: _Place) -> None:
-    """Remove what a save that was killed (SIGKILL, a power cut) left there: nobody holds its lock."""
-    form = re.compile(re.escape(f".{place.name[:200]}.") + "[0-9a-f]{8}[.]part")
-    with suppress(OSError):  # a folder that cannot be listed
-        listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.folder)
+def _remove_orphans(location: _Location) -> None:
+    """Remove partial files of saves that were killed (SIGKILL, a power cut): they are not locked."""
+    form = re.compile(re.escape(f".{location.name[:200]}.") + "[0-9a-f]{8}[.]part")
+    with suppress(OSError):  # a directory that cannot be listed
+        listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.directory)
         try:
             with os.scandir(listing) as entries:
                 names = [entry.name for entry in entries]
         finally:
             os.close(listing)
         for name in filter(form.fullmatch, names):
-            _remove_unlocked(place.folder, name)
+            _remove_unlocked(location.directory, name)
 
 
-def _remove_unlocked(folder: int, name: str) -> None:
+def _remove_unlocked(directory: int, name: str) -> None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(OSError), os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as stream:
+    with suppress(OSError), os.fdopen(os.open(name, flags, dir_fd=directory), "rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name, dir_fd=directory)
 
 
 class _WrittenBack(io.FileIO):
-    """A file that goes to the disk while it is written, so that the last sync has little to wait for."""
+    """A file that is written back to disk continuously, so that the final fsync is fast."""
 
     _pending = 0
     _start = 0
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, and begin to write back what has piled up."""
+        """Write, and start writing back what has accumulated."""
         count = super().write(data) or 0
         self._pending += count
         if self._pending >= _WRITE_BACK_BYTES:
-            # The kernel starts the write-back of dirty pages that are not needed any more, and goes on.
+            # For dirty pages that are no longer needed, the kernel starts to write back and returns.
             os.posix_fadvise(self.fileno(), self._start, self._pending, os.POSIX_FADV_DONTNEED)
             self._start, self._pending = self._start + self._pending, 0
         return count
 
 
-def _finish(place: _Place, part: str, number: int) -> None:
-    """Bring the file to the disk, and give it its name."""
+def _finish(location: _Location, part: str, number: int) -> None:
+    """Sync the file to disk and rename it."""
     try:
         os.fsync(number)
-        if not _is_named(number, part, place):
-            raise OSError(errno.ESTALE, "somebody else removed it while it was written")
-        os.rename(part, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+        if not _is_named(number, part, location):
+            raise OSError(errno.ESTALE, "another process removed it while it was being written")
+        os.rename(part, location.name, src_dir_fd=location.directory, dst_dir_fd=location.directory)
     except OSError as error:
-        raise _failure(place.given, error) from error
+        raise _failure(location.given, error) from error
 
 
-def _sync_folder(place: _Place) -> None:
-    with suppress(OSError):  # some file systems cannot, some folders may not be read; the file is safe
-        number = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.folder)
+def _sync_folder(location: _Location) -> None:
+    with suppress(OSError):  # not supported, or the directory is not readable; the file is safe
+        number = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.directory)
         try:
             os.fsync(number)
         finally:
@@ -334,5 +342,5 @@ def _sync_folder(place: _Place) -> None:
 
 
 def _failure(name: str, error: OSError) -> ArchiveError:
-    hint = "make the folder first" if isinstance(error, FileNotFoundError) else None
+    hint = "create the directory first" if isinstance(error, FileNotFoundError) else None
     return ArchiveError(f"cannot write {name}: {error.strerror or error}", hint=hint)

@@ -1,7 +1,7 @@
-"""Write a layout as a tar stream: blobs are read, hashed and written at the same time, and checked.
+"""Write a layout as a tar stream; blobs are checked against their digests on the way.
 
-Three threads share the work, with a short queue between them: one reads from the store, one hashes, and the
-caller's writes. Hashing and writing release the interpreter lock. Memory stays at a few chunks.
+Three threads are connected by short queues: one reads from the store, one hashes, and the caller's thread
+writes. Hashing and writing release the interpreter lock. Only a few chunks are in memory.
 
 Source: containerd core/images/archive/exporter.go writeTar, blobRecord.
 """
@@ -29,17 +29,17 @@ Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]
 
 _QUEUED_CHUNKS: Final = 8
 _POLL_SECONDS: Final = 0.1
-# How long the end of a failed write waits for a thread that hangs in the store's connection.
-_PATIENCE_SECONDS: Final = 2.0
+# How long to wait at the end for a reading thread that hangs in the store's connection.
+_JOIN_SECONDS: Final = 2.0
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class _Stopped(Exception):
-    """Ends a helper thread after the write was given up; never reaches a caller."""
+    """Stops the reading thread after a failed write; never raised to a caller."""
 
 
 def size(layout: Layout) -> int:
-    """Give the length in bytes that the archive will have."""
+    """Return the size of the archive in bytes."""
     return len(END) + sum(
         len(header(item.name, item.mode, item.size)) + item.size + len(padding(item.size))
         for item in layout.entries
@@ -54,12 +54,12 @@ def write(
     progress: Callable[[Entry, int], None] = lambda _entry, _written: None,
     check: Callable[[], None] = lambda: None,
 ) -> int:
-    """Write an archive and give its length in bytes; `progress` hears how much of a blob is written.
+    """Write an archive and return its size in bytes. Checks the digest and size of every blob.
 
-    `check` is called again and again while a pipe without blocking is full, and may raise. Every blob's
-    digest and size are checked. `output` is neither closed nor synced; what it holds after an error is
-    useless. Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError (a wrong size, no
-    space, a reader that went away), NotFound (`failed to get reader: content digest ...: not found`).
+    `progress` is called with the number of bytes of a blob that are written. `check` is called regularly
+    while a non-blocking pipe is full, and may raise. `output` is neither closed nor synced, and is incomplete
+    after an error. Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError (a wrong size, no
+    space, a closed pipe), NotFound (`failed to get reader: content digest ...: not found`).
     """
     expected = size(layout)
     sink = _Sink(output, expected, check)
@@ -93,7 +93,7 @@ def _copy(
 
 
 def _exactly(entry: Entry, stream: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Yield the chunks of one blob, which an empty one ends."""
+    """Yield the chunks of one blob, up to the empty chunk at its end."""
     rest = entry.size
     for chunk in stream:
         if not chunk:
@@ -126,7 +126,7 @@ def _compare(entry: Entry, expected: Digest, actual: str) -> None:
 
 @contextmanager
 def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[Chunk]]:
-    """Read all blobs of a layout ahead, in order; each is followed by an empty chunk."""
+    """Read the blobs of a layout ahead, in order; an empty chunk follows each."""
     chunks: queue.Queue[Chunk | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
     stop = threading.Event()
 
@@ -144,7 +144,7 @@ def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[Chunk]]:
         yield _taken(chunks)
     finally:
         stop.set()
-        thread.join(_PATIENCE_SECONDS)
+        thread.join(_JOIN_SECONDS)
 
 
 def _read_all(layout: Layout, read: Reader, put: Callable[[Chunk | BaseException | None], None]) -> None:
@@ -158,7 +158,7 @@ def _read_all(layout: Layout, read: Reader, put: Callable[[Chunk | BaseException
         put(None)
     except _Stopped:
         return
-    except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
         _put_last(error, put)
 
 
@@ -193,7 +193,7 @@ def _taken(chunks: queue.Queue[Chunk | BaseException | None]) -> Iterator[Chunk]
 
 
 class _Hasher:
-    """Takes digests in a thread of its own, one blob after the other."""
+    """Computes the digests of blobs, one after the other, in a separate thread."""
 
     def __init__(self) -> None:
         self._queue: queue.Queue[Chunk | None] = queue.Queue(_QUEUED_CHUNKS)
@@ -210,7 +210,7 @@ class _Hasher:
         self._thread.join()
 
     def start(self, expected: Digest) -> None:
-        """Begin a blob, with the algorithm that its digest names."""
+        """Start a new blob, with the algorithm of its digest."""
         self._algorithm = expected.algorithm
         self._hash = hashlib.new(expected.algorithm)
 
@@ -219,7 +219,7 @@ class _Hasher:
         self._queue.put(chunk)
 
     def finish(self) -> str:
-        """Give the digest of all bytes since the start."""
+        """Return the digest of the bytes since `start`."""
         self._queue.join()
         return f"{self._algorithm}:{self._hash.hexdigest()}"
 
@@ -233,7 +233,7 @@ class _Hasher:
 
 
 class _Sink:
-    """The output, buffered or not: writes all of it, counts, and explains failures."""
+    """Writes to the output, buffered or not, counts the bytes, and explains errors."""
 
     def __init__(self, output: IO[bytes], needed: int, check: Callable[[], None]) -> None:
         self._output = output
@@ -251,16 +251,16 @@ class _Sink:
         self.written += len(data)
 
     def _write(self, view: memoryview) -> int:
-        """Write some of the bytes, and return how many: 0 where a full pipe had to be waited for."""
+        """Write some of the bytes and return how many: 0 after waiting for a full pipe."""
         count: int | None = self._output.write(view)
-        if count is None and isinstance(self._output, io.RawIOBase):  # its way to say that it would block
+        if count is None and isinstance(self._output, io.RawIOBase):  # it would block
             while not select.select([], [self._output], [], _POLL_SECONDS)[1]:
                 self._check()
             return 0
         if not isinstance(count, int) or not 0 < count <= len(view):
             raise ArchiveError(
                 f"cannot write the archive: write() of the output returned {count!r} for {len(view)} bytes",
-                hint="it has to return the number of bytes that it has taken, as files do",
+                hint="it has to return the number of bytes written, as files do",
             )
         return count
 
@@ -275,11 +275,11 @@ class _Sink:
         if error.errno in _FULL:
             return ArchiveError(
                 f"cannot write the archive: {reason}: {self._needed} bytes are needed",
-                hint="free some space, or choose another place with -o",
+                hint="free some space, or choose another file as `output`",
             )
         if isinstance(error, BrokenPipeError):
             return ArchiveError(
-                f"cannot write the archive: {reason}: its reader went away after {self.written} of "
+                f"cannot write the archive: {reason}: the reader closed the pipe after {self.written} of "
                 f"{self._needed} bytes"
             )
         return ArchiveError(f"cannot write the archive: {reason}")

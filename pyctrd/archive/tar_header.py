@@ -1,7 +1,7 @@
-"""Tar headers as Go's archive/tar writes them. Nothing here does input or output.
+"""Tar headers as Go's archive/tar writes them. No IO.
 
-The standard library's tarfile is not used: its PAX headers, which sizes of 8 GiB and more and the long names
-of sha512 blobs need, are named otherwise than Go's, and an archive must equal containerd's in every byte.
+The standard library's tarfile is not used: its PAX headers, which are needed for sizes of 8 GiB and more and
+for the long names of sha512 blobs, differ from Go's, and an archive must be byte-identical to containerd's.
 
 Source: Go archive/tar writer.go, strconv.go, format.go; POSIX pax, "ustar Interchange Format".
 """
@@ -23,9 +23,9 @@ _EXTENDED: Final = b"x"
 
 
 def header(name: str, mode: int, size: int) -> bytes:
-    """Give all blocks that come before a member's bytes; a name that ends in a slash is a directory.
+    """Return the header blocks of a member: one, or three with PAX records.
 
-    `size` is in bytes; times, owners and devices are zero. One block, or three with PAX records.
+    A name that ends in a slash is a directory. `size` is in bytes; times, owners and devices are zero.
     """
     long = len(name) > _NAME_BYTES
     prefix, short = _split(name) if long else ("", name)
@@ -46,7 +46,7 @@ def header(name: str, mode: int, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Give the zeros that fill a member of `size` bytes up to a whole block."""
+    """Return the zeros that pad a member of `size` bytes to a whole block."""
     return bytes(-size % BLOCK)
 
 
@@ -55,7 +55,7 @@ def _padded(data: bytes) -> bytes:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split a long name into ustar's prefix and name; two empty strings where that does not go."""
+    """Split a long name into ustar's prefix and name; two empty strings if that is not possible."""
     cut = name.rfind("/", 0, min(len(name.rstrip("/")), _PREFIX_BYTES + 1))
     if cut <= 0 or not 0 < len(name) - cut - 1 <= _NAME_BYTES:
         return "", ""
@@ -63,7 +63,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _record(key: str, value: str) -> bytes:
-    """Give a PAX record; its length counts its own digits."""
+    """Return a PAX record, whose length includes its own digits."""
     body = f" {key}={value}\n"
     length = len(body) + len(str(len(body)))
     length = len(body) + len(str(length))
@@ -71,7 +71,7 @@ def _record(key: str, value: str) -> bytes:
 
 
 def _block(name: str, mode: int, size: int, kind: bytes, *, prefix: str = "", device: bytes = b"") -> bytes:
-    """Give one header block; a size that does not fit is written as 0, its PAX record counts."""
+    """Return a header block; a size that is too large is written as 0, and is in the PAX record instead."""
     fields = (
         (name.encode(), _NAME_BYTES),
         (_octal(mode, 7), 8),

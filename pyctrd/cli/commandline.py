@@ -23,6 +23,7 @@ _OPTIONS: Final = {
     "`hosts_dir`": "--hosts-dir",
     "`index=flatten`": "--index flatten",
     "`index=prune`": "--index prune",
+    "`output`": "-o",
     "`plain_http`": "--plain-http",
     "`platforms`": "--platform",
     "`platforms=local`": "--platform local",

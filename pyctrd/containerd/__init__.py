@@ -1,4 +1,4 @@
-"""One containerd, in one namespace: `Daemon` wires the services together."""
+"""Daemon: the services of a containerd in one namespace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyctrd.containerd.content import ContentService
 from pyctrd.containerd.diff import DiffService
 from pyctrd.containerd.images import ImageService
 from pyctrd.containerd.introspection import IntrospectionService
-from pyctrd.containerd.leases import LeaseService, held_with, lease_labels, lease_lost, new_lease_id
+from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lease_resources, new_lease_id
 from pyctrd.containerd.namespaces import NamespaceService
 from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import DaemonVersion, ask_version
@@ -25,21 +25,21 @@ from pyctrd.oci.errors import IncompleteContent
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
-# containerd's client takes the snapshotter from this label of the namespace, else this one (client/client.go
-# resolveSnapshotterName, defaults/defaults.go); the server itself has no notion of a default.
+# containerd's client takes the default snapshotter from this label of the namespace, else this one
+# (client/client.go resolveSnapshotterName, defaults/defaults.go); the server itself has no default.
 _SNAPSHOTTER_LABEL = "containerd.io/defaults/snapshotter"
 _SNAPSHOTTER = "overlayfs"
-# What work fails with when the collector takes things from under it.
-_OF_A_LOST_LEASE = (NotFound, IncompleteContent, ContentError, DaemonError)
+# The errors that follow when the garbage collector removes content in use.
+_LOST_LEASE_ERRORS = (NotFound, IncompleteContent, ContentError, DaemonError)
 
 
 class Daemon:
-    """Implements ports.Store on a real containerd. A context manager; safe to use from several threads."""
+    """A containerd, used in one namespace. Implements ports.Store. A context manager; thread safe."""
 
     def __init__(self, connection: Connection, snapshotter: str = "") -> None:
         self._connection = connection
         self._snapshotter = snapshotter
-        self._default_snapshotter = ""  # once it is known and found to be loaded
+        self._default_snapshotter = ""  # set once it is known to be loaded
         self.content = ContentService(connection)
         self.images = ImageService(connection)
         self.leases = LeaseService(connection)
@@ -58,13 +58,12 @@ class Daemon:
         environ: Mapping[str, str] = os.environ,
         stall_seconds: float = STALL_SECONDS,
     ) -> Self:
-        """Connect to containerd and make sure that it is one.
+        """Connect to containerd, and check that it is one.
 
-        The address is a path or `unix://path`. What is None comes from CONTAINERD_ADDRESS,
-        CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER in `environ`, else is containerd's default. Later
-        calls, too, raise DaemonUnreachable when the daemon answers nothing for `stall_seconds`. Raises
-        DaemonUnreachable with the reason and the next step, InvalidInput for a malformed address or
-        namespace.
+        The address is a path or `unix://path`. If an argument is None, its value is read from
+        CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE or CONTAINERD_SNAPSHOTTER in `environ`, and otherwise is
+        containerd's default. Later calls raise DaemonUnreachable if the daemon does not answer for
+        `stall_seconds`. Raises DaemonUnreachable, InvalidInput for a malformed address or namespace.
         """
         path = resolve_address(address, environ)
         connection = Connection.open(path, resolve_namespace(namespace, environ), environ, stall_seconds)
@@ -76,22 +75,22 @@ class Daemon:
             raise
         return daemon
 
-    def elsewhere(self, namespace: str) -> Daemon:
-        """Return a view of another namespace, through the same channel."""
-        return Daemon(self._connection.elsewhere(namespace))
+    def in_namespace(self, namespace: str) -> Daemon:
+        """Return a daemon for another namespace that shares this channel."""
+        return Daemon(self._connection.in_namespace(namespace))
 
     def scope(self) -> Daemon:
-        """Return a view whose `cancel` ends its own work only, through the same channel."""
+        """Return a daemon that shares this channel, and whose `cancel` only stops its own calls."""
         return Daemon(self._connection.scope(), self._snapshotter)
 
     @property
     def namespace(self) -> str:
-        """The namespace of every call."""
+        """The namespace of all calls."""
         return self._connection.namespace
 
     @property
     def snapshotter(self) -> str:
-        """The snapshotter that the caller chose; empty for the default."""
+        """The snapshotter that the caller chose; empty means the default."""
         return self._snapshotter
 
     @property
@@ -100,14 +99,13 @@ class Daemon:
         return self._connection.path
 
     def version(self) -> DaemonVersion:
-        """Ask who is there; raises DaemonUnreachable unless it is a containerd that answers."""
+        """Return the version. Raises DaemonUnreachable if no containerd answers."""
         return ask_version(self._connection)
 
     def default_snapshotter(self) -> str:
-        """Give the snapshotter to use when none is asked for.
+        """Return the default snapshotter: the caller's, the one in the namespace's label, or containerd's.
 
-        That of connect, else that of the namespace's label, else containerd's own default. Raises
-        Unsupported, with the reason that containerd has, when it is not loaded.
+        Raises Unsupported, with containerd's reason, if it is not loaded.
         """
         if not self._default_snapshotter:
             labels = self.namespaces.get(self.namespace).labels
@@ -118,14 +116,14 @@ class Daemon:
 
     @contextmanager
     def lease(self, purpose: str, *, resumable: bool = False) -> Iterator[Daemon]:
-        """Open a lease that expires by itself after 24 hours; the context gives this daemon through it.
+        """Create a lease that expires after 24 hours; the context manager returns this daemon under it.
 
-        The lease is deleted when the context is left, also by an error. With `resumable` an interrupt
-        (KeyboardInterrupt, SystemExit, Cancelled, the end of the client) leaves it to its expiry: containerd
-        collects soon after the deletion, and what the next run could go on with would be gone. `purpose` is
-        the command, kept as a label for people. Inside a lease this gives the same view again.
-        Raises LeaseLost at the end when somebody else deleted the lease meanwhile, or it expired: also
-        instead of an error that may well have followed from that.
+        The lease is deleted when the context is left. With `resumable`, an interrupt (KeyboardInterrupt,
+        SystemExit, Cancelled, closing the client) leaves it to expire: after a deletion, the garbage
+        collector would soon remove what the next run could resume from. `purpose` is the command, stored in a
+        label. Under a lease, the context manager returns the daemon itself. Raises LeaseLost at the end if
+        another client deleted the lease, or if it expired; also in place of an error that this may have
+        caused.
         """
         if self._connection.lease:
             yield self
@@ -141,18 +139,18 @@ class Daemon:
             except BaseException as error:
                 if resumable and (self._connection.is_over or not isinstance(error, Exception)):
                     raise
-                there = self._release(lease_id, error)
-                if created and not there and isinstance(error, _OF_A_LOST_LEASE):
+                existed = self._release(lease_id, error)
+                if created and not existed and isinstance(error, _LOST_LEASE_ERRORS):
                     raise self._lost(lease_id, labels, error.message) from error
                 raise
             if not self._release(lease_id):
                 raise self._lost(lease_id, labels)
 
     def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
-        """Delete a lease, and tell whether it was there until now.
+        """Delete a lease, and return whether it still existed.
 
-        When the work under it failed, that error is the one to be seen. A signal that comes in just now must
-        not leave the lease behind.
+        `cause` is the error that ended the work, which takes precedence over one from here. A signal that
+        arrives now must not leave the lease behind.
         """
         try:
             self.leases.delete(lease_id)
@@ -161,7 +159,7 @@ class Daemon:
         except PyctrdError as error:
             if cause is None:
                 raise
-            cause.add_note(f"the lease {lease_id} was left behind and expires within 24 hours: {error}")
+            cause.add_note(f"the lease {lease_id} could not be deleted and expires within 24 hours: {error}")
         except BaseException:
             with suppress(PyctrdError):
                 self.leases.delete(lease_id)
@@ -172,15 +170,15 @@ class Daemon:
         return lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), detail, address=self.address)
 
     def pin_everything(self) -> None:
-        """Put all content of the namespace, and all that its gc labels keep, under the lease of this view."""
+        """Add all content of the namespace, and what its gc labels keep, to the current lease."""
         if not self._connection.lease:
             return
         for info in tuple(self.content.list()):
-            for resource in held_with(info):
+            for resource in lease_resources(info):
                 self.leases.add(self._connection.lease, resource)
 
     def collect_garbage(self) -> None:
-        """Run the garbage collector, and wait for it: a lease's end does, where that is asked for."""
+        """Run the garbage collector and wait for it, by deleting a lease with `sync`."""
         lease_id = new_lease_id()
         self.leases.create(lease_id, lease_labels("collect garbage", dt.datetime.now(dt.UTC)))
         self.leases.delete(lease_id, sync=True)
@@ -190,14 +188,14 @@ class Daemon:
         self._connection.check_open()
 
     def cancel(self) -> None:
-        """End what is under way in any thread, by Cancelled; nothing new can be begun.
+        """Make calls in progress in all threads raise Cancelled, and refuse new ones.
 
-        Returns when what was begun has been taken back, after calls.GRACE_SECONDS at the latest.
+        Returns when their leases and snapshots are removed, after calls.GRACE_SECONDS at the latest.
         """
         self._connection.cancel()
 
     def close(self) -> None:
-        """End what is under way in any thread as `cancel` does, by ClientClosed, and close the channel."""
+        """Make calls in progress raise ClientClosed, as `cancel` does, and close the channel."""
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,8 @@
-"""Where containerd listens, and what to tell a person when nobody answers there. Knows nothing of gRPC.
+"""Find containerd's socket, and explain why it does not answer. Does not use gRPC.
 
-Flag over environment over default, with the variables that ctr and nerdctl have.
+An argument takes precedence over the environment, with the variables of ctr and nerdctl, and over the
+default.
+
 Source: containerd cmd/ctr/app/main.go, defaults/defaults_unix.go, pkg/identifiers/validate.go.
 """
 
@@ -23,7 +25,7 @@ _PROBE_SECONDS: Final = 5.0
 _NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[-._][A-Za-z0-9]+)*")
 _NAMESPACE_MAX: Final = 76
 
-# Where the distributions that bring a containerd of their own keep its socket.
+# The sockets of distributions that ship their own containerd.
 _KNOWN_SOCKETS: Final = (
     ("containerd", DEFAULT_ADDRESS),
     ("k3s or rke2", "/run/k3s/containerd/containerd.sock"),
@@ -35,16 +37,16 @@ _KNOWN_SOCKETS: Final = (
 
 
 class FoundSocket(NamedTuple):
-    """A containerd socket on this machine: `owner` is the product that it belongs to."""
+    """A containerd socket on this machine; `owner` is the product it belongs to."""
 
     owner: str
     path: str
 
 
 def resolve_address(flag: str | None, environ: Mapping[str, str]) -> str:
-    """Give the path of the socket: the flag, else CONTAINERD_ADDRESS, else containerd's default.
+    """Return the path of the socket: the argument, CONTAINERD_ADDRESS, or containerd's default.
 
-    A path or `unix://path`; raises InvalidInput for other schemes: containerd listens nowhere else.
+    Accepts a path or `unix://path`. Raises InvalidInput for other schemes, on which containerd never listens.
     """
     address = flag or environ.get("CONTAINERD_ADDRESS") or DEFAULT_ADDRESS
     scheme, separator, rest = address.partition("://")
@@ -55,29 +57,30 @@ def resolve_address(flag: str | None, environ: Mapping[str, str]) -> str:
     else:
         raise InvalidInput(
             f"unsupported address {address!r}: containerd listens on a unix socket",
-            hint="give a path, or unix:///path/to/containerd.sock",
+            hint="pass a path, or unix:///path/to/containerd.sock",
         )
     return str(Path(path).absolute())
 
 
 def resolve_namespace(flag: str | None, environ: Mapping[str, str]) -> str:
-    """Give the namespace: the flag, else CONTAINERD_NAMESPACE, else `default`.
+    """Return the namespace: the argument, CONTAINERD_NAMESPACE, or `default`.
 
-    Raises InvalidInput for what containerd would not accept as an identifier.
+    Raises InvalidInput for a name that containerd does not accept as an identifier.
     """
     namespace = flag or environ.get("CONTAINERD_NAMESPACE") or DEFAULT_NAMESPACE
     if len(namespace) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(namespace):
         raise InvalidInput(
             f"invalid namespace {namespace!r}",
-            hint=f"letters and digits, single . _ - between them, at most {_NAMESPACE_MAX} characters",
+            hint="use letters and digits, separated by single `.`, `_` or `-`, at most "
+            f"{_NAMESPACE_MAX} characters",
         )
     return namespace
 
 
 def resolve_snapshotter(flag: str | None, environ: Mapping[str, str]) -> str:
-    """Give the snapshotter asked for: the flag, else CONTAINERD_SNAPSHOTTER, else "" (the server's own).
+    """Return the snapshotter: the argument, CONTAINERD_SNAPSHOTTER, or "" for the default.
 
-    Raises InvalidInput for a name that is no UTF-8.
+    Raises InvalidInput for a name that is not valid UTF-8.
     """
     name = flag or environ.get("CONTAINERD_SNAPSHOTTER") or ""
     require_utf8(name, "snapshotter")
@@ -85,13 +88,13 @@ def resolve_snapshotter(flag: str | None, environ: Mapping[str, str]) -> str:
 
 
 def find_sockets(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[FoundSocket, ...]:
-    """Look for the containerd sockets of this machine, in the places where the known products have them."""
+    """Return the containerd sockets on this machine, at the paths that known products use."""
     candidates = [*_KNOWN_SOCKETS, *_rootless(environ, root)]
     found: dict[str, FoundSocket] = {}
     for owner, path in candidates:
-        place = root / path.lstrip("/")
-        if _is_socket(place):
-            found.setdefault(os.path.realpath(place), FoundSocket(owner, str(place)))
+        candidate = root / path.lstrip("/")
+        if _is_socket(candidate):
+            found.setdefault(os.path.realpath(candidate), FoundSocket(owner, str(candidate)))
     return tuple(found.values())
 
 
@@ -101,7 +104,7 @@ def _rootless(environ: Mapping[str, str], root: Path) -> list[tuple[str, str]]:
         child = (root / runtime.lstrip("/") / "containerd-rootless" / "child_pid").read_text().strip()
     except OSError:
         return []
-    # The socket is inside the mount namespace of the rootless daemon, which /proc shows from outside.
+    # The socket is in the mount namespace of the rootless daemon, which can be reached through /proc.
     return [("rootless", f"/proc/{child}/root{DEFAULT_ADDRESS}")] if child.isdecimal() else []
 
 
@@ -113,9 +116,9 @@ def _is_socket(path: Path) -> bool:
 
 
 def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> DaemonUnreachable:
-    """Find out why no containerd answers at `path`, and give the error that says so and what to do next.
+    """Find out why no containerd answers at `path`, and return an error that says what to do next.
 
-    `detail` is what a call through the socket failed with; it is used when the socket itself accepts clients.
+    `detail` is the error of a call through the socket; it is used if the socket accepts connections.
     """
     problem, advice = _socket_problem(path) or _service_problem(path, detail)
     hints = [advice] if advice else []
@@ -124,22 +127,22 @@ def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> Daem
     ]
     if others:
         names = ", ".join(f"{found.path} ({found.owner})" for found in others)
-        hints.append(f"other containerd sockets here, for `address`: {names}")
+        hints.append(f"other containerd sockets on this machine, for `address`: {names}")
     return DaemonUnreachable(f"cannot reach containerd at {path}: {problem}", hint="; ".join(hints) or None)
 
 
 def silent(path: str, seconds: float | None = None) -> DaemonUnreachable:
-    """Make the error for a containerd that holds its socket open and does not answer."""
+    """Return the error for a containerd that keeps its socket open but does not answer."""
     how_long = f" for {seconds:g} seconds" if seconds else ""
     return DaemonUnreachable(
         f"containerd at {path} accepts connections, but has not answered{how_long}",
-        hint="it may be stopped (SIGSTOP), or its disk may hang: see `systemctl status containerd` and "
+        hint="it may be stopped (SIGSTOP), or waiting for its disk: see `systemctl status containerd` and "
         "its log (journalctl -u containerd)",
     )
 
 
 def check_socket(path: str, environ: Mapping[str, str]) -> None:
-    """Raise DaemonUnreachable, with its reason, unless somebody serves a socket at `path`."""
+    """Raise DaemonUnreachable, with the reason, unless a server listens on a socket at `path`."""
     if _socket_problem(path):
         raise unreachable(path, environ)
 
@@ -173,7 +176,7 @@ def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
         case errno.EACCES | errno.EPERM:
             return "permission denied", _permission_hint(path)
         case errno.ECONNREFUSED:
-            return "connection refused: the socket is there, but nobody serves it", start
+            return "connection refused: the socket exists, but nothing is listening on it", start
         case errno.EPROTOTYPE:
             return (
                 "it is a socket, but not a stream socket",
@@ -197,26 +200,26 @@ def _service_problem(path: str, detail: str) -> tuple[str, str]:
     if server is None:
         return (
             detail or "it does not answer as containerd does",
-            "if it was restarted, run the same command again; else see its log (journalctl -u containerd)",
+            "if it was just restarted, try again; otherwise see its log (journalctl -u containerd)",
         )
     if server.lower().startswith("docker"):
-        return "this is Docker's API, not containerd's", "Docker's containerd has a socket of its own"
+        return "this is Docker's API, not containerd's", "Docker's containerd has its own socket"
     return f"an HTTP server ({server or 'unnamed'}) answers there, not containerd", ""
 
 
 def _http_server(path: str) -> str | None:
-    """Give the Server header of an HTTP/1 server at `path`, None when it is none.
+    """Return the Server header of an HTTP/1 server at `path`, None if it is not one.
 
-    /_ping is Docker's health check; no HTTP server does anything but answer it.
+    /_ping is Docker's health check, and is harmless on any HTTP server.
     """
     request = b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     try:
         with _connected(path) as client:
             client.sendall(request)
-            answer = client.recv(4096)
+            response = client.recv(4096)
     except OSError:
         return None
-    if not answer.startswith(b"HTTP/1."):
+    if not response.startswith(b"HTTP/1."):
         return None
-    header = re.search(rb"^server:[ \t]*([^\r\n]*)", answer, re.IGNORECASE | re.MULTILINE)
+    header = re.search(rb"^server:[ \t]*([^\r\n]*)", response, re.IGNORECASE | re.MULTILINE)
     return header.group(1).decode("latin-1").strip() if header else ""

@@ -1,9 +1,9 @@
-"""The calls on one channel: known while they are under way, ended together, and refused afterwards.
+"""Track the calls on a channel, so that they can be cancelled together before the channel is closed.
 
-gRPC crashes the process when a call is made on a closed channel, and waits for ever in `Channel.close` for a
-call that nobody drives any more. So every call is started here, under a lock; all of them are driven by
-gRPC's own thread, and have ended before the channel is closed. A daemon that has stopped (SIGSTOP, a dead
-disk) keeps its socket open: whether it still answers is found out by asking it for its version.
+gRPC crashes the process if a call is made on a closed channel, and `Channel.close` waits forever for a call
+that no thread drives any more. So every call is started here, under a lock; all of them are driven by gRPC's
+own thread, and have ended before the channel is closed. A daemon that is stopped (SIGSTOP, a dead disk) keeps
+its socket open, so asking for its version shows whether it still answers.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from google.protobuf import empty_pb2
 from pyctrd.errors import DaemonError, PyctrdError
 
 STALL_SECONDS: Final = 60.0
-# How long a stream may bring nothing although the daemon answers other calls.
+# The longest time without a message on a stream while the daemon answers other calls.
 IDLE_SECONDS: Final = 3600.0
-# How long what was begun may be taken back after the end of the work.
+# How long leases, ingests and snapshots may still be removed after `end`.
 GRACE_SECONDS: Final = 2.5
-# How long to wait for gRPC itself: calls that are cancelled end at once.
+# How long to wait for gRPC itself: cancelled calls end at once.
 _CLOSE_SECONDS: Final = 1.0
-# A busy machine may take as long as this to answer, however short the stall time is.
+# A busy machine may take this long to answer, however short the stall time is.
 _ANSWER_SECONDS: Final = 5.0
-# It is asked no more often than this.
-_LEAST_SECONDS: Final = 0.1
-# What a daemon gets to show that it is back after it was silent.
+# The shortest interval between two version calls.
+_MIN_INTERVAL_SECONDS: Final = 0.1
+# How long a daemon that was silent may take to answer again.
 _BACK_SECONDS: Final = 2.0
 
 _VERSION: Final = "/containerd.services.version.v1.Version/Version"
-# These take back what was begun, so they are let through for a moment when the work has been ended.
-_UNDOING: Final = frozenset(
+# Calls that clean up: they are allowed for a moment after `end`.
+_CLEANUP: Final = frozenset(
     {
         "/containerd.services.leases.v1.Leases/Delete",
         "/containerd.services.content.v1.Content/Abort",
         "/containerd.services.snapshots.v1.Snapshots/Remove",
     }
 )
-# One that is under way ends by itself, and brings what it has to the store before.
-_FINISHING: Final = _UNDOING | {"/containerd.services.content.v1.Content/Write"}
+# These are not cancelled at once: a Write first flushes what it has to the store.
+_FINISHING: Final = _CLEANUP | {"/containerd.services.content.v1.Content/Write"}
 
 Why = Callable[[], PyctrdError]
 
 
 class Call:
-    """A call that has been started: `result` of a unary one, an iterator over a stream's answers."""
+    """A call that has been started: `result` for a unary one, an iterator over the messages of a stream."""
 
     def __init__(self, raw: Any, method: str) -> None:
         self._raw = raw
@@ -58,20 +58,20 @@ class Call:
         self.method = method
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Have a function called when the call has ended, at once when it has already."""
+        """Call a function when the call has ended, or now if it already has."""
         if not self._raw.add_callback(callback):
             callback()
 
     def result(self) -> Any:
-        """Wait for the answer; raises grpc.RpcError, or why the call was ended."""
+        """Wait for the response. Raises grpc.RpcError, or the error that the call was ended with."""
         return self._waited(self._raw.result)
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the answers as they come."""
+        """Return the iterator over the messages."""
         return self
 
     def __next__(self) -> Any:
-        """Wait for the next answer; raises grpc.RpcError, or why the call was ended."""
+        """Wait for the next message. Raises grpc.RpcError, or the error that the call was ended with."""
         self._waits_since = time.monotonic()
         try:
             return self._waited(self._raw.__next__)
@@ -92,17 +92,17 @@ class Call:
             raise
 
     def cancel(self) -> None:
-        """Cancel it, if it has not ended yet; never raises."""
+        """Cancel the call unless it has ended; never raises."""
         self._raw.cancel()
 
     def end(self, why: PyctrdError) -> None:
-        """Cancel it, and have whoever waits for it get that error."""
+        """Cancel the call, and raise that error in the thread that waits for it."""
         self._why = self._why or why
         self._raw.cancel()
 
     @property
     def is_idle(self) -> bool:
-        """Whether somebody has waited for the next answer of a stream for too long."""
+        """Whether a thread has waited too long for the next message of a stream."""
         since = self._waits_since
         return since is not None and time.monotonic() - since > IDLE_SECONDS
 
@@ -110,7 +110,7 @@ class Call:
 class Calls:
     """All calls of one channel. Thread safe.
 
-    `silent` makes the error for a daemon that has not answered for `stall_seconds`.
+    `silent` returns the error for a daemon that has not answered for `stall_seconds`.
     """
 
     def __init__(
@@ -133,18 +133,18 @@ class Calls:
         self._closed = False
         self._silent = False
         self._watching: threading.Thread | None = None
-        self._over = threading.Event()  # wakes the watching thread
+        self._over = threading.Event()  # wakes the watch thread
 
     def scope(self) -> Calls:
-        """Return calls on the same channel that can be ended by themselves; they end with these, too."""
+        """Return calls on the same channel that can be ended separately; ending these ends them as well."""
         return Calls(self._base, self._silent_error, self.stall_seconds, parent=self)
 
-    # --- what runs
+    # --- start calls
 
     def start(self, method: str, begin: Callable[[float | None], Any], timeout: float | None) -> Call:
-        """Start a call by `begin(timeout)`, which must not block.
+        """Start a call with `begin(timeout)`, which must not block.
 
-        Raises why, when the work has been ended, and the error for a daemon that was silent and still is.
+        Raises the error passed to `end` or `close`, and the error for a daemon that is still silent.
         """
         if self._parent is not None:
             return self._start_in_parent(self._parent, method, begin, timeout)
@@ -167,18 +167,18 @@ class Calls:
         call = parent.start(method, begin, allowed)
         with self._changed:
             self._under_way.add(call)
-            ended = self._why if method not in _UNDOING else None
+            ended = self._why if method not in _CLEANUP else None
         if ended is not None:
             call.end(ended())
         call.when_done(lambda: self._forget(call))
         return call
 
     def _allowed(self, method: str, timeout: float | None) -> float | None:
-        """Give the time that a new call may take; raises why, when it may not be made."""
+        """Return the timeout of a new call. Raises the error passed to `end` if the call is not allowed."""
         if self._why is None:
             return timeout
         left = self._until - time.monotonic()
-        if self._closed or left <= 0 or method not in _UNDOING:
+        if self._closed or left <= 0 or method not in _CLEANUP:
             raise self._why()
         return left if timeout is None else min(timeout, left)
 
@@ -189,7 +189,7 @@ class Calls:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Mark work that takes back at its end what it has begun: `close` waits a moment for it."""
+        """Mark work that cleans up at its end: `end` and `close` wait a moment for it."""
         with self._parent.working() if self._parent else nullcontext():
             with self._changed:
                 self._work += 1
@@ -200,7 +200,7 @@ class Calls:
                     self._work -= 1
                     self._changed.notify_all()
 
-    # --- how it ends
+    # --- end calls
 
     @property
     def is_over(self) -> bool:
@@ -208,16 +208,16 @@ class Calls:
         return self._why is not None or (self._parent is not None and self._parent.is_over)
 
     def check_open(self) -> None:
-        """Raise why, when `end` or `close` has been called."""
+        """Raise the error passed to `end` or `close`, if one of them has been called."""
         if self._why is not None:
             raise self._why()
         if self._parent is not None:
             self._parent.check_open()
 
     def end(self, why: Why) -> None:
-        """Cancel all calls and refuse new ones, with the error that `why` makes.
+        """Cancel all calls and refuse new ones, with the error that `why` returns.
 
-        What takes back something begun goes on for GRACE_SECONDS in all; returns when it is done, or then.
+        Cleanup may continue for up to GRACE_SECONDS; returns when it is done.
         """
         with self._changed:
             if self._why is None:
@@ -232,7 +232,7 @@ class Calls:
         self._end_all(why)
 
     def close(self, why: Why) -> None:
-        """End all calls, then close the channel. A second time does nothing."""
+        """End all calls, then close the channel. Closing it again does nothing."""
         self.end(why)
         with self._changed:
             if self._closed:
@@ -245,8 +245,8 @@ class Calls:
             watching.join(_CLOSE_SECONDS)
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, _CLOSE_SECONDS)
-        # An exception that a signal handler of the caller's raises in the middle of gRPC may leave it waiting
-        # for a call that is no more.
+        # In a thread: if a signal handler raises an exception inside gRPC, `close` may wait forever for a
+        # call that no longer exists.
         closing = threading.Thread(target=self._base.close, name="pyctrd-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
@@ -257,11 +257,11 @@ class Calls:
         for call in calls:
             call.end(why())
 
-    # --- whether the daemon still answers
+    # --- check that the daemon still answers
 
     def _watch(self) -> None:
-        """Ask the daemon again and again while there are calls; what it leaves unanswered ends."""
-        while not self._over.wait(max(self.stall_seconds / 2, _LEAST_SECONDS)):
+        """Ask for the version regularly while there are calls, and end them if the daemon does not answer."""
+        while not self._over.wait(max(self.stall_seconds / 2, _MIN_INTERVAL_SECONDS)):
             with self._changed:
                 if not self._under_way:
                     self._watching = None
@@ -275,13 +275,13 @@ class Calls:
                 call.end(_idle(call))
 
     def is_silent(self) -> bool:
-        """Whether the daemon does not even tell its version, as it does at once when it is alive."""
+        """Whether the daemon does not even answer a version call, which takes no time if it is alive."""
         if self._parent is not None:
             return self._parent.is_silent()
         return not self._answers(_BACK_SECONDS)
 
     def _answers(self, seconds: float) -> bool:
-        """Ask for the version, whatever it is: that needs neither disk nor database."""
+        """Ask for the version, which needs neither disk nor database; any response is good."""
         started = time.monotonic()
         try:
             with self._changed:
@@ -296,7 +296,7 @@ class Calls:
             return True
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                # Unless it was us who were stopped meanwhile.
+                # Unless this process was stopped in the meantime.
                 self._silent = time.monotonic() - started < 2 * seconds + 1
                 return not self._silent
         self._silent = False
@@ -305,7 +305,7 @@ class Calls:
 
 def _idle(call: Call) -> DaemonError:
     return DaemonError(
-        f"containerd has sent nothing for {IDLE_SECONDS:g} s on a stream that is open ({call.method})",
+        f"containerd has sent nothing for {IDLE_SECONDS:g} s on an open stream ({call.method})",
         code=grpc.StatusCode.DEADLINE_EXCEEDED.name,
         hint="it answers other calls, so its disk may hang: see its log (journalctl -u containerd)",
     )

@@ -1,4 +1,4 @@
-"""The gRPC channel to containerd: headers, deadlines, and the one place where its errors become ours.
+"""The gRPC channel to containerd: headers, deadlines, and the translation of its errors.
 
 Source: containerd client/client.go, pkg/namespaces/grpc.go, core/leases/grpc.go, defaults/defaults.go;
 the mapping of codes is that of github.com/containerd/errdefs/pkg/errgrpc.
@@ -30,10 +30,10 @@ from pyctrd.errors import (
 )
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-# Shorter than the 20 seconds after which gRPC itself gives up, with words that help nobody.
+# Shorter than the 20 seconds after which gRPC itself gives up with an unhelpful message.
 CONNECT_SECONDS: Final = 15.0
 UNARY_SECONDS: Final = 60.0
-# For calls that do work in proportion to an image: applying a layer, a garbage collection.
+# For calls whose duration depends on the size of an image: applying a layer, a garbage collection.
 WORK_SECONDS: Final = 3600.0
 
 _BY_CODE: Final[Mapping[grpc.StatusCode, type[DaemonError]]] = {
@@ -44,17 +44,17 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[DaemonError]]] = {
 
 
 class Subject(NamedTuple):
-    """The object that a call is about: its kind in the field's words, and its name."""
+    """The object of a call: its kind (image, content, lease ...) and its name."""
 
     kind: str
     name: str
 
 
 class Channel:
-    """What the generated stubs take for a channel: puts namespace and lease on every call.
+    """The channel for the generated stubs: adds the namespace and the lease to every call.
 
-    Every call: even Namespaces.Create does its work and then fails when the namespace header is absent.
-    Calls that are not streams get a deadline.
+    To every call, because even Namespaces.Create creates the namespace and then fails without the header.
+    Unary calls get a deadline.
     """
 
     def __init__(self, base: grpc.Channel, calls: Calls, namespace: str, lease: str) -> None:
@@ -65,7 +65,7 @@ class Channel:
             self._metadata += (("containerd-lease", lease),)
 
     def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
-        """Give a function that makes a call and waits for its answer."""
+        """Return a function that makes a call and waits for the response."""
         made = cache(lambda: self._base.unary_unary(method, **how))
 
         def call(request: Any, timeout: float | None = None) -> Any:
@@ -77,11 +77,11 @@ class Channel:
         return call
 
     def unary_stream(self, method: str, **how: Any) -> Callable[..., Call]:
-        """Give a function that starts a call whose answers are a stream."""
+        """Return a function that starts a call with a stream of responses."""
         return self._streaming(method, cache(lambda: self._base.unary_stream(method, **how)))
 
     def stream_stream(self, method: str, **how: Any) -> Callable[..., Call]:
-        """Give a function that starts a call of two streams."""
+        """Return a function that starts a call with streams in both directions."""
         return self._streaming(method, cache(lambda: self._base.stream_stream(method, **how)))
 
     def _streaming(self, method: str, made: Callable[[], Callable[..., Any]]) -> Callable[..., Call]:
@@ -92,7 +92,7 @@ class Channel:
 
 
 class Connection:
-    """A channel to one containerd, seen in one namespace and perhaps through one lease."""
+    """A channel to one containerd, for one namespace and optionally one lease."""
 
     def __init__(
         self,
@@ -116,21 +116,21 @@ class Connection:
     def open(
         cls, path: str, namespace: str, environ: Mapping[str, str], stall_seconds: float = STALL_SECONDS
     ) -> Self:
-        """Open a channel to the unix socket at `path`; raises DaemonUnreachable when nobody serves it.
+        """Open a channel to the unix socket at `path`. Raises DaemonUnreachable if no server listens there.
 
-        Calls to a daemon that does not answer anything for `stall_seconds` end with DaemonUnreachable.
+        Calls raise DaemonUnreachable if the daemon does not answer any call for `stall_seconds`.
         """
         address.check_socket(path, environ)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.default_authority", "localhost"),
-            # How far gRPC reads ahead of a slow reader, per call: its own estimate grows to tens of MiB.
+            # How far gRPC reads ahead of a slow reader, per call: its own estimate is tens of MiB.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", 1024 * 1024),
-            # Fewer, larger writes to the socket: measured, it takes a tenth off the CPU time of an ingest.
+            # Fewer, larger writes to the socket: measured, an ingest takes 10 % less CPU time.
             ("grpc.http2.write_buffer_size", 4 * 1024 * 1024),
-            # A socket costs nothing to try: a daemon that was restarted is found again within a second.
+            # Trying a socket costs nothing; a restarted daemon is found again within a second.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
@@ -139,15 +139,15 @@ class Connection:
         return cls(base, calls, path=path, namespace=namespace, lease="", environ=environ)
 
     def leased(self, lease: str) -> Connection:
-        """Return a view through a lease that shares this channel."""
+        """Return a connection under a lease that shares this channel."""
         return self._view(self.namespace, lease)
 
-    def elsewhere(self, namespace: str) -> Connection:
-        """Return a view of another namespace, through no lease, that shares this channel."""
+    def in_namespace(self, namespace: str) -> Connection:
+        """Return a connection for another namespace, without a lease, that shares this channel."""
         return self._view(namespace, "")
 
     def scope(self) -> Connection:
-        """Return a view whose `cancel` ends its own calls only; it shares this channel."""
+        """Return a connection that shares this channel, and whose `cancel` only ends its own calls."""
         return self._view(self.namespace, self.lease, self._calls.scope())
 
     def _view(self, namespace: str, lease: str, calls: Calls | None = None) -> Connection:
@@ -161,7 +161,7 @@ class Connection:
         )
 
     def working(self) -> AbstractContextManager[None]:
-        """Mark work that takes back at its end what it has begun: `close` waits a moment for it."""
+        """Mark work that cleans up at its end: `cancel` and `close` wait a moment for it."""
         return self._calls.working()
 
     @property
@@ -171,7 +171,7 @@ class Connection:
 
     @property
     def stall_seconds(self) -> float:
-        """How long the daemon may be silent, or another client stand still."""
+        """How long the daemon may be silent, or another client make no progress."""
         return self._calls.stall_seconds
 
     def check_open(self) -> None:
@@ -179,36 +179,36 @@ class Connection:
         self._calls.check_open()
 
     def cancel(self) -> None:
-        """End all calls that are under way, in all threads, by Cancelled, and refuse new ones.
+        """Make calls in progress in all threads raise Cancelled, and refuse new ones.
 
-        Those that take back what was begun are let through for a moment; returns when they are done.
+        Calls that clean up are allowed for a moment; returns when they are done.
         """
-        self._calls.end(lambda: Cancelled("the work was cancelled"))
+        self._calls.end(lambda: Cancelled("the operation was cancelled"))
 
     def close(self) -> None:
-        """End all calls as `cancel` does, but by ClientClosed, then close the channel."""
+        """Make calls in progress raise ClientClosed, as `cancel` does, then close the channel."""
         self._calls.close(lambda: ClientClosed("the client is closed"))
 
     def explain(self, detail: str) -> DaemonUnreachable:
-        """Find out why calls get no useful answer; `detail` is what the last one failed with."""
+        """Find out why calls fail; `detail` is the error of the last one."""
         return address.unreachable(self.path, self._environ, detail)
 
     @contextmanager
     def calling(self, kind: str, name: str) -> Iterator[None]:
-        """Turn the gRPC errors of a call about an object into ours."""
+        """Translate the gRPC errors of a call about an object."""
         try:
             yield
         except grpc.RpcError as error:
             raise self.translate(error, Subject(kind, name)) from error
 
     def translate(self, error: grpc.RpcError, subject: Subject) -> PyctrdError:
-        """Give our exception for a gRPC error: by its code, with containerd's own phrase."""
+        """Return the pyctrd error for a gRPC error, chosen by its code, with containerd's own message."""
         code, details = status_of(error)
         if code is grpc.StatusCode.UNAVAILABLE:
             return self.explain(details)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and self._calls.is_silent():
             return address.silent(self.path)
-        message = details or f"containerd answered {code.name}"
+        message = details or f"containerd returned {code.name}"
         if subject.name not in message:
             message = f"{subject.kind} {subject.name}: {message}"
         if code is grpc.StatusCode.NOT_FOUND:
@@ -219,20 +219,19 @@ class Connection:
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-    """Give code and text of a gRPC error."""
+    """Return the code and the message of a gRPC error."""
     return error.code(), error.details() or ""
 
 
-# What the kernel said to containerd, which passes it on in its message, under a code that says nothing.
+# The kernel's errors, which containerd passes on in its message, with an unspecific code.
 _ADVICE: Final[Mapping[str, str]] = {
     "no space left on device": (
-        "containerd's disk is full: make room there (df shows it; delete images that nobody needs), "
-        "and run the same command again"
+        "containerd's disk is full: free some space (see df; delete unused images), and try again"
     ),
-    "disk quota exceeded": "containerd's disk quota is used up: make room, and run the same command again",
+    "disk quota exceeded": "containerd's disk quota is used up: free some space, and try again",
     "read-only file system": (
-        "containerd cannot write to its root directory: see how that is mounted (findmnt), and its log; "
-        "what is there already can still be saved"
+        "containerd cannot write to its root directory: check its mount (findmnt) and containerd's log; "
+        "images that are already complete can still be saved"
     ),
 }
 
@@ -243,7 +242,7 @@ def _hint(code: grpc.StatusCode, message: str) -> str | None:
             return advice
     match code:
         case grpc.StatusCode.UNIMPLEMENTED:
-            return "this containerd is too old for that, or has the service disabled (ctr plugins ls)"
+            return "this containerd is too old, or the service is disabled (see `ctr plugins ls`)"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return "containerd did not answer in time; see its log (journalctl -u containerd)"
         case _:

@@ -1,7 +1,7 @@
-"""Between the generated messages and our models; nothing else knows both.
+"""Convert between the generated protobuf messages and pyctrd's models.
 
-Messages are built field by field: their well-known types live in a private descriptor pool, so no protobuf
-object from elsewhere may be assigned into them (pyctrd/protos/_registry.py).
+Messages are built field by field: their well-known types live in a private descriptor pool, so protobuf
+objects from another pool cannot be assigned to their fields (pyctrd/protos/_registry.py).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pyctrd.protos.types import descriptor_pb2, mount_pb2
 
 
 class _Timestamp(Protocol):
-    """google.protobuf.Timestamp, of whichever pool."""
+    """google.protobuf.Timestamp from any descriptor pool."""
 
     seconds: int
     nanos: int
 
 
 _KINDS = {number: name.lower() for name, number in snapshots_pb2.Kind.items()}
-_SHOWN = 100  # characters of a text that is wrong
+_SHOWN = 100  # characters of an invalid text
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def to_datetime(stamp: _Timestamp) -> dt.datetime | None:
-    """Return a time in UTC, None for the unset time and for one that Python does not know.
+    """Return a time in UTC; None if it is unset, or out of Python's range.
 
-    Go's zero time is the year 1, which is unset too.
+    Go's zero time, the year 1, also means unset.
     """
     if stamp.seconds <= 0 and not (stamp.seconds == 0 and stamp.nanos):
         return None
@@ -44,7 +44,7 @@ def to_datetime(stamp: _Timestamp) -> dt.datetime | None:
 
 
 def to_digest(text: str) -> Digest:
-    """Return a digest that containerd names; raises DaemonError for what is none."""
+    """Return a digest. Raises DaemonError if containerd sent an invalid one."""
     try:
         return Digest(text)
     except InvalidReference as error:
@@ -59,14 +59,14 @@ def _to_size(number: int) -> int:
 
 def _unusable(what: str) -> DaemonError:
     return DaemonError(
-        f"containerd's answer cannot be used: {what}",
+        f"containerd's response cannot be used: {what}",
         code="DATA_LOSS",
-        hint="is it a containerd that serves this socket? `pyctrd version` asks it",
+        hint="check that a containerd listens on this socket (`ctr version`)",
     )
 
 
 def to_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
-    """Give our descriptor for containerd's, which carries no platform, urls or data."""
+    """Convert a descriptor; containerd's has no platform, urls or data."""
     return Descriptor(
         media_type=message.media_type,
         digest=to_digest(message.digest),
@@ -76,7 +76,7 @@ def to_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
 
 
 def from_descriptor(descriptor: Descriptor) -> descriptor_pb2.Descriptor:
-    """Give containerd's descriptor for ours."""
+    """Convert a descriptor to containerd's."""
     return descriptor_pb2.Descriptor(
         media_type=descriptor.media_type,
         digest=descriptor.digest,
@@ -86,7 +86,7 @@ def from_descriptor(descriptor: Descriptor) -> descriptor_pb2.Descriptor:
 
 
 def to_mounts(messages: Iterable[mount_pb2.Mount]) -> tuple[Mount, ...]:
-    """Give our mounts for containerd's."""
+    """Convert mounts."""
     return tuple(
         Mount(type=item.type, source=item.source, target=item.target, options=tuple(item.options))
         for item in messages
@@ -94,7 +94,7 @@ def to_mounts(messages: Iterable[mount_pb2.Mount]) -> tuple[Mount, ...]:
 
 
 def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
-    """Give containerd's mounts for ours."""
+    """Convert mounts to containerd's."""
     return [
         mount_pb2.Mount(type=item.type, source=item.source, target=item.target, options=item.options)
         for item in mounts
@@ -102,7 +102,7 @@ def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
 
 
 def to_content_info(message: content_pb2.Info) -> ContentInfo:
-    """Give our model of a blob."""
+    """Convert the description of a blob."""
     return ContentInfo(
         digest=to_digest(message.digest),
         size=_to_size(message.size),
@@ -113,7 +113,7 @@ def to_content_info(message: content_pb2.Info) -> ContentInfo:
 
 
 def to_ingest_status(message: content_pb2.Status) -> IngestStatus:
-    """Give our model of an unfinished write."""
+    """Convert the status of an unfinished write."""
     return IngestStatus(
         ref=message.ref,
         offset=message.offset,
@@ -125,7 +125,7 @@ def to_ingest_status(message: content_pb2.Status) -> IngestStatus:
 
 
 def to_image_record(message: images_pb2.Image) -> ImageRecord:
-    """Give our model of an image record."""
+    """Convert an image record."""
     return ImageRecord(
         name=message.name,
         target=to_descriptor(message.target),
@@ -136,12 +136,12 @@ def to_image_record(message: images_pb2.Image) -> ImageRecord:
 
 
 def from_image_record(image: ImageRecord) -> images_pb2.Image:
-    """Give containerd's image record for ours; the times are the server's to set."""
+    """Convert an image record to containerd's, without times, which the server sets."""
     return images_pb2.Image(name=image.name, labels=image.labels, target=from_descriptor(image.target))
 
 
 def to_snapshot_info(message: snapshots_pb2.Info) -> SnapshotInfo:
-    """Give our model of a snapshot."""
+    """Convert the description of a snapshot."""
     return SnapshotInfo(
         name=message.name,
         parent=message.parent,

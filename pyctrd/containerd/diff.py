@@ -21,9 +21,9 @@ class DiffService:
         self._stub = diff_pb2_grpc.DiffStub(connection.channel)
 
     def apply(self, descriptor: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
-        """Unpack a layer onto mounts; gives the descriptor of its uncompressed form (digest = diff id).
+        """Unpack a layer onto mounts; return the descriptor of its uncompressed form (digest = diff id).
 
-        Raises NotFound when the layer is not in the store, Unsupported when no differ takes its media type.
+        Raises NotFound if the layer is not in the store, Unsupported if no differ supports its media type.
         """
         request = diff_pb2.ApplyRequest(
             diff=convert.from_descriptor(descriptor), mounts=convert.from_mounts(mounts)

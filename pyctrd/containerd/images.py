@@ -1,4 +1,4 @@
-"""containerd's image service in one namespace: names for targets.
+"""containerd's image service in one namespace: names that point at targets.
 
 Source: containerd api/services/images/v1/images.proto, core/metadata/images.go.
 """
@@ -19,7 +19,7 @@ from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
 _KIND = "image"
 _DIGEST_ENDS = 'target.digest~="{}$"'
 _DIGITS = "0123456789abcdef"
-_MOST_DIGITS = 3  # 4,096 parts of 16 MiB are more than `bounded` allows
+_MAX_DIGITS = 3  # 4,096 parts of 16 MiB are more than `bounded` allows
 
 
 class ImageService:
@@ -30,29 +30,29 @@ class ImageService:
         self._stub = images_pb2_grpc.ImagesStub(connection.channel)
 
     def get(self, name: str) -> ImageRecord:
-        """Give the record of exactly this name; raises NotFound."""
+        """Return the record with exactly this name. Raises NotFound."""
         with self._connection.calling(_KIND, name):
             answer = self._stub.Get(images_pb2.GetImageRequest(name=name))
         return convert.to_image_record(answer.image)
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        """List records that match any of the filters (containerd filter syntax).
+        """Return the records that match any of the filters (containerd filter syntax).
 
-        containerd puts all of them into one message, which may have 16 MiB, and labels are everybody's: what
-        does not fit is asked for in parts.
+        containerd sends all of them in one message of at most 16 MiB, and any client may set long labels; a
+        list that does not fit is requested in parts.
         """
         answers = bounded(self._in_parts(filters, ""), "images")
         return tuple(convert.to_image_record(image) for answer in answers for image in answer.images)
 
     def _in_parts(self, filters: Sequence[str], ending: str) -> Iterator[images_pb2.ListImagesResponse]:
-        """Ask for the records of which the target's digest ends in these digits, in parts where need be."""
+        """Request the records whose target's digest ends with `ending`, in parts if necessary."""
         chosen = [f"{one},{_DIGEST_ENDS.format(ending)}" for one in filters] or [_DIGEST_ENDS.format(ending)]
         try:
             with self._connection.calling(_KIND, "list"):
                 request = images_pb2.ListImagesRequest(filters=chosen if ending else filters)
                 answer = self._stub.List(request)
         except DaemonError as error:
-            if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED.name or len(ending) == _MOST_DIGITS:
+            if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED.name or len(ending) == _MAX_DIGITS:
                 raise
         else:
             yield answer
@@ -61,20 +61,20 @@ class ImageService:
             yield from self._in_parts(filters, digit + ending)
 
     def create(self, image: ImageRecord) -> ImageRecord:
-        """Create a record and give it as the server has it; raises AlreadyExists."""
+        """Create a record and return it as stored. Raises AlreadyExists."""
         request = images_pb2.CreateImageRequest(image=convert.from_image_record(image))
         with self._connection.calling(_KIND, image.name):
             answer = self._stub.Create(request)
         return convert.to_image_record(answer.image)
 
     def update(self, image: ImageRecord, *, fields: Sequence[str]) -> ImageRecord:
-        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record; raises NotFound.
+        """Update the named fields (`target`, `labels`, `labels.<key>`) of a record. Raises NotFound.
 
-        Without a field the server would replace target and labels altogether, which drops the labels of other
-        tools; that is never meant, so no fields is an error of the caller (ValueError).
+        Without fields, the server would replace all labels, including those of other tools; so this raises
+        ValueError.
         """
         if not fields:
-            raise ValueError("an update of an image names the fields that it changes")
+            raise ValueError("an update of an image must name the fields to change")
         request = images_pb2.UpdateImageRequest(image=convert.from_image_record(image))
         request.update_mask.paths.extend(fields)
         with self._connection.calling(_KIND, image.name):
@@ -82,6 +82,6 @@ class ImageService:
         return convert.to_image_record(answer.image)
 
     def delete(self, name: str, *, sync: bool = False) -> None:
-        """Delete a record; with `sync` the garbage collector has run when this returns. Raises NotFound."""
+        """Delete a record; `sync` waits for a run of the garbage collector. Raises NotFound."""
         with self._connection.calling(_KIND, name):
             self._stub.Delete(images_pb2.DeleteImageRequest(name=name, sync=sync), timeout=WORK_SECONDS)

@@ -1,8 +1,8 @@
-"""Writing one blob: the Write stream of containerd's content service.
+"""Write one blob with the Write stream of containerd's content service.
 
-The protocol: STAT names the ingest and gives the offset that the store has, WRITE appends at the current
-offset, COMMIT makes it content. A message whose offset is 0 truncates an ingest that has data, so the offset
-is kept here and every message carries it. The server answers each message, and COMMIT twice.
+The protocol: STAT opens an ingest and returns the offset that the store has, WRITE appends at the current
+offset, COMMIT turns the ingest into content. A message with offset 0 truncates an ingest that has data, so
+every message carries the current offset. The server answers each message once, and COMMIT twice.
 Source: containerd plugins/services/content/contentserver/contentserver.go (Write), core/metadata/content.go.
 """
 
@@ -20,21 +20,21 @@ from pyctrd.oci.model import Digest
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 MESSAGE_BYTES: Final = 1024 * 1024
-# Messages that may wait for their answer: the client fills the next ones while the daemon writes to disk.
+# How many messages may be unanswered: the client prepares the next ones while the daemon writes to disk.
 WINDOW: Final = 3
-# gRPC itself gives the same code when the connection is lost: only the words tell a lock from a dead daemon
+# gRPC uses the same code for a lost connection: only the message distinguishes a lock from a dead daemon
 # (containerd plugins/content/local/locks.go).
 _LOCKED: Final = " locked"
-# What the service says before it has asked the metadata store, which alone knows leases.
+# The message of the content service itself; the metadata store, which knows the leases, was not asked.
 _OVERTAKEN: Final = "blob with expected digest"
 
 _Request = content_pb2.WriteContentRequest
 
 
 class _Requests:
-    """The messages of the stream, handed to gRPC's sending thread.
+    """The messages of the stream, for gRPC's sending thread.
 
-    Never raises: gRPC would only log the error, and the server would take it for the end of the stream.
+    Never raises: gRPC would only log the error, and the server would see the end of the stream.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class _Requests:
 
 
 class Overtaken(AlreadyExists):
-    """Another client finished the blob while it was opened: no lease in force has it for that."""
+    """Another client committed the blob while it was being opened, so it was not added to the lease."""
 
 
 class IngestWriter:
-    """Implements ports.Ingest: bytes go in by `write`, and `commit` makes them content."""
+    """An open write of a blob. Implements ports.Ingest."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class IngestWriter:
 
     @property
     def offset(self) -> int:
-        """How many bytes of the blob were taken, those still on their way included; writing goes on there."""
+        """How many bytes were written, including those not sent yet; writing continues there."""
         return self._sent + len(self._buffer)
 
     def write(self, data: bytes) -> None:
-        """Append bytes at the offset; small pieces are gathered into messages of 1 MiB.
+        """Append bytes at the offset; small chunks are collected into messages of 1 MiB.
 
-        An error of the store may come some messages later, at the latest in `commit`. Raises AlreadyExists
-        when somebody else has finished the blob meanwhile, and DaemonError and its subclasses.
+        An error of the store may be raised by a later `write`, or by `commit`. Raises AlreadyExists if
+        another client has committed the blob in the meantime, DaemonError.
         """
         if not self._buffer and len(data) == MESSAGE_BYTES:
             self._send(data)  # the common case, without a copy
@@ -106,11 +106,12 @@ class IngestWriter:
             self._send(chunk)
 
     def commit(self, labels: Mapping[str, str] | None = None) -> None:
-        """Make the ingest content, with labels if given.
+        """Turn the ingest into content, with optional labels.
 
-        Raises AlreadyExists when somebody else has finished the blob meanwhile: it is not under the lease in
-        force before it is opened once more. Raises FailedPrecondition when size or digest is not the expected
-        one; the ingest stays then, and has to be aborted: the store would commit the same bytes again.
+        Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to
+        the current lease only when it is opened again. Raises FailedPrecondition if the size or the digest is
+        not the expected one. Then the ingest stays, and has to be aborted, or the next client would try to
+        commit the same bytes.
         """
         self._flush()
         request = _Request(
@@ -125,9 +126,9 @@ class IngestWriter:
         self._end()
 
     def close(self, *, keep: bool) -> None:
-        """End the stream; with `keep`, what was written is brought to the store first, for a later resume.
+        """End the stream; with `keep`, flush what was written first, so that it can be resumed later.
 
-        Never raises: the write is either committed already, or given up for a reason that the caller knows.
+        Never raises: the write is either committed, or the caller already has the error that ended it.
         """
         if self._finished:
             return
@@ -159,7 +160,7 @@ class IngestWriter:
         self._drain(WINDOW - 1)
 
     def _drain(self, leave: int = 0) -> None:
-        """Read answers until only `leave` are outstanding; a failed stream is shut and its error raised."""
+        """Read responses until only `leave` are outstanding. Closes the stream and raises its error."""
         while self._unanswered > leave:
             try:
                 next(self._call)
@@ -168,7 +169,7 @@ class IngestWriter:
                 raise self._translate(error) from error
             except StopIteration as error:
                 self._shut()
-                message = f"containerd ended the write of {self._ref} without an answer"
+                message = f"containerd ended the write of {self._ref} without a response"
                 raise DaemonError(message, kind="ingest", name=self._ref) from error
             except BaseException:
                 self._shut()
@@ -176,36 +177,36 @@ class IngestWriter:
             self._unanswered -= 1
 
     def _end(self) -> None:
-        """Half-close and read to the end, so that the lock on the ingest is free when this returns.
+        """Half-close the stream and read it to the end, so that the ingest is unlocked when this returns.
 
-        What still comes is the second answer to a COMMIT, or one to the half-close itself.
+        What still arrives is the second response to a COMMIT, or the one to the half-close.
         """
         self._requests.end()
         try:
             for _ in self._call:
                 pass
         except grpc.RpcError:
-            pass  # everything that counts was answered before
+            pass  # everything that matters was answered before
         finally:
             self._shut()
 
     def _shut(self) -> None:
         self._finished = True
-        self._requests.end()  # or gRPC's sending thread would wait for ever
+        self._requests.end()  # or gRPC's sending thread would wait forever
         self._call.cancel()
 
     def _translate(self, error: grpc.RpcError) -> PyctrdError:
         return self._connection.translate(error, Subject("content", self._digest))
 
     def _translate_open(self, error: grpc.RpcError) -> PyctrdError:
-        """Give the error of STAT, where some codes mean something that only STAT can say."""
+        """Translate an error of STAT, for which some codes have a special meaning."""
         code, details = status_of(error)
         if code is grpc.StatusCode.UNAVAILABLE and _LOCKED in details:
             return IngestLocked(details, code=code.name, kind="ingest", name=self._ref)
         if code is grpc.StatusCode.ALREADY_EXISTS and _OVERTAKEN in details:
             return Overtaken(details, code=code.name, kind="content", name=self._digest)
         if code is grpc.StatusCode.NOT_FOUND and self._connection.lease:
-            # Content need not exist to be written, so what is absent is the lease.
+            # Content need not exist to be written, so it is the lease that does not exist.
             lease = self._connection.lease
             message = details if lease in details else f"lease {lease}: {details}"
             return NotFound(message, kind="lease", name=lease)

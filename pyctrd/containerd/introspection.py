@@ -1,4 +1,4 @@
-"""What a containerd says of itself: its identity, its plugins and why some of them did not start.
+"""containerd's introspection service: its identity, its plugins, and why some did not start.
 
 Source: containerd api/services/introspection/v1/introspection.proto.
 """
@@ -21,9 +21,9 @@ METADATA_PLUGIN = "io.containerd.metadata.v1"
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
-    """A plugin of containerd; `error` says why it did not start, and is empty when it did.
+    """A plugin of containerd; `error` says why it did not start, and is empty if it did.
 
-    `exports` are values that it tells others about its state and configuration.
+    `exports` are values that it publishes about its state and configuration.
     """
 
     type: str
@@ -41,27 +41,27 @@ class IntrospectionService:
         self._stub = introspection_pb2_grpc.IntrospectionStub(connection.channel)
 
     def server_uuid(self) -> str:
-        """Give the identity that this containerd keeps in its root directory."""
+        """Return the UUID that containerd stores in its root directory."""
         with self._connection.calling("server", self._connection.path):
             return self._stub.Server(empty_pb2.Empty()).uuid
 
     def plugins(self, filters: Sequence[str] = ()) -> Sequence[Plugin]:
-        """List plugins that match any of the filters, e.g. `type==io.containerd.snapshotter.v1`."""
+        """Return the plugins that match any of the filters, e.g. `type==io.containerd.snapshotter.v1`."""
         with self._connection.calling("plugins", "list"):
             answer = self._stub.Plugins(introspection_pb2.PluginsRequest(filters=filters))
         return tuple(map(_to_plugin, answer.plugins))
 
     def has_transfer(self) -> bool:
-        """Tell whether there is a transfer service: containerd has one from 1.7 on."""
+        """Whether there is a transfer service, which containerd has since 1.7."""
         return any(not plugin.error for plugin in self.plugins([f"type=={TRANSFER_PLUGIN}"]))
 
     def snapshotters(self) -> Sequence[str]:
-        """List the names of the snapshotters that are loaded."""
+        """Return the names of the loaded snapshotters."""
         plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
         return sorted(plugin.id for plugin in plugins if not plugin.error)
 
     def shares_content(self) -> bool:
-        """Whether a namespace can take content over from any other, which is containerd's default.
+        """Whether a namespace can use the content of any other, which is containerd's default.
 
         Source: containerd plugins/metadata/plugin.go, content_sharing_policy.
         """
@@ -69,7 +69,7 @@ class IntrospectionService:
         return not any(plugin.exports.get("policy") == "isolated" for plugin in plugins)
 
     def require_snapshotter(self, name: str) -> None:
-        """Raise Unsupported, with the reason that containerd has, unless it has loaded this snapshotter."""
+        """Raise Unsupported, with containerd's reason, unless this snapshotter is loaded."""
         plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
         loaded = sorted(plugin.id for plugin in plugins if not plugin.error)
         if name in loaded:

@@ -1,4 +1,4 @@
-"""How much a list may be: containerd sends as much as there is, and somebody else's socket without end."""
+"""Limit the size of lists: another server behind the socket may send without end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final, Protocol, TypeVar
 
 from pyctrd.errors import DaemonError
 
-# Half a million blobs with the labels of a pull.
+# Enough for half a million blobs with the labels of a pull.
 MAX_LISTED_BYTES: Final = 256 * 1024 * 1024
-# So that answers of nothing come to an end, too.
+# Counted for each message, so that empty ones are limited as well.
 _EACH: Final = 64
 
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T", bound=_Message)
 
 
 def bounded(answers: Iterable[_T], kind: str) -> Iterator[_T]:
-    """Yield answers; raises DaemonError when they are more than MAX_LISTED_BYTES together."""
+    """Yield the messages. Raises DaemonError when their total size exceeds MAX_LISTED_BYTES."""
     listed = 0
     for answer in answers:
         listed += _EACH + answer.ByteSize()

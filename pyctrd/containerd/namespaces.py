@@ -23,7 +23,7 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_shareable(self) -> bool:
-        """Whether others may take its content over even where content is isolated.
+        """Whether other namespaces may use its content even if content is isolated.
 
         Source: containerd core/metadata/content.go isSharedContent.
         """
@@ -31,33 +31,33 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NamespaceService:
-    """The namespaces of one containerd; they exist as soon as something in them does."""
+    """The namespaces of one containerd. A namespace exists as soon as something in it does."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = namespace_pb2_grpc.NamespacesStub(connection.channel)
 
     def list(self) -> Sequence[Namespace]:
-        """List all namespaces."""
+        """Return all namespaces."""
         with self._connection.calling(_KIND, "list"):
             answer = self._stub.List(namespace_pb2.ListNamespacesRequest())
         return tuple(map(_to_namespace, answer.namespaces))
 
     def get(self, name: str) -> Namespace:
-        """Give a namespace; one that nobody has created yet is given without labels, as containerd does."""
+        """Return a namespace; as in containerd, one that does not exist yet is returned without labels."""
         with self._connection.calling(_KIND, name):
             answer = self._stub.Get(namespace_pb2.GetNamespaceRequest(name=name))
         return _to_namespace(answer.namespace)
 
     def create(self, name: str, labels: Mapping[str, str] | None = None) -> Namespace:
-        """Create a namespace; raises AlreadyExists."""
+        """Create a namespace. Raises AlreadyExists."""
         message = namespace_pb2.Namespace(name=name, labels=labels)
         with self._connection.calling(_KIND, name):
             answer = self._stub.Create(namespace_pb2.CreateNamespaceRequest(namespace=message))
         return _to_namespace(answer.namespace)
 
     def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
-        """Set labels, leaving all others alone; an empty value removes one. Raises NotFound."""
+        """Set labels without changing the others; an empty value removes a label. Raises NotFound."""
         if not labels:
             return
         message = namespace_pb2.Namespace(name=name, labels=labels)
@@ -67,7 +67,7 @@ class NamespaceService:
             self._stub.Update(request)
 
     def delete(self, name: str) -> None:
-        """Delete an empty namespace; raises NotFound, FailedPrecondition when something is in it."""
+        """Delete an empty namespace. Raises NotFound, FailedPrecondition if it is not empty."""
         with self._connection.calling(_KIND, name):
             self._stub.Delete(namespace_pb2.DeleteNamespaceRequest(name=name))
 

@@ -22,7 +22,7 @@ _KIND = "snapshot"
 
 
 class SnapshotService:
-    """Implements ports.SnapshotStore. Every call raises Unsupported when the snapshotter is not loaded."""
+    """Implements ports.SnapshotStore. Every call raises Unsupported if the snapshotter is not loaded."""
 
     def __init__(
         self, connection: Connection, introspection: IntrospectionService, default: Callable[[], str]
@@ -34,7 +34,7 @@ class SnapshotService:
 
     @contextmanager
     def _calling(self, snapshotter: str, name: str) -> Iterator[str]:
-        """Give the snapshotter's name for a call, and find out why when the server refuses its arguments."""
+        """Provide the snapshotter's name for a call, and translate its errors."""
         snapshotter = snapshotter or self._default()
         try:
             with self._connection.calling(_KIND, name):
@@ -45,7 +45,7 @@ class SnapshotService:
             raise
 
     def stat(self, snapshotter: str, name: str) -> SnapshotInfo:
-        """Give a snapshot; raises NotFound."""
+        """Return a snapshot. Raises NotFound."""
         with self._calling(snapshotter, name) as chosen:
             answer = self._stub.Stat(snapshots_pb2.StatSnapshotRequest(snapshotter=chosen, key=name))
         return convert.to_snapshot_info(answer.info)
@@ -53,7 +53,7 @@ class SnapshotService:
     def prepare(
         self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str] | None = None
     ) -> Sequence[Mount]:
-        """Make an active snapshot on a parent ("" for none) and give its mounts; raises AlreadyExists."""
+        """Create an active snapshot on a parent ("": none) and return its mounts. Raises AlreadyExists."""
         with self._calling(snapshotter, key) as chosen:
             request = snapshots_pb2.PrepareSnapshotRequest(
                 snapshotter=chosen, key=key, parent=parent, labels=labels
@@ -62,7 +62,7 @@ class SnapshotService:
         return convert.to_mounts(answer.mounts)
 
     def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Turn the active snapshot `key` into the committed `name`; raises AlreadyExists."""
+        """Commit the active snapshot `key` as `name`. Raises AlreadyExists."""
         with self._calling(snapshotter, name) as chosen:
             request = snapshots_pb2.CommitSnapshotRequest(
                 snapshotter=chosen, name=name, key=key, labels=labels
@@ -70,13 +70,13 @@ class SnapshotService:
             self._stub.Commit(request, timeout=WORK_SECONDS)
 
     def remove(self, snapshotter: str, key: str) -> None:
-        """Remove a snapshot; raises NotFound, FailedPrecondition while it has children."""
+        """Remove a snapshot. Raises NotFound, FailedPrecondition while it has children."""
         with self._calling(snapshotter, key) as chosen:
             request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=chosen, key=key)
             self._stub.Remove(request, timeout=WORK_SECONDS)
 
     def list(self, snapshotter: str) -> Generator[SnapshotInfo]:
-        """List a snapshotter's snapshots in this namespace, as the server sends them."""
+        """Yield a snapshotter's snapshots in this namespace, as they arrive."""
         with self._calling(snapshotter, "list") as chosen:
             call = self._stub.List(snapshots_pb2.ListSnapshotsRequest(snapshotter=chosen))
             try:

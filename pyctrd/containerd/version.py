@@ -1,4 +1,4 @@
-"""Which containerd answers, if it is one.
+"""containerd's version service.
 
 Source: containerd api/services/version/v1/version.proto.
 """
@@ -14,14 +14,14 @@ from pyctrd.protos.services.version.v1 import version_pb2_grpc
 
 
 class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A containerd's version, e.g. `1.7.24~ds1`, and the commit that it was built from, if it knows."""
+    """A containerd's version, e.g. `1.7.24~ds1`, and the commit it was built from, if known."""
 
     version: str
     revision: str = ""
 
 
 def ask_version(connection: Connection) -> DaemonVersion:
-    """Ask who is there; raises DaemonUnreachable unless it is a containerd that answers."""
+    """Return the version. Raises DaemonUnreachable if no containerd answers."""
     stub = version_pb2_grpc.VersionStub(connection.channel)
     try:
         answer = stub.Version(empty_pb2.Empty(), timeout=CONNECT_SECONDS)
@@ -29,7 +29,7 @@ def ask_version(connection: Connection) -> DaemonVersion:
         code, details = status_of(error)
         raise connection.explain(_not_containerd(code, details)) from error
     if not answer.version:
-        raise connection.explain("its answer to a version call is empty, so it is not containerd")
+        raise connection.explain("its response to a version call is empty, so it is not containerd")
     return DaemonVersion(version=answer.version, revision=answer.revision)
 
 
@@ -42,4 +42,4 @@ def _not_containerd(code: grpc.StatusCode, details: str) -> str:
         case grpc.StatusCode.UNIMPLEMENTED:
             return "another gRPC server answers there, not containerd"
         case _:
-            return f"its answer to a version call is not containerd's ({code.name}: {details})"
+            return f"its response to a version call is not containerd's ({code.name}: {details})"

@@ -1,1 +1,1 @@
-"""What an image is: descriptors, references, platforms and the graph of an image. Pure: no IO."""
+"""OCI images: descriptors, references, platforms and the graph of an image. No IO."""

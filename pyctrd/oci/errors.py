@@ -1,4 +1,4 @@
-"""The error that carries descriptors; all others are in pyctrd.errors."""
+"""The one error that carries descriptors; all others are in pyctrd.errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyctrd.oci.model import Descriptor
 
 
 class IncompleteContent(PyctrdError):
-    """An image of which some content is not in the store; `missing` are the descriptors of that content."""
+    """Some content of an image is missing from the store; `missing` are its descriptors."""
 
     exit_code = 4
 

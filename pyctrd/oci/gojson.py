@@ -1,4 +1,4 @@
-"""JSON as Go's encoding/json writes it, for documents that must equal containerd's byte for byte.
+"""JSON as Go's encoding/json writes it, for documents that must be byte-identical to containerd's.
 
 Sources: Go encoding/json (HTML escaping, sorted map keys); image-spec specs-go/v1 (field order, omitempty).
 """
@@ -16,18 +16,18 @@ _ESCAPED: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029
 
 
 def marshal(value: Any, *, indent: int | None = None) -> bytes:
-    """Write a value of dicts, lists, strings and numbers; dicts keep their order.
+    """Encode dicts, lists, strings and numbers; dicts keep their order.
 
-    `indent` is the number of blanks per level (Go's MarshalIndent without a prefix), None is compact.
+    `indent` is the number of spaces per level (Go's MarshalIndent without a prefix); None means compact.
     """
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
-    # Go writes \b and \f as \u escapes before 1.22 and short ones since; both are absent from real documents.
+    # Go before 1.22 writes \b and \f as \u escapes, later ones do not. No real document contains them.
     return text.translate(_ESCAPED).encode()
 
 
 def descriptor(item: Descriptor) -> dict[str, Any]:
-    """Give a descriptor's fields in ocispec.Descriptor's order, empty ones left out as there."""
+    """Return a descriptor's fields in the order of ocispec.Descriptor, without empty ones."""
     fields: dict[str, Any] = {
         "mediaType": item.media_type,
         "digest": str(item.digest),
@@ -43,7 +43,7 @@ def descriptor(item: Descriptor) -> dict[str, Any]:
 
 
 def platform(item: Platform) -> dict[str, Any]:
-    """Give a platform's fields in ocispec.Platform's order."""
+    """Return a platform's fields in the order of ocispec.Platform."""
     fields: dict[str, Any] = {
         "architecture": item.architecture,
         "os": item.os,
@@ -55,7 +55,7 @@ def platform(item: Platform) -> dict[str, Any]:
 
 
 def manifest(item: Manifest) -> dict[str, Any]:
-    """Give a manifest's fields in ocispec.Manifest's order; fields that Go does not know are not kept."""
+    """Return a manifest's fields in the order of ocispec.Manifest, without fields that it does not have."""
     fields: dict[str, Any] = {
         "schemaVersion": item.schema_version,
         "mediaType": item.media_type,
@@ -70,5 +70,5 @@ def manifest(item: Manifest) -> dict[str, Any]:
 
 
 def sorted_map(mapping: Mapping[str, str]) -> dict[str, str]:
-    """Give a map's entries as Go writes them: sorted by the keys' bytes."""
+    """Return a map's entries as Go writes them: sorted by the bytes of the keys."""
     return dict(sorted(mapping.items(), key=lambda pair: pair[0].encode()))

@@ -1,8 +1,8 @@
-"""The walk: from a descriptor to everything below it. pull, diagnose, ensure and save all use this one.
+"""Walk an image: from a descriptor to everything below it. All operations use this walk.
 
-A step (`Children`) gives a descriptor's children. The plain step reads a document and lists what it names;
-filters wrap a step and give another step, as containerd composes its handlers (core/images/handlers.go,
-core/remotes/handlers.go). `generations` and `preorder` drive a step.
+A step (`Children`) returns a descriptor's children. `read_children` makes the basic step, which reads a
+document and returns the descriptors in it; filters wrap a step, as containerd composes its handlers
+(core/images/handlers.go, core/remotes/handlers.go). `generations` and `preorder` walk with a step.
 """
 
 from __future__ import annotations
@@ -26,22 +26,20 @@ from pyctrd.oci.platforms import Matcher
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 
-# An index of an index of an index is already rare; this only stops a document made to exhaust us.
+# Three levels of indexes are already rare; the limits only stop malicious documents.
 MAX_DEPTH: Final = 16
-# The same for breadth: a manifest or index of so many entries, an image of so many pieces.
+# The entries of one manifest or index, and the descriptors of one image.
 MAX_CHILDREN: Final = 10_000
-_BUILT_WRONGLY: Final = (
-    "the bytes are those of the digest, so the image was built wrongly: only a new one helps"
-)
 MAX_DESCRIPTORS: Final = 100_000
+_BROKEN_IMAGE: Final = "the bytes match the digest, so the image itself is broken and has to be rebuilt"
 
 
 def children_in(descriptor: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
-    """List what a document names, in document order; content of any other media type has no children.
+    """Return the descriptors in an index or a manifest, in document order; other content has no children.
 
-    Raises ContentError when the bytes are not what the media type says (containerd's phrase is kept:
-    `media-type: expected manifest but found index`), and for more than MAX_CHILDREN.
-    Source: containerd core/images/image.go Children; `subject` is no child, as there.
+    As in containerd, `subject` is not a child. Raises ContentError if the bytes do not match the media type
+    (with containerd's phrase `media-type: expected manifest but found index`), and for more than
+    MAX_CHILDREN. Source: containerd core/images/image.go Children.
     """
     if mediatypes.is_manifest(descriptor.media_type):
         _check_shape(descriptor, raw, "manifest", absent=("manifests",))
@@ -55,38 +53,38 @@ def children_in(descriptor: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
 
 def _bounded(descriptor: Descriptor, children: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
     if len(children) > MAX_CHILDREN:
-        raise ContentError(f"{descriptor.digest} names {len(children)} pieces: more than {MAX_CHILDREN}")
+        raise ContentError(f"{descriptor.digest} has {len(children)} entries: more than {MAX_CHILDREN}")
     return children
 
 
 def has_children(descriptor: Descriptor) -> bool:
-    """Tell whether the media type is one that names other content."""
+    """Whether this is an index or a manifest, which refers to other content."""
     return mediatypes.is_manifest(descriptor.media_type) or mediatypes.is_index(descriptor.media_type)
 
 
 def size_limit(descriptor: Descriptor) -> int:
-    """Return how many bytes of an index, a manifest or a config are read at most."""
+    """Return the largest size at which an index, a manifest or a config is read."""
     return MAX_MANIFEST_BYTES if has_children(descriptor) else MAX_CONFIG_BYTES
 
 
 def _check_shape(descriptor: Descriptor, raw: bytes, expected: str, absent: tuple[str, ...]) -> None:
-    """Refuse a document of two readings (containerd core/images/image.go validateMediaType)."""
+    """Refuse a document that is ambiguous (containerd core/images/image.go validateMediaType)."""
     document = parse_json(raw)
     where = f"invalid desc {descriptor.digest}: media-type:"
     if not isinstance(document, dict):
         found = type(document).__name__
-        raise ContentError(f"{where} expected {expected} but found {found}", hint=_BUILT_WRONGLY)
+        raise ContentError(f"{where} expected {expected} but found {found}", hint=_BROKEN_IMAGE)
     if "fsLayers" in document:
         raise ContentError(f"{where} schema 1 not supported")
     if any(document.get(name) for name in absent):
         found = "index" if expected == "manifest" else "manifest"
         raise ContentError(
-            f"{where} expected {expected} but found {found} ({descriptor.media_type})", hint=_BUILT_WRONGLY
+            f"{where} expected {expected} but found {found} ({descriptor.media_type})", hint=_BROKEN_IMAGE
         )
 
 
 def read_children(read: Callable[[Descriptor], bytes]) -> Children:
-    """Make the plain step from something that reads a document whole."""
+    """Return the basic step, which reads documents with `read`."""
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         if not has_children(descriptor):
@@ -106,10 +104,11 @@ def read_children(read: Callable[[Descriptor], bytes]) -> Children:
 
 
 def labelled(children: Children, set_labels: Callable[[Digest, Mapping[str, str]], None]) -> Children:
-    """Label each parent with all its children before any filter sees them.
+    """Set gc labels for all children of a parent, before any filter.
 
-    Absent platforms are labelled too: the collector ignores labels that lead nowhere, and content that
-    comes later is then kept at once (containerd core/images/handlers.go SetChildrenMappedLabels).
+    Absent platforms get labels too: the garbage collector ignores a label whose content is absent, and
+    content that is fetched later is protected at once (containerd core/images/handlers.go
+    SetChildrenMappedLabels).
     """
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -122,7 +121,7 @@ def labelled(children: Children, set_labels: Callable[[Digest, Mapping[str, str]
 
 
 def child_labels(children: Sequence[Descriptor]) -> dict[str, str]:
-    """Give the gc.ref labels of a parent, numbered per key in document order."""
+    """Return the gc.ref labels of a parent, numbered per key in document order."""
     counts: dict[str, int] = {}
     labels: dict[str, str] = {}
     for child in children:
@@ -135,7 +134,7 @@ def child_labels(children: Sequence[Descriptor]) -> dict[str, str]:
 
 
 def only_platforms(children: Children, matcher: Matcher) -> Children:
-    """Leave out children whose platform does not match; one without a platform stays.
+    """Leave out children whose platform does not match; children without a platform stay.
 
     Source: containerd core/images/handlers.go FilterPlatforms.
     """
@@ -149,9 +148,9 @@ def only_platforms(children: Children, matcher: Matcher) -> Children:
 
 
 def metadata_of_all(children: Children, matcher: Matcher) -> Children:
-    """Keep every platform's manifest and config, and all content of the matching ones.
+    """Keep the manifest and config of every platform, and all content of the matching ones.
 
-    The answer depends on the platform that a manifest is listed for: walk it with `depends_on=fits(matcher)`.
+    The result depends on the platform that a manifest is listed for: walk with `depends_on=fits(matcher)`.
     Source: containerd core/remotes/handlers.go FilterManifestByPlatformHandler.
     """
 
@@ -169,26 +168,26 @@ def metadata_of_all(children: Children, matcher: Matcher) -> Children:
 
 
 def fits(matcher: Matcher) -> Callable[[Descriptor], bool]:
-    """Make a test whether a descriptor is for a matching platform, or for any."""
+    """Return a predicate: whether a descriptor has a matching platform, or none."""
     return lambda descriptor: descriptor.platform is None or matcher.match(descriptor.platform)
 
 
 def metadata_only(children: Children) -> Children:
-    """Keep indexes, manifests and configs; leave out every layer and other payload."""
+    """Keep indexes, manifests and configs; leave out layers and other content."""
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         found = children(descriptor)
         if not mediatypes.is_manifest(descriptor.media_type):
             return found
-        return found[:1]  # a manifest names its config first, whatever the config's media type
+        return found[:1]  # the config comes first, whatever its media type
 
     return step
 
 
 def limited(children: Children, matcher: Matcher, count: int) -> Children:
-    """Keep the `count` children of an index that the matcher likes best; those without a platform come last.
+    """Keep the `count` children of an index that the matcher prefers; those without a platform come last.
 
-    Raises NoMatchingPlatform when an index has none left.
+    Raises NoMatchingPlatform if an index has no children.
     Source: containerd core/images/handlers.go LimitManifests.
     """
 
@@ -207,7 +206,7 @@ def limited(children: Children, matcher: Matcher, count: int) -> Children:
 
 
 def closest(descriptors: Sequence[Descriptor], matcher: Matcher) -> list[Descriptor]:
-    """Sort by the matcher's preference, stable; descriptors without a platform last."""
+    """Sort by the matcher's preference (stable), descriptors without a platform last."""
     return sorted(
         descriptors,
         key=lambda item: (item.platform is None, matcher.rank(item.platform) if item.platform else 0),
@@ -215,7 +214,7 @@ def closest(descriptors: Sequence[Descriptor], matcher: Matcher) -> list[Descrip
 
 
 def tolerant(children: Children, missing: Callable[[Descriptor], None], absent: type[Exception]) -> Children:
-    """Go on where a document is absent: report it to `missing`, and treat it as one without children."""
+    """Treat an absent document as one without children, and pass it to `missing`."""
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         try:
@@ -227,27 +226,26 @@ def tolerant(children: Children, missing: Callable[[Descriptor], None], absent: 
     return step
 
 
-# --- drivers ----------------------------------------------------------------------------------------------
+# --- walks ------------------------------------------------------------------------------------------------
 
-# On what of a descriptor, besides the document that it names, the answer of a step depends.
+# What the result of a step depends on besides the document.
 DependsOn: TypeAlias = Callable[[Descriptor], Hashable]
 
 
 def _the_document(_descriptor: Descriptor) -> Hashable:
-    """Say that a step looks at nothing but the document."""
+    """Depend on the document alone."""
     return None
 
 
 def generations(
     root: Descriptor, children: Children, *, depends_on: DependsOn = _the_document
 ) -> Iterator[list[Descriptor]]:
-    """Yield the root, then its children, then theirs: each generation once its parents have been handled.
+    """Yield the root, then its children, then their children, one generation at a time.
 
-    The step is asked about a descriptor only after the generation that holds it was consumed, so the
-    consumer can fetch a document before the walk reads it. A descriptor that occurs again with the same
-    platform is left out; the same digest for another platform is not, since a filter may treat it otherwise.
-    The step is asked once about each document, for however many platforms it is listed: `depends_on` is for
-    a step whose answer depends on more than the document, which is then asked once for each of its values.
+    The step is called for the descriptors of a generation only after the consumer has asked for the next one,
+    so the consumer can fetch documents before the walk reads them. A descriptor is yielded once for each
+    platform, since filters may treat platforms differently. The step is called once for each document, no
+    matter how many platforms list it; with `depends_on`, once for each document and value of `depends_on`.
     """
     seen = {_identity(root)}
     asked = set[object]()
@@ -255,7 +253,7 @@ def generations(
     depth = 0
     while generation:
         if depth > MAX_DEPTH:
-            raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
+            raise ContentError(f"{root.digest} is nested more than {MAX_DEPTH} levels deep")
         yield generation
         depth += 1
         following: list[Descriptor] = []
@@ -271,10 +269,7 @@ def generations(
 def preorder(
     root: Descriptor, children: Children, *, depends_on: DependsOn = _the_document
 ) -> Iterator[Descriptor]:
-    """Yield a descriptor, then all below its first child, and so on; repeated ones only once.
-
-    The step is asked as `generations` asks it.
-    """
+    """Yield the descriptors depth first, each once per platform; calls the step as `generations` does."""
     seen = set[object]()
     asked = set[object]()
     stack = [(root, 0)]
@@ -283,7 +278,7 @@ def preorder(
         if _identity(descriptor) in seen:
             continue
         if depth > MAX_DEPTH:
-            raise ContentError(f"{root.digest} is nested deeper than {MAX_DEPTH} levels")
+            raise ContentError(f"{root.digest} is nested more than {MAX_DEPTH} levels deep")
         seen.add(_identity(descriptor))
         yield descriptor
         found = _once(descriptor, children, depends_on, asked)
@@ -294,16 +289,16 @@ def preorder(
 def _once(
     parent: Descriptor, children: Children, depends_on: DependsOn, asked: set[object]
 ) -> Sequence[Descriptor]:
-    """Ask a step about a document, unless it was asked before: then all that it names has been seen."""
-    question = (parent.digest, parent.media_type, depends_on(parent))
-    if question in asked:
+    """Return a document's children, or nothing if the step was already called for it."""
+    key = (parent.digest, parent.media_type, depends_on(parent))
+    if key in asked:
         return ()
-    asked.add(question)
+    asked.add(key)
     return children(parent)
 
 
 def by_digest(descriptors: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
-    """Return the first descriptor of each digest, in their order."""
+    """Return the first descriptor of each digest, in order."""
     found: dict[Digest, Descriptor] = {}
     for descriptor in descriptors:
         found.setdefault(descriptor.digest, descriptor)
@@ -311,9 +306,9 @@ def by_digest(descriptors: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
 
 
 def check_count(root: Descriptor, count: int, most: int = MAX_DESCRIPTORS) -> None:
-    """Raise ContentError when an image is made of too many pieces."""
+    """Raise ContentError if an image has too many descriptors."""
     if count > most:
-        raise ContentError(f"{root.digest} is made of more than {most} pieces")
+        raise ContentError(f"{root.digest} has more than {most} descriptors")
 
 
 def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
@@ -324,17 +319,17 @@ def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
 
 
 def is_attestation(descriptor: Descriptor) -> bool:
-    """Tell whether a manifest is about others: its platform is unknown/unknown."""
+    """Whether a manifest is an attestation: its platform is unknown/unknown."""
     return descriptor.platform is not None and platforms.is_unknown(descriptor.platform)
 
 
 def is_image(leaf: Descriptor) -> bool:
-    """Whether this is a manifest that is not about others."""
+    """Whether this is a manifest that is not an attestation."""
     return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)
 
 
 def leaves_of(target: Descriptor, step: Children) -> Iterator[Descriptor]:
-    """Yield what the indexes name that is no index itself; nothing but indexes is read."""
+    """Yield the descriptors in the indexes of an image that are not indexes; reads only the indexes."""
 
     def indexes_only(descriptor: Descriptor) -> Sequence[Descriptor]:
         return step(descriptor) if mediatypes.is_index(descriptor.media_type) else ()

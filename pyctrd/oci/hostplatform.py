@@ -1,4 +1,4 @@
-"""What this machine is, in the words that Go's runtime has for it: os, architecture, variant.
+"""The platform of this machine, in Go's terms: os, architecture, variant.
 
 Source: github.com/containerd/platforms v1.0.0-rc.5 (defaults_unix.go, cpuinfo.go, cpuinfo_linux.go,
 cpuinfo_other.go, platform_windows_compat.go).
@@ -34,7 +34,7 @@ _ARM_CORES: Final = {
 
 
 def current() -> tuple[str, str, str]:
-    """Give os, architecture and variant of the machine that this process runs on."""
+    """Return the os, architecture and variant of this machine."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -43,11 +43,11 @@ def current() -> tuple[str, str, str]:
 
 
 def detect(system: str, machine: str, cpuinfo: str | None, *, wide: bool = True) -> tuple[str, str, str]:
-    """Work os, architecture and variant out of uname's words and /proc/cpuinfo's text (None: unreadable).
+    """Return os, architecture and variant for uname's values and the text of /proc/cpuinfo.
 
-    `wide` tells whether processes are of 64 bits: a 32-bit system may run on a 64-bit kernel, and uname
-    then names the kernel's machine. Only ARM gets a variant; it is `unknown` for a core without a name,
-    and empty where nothing tells it.
+    `cpuinfo` is None if it cannot be read. `wide` says whether this is a 64-bit process: a 32-bit system may
+    run on a 64-bit kernel, and uname then names the kernel's machine. Only ARM has variants; `unknown` means
+    an unknown core, and an empty variant that it could not be determined.
     """
     os, name = system.lower(), machine.lower()
     architecture = "arm" if name.startswith("armv") else _MACHINES.get(name, name)
@@ -62,13 +62,13 @@ def detect(system: str, machine: str, cpuinfo: str | None, *, wide: bool = True)
 
 def _arm_variant(machine: str, cpuinfo: str, architecture: str) -> str:
     core = _cpu_field(cpuinfo, "cpu architecture")
-    if core is None:  # emulated: the kernel shows the processors of the machine below
+    if core is None:  # emulated: the kernel shows the host's processors
         core = "8" if machine == "aarch64" else machine[4:5] if machine.startswith("armv") else ""
         if not core:
             return ""
     model = _cpu_field(cpuinfo, "model name") or ""
     if architecture == "arm" and core == "7" and model.lower().startswith("armv6-compatible"):
-        core = "6"  # the first Raspberry Pi's kernel says 7
+        core = "6"  # the kernel of the first Raspberry Pi says 7
     return _ARM_CORES.get(core.lower(), "unknown")
 
 
@@ -85,9 +85,9 @@ _STABLE_BUILDS: Final = (20348, 26100)
 
 
 def windows_runs(host_version: str, image_version: str) -> bool:
-    """Tell whether a Windows of one version runs images of another; an unknown version is no obstacle.
+    """Whether a Windows host runs images of another version; True if a version is unknown.
 
-    From Windows Server 2022 on, a host also runs images of the server release before its own.
+    From Windows Server 2022 on, a host also runs images of the previous server release.
     """
     host_parts = _windows_version(host_version)
     if host_parts == (0, 0, 0) or not image_version:

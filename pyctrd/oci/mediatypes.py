@@ -1,4 +1,4 @@
-"""Media types, and what containerd derives from them: child labels and ingest references.
+"""Media types, and what containerd derives from them: gc labels and ingest references.
 
 Sources: OCI image-spec media-types.md; containerd core/images/mediatypes.go, core/remotes/handlers.go.
 """
@@ -27,7 +27,7 @@ DOCKER_SCHEMA1: Final = frozenset(
 IN_TOTO: Final = "application/vnd.in-toto+json"
 OCTET_STREAM: Final = "application/octet-stream"
 
-# The annotations by which an index marks an attestation (BuildKit docs/attestations/attestation-storage.md).
+# The annotations of attestations in an index (BuildKit docs/attestations/attestation-storage.md).
 ATTESTED_DIGEST: Final = "vnd.docker.reference.digest"
 ATTESTATION_TYPE: Final = "vnd.docker.reference.type"
 
@@ -56,46 +56,46 @@ UNCOMPRESSED: Final = "containerd.io/uncompressed"
 
 
 def is_index(media_type: str) -> bool:
-    """Tell whether this is an OCI index or a Docker manifest list."""
+    """Whether this is an OCI index or a Docker manifest list."""
     return media_type in (OCI_INDEX, DOCKER_LIST)
 
 
 def is_manifest(media_type: str) -> bool:
-    """Tell whether this is an OCI or Docker (schema 2) image manifest."""
+    """Whether this is an OCI or Docker (schema 2) image manifest."""
     return media_type in (OCI_MANIFEST, DOCKER_MANIFEST)
 
 
 def is_image_config(media_type: str) -> bool:
-    """Tell whether this is the config of a runnable image, as containerd's unpacker asks it."""
+    """Whether this is the config of an image that can be run, as containerd's unpacker sees it."""
     return media_type in (OCI_CONFIG, DOCKER_CONFIG)
 
 
 def is_known_config(media_type: str) -> bool:
-    """Tell whether containerd labels this child as a config (core/images/mediatypes.go IsKnownConfig)."""
+    """Whether containerd labels this child as a config (core/images/mediatypes.go IsKnownConfig)."""
     return media_type in _CONFIGS
 
 
 def is_layer(media_type: str) -> bool:
-    """Tell whether this is a file system layer (core/images/mediatypes.go IsLayerType)."""
+    """Whether this is a file system layer (core/images/mediatypes.go IsLayerType)."""
     return media_type.startswith(OCI_LAYER_PREFIX) or media_type.partition("+")[0] in _DOCKER_LAYERS
 
 
 def is_nondistributable(media_type: str) -> bool:
-    """Tell whether this is a foreign layer, which a registry need not have."""
+    """Whether this is a foreign layer, which registries need not have."""
     return media_type.startswith((OCI_NONDISTRIBUTABLE_PREFIX, DOCKER_FOREIGN))
 
 
 def document_kind(media_type: str) -> str:
-    """Return what a person calls an index, a manifest or a config."""
+    """Return the name of an index, a manifest or a config for messages."""
     if is_index(media_type):
         return "index"
     return "manifest" if is_manifest(media_type) else "image config"
 
 
 def gc_label_prefix(media_type: str) -> str:
-    """Give the label key under which a parent keeps a child of this media type.
+    """Return the key of the gc label with which a parent protects a child of this media type.
 
-    A key that ends in "." takes a counter per key; the config's key takes none for the first one
+    A key that ends in "." is followed by a counter; the config's key has none for the first config
     (containerd core/images/mediatypes.go ChildGCLabels).
     """
     if is_manifest(media_type):
@@ -108,7 +108,7 @@ def gc_label_prefix(media_type: str) -> str:
 
 
 def ingest_prefix(media_type: str) -> str:
-    """Give the first word of the ingest reference (containerd core/remotes/handlers.go MakeRefKey)."""
+    """Return the first word of the ingest reference (containerd core/remotes/handlers.go MakeRefKey)."""
     if is_manifest(media_type):
         return "manifest"
     if is_index(media_type):

@@ -1,6 +1,6 @@
-"""The model: digests, descriptors, manifests and what containerd keeps about them. All of it is immutable.
+"""Digests, descriptors, manifests, and containerd's records of them. All values are immutable.
 
-Documents keep the raw bytes that they were parsed from, because a digest is taken of bytes, never of a model.
+Documents keep the bytes they were parsed from, because a digest is computed from bytes, not from a model.
 Sources: OCI image-spec descriptor.md, manifest.md, image-index.md, config.md; containerd api/types.
 """
 
@@ -17,12 +17,12 @@ import msgspec
 
 from pyctrd.errors import ContentError, InvalidReference
 
-# containerd reads no manifest above this many bytes (core/remotes/docker/resolver.go, MaxManifestSize).
+# containerd does not read larger manifests (core/remotes/docker/resolver.go, MaxManifestSize).
 MAX_MANIFEST_BYTES: Final = 4 * 1048 * 1048
-# containerd has no limit for a config; this one only keeps a registry from filling the memory.
+# containerd has no limit for configs; this one only stops a registry from filling the memory.
 MAX_CONFIG_BYTES: Final = 64 << 20
 
-# JSON that no image needs, and that would cost a reader much more memory than it has bytes.
+# No image needs more; malicious JSON may take much more memory than it has bytes.
 MAX_JSON_DEPTH: Final = 64
 MAX_JSON_ELEMENTS: Final = 250_000
 
@@ -39,15 +39,15 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class Digest(str):
-    """A content digest `algorithm:encoded`; invalid ones do not exist (raises InvalidReference).
+    """A content digest `algorithm:encoded`. Raises InvalidReference for an invalid one.
 
-    Source: OCI image-spec descriptor.md#digests; only algorithms that containerd has are accepted.
+    Only algorithms that containerd has are accepted. Source: OCI image-spec descriptor.md#digests.
     """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Check the text and make a digest of it."""
+        """Create a digest from its text."""
         if not _DIGEST.fullmatch(text):
             raise InvalidReference(f"invalid checksum digest format: {text!r}")
         algorithm, _, encoded = text.partition(":")
@@ -59,7 +59,7 @@ class Digest(str):
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Self:
-        """Take the digest of bytes."""
+        """Compute the digest of bytes."""
         return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
     @property
@@ -74,12 +74,12 @@ class Digest(str):
 
     @property
     def short(self) -> str:
-        """Enough of it for a person: the algorithm and twelve digits."""
+        """A short form for messages: the algorithm and the first twelve digits."""
         return f"{self.algorithm}:{self.encoded[:12]}"
 
 
 class FrozenDict(dict[_K, _V]):
-    """A dict that cannot be changed, and is hashable when its values are."""
+    """An immutable dict, hashable if its values are."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class FrozenDict(dict[_K, _V]):
         return FrozenDict, (dict(self),)
 
     def _refuse(self, *_args: object, **_named: object) -> NoReturn:
-        raise TypeError("pyctrd's values are immutable: make a copy of the mapping with dict()")
+        raise TypeError("pyctrd's values are immutable; copy the mapping with dict()")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -100,14 +100,14 @@ EMPTY: Final[FrozenDict[Any, Any]] = FrozenDict()
 
 
 def freeze(value: msgspec.Struct, field: str) -> None:
-    """Make a mapping of a frozen struct immutable: for the struct's `__post_init__`."""
+    """Make a mapping in a frozen struct immutable; call it in the struct's `__post_init__`."""
     mapping = getattr(value, field)
     if type(mapping) is not FrozenDict:
         msgspec.structs.force_setattr(value, field, FrozenDict(mapping))
 
 
 class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What all OCI JSON objects share: frozen, camel case on the wire, unknown fields ignored."""
+    """Base of the OCI JSON objects: frozen, camel case in JSON, unknown fields ignored."""
 
 
 class _Annotated(_Document, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ class _Annotated(_Document, frozen=True, kw_only=True):
 
 
 class _Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """An object of containerd's with labels."""
+    """A containerd object with labels."""
 
     labels: Mapping[str, str] = EMPTY
 
@@ -131,7 +131,7 @@ class _Labelled(msgspec.Struct, frozen=True, kw_only=True):
 class Platform(
     _Document, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}, kw_only=True
 ):
-    """The platform of a descriptor or config, as written there (see platforms.normalize)."""
+    """The platform of a descriptor or config, as written there (not normalized)."""
 
     architecture: str = ""
     os: str = ""
@@ -140,12 +140,12 @@ class Platform(
     variant: str = ""
 
     def __str__(self) -> str:
-        """Return `os/architecture[/variant]`, as written."""
+        """Return `os/architecture[/variant]`."""
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 class Descriptor(_Annotated, frozen=True, kw_only=True):
-    """A pointer to content: media type, digest, and size in bytes."""
+    """A reference to content: media type, digest, and size in bytes."""
 
     media_type: str
     digest: Digest
@@ -157,7 +157,7 @@ class Descriptor(_Annotated, frozen=True, kw_only=True):
 
 
 class Manifest(_Annotated, frozen=True, kw_only=True):
-    """An OCI or Docker image manifest, with the bytes that it was read from."""
+    """An OCI or Docker image manifest; `raw` are the bytes it was parsed from."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
@@ -169,12 +169,12 @@ class Manifest(_Annotated, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read a manifest; raises ContentError when the bytes are not one."""
+        """Parse a manifest. Raises ContentError if the bytes are not one."""
         return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
 
 class Index(_Annotated, frozen=True, kw_only=True):
-    """An OCI index or a Docker manifest list, with the bytes that it was read from."""
+    """An OCI index or a Docker manifest list; `raw` are the bytes it was parsed from."""
 
     manifests: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
@@ -185,33 +185,33 @@ class Index(_Annotated, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read an index; raises ContentError when the bytes are not one."""
+        """Parse an index. Raises ContentError if the bytes are not one."""
         return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
 
 class RootFS(_Document, frozen=True, kw_only=True):
-    """The uncompressed layers of an image, bottom first; `stated` is what the config says of them."""
+    """The uncompressed layers of an image, bottom first; `stated` are their diff ids, not validated."""
 
     type: str = ""
     stated: tuple[str, ...] = msgspec.field(default=(), name="diff_ids")
 
     @property
     def diff_ids(self) -> tuple[Digest, ...]:
-        """The digests of the uncompressed layers; raises ContentError when they are none.
+        """The digests of the uncompressed layers. Raises ContentError if the config has anything else there.
 
-        Checked only here: signatures and SBOMs have configs too, and nothing that is to be unpacked.
+        They are validated only here, since signatures and SBOMs have configs too, but no layers to unpack.
         """
         try:
             return tuple(map(Digest, self.stated))
         except InvalidReference as error:
             raise ContentError(
                 f"not a valid imageconfig: {error.message} - at `rootfs.diff_ids`",
-                hint="the image was built wrongly; `unpack=False` pulls it all the same",
+                hint="the image is broken; `unpack=False` pulls it anyway",
             ) from error
 
     @property
     def chain_ids(self) -> tuple[Digest, ...]:
-        """The names of the committed snapshots, bottom first; raises ContentError as `diff_ids` does.
+        """The names of the layers' committed snapshots, bottom first. Raises ContentError as `diff_ids` does.
 
         Source: OCI image-spec config.md#layer-chainid.
         """
@@ -224,7 +224,7 @@ class RootFS(_Document, frozen=True, kw_only=True):
 class ImageConfig(
     _Document, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}, kw_only=True
 ):
-    """The part of an image config that matters for distribution, with the bytes that it was read from."""
+    """The parts of an image config that matter for distribution; `raw` are the bytes it was parsed from."""
 
     architecture: str = ""
     os: str = ""
@@ -236,12 +236,12 @@ class ImageConfig(
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read a config; raises ContentError when the bytes are not one."""
+        """Parse a config. Raises ContentError if the bytes are not one."""
         return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
     @property
     def platform(self) -> Platform:
-        """The platform that the config names."""
+        """The platform in the config."""
         return Platform(
             architecture=self.architecture,
             os=self.os,
@@ -252,7 +252,7 @@ class ImageConfig(
 
 
 class ImageRecord(_Labelled, frozen=True, kw_only=True):
-    """An image as containerd's image service has it: a name for a target."""
+    """An image record of containerd: a name that points at a target."""
 
     name: str
     target: Descriptor
@@ -270,7 +270,7 @@ class ContentInfo(_Labelled, frozen=True, kw_only=True):
 
 
 class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """An unfinished write: `offset` of `total` bytes are in."""
+    """An unfinished write: `offset` of `total` bytes are written."""
 
     ref: str
     offset: int
@@ -281,7 +281,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A mount that a snapshotter hands out."""
+    """A mount of a snapshot."""
 
     type: str
     source: str
@@ -298,9 +298,9 @@ class SnapshotInfo(_Labelled, frozen=True, kw_only=True):
 
 
 def parse_json(raw: bytes) -> Any:
-    """Read JSON, with what Go's decoder reads as absent (null) left out.
+    """Parse JSON without null values, which Go's decoder treats as absent.
 
-    Raises ContentError, also for more than MAX_JSON_ELEMENTS elements or nesting deeper than MAX_JSON_DEPTH.
+    Raises ContentError, also for more than MAX_JSON_ELEMENTS elements or more than MAX_JSON_DEPTH levels.
     """
     _check_json_size(raw)
     try:
@@ -310,7 +310,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _check_json_size(raw: bytes) -> None:
-    """Refuse a bomb before it is made into objects; most documents pass by being counted."""
+    """Refuse a JSON bomb before it is parsed; for most documents counting characters is enough."""
     if _brackets(raw) <= MAX_JSON_DEPTH and raw.count(b",") <= MAX_JSON_ELEMENTS:
         return
     bare = _JSON_STRING.sub(b"", raw)
@@ -320,7 +320,7 @@ def _check_json_size(raw: bytes) -> None:
     for letter in re.findall(rb"[][{}]", bare):
         depth += 1 if letter in (b"[", b"{") else -1
         if depth > MAX_JSON_DEPTH:
-            raise ContentError(f"not valid JSON for an image: nested deeper than {MAX_JSON_DEPTH} levels")
+            raise ContentError(f"not valid JSON for an image: nested more than {MAX_JSON_DEPTH} levels deep")
 
 
 def _brackets(raw: bytes) -> int:
@@ -338,9 +338,9 @@ def _parse(raw: bytes, kind: type[_T]) -> _T:
 
 
 def convert(document: Any, kind: type[_Struct]) -> _Struct:
-    """Make a value of a type out of parsed JSON; raises msgspec.ValidationError.
+    """Convert parsed JSON to a struct. Raises msgspec.ValidationError.
 
-    One at a time: msgspec crashes the process when two threads use a type for the first time.
+    Under a lock: msgspec crashes the process if two threads use a type for the first time at once.
     """
     with _converting:
         return msgspec.convert(document, kind, dec_hook=_decode_custom)

@@ -1,8 +1,7 @@
-"""Platforms: parse, normalise, format, match, and order them as containerd does.
+"""Parse, normalize, format, match and order platforms as containerd does.
 
-Source of every rule: github.com/containerd/platforms v1.0.0-rc.5 (platforms.go, compare.go,
-database.go), which containerd 2.3 and later use. Earlier
-containerds differ in corners only: no os.features, no arm64 ladder above v8.
+Source: github.com/containerd/platforms v1.0.0-rc.5 (platforms.go, compare.go, database.go), which containerd
+2.3 and later use. Earlier ones differ only in details: no os.features, no arm64 variants above v8.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _KNOWN_ARCH: Final = re.compile(
 
 @functools.cache
 def host() -> Platform:
-    """Give the platform of this machine, as containerd's clients find theirs (platforms.DefaultSpec)."""
+    """Return the platform of this machine, as containerd's clients detect it (platforms.DefaultSpec)."""
     os, architecture, variant = hostplatform.current()
     return Platform(os=os, architecture=architecture, variant=variant)
 
@@ -45,9 +44,9 @@ def host() -> Platform:
 
 
 def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
-    """Read `os[(version[+feature]...)][/arch[/variant]]` or a bare architecture.
+    """Parse `os[(version[+feature]...)][/arch[/variant]]` or an architecture.
 
-    What a bare word leaves open is taken from `host_platform` (default: this host). Raises InvalidPlatform.
+    The parts that are not given come from `host_platform` (default: this host). Raises InvalidPlatform.
     Source: containerd platforms.Parse.
     """
     here = host_platform or host()
@@ -116,13 +115,13 @@ def _invalid(message: str) -> InvalidPlatform:
 
 
 def _shown(text: str) -> str:
-    """Make text fit for a line of output, whatever is in it."""
+    """Shorten and escape a text for a message."""
     shown = text if text.isprintable() else repr(text)[1:-1]
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def normalize(platform: Platform) -> Platform:
-    """Give the canonical form: aliases replaced, lower case, defaults of variants left out, features sorted.
+    """Return the canonical form: no aliases, lower case, no default variants, sorted features.
 
     Source: containerd platforms.Normalize.
     """
@@ -164,9 +163,9 @@ def _normal_arch(architecture: str, variant: str) -> tuple[str, str]:
 
 
 def to_string(platform: Platform) -> str:
-    """Format `os/arch[/variant]` of the normal form; `unknown` when there is no os.
+    """Format the normalized platform as `os/arch[/variant]`; `unknown` if it has no os.
 
-    Two descriptions of the same platform (arm64 and arm64/v8) give the same text.
+    Two descriptions of the same platform (arm64 and arm64/v8) have the same text.
     Source: containerd platforms.Format.
     """
     if not platform.os:
@@ -192,51 +191,51 @@ def _joined(os: str, platform: Platform) -> str:
 
 
 def _encode(option: str) -> str:
-    for character in "%+()/":  # the percent sign first, or it would be encoded twice
+    for character in "%+()/":  # the percent sign first, so that it is not encoded twice
         option = option.replace(character, f"%{ord(character):02X}")
     return option
 
 
 # --- match and order --------------------------------------------------------------------------------------
 
-# A rank is the place of the first alternative that matches, in strides wide enough for the number of
-# os.features to decide between two platforms of the same place.
+# A rank is the position of the first alternative that matches, times a stride that leaves room for the number
+# of os.features, which decides between two platforms at the same position.
 _STRIDE: Final = 1 << 16
 _ONLY_WITHOUT_FEATURES: Final = 1 << 48
 NO_MATCH: Final = 1 << 62
 
 
 class Matcher(Protocol):
-    """Chooses platforms, and says which of two it likes better."""
+    """Selects platforms, and orders them by preference."""
 
     def match(self, platform: Platform) -> bool:
-        """Tell whether this platform is wanted."""
+        """Whether this platform is selected."""
 
     def rank(self, platform: Platform) -> int:
-        """Give the closeness: lower is closer, NO_MATCH is the largest. Only the order has a meaning."""
+        """Return the preference: lower is better, NO_MATCH is the largest. Only the order is meaningful."""
 
 
 _Key: TypeAlias = tuple[str, str, str]
 
 
 class _Single(msgspec.Struct, frozen=True):
-    """One platform, exactly; `wanted` is in its normal form."""
+    """Exactly one platform; `wanted` is normalized."""
 
     wanted: Platform
     windows: bool
 
     @property
     def key(self) -> _Key:
-        """What of a platform has to be the same."""
+        """The parts of a platform that have to be equal."""
         return self.wanted.os, self.wanted.architecture, self.wanted.variant
 
     def accepts(self, platform: Platform) -> bool:
-        """Whether a platform of the same key is this one."""
+        """Whether a platform with the same key matches."""
         features = list(platform.os_features)
         if self.windows:
             if not hostplatform.windows_runs(self.wanted.os_version, platform.os_version):
                 return False
-            if "win32k" in features:  # images name it, hosts never do
+            if "win32k" in features:  # images have it, hosts never do
                 features.remove("win32k")
         return set(features) <= set(self.wanted.os_features)
 
@@ -248,7 +247,7 @@ def _single(platform: Platform) -> _Single:
 
 
 class _Ordered:
-    """Any of several platforms, the earlier ones preferred (or none, where not `preferring`)."""
+    """Any of several platforms; with `preferring`, the earlier ones are preferred."""
 
     def __init__(self, platforms: Iterable[Platform], *, preferring: bool = True) -> None:
         self._preferring = preferring
@@ -275,7 +274,7 @@ class _Ordered:
 
 
 class _WithoutFeatures(msgspec.Struct, frozen=True):
-    """Another matcher, which sees no os.features."""
+    """A matcher that ignores os.features."""
 
     matcher: Matcher
 
@@ -310,7 +309,7 @@ def any_of(*platforms: Platform) -> Matcher:
 
 
 def ignoring_features(matcher: Matcher) -> Matcher:
-    """Match as containerd before 2.3 and nerdctl before 2.3 do: os.features count for nothing."""
+    """Match as containerd before 2.3 and nerdctl before 2.3 do: without os.features."""
     return _WithoutFeatures(matcher)
 
 
@@ -320,12 +319,12 @@ def is_unknown(platform: Platform) -> bool:
 
 
 def without_features(platform: Platform) -> Platform:
-    """Return the platform without its os.features."""
+    """Return a platform without os.features."""
     return msgspec.structs.replace(platform, os_features=()) if platform.os_features else platform
 
 
 def uncovered(wanted: Iterable[Platform], have: Iterable[Platform]) -> list[Platform]:
-    """List those wanted platforms that none of the others matches exactly."""
+    """Return the wanted platforms that none of the others matches exactly."""
     by_key: dict[_Key, list[Platform]] = {}
     for platform in dict.fromkeys(have):
         by_key.setdefault(_single(platform).key, []).append(platform)
@@ -333,15 +332,15 @@ def uncovered(wanted: Iterable[Platform], have: Iterable[Platform]) -> list[Plat
 
 
 def only_strict(platform: Platform) -> Matcher:
-    """Match this platform and nothing that it could run besides (containerd platforms.OnlyStrict)."""
+    """Match this platform only, not others that it can run (containerd platforms.OnlyStrict)."""
     return ordered(normalize(platform))
 
 
 def only(platform: Platform) -> Matcher:
-    """Match this platform and those that it can run, the closest preferred (containerd platforms.Only).
+    """Match this platform and those it can run, the closest preferred (containerd platforms.Only).
 
-    amd64/vN runs the levels below and 386; arm/vN the versions below, down to v5; arm64 the revisions
-    below, then 32-bit arm.
+    amd64/vN runs the lower levels and 386, arm/vN the lower versions down to v5, and arm64 the lower
+    revisions and 32-bit arm.
     """
     return ordered(*_runnable(normalize(platform)))
 
@@ -349,7 +348,7 @@ def only(platform: Platform) -> Matcher:
 def _runnable(platform: Platform) -> Iterator[Platform]:
     architecture = platform.architecture
     if architecture == "arm64":
-        yield from _arm64_ladder(platform)
+        yield from _runnable_on_arm64(platform)
         return
     yield platform
     if architecture == "amd64":
@@ -363,14 +362,14 @@ def _runnable(platform: Platform) -> Iterator[Platform]:
 
 def _level(variant: str) -> int:
     found = _LEVEL.fullmatch(variant)
-    # There are four levels of amd64 and eight of arm: a document that says v999999999 must not cost memory.
+    # amd64 has four levels and arm eight; a document that says v999999999 must not cost memory.
     return min(int(found.group(1)), 64) if found else 0
 
 
-def _arm64_ladder(platform: Platform) -> Iterator[Platform]:
+def _runnable_on_arm64(platform: Platform) -> Iterator[Platform]:
     found = re.fullmatch(r"v(?:8(?:\.([0-9]))?|9(?:\.([0-7]))?)", platform.variant or "v8")
     if not found:
-        return  # as in containerd, an unknown variant is matched by nothing, not even itself
+        return  # as in containerd, an unknown variant does not even match itself
     major8, major9 = found.group(1), found.group(2)
     if (platform.variant or "v8").startswith("v9"):
         revision = int(major9 or 0)
@@ -388,13 +387,13 @@ def _arm64(platform: Platform, major: int, minor: int) -> Platform:
     return msgspec.structs.replace(platform, variant=f"v{major}.{minor}" if minor else f"v{major}")
 
 
-# --- what a person selects --------------------------------------------------------------------------------
+# --- selections -------------------------------------------------------------------------------------------
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """The platforms that a command is to work on; nothing chosen is the host's.
+    """The selected platforms; an empty selection means the host's.
 
-    `all` is every platform of the image, `local` those whose content is complete in the store.
+    `all` means every platform of the image, `local` those that are complete in the store.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -402,27 +401,28 @@ class Selection(msgspec.Struct, frozen=True):
     local: bool = False
 
     def matcher(self, host_platform: Platform, *, local: Sequence[Platform] | None = None) -> Matcher:
-        """Make the exact matcher; `local` are the platforms that are complete in the store.
+        """Return a matcher for exactly these platforms; `local` are those that are complete in the store.
 
-        Raises InvalidPlatform when the selection is `local` and the caller does not know those.
+        Raises InvalidPlatform if the selection is `local` and the caller does not know them.
         """
         if self.all:
             return ALL
         if self.local:
             if local is None:
-                raise InvalidPlatform("platform `local` has no meaning here: no image to look at")
+                raise InvalidPlatform("platform `local` cannot be used here: there is no local image")
             return ordered(*local)
         return ordered(*(self.platforms or (normalize(host_platform),)))
 
 
-# What the public methods take for platforms: one string is one value (or a list with commas).
+# What public methods accept as platforms. One string is one value, or several separated by commas.
 Platforms: TypeAlias = str | Platform | Iterable[str | Platform]
 
 
 def select(values: Platforms | None) -> Selection:
-    """Read the platforms that a caller passes; None and nothing at all are the host's.
+    """Parse the platforms that a caller passes; None or an empty iterable means the host's.
 
-    A string may be a list with commas; the words `all` and `local` stand alone. Raises InvalidPlatform.
+    A string may list several, separated by commas. `all` and `local` cannot be combined with others. Raises
+    InvalidPlatform.
     """
     words: list[str | Platform] = []
     for value in _several(values):
@@ -446,7 +446,9 @@ def _several(values: Platforms | None) -> Iterator[str | Platform]:
         yield values
         return
     if not isinstance(values, Iterable):
-        raise InvalidPlatform(f"platforms={values!r}: must be a string, a Platform, or several", hint=_HINT)
+        raise InvalidPlatform(
+            f"platforms={values!r}: must be a string, a Platform, or an iterable", hint=_HINT
+        )
     for value in values:
         if not isinstance(value, str | Platform):
             raise InvalidPlatform(f"platform {value!r}: must be a string or a Platform", hint=_HINT)

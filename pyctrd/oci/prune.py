@@ -1,4 +1,4 @@
-"""Rewrite an index so that it names only what an archive holds."""
+"""Rewrite an index so that it only lists the selected manifests."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _LISTED: Final = 8
 
 
 def only_image(images: Iterable[Descriptor]) -> Descriptor:
-    """Return the one image that is to take its index's place. Raises InvalidInput for none, or several."""
+    """Return the only image, which replaces its index. Raises InvalidInput if there is none, or several."""
     found = list(graph.by_digest(images).values())
     if len(found) == 1:
         return found[0]
     listed = [platforms.format_all(item.platform) for item in found if item.platform]
     names = ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
     raise InvalidInput(
-        f"`index=flatten` needs one image, and there are {len(found)}{f' ({names})' if names else ''}",
-        hint="choose one with `platforms`; `index=prune` is for several",
+        f"`index=flatten` needs one image, but there are {len(found)}{f' ({names})' if names else ''}",
+        hint="choose one with `platforms`, or use `index=prune` for several",
     )
 
 
 def pruned(original: Descriptor, raw: bytes, children: Sequence[Descriptor | None]) -> bytes:
-    """Give an index's bytes without the children that are None, and with the others as they are now.
+    """Return the bytes of an index without the manifests whose item in `children` is None.
 
-    `raw` are the bytes of `original`; `children` has an item for each of its manifests, in order: the
-    descriptor as it was, one with another digest and size where the child was rewritten itself, or None. An
-    index that loses nothing comes back as it is. All other fields stay, unknown ones too; the annotation
-    `io.pyctrd.original-index.digest` tells what the registry has, and stays when an index is pruned again.
-    The same input always gives the same bytes. Raises ContentError when `raw` is no index.
+    `raw` are the bytes of `original`; `children` has an item for each of its manifests, in order: the same
+    descriptor, one with another digest and size if the child was rewritten too, or None. If nothing changes,
+    `raw` is returned. All other fields stay, including unknown ones. The annotation
+    `io.pyctrd.original-index.digest` is the digest of the index in the registry; pruning a pruned index does
+    not change it. The output is deterministic. Raises ContentError if `raw` is not such an index.
     """
     document = parse_json(raw)
     entries = document.get("manifests", []) if isinstance(document, dict) else None
@@ -58,7 +58,7 @@ def _entry(entry: dict[str, object], child: Descriptor) -> dict[str, object]:
 
 
 def descriptor_of(original: Descriptor, raw: bytes) -> Descriptor:
-    """Describe rewritten bytes of an index: media type, platform and annotations stay the original's."""
+    """Return the descriptor of a rewritten index; only digest and size differ from the original's."""
     digest = Digest.of(raw, original.digest.algorithm)
     return msgspec.structs.replace(original, digest=digest, size=len(raw), data=b"")
 

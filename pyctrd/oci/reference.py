@@ -1,7 +1,7 @@
-"""Image references: read by the distribution grammar, completed as Docker and nerdctl complete them.
+"""Image references: parsed by the distribution grammar, normalized as Docker and nerdctl do.
 
 Sources: github.com/distribution/reference v0.6.0 (regexp.go, normalize.go, reference.go, helpers.go);
-containerd pkg/reference/reference.go for what containerd itself makes of a name.
+containerd pkg/reference/reference.go for how containerd itself parses a name.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """A complete reference: registry, repository, and a tag, a digest, or both.
+    """A normalized reference: registry, repository, and a tag, a digest, or both.
 
-    `domain` is host[:port], `path` the repository's path; `tag` is empty where there is none.
+    `domain` is host[:port], `path` the repository's path; `tag` may be empty.
     """
 
     domain: str
@@ -45,7 +45,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest | None = None
 
     def __str__(self) -> str:
-        """Give the full name, e.g. `docker.io/library/alpine:latest`."""
+        """Return the full name, e.g. `docker.io/library/alpine:latest`."""
         return f"{self.domain}/{self.path}{self._suffix()}"
 
     @property
@@ -60,7 +60,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def familiar(self) -> str:
-        """The short name that people know, e.g. `alpine:latest`."""
+        """The familiar name, e.g. `alpine:latest`."""
         if self.domain != _DEFAULT_DOMAIN:
             return str(self)
         rest = self.path.removeprefix(_OFFICIAL)
@@ -72,10 +72,10 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(text: str) -> Reference:
-    """Read a reference and complete it: `alpine` is `docker.io/library/alpine:latest`.
+    """Parse and normalize a reference: `alpine` becomes `docker.io/library/alpine:latest`.
 
-    The tag `latest` is added only where there is neither tag nor digest; both are kept where both are
-    given. Raises InvalidReference, which says what is wrong with the text.
+    The tag `latest` is added only if there is neither a tag nor a digest; if both are given, both are kept.
+    Raises InvalidReference, which says what is wrong with the text.
     """
     if not text:
         raise _invalid(text, "repository name must have at least one component")
@@ -92,7 +92,7 @@ def parse(text: str) -> Reference:
     if not _DOMAIN.fullmatch(domain):
         raise _invalid(text, f"`{_shown(domain)}` is not a host name, or its port is not a number")
     if colon and not _TAG.fullmatch(tag):
-        raise _invalid(text, _tag_fault(tag))
+        raise _invalid(text, _tag_error(tag))
     digest = _parse_digest(text, digest_text) if at else None
     if not tag and digest is None:
         tag = _DEFAULT_TAG
@@ -100,26 +100,26 @@ def parse(text: str) -> Reference:
 
 
 def parse_repository(text: str) -> Reference:
-    """Read the name of a repository, completed as in `parse`; the reference has neither tag nor digest.
+    """Parse and normalize the name of a repository; the reference has neither tag nor digest.
 
-    Raises InvalidReference, also for a text that has one of them.
+    Raises InvalidReference, also if the text has a tag or a digest.
     """
     found = parse(text)
     if "@" in text or ":" in text.rpartition("/")[2]:
         raise InvalidReference(
-            f"invalid repository: {_shown(text)!r} names one image of it",
-            hint=f"Leave the tag and the digest away: {found.name}",
+            f"invalid repository: {_shown(text)!r} has a tag or a digest",
+            hint=f"leave it out: {found.name}",
         )
     return msgspec.structs.replace(found, tag="")
 
 
 def is_tag(text: str) -> bool:
-    """Tell whether a text is a tag by the grammar (OCI distribution-spec, "Pulling manifests")."""
+    """Whether a text is a valid tag (OCI distribution-spec, "Pulling manifests")."""
     return _TAG.fullmatch(text) is not None
 
 
 def _split_domain(text: str) -> tuple[str, str]:
-    """Tell the registry from the repository: it has a dot, a port or a capital letter, or is localhost."""
+    """Split off the registry: the first part if it has a dot, a port or a capital letter, or is localhost."""
     first, slash, rest = text.partition("/")
     if not slash:
         return _DEFAULT_DOMAIN, _OFFICIAL + text
@@ -148,7 +148,7 @@ def _check_path(text: str, path: str) -> None:
         raise _invalid(text, f"repository name must not be more than {_MAX_PATH} characters")
 
 
-def _tag_fault(tag: str) -> str:
+def _tag_error(tag: str) -> str:
     if not tag:
         return "the tag after `:` is missing"
     if len(tag) > 128:
@@ -170,12 +170,12 @@ def _invalid(text: str, reason: str) -> InvalidReference:
 
 
 def _not_a_url(text: str) -> InvalidReference:
-    """Make the error for what skopeo and browsers take: `docker://alpine`, `https://registry.example/app`."""
+    """Return the error for a URL: `docker://alpine` as for skopeo, or `https://registry.example/app`."""
     scheme, _, rest = text.partition("://")
     hint = _HINT
     if "://" not in rest and _parses(rest):
-        hint = f"leave `{_shown(scheme)}://` out: {rest}"
-    reason = f"`{_shown(scheme)}://` is no part of a reference"
+        hint = f"leave out `{_shown(scheme)}://`: {rest}"
+    reason = f"`{_shown(scheme)}://` is not part of a reference"
     return InvalidReference(f"invalid reference format: {_shown(text)!r}: {reason}", hint=hint)
 
 
@@ -192,9 +192,9 @@ def _shown(text: str) -> str:
 
 
 def digest_prefix(text: str) -> str | None:
-    """Give `algorithm:hex` for what is an image id or the beginning of one, None for anything else.
+    """Return `algorithm:hex` for an image id or a prefix of one, None for anything else.
 
-    A bare hexadecimal text is taken for sha256. Any number of digits will do, as nerdctl has it
+    A hexadecimal text without an algorithm means sha256. As in nerdctl, one digit is enough
     (nerdctl pkg/idutil/imagewalker/imagewalker.go).
     """
     found = _PREFIX.fullmatch(text)
@@ -205,7 +205,7 @@ def digest_prefix(text: str) -> str | None:
 
 
 def is_local_host(domain: str) -> bool:
-    """Tell whether host[:port] is this machine: localhost, 127.0.0.0/8, or ::1.
+    """Whether host[:port] is this machine: localhost, 127.0.0.0/8, or ::1.
 
     Source: containerd core/remotes/docker/registry.go MatchLocalhost.
     """
@@ -216,7 +216,7 @@ def is_local_host(domain: str) -> bool:
         return False
 
 
-# --- names as containerd itself reads them ----------------------------------------------------------------
+# --- names as containerd itself parses them ---------------------------------------------------------------
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -229,16 +229,16 @@ _HOST6 = re.compile(rf"\[([^\[\]%]*)(?:%25(?:{_HOST_CHARACTER}|:)+)?\](?::[0-9]*
 def oci_ref_name(name: str) -> str:
     """Return the value of org.opencontainers.image.ref.name that containerd's exporter writes for a record.
 
-    It is the tag or `tag@digest`; the whole name where there is no tag, or where the name does not read as a
-    URL. Before containerd 2.3 a name without a tag gave `@digest` or nothing, which the OCI specification
-    does not allow. Source: containerd core/images/archive/reference.go ociReferenceName.
+    It is the tag or `tag@digest`, or the whole name if there is no tag, or if the name cannot be parsed as a
+    URL. containerd before 2.3 writes `@digest` or nothing for a name without a tag, which the OCI
+    specification does not allow. Source: containerd core/images/archive/reference.go ociReferenceName.
     """
     found = _object(name)
     return name if not found or found.startswith("@") else found
 
 
-def resolve_fault(name: str) -> str:
-    """Return containerd's words for a name that no registry can be asked for; empty for one that can be.
+def resolve_error(name: str) -> str:
+    """Return containerd's error for a name that it cannot resolve; empty if it can.
 
     Source: containerd pkg/reference/reference.go Parse, core/remotes/docker/resolver.go Resolve.
     """
@@ -253,7 +253,7 @@ def resolve_fault(name: str) -> str:
 
 
 def _object(name: str) -> str | None:
-    """Give what follows the first `:` or `@` of the path, as containerd's reference.Parse reads a name."""
+    """Return what follows the first `:` or `@` of the path, as containerd's reference.Parse splits a name."""
     before, _, fragment = name.partition("#")
     if "://" in name or _CONTROL.search(before) or _BAD_ESCAPE.search(fragment):
         return None

@@ -1,1 +1,1 @@
-"""The verbs: pull, ensure, save, push, copy, verify and diagnose, each on the ports alone."""
+"""The operations: pull, ensure, save, push, copy, verify and diagnose. They depend on the ports only."""

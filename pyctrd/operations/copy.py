@@ -1,7 +1,7 @@
-"""Copy: from one registry into another, or within one, past the store: bytes go through, none are kept.
+"""Copy an image from one registry to another, or within one, without storing it.
 
-Manifests are read whole, and each is checked against its digest; blobs are streamed. Nothing of an image is
-sent before all of its documents have been read.
+Manifests are read into memory and checked against their digests; blobs are streamed. Nothing is uploaded
+before all documents of the image have been read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyctrd.steps import upload_plan
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.upload import SendOptions, SendResult, Upload
 
-# All documents of an image are in memory at once; no real image comes near this.
+# The total size of the documents of an image, which are in memory at once; real images have much less.
 MAX_DOCUMENTS_BYTES: Final = 64 << 20
 
 
@@ -36,16 +36,16 @@ def copy(
     dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
-    """Copy what `source` points at to the repository of `name`, and tag it there.
+    """Copy what `source` points at to the repository in `name`, and tag it there.
 
-    `dry_run` reads the manifests, asks the target what it has, and sends nothing. Raises RegistryNotFound
-    when the source does not know the reference, NoMatchingPlatform, InvalidInput, RegistryError,
+    `dry_run` reads the manifests, asks the target what it has, and uploads nothing. Raises RegistryNotFound
+    if the source does not know the reference, NoMatchingPlatform, InvalidInput, RegistryError,
     RegistryContentError.
     """
-    return _sending(source, source_name, target, name, options, host, progress).run(dry_run=dry_run)
+    return _upload(source, source_name, target, name, options, host, progress).run(dry_run=dry_run)
 
 
-def _sending(
+def _upload(
     source: Remote,
     source_name: str,
     target: Uploader,
@@ -68,7 +68,7 @@ def _sending(
     for _descriptor in graph.preorder(root, step):
         pass  # reads every document
     required.check()
-    neighbour = source.repository if source.host == target.host else ""
+    mountable = source.repository if source.host == target.host else ""
     return Upload(
         plan=upload_plan.pack(
             root, read, step, index=options.index, nondistributable=options.nondistributable
@@ -77,7 +77,7 @@ def _sending(
         target=target,
         name=name,
         blob=partial(_RemoteBlob, source),
-        mount_from=lambda _blob: neighbour if neighbour != target.repository else "",
+        mount_from=lambda _blob: mountable if mountable != target.repository else "",
         max_concurrent=options.concurrency,
         progress=progress,
     )
@@ -95,7 +95,7 @@ class _Documents:
         if descriptor.digest not in self._read:
             self._bytes += descriptor.size
             if self._bytes > MAX_DOCUMENTS_BYTES:
-                raise self._wrong(f"has manifests of more than {MAX_DOCUMENTS_BYTES} bytes in all")
+                raise self._wrong(f"the manifests have more than {MAX_DOCUMENTS_BYTES} bytes in total")
             with self._source.fetch(descriptor) as chunks:
                 raw = b"".join(chunks)
             if Digest.of(raw, descriptor.digest.algorithm) != descriptor.digest:
@@ -112,7 +112,7 @@ class _Documents:
 
 
 class _RemoteBlob:
-    """A blob of another repository as ports.BlobSource."""
+    """A blob in another repository. Implements ports.BlobSource."""
 
     def __init__(self, source: Remote, descriptor: Descriptor) -> None:
         self._source = source
@@ -129,5 +129,5 @@ class _RemoteBlob:
             f"{self._source.host}/{self._source.repository}: {text}",
             host=self._source.host,
             repository=self._source.repository,
-            hint="the registry, or a proxy before it, serves other bytes than it names; nothing was kept",
+            hint="the registry, or a proxy in front of it, serves wrong content; nothing of it was kept",
         )

@@ -1,7 +1,7 @@
-"""Ensure: what of an image is not here, and bring just that, by digest.
+"""Ensure: fetch the missing content of an image, by digest.
 
-The image record is left alone: a tag that moved meanwhile does not matter, since every blob is asked for by
-the digest that the local documents name (nerdctl asks for the tag, and so replaces the image on the way).
+The image record is not changed. It does not matter if the tag has moved in the registry, since every blob is
+requested by the digest in the local documents (nerdctl requests the tag, and may replace the image).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pyctrd.steps.targets import PlatformCheck
 class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was downloaded, or with `dry_run` what would be.
 
-    `resumed` are the blobs of which an interrupted download had left something here, with those bytes.
+    `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
     image: ImageRecord
@@ -39,7 +39,7 @@ class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bytes_resumed(self) -> int:
-        """The bytes of `resumed` in sum."""
+        """The sum of the bytes in `resumed`."""
         return sum(self.resumed.values())
 
 
@@ -54,12 +54,12 @@ def ensure(
     concurrency: int = 3,
     progress: ProgressSink = no_progress,
 ) -> EnsureResult:
-    """Fetch what is missing of the target platforms into the store, under a lease, with all labels.
+    """Fetch the missing content of the target platforms into the store, under a lease, with gc labels.
 
-    `wanted` are platforms that the image must have (none: any). Where nothing is missing, nothing is
-    written and `fetchers` is not called. `dry_run` changes nothing, and asks a registry only where a manifest
-    is missing, since only that says what else is. Raises NoMatchingPlatform, IncompleteContent
-    when another client deleted content meanwhile, LeaseLost, RegistryError, ContentError, DaemonError.
+    `wanted` are platforms that the image must have (none: any). If nothing is missing, nothing is written and
+    `fetchers` is not called. `dry_run` changes nothing, and asks a registry only if a manifest is missing,
+    since only the manifest says what else is missing. Raises NoMatchingPlatform, IncompleteContent if another
+    client deletes content in the meantime, LeaseLost, RegistryError, ContentError, DaemonError.
     """
     if dry_run:
         fetch = _to_fetch(store, image, targets, wanted, fetchers)
@@ -74,7 +74,7 @@ def ensure(
         with DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=concurrency, progress=progress
         ) as downloads:
-            # Relabelling a parent that was here mends lost labels: what comes now must be kept by something.
+            # Labelling existing parents restores lost labels, which have to protect what is fetched now.
             step = graph.labelled(LocalImage(leased, image.target).children, gc_labels.set_labels)
             step = graph.only_platforms(required.watch(step), targets)
             for generation in graph.generations(image.target, step):

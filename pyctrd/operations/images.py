@@ -1,4 +1,4 @@
-"""What is here of every image: its bytes, and which of its platforms are complete."""
+"""An overview of images: their size in the store, and their complete platforms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pyctrd.steps.unpack import read_config
 
 
 class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """An image, the bytes of its content that are here, and its platforms.
+    """An image, the bytes of its content in the store, and its platforms.
 
-    `complete` are the platforms of which everything is here, `incomplete` the others that it lists. Content
-    that several images share counts for each. What cannot be read is taken for absent.
+    `complete` are the platforms with all their content in the store, `incomplete` the others. Content that
+    images share counts for each of them. Unreadable content counts as absent.
     """
 
     image: ImageRecord
@@ -27,9 +27,9 @@ class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def overview(store: Store, images: Sequence[ImageRecord]) -> tuple[ImageOverview, ...]:
-    """Look at several images; a document that they share is read once. Raises DaemonError."""
-    looking = _Overview(store)
-    return tuple(map(looking.of, images))
+    """Return an overview of each image; reads documents that they share once. Raises DaemonError."""
+    found = _Overview(store)
+    return tuple(map(found.of, images))
 
 
 class _Overview:
@@ -42,7 +42,7 @@ class _Overview:
         )
 
     def of(self, image: ImageRecord) -> ImageOverview:
-        """Look at one image."""
+        """Return the overview of an image."""
         found: dict[Digest, int] = {}
         states: dict[Platform, bool] = {}
         for descriptor in self._below(image.target):
@@ -63,7 +63,7 @@ class _Overview:
         try:
             yield from graph.preorder(root, self._step)
         except ContentError:
-            return  # it is deeper or wider than any image is
+            return  # it is nested too deeply, or too large
 
     def _step(self, descriptor: Descriptor) -> Sequence[Descriptor]:
         key = (descriptor.digest, descriptor.media_type)
@@ -81,7 +81,7 @@ class _Overview:
         return bool(children) and all(child.digest in self._sizes for child in children)
 
     def _platform_of(self, descriptor: Descriptor) -> Platform | None:
-        """Take the platform that the index gives, else the one in the config; an artifact has none."""
+        """Return the platform in the index or else in the config; None for an artifact."""
         if descriptor.platform is not None:
             return descriptor.platform
         config = next(iter(self._step(descriptor)), None)

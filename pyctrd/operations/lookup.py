@@ -1,8 +1,8 @@
-"""From what a person types to an image record: an exact name, then a completed one, then an id or its prefix.
+"""Find an image record by its exact name, its normalized name, or a prefix of its id.
 
-Names win over ids, so that an image whose name happens to look like an id can be reached; nerdctl calls
-that ambiguous (nerdctl pkg/idutil/imagewalker/imagewalker.go). As there, an id is the digest of a record's
-target; or, as crictl prints it, that of the image's config, which containerd's CRI makes a record's name.
+Names take precedence over ids, so that an image whose name looks like an id can be found; for nerdctl that is
+ambiguous (nerdctl pkg/idutil/imagewalker/imagewalker.go). As in nerdctl, an id is the digest of a record's
+target; or, as crictl shows it, that of the image's config, which containerd's CRI uses as a record's name.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import ImageStore
 
-_NEAR: Final = 3
-_ALIKE: Final = 0.75
+_MAX_SIMILAR: Final = 3
+_CUTOFF: Final = 0.75
 _LISTED: Final = 8
 
 
 def find(images: ImageStore, text: str) -> ImageRecord:
-    """Give the record that a text names.
+    """Return the record that a text refers to.
 
-    Of several names of the same content, the first with a tag is given. Raises NotFound (containerd's
-    `image "...": not found`, with near names as the hint), AmbiguousReference for a prefix of the digests
-    of different images, and InvalidReference for a text that can be neither a name nor an id.
+    If several names have the same content, returns the first one with a tag. Raises ImageNotFound
+    (`image "...": not found`, with similar names as the hint), AmbiguousReference for a prefix of the digests
+    of different images, and InvalidReference for a text that is neither a name nor an id.
     """
-    _refuse_unsendable(text)
+    _check_text(text)
     record = _get(images, text)
     if record is not None:
         return record
@@ -43,8 +43,8 @@ def find(images: ImageStore, text: str) -> ImageRecord:
     return record
 
 
-def _refuse_unsendable(text: str) -> None:
-    """Refuse what containerd refuses as a name, or what no protobuf string can carry."""
+def _check_text(text: str) -> None:
+    """Raise InvalidReference for a name that containerd refuses, or that is not valid UTF-8."""
     if not text:
         raise InvalidReference("invalid reference format: image name required")
     try:
@@ -70,7 +70,7 @@ def _complete(text: str, *, required: bool) -> str | None:
 
 
 def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None:
-    # Letters, digits and one colon (digest_prefix saw to it): nothing that means anything to the filter.
+    # digest_prefix returns letters, digits and a colon only, none of which is special in a filter.
     found = sorted(images.list([f"target.digest~=^{prefix}", f"name~=^{prefix}"]), key=_preference)
     digests = {str(record.target.digest) for record in found}
     if len(digests) > 1:
@@ -79,41 +79,41 @@ def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None
         raise AmbiguousReference(
             f"ambiguous digest ID: multiple IDs found with provided prefix {text}: {listed}",
             candidates=[record.name for record in found],
-            hint="give more digits, or a name",
+            hint="use more digits, or a name",
         )
-    if found and found[0].name.startswith(prefix):  # an id for a name: the image may have a better one
+    if found and found[0].name.startswith(prefix):  # a name that is an id: the image may have a better one
         found = sorted(images.list([f"target.digest~=^{digests.pop()}"]), key=_preference)
     return found[0] if found else None
 
 
 def _preference(record: ImageRecord) -> tuple[bool, str]:
-    """Put names that people gave before those made of a digest (CRI keeps `name@digest` and `sha256:...`)."""
+    """Sort names with a tag before those with a digest (CRI creates `name@digest` and `sha256:...`)."""
     return "sha256:" in record.name, record.name
 
 
 def _not_found(images: ImageStore, text: str, name: str) -> ImageNotFound:
-    near = _near(images, name)
+    similar = _similar(images, name)
     remedy: Remedy | None = None
-    if near:
-        hint = f"did you mean {', '.join(near)}?"
+    if similar:
+        hint = f"did you mean {', '.join(similar)}?"
     elif reference.digest_prefix(text):
-        hint, remedy = "list what is here", Remedy(method="images")
+        hint, remedy = "list the images", Remedy(method="images")
     else:
         hint, remedy = "pull it", Remedy(method="pull", images=(name,))
     return ImageNotFound(f'image "{text}": not found', kind="image", name=name, hint=hint, remedy=remedy)
 
 
-def _near(images: ImageStore, name: str) -> list[str]:
-    """Give names of the same repository, then of repositories that are spelled alike."""
+def _similar(images: ImageStore, name: str) -> list[str]:
+    """Return names in the same repository, then in repositories with a similar name."""
     names: dict[str, list[str]] = {}
     for record in images.list():
         names.setdefault(_repository(record.name), []).append(record.name)
-    alike = difflib.get_close_matches(_repository(name), names, n=_NEAR, cutoff=_ALIKE)
-    return [found for repository in alike for found in names[repository]][:_NEAR]
+    close = difflib.get_close_matches(_repository(name), names, n=_MAX_SIMILAR, cutoff=_CUTOFF)
+    return [found for repository in close for found in names[repository]][:_MAX_SIMILAR]
 
 
 def _repository(name: str) -> str:
-    """Give the short name without tag: registry and tag are alike too often to tell anything."""
+    """Return the familiar name without tag: registry and tag are the same too often to be useful."""
     try:
         return msgspec.structs.replace(reference.parse(name), tag="", digest=None).familiar
     except InvalidReference:

@@ -1,18 +1,17 @@
-"""What `nerdctl save` would download before it exports, worked out from local content alone.
+"""Predict what `nerdctl save` would download before it exports, from local content only.
 
-`nerdctl save` calls EnsureAllContent (nerdctl pkg/cmd/image/ensure.go), which asks for every platform that
-it can *read* here whether it is complete, and fetches those that are not:
+`nerdctl save` calls EnsureAllContent (nerdctl pkg/cmd/image/ensure.go), which checks every platform that
+it can *read* locally, and fetches those that are incomplete:
 
-* 2.0.0 - 2.0.3: every platform whose manifest and config are local. containerd 2.x stores these of all
-  platforms at a pull, so everything foreign is downloaded (nerdctl issue 3866).
-* 2.0.4 - 2.1.3: only those of them that match the chosen platforms (nerdctl pull request 3920).
-* 2.1.4 and later: as before, but attestation manifests are passed over. With real platforms as targets that
-  is no change; with --all-platforms their statements are not fetched any more, and the export wants them.
-* 2.3.0 and later: as before, but a child whose descriptor has os.features is no longer taken for one of the
-  plain platform.
+* 2.0.0 - 2.0.3: every platform whose manifest and config are local. containerd 2.x stores these for all
+  platforms at a pull, so all other platforms are downloaded (nerdctl issue 3866).
+* 2.0.4 - 2.1.3: only those that match the selected platforms (nerdctl pull request 3920).
+* 2.1.4 and later: attestation manifests are skipped. This only matters with --all-platforms, where their
+  statements are no longer fetched, although the export needs them.
+* 2.3.0 and later: a child whose descriptor has os.features no longer matches the platform without them.
 
-Nothing here touches the network. Whether a version that fetches nothing can export is another question: a
-platform whose manifest or config is absent is never fetched by any of them, and then the export fails.
+This module does not use the network, and does not predict the export: a platform whose manifest or config is
+absent is never fetched by any release, and then the export fails.
 """
 
 from __future__ import annotations
@@ -42,21 +41,21 @@ from pyctrd.ports import Store
 _Blobs: TypeAlias = Mapping[Digest, Descriptor]
 
 
-class Look(Protocol):
-    """What can be seen of a store."""
+class ContentView(Protocol):
+    """Read access to content."""
 
     def present(self, descriptor: Descriptor) -> bool:
-        """Whether the content of a descriptor is here."""
+        """Whether the content of a descriptor is in the store."""
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """Return a document whole; raises NotFound, ContentError."""
+        """Return a document. Raises NotFound, ContentError."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """How a release looks at an image.
+    """How a release behaves.
 
-    `filters`: it asks for the chosen platforms only. `skips_attestations`: it does not see them.
-    `features`: os.features count when platforms are compared.
+    `filters`: it checks the selected platforms only. `skips_attestations`: it ignores attestations.
+    `features`: it compares the os.features of platforms.
     """
 
     filters: bool = True
@@ -73,10 +72,10 @@ RELEASE_2_3_0: Final = Release(skips_attestations=True, features=True)
 class Ensured(msgspec.Struct, frozen=True, kw_only=True):
     """What a release does before it exports.
 
-    `readable`: it finds a platform to look at, and so reads the image's name as a reference. `platforms` are
-    those that it asks the registry for, each by a fetch of its own; `fetch` what it downloads for them.
-    `hidden` are the documents among that: what they name is downloaded as well. `error` is why it ends before
-    the export. `certain` is false where the order of the platforms decides, which is random.
+    `readable`: it finds a platform to check, and so parses the image's name as a reference. `platforms` are
+    those that it fetches, one after the other, and `fetch` is what it downloads for them. `hidden` are the
+    documents in `fetch`, whose unknown children are downloaded as well. `error` is the error with which it
+    ends before the export. `certain` is false if the result depends on the random order of the platforms.
     """
 
     readable: bool = False
@@ -88,16 +87,16 @@ class Ensured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ensured_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
-    """List the platforms for which `nerdctl save` 2.0.0 - 2.0.3 calls the registry."""
-    return ensure(_Plain(store), image.target, RELEASE_2_0_3, platforms.ALL).platforms
+    """Return the platforms that `nerdctl save` 2.0.0 - 2.0.3 would fetch."""
+    return ensure(_StoreView(store), image.target, RELEASE_2_0_3, platforms.ALL).platforms
 
 
-def ensure(look: Look, target: Descriptor, release: Release, targets: Matcher) -> Ensured:
-    """Work out what a release of nerdctl does before it exports the `targets` of an image.
+def ensure(content: ContentView, target: Descriptor, release: Release, targets: Matcher) -> Ensured:
+    """Predict what a release of nerdctl does before it exports the `targets` of an image.
 
     Source: nerdctl pkg/cmd/image/ensure.go EnsureAllContent, ensureOne; pkg/cmd/image/list.go read.
     """
-    image = _Image(look, target, release)
+    image = _Image(content, target, release)
     wanted = [item for item in image.readable() if not release.filters or targets.match(item)]
     try:
         incomplete = [item for item in wanted if not image.is_complete(item)]
@@ -122,22 +121,22 @@ def ensure(look: Look, target: Descriptor, release: Release, targets: Matcher) -
 def _depends_on_order(
     image: _Image, incomplete: Sequence[Platform], common: _Blobs, own: Sequence[_Blobs]
 ) -> bool:
-    """Whether a fetch that brings something of its own is left out when it comes after the others.
+    """Whether a platform with content of its own would not be fetched if it came last.
 
-    nerdctl goes through a Go map, whose order is random; what an earlier fetch has brought counts.
+    nerdctl iterates over a Go map, whose order is random, and earlier fetches may complete a platform.
     """
     if len(incomplete) < 2:
         return False
     times = Counter(digest for found in own for digest in found)
     for platform, found in zip(incomplete, own, strict=True):
         alone = {digest for digest in found if times[digest] == 1 and digest not in common}
-        if alone and image.is_complete(platform, _Before(common, times, alone)):
+        if alone and image.is_complete(platform, _FetchedBefore(common, times, alone)):
             return True
     return False
 
 
-class _Before:
-    """What has come once all other platforms have been fetched."""
+class _FetchedBefore:
+    """The digests that are present once all other platforms have been fetched."""
 
     def __init__(self, common: _Blobs, times: Mapping[Digest, int], alone: set[Digest]) -> None:
         self._common = common
@@ -148,8 +147,8 @@ class _Before:
         return digest in self._common or (digest in self._times and digest not in self._alone)
 
 
-class _Plain:
-    """A store as it is."""
+class _StoreView:
+    """The content of a store. Implements ContentView."""
 
     def __init__(self, store: Store) -> None:
         self._content = store.content
@@ -166,19 +165,19 @@ class _Plain:
 
 
 class _Image:
-    """An image as nerdctl reads it; every document is parsed once."""
+    """An image as nerdctl reads it; parses each document once."""
 
-    def __init__(self, look: Look, target: Descriptor, release: Release) -> None:
-        self._look = look
+    def __init__(self, content: ContentView, target: Descriptor, release: Release) -> None:
+        self._content = content
         self._target = target
         self._release = release
         self._manifests: dict[Digest, Manifest] = {}
         self._indexes: dict[Digest, _Children] = {}
 
     def readable(self) -> list[Platform]:
-        """List the platforms of the configs that can be read, each once (nerdctl keys them by FormatAll).
+        """Return the platforms of the readable configs, each once (nerdctl's key is FormatAll).
 
-        A child of which the manifest or the config is absent is passed over, as is a nested index.
+        Children whose manifest or config is absent are skipped, and so are nested indexes.
         """
         found: dict[str, Platform] = {}
         manifests = (item for item in self._direct() if mediatypes.is_manifest(item.media_type))
@@ -201,10 +200,10 @@ class _Image:
         return (item for item in children if not (skips and _is_attestation(item)))
 
     def is_complete(self, platform: Platform, fetched: Container[Digest] = ()) -> bool:
-        """Whether the image's config and layers are here, or among what is `fetched`, for a platform.
+        """Whether a platform's config and layers are in the store, or in `fetched`.
 
-        Where a fetched document would have to be read, the answer is yes: it may be.
-        Source: containerd core/images/image.go Check. Raises ContentError where that fails.
+        True if this depends on a fetched document, whose content is unknown.
+        Source: containerd core/images/image.go Check. Raises ContentError if that fails.
         """
         try:
             manifest = self._manifest_for(self._target, platform)
@@ -213,11 +212,12 @@ class _Image:
         if manifest is None:
             return False
         return all(
-            item.digest in fetched or self._look.present(item) for item in (manifest.config, *manifest.layers)
+            item.digest in fetched or self._content.present(item)
+            for item in (manifest.config, *manifest.layers)
         )
 
     def _manifest_for(self, descriptor: Descriptor, platform: Platform) -> Manifest | None:
-        """Choose the one manifest for a platform; of an index only its closest child is looked at.
+        """Return the manifest for a platform; only the closest child of an index is considered.
 
         Source: containerd core/images/image.go Manifest.
         """
@@ -232,35 +232,35 @@ class _Image:
         closest = next(iter((*children.of(platform), *children.plain)), None)
         return self._manifest_for(closest, platform) if closest else None
 
-    # --- what a fetch brings
+    # --- what a fetch downloads
 
     def absent_in_common(self) -> _Blobs:
-        """List what is absent and comes with the fetch of any platform.
+        """Return the absent content that the fetch of any platform downloads.
 
         Children without a platform pass every filter (containerd core/images/handlers.go FilterPlatforms).
         """
         return self._absent(self._common)
 
     def absent_of(self, platform: Platform) -> _Blobs:
-        """List what is absent and comes with the fetch of a platform only."""
+        """Return the absent content that only the fetch of this platform downloads."""
         roots = [child for item in self._indexes_in_common for child in self._below(item).of(platform)]
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             if mediatypes.is_index(descriptor.media_type):
                 children = self._below(descriptor)
                 return (*children.of(platform), *children.plain)
-            return self._pieces(descriptor)
+            return self._config_and_layers(descriptor)
 
         return self._absent(item for root in roots for item in graph.preorder(root, step))
 
     @cached_property
     def _common(self) -> list[Descriptor]:
-        """The target, and what is below it without a platform on the way."""
+        """The target, and the descriptors below it that have no platform on the path to them."""
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             if mediatypes.is_index(descriptor.media_type):
                 return self._below(descriptor).plain
-            return self._pieces(descriptor)
+            return self._config_and_layers(descriptor)
 
         return list(graph.preorder(self._target, step))
 
@@ -269,17 +269,17 @@ class _Image:
         return [item for item in self._common if mediatypes.is_index(item.media_type)]
 
     def _absent(self, blobs: Iterable[Descriptor]) -> _Blobs:
-        return {item.digest: item for item in blobs if not self._look.present(item)}
+        return {item.digest: item for item in blobs if not self._content.present(item)}
 
     def _below(self, index: Descriptor) -> _Children:
-        """Return the children of an index; none where it is absent."""
+        """Return the children of an index; none if it is absent."""
         try:
             return self._children(index)
         except _AbsentError:
             return _Children((), features=False)
 
-    def _pieces(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        """Return config and layers of a manifest; none where it is absent."""
+    def _config_and_layers(self, descriptor: Descriptor) -> Sequence[Descriptor]:
+        """Return the config and layers of a manifest; none if it is absent."""
         if not mediatypes.is_manifest(descriptor.media_type):
             return ()
         try:
@@ -302,12 +302,12 @@ class _Image:
         return self._manifests[descriptor.digest]
 
     def _config_platform(self, manifest: Manifest) -> Platform:
-        """Read the platform of a manifest's config, without os.version, which nerdctl loses here."""
+        """Return the platform of a manifest's config, without os.version, which nerdctl drops here."""
         platform = ImageConfig.parse(self._read(manifest.config)).platform
         return platforms.normalize(msgspec.structs.replace(platform, os_version="", os_features=()))
 
     def _read(self, descriptor: Descriptor) -> bytes:
-        """Read a document; like containerd's ReadBlob, from the descriptor itself where that carries it."""
+        """Read a document; like containerd's ReadBlob, from the descriptor if that contains it."""
         data = descriptor.data
         if (
             data
@@ -316,13 +316,13 @@ class _Image:
         ):
             return data
         try:
-            return self._look.read(descriptor)
+            return self._content.read(descriptor)
         except NotFound:
             raise _AbsentError(descriptor.digest) from None
 
 
 class _Children:
-    """The children of an index, found by platform."""
+    """The children of an index, by platform."""
 
     def __init__(self, children: Sequence[Descriptor], *, features: bool) -> None:
         self.all = children
@@ -335,7 +335,7 @@ class _Children:
                 self._by_platform.setdefault(_key(platform), []).append((platform, item))
 
     def of(self, platform: Platform) -> list[Descriptor]:
-        """List the children for a platform; those without one are not among them."""
+        """Return the children for a platform, without those that have no platform."""
         matcher = platforms.ordered(platform)
         return [item for own, item in self._by_platform.get(_key(platform), ()) if matcher.match(own)]
 
@@ -350,7 +350,7 @@ def _is_attestation(child: Descriptor) -> bool:
 
 
 class _AbsentError(Exception):
-    """A document is not here."""
+    """A document is absent."""
 
     def __init__(self, digest: Digest) -> None:
         super().__init__(digest)

@@ -1,8 +1,8 @@
 """Pull: reference -> registry -> walk -> content store -> image record, under one lease.
 
-The order is what no garbage collection can break: lease, parents before children, labels on a parent for all
-of its children before any filter, content, snapshots, the image record last (containerd client/pull.go,
-core/transfer/local/pull.go). docs/differences.md lists where this is other than ctr on purpose.
+The order is safe against garbage collection at any time: the lease, parents before children, labels on a
+parent for all its children before any filter, content, snapshots, and the image record last (containerd
+client/pull.go, core/transfer/local/pull.go). docs/differences.md lists the deliberate differences from ctr.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from pyctrd.steps.validate import Validator
 class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to pull, and what to do with it.
 
-    `metadata` "all" stores the manifests and configs of every platform (ctr of containerd 2.x), "selected"
-    those of the chosen platforms only (nerdctl, plain ctr 1.6 and 1.7). `unpack` None is on, but off where
-    all platforms are taken, as in ctr 2.x. An empty `snapshotter` is the server's default. `labels` go onto
-    the image record.
+    `metadata` "all" stores the manifests and configs of every platform (as ctr 2.x does), "selected" only
+    those of the selected platforms (as nerdctl, and ctr 1.6 and 1.7 by default, do). With `unpack` None,
+    layers are unpacked unless all platforms are pulled, as in ctr 2.x. An empty `snapshotter` means the
+    default. `labels` are set on the image record.
     """
 
     platforms: Selection = Selection()
@@ -55,17 +55,16 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unpacks(self) -> bool:
-        """Whether layers go into the snapshotter."""
+        """Whether layers are unpacked."""
         if self.metadata_only:
             return False
         return not self.platforms.all if self.unpack is None else self.unpack
 
 
 class PullResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pull did: what it downloaded, and the platforms that it unpacked.
+    """What a pull downloaded, and the platforms that it unpacked.
 
-    `resumed` are the blobs of which an interrupted download had left something here, with the bytes of each
-    that did not have to come again.
+    `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
     image: ImageRecord
@@ -79,7 +78,7 @@ class PullResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bytes_resumed(self) -> int:
-        """The bytes of `resumed` in sum."""
+        """The sum of the bytes in `resumed`."""
         return sum(self.resumed.values())
 
 
@@ -94,10 +93,10 @@ def pull(
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
 
-    Raises NotFound when the registry does not know the reference, NoMatchingPlatform when the image lacks
-    one that was asked for (nothing is recorded then), IncompleteContent when another client deleted content
-    meanwhile, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
-    would refuse in the end.
+    Raises NotFound if the registry does not know the reference, NoMatchingPlatform if the image lacks a
+    requested platform (then no image is recorded), IncompleteContent if another client deletes content in the
+    meantime, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
+    would refuse at the end.
     """
     check_labels(options.labels)
     root = remote.resolve()
@@ -111,7 +110,7 @@ def pull(
 
 
 class _Pull:
-    """One pull, under its lease; the parts of the pipeline are its fields."""
+    """One pull, under its lease."""
 
     def __init__(
         self,
@@ -157,9 +156,9 @@ class _Pull:
         )
 
     def _fetch(self) -> None:
-        """Walk the image, each generation into the store before the next is read.
+        """Walk the image, and store each generation before the next one is read.
 
-        Unpacking of a manifest starts as soon as all that it names has been asked for.
+        Unpacking a manifest starts when the downloads of all its children have been submitted.
         """
         step = self._validator.watch(self._step(), self._matcher)
         parents: Sequence[Descriptor] = ()
@@ -185,7 +184,7 @@ class _Pull:
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Raise InvalidInput for labels that containerd would refuse in the end."""
+    """Raise InvalidInput for labels that containerd would refuse at the end."""
     for key, value in labels.items():
         require_utf8(f"{key}={value}", "label")
         length = len(key.encode()) + len(value.encode())
@@ -198,7 +197,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 @contextmanager
 def _naming(remote: Remote) -> Iterator[None]:
-    """Name the repository in errors about content: all that a pull reads comes from there."""
+    """Add the repository to errors about content, since all content of a pull comes from there."""
     try:
         yield
     except ContentError as error:
@@ -215,10 +214,10 @@ def _refuse_schema1(root: Descriptor) -> None:
 
 
 def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
-    """Create the record, or point the one that is there at the new target.
+    """Create the record, or update the target of an existing one.
 
-    Labels that other tools put there stay: only our own are written (ctr replaces them all, and so takes
-    `io.cri-containerd.image` from the kubelet).
+    Keeps labels of other tools (ctr replaces all labels, and so removes the kubelet's
+    `io.cri-containerd.image`).
     """
     while True:
         try:

@@ -1,6 +1,6 @@
 """Push: image record -> walk -> lease -> registry.
 
-What is missing is found before anything is sent: a registry gets an image whole, or nothing of it.
+Missing content is detected before anything is uploaded.
 Source: containerd core/remotes/handlers.go PushContent, core/remotes/docker/handler.go (mount candidates).
 """
 
@@ -48,11 +48,11 @@ def push(
     dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
-    """Push an image to the repository that `name` is in, and tag it there.
+    """Push an image to the repository in `name`, and tag it there.
 
-    Afterwards the `containerd.io/distribution.source.<host>` labels of the content name that repository, too.
-    `dry_run` asks the registry what it has, and sends nothing. Raises IncompleteContent when something of it
-    is not here, NoMatchingPlatform, InvalidInput, RegistryError, ContentError, DaemonError.
+    Adds that repository to the `containerd.io/distribution.source.<host>` labels of the content. `dry_run`
+    asks the registry what it has, and uploads nothing. Raises IncompleteContent if content is missing,
+    NoMatchingPlatform, InvalidInput, RegistryError, ContentError, DaemonError.
     """
     if dry_run:
         remembered = RememberedStore(store)
@@ -65,13 +65,13 @@ def push(
         )
         result = found.run()
         for descriptor in (*result.uploaded, *result.mounted, *result.present):
-            if is_present(leased.content, descriptor):  # a rewritten index is in the registry alone
+            if is_present(leased.content, descriptor):  # a rewritten index is only in the registry
                 add_source_label(leased.content, descriptor.digest, target)
     return result
 
 
 class _Item:
-    """One image, seen through a store."""
+    """One image in a store."""
 
     def __init__(self, store: Store, image: ImageRecord, options: SendOptions, host: Platform) -> None:
         if not graph.has_children(image.target):
@@ -81,7 +81,7 @@ class _Item:
         self._image = image
         self._options = options
         selection = options.platforms
-        self._coverage = PlatformCheck(
+        self._required = PlatformCheck(
             image.target, () if selection.all or selection.local else selection.platforms
         )
         local = self._local.platforms() if selection.local else None
@@ -98,7 +98,7 @@ class _Item:
         available: Callable[[Descriptor], bool],
         progress: ProgressSink = no_progress,
     ) -> Upload:
-        """Make sure that all is here (by `available`), and pack it."""
+        """Check that all content is `available`, and plan the upload."""
         read = self._local.read
         self._pinned = name.digest is not None
         self._require(read, available)
@@ -123,10 +123,10 @@ class _Item:
         )
 
     def _step(self, children: graph.Children) -> graph.Children:
-        return upload_plan.chosen(self._coverage.watch(children), self._matcher, self._leaves_out)
+        return upload_plan.chosen(self._required.watch(children), self._matcher, self._leaves_out)
 
     def _leaves_out(self, child: Descriptor) -> bool:
-        """Whether this is an attestation that nobody asked for, and of which not all is here."""
+        """Whether this is an incomplete attestation that was not requested."""
         if not graph.is_attestation(child) or self._asks_for(child) or self._is_whole(child):
             return False
         self._left_out[child.digest] = child
@@ -134,7 +134,7 @@ class _Item:
 
     def _asks_for(self, attestation: Descriptor) -> bool:
         if self._options.platforms.all:
-            return self._options.attestations or self._pinned  # a digest names all that is in it
+            return self._options.attestations or self._pinned  # a digest includes everything
         return attestation.platform is not None and self._matcher.match(attestation.platform)
 
     def _is_whole(self, descriptor: Descriptor) -> bool:
@@ -144,7 +144,7 @@ class _Item:
         return self._whole[descriptor.digest]
 
     def _require(self, read: graph.ReadDocument, available: Callable[[Descriptor], bool]) -> None:
-        """Raise IncompleteContent, with all that is missing, unless all that is wanted is available."""
+        """Raise IncompleteContent, with all missing content, unless everything is `available`."""
         step = self._step(graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound))
         owner: dict[Digest, Platform | None] = {}
 
@@ -157,7 +157,7 @@ class _Item:
         everything = {item.digest: item for item in graph.preorder(self._image.target, remembering)}
         absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
         if self._image.target not in absent:
-            self._coverage.check()
+            self._required.check()
             if self._options.platforms.local and not any(map(graph.is_image, everything.values())):
                 raise self._nothing_local(read)
         if absent:
@@ -180,7 +180,7 @@ class _Item:
 
 
 class _StoredBlob:
-    """A blob of the store as ports.BlobSource."""
+    """A blob in the store. Implements ports.BlobSource."""
 
     def __init__(self, content: ContentStore, descriptor: Descriptor) -> None:
         self._content = content
@@ -191,16 +191,16 @@ class _StoredBlob:
 
     def wrong(self, text: str) -> PyctrdError:
         return ContentError(
-            f"{text}: containerd's copy is damaged, nothing of it was pushed",
+            f"{text}: containerd's copy is damaged; it was not pushed",
             hint=REPAIR_HINT,
             remedy=REPAIR,
         )
 
 
 def _mount_candidate(content: ContentStore, target: Uploader, descriptor: Descriptor) -> str:
-    """Choose the repository of the target's registry that a blob came from: the one most like the target.
+    """Return the repository on the target's host that a blob came from, the one most similar to the target.
 
-    The labels have lost the registry's port, so it may be another one's; then there is nothing to mount, and
+    The labels do not have the registry's port, so it may be in another registry; then the mount fails, and
     the blob is uploaded. Source: containerd core/remotes/docker/handler.go selectRepositoryMountCandidate.
     """
     labels = content.info(descriptor.digest).labels
@@ -221,7 +221,7 @@ def _incomplete(
     absent: Sequence[Descriptor],
     owner: dict[Digest, Platform | None],
 ) -> IncompleteContent:
-    local = "`platforms=local` pushes what is complete; or " if selection.all else ""
+    local = "push the complete platforms with `platforms=local`, or " if selection.all else ""
     return incomplete(
         image,
         absent,

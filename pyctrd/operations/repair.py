@@ -1,9 +1,9 @@
-"""Repair: put a good copy of a blob in the place of a bad one.
+"""Repair: replace a damaged blob by a good copy.
 
-containerd answers "already exists" to whoever wants to write a blob that it has, however bad it is, and its
-file goes only when no namespace has it any more and the collector has run. So the good bytes are written
-beside it first, then the bad ones are deleted everywhere, then the good ones are committed: whenever this
-ends, what was needed is in the store or named as missing, and nothing else is lost.
+containerd returns "already exists" for a write of a blob that it has, even if that is damaged, and removes
+its file only when no namespace has the blob any more and the garbage collector has run. So the good bytes are
+first written to another ingest, then the damaged blob is deleted from all namespaces, then the ingest is
+committed. If this is interrupted, the blob is either in the store or missing, and nothing else is lost.
 
 Source: containerd core/metadata/content.go (Writer, Delete, garbageCollect), core/metadata/gc.go.
 """
@@ -32,13 +32,13 @@ def replace(
     others: Sequence[Store] = (),
     progress: ProgressSink = no_progress,
 ) -> None:
-    """Fetch a blob by its digest and put it in place, in this namespace and in the others that have it.
+    """Fetch a blob by its digest and replace it in this namespace and in the others that have it.
 
-    Labels stay as they are. Nothing is deleted before the good copy is here and was checked. Raises NotFound
-    when no repository is known, RegistryError, RegistryContentError, DaemonError.
+    Labels are kept. Nothing is deleted before the good copy is in the store and checked. Raises NotFound if
+    no repository is known, RegistryError, RegistryContentError, DaemonError.
     """
     ref = f"{_REF}{descriptor.digest}"
-    store.content.abort(ref)  # a repair that was killed: what it has was not checked
+    store.content.abort(ref)  # the unchecked data of a repair that was killed
     with ExitStack() as stack:
         leased = stack.enter_context(store.lease("verify --repair"))
         sharing = [
@@ -54,7 +54,7 @@ def replace(
             raise
         labels = {view.namespace: _take_out(view, descriptor.digest) for view in (leased, *sharing)}
         leased.collect_garbage()
-        with suppress(AlreadyExists):  # another client was faster: its copy was checked as well
+        with suppress(AlreadyExists):  # another client was faster, and its copy was checked as well
             ingest.commit()
         leased.content.set_labels(descriptor.digest, labels[leased.namespace])
         add_source_label(leased.content, descriptor.digest, fetcher)
@@ -76,11 +76,11 @@ def _labels(content: ContentStore, digest: Digest) -> Mapping[str, str] | None:
 def _fetch(
     descriptor: Descriptor, fetchers: Sequence[Fetcher], ingest: Ingest, progress: ProgressSink
 ) -> Fetcher:
-    """Download into an ingest that is checked here: the store is not told yet what it is."""
+    """Download into an ingest whose digest the store does not know yet, and check it here."""
     failure: RegistryError | None = None
     for fetcher in fetchers:
         if ingest.offset:
-            break  # what a first repository has written cannot be taken back
+            break  # what an earlier repository has written cannot be undone
         try:
             _copy(descriptor, fetcher, ingest, progress)
             return fetcher
@@ -112,7 +112,7 @@ def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: Pr
             f"wrong content for {descriptor.digest} from {fetcher.host}/{fetcher.repository}",
             host=fetcher.host,
             repository=fetcher.repository,
-            hint="the registry has no good copy either; nothing was changed",
+            hint="the registry does not have a good copy either; nothing was changed",
         )
     progress(
         Progress(action="downloaded", descriptor=descriptor, offset=descriptor.size, total=descriptor.size)
@@ -120,9 +120,10 @@ def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: Pr
 
 
 def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:
-    """Delete a blob from a namespace, and nothing with it; gives its labels.
+    """Delete a blob from a namespace, and return its labels.
 
-    Everything is held: what is below the blob, and what has lost its labels and only was not collected yet.
+    Everything else is pinned: what the blob's labels protect, and unprotected content that the garbage
+    collector has not removed yet.
     """
     labels = _labels(view.content, digest)
     if labels is None:
@@ -134,7 +135,7 @@ def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:
 
 
 def _share(content: ContentStore, view: Store, descriptor: Descriptor, labels: Mapping[str, str]) -> None:
-    """Bring the good copy into another namespace: for nothing, unless content is kept apart there."""
+    """Add the good copy to another namespace; only if its content is isolated is it copied."""
     ref = f"{_REF}{descriptor.digest}"
     try:
         with view.content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size) as ingest:

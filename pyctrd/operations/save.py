@@ -1,9 +1,9 @@
-"""Save: image records -> walk -> ensure -> archive, all under one lease.
+"""Save: image records -> walk -> ensure -> archive, under one lease.
 
-Everything that goes into an archive is held by the lease before the first byte is written, and everything
-that is missing is found then: an archive is whole, or there is none.
+All content of the archive is pinned by the lease before the first byte is written, so missing content is
+detected before.
 
-A target that is a single manifest is saved whatever its platform is, as ctr does: nothing else is there.
+As in ctr, a target that is a single manifest is saved whatever its platform is.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ EnsureMode: TypeAlias = Literal["target", "all", "none"]
 
 
 class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to save.
+    """How to save images.
 
-    `ensure` says what is fetched before: what is missing of the saved platforms, what nerdctl 2.0.0 - 2.0.3
-    fetch (in addition), or nothing. `index` says what becomes of an image's index. `reproducible` leaves out
-    what depends on this host.
+    `ensure` says what is fetched first: the missing content of the saved platforms ("target"), also what
+    nerdctl 2.0.0 - 2.0.3 would fetch ("all"), or nothing ("none"). `index` says what to do with an image's
+    index. `reproducible` leaves out what depends on this host.
     """
 
     platforms: Selection = Selection()
@@ -49,10 +49,10 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a save did, or with `dry_run` would do: the images and platforms in the archive, what was fetched.
+    """What a save did, or with `dry_run` would do.
 
-    `blobs` are those that the archive has from the store, in the order of writing. `bytes_resumed` an
-    interrupted download had left here. `bytes_written` is the size of the archive.
+    `blobs` are the blobs from the store in the archive, in the order of writing. `bytes_resumed` are the
+    bytes that an interrupted download had already stored. `bytes_written` is the size of the archive.
     """
 
     images: tuple[str, ...]
@@ -73,10 +73,10 @@ def plan(
     host: Platform,
     fetchers: Fetchers,
 ) -> SaveResult:
-    """Work out what `save` would fetch and write; changes nothing.
+    """Return what `save` would fetch and write, without changing anything.
 
-    The network is used only where a manifest is absent, since only it can tell what else is, and never with
-    `ensure` none. Raises what `save` raises before it writes.
+    Uses the network only if a manifest is absent, since only the manifest says what else is missing, and
+    never with `ensure` "none". Raises what `save` raises before it writes.
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
@@ -108,12 +108,12 @@ def save(
     fetchers: Fetchers,
     progress: ProgressSink = no_progress,
 ) -> SaveResult:
-    """Write an archive of images to a binary stream; archive.output opens the places where that may lead.
+    """Write an archive of images to a binary stream, e.g. from archive.output.
 
-    An image that is named twice is written once. Raises NoMatchingPlatform (`no manifest found for platform:
+    An image that is given twice is written once. Raises NoMatchingPlatform (`no manifest found for platform:
     not found`) and InvalidInput (several images to flatten) before anything is fetched, IncompleteContent
-    (`content digest ...: not found`) before the first byte is written, LeaseLost and IncompleteContent also
-    later when another client deletes what is being saved; RegistryError, ContentError, DigestMismatch,
+    (`content digest ...: not found`) before the first byte is written; LeaseLost and IncompleteContent also
+    later, if another client deletes what is being saved; RegistryError, ContentError, DigestMismatch,
     ArchiveError, DaemonError.
     """
     result: SaveResult | None = None
@@ -122,7 +122,7 @@ def save(
             leased = RememberedStore(view)
             items = _items(leased, images, options, host, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
-            archived = [_held(item, fetchers, progress, ensured) for item in items]
+            archived = [_pinned(item, fetchers, progress, ensured) for item in items]
             found = layout.build(archived, reproducible=options.reproducible)
             written = _write(leased, archived, found, output, progress)
             result = SaveResult(
@@ -137,7 +137,7 @@ def save(
     except LeaseLost:
         if result is None:
             raise
-        # Every blob is in the archive, and was hashed on its way: nothing depends on the lease any more.
+        # All blobs are in the archive, and were hashed on the way: the lease is no longer needed.
     assert result is not None
     return result
 
@@ -149,25 +149,25 @@ def _items(
     host: Platform,
     fetchers: Fetchers,
 ) -> list[_Item]:
-    """Make an item of each image, named twice or not, and check them all before anything is fetched."""
+    """Return an item for each image, without duplicates, after checking them all."""
     items = [_Item(store, image, options, host) for image in {image.name: image for image in images}.values()]
     for item in items:
         item.check(fetchers)
     return items
 
 
-def _held(
+def _pinned(
     item: _Item, fetchers: Fetchers, progress: ProgressSink, ensured: list[ensure.EnsureResult]
 ) -> ArchiveImage:
-    """Hold an image's content; what was here and went before it could be held is fetched once more."""
+    """Pin an image's content; what was deleted before it could be pinned is fetched again."""
     try:
-        return item.hold()
+        return item.pin()
     except IncompleteContent:
         again = list(item.ensure(fetchers, progress))
         if not again:
             raise
         ensured += again
-        return item.hold()
+        return item.pin()
 
 
 def _write(
@@ -177,7 +177,7 @@ def _write(
     output: IO[bytes],
     progress: ProgressSink,
 ) -> int:
-    """Write the archive; a blob that somebody deletes although it is held is missing, not unknown."""
+    """Write the archive; raise IncompleteContent if a pinned blob is deleted anyway."""
     try:
         return tar.write(
             members,
@@ -193,7 +193,7 @@ def _write(
         raise IncompleteContent(
             error.message,
             missing=gone[:1],
-            hint="another client deleted it while it was saved; run the command again",
+            hint="another client deleted it while it was being saved; try again",
         ) from error
 
 
@@ -214,9 +214,9 @@ def _reporter(archived: Sequence[ArchiveImage], progress: ProgressSink) -> Calla
 
 
 class _Item:
-    """One image of a save, seen through a store.
+    """One image of a save.
 
-    Its targets are settled before anything is fetched: what `local` means must not grow meanwhile.
+    Its targets are determined before anything is fetched, which could make more platforms `local`.
     """
 
     def __init__(
@@ -234,12 +234,12 @@ class _Item:
     def name(self) -> str:
         return self._image.name
 
-    # --- check what the indexes say
+    # --- check the indexes
 
     def check(self, fetchers: Fetchers) -> None:
-        """Raise NoMatchingPlatform, ArchiveError for what is no image, InvalidInput for several to flatten.
+        """Raise NoMatchingPlatform; ArchiveError if it is not an image; InvalidInput for several to flatten.
 
-        An index that is not here is read from a registry; if nothing may be fetched, `require` refuses.
+        Reads an absent index from a registry; if nothing may be fetched, `require` reports it later.
         """
         require_exportable(self._image.target)
         if not mediatypes.is_index(self._image.target.media_type):
@@ -257,14 +257,14 @@ class _Item:
             only_image(images)
 
     def _listed(self, read: graph.ReadDocument) -> list[Descriptor]:
-        """List the images that the indexes name for the targets."""
+        """Return the images in the indexes that match the targets."""
         step = graph.only_platforms(graph.read_children(read), self._targets)
         return [item for item in graph.leaves_of(self._image.target, step) if graph.is_image(item)]
 
     def _absent(self, images: Sequence[Descriptor]) -> Sequence[Platform] | None:
-        """Return the targets that are not among the images; None when all are.
+        """Return the targets that are not among the images; None if all are.
 
-        A manifest that an index lists without a platform may be for any.
+        A manifest without a platform in the index may be for any platform.
         """
         selection = self._options.platforms
         if selection.all:
@@ -282,16 +282,16 @@ class _Item:
     # --- fetch what is missing
 
     def _wanted(self) -> Iterator[Matcher]:
-        """Give what is to be made complete, a matcher for each fetch."""
+        """Yield a matcher for each fetch."""
         if self._options.ensure == "all":
-            replayed = nerdctl.ensured_by_2_0_3(self._store, self._image)
-            if replayed:
-                yield platforms.any_of(*replayed)
+            fetched = nerdctl.ensured_by_2_0_3(self._store, self._image)
+            if fetched:
+                yield platforms.any_of(*fetched)
         if self._options.ensure != "none":
             yield self._targets
 
     def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
-        """Fetch what is missing; where nothing is, nobody is asked for a fetcher."""
+        """Fetch missing content; `fetchers` is only called if something is missing."""
         for matcher in self._wanted():
             if self._local.missing(matcher):
                 yield ensure.ensure(
@@ -308,7 +308,7 @@ class _Item:
         return LocalImage(self._store, self._image.target, fetchers)
 
     def peek(self, fetchers: Fetchers) -> tuple[list[Descriptor], graph.ReadDocument]:
-        """List what would be fetched, and give a reader for documents, of which some may be remote still."""
+        """Return what would be fetched, and a reader for documents, which may be in a registry."""
         missing: list[Descriptor] = []
         remote: Sequence[Fetcher] = ()
         for matcher in self._wanted():
@@ -319,14 +319,14 @@ class _Item:
             missing += found
         return missing, self._remote(remote).read
 
-    # --- hold and check
+    # --- pin and check
 
-    def hold(self) -> ArchiveImage:
-        """Collect the image's content, once the lease has all of it."""
+    def pin(self) -> ArchiveImage:
+        """Pin all of the image's content, and collect it."""
         read = self._local.read
         found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
-        held = {digest for digest, item in found.items() if pin(self._store.content, item)}
-        self.require(read, held)
+        pinned = {digest for digest, item in found.items() if pin(self._store.content, item)}
+        self.require(read, pinned)
         return self.contents(read)
 
     def _step(self, read: graph.ReadDocument) -> graph.Children:
@@ -334,7 +334,7 @@ class _Item:
         return graph.only_platforms(step, self._targets)
 
     def require(self, read: graph.ReadDocument, available: Collection[Digest]) -> None:
-        """Raise IncompleteContent, with all that is missing, unless all is `available` or in the store."""
+        """Raise IncompleteContent, with all missing content, unless all is `available` or in the store."""
         step = self._step(read)
         owner: dict[Digest, Platform | None] = {}
 
@@ -365,7 +365,7 @@ class _Item:
         )
 
     def _preferences(self) -> list[Matcher]:
-        """Say which manifest docker is to load: of several, it should be one that runs here."""
+        """Return the preferences for the manifest that docker loads: if possible, one that runs here."""
         chosen = self._options.platforms
         if chosen.all:
             return [platforms.only_strict(self._host), platforms.only(self._host), platforms.ALL]
@@ -376,7 +376,7 @@ class _Item:
     def _sources(self) -> dict[str, str]:
         try:
             labels = self._store.content.info(self._image.target.digest).labels
-        except NotFound:  # a plan, with an index that is still to be fetched
+        except NotFound:  # a dry run, with an index that is not fetched yet
             return {}
         return {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
 
@@ -391,13 +391,13 @@ def _incomplete(
         image,
         absent,
         owner,
-        hint="save fetches it unless it is offline; or fetch what is missing",
+        hint="save it with network access, or fetch what is missing",
         remedy=Remedy(method="ensure", images=(image.name,)),
     )
 
 
 def _no_match(local: LocalImage, image: ImageRecord, absent: Sequence[Platform]) -> NoMatchingPlatform:
-    """Make the error that names what the image has, and which of it could be saved at once."""
+    """Return the error with the image's platforms, and which of them are complete."""
     found = [platforms.format_all(platform) for platform in _reachable(local)]
     complete = {platforms.format_all(item) for item in local.platforms()}
     names = sorted(dict.fromkeys(found), key=lambda name: name not in complete)
@@ -412,7 +412,7 @@ def _no_match(local: LocalImage, image: ImageRecord, absent: Sequence[Platform])
 
 
 def _reachable(local: LocalImage) -> Iterator[Platform]:
-    """List the platforms of an index's images; what an index of another platform holds is out of reach."""
+    """Yield the platforms that can be selected: one in a nested index of another platform cannot."""
     step = local.children
 
     def fitting(descriptor: Descriptor) -> Sequence[Descriptor]:

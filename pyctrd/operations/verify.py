@@ -1,7 +1,7 @@
-"""Verify: hash what the store has, compare it with what images promise, put good copies in place of bad ones.
+"""Verify: hash the content of images, report damage, and replace damaged content.
 
-containerd checks a blob when it is committed and never again: what the disk did to it since, every reader
-finds out by itself, mostly at night. Nothing here trusts a blob that was not hashed in this run.
+containerd only checks a blob when it is committed, so damage on disk goes unnoticed until the blob is used.
+This does not trust a blob that it has not hashed itself.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
 
-# missing: not in the store; unreadable: the store fails to read it; truncated: it has fewer bytes than it
-# should; corrupt: other bytes; malformed: the right bytes, which are not what their media type says.
+# missing: not in the store; unreadable: the store cannot read it; truncated: too few bytes; corrupt: wrong
+# bytes; malformed: the right bytes, which do not match their media type.
 Fault: TypeAlias = Literal["missing", "unreadable", "truncated", "corrupt", "malformed"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One blob that is not what it should be.
+    """A damaged or missing blob.
 
-    `images` are the names of the images that need it, none for a blob that no image names. `repaired` tells
-    whether a good copy is in its place now; `detail` is for people.
+    `images` are the names of the images that need it; empty if there are none. `repaired` is true if it has
+    been replaced by a good copy. `detail` is a message for people.
     """
 
     digest: Digest
@@ -44,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How many blobs were hashed, their bytes in sum, and what was found, by digest."""
+    """How many blobs were hashed, their total size, and the findings, sorted by digest."""
 
     blobs: int
     bytes_hashed: int
@@ -52,12 +52,12 @@ class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing is wrong (any more)."""
+        """Whether there are no findings, or all of them were repaired."""
         return all(finding.repaired for finding in self.findings)
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
-    """Where good copies come from, and the other namespaces that share the same store."""
+    """Where to fetch good copies, and the other namespaces of the same store."""
 
     fetchers: Fetchers
     others: Sequence[Store] = ()
@@ -69,18 +69,18 @@ def verify(
     targets: Callable[[ImageRecord], Matcher],
     *,
     orphans: bool = False,
-    mending: Repair | None = None,
+    repairing: Repair | None = None,
     progress: ProgressSink = no_progress,
 ) -> VerifyResult:
-    """Hash all that is here of some images, and with `orphans` every other blob of the namespace, too.
+    """Hash the content of images, and with `orphans` also all other blobs of the namespace.
 
-    What is absent counts only where `targets` says that it should be here. With `mending`, content of an
-    image is fetched anew by its digest where it is bad or missing. Raises DaemonError, DaemonUnreachable; a
-    registry that does not help is told in the finding.
+    Absent content is only reported for the platforms in `targets`. With `repairing`, damaged or missing
+    content of an image is fetched by its digest. Raises DaemonError, DaemonUnreachable; errors of registries
+    are in the findings.
     """
     with ExitStack() as stack:
-        view = stack.enter_context(store.lease("verify --repair")) if mending else store
-        run = _Run(view, mending, progress)
+        view = stack.enter_context(store.lease("verify --repair")) if repairing else store
+        run = _Run(view, repairing, progress)
         for image in images:
             run.image(image, targets(image))
         if orphans:
@@ -89,11 +89,11 @@ def verify(
 
 
 class _Run:
-    """What is known so far: each blob is hashed once, however many images name it."""
+    """The state of a verification: each blob is hashed once, no matter how many images have it."""
 
-    def __init__(self, store: Store, mending: Repair | None, progress: ProgressSink) -> None:
+    def __init__(self, store: Store, repairing: Repair | None, progress: ProgressSink) -> None:
         self._store = store
-        self._mending = mending
+        self._repairing = repairing
         self._progress = progress
         self._sizes: dict[Digest, int] = {}
         self._findings: dict[Digest, Finding] = {}
@@ -106,14 +106,14 @@ class _Run:
         )
 
     def image(self, image: ImageRecord, targets: Matcher) -> None:
-        """Check an image from its target downwards: only a document that is sound is believed."""
+        """Check an image from its target downwards; only undamaged documents are followed."""
         needed = _Needed(targets)
         for generation in graph.generations(image.target, self._step(image, needed), depends_on=needed.has):
             for descriptor in generation:
                 self._check(descriptor, image, needed=needed.has(descriptor))
 
     def rest(self, digests: Iterable[Digest]) -> None:
-        """Hash blobs that no walk has come to."""
+        """Hash the blobs that do not belong to an image."""
         for digest in digests:
             if digest not in self._sizes and digest not in self._findings:
                 size = self._store.content.info(digest).size
@@ -121,7 +121,7 @@ class _Run:
 
     def _step(self, image: ImageRecord, needed: _Needed) -> graph.Children:
         plain = graph.read_children(self._read)
-        if self._mending is not None:  # labels that were lost are what let content be collected
+        if self._repairing is not None:  # restore gc labels, without which content may be removed
             plain = graph.labelled(plain, self._store.content.set_labels)
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -147,8 +147,8 @@ class _Run:
         if descriptor.digest in self._sound:
             return
         found = self._hash(descriptor, image, absent_is_fine=not needed)
-        if found is not None and self._mending is not None:
-            self._mend(found, descriptor, image)
+        if found is not None and self._repairing is not None:
+            self._repair(found, descriptor, image)
 
     def _hash(
         self, descriptor: Descriptor, image: ImageRecord | None = None, *, absent_is_fine: bool = False
@@ -188,21 +188,21 @@ class _Run:
         self._findings[descriptor.digest] = found
         return found
 
-    def _mend(self, found: Finding, descriptor: Descriptor, image: ImageRecord) -> None:
-        assert self._mending is not None
+    def _repair(self, found: Finding, descriptor: Descriptor, image: ImageRecord) -> None:
+        assert self._repairing is not None
         try:
-            self._bring(found, descriptor, self._mending.fetchers(image), self._mending.others)
+            self._replace(found, descriptor, self._repairing.fetchers(image), self._repairing.others)
             size, actual = digest_of(self._store.content, descriptor.digest)
         except PyctrdError as error:
-            mended, detail = False, f"{found.detail}; not repaired: {error.message}"
+            repaired, detail = False, f"{found.detail}; not repaired: {error.message}"
         else:
-            mended, detail = actual == descriptor.digest and size == descriptor.size, found.detail
-        if mended:
+            repaired, detail = actual == descriptor.digest and size == descriptor.size, found.detail
+        if repaired:
             self._sizes[descriptor.digest] = size
             self._sound.add(descriptor.digest)
-        self._findings[descriptor.digest] = msgspec.structs.replace(found, repaired=mended, detail=detail)
+        self._findings[descriptor.digest] = msgspec.structs.replace(found, repaired=repaired, detail=detail)
 
-    def _bring(
+    def _replace(
         self, found: Finding, descriptor: Descriptor, fetchers: Sequence[Fetcher], others: Sequence[Store]
     ) -> None:
         if found.fault == "missing":
@@ -215,7 +215,7 @@ class _Run:
 
 
 class _Needed:
-    """Which descriptors of an image should be here: the target, and all below it that is for the targets."""
+    """Which descriptors should be in the store: the image's target, and what is below it for the targets."""
 
     def __init__(self, targets: Matcher) -> None:
         self._targets = targets
@@ -236,11 +236,10 @@ class _Needed:
 def digest_of(
     content: ContentStore, digest: Digest, report: Callable[[int], None] = lambda _done: None
 ) -> tuple[int, str]:
-    """Read a blob to its end; gives its size in bytes and what its digest really is.
+    """Read a whole blob, and return its size in bytes and its actual digest.
 
-    `report` hears how many bytes have been read.
-
-    Raises NotFound, ContentError when only its file is gone, DaemonError when the store cannot read it.
+    `report` is called with the number of bytes read. Raises NotFound, ContentError if only its file is
+    missing, DaemonError if the store cannot read it.
     """
     state = hashlib.new(digest.algorithm)
     size = 0

@@ -1,1 +1,1 @@
-"""What the operations are made of and share: one blob fetched, a platform checked, a layer unpacked."""
+"""The steps that operations share: fetch a blob, check platforms, unpack a layer, upload an image."""

@@ -1,7 +1,7 @@
-"""Mend the manifests of Docker before 1.10, whose config is of the media type application/octet-stream.
+"""Convert manifests of Docker before 1.10, whose config has the media type application/octet-stream.
 
-ctr rewrites such a manifest after a pull, and the image points at the rewritten one (containerd
-core/remotes/docker/converter.go ConvertManifest); so do we, to the same bytes.
+ctr rewrites such a manifest after a pull and points the image at the new one (containerd
+core/remotes/docker/converter.go ConvertManifest). This writes the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GO_INDENT = 3
 
 
 def with_image_config(content: ContentStore, root: Descriptor) -> Descriptor:
-    """Give the descriptor of the mended manifest, stored and labelled; any other root is given as it is.
+    """Store a converted manifest and return its descriptor; return any other root unchanged.
 
     Raises DaemonError.
     """
@@ -26,14 +26,14 @@ def with_image_config(content: ContentStore, root: Descriptor) -> Descriptor:
     manifest = Manifest.parse(content.read_all(root.digest, limit=MAX_MANIFEST_BYTES))
     if manifest.config.media_type != mediatypes.OCTET_STREAM:
         return root
-    mended = msgspec.structs.replace(
+    converted = msgspec.structs.replace(
         manifest, config=msgspec.structs.replace(manifest.config, media_type=mediatypes.DOCKER_CONFIG)
     )
-    raw = gojson.marshal(gojson.manifest(mended), indent=_GO_INDENT)
+    raw = gojson.marshal(gojson.manifest(converted), indent=_GO_INDENT)
     target = msgspec.structs.replace(root, digest=Digest.of(raw), size=len(raw))
     Downloader(content, (), claim_present=False).fetch(msgspec.structs.replace(target, data=raw))
-    # The converter numbers config and layers in one row, in the labels' oldest form.
-    children = (mended.config, *mended.layers)
+    # The converter numbers config and layers together, in the oldest form of the labels.
+    children = (converted.config, *converted.layers)
     labels = {f"{mediatypes.GC_REF}{index}": str(child.digest) for index, child in enumerate(children)}
     content.set_labels(target.digest, labels)
     return target

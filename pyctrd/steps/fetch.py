@@ -1,8 +1,8 @@
-"""Bring content from remote repositories into the content store, one blob at a time.
+"""Fetch single blobs from remote repositories into the content store.
 
-The content service's own protocol decides what is downloaded: ask first, go on at the offset that the store
-has, take "already exists" for success, wait for a locked ingest (containerd core/remotes/handlers.go Fetch,
-core/content/helpers.go OpenWriter). The store verifies size and digest at the commit.
+As in containerd, the content service decides what is downloaded: open the ingest, resume at its offset, treat
+"already exists" as success, and wait for a locked ingest (containerd core/remotes/handlers.go Fetch,
+core/content/helpers.go OpenWriter). The store checks size and digest at the commit.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from pyctrd.steps import validate
 from pyctrd.steps.validate import Validator
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
-# containerd refuses a label whose key and value together are longer (pkg/labels/validate.go).
+# The limit for the length of a label's key and value together (pkg/labels/validate.go).
 MAX_LABEL_BYTES: Final = 4096
-_PIECE: Final = 1 << 20
-# How often other clients may come in between.
+_CHUNK: Final = 1 << 20
+# How often to retry when other clients interfere.
 _TRIES: Final = 10
 
 
 class Stopped(Exception):
-    """Ends a worker after the run was given up; never reaches a caller."""
+    """Stops a worker after another one failed; never raised to a caller."""
 
 
 class FetchResult(NamedTuple):
-    """What it took to have a blob: bytes that came now, and bytes that an interrupted download had left.
+    """The bytes downloaded for a blob, and those that an interrupted download had already stored.
 
-    Both are 0 for a blob that was here, or that another namespace shared.
+    Both are 0 for a blob that was in the store, or in another namespace.
     """
 
     downloaded: int = 0
@@ -55,7 +55,7 @@ class FetchResult(NamedTuple):
 
 
 def ingest_ref(descriptor: Descriptor) -> str:
-    """Give the ingest's name that every containerd client uses, so that one goes on where another stopped.
+    """Return a blob's ingest name, the same in all containerd clients, so that they can resume each other.
 
     Source: containerd core/remotes/handlers.go MakeRefKey.
     """
@@ -65,11 +65,10 @@ def ingest_ref(descriptor: Descriptor) -> str:
 
 
 class Downloader:
-    """Fetches single blobs from the first of several repositories that has them.
+    """Fetches single blobs, each from the first of several repositories that has it.
 
-    `claim_present` is for a pull: the reference's repository names the blobs, so it goes onto their label
-    also when they were here before. `validator` checks documents before they are stored. Setting `stop` ends
-    the downloads that are under way.
+    `claim_present` is for a pull: blobs that are already in the store also get a label for the repository.
+    `validator` checks documents before they are stored. Setting `stop` stops the downloads in progress.
     """
 
     def __init__(
@@ -90,16 +89,16 @@ class Downloader:
         self.stop = threading.Event()
 
     def fetch(self, descriptor: Descriptor) -> FetchResult:
-        """Make sure that the store (and the lease in force) has a blob; tells what that took.
+        """Make sure that the store and the current lease have a blob; return the bytes downloaded.
 
-        Afterwards the blob's `containerd.io/distribution.source.<host>` label names the repository.
+        Adds the repository to the blob's `containerd.io/distribution.source.<host>` label.
         Raises RegistryError, RegistryContentError, DaemonError.
         """
         if descriptor.size == 0:
             raise RegistryContentError(
                 f"unable to fetch descriptor ({descriptor.digest}) which reports content size of zero: "
                 "invalid argument",
-                hint="the manifest that names this content is broken; it has to be built again",
+                hint="the manifest is broken: rebuild the image",
             )
         try:
             result, fetcher = self._fetch(descriptor)
@@ -119,15 +118,15 @@ class Downloader:
 
     @property
     def _default_source(self) -> Fetcher | None:
-        """The repository to name on a blob that was not downloaded now."""
+        """The repository for the label of a blob that was not downloaded."""
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
     def _fetch(self, descriptor: Descriptor) -> tuple[FetchResult, Fetcher | None]:
         for _ in range(_TRIES):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
-                complete = start == descriptor.size  # also content of another namespace
-                resumed = self._left_here(descriptor) if complete else start
+                complete = start == descriptor.size  # also for content of another namespace
+                resumed = self._partial_bytes(descriptor) if complete else start
                 fetcher = self._default_source
                 try:
                     if not complete:
@@ -135,25 +134,25 @@ class Downloader:
                     ingest.commit()
                     return FetchResult(descriptor.size - start, resumed), fetcher
                 except AlreadyExists:
-                    # Another client was faster. Its blob is under our lease only when we have asked again.
+                    # Another client was faster. Opening its blob again adds it to our lease.
                     continue
                 except FailedPrecondition as error:
                     failure = error
-            # Left to itself, a wrong ingest is committed again by every client that comes by, for ever.
+            # Otherwise every other client would try to commit the same wrong bytes.
             self._content.abort(ingest_ref(descriptor))
             if start == 0:
                 raise _wrong_bytes(descriptor, fetcher, failure) from failure
-            self._report("retrying", descriptor, 0, "what an earlier download left here was corrupt")
+            self._report("retrying", descriptor, 0, "the data of an earlier download was corrupt")
         raise ContentError(
-            f"content {descriptor.digest} comes and goes while it is fetched",
-            hint="another client writes and deletes it at the same time; try again",
+            f"content {descriptor.digest} keeps disappearing while it is fetched",
+            hint="another client is writing and deleting it at the same time; try again",
         )
 
-    def _left_here(self, descriptor: Descriptor) -> int:
-        """Tell how much of a complete ingest an earlier download left: all of it, or nothing.
+    def _partial_bytes(self, descriptor: Descriptor) -> int:
+        """Return how much of a complete write an earlier download has stored: all of it, or nothing.
 
-        Content that another namespace shares opens as a complete write, too, but with no ingest of its own
-        behind it, or with one that is not complete (containerd core/metadata/content.go Writer).
+        The write of content that another namespace has is complete, too, but its ingest is absent or
+        incomplete (containerd core/metadata/content.go Writer).
         """
         ref = ingest_ref(descriptor)
         whole = any(one.ref == ref and one.offset == descriptor.size for one in self._content.ingests())
@@ -161,7 +160,7 @@ class Downloader:
 
     @contextmanager
     def _open(self, descriptor: Descriptor) -> Iterator[Ingest]:
-        """Open the ingest, waiting while another client writes the same one."""
+        """Open the ingest; wait while another client writes the same one."""
 
         other = _OtherClient(self._content, descriptor)
 
@@ -169,7 +168,7 @@ class Downloader:
             self._report("waiting", descriptor, 0, "another client is downloading it")
             other.check()
 
-        patiently = tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(IngestLocked),
             wait=tenacity.wait_random_exponential(multiplier=0.016, max=2),
             sleep=tenacity.sleep_using_event(self.stop),
@@ -178,7 +177,7 @@ class Downloader:
             reraise=True,
         )
         with ExitStack() as stack:
-            yield patiently(
+            yield retrying(
                 lambda: stack.enter_context(
                     self._content.open_ingest(
                         ingest_ref(descriptor), digest=descriptor.digest, size=descriptor.size
@@ -213,8 +212,8 @@ class Downloader:
         self._report("downloading", descriptor, ingest.offset, resumed=resumed)
         if validate.is_document(descriptor):
             raw = self._validator.fetch(fetcher, descriptor)
-            for start in range(ingest.offset, len(raw), _PIECE):  # a large one is not copied as a whole
-                ingest.write(raw[start : start + _PIECE])
+            for start in range(ingest.offset, len(raw), _CHUNK):  # avoids a copy of a large document
+                ingest.write(raw[start : start + _CHUNK])
             self._report("downloaded", descriptor, ingest.offset, resumed=resumed)
             return
         start = ingest.offset
@@ -223,10 +222,10 @@ class Downloader:
                 for chunk in chunks:
                     ingest.write(chunk)
                     self._report("downloading", descriptor, ingest.offset, resumed=resumed)
-                    if self.stop.is_set():  # what has come is kept for the next pull
+                    if self.stop.is_set():  # what was downloaded is kept for the next pull
                         raise Stopped
         except RegistryContentError as error:
-            # Bytes of a liar are no start for the next pull; those before a cut, or of an earlier one, are.
+            # The next pull must not resume from wrong bytes; those before a lost connection are good.
             if ingest.offset > start and not isinstance(error.__cause__, RegistryUnreachable):
                 self._tainted.add(descriptor.digest)
             raise
@@ -248,7 +247,7 @@ class Downloader:
 
 
 class _OtherClient:
-    """Watches whether the client that has an ingest locked gets on with it."""
+    """Checks that the client that has locked an ingest makes progress."""
 
     def __init__(self, content: ContentStore, descriptor: Descriptor) -> None:
         self._content = content
@@ -257,9 +256,9 @@ class _OtherClient:
         self._since = time.monotonic()
 
     def check(self) -> None:
-        """Raise IngestLocked when it has written nothing for as long as a registry may stand still.
+        """Raise IngestLocked if it has written nothing for `stall_seconds`.
 
-        Bytes that are all there may have to be result to a slow disk: that may take ten times as long.
+        Syncing a complete ingest to a slow disk may take ten times as long.
         """
         ref = ingest_ref(self._descriptor)
         offset = next((one.offset for one in self._content.ingests() if one.ref == ref), -1)
@@ -269,13 +268,13 @@ class _OtherClient:
         seconds = self._content.stall_seconds * (10 if offset == self._descriptor.size else 1)
         if now - self._since > seconds:
             raise IngestLocked(
-                f"ref {ref} locked: another client of this containerd has begun to write it, and has written "
-                f"nothing for {seconds:g} seconds",
+                f"ref {ref} locked: another client of this containerd is writing it, but has written nothing "
+                f"for {seconds:g} seconds",
                 code="UNAVAILABLE",
                 kind="ingest",
                 name=ref,
-                hint="find that client (a pyctrd, ctr, nerdctl or kubelet, perhaps stopped) and end it; "
-                "this command then goes on where it was",
+                hint="find that client (pyctrd, ctr, nerdctl or a kubelet, perhaps stopped) and end it, then "
+                "try again; the download resumes",
             )
 
 
@@ -283,9 +282,9 @@ def _wrong_bytes(
     descriptor: Descriptor, fetcher: Fetcher | None, failure: FailedPrecondition
 ) -> RegistryContentError:
     source = f"{fetcher.host}/{fetcher.repository}" if fetcher else "the manifest's inline data"
-    hint = "the registry, or a proxy before it, serves other bytes than it names; nothing was kept of them"
+    hint = "the registry, or a proxy in front of it, serves wrong content; nothing of it was kept"
     if descriptor.digest.algorithm != "sha256" and "digest sha256:" in failure.message:
-        hint = "this containerd keeps content by sha256 only: build the image again with such digests"
+        hint = "this containerd only supports sha256: rebuild the image with sha256 digests"
     return RegistryContentError(
         f"{failure.message}: wrong content for {descriptor.digest} from {source}",
         host=fetcher.host if fetcher else "",
@@ -295,7 +294,7 @@ def _wrong_bytes(
 
 
 def is_present(content: ContentStore, descriptor: Descriptor) -> bool:
-    """Tell whether the store has a blob."""
+    """Whether the store has a blob."""
     try:
         content.info(descriptor.digest)
     except NotFound:
@@ -304,21 +303,21 @@ def is_present(content: ContentStore, descriptor: Descriptor) -> bool:
 
 
 def host_name(domain: str) -> str:
-    """Give the host of `host[:port]`, an IPv6 address without its brackets."""
+    """Return the host of `host[:port]`; an IPv6 address without its brackets."""
     if domain.startswith("["):
         return domain[1:].partition("]")[0]
     return domain.partition(":")[0]
 
 
-def add_source_label(content: ContentStore, digest: Digest, place: RepositoryName) -> None:
-    """Note on a blob which repository has it: comma-joined, sorted, each once.
+def add_source_label(content: ContentStore, digest: Digest, source: RepositoryName) -> None:
+    """Add a repository to the source label of a blob: joined with commas, sorted, without duplicates.
 
-    The host goes without its port, as in containerd, so two registries on one host share a label
+    As in containerd, the key has the host without its port, so two registries on one host share a label
     (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
     """
-    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(place.host)}"
+    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}"
     known = content.info(digest).labels.get(key, "")
-    repositories = {name for name in known.split(",") if name} | {place.repository}
+    repositories = {name for name in known.split(",") if name} | {source.repository}
     value = ",".join(sorted(repositories))
     if value != known and len(key) + len(value) <= MAX_LABEL_BYTES:
         content.set_labels(digest, {key: value})

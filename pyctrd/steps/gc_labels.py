@@ -1,7 +1,7 @@
-"""GcLabels: labels that hold an image's content together, and the last look before somebody relies on it.
+"""GcLabels: the labels that protect an image's content from the garbage collector.
 
-`ctr content prune references` and whoever edits labels can take away, in the middle of a pull, what the
-collector goes by. A lease keeps the content until the end; after that only the labels do.
+During a pull, the lease protects the content; afterwards only the labels do. `ctr content prune references`,
+or any client that edits labels, may remove them during the pull, so they are checked at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyctrd.progress import Progress, ProgressSink, no_progress
 
 
 class GcLabels:
-    """Sets labels on parents, remembers them, and looks after them at the end."""
+    """Sets gc labels, remembers them, and restores them at the end if necessary."""
 
     def __init__(self, content: ContentStore, progress: ProgressSink = no_progress) -> None:
         self._content = content
@@ -24,38 +24,38 @@ class GcLabels:
         self._labels: dict[Digest, Mapping[str, str]] = {}
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
-        """Set labels on a blob, and remember them. Raises NotFound, DaemonError."""
+        """Set and remember labels of a blob. Raises NotFound, DaemonError."""
         self._labels[digest] = labels
         self._content.set_labels(digest, labels)
 
     def check(self, wanted: Sequence[Descriptor]) -> None:
-        """Look at every blob that is promised, and set those labels again that somebody took away.
+        """Check that all blobs are in the store, and restore the labels that another client removed.
 
-        Raises IncompleteContent with all that is not here any more, DaemonError.
+        Raises IncompleteContent with the missing blobs, DaemonError.
         """
         missing = [descriptor for descriptor in wanted if not self._is_kept(descriptor)]
         if missing:
             raise IncompleteContent(
                 f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs "
-                "vanished meanwhile)",
+                "disappeared in the meantime)",
                 missing=missing,
-                hint="another client deleted content while it was fetched; run the command again",
+                hint="another client deleted content while it was being fetched; try again",
             )
 
     def _is_kept(self, descriptor: Descriptor) -> bool:
         try:
-            there = self._content.info(descriptor.digest).labels
+            current = self._content.info(descriptor.digest).labels
             labels = self._labels.get(descriptor.digest, {})
-            lost = {key: value for key, value in labels.items() if there.get(key) != value}
+            lost = {key: value for key, value in labels.items() if current.get(key) != value}
             if lost:
                 self._content.set_labels(descriptor.digest, lost)
-                self._tell(descriptor, len(lost), len(labels))
+                self._report(descriptor, len(lost), len(labels))
         except NotFound:
             return False
         return True
 
-    def _tell(self, descriptor: Descriptor, lost: int, known: int) -> None:
-        detail = f"another client removed {lost} of {known} labels that keep its content; set again"
+    def _report(self, descriptor: Descriptor, lost: int, known: int) -> None:
+        detail = f"another client removed {lost} of {known} gc labels; restored"
         self._progress(
             Progress(
                 action="mended",

@@ -1,4 +1,4 @@
-"""What of an image is in the store: one answer for all operations, and no question asked twice."""
+"""LocalImage: what the store has of an image, with a cache for the length of one operation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, 
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.validate import Validator
 
-# Documents that are remembered, in sum: no real image comes near it.
+# The total size of cached documents; real images have much less.
 _MAX_DOCUMENT_BYTES: Final = 16 << 20
 
 
 class RememberedContent:
-    """A content store that asks the real one once for each blob: for the length of one operation.
+    """A content store with a cache, for the length of one operation. Implements ports.ContentStore.
 
-    What is written through it is forgotten, and asked for again. Implements ports.ContentStore.
+    Asks the real store once for each blob, and again for what is written through this one.
     """
 
     def __init__(self, content: ContentStore) -> None:
@@ -94,12 +94,12 @@ class RememberedContent:
         self._content.delete(digest)
 
     def forget(self, digest: Digest) -> None:
-        """Ask for a blob again when it is needed the next time."""
+        """Drop a blob from the cache."""
         self._infos.pop(digest, None)
         self._documents.pop(digest, None)
 
     def forget_absent(self) -> None:
-        """Ask again for all that was absent: something has been fetched."""
+        """Drop all absent blobs from the cache, since something has been fetched."""
         self._infos = {key: info for key, info in self._infos.items() if not isinstance(info, NotFound)}
 
 
@@ -143,9 +143,9 @@ class RememberedStore:
 
 
 class LocalImage:
-    """An image as far as it is in a store; it asks the store once for each blob.
+    """What a store has of an image. Asks the store once for each blob.
 
-    With `fetchers` a document that is absent is read from a registry, into memory.
+    With `fetchers`, absent documents are read from a registry into memory.
     """
 
     def __init__(self, store: Store, target: Descriptor, fetchers: Sequence[Fetcher] = ()) -> None:
@@ -157,7 +157,7 @@ class LocalImage:
     def read(self, descriptor: Descriptor) -> bytes:
         """Return an index, a manifest or a config.
 
-        Raises NotFound for one that neither the store nor a registry has, RegistryError, ContentError.
+        Raises NotFound if neither the store nor a registry has it, RegistryError, ContentError.
         """
         try:
             return self._content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
@@ -168,7 +168,7 @@ class LocalImage:
 
     @property
     def children(self) -> graph.Children:
-        """The step of a walk over what is here: a document that is absent has no children."""
+        """The step of a walk in which absent documents have no children."""
         return graph.tolerant(graph.read_children(self.read), lambda _missing: None, NotFound)
 
     def is_present(self, descriptor: Descriptor) -> bool:
@@ -180,9 +180,9 @@ class LocalImage:
         return True
 
     def missing(self, targets: Matcher, wanted: Sequence[Platform] = ()) -> tuple[Descriptor, ...]:
-        """Return what the store lacks of the target platforms, in the order of a walk.
+        """Return the missing content of the target platforms, in the order of the walk.
 
-        Without fetchers an absent manifest is listed alone, since nobody can know its children. `wanted` are
+        Without fetchers, the children of an absent manifest are unknown and not included. `wanted` are
         platforms that the image must have (none: any). Raises NoMatchingPlatform, RegistryError,
         ContentError, DaemonError.
         """
@@ -190,18 +190,18 @@ class LocalImage:
         step = graph.only_platforms(required.watch(self.children), targets)
         found = self.missing_below(self.target, step)
         if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
-            required.check()  # an index that is not here may name any platform
+            required.check()  # an absent index may have any platform
         return found
 
     def missing_below(self, root: Descriptor, step: graph.Children) -> tuple[Descriptor, ...]:
-        """Return what the store lacks of what a step leads to, each blob once."""
+        """Return the missing content below a descriptor, each blob once."""
         reached = graph.by_digest(graph.preorder(root, step)).values()
         return tuple(item for item in reached if not self.is_present(item))
 
     def platforms(self) -> tuple[Platform, ...]:
-        """Return the platforms of which everything is here: what the platform `local` stands for.
+        """Return the platforms whose content is complete, which is what the platform `local` means.
 
-        Attestations are no platform; an image that is a single manifest has its config's platform.
+        Attestations are not included; an image that is a single manifest has the platform of its config.
         Raises ContentError, DaemonError.
         """
         step = self.children
@@ -219,9 +219,9 @@ class LocalImage:
         return tuple(complete)
 
     def platform_of(self, descriptor: Descriptor) -> Platform | None:
-        """Return a manifest's platform: the index's word for it, else that of its config.
+        """Return a manifest's platform, from the index or else from its config.
 
-        None for an artifact, and where the config is not here. Raises NotFound for an absent manifest.
+        None for an artifact, or if the config is absent. Raises NotFound if the manifest is absent.
         """
         if descriptor.platform is not None:
             return descriptor.platform

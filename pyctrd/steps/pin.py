@@ -1,4 +1,4 @@
-"""Putting content that is here under the lease in force, so that nobody collects it meanwhile."""
+"""Pin content that is already in the store by adding it to the current lease."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pyctrd.errors import AlreadyExists, ContentError, NotFound
 from pyctrd.oci.model import Descriptor, blob_path
 from pyctrd.ports import ContentStore
 
-_HOLD: Final = "pyctrd-hold-"
+_REF_PREFIX: Final = "pyctrd-hold-"
 
 
 def pin(content: ContentStore, descriptor: Descriptor) -> bool:
-    """Put a blob under the lease; gives False where it is absent.
+    """Add a blob to the current lease; return False if the blob is absent.
 
-    The content service leases an existing blob when somebody wants to write it, and not when it is read
-    (containerd core/metadata/content.go Writer).
+    The content service adds an existing blob to the lease when a client opens it for writing, not when it is
+    read (containerd core/metadata/content.go Writer).
     """
     try:
         size = content.info(descriptor.digest).size
@@ -26,11 +26,11 @@ def pin(content: ContentStore, descriptor: Descriptor) -> bool:
             f"unexpected copy size for {blob_path(descriptor.digest)}: the store has {size} bytes, "
             f"the image says {descriptor.size}"
         )
-    ref = f"{_HOLD}{descriptor.digest}"
+    ref = f"{_REF_PREFIX}{descriptor.digest}"
     try:
         with content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size):
             pass
     except AlreadyExists:
         return True
-    content.abort(ref)  # the collector was faster than we
+    content.abort(ref)  # the garbage collector was faster
     return False

@@ -1,4 +1,4 @@
-"""Several downloads at once, and what they came to."""
+"""DownloadPool: several downloads at once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import FetchResult, Stopped
 from pyctrd.waiting import until_done
 
-# How long a failed run waits for its threads: one that hangs in a dead connection must not hold up Ctrl-C.
-_PATIENCE_SECONDS: Final = 2.0
+# How long to wait for the threads after an error: a dead connection must not delay Ctrl-C.
+_SHUTDOWN_SECONDS: Final = 2.0
 
 
 class DownloadPool:
-    """Several blobs at once, each digest once; a context that ends its threads.
+    """Downloads several blobs at once, each digest once. A context manager, which stops its threads.
 
-    The first failure stops all others: half an image is of no use, and what was committed is leased.
+    The first error stops all downloads; blobs that are already committed stay under the lease.
     """
 
     def __init__(
@@ -39,21 +39,21 @@ class DownloadPool:
         self._descriptors: dict[Digest, Descriptor] = {}
 
     def __enter__(self) -> Self:
-        """Start with no download."""
+        """Return the pool."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for all, or, after an error, stop all."""
+        """Wait for all downloads, or stop them after an error."""
         if kind is not None:
             self._stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
-            concurrent.futures.wait(self._futures.values(), timeout=_PATIENCE_SECONDS)
+            concurrent.futures.wait(self._futures.values(), timeout=_SHUTDOWN_SECONDS)
         self._pool.shutdown(wait=kind is None)
 
     def submit(self, descriptors: Sequence[Descriptor]) -> None:
-        """Start bringing blobs; those that were submitted before are left alone."""
+        """Start downloads; blobs that were submitted before are ignored."""
         new = {item.digest: item for item in descriptors if item.digest not in self._futures}
         for descriptor in new.values():
             self._progress(
@@ -73,11 +73,11 @@ class DownloadPool:
             raise
 
     def wait(self, digest: Digest) -> None:
-        """Block until a submitted blob is in the store; raises what its download raised."""
+        """Wait until a submitted blob is in the store. Raises the error of its download."""
         self._futures[digest].result()
 
     def join(self) -> None:
-        """Block until all submitted blobs are in the store; raises the first real error."""
+        """Wait until all submitted blobs are in the store. Raises the first real error."""
         futures = self._futures.values()
         until_done(futures)
         errors = [future.exception() for future in futures if future.done() and future.exception()]
@@ -87,15 +87,15 @@ class DownloadPool:
 
     @property
     def wanted(self) -> tuple[Descriptor, ...]:
-        """All that was submitted, in order."""
+        """All submitted blobs, in order."""
         return tuple(self._descriptors.values())
 
     def downloaded(self) -> dict[Descriptor, int]:
-        """Give the bytes that each blob cost, for those that cost any; only after `join`."""
+        """Return the bytes downloaded for each blob, without zeros; call it after `join`."""
         return self._amounts(lambda result: result.downloaded)
 
     def resumed(self) -> dict[Descriptor, int]:
-        """Give the bytes of each blob that an interrupted download had left here; only after `join`."""
+        """Return the bytes of each blob that an interrupted download had stored; call it after `join`."""
         return self._amounts(lambda result: result.resumed)
 
     def _amounts(self, of: Callable[[FetchResult], int]) -> dict[Descriptor, int]:

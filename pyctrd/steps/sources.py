@@ -1,4 +1,4 @@
-"""Where an image's content may come from: the repositories that its name and its content's labels say."""
+"""The repositories of an image's content, from its name and the labels of its content."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pyctrd.steps.fetch import host_name
 
 
 def sources_of(store: Store, image: ImageRecord) -> list[Reference]:
-    """List the repositories to ask for an image's content, the likeliest first, each pinned to no tag.
+    """Return the repositories to ask for an image's content, the likeliest first, without tags.
 
-    The `containerd.io/distribution.source.<host>` labels of the target say where it came from; the image's
-    own name comes first where they agree with it (or say nothing), else last: a local tag is no address.
-    The labels have lost the registry's port; another image's name that fits gives it back.
+    The `containerd.io/distribution.source.<host>` labels of the target say where it came from. The image's
+    own name comes first if it agrees with the labels, or if there are none; otherwise it is probably a local
+    tag, and comes last. The labels do not have the registry's port, which the name of another image may have.
     """
     own = _named(image.name)
     bare = dict.fromkeys(_labelled_sources(store, image.target))
@@ -34,7 +34,7 @@ def sources_of(store: Store, image: ImageRecord) -> list[Reference]:
 
 
 def _with_ports(store: Store, bare: Collection[Reference]) -> list[Reference | None]:
-    """List the repositories of those images here whose names fit; of the others' labels there may be many."""
+    """Return the repositories of the images whose names match; other images may have very many labels."""
     if not bare:
         return []
     filters = [
@@ -45,16 +45,16 @@ def _with_ports(store: Store, bare: Collection[Reference]) -> list[Reference | N
     except DaemonError as error:
         if error.code != "RESOURCE_EXHAUSTED":
             raise
-        return []  # the labels of one image alone are more than an answer can hold
+        return []  # the labels of a single image are larger than a message may be
 
 
 def _literally(text: str) -> str:
-    """Write part of a reference as a regular expression, without what a filter's quotes would take away."""
+    """Return a regular expression for a text, without backslashes, which a quoted filter would lose."""
     return "".join(letter if letter.isalnum() else f"[{letter}]" for letter in text)
 
 
 def _named(name: str) -> Reference | None:
-    """Give the repository of an image's name; a name that is no reference has none."""
+    """Return the repository of an image's name; None if the name is not a reference."""
     try:
         parsed = reference.parse(name)
     except InvalidReference:
@@ -63,7 +63,7 @@ def _named(name: str) -> Reference | None:
 
 
 def _labelled_sources(store: Store, target: Descriptor) -> Iterator[Reference]:
-    """Yield the repositories of the target's labels, which do not say the registry's port."""
+    """Yield the repositories in the target's labels, which do not have the registry's port."""
     try:
         labels = store.content.info(target.digest).labels
     except NotFound:

@@ -1,4 +1,4 @@
-"""Whether an image has the platforms that were asked for, and all of their content."""
+"""Check that an image has the requested platforms and all of their content."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 
 
 class PlatformCheck:
-    """Watches a walk for the platforms of the manifests in it.
+    """Collects the platforms of the manifests in a walk, and checks that the wanted ones are among them.
 
-    A manifest without a platform may be for any: it counts for all, as containerd's filters treat it.
+    A manifest without a platform counts for all platforms, as in containerd's filters.
     """
 
     def __init__(self, root: Descriptor, wanted: Sequence[Platform]) -> None:
@@ -25,17 +25,17 @@ class PlatformCheck:
         self._universal = not mediatypes.is_index(root.media_type)
 
     def watch(self, children: graph.Children) -> graph.Children:
-        """Wrap a step, before any filter, so that absent platforms can be told from filtered ones."""
+        """Wrap a step, before any filter, so that filtered platforms do not count as absent."""
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
             found = children(descriptor)
             if mediatypes.is_index(descriptor.media_type):
-                self._look_at(found)
+                self._collect(found)
             return found
 
         return step
 
-    def _look_at(self, children: Sequence[Descriptor]) -> None:
+    def _collect(self, children: Sequence[Descriptor]) -> None:
         for child in children:
             if child.platform is not None:
                 self._found.append(platforms.normalize(child.platform))
@@ -43,12 +43,12 @@ class PlatformCheck:
                 self._universal = True
 
     def before(self, generation: Sequence[Descriptor]) -> None:
-        """Check as soon as the walk has read all indexes: better now than after the layers."""
+        """Check as soon as the walk has read all indexes, before layers are fetched."""
         if not any(mediatypes.is_index(item.media_type) for item in generation):
             self.check()
 
     def check(self) -> None:
-        """Raise NoMatchingPlatform, naming what there is, unless every wanted platform was seen."""
+        """Raise NoMatchingPlatform, with the available platforms, if a wanted one is missing."""
         if self._universal:
             return
         absent = platforms.uncovered(self._wanted, self._found)
@@ -57,8 +57,8 @@ class PlatformCheck:
 
 
 def no_match(root: Digest, absent: Sequence[Platform], present: Sequence[Platform]) -> NoMatchingPlatform:
-    """Make the error that names the absent platforms, those that the image has, and what to do."""
-    # An attestation has the platform unknown/unknown, which nobody can ask for.
+    """Return the error with the absent platforms, those that the image has, and a remedy."""
+    # Attestations have the platform unknown/unknown, which cannot be selected.
     names = list(
         dict.fromkeys(platforms.format_all(item) for item in present if not platforms.is_unknown(item))
     )
@@ -79,10 +79,9 @@ def incomplete(
     remedy: Remedy,
     hint: str = "fetch what is missing",
 ) -> IncompleteContent:
-    """Make the error for content that is not here: containerd's phrase for one, the others by platform.
+    """Return the error for missing content: containerd's message for the first blob, then sums by platform.
 
-    `owner` names the platform that a blob belongs to. A remedy without platforms is for those that lack
-    something.
+    `owner` is the platform of each blob. If `remedy` has no platforms, the incomplete ones are added.
     """
     groups: dict[str, list[Descriptor]] = {}
     for item in absent:
@@ -107,5 +106,5 @@ def _amount(blobs: Sequence[Descriptor]) -> str:
 
 
 def nothing_to_save(image: str, wanted: str) -> str:
-    """Say that a save cannot be, in containerd's words: `wanted` are platforms that the image lacks."""
+    """Return containerd's message for an image without the `wanted` platforms."""
     return f"no manifest found for platform: not found: {image} has no {wanted or 'complete platform'}"

@@ -1,4 +1,4 @@
-"""Unpack an image's layers into a snapshotter, as `ctr run` and every other client then finds them.
+"""Unpack an image's layers into a snapshotter, where `ctr run` and other clients find them.
 
 Sources: containerd core/unpack/unpacker.go, core/rootfs/apply.go; OCI image-spec config.md#layer-chainid.
 """
@@ -17,8 +17,8 @@ from pyctrd.oci.model import MAX_CONFIG_BYTES, Descriptor, Digest, ImageConfig, 
 from pyctrd.ports import SnapshotStore, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 
-# Makes Prepare answer ALREADY_EXISTS, and lease the snapshot, where the chain is committed already
-# (containerd core/snapshots/snapshotter.go LabelSnapshotRef).
+# With this label, Prepare returns ALREADY_EXISTS, and adds the snapshot to the lease, if the chain is already
+# committed (containerd core/snapshots/snapshotter.go LabelSnapshotRef).
 _SNAPSHOT_REF: Final = "containerd.io/snapshot.ref"
 _INHERITED_PREFIX: Final = "containerd.io/snapshot/"
 _TRIES: Final = 3
@@ -33,22 +33,22 @@ def unpack(
     wait: Callable[[Digest], None] = lambda _digest: None,
     progress: ProgressSink = no_progress,
 ) -> Digest | None:
-    """Unpack the layers of a manifest, bottom first; gives the chain id of the top one, None without layers.
+    """Unpack the layers of a manifest, bottom first; return the chain id of the top one, None without layers.
 
-    `wait` blocks until a layer is in the store, so that unpacking can begin before the last download ends.
-    Labels each layer with its diff id and the config with the top snapshot, by which the collector keeps it.
-    Raises ContentError when layers and diff ids do not fit, DigestMismatch when a layer unpacks to something
-    else than the config says, DaemonError.
+    `wait` blocks until a layer is in the store, so that unpacking can start before the last download ends.
+    Labels each layer with its diff id, and the config with the top snapshot, which protects the snapshots.
+    Raises ContentError if the numbers of layers and diff ids differ, DigestMismatch if an unpacked layer does
+    not match its diff id, DaemonError.
     """
     layers = [layer for layer in manifest.layers if mediatypes.is_layer(layer.media_type)]
-    if not layers:  # a signature or an SBOM, whose config may have diff ids of anything
+    if not layers:  # a signature or an SBOM, whose config may have any diff ids
         return None
     diff_ids = config.rootfs.diff_ids
     if len(layers) != len(diff_ids):
         raise ContentError(
             f"mismatched image rootfs and manifest layers: {len(diff_ids)} diff ids in config "
             f"{manifest.config.digest}, {len(layers)} layers",
-            hint="the image was built wrongly; `unpack=False` pulls it all the same",
+            hint="the image is broken; `unpack=False` pulls it anyway",
         )
     steps = list(zip(layers, diff_ids, config.rootfs.chain_ids, strict=True))
     top = str(config.rootfs.chain_ids[-1])
@@ -61,17 +61,17 @@ def unpack(
                 parent = str(chain_id)
             labels = {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": top}
             store.content.set_labels(manifest.config.digest, labels)
-            store.snapshots.stat(snapshotter, top)  # from here on the label keeps it
+            store.snapshots.stat(snapshotter, top)  # from now on the label protects it
             break
         except NotFound as error:
-            # A snapshot that was here before is not held by us: it may go with another client's image.
+            # A snapshot that existed before is not under our lease: another client may remove it.
             if error.kind != "snapshot" or not left:
                 raise
     return Digest(top)
 
 
 class _LayerTask:
-    """One layer on its way into one snapshot."""
+    """Unpacks one layer into a snapshot."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class _LayerTask:
         return self._store.snapshots
 
     def run(self, wait: Callable[[Digest], None], progress: ProgressSink) -> None:
-        """Apply the layer, unless its chain is there: also when another client was faster."""
+        """Unpack the layer unless its snapshot exists, possibly because another client was faster."""
         for _ in range(_TRIES):
             key = self._new_key()
             try:
@@ -102,19 +102,19 @@ class _LayerTask:
             except AlreadyExists:
                 if self._committed():
                     return
-                continue  # it was collected between the two answers
+                continue  # it was garbage collected between the two calls
             try:
                 wait(self._layer.digest)
                 progress(Progress(action="unpacking", descriptor=self._layer, total=self._layer.size))
                 self._check(self._store.diffs.apply(self._layer, mounts))
-                # Before the snapshot is there: whoever finds that does not come by here again.
+                # Before the snapshot is committed: clients that find the snapshot do not set the label.
                 self._store.content.set_labels(
                     self._layer.digest, {mediatypes.UNCOMPRESSED: str(self._diff_id)}
                 )
                 ours = self._commit(key)
             except BaseException:
-                # Where even this fails (a full disk, a dead daemon) the first error is the one to be seen,
-                # and the lease takes the snapshot.
+                # If even this fails (a full disk, a dead daemon), the first error is raised, and the snapshot
+                # is removed with the lease.
                 with suppress(PyctrdError):
                     self._snapshots.remove(self._snapshotter, key)
                 raise
@@ -122,12 +122,12 @@ class _LayerTask:
                 progress(Progress(action="unpacked", descriptor=self._layer, total=self._layer.size))
                 return
         raise ContentError(
-            f"snapshot {self._chain_id} in {self._snapshotter} comes and goes while it is unpacked",
-            hint="another client deletes it at the same time; try again",
+            f"snapshot {self._chain_id} in {self._snapshotter} keeps disappearing while it is unpacked",
+            hint="another client is deleting it at the same time; try again",
         )
 
     def _new_key(self) -> str:
-        """Give the active snapshot a name of containerd's own form, which no other client has."""
+        """Return a unique key for the active snapshot, in containerd's form."""
         unique = base64.urlsafe_b64encode(secrets.token_bytes(9)).decode()
         return f"extract-{unique} {self._chain_id}"
 
@@ -151,14 +151,13 @@ class _LayerTask:
                 f"the image config has {self._diff_id}",
                 expected=str(self._diff_id),
                 actual=str(applied.digest),
-                hint="the image was built wrongly; `unpack=False` pulls it all the same",
+                hint="the image is broken; `unpack=False` pulls it anyway",
             )
 
     def _commit(self, key: str) -> bool:
-        """Commit, or give False when another client unpacked the same chain meanwhile.
+        """Commit the snapshot; return False if another client has committed the same chain.
 
-        Its snapshot is as good as ours, but not under our lease, and so may go with that client's image:
-        preparing once more leases it.
+        Its snapshot is just as good, but not under our lease; preparing it again adds it to the lease.
         """
         try:
             self._snapshots.commit(self._snapshotter, str(self._chain_id), key)
@@ -169,5 +168,5 @@ class _LayerTask:
 
 
 def read_config(store: Store, manifest: Manifest) -> ImageConfig:
-    """Read a manifest's image config from the store; raises NotFound, ContentError."""
+    """Read a manifest's image config from the store. Raises NotFound, ContentError."""
     return ImageConfig.parse(store.content.read_all(manifest.config.digest, limit=MAX_CONFIG_BYTES))

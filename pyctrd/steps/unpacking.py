@@ -1,4 +1,4 @@
-"""Unpack beside the downloads: one thread takes manifests in document order, one per platform."""
+"""Unpack during the downloads: one thread unpacks a manifest per platform, in document order."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pyctrd.progress import ProgressSink
 from pyctrd.steps.unpack import read_config, unpack
 from pyctrd.waiting import until_done
 
-_PATIENCE_SECONDS: Final = 2.0
+_SHUTDOWN_SECONDS: Final = 2.0
 
 
 class Unpacking:
-    """A context that unpacks what it is shown, and waits for it at the end.
+    """Unpacks manifests in a thread. A context manager, which waits for the thread at its end.
 
-    Each platform is unpacked once, from the first manifest that is for it. An image that is a manifest, not
-    an index, is unpacked whatever its config says, as ctr does.
+    Each platform is unpacked once, from its first manifest. As in ctr, an image that is a single manifest is
+    unpacked whatever its platform is.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class Unpacking:
         self._claimed: dict[Platform, None] = {}
 
     def __enter__(self) -> Self:
-        """Start with nothing to unpack."""
+        """Return the object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the thread; after an error only for a moment, the lease takes what it leaves."""
+        """Wait for the thread; after an error only for a moment, since the lease cleans up."""
         if kind is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            concurrent.futures.wait(self._futures, timeout=_PATIENCE_SECONDS)
+            concurrent.futures.wait(self._futures, timeout=_SHUTDOWN_SECONDS)
         self._pool.shutdown(wait=kind is None)
 
     def consider(self, generation: Sequence[Descriptor], selection: Selection, host: Platform) -> None:
-        """Unpack those manifests of a generation that are for a chosen platform.
+        """Unpack the manifests of a generation that are for a selected platform.
 
-        All that they name must have been submitted to the downloads.
+        All their children must have been submitted to the downloads.
         """
         for descriptor in generation:
             if mediatypes.is_manifest(descriptor.media_type):
@@ -69,7 +69,7 @@ class Unpacking:
                 self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
 
     def finish(self) -> tuple[Platform, ...]:
-        """Wait for all, and give the platforms that were unpacked; raises what unpacking raised."""
+        """Wait for the thread and return the unpacked platforms. Raises the first error."""
         until_done(self._futures)
         for future in self._futures:
             future.result()
@@ -98,7 +98,7 @@ class Unpacking:
         self._claimed[platform] = None
 
     def _platform_of(self, digest: Digest) -> Platform | None:
-        """Return the platform of an image manifest's config, None for artifacts; each is read once."""
+        """Return the platform in a manifest's config, None for artifacts; reads each once."""
         if digest not in self._configured:
             manifest = self._manifest(digest)
             self._configured[digest] = None
@@ -112,9 +112,9 @@ class Unpacking:
 
 
 def _is_image(manifest: Manifest) -> bool:
-    """Tell whether this is a file system to unpack: artifacts have configs of other types.
+    """Whether this is an image, not an artifact, whose config has another media type.
 
-    `application/octet-stream` is what very old Docker wrote for an image config.
+    Very old Docker releases wrote `application/octet-stream` for an image config.
     """
     return mediatypes.is_image_config(manifest.config.media_type) or (
         manifest.config.media_type == mediatypes.OCTET_STREAM

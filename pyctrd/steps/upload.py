@@ -1,7 +1,7 @@
-"""Upload an image into a repository: blobs, manifests, indexes, and the tag last.
+"""Upload an image to a repository: blobs, manifests, indexes, and the tag last.
 
-Whoever looks in between sees the old image or the new one, never a half. Everything is asked for before it is
-sent. Source for the order: containerd core/remotes/handlers.go PushContent.
+So the tag always points at a complete image, the old one or the new one. Content that the repository already
+has is not sent. Source for the order: containerd core/remotes/handlers.go PushContent.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from pyctrd.waiting import until_done
 Outcome: TypeAlias = Literal["uploaded", "mounted", "present"]
 _T = TypeVar("_T")
 
-# How long a failed run waits for its threads, which take their uploads back meanwhile.
-_PATIENCE_SECONDS: Final = 2.0
+# How long to wait after an error for the threads, which cancel their uploads.
+_SHUTDOWN_SECONDS: Final = 2.0
 
 
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an image to send, and how.
+    """Which parts of an image to upload, and how.
 
-    `platforms` is all of it unless some are chosen; then its index is pruned, or put aside ("flatten").
-    `nondistributable` sends layers, too, that say that they may not be distributed. Attestations of which not
-    all is here are left out by a push, unless `platforms` names theirs or `attestations` asks for all.
+    Without `platforms`, all of it; with them, `index` says whether its index is pruned, or replaced by its
+    only image ("flatten"). `nondistributable` also uploads layers that are marked as not distributable. A
+    push leaves out incomplete attestations, unless `platforms` matches them or `attestations` is true.
     """
 
     platforms: Selection = Selection(all=True)
@@ -47,10 +47,11 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each blob and manifest: uploaded, mounted, there before, or left out.
+    """What a push or a copy did with each blob and manifest.
 
-    `target` is what the target's name points at now; `original` what the source's does, another one where
-    platforms were chosen. With `dry_run` it is what would be done, by what the registry says that it has.
+    Each was `uploaded`, `mounted` from another repository, `present` before, or `skipped`. `target` is what
+    the target's name points at now, and `original` what the source's name points at; they differ if the index
+    was rewritten. With `dry_run`, the result says what would be done.
     """
 
     source: str
@@ -67,9 +68,9 @@ class SendResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """What to upload, to which repository, under which name, and where the blobs come from.
+    """An upload: the plan, the target's repository and name, and the source of the blobs.
 
-    `mount_from` gives a repository of the same registry that should have a blob, or "".
+    `mount_from` returns a repository of the same registry that should have a blob, or "".
     """
 
     plan: UploadPlan
@@ -82,9 +83,9 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     progress: ProgressSink = no_progress
 
     def run(self, *, dry_run: bool = False) -> SendResult:
-        """Send it, or with `dry_run` only ask what is there.
+        """Upload everything, or with `dry_run` only ask the registry what it has.
 
-        Raises InvalidInput when the name has another digest, RegistryError, ContentError.
+        Raises InvalidInput if the target's name has another digest, RegistryError, ContentError.
         """
         self._check_name()
         return _Run(self).plan() if dry_run else _Run(self).result()
@@ -93,13 +94,13 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
         wanted, root = self.name.digest, self.plan.root.descriptor
         if wanted and wanted != root.digest:
             raise InvalidInput(
-                f"{self.name} names another digest than what would be pushed: {root.digest}",
+                f"the digest in {self.name} is not that of the image: {root.digest}",
                 hint="pass a target with a tag",
             )
 
 
 class _Stopped(Exception):
-    """Ends a thread after the run was given up; never reaches a caller."""
+    """Stops a thread after another one failed; never raised to a caller."""
 
 
 class _Run:
@@ -131,13 +132,13 @@ class _Run:
         plan = self._upload.plan
         documents = [*plan.manifests, *plan.indexes]
         everything = [*plan.blobs, *(item.descriptor for item in documents)]
-        there = dict(zip(everything, self._each(self._target.has, everything), strict=True))
-        there[plan.root.descriptor] = self._root_is_there(plan.root)
-        absent = [item for item, known in there.items() if not known]
+        known = dict(zip(everything, self._each(self._target.has, everything), strict=True))
+        known[plan.root.descriptor] = self._has_root(plan.root)
+        absent = [item for item, found in known.items() if not found]
         blobs = set(plan.blobs)
         mount = {item: None for item in absent if item in blobs and self._upload.mount_from(item)}
         upload = tuple(item for item in absent if item not in mount)
-        present = tuple(item for item, known in there.items() if known)
+        present = tuple(item for item, found in known.items() if found)
         return self._result(uploaded=upload, mounted=tuple(mount), present=present, dry_run=True)
 
     def _result(
@@ -170,7 +171,7 @@ class _Run:
     def _having(self, outcome: Outcome) -> tuple[Descriptor, ...]:
         return tuple(item for item, found in self._outcomes.items() if found == outcome)
 
-    # --- one piece
+    # --- one blob or document
 
     def _blob(self, descriptor: Descriptor) -> None:
         if self._target.has(descriptor):
@@ -193,13 +194,13 @@ class _Run:
         self._note("uploaded", item.descriptor)
 
     def _root(self, item: Document) -> None:
-        if self._root_is_there(item):
+        if self._has_root(item):
             self._note("present", item.descriptor)
             return
         self._target.put(item.descriptor, item.raw, self._upload.name.tag)
         self._note("uploaded", item.descriptor)
 
-    def _root_is_there(self, item: Document) -> bool:
+    def _has_root(self, item: Document) -> bool:
         tag = self._upload.name.tag
         if not tag:
             return self._target.has(item.descriptor)
@@ -215,7 +216,7 @@ class _Run:
     # --- several at once
 
     def _each(self, work: Callable[[Any], _T], items: Sequence[Any]) -> list[_T]:
-        """Work on all items, some at once; the first failure stops the others, and is raised."""
+        """Process all items, several at once; the first error stops the others, and is raised."""
         pool = concurrent.futures.ThreadPoolExecutor(
             self._upload.max_concurrent, thread_name_prefix="pyctrd-send"
         )
@@ -243,19 +244,19 @@ class _Run:
 def _ended_together(
     pool: concurrent.futures.Executor, futures: Sequence[concurrent.futures.Future[_T]], stop: threading.Event
 ) -> Iterator[None]:
-    """End the pool; after an error, or Ctrl-C, tell its threads to stop, and do not wait for ever."""
+    """Shut down the pool; after an error or Ctrl-C, stop its threads, and wait only for a moment."""
     try:
         yield
     except BaseException:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        concurrent.futures.wait(futures, timeout=_PATIENCE_SECONDS)
+        concurrent.futures.wait(futures, timeout=_SHUTDOWN_SECONDS)
         raise
     pool.shutdown()
 
 
 class _Stoppable:
-    """A source that ends when the run is given up: so the upload is taken back."""
+    """A source that fails when `stop` is set, so that the upload is cancelled."""
 
     def __init__(self, source: BlobSource, stop: threading.Event) -> None:
         self._source = source
@@ -282,7 +283,7 @@ class _Stoppable:
 def send_options(
     platforms: Platforms | None, index: PushIndex, nondistributable: bool, concurrency: int = 3
 ) -> SendOptions:
-    """Read the arguments of a push or a copy: no platforms are all. Raises InvalidPlatform, InvalidInput."""
+    """Check the arguments of a push or a copy; no platforms means all. Raises InvalidInput."""
     arguments.one_of("index", index, get_args(PushIndex))
     arguments.count("concurrency", concurrency)
     everything = platforms is None or platforms == ()

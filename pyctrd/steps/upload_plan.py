@@ -1,7 +1,7 @@
-"""What of an image goes into another repository: all of it, or chosen platforms with an index of their own.
+"""Plan an upload: all of an image, or selected platforms with a rewritten index.
 
-Where everything is chosen nothing is rewritten: every byte and digest stays. Attestations go along with the
-image that they are about (BuildKit marks them with `vnd.docker.reference.digest`).
+If everything is selected, nothing is rewritten. Attestations are uploaded together with the manifest that
+they describe (BuildKit marks them with `vnd.docker.reference.digest`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyctrd.oci.model import Descriptor, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.prune import Pruner, only_image
 
-# What becomes of an index of which not all platforms are chosen.
+# What to do with an index if not all its platforms are selected.
 PushIndex: TypeAlias = Literal["prune", "flatten"]
 
 
@@ -29,10 +29,10 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class UploadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Content in the order in which a registry takes it: blobs, manifests, indexes, and the root last.
+    """Content in the order in which a registry accepts it: blobs, manifests, indexes, and the root last.
 
-    `original` is what was chosen from; the root is another one where an index was rewritten or left out.
-    `skipped` are layers that may not be distributed, and attestations of which not all is here.
+    `root` differs from `original` if the index was rewritten or flattened. `skipped` are layers that are
+    marked as not distributable, and incomplete attestations.
     """
 
     original: Descriptor
@@ -49,9 +49,9 @@ def chosen(
     matcher: Matcher,
     leaves_out: Callable[[Descriptor], bool] = lambda _child: False,
 ) -> graph.Children:
-    """Leave out children of other platforms, but not the attestations about those that stay.
+    """Leave out children of other platforms, except attestations for the selected ones.
 
-    `leaves_out` is for what is not to come along although it could.
+    `leaves_out` excludes further children.
     """
     fits = graph.fits(matcher)
 
@@ -78,10 +78,10 @@ def pack(
     index: PushIndex = "prune",
     nondistributable: bool = False,
 ) -> UploadPlan:
-    """Collect what a step (see `chosen`) leads to; every document of it must be readable.
+    """Plan the upload of what a step (see `chosen`) reaches; all its documents must be readable.
 
-    "flatten" puts the one image in the place of the index. Raises NoMatchingPlatform when nothing is left of
-    the index, InvalidInput for something to flatten that is more than one image, ContentError.
+    "flatten" replaces the index by its only image. Raises NoMatchingPlatform if nothing is left of the index,
+    InvalidInput if "flatten" finds several images, ContentError.
     """
     pruner = Pruner(read, step)
     root = pruner.prune(original)
@@ -93,19 +93,20 @@ def pack(
         root = only_image(filter(graph.is_image, graph.preorder(root, pruner.children)))
     found = list(graph.by_digest(graph.preorder(root, pruner.children)).values())
     blobs = [item for item in found if not graph.has_children(item)]
-    foreign = [
-        item for item in blobs if not nondistributable and mediatypes.is_nondistributable(item.media_type)
-    ]
+
+    def is_skipped(item: Descriptor) -> bool:
+        return not nondistributable and mediatypes.is_nondistributable(item.media_type)
+
     documents = [Document(item, pruner.read(item)) for item in found[1:] if graph.has_children(item)]
     images = [item for item in found if graph.is_image(item) and item.platform]
     return UploadPlan(
         original=original,
-        blobs=tuple(item for item in blobs if item not in foreign),
+        blobs=tuple(item for item in blobs if not is_skipped(item)),
         manifests=tuple(item for item in documents if mediatypes.is_manifest(item.descriptor.media_type)),
         indexes=tuple(
             item for item in reversed(documents) if mediatypes.is_index(item.descriptor.media_type)
         ),
         root=Document(root, pruner.read(root)),
-        skipped=tuple(foreign),
+        skipped=tuple(filter(is_skipped, blobs)),
         platforms=tuple(dict.fromkeys(item.platform for item in images if item.platform)),
     )

@@ -1,8 +1,9 @@
-"""Documents at the door: an index, manifest or config is judged before the store gets a byte of it.
+"""Validate indexes, manifests and configs before they are written to the store.
 
-What is committed is believed by every client of this containerd, so it has to be what it says, in one
-reading. Sources: OCI image-spec manifest.md and image-index.md (`mediaType` has to match), Go's encoding/json
-(keys in any case, and of two equal ones both count), containerd core/remotes/docker/resolver.go (the limit).
+Every client of this containerd trusts committed content, so a document has to match its media type, and must
+not be ambiguous. Sources: OCI image-spec manifest.md and image-index.md (`mediaType` has to match), Go's
+encoding/json (it ignores the case of keys, and merges duplicates), containerd
+core/remotes/docker/resolver.go (the size limit).
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ _KNOWN_KEYS: Final = frozenset(
     | {"schemaVersion", "config", "layers", "manifests", "subject"}
 )
 _CANONICAL: Final = {key.lower(): key for key in _KNOWN_KEYS}
-_HINT: Final = "The image is broken, or the registry hostile; nothing of this document was kept."
+_HINT: Final = "the image is broken, or the registry is malicious; the document was not stored"
 
 
 def is_document(descriptor: Descriptor) -> bool:
-    """Tell whether the media type is one that is read before it is stored."""
+    """Whether this is an index, a manifest or a config, which is validated before it is stored."""
     return graph.has_children(descriptor) or mediatypes.is_image_config(descriptor.media_type)
 
 
 def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
-    """Read a document from a registry, of the digest and size that its descriptor promises.
+    """Fetch a document from a registry and check its digest and size.
 
-    Raises RegistryContentError for other bytes, and RegistryError as they come.
+    Raises RegistryContentError if they do not match the descriptor, RegistryError.
     """
     limit = graph.size_limit(descriptor)
     if descriptor.size > limit:
@@ -42,7 +43,7 @@ def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
         raise refused(
             fetcher, f"rejecting {descriptor.size} byte {kind} {descriptor.digest}: more than {limit} bytes"
         )
-    buffer = io.BytesIO()  # unlike joined pieces, never twice in memory
+    buffer = io.BytesIO()  # unlike joined chunks, never twice in memory
     with fetcher.fetch(descriptor) as chunks:
         buffer.writelines(chunks)
     raw = buffer.getvalue()
@@ -53,7 +54,7 @@ def fetch(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
 
 
 def refused(fetcher: Fetcher, text: str, hint: str | None = None) -> RegistryContentError:
-    """Make the error for a document that a repository should not have served."""
+    """Return the error for an invalid document from a repository."""
     return RegistryContentError(
         f"{fetcher.host}/{fetcher.repository}: {text}",
         host=fetcher.host,
@@ -63,7 +64,7 @@ def refused(fetcher: Fetcher, text: str, hint: str | None = None) -> RegistryCon
 
 
 class Validator:
-    """Fetches documents and judges them, by themselves and by what their parents said."""
+    """Fetches and validates documents, also against what their parents say."""
 
     def __init__(self) -> None:
         # By the digest of a manifest, and of a config: one platform for each os and architecture.
@@ -71,9 +72,9 @@ class Validator:
         self._promised: dict[Digest, dict[tuple[str, str], Platform]] = {}
 
     def watch(self, children: graph.Children, matcher: Matcher) -> graph.Children:
-        """Wrap a step, to note which platform an index promises of each config that is wanted.
+        """Wrap a step to record the platform in the index for each wanted config.
 
-        BuildKit lists attestations as unknown/unknown whatever their configs say: that promises nothing.
+        Attestations are ignored: BuildKit lists them as unknown/unknown whatever their configs say.
         """
 
         def step(descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -90,14 +91,14 @@ class Validator:
         return step
 
     def _list(self, descriptor: Descriptor, matcher: Matcher) -> None:
-        """Note the platform that a manifest is listed for; it may be listed for several."""
+        """Record the platform that a manifest is listed for; it may be listed for several."""
         listed = descriptor.platform
         if listed is not None and not platforms.is_unknown(listed) and matcher.match(listed):
             wanted = platforms.normalize(listed)
             self._listed.setdefault(descriptor.digest, {})[wanted.os, wanted.architecture] = wanted
 
     def fetch(self, fetcher: Fetcher, descriptor: Descriptor) -> bytes:
-        """Read a document whole, judged; raises RegistryContentError, and RegistryError as they come."""
+        """Fetch and validate a document. Raises RegistryContentError, RegistryError."""
         raw = fetch(fetcher, descriptor)
         try:
             self.check(descriptor, raw)
@@ -106,7 +107,7 @@ class Validator:
         return raw
 
     def check(self, descriptor: Descriptor, raw: bytes) -> None:
-        """Judge a document; raises ContentError saying what is wrong with it."""
+        """Validate a document. Raises ContentError, which says what is wrong."""
         if not graph.has_children(descriptor):
             self._check_platform(descriptor, ImageConfig.parse(raw))
             return
@@ -118,26 +119,26 @@ class Validator:
         _check_readings(raw, document)
 
     def _check_platform(self, descriptor: Descriptor, config: ImageConfig) -> None:
-        """Compare what index and config say of a wanted image; variants differ in many good images."""
+        """Compare the platforms in the index and in the config, without variants, which often differ."""
         if not (config.os and config.architecture):
             return
         found = platforms.normalize(config.platform)
         for pair, wanted in self._promised.get(descriptor.digest, {}).items():
             if pair != (found.os, found.architecture):
                 raise ContentError(
-                    f"the index promises {platforms.format_all(wanted)}, the config is for "
+                    f"the index says {platforms.format_all(wanted)}, but the config says "
                     f"{platforms.format_all(found)}"
                 )
 
 
 def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:
-    """Refuse what another reader takes otherwise: keys that occur twice, or are written in another case."""
+    """Refuse what other parsers may read differently: duplicate keys, or keys in another case."""
 
     def unique(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs]
         if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ContentError(f"the key {twice[:100]!r} occurs twice in one object")
+            raise ContentError(f"duplicate key {twice[:100]!r}")
 
     try:
         json.loads(raw, object_pairs_hook=unique, parse_int=len, parse_float=len)
@@ -146,11 +147,11 @@ def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:
     for part in _structures(document):
         for key in part:
             if key not in _KNOWN_KEYS and key.lower() in _CANONICAL:
-                raise ContentError(f"the key {key!r} stands for {_CANONICAL[key.lower()]!r} in other case")
+                raise ContentError(f"the key {key!r} has to be {_CANONICAL[key.lower()]!r}")
 
 
 def _structures(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List the objects whose keys mean something: the document and its descriptors."""
+    """Return the objects whose keys are checked: the document and its descriptors."""
     found = [document]
     for name in ("config", "subject", "layers", "manifests"):
         part = document.get(name)

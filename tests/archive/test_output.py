@@ -250,7 +250,7 @@ def test_a_part_that_somebody_exchanges_is_not_taken_for_the_archive(tmp_path: P
         part.unlink()
         part.write_bytes(b"bait")
 
-    with pytest.raises(ArchiveError, match="somebody else removed it"), open_output(target) as output:
+    with pytest.raises(ArchiveError, match="another process removed it"), open_output(target) as output:
         exchange(output)
     assert target.read_bytes() == b"old"
 

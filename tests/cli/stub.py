@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from pyctrd.cli.app import app
-from pyctrd.client import Client, Content, Leases, Namespaces, Snapshots
+from pyctrd.client import Client, ContentStore, Leases, Namespaces, Snapshots
 from pyctrd.images import Images
 
 
@@ -36,7 +36,7 @@ def run(*arguments: str, stdin: str = "") -> Result:
 
 PARTS: dict[str, type] = {
     "images": Images,
-    "content": Content,
+    "content": ContentStore,
     "leases": Leases,
     "namespaces": Namespaces,
     "snapshots": Snapshots,

@@ -229,7 +229,7 @@ def test_grpc_server_with_garbage_for_a_version(sockets: Path, garbage: bytes) -
     server.add_generic_rpc_handlers((handler,))
     server.start()
     try:
-        assert "its answer to a version call is" in failure(sockets / "other.sock").message
+        assert "its response to a version call is" in failure(sockets / "other.sock").message
     finally:
         server.stop(grace=None).wait()
 

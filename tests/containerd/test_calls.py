@@ -32,7 +32,7 @@ CALLS: dict[str, Callable[[Daemon], object]] = {
     "a list": lambda daemon: list(daemon.content.list()),
     "a read": lambda daemon: daemon.content.read_all(DIGEST, limit=10),
     "a write": lambda daemon: daemon.content.open_ingest("ref", digest=DIGEST, size=7).__enter__(),
-    "another namespace": lambda daemon: daemon.elsewhere("other").content.info(DIGEST),
+    "another namespace": lambda daemon: daemon.in_namespace("other").content.info(DIGEST),
     "a lease": lambda daemon: daemon.lease("test").__enter__(),
     "the end of a lease": lambda daemon: daemon.leases.delete("lease"),
 }
@@ -246,7 +246,7 @@ def test_a_stream_that_brings_nothing_while_the_daemon_is_alive_ends_too(
     monkeypatch.setattr(calls, "_ANSWER_SECONDS", SECONDS)
     fake.blobs[DIGEST] = b"content"
     hanging("Read")
-    with pytest.raises(DaemonError, match=r"has sent nothing for 0\.1 s on a stream that is open") as caught:
+    with pytest.raises(DaemonError, match=r"has sent nothing for 0\.1 s on an open stream") as caught:
         impatient.content.read_all(DIGEST, limit=10)
     assert caught.value.code == "DEADLINE_EXCEEDED"
 

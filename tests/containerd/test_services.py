@@ -86,7 +86,7 @@ def test_image_update_names_its_fields(client: Daemon, fake: FakeDaemon) -> None
 def test_image_update_without_fields_would_wipe_labels_and_is_refused(
     client: Daemon, fake: FakeDaemon
 ) -> None:
-    with pytest.raises(ValueError, match="names the fields"):
+    with pytest.raises(ValueError, match="must name the fields"):
         client.images.update(IMAGE, fields=[])
     assert not fake.calls
 
@@ -137,7 +137,7 @@ def test_lease_is_deleted_after_an_error(
 
 def test_lease_that_was_deleted_meanwhile_is_told(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
-    words = "not found: it was deleted by another client while `pyctrd pull` worked under it$"
+    words = "not found: it was deleted by another client while 'pull' was using it$"
     with pytest.raises(LeaseLost, match=words), client.lease("pull"):
         pass
 
@@ -183,7 +183,7 @@ def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeD
     with pytest.raises(LeaseLost, match=words) as lost, client.lease("test"):
         raise gone
     assert lost.value.kind == "lease"
-    assert f"{client.address} leads to another containerd now" in (lost.value.hint or "")
+    assert f"{client.address} now belongs to another containerd" in (lost.value.hint or "")
     with pytest.raises(ZeroDivisionError), client.lease("test"):
         raise ZeroDivisionError
 

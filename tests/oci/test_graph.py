@@ -165,7 +165,7 @@ def test_nesting_has_a_limit_for_both_drivers() -> None:
     assert sum(map(len, graph.generations(allowed, world.children))) == MAX_DEPTH + 1
     too_deep = nested(world, MAX_DEPTH + 1)
     for driver in (graph.preorder, graph.generations):
-        with pytest.raises(ContentError, match=f"nested deeper than {MAX_DEPTH} levels"):
+        with pytest.raises(ContentError, match=f"nested more than {MAX_DEPTH} levels deep"):
             list(driver(too_deep, world.children))
 
 

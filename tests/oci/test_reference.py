@@ -73,9 +73,9 @@ def test_the_reference_name_in_archives_is_containerds(row: dict[str, Any]) -> N
         ("a_b.c/app", "`a_b.c` is not a host name"),
         ("team/-app", "must be words of a-z and 0-9"),
         ("example.com/" + "a" * 256, "must not be more than 255 characters"),
-        ("docker://alpine:3.20", "`docker://` is no part of a reference"),
-        ("a://" * 5000 + "alpine", "`a://` is no part of a reference"),
-        ("a" * 5000 + "://alpine", "is no part of a reference"),
+        ("docker://alpine:3.20", "`docker://` is not part of a reference"),
+        ("a://" * 5000 + "alpine", "`a://` is not part of a reference"),
+        ("a" * 5000 + "://alpine", "is not part of a reference"),
         (HEX, "cannot specify 64-byte hexadecimal strings"),
     ],
 )

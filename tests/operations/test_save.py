@@ -552,7 +552,7 @@ def test_several_images_are_not_flattened_and_nothing_is_fetched(
     bench = Bench(graph, without=[*layers(shapes.mixed().child(2))])
     for run in (bench.plan, bench.save):
         with pytest.raises(
-            InvalidInput, match=r"needs one image, and there are \d \(linux/amd64, linux/"
+            InvalidInput, match=r"needs one image, but there are \d \(linux/amd64, linux/"
         ) as caught:
             run(platforms, index="flatten")
         assert caught.value.exit_code == 2
@@ -621,14 +621,14 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
     graph = shapes.single()
     bench = Bench(graph)
     layer = Digest(graph.document()["layers"][0]["digest"])
-    hold = _Item.hold
+    hold = _Item.pin
 
     def late(item: _Item) -> ArchiveImage:
         if not bench.remote.done("fetch"):
             bench.state.blobs.pop(layer, None)
         return hold(item)
 
-    monkeypatch.setattr(_Item, "hold", late)
+    monkeypatch.setattr(_Item, "pin", late)
     if mode == "none":
         with pytest.raises(IncompleteContent, match=str(layer)):
             bench.save(ensure=mode)

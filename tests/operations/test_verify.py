@@ -34,8 +34,8 @@ def stored(graph: Graph) -> tuple[MemoryStore, ImageRecord]:
     return store, store.tag(NAME, graph.root)
 
 
-def run(store: MemoryStore, *records: ImageRecord, mending: Repair | None = None) -> VerifyResult:
-    return verify(store, records, lambda _image: ALL, mending=mending)
+def run(store: MemoryStore, *records: ImageRecord, repairing: Repair | None = None) -> VerifyResult:
+    return verify(store, records, lambda _image: ALL, repairing=repairing)
 
 
 WHOLE = reachable(MIXED)
@@ -53,7 +53,7 @@ def test_exactly_the_bad_ones_are_found_and_mended(altered: set[str], absent: se
         store.state.blobs[Digest(digest)] = b"\0" + WHOLE[digest][1:]
     for digest in absent:
         store.state.blobs.pop(Digest(digest))
-    mended = run(store, record, mending=Repair(fetchers=lambda _image: [remote(WHOLE)]))
+    mended = run(store, record, repairing=Repair(fetchers=lambda _image: [remote(WHOLE)]))
     faults = {item.digest: item.fault for item in mended.findings}
     expected = {digest: "missing" if digest in absent else "corrupt" for digest in altered | absent}
     assert faults == expected
@@ -119,7 +119,7 @@ def test_without_a_good_copy_nothing_changes(fetched: bytes | None) -> None:
     store.state.blobs[Digest(graph.digest)] = b"bad"
     before = dict(store.state.blobs)
     source = {graph.digest: fetched} if fetched else {}
-    result = run(store, record, mending=Repair(fetchers=lambda _image: [remote(source)]))
+    result = run(store, record, repairing=Repair(fetchers=lambda _image: [remote(source)]))
     assert not result.ok
     assert "not repaired" in result.findings[0].detail
     assert store.state.blobs == before

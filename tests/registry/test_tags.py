@@ -256,7 +256,7 @@ def test_limits(
         (Answer(200, b'{"tags":"a"}'), "something other than a list of tags"),
         (Answer(200, b'{"tags":{"a":1}}'), "something other than a list of tags"),
         (Answer(200, b'{"name":1,"tags":[]}'), "something other than a list of tags"),
-        (Answer(200, b"[" * 99_999), "nested deeper"),
+        (Answer(200, b"[" * 99_999), "nested more than"),
         (tag_list("a", 1), "something other than a list of tags"),
         (tag_list("a", None), "something other than a list of tags"),
         (tag_list(["a"]), "something other than a list of tags"),

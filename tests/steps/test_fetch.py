@@ -139,7 +139,7 @@ def test_a_blob_that_comes_and_goes_for_ever_is_given_up(monkeypatch: pytest.Mon
         raise AlreadyExists("blob with expected digest exists")
 
     monkeypatch.setattr(MemoryIngest, "commit", overtaken)
-    with pytest.raises(ContentError, match="comes and goes while it is fetched"):
+    with pytest.raises(ContentError, match="keeps disappearing while it is fetched"):
         bench.fetch()
 
 

@@ -237,7 +237,7 @@ def test_a_chain_that_comes_and_goes_is_given_up(bench: Bench, monkeypatch: pyte
         bench.store.snapshots.prepare("memory", "two", "", {"containerd.io/snapshot.ref": base})
     exists = caught.value
     monkeypatch.setattr(MemorySnapshots, "prepare", prepare)
-    with pytest.raises(ContentError, match=f"snapshot {base} in memory comes and goes"):
+    with pytest.raises(ContentError, match=f"snapshot {base} in memory keeps disappearing"):
         bench.unpack()
 
 

@@ -1,6 +1,6 @@
-"""diagnose: what of an image is here, what each tool would do with it, why something is missing, what helps.
+"""Diagnose an image: what is in the store, what each tool would do, why content is missing, and what helps.
 
-Nothing here touches the network or changes anything: no lease, no label, no write is opened.
+Does not use the network or change anything: it creates no lease, sets no label and opens no write.
 """
 
 from __future__ import annotations
@@ -52,21 +52,20 @@ def diagnose(
     transfer: bool = True,
     version: str = "",
 ) -> Diagnosis:
-    """Find out what of an image is here.
+    """Diagnose an image.
 
-    `targets` are the platforms that the answer is about (nothing chosen: the host's), `snapshotter` the one
-    to look for unpacked layers in (empty: the server's default and those that the image's labels name),
-    `others` the namespaces whose content this one can take over: they are only asked for what is missing.
-    `transfer` says that the daemon has a transfer service (containerd 1.7 and later), which nerdctl 2.3
-    exports through; `version` is the daemon's (empty: the newest).
-    Raises ContentError for a document that is not what its media type says, Unsupported for a snapshotter
-    that is not loaded, DaemonError, DaemonUnreachable.
+    `targets` are the platforms to check. `snapshotter` is where to look for unpacked layers (empty: the
+    default one, and those in the image's labels). `others` are the namespaces whose content this one can use;
+    they are only asked for missing content. `transfer` says whether the daemon has the transfer service
+    (containerd 1.7 and later) that nerdctl 2.3 uses; `version` is the daemon's version (empty: the newest).
+    Raises ContentError for a document that does not match its media type, Unsupported if the snapshotter is
+    not loaded, DaemonError, DaemonUnreachable.
     """
     inspection = Inspection(store)
     survey = Survey(inspection, image, snapshotter or _default_snapshotter(store))
     resolved = resolve(targets, host, survey.branches)
     table = rows(survey.branches, resolved, snapshotter or None)
-    # Behind an absent index there may be any platform.
+    # An absent index may have any platform.
     absent = () if survey.unread else resolved.absent(survey.branches)
     return Diagnosis(
         image=image.name,
@@ -84,7 +83,7 @@ def diagnose(
 
 
 def _default_snapshotter(store: Store) -> str:
-    """Give the default snapshotter; empty where it is not loaded, which is no obstacle to a diagnosis."""
+    """Return the default snapshotter; empty if it is not loaded, which does not prevent a diagnosis."""
     try:
         return store.default_snapshotter()
     except Unsupported:
@@ -92,9 +91,9 @@ def _default_snapshotter(store: Store) -> str:
 
 
 def _complete(survey: Survey, table: Sequence[PlatformState], absent: Sequence[Platform]) -> bool:
-    """Tell whether every platform asked for is here in full.
+    """Whether all content of the target platforms is in the store.
 
-    An absent nested index counts as a gap: what a tool exports below it cannot be known.
+    An absent nested index counts as missing, since what a tool would export from it is unknown.
     """
     chosen = [row for row in table if row.target]
     return bool(chosen) and not absent and not survey.unread and all(row.complete for row in chosen)

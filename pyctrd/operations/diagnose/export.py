@@ -1,4 +1,4 @@
-"""What containerd's archive exporter would do with the content that is here, error text included.
+"""Predict what containerd's archive exporter would do with the local content, including its errors.
 
 Source: containerd core/images/archive/exporter.go Export, getRecords, manifestsRecord, writeTar.
 """
@@ -18,28 +18,28 @@ from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.diagnose.model import ExportForecast
 
 _EMPTY_ARCHIVE = (
-    "writes an archive without the image, and calls that success: the exporter passes over an image whose "
-    "target is absent (containerd 1.6 fails instead)"
+    "writes an archive without the image and reports success: the exporter skips an image whose target is "
+    "absent (containerd 1.6 fails instead)"
 )
 _ABSENT = "content digest"
 _UNREAD_INDEX = (
-    "an index is fetched first, and its children for other platforms are not: the export may want them"
+    "an index is fetched first, but not its children for other platforms, which the export may need"
 )
 
 
-_NO_CONFIG = "invalid checksum digest format"  # what has no config cannot name one
-_FAILS = ""  # in words of Go's decoder that are not worked out here
+_NO_CONFIG = "invalid checksum digest format"  # for a document without a config
+_FAILS = ""  # with an error of Go's decoder that is not predicted here
 # What Go prints of the first byte of a compressed layer.
 _FIRST_BYTE = {"gzip": r"\x1f", "zstd": "("}
 _JSON_STARTS = tuple(bytes([byte]) for byte in b'{["-0123456789tfn')
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the exporter: what it matches, and what it would find.
+    """One run of the exporter.
 
-    `all_platforms` takes along what does not match. `present` says what is here by then: what was fetched
-    before the export cannot be read yet, so below a fetched index there may be anything. `skips_absent` is
-    said of a containerd or nerdctl that passes over an image without its target.
+    `all_platforms` also exports what does not match. `present` says what will be in the store by then: what
+    is fetched before the export cannot be read yet, so the children of a fetched index are unknown.
+    `skips_absent` says whether the exporter skips an image whose target is absent.
     """
 
     inspection: Inspection
@@ -50,7 +50,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     _unread: list[Descriptor] = msgspec.field(default_factory=list)
 
     def forecast(self, image: ImageRecord) -> ExportForecast:
-        """Return how exporting this image would end."""
+        """Predict the export of an image."""
         if not self.present(image.target):
             error = _not_found(image.target)
             if self.skips_absent:
@@ -59,13 +59,13 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         self._unread.clear()
         error = self._planning_error(image) or self._writing_error(image)
         if self._unread:
-            # What is missing below the index may be found first; that something is missing stays true.
+            # The export may find content missing below the index first, but it fails in any case.
             certain = _ABSENT in error
             return ExportForecast(ok=False, error=_ABSENT, exit_code=1, note=_UNREAD_INDEX, certain=certain)
         return ExportForecast(ok=not error, error=error, exit_code=1 if error else 0)
 
     def _planning_error(self, image: ImageRecord) -> str:
-        """Give the error before the first byte: documents that cannot be read, no manifest to choose."""
+        """Return the error before anything is written: unreadable documents, or no matching manifest."""
         try:
             for _ in self._blobs(image.target):
                 pass
@@ -76,7 +76,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
             return error.message
 
     def _writing_error(self, image: ImageRecord) -> str:
-        """Give the error at the first absent blob; the archive's entries are sorted by their names."""
+        """Return the error for the first absent blob; the exporter writes entries sorted by name."""
         for blob in sorted(
             self._blobs(image.target), key=lambda item: (item.digest.algorithm, item.digest.encoded)
         ):
@@ -85,7 +85,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
     def _blobs(self, target: Descriptor) -> Iterator[Descriptor]:
-        """Yield what goes in: the target, an index's children that are to be exported, and all below."""
+        """Yield the exported blobs: the target, the selected children of an index, and all below."""
         if not graph.has_children(target):
             raise ContentError("only manifests may be exported: invalid argument")
 
@@ -98,7 +98,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         return graph.preorder(target, step)
 
     def _docker_manifest_error(self, image: ImageRecord) -> str:
-        """Give the error of choosing and writing the manifest.json of `docker load`."""
+        """Return the error of selecting and writing the manifest.json for `docker load`."""
         chosen = image.target
         if mediatypes.is_index(image.target.media_type):
             candidates = [child for child in self._children(image.target) if self._matches(child)]
@@ -125,12 +125,12 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         return self._reading_error(chosen)
 
     def _reading_error(self, chosen: Descriptor) -> str:
-        """Return what Go's JSON decoder, or the check of the config's digest, says of any other content."""
+        """Return the error of Go's JSON decoder, or of the config's digest, for other content."""
         if not self.inspection.present(chosen):
             return _FAILS
         if mediatypes.is_layer(chosen.media_type):
             first = _FIRST_BYTE.get(re.split("[.+]", chosen.media_type)[-1])
-            return _invalid_character(first) if first else _FAILS  # what may be large is not read
+            return _invalid_character(first) if first else _FAILS  # layers may be large: not read
         try:
             raw = self.inspection.read(chosen)
         except ContentError:
@@ -151,7 +151,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return tuple(self.inspection.children(descriptor))
         except NotFound:
-            if self.present(descriptor):  # it comes with the fetch before the export, and brings its own
+            if self.present(descriptor):  # it is fetched before the export, with its children
                 if mediatypes.is_index(descriptor.media_type):
                     self._unread.append(descriptor)
                 return ()
@@ -159,7 +159,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _AbsentError(Exception):
-    """A document that the exporter has to read is not here."""
+    """A document that the exporter has to read is absent."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         super().__init__(str(descriptor.digest))

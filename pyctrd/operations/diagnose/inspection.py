@@ -1,4 +1,4 @@
-"""Looking at a store without touching it: every answer is read once and remembered."""
+"""Inspection: cached read-only access to a store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pyctrd.steps.local import RememberedStore
 
 
 class Inspection:
-    """Read-only access to one namespace, with a memory.
+    """Cached read-only access to one namespace.
 
-    Only calls that leave no trace are made: Info, Read and List of content, Stat of snapshots. In
-    particular no write is opened, although that would tell whether another namespace has a blob.
+    Only makes calls that change nothing: Info, Read and List of content, Stat of snapshots. In particular, it
+    does not open a write, although that would show whether another namespace has a blob.
     """
 
     def __init__(self, store: Store) -> None:
@@ -26,43 +26,43 @@ class Inspection:
         self._snapshots: dict[tuple[str, str], SnapshotInfo | None] = {}
 
     def info(self, digest: Digest) -> ContentInfo | None:
-        """Return a blob's size and labels, or None when it is absent."""
+        """Return a blob's size and labels, or None if it is absent."""
         try:
             return self.remembered.content.info(digest)
         except NotFound:
             return None
 
     def present(self, descriptor: Descriptor) -> bool:
-        """Whether the content of a descriptor is here."""
+        """Whether the content of a descriptor is in the store."""
         return self.info(descriptor.digest) is not None
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """Return a document; raises NotFound when absent, ContentError when too large."""
+        """Return a document. Raises NotFound, ContentError if it is too large."""
         content = self.remembered.content
         content.info(descriptor.digest)
         return content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
 
     def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        """List what a document names, parsed once; raises NotFound when absent, ContentError."""
+        """Return the children of a document, which is parsed once. Raises NotFound, ContentError."""
         key = descriptor.digest, descriptor.media_type
         if key not in self._children:
             self._children[key] = self._read_children(descriptor)
         return self._children[key]
 
     def config(self, descriptor: Descriptor) -> ImageConfig | None:
-        """Read an image config; None when it is absent or does not parse."""
+        """Return an image config; None if it is absent or invalid."""
         try:
             return ImageConfig.parse(self.read(descriptor))
         except (NotFound, ContentError):
             return None
 
     def labels(self, digest: Digest) -> dict[str, str]:
-        """Give a blob's labels; none when it is absent."""
+        """Return a blob's labels; none if it is absent."""
         info = self.info(digest)
         return dict(info.labels) if info else {}
 
     def snapshot(self, snapshotter: str, name: str) -> SnapshotInfo | None:
-        """Give a snapshot, or None when it is not there. Raises Unsupported for an unknown snapshotter."""
+        """Return a snapshot, or None. Raises Unsupported for an unknown snapshotter."""
         key = (snapshotter, name)
         if key not in self._snapshots:
             try:
@@ -72,7 +72,7 @@ class Inspection:
         return self._snapshots[key]
 
     def blobs_of_diff_id(self, diff_id: Digest) -> tuple[Digest, ...]:
-        """List the blobs that were unpacked to this diff id, by containerd's own label on them."""
+        """Return the blobs that were unpacked to this diff id, by containerd's label."""
         key = "containerd.io/uncompressed"
         found = self.store.content.list([f'labels."{key}"=={diff_id}'])
         return tuple(item.digest for item in found if item.labels.get(key) == diff_id)

@@ -1,6 +1,6 @@
-"""What diagnose says about an image; its JSON encoding is the documented one (docs/json.md).
+"""The result of a diagnosis, whose JSON encoding is documented in docs/json.md.
 
-Digests are plain strings here: msgspec encodes no subclass of str without a hook.
+Digests are plain strings here, since msgspec does not encode subclasses of str without a hook.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A descriptor, cut down to what names the content; the size is in bytes."""
+    """The media type, digest and size of content; the size is in bytes."""
 
     media_type: str
     digest: str
@@ -24,17 +24,17 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @classmethod
     def of(cls, descriptor: Descriptor) -> Self:
-        """Take the naming part of a descriptor."""
+        """Return the Content of a descriptor."""
         return cls(media_type=descriptor.media_type, digest=str(descriptor.digest), size=descriptor.size)
 
 
 class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is here of one manifest of the image.
+    """What the store has of one manifest of the image.
 
-    `platform` is the descriptor's, else the config's, else empty: not known. `target` marks the rows that
-    were asked for. `layers_total` is None while the manifest is absent, for then nobody can know; `missing`
-    and `missing_bytes` then count only what is known to be missing, and `missing_known` is false.
-    `unpacked_in` names the snapshotters that have the image's top snapshot.
+    `platform` is the descriptor's, or else the config's; empty if it is unknown. `target` is true for the
+    requested platforms. `layers_total` is None if the manifest is absent and the layers are unknown; then
+    `missing` and `missing_bytes` are only what is known to be missing, and `missing_known` is false.
+    `unpacked_in` are the snapshotters that have the image's top snapshot.
     """
 
     platform: str
@@ -55,10 +55,10 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool that only exports would do: `error` is containerd's own text, `exit_code` its status.
+    """What a tool that only exports would do: `error` is containerd's message, `exit_code` its exit code.
 
-    `ok` is false with exit code 0 where containerd reports success for an archive without the image.
-    `certain` is false where what is here does not decide it; `note` says why.
+    `ok` is false and `exit_code` is 0 if containerd reports success for an archive without the image.
+    `certain` is false if the local content does not determine the result; `note` says why.
     """
 
     ok: bool
@@ -71,10 +71,10 @@ class ExportForecast(msgspec.Struct, frozen=True, kw_only=True):
 class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool that fetches before it exports would do.
 
-    `fetch` are the digests that it would download, `bytes` their sum. `network` is true when it would ask
-    the registry at all, `fetch_known` false when a document that it would fetch may name more. `ok` and
-    `error` are about how it ends, granted that the registry has everything; `exit_code` is its status.
-    `certain` is false where what is here does not decide it; `note` says why.
+    `fetch` are the digests that it would download, `bytes` their total size. `network` is true if it would
+    use the registry at all. `fetch_known` is false if a document in `fetch` may add more. `ok`, `error` and
+    `exit_code` are the result if the registry has everything. `certain` is false if the local content does
+    not determine the result; `note` says why.
     """
 
     fetch: tuple[str, ...]
@@ -89,9 +89,9 @@ class SaveForecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """A forecast for each tool that a person may have at hand; nerdctl's by the first release of a kind.
+    """A forecast for each tool. Each nerdctl release is the first one that behaves like this.
 
-    `nerdctl_save_2_0_3` is the exception: 2.0.3 is the last release of its kind.
+    `nerdctl_save_2_0_3` is the exception: 2.0.3 is the last release that behaves like 2.0.0.
     """
 
     ctr_export: ExportForecast
@@ -103,10 +103,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something is missing: `code` is stable, `text` for people, `remedy` the call that fixes it.
+    """Why content is missing: `code` is stable, `text` is for people, and `remedy` is the call that fixes it.
 
-    `certain` is false for the likeliest of several explanations; `evidence` is what was seen here. `missing`
-    are the digests that this explains.
+    `certain` is false for the likeliest of several explanations. `evidence` is what was found in the store.
+    `missing` are the digests that this explains.
     """
 
     code: str
@@ -120,10 +120,11 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole finding. `complete` is what the exit code follows: every target platform is here in full.
+    """The diagnosis of an image.
 
-    `targets` are the platforms asked for; `absent_platforms` those of them that the image does not have.
-    `unread` are absent indexes: which platforms they hold is not known.
+    `complete` is true if all content of the target platforms is in the store; it determines the exit code.
+    `targets` are the requested platforms, and `absent_platforms` those that the image does not have. `unread`
+    are absent indexes, whose platforms are unknown.
     """
 
     image: str

@@ -1,4 +1,4 @@
-"""What a tool makes of an image's name: which record it takes, and which registry it asks."""
+"""How nerdctl resolves an image's name: which record it uses, and which registry it asks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DIGEST = re.compile("(?:sha256:)?[a-f0-9]{64}")
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool does with a name: `error` where it finds none or several, `other` where another record."""
+    """How a tool resolves a name: `error` if it finds none or several, `other` if it finds another record."""
 
     error: str = ""
     other: ImageRecord | None = None
 
 
 def found_before_2_3(inspection: Inspection, image: ImageRecord) -> Named:
-    """Say what nerdctl before 2.3 finds: names, completed names and beginnings of digests all count.
+    """Return what nerdctl before 2.3 finds: it searches names, normalized names and digest prefixes.
 
     Source: nerdctl pkg/idutil/imagewalker/imagewalker.go Walk; pkg/cmd/image/save.go.
     """
@@ -41,7 +41,7 @@ def found_before_2_3(inspection: Inspection, image: ImageRecord) -> Named:
 
 
 def found_from_2_3(inspection: Inspection, image: ImageRecord) -> Named:
-    """Say what nerdctl from 2.3 on finds: the record of the completed name, or of a whole digest.
+    """Return what nerdctl since 2.3 finds: the record with the normalized name, or with a whole digest.
 
     Source: nerdctl pkg/cmd/image/save.go.
     """
@@ -62,25 +62,25 @@ def found_from_2_3(inspection: Inspection, image: ImageRecord) -> Named:
     return Named(other=None if same else records[0])
 
 
-def ask_fault(name: str) -> str:
-    """Return why nerdctl cannot read a name as a reference, or ask a registry for it; empty where it can."""
-    return parse_fault(name) or reference.resolve_fault(name)
+def resolve_error(name: str) -> str:
+    """Return nerdctl's error for a name that it cannot parse or resolve; empty if it can."""
+    return parse_error(name) or reference.resolve_error(name)
 
 
-def parse_fault(name: str) -> str:
-    """Return why nerdctl cannot read a name at all (nerdctl pkg/referenceutil Parse); empty where it can."""
+def parse_error(name: str) -> str:
+    """Return nerdctl's error for a name that it cannot parse (pkg/referenceutil Parse); empty if it can."""
     return "" if _DIGEST.fullmatch(name) or _completed(name) else "invalid reference format"
 
 
 def is_unlikely(inspection: Inspection, image: ImageRecord) -> bool:
-    """Whether nerdctl would ask where the content hardly is; the first word of a short name is its host."""
+    """Whether nerdctl would probably ask the wrong registry: it takes part of a short name for the host."""
     return is_foreign(inspection, image) or _completed(image.name) != image.name
 
 
 def is_foreign(inspection: Inspection, image: ImageRecord) -> bool:
-    """Whether the content came from elsewhere than the image's name says, as that of a local tag does.
+    """Whether the content came from another repository than the image's name says, as for a local tag.
 
-    False where nobody can know: content that was imported has no labels that say where it came from.
+    False if that is unknown: imported content has no labels that say where it came from.
     """
     sources = _sources(inspection, image)
     own = _parsed(image.name)
@@ -88,7 +88,7 @@ def is_foreign(inspection: Inspection, image: ImageRecord) -> bool:
 
 
 def repository(name: str) -> str:
-    """Return the repository of a name; empty for a text that is no reference."""
+    """Return the repository of a name; empty if it is not a reference."""
     parsed = _parsed(name)
     return parsed.name if parsed else ""
 
@@ -105,7 +105,7 @@ def _sources(inspection: Inspection, image: ImageRecord) -> set[tuple[str, str]]
 
 
 def _host(domain: str) -> str:
-    """Return the host without its port, as the labels have it."""
+    """Return the host without its port, as in the labels."""
     return re.sub(":[0-9]+$", "", domain).strip("[]")
 
 
@@ -117,7 +117,7 @@ def _parsed(name: str) -> Reference | None:
 
 
 def _completed(name: str) -> str:
-    """Return the full name of a reference; empty for a text that is none."""
+    """Return the normalized name; empty if it is not a reference."""
     parsed = _parsed(name)
     return str(parsed) if parsed else ""
 

@@ -1,4 +1,4 @@
-"""One row for each manifest of the image."""
+"""The rows of a diagnosis: one for each manifest of the image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pyctrd.operations.diagnose.targets import Targets
 
 
 def rows(branches: Sequence[Branch], targets: Targets, snapshotter: str | None) -> tuple[PlatformState, ...]:
-    """Make the rows, in the image's own order.
+    """Return the rows, in the order of the image.
 
-    `snapshotter` is the one that somebody asked for; with None, unpacked means unpacked in any of them.
+    `unpacked` means unpacked in `snapshotter`, or with None in any snapshotter.
     """
     platform_of = {branch.descriptor.digest: branch.platform_text for branch in branches}
     return tuple(_row(branch, targets, snapshotter, platform_of) for branch in branches)

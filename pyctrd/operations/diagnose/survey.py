@@ -1,4 +1,4 @@
-"""The survey: one pass over an image's documents that finds out what of it is here."""
+"""Survey: one pass over an image's documents that finds out which content is in the store."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import msgspec
 from pyctrd.errors import ContentError, InvalidReference, NotFound, Unsupported
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
-from pyctrd.operations.diagnose.family import Family
 from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.diagnose.model import Kind
+from pyctrd.operations.diagnose.parent_document import ParentDocument
 
-# Manifests and layers of all rows together: each row lists what it lacks, also where they share a manifest.
+# The total of manifests and layers in all rows, which may share a manifest and list it several times.
 _MAX_ROWS = 10 * graph.MAX_DESCRIPTORS
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """A layer (or other payload) of a manifest, and the snapshots of its chain id by snapshotter."""
+    """A layer (or other content) of a manifest, and the snapshots of its chain id by snapshotter."""
 
     descriptor: Descriptor
     present: bool
@@ -30,10 +30,10 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
-    """One child of the image's index (or its only manifest), with what is here of it.
+    """One manifest of the image, with what the store has of it.
 
-    `manifest` is None when the document is absent, or not a manifest (`readable` tells which); `parent` is
-    the index that names it, `through` are the platforms of the indexes on the way. `unpacked_in` are the
+    `manifest` is None if the document is absent, or not a manifest (then `readable` is false). `parent` is
+    the index that lists it, and `through` are the platforms of the indexes above it. `unpacked_in` are the
     snapshotters that have the whole chain.
     """
 
@@ -50,7 +50,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def platform(self) -> Platform | None:
-        """The descriptor's platform, else the config's; None when neither is known."""
+        """The descriptor's platform, or else the config's; None if neither is known."""
         if self.descriptor.platform is not None:
             return self.descriptor.platform
         if self.config is None or not (self.config.os or self.config.architecture):
@@ -59,7 +59,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def platform_text(self) -> str:
-        """The platform for people; empty when it is not known."""
+        """The platform as a text; empty if it is unknown."""
         return platforms.format_all(self.platform) if self.platform else ""
 
     @property
@@ -73,7 +73,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Kind:
-        """Say what the manifest is for, as far as its descriptor and itself tell."""
+        """What the manifest is, according to its descriptor and the document itself."""
         if not self.readable:
             return "other"
         if mediatypes.ATTESTATION_TYPE in self.descriptor.annotations or self._is_statement:
@@ -84,12 +84,12 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attests(self) -> Digest | None:
-        """The digest of the manifest that this one is an attestation for (BuildKit, both its ways)."""
+        """The digest of the manifest that this one is an attestation for (in either of BuildKit's forms)."""
         if self.kind != "attestation":
             return None
         if self.manifest is not None and self.manifest.subject is not None:
             return self.manifest.subject.digest
-        with suppress(InvalidReference):  # whoever built the image may write anything there
+        with suppress(InvalidReference):  # the annotation may contain anything
             return Digest(self.descriptor.annotations.get(mediatypes.ATTESTED_DIGEST, ""))
         return None
 
@@ -108,23 +108,23 @@ class _Contents(NamedTuple):
 
 
 class Survey:
-    """Everything that the rows, the forecasts and the causes are made from."""
+    """The input of the rows, the forecasts and the causes."""
 
     def __init__(self, inspection: Inspection, image: ImageRecord, snapshotter: str) -> None:
         self.inspection = inspection
         self.image = image
         self.snapshotter = snapshotter
         self._parents: dict[Digest, Descriptor] = {}
-        self._families: dict[tuple[Digest, str], Family] = {}
+        self._documents: dict[tuple[Digest, str], ParentDocument] = {}
         self._contents: dict[tuple[Digest, str], _Contents] = {}
         self.unread: list[Descriptor] = []
 
     @cached_property
     def branches(self) -> tuple[Branch, ...]:
-        """The image's manifests in document order, those of nested indexes in their place.
+        """The image's manifests in document order, including those in nested indexes.
 
-        Absent indexes are put into `unread` meanwhile. Raises ContentError for a document that is not what
-        its media type says.
+        Adds absent indexes to `unread`. Raises ContentError for a document that does not match its media
+        type.
         """
         step = graph.tolerant(self._below_index, self.unread.append, NotFound)
         branches: list[Branch] = []
@@ -138,23 +138,23 @@ class Survey:
 
     @cached_property
     def layers_of_complete(self) -> frozenset[Digest]:
-        """The layers of all manifests of which nothing is missing."""
+        """The layers of all complete manifests."""
         complete = [item for item in self.branches if item.manifest is not None and not item.missing]
         return frozenset(layer.descriptor.digest for item in complete for layer in item.layers)
 
-    def family(self, parent: Descriptor) -> Family:
-        """Return a document that is here with what it names; raises as Inspection.children."""
-        key = parent.digest, parent.media_type
-        if key not in self._families:
-            self._families[key] = Family(self.inspection, parent)
-        return self._families[key]
+    def parent_document(self, descriptor: Descriptor) -> ParentDocument:
+        """Return an index or a manifest with its children. Raises what Inspection.children raises."""
+        key = descriptor.digest, descriptor.media_type
+        if key not in self._documents:
+            self._documents[key] = ParentDocument(self.inspection, descriptor)
+        return self._documents[key]
 
     def parent_of(self, descriptor: Descriptor) -> Descriptor | None:
-        """Give the index that names a manifest or index of the image; None for the target itself."""
+        """Return the index that lists a manifest or an index of the image; None for the target."""
         return self._parents.get(descriptor.digest)
 
     def _through(self, descriptor: Descriptor) -> Iterator[Platform]:
-        """Give the platforms of the indexes above: one that does not match hides all below it."""
+        """Yield the platforms of the indexes above: one that does not match excludes everything below it."""
         parent = self.parent_of(descriptor)
         while parent is not None:
             if parent.platform is not None:
@@ -162,7 +162,7 @@ class Survey:
             parent = self.parent_of(parent)
 
     def labels(self, digest: Digest) -> dict[str, str]:
-        """Give a blob's labels."""
+        """Return a blob's labels."""
         return self.inspection.labels(digest)
 
     def _below_index(self, descriptor: Descriptor) -> Sequence[Descriptor]:
@@ -189,7 +189,7 @@ class Survey:
         )
 
     def _read(self, descriptor: Descriptor) -> _Contents:
-        """Look into a manifest, once for all platforms that it is listed for."""
+        """Read a manifest, once for all platforms that it is listed for."""
         key = descriptor.digest, descriptor.media_type
         if key not in self._contents:
             manifest = self._manifest(descriptor)
@@ -206,13 +206,13 @@ class Survey:
         if not mediatypes.is_manifest(descriptor.media_type):
             return None
         try:
-            self.inspection.children(descriptor)  # refuses a document of two readings, as containerd does
+            self.inspection.children(descriptor)  # refuses an ambiguous document, as containerd does
             return Manifest.parse(self.inspection.read(descriptor))
         except NotFound:
             return None
 
     def _layers(self, manifest: Manifest | None, config: ImageConfig | None) -> tuple[Layer, ...]:
-        """Join the manifest's layers with the config's diff ids; only file system layers have one."""
+        """Match the manifest's layers with the config's diff ids; only file system layers have one."""
         if manifest is None:
             return ()
         links = iter(_links(config) if config else ())
@@ -234,7 +234,7 @@ class Survey:
         return tuple(layers)
 
     def _snapshot(self, snapshotter: str, chain_id: Digest) -> SnapshotInfo | None:
-        """Look for a snapshot; only the chosen snapshotter must exist, a label may outlive its own."""
+        """Return a snapshot; a snapshotter that only a label names may no longer be loaded."""
         try:
             return self.inspection.snapshot(snapshotter, chain_id)
         except Unsupported:
@@ -243,14 +243,14 @@ class Survey:
             return None
 
     def _snapshotters(self, config: Descriptor) -> list[str]:
-        """Name the snapshotters to look at: the chosen one, and those that the config's labels name."""
+        """Return the snapshotters to check: the chosen one, and those in the config's labels."""
         prefix = mediatypes.GC_REF_SNAPSHOT
         labelled = [key.removeprefix(prefix) for key in self.labels(config.digest) if key.startswith(prefix)]
         return list(dict.fromkeys(filter(None, [self.snapshotter, *sorted(labelled)])))
 
 
 def _links(config: ImageConfig) -> tuple[tuple[Digest, Digest], ...]:
-    """Pair each diff id with its chain id; none where the config's diff ids are no digests."""
+    """Return pairs of diff id and chain id; none if the config's diff ids are invalid."""
     try:
         return tuple(zip(config.rootfs.diff_ids, config.rootfs.chain_ids, strict=True))
     except ContentError:

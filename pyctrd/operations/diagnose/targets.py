@@ -1,4 +1,4 @@
-"""Which of an image's manifests were asked for."""
+"""Which of an image's manifests are targets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pyctrd.operations.diagnose.survey import Branch
 
 
 class Targets(msgspec.Struct, frozen=True, kw_only=True):
-    """A selection made definite: `wanted` are single platforms, `matcher` accepts any of them.
+    """A resolved selection: `wanted` are single platforms, `matcher` matches any of them.
 
-    `chosen` is false when nothing was asked for and the host's platform stands in. A manifest without a
-    platform of its own passes every filter of containerd, so it is left out only when somebody chose a
-    platform and its config names another one.
+    `chosen` is false if the platform is the host's by default. A manifest without a platform in the index
+    passes all filters of containerd, so it is left out only if a platform was chosen and its config has
+    another one.
     """
 
     wanted: tuple[Platform, ...]
@@ -26,7 +26,7 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool
 
     def includes(self, branch: Branch) -> bool:
-        """Whether this manifest was asked for."""
+        """Whether this manifest is a target."""
         if self.all:
             return True
         if not all(map(self.matcher.match, branch.through)):
@@ -36,9 +36,9 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
         return not self.chosen or branch.platform is None or self.matcher.match(branch.platform)
 
     def lacks(self, branches: Sequence[Branch]) -> Sequence[Platform]:
-        """List the platforms asked for that `pyctrd save` would miss in an index of these manifests.
+        """Return the wanted platforms that `pyctrd save` would not find among these manifests.
 
-        A manifest that is listed without a platform may be for any, whatever its config says.
+        A manifest without a platform in the index may be for any platform, whatever its config says.
         """
         if self.all:
             return ()
@@ -49,10 +49,10 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
         return platforms.uncovered(self.wanted, have)
 
     def absent(self, branches: Sequence[Branch]) -> tuple[Platform, ...]:
-        """List the platforms asked for that none of these manifests is for."""
+        """Return the wanted platforms that none of these manifests is for."""
         candidates = [branch for branch in branches if self.includes(branch)]
         if any(branch.platform is None for branch in candidates):
-            return ()  # it could be any of them, and every filter lets it pass
+            return ()  # it could be any of them, and passes every filter
         if not self.chosen and any(branch.descriptor.platform is None for branch in candidates):
             return ()
         have = [branch.platform for branch in candidates if branch.platform is not None]
@@ -60,7 +60,7 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve(selection: Selection, host: Platform, branches: Sequence[Branch]) -> Targets:
-    """Make a selection definite; `local` becomes the platforms that are complete here."""
+    """Resolve a selection; `local` becomes the platforms that are complete in the store."""
     if selection.all:
         return Targets(wanted=(), matcher=platforms.ALL, all=True, chosen=True)
     if selection.local:

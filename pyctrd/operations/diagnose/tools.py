@@ -1,4 +1,4 @@
-"""What each tool that can write an archive would do now. No registry is asked: fetches are planned."""
+"""Predict what each tool that can write an archive would do, without asking a registry."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from pyctrd.steps.local import LocalImage
 from pyctrd.steps.sources import sources_of
 
 _NERDCTL_NETWORK = (
-    "asks the registry for the tag again; if the tag has moved, the local image is replaced by the new one"
+    "resolves the tag again; if it has moved in the registry, the local image is replaced by the new one"
 )
 _NO_TRANSFER = "unknown service containerd.services.streaming.v1.Streaming"
 _NEEDS_TRANSFER = (
-    "from 2.3 on nerdctl exports through the daemon's transfer service, which came with containerd 1.7"
+    "since 2.3, nerdctl exports through the daemon's transfer service, which needs containerd 1.7"
 )
-_HIDDEN = "a manifest or index is absent: what it names is fetched, too, but its size is not known before"
-_HIDDEN_INDEX = "an index is absent: whether the image has the platform is known once it is fetched"
-_FOREIGN = "asks the registry for {name}, but the content came from elsewhere: the image may not be there"
-_FEATURES = "os.features of a platform count in some builds of this containerd, and not in others"
-_BY_CHANCE = "what is fetched differs from run to run: nerdctl takes the platforms in random order"
-_ANOTHER = "takes the name for {name}, which is another image"
-_NO_SOURCE = "no repository is known to have what is missing"
-_NO_PORT = "asks {name}, where the content came from, and has no record of the registry's port"
+_HIDDEN = "a manifest or index is absent: its content is fetched too, but the size is not known yet"
+_HIDDEN_INDEX = "an index is absent: it has to be fetched to find out whether the image has the platform"
+_FOREIGN = "asks the registry for {name}, but the content came from elsewhere, so it may not be there"
+_FEATURES = "some builds of this containerd compare the os.features of platforms, others do not"
+_BY_CHANCE = "what is fetched may differ between runs: nerdctl fetches the platforms in random order"
+_ANOTHER = "resolves the name to {name}, which is another image"
+_NO_SOURCE = "no repository is known to have the missing content"
+_NO_PORT = "asks {name}, where the content came from, but the port of that registry is unknown"
 
 
 def forecast(survey: Survey, selection: Selection, targets: Targets, host: Platform, engine: Engine) -> Tools:
-    """Forecast every tool for the same target platforms."""
+    """Return a forecast for each tool, for the same target platforms."""
     legacy = platforms.ignoring_features(targets.matcher)
     old = names.found_before_2_3(survey.inspection, survey.image)
     return Tools(
@@ -68,7 +68,7 @@ def _by_the_daemon(
     engine: Engine,
     present: Callable[[Descriptor], bool],
 ) -> ExportForecast:
-    """`ctr images export` and the transfer service: even --all-platforms wants one manifest of the host's."""
+    """Predict an export by ctr or the transfer service; --all-platforms needs the host's manifest, too."""
     export = Export(
         inspection=survey.inspection,
         matcher=platforms.ordered(host) if targets.all else targets.matcher,
@@ -93,14 +93,14 @@ def _by_transfer(
     engine: Engine,
     present: Callable[[Descriptor], bool],
 ) -> ExportForecast:
-    """Let the daemon export; containerd 1.6 has no transfer service, and says so before anything else."""
+    """Predict an export by the transfer service; containerd 1.6 has none, and fails first."""
     if not engine.transfer:
         return ExportForecast(ok=False, error=_NO_TRANSFER, exit_code=1, note=_NEEDS_TRANSFER)
     return _by_the_daemon(survey, targets, host, engine, present)
 
 
 class _Nerdctl:
-    """One way that `nerdctl save` has had: find the record, ensure, export."""
+    """Predicts `nerdctl save` of one release: find the record, ensure, export."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _Nerdctl:
         self._export = export or self._own_export
 
     def forecast(self) -> SaveForecast:
-        """Say how it ends: at the name, at the fetch, or with the export."""
+        """Return the forecast; it may fail at the name, the fetch or the export."""
         if self._named.error:
             return _ends(self._named.error)
         if self._named.other:
@@ -129,13 +129,13 @@ class _Nerdctl:
         return self._before_the_export(ensured) or self._after(ensured)
 
     def _before_the_export(self, ensured: Ensured) -> SaveForecast | None:
-        """Say why it does not come to the export; None where it does."""
-        if ensured.readable and (fault := names.parse_fault(self._image.name)):
-            return _ends(fault)
+        """Return the forecast if it fails before the export, else None."""
+        if ensured.readable and (error := names.parse_error(self._image.name)):
+            return _ends(error)
         if ensured.error:
             return _ends(ensured.error, certain=ensured.certain)
-        if ensured.platforms and (fault := names.ask_fault(self._image.name)):
-            return _ends(fault)
+        if ensured.platforms and (error := names.resolve_error(self._image.name)):
+            return _ends(error)
         if ensured.platforms and names.is_unlikely(self._survey.inspection, self._image):
             return _ends(
                 "failed to resolve reference",
@@ -146,7 +146,7 @@ class _Nerdctl:
         return None
 
     def _after(self, ensured: Ensured) -> SaveForecast:
-        """Join the fetches and the export after them."""
+        """Return the forecast of the fetches and the export."""
         outcome = self._export(_present_after(self._survey, ensured.fetch))
         asks = bool(ensured.platforms)
         notes = [
@@ -169,7 +169,7 @@ class _Nerdctl:
         )
 
     def _own_export(self, present: Callable[[Descriptor], bool]) -> ExportForecast:
-        """Export as nerdctl before 2.3: all platforms are its matcher, not the exporter's flag."""
+        """Predict the export of nerdctl before 2.3, which selects all platforms by its matcher."""
         return Export(
             inspection=self._survey.inspection, matcher=self._matcher, all_platforms=False, present=present
         ).forecast(self._image)
@@ -178,7 +178,7 @@ class _Nerdctl:
 def _ends(
     error: str, *, note: str = "", network: bool = False, exit_code: int = 1, certain: bool = True
 ) -> SaveForecast:
-    """Say that a tool ends with an error before it has fetched anything."""
+    """Return the forecast of a tool that fails before it has fetched anything."""
     return SaveForecast(
         fetch=(),
         bytes=0,
@@ -192,7 +192,7 @@ def _ends(
 
 
 def _downloads(fetch: Sequence[Descriptor]) -> list[Descriptor]:
-    """Leave out what descriptors carry themselves: it is written without being downloaded."""
+    """Leave out what is in the descriptors themselves, and so is not downloaded."""
     return [item for item in fetch if not (item.data and len(item.data) == item.size)]
 
 
@@ -205,7 +205,7 @@ def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Des
 
 
 def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platform) -> SaveForecast:
-    """`pyctrd save` of the same platforms: its own plan, as far as it goes without a registry."""
+    """Predict `pyctrd save` of the same platforms by a dry run, as far as possible without a registry."""
     image, store = survey.image, survey.inspection.remembered
     options = save.SaveOptions(platforms=selection)
     try:
@@ -213,7 +213,7 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
         known = certain = True
     except _UnreadError:
         fetch = LocalImage(store, image.target).missing(targets.matcher)
-        # The plan came past the indexes that are here; behind an absent one there may be any platform.
+        # The plan has passed the indexes in the store; an absent one may have any platform.
         known, certain = False, not targets.lacks(survey.branches)
     except PyctrdError as error:
         return _ends(error.message, exit_code=error.exit_code)
@@ -235,7 +235,7 @@ def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platfo
 
 
 def _lost_port(survey: Survey, source: Reference) -> str:
-    """Say that the place to ask is only known without its port: a local tag, and no record that gives it."""
+    """Return a note if the port of the registry is unknown: for a local tag, if no other record has it."""
     if not names.is_foreign(survey.inspection, survey.image):
         return ""
     known = {names.repository(record.name) for record in survey.inspection.store.images.list()}

@@ -112,7 +112,7 @@ class Transport:
 
     def cancel(self) -> None:
         """Shut all connections down; requests under way, and later ones, raise Cancelled."""
-        self._end(lambda: Cancelled("the work was cancelled"))
+        self._end(lambda: Cancelled("the operation was cancelled"))
 
     def _end(self, why: Why) -> None:
         self._shutdown.begin(why)

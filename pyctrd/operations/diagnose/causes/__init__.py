@@ -1,4 +1,4 @@
-"""Why something is missing. Each check has a file; the first that explains a piece of a gap wins it."""
+"""The causes of missing content. Each check has a file; the first that applies to a blob explains it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.diagnose.model import Cause, PlatformState
 from pyctrd.operations.diagnose.survey import Branch, Survey
 
-# From what leaves unmistakable traces to what is only left over.
+# From the most specific evidence to the least.
 CHECKS: Final[tuple[Check, ...]] = (
     lazy_snapshotter.find,
     discarded.find,
@@ -38,13 +38,13 @@ CHECKS: Final[tuple[Check, ...]] = (
 def causes(
     survey: Survey, rows: Sequence[PlatformState], absent: Sequence[Platform], others: Sequence[Inspection]
 ) -> tuple[Cause, ...]:
-    """Explain every gap, and warn of those to come."""
+    """Return the causes of all missing content, and warnings for unprotected content."""
     found: list[Cause] = []
-    target_here = survey.inspection.present(survey.image.target)
-    if not target_here:
+    target_present = survey.inspection.present(survey.image.target)
+    if not target_present:
         found.append(absent_documents.target_gone(survey))
     found += absent_documents.indexes_gone(survey)
-    if target_here:
+    if target_present:
         found += absent_documents.no_such_platform(survey, absent)
         for branch, row in zip(survey.branches, rows, strict=True):
             found += _of_branch(survey, branch, _label(branch, row), others)

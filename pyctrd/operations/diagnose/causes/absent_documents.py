@@ -1,4 +1,4 @@
-"""What is wrong above the manifests: an absent target or index, or a platform that the image lacks."""
+"""Causes above the manifests: an absent target or index, or a platform that the image does not have."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_SUCH_PLATFORM = "no_such_platform"
 
 
 def target_gone(survey: Survey) -> Cause:
-    """Explain a record that names content which is not here."""
+    """Return the cause for an image record whose target is absent."""
     target = survey.image.target
     return Cause(
         code=TARGET_GONE,
         platform="",
         digest=str(target.digest),
-        text=f"the record {survey.image.name} points at {target.digest.short}, which is not here: the record "
-        "was made by hand or restored, or the content was removed under it",
+        text=f"the record {survey.image.name} points at {target.digest.short}, which is not in the store: "
+        "the record was created by hand or restored, or the content was removed",
         certain=True,
         evidence=(f"content digest {target.digest}: not found",),
         missing=(str(target.digest),),
@@ -34,14 +34,14 @@ def target_gone(survey: Survey) -> Cause:
 
 
 def indexes_gone(survey: Survey) -> Iterator[Cause]:
-    """Explain the absent indexes inside the image; nobody can tell which platforms are below them."""
+    """Yield the causes for absent nested indexes, whose platforms are unknown."""
     for index in survey.unread:
         if index.digest != survey.image.target.digest:
             yield Cause(
                 code=INDEX_GONE,
                 platform="",
                 digest=str(index.digest),
-                text=f"the nested index {index.digest.short} is not here, so its platforms are not known",
+                text=f"the nested index {index.digest.short} is missing, so its platforms are unknown",
                 certain=True,
                 evidence=(f"content digest {index.digest}: not found", *_lost_label(survey, index)),
                 missing=(str(index.digest),),
@@ -50,27 +50,27 @@ def indexes_gone(survey: Survey) -> Iterator[Cause]:
 
 
 def _lost_label(survey: Survey, index: Descriptor) -> Iterator[str]:
-    """Tell of the label that would have kept the index (`ctr content prune references` takes it away)."""
+    """Yield the missing gc label of an index, which `ctr content prune references` may have removed."""
     parent = survey.parent_of(index)
     if parent is not None:
-        family = survey.family(parent)
-        if index.digest in family.unlabelled:
-            yield f"index {parent.digest} is here without {', '.join(family.lost_keys([index.digest]))}"
+        document = survey.parent_document(parent)
+        if index.digest in document.unlabelled:
+            yield f"index {parent.digest} does not have {', '.join(document.lost_keys([index.digest]))}"
 
 
 def no_such_platform(survey: Survey, absent: Sequence[Platform]) -> Iterator[Cause]:
-    """Explain platforms that were asked for and that no manifest is for."""
+    """Yield the causes for requested platforms that the image does not have."""
     have = [platforms.format_all(platform) for platform in _reachable(survey)]
     for platform in absent:
         name = platforms.format_all(platform)
-        known = listed(list(dict.fromkeys(have))) or "none that is known"
+        known = listed(list(dict.fromkeys(have))) or "no known platform"
         yield Cause(
             code=NO_SUCH_PLATFORM,
             platform=name,
             digest=None,
             text=f"the image has no {name}; it has {known}",
             certain=True,
-            evidence=(f"{_kind(survey.image.target)} {survey.image.target.digest} names no such manifest",),
+            evidence=(f"{_kind(survey.image.target)} {survey.image.target.digest} has no such manifest",),
             missing=(),
             remedy=_other_platform(survey),
         )
@@ -86,7 +86,7 @@ def _other_platform(survey: Survey) -> Remedy:
 
 
 def _reachable(survey: Survey) -> Iterator[Platform]:
-    """Give the platforms that the image can be asked for: below an index of another one there is none."""
+    """Yield the platforms that can be selected: one in a nested index of another platform cannot."""
     for branch in survey.branches:
         if branch.kind == "image" and branch.platform is not None:
             matcher = platforms.ordered(branch.platform)

@@ -1,4 +1,4 @@
-"""Layers that the kubelet's runtime threw away once they were unpacked (discard_unpacked_layers)."""
+"""Layers that the kubelet's runtime discarded after unpacking (discard_unpacked_layers)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ CODE = "discarded_after_unpack"
 
 
 def find(gap: Gap) -> Cause | None:
-    """Explain missing layers that are unpacked and that no label keeps, in an image of the kubelet's.
+    """Return the cause for missing layers of a kubelet's image that are unpacked and have no gc label.
 
-    With that setting the runtime leaves the layers' gc labels out, so that the collector takes them when
-    the pull ends (containerd internal/cri/server/images/image_pull.go, ChildGCLabelsFilterLayers).
+    With that setting, the runtime does not label layers, so the garbage collector removes them after the pull
+    (containerd internal/cri/server/images/image_pull.go, ChildGCLabelsFilterLayers).
     """
     by_cri = gap.made_by_cri
     loose = gap.unlabelled()
@@ -28,7 +28,7 @@ def find(gap: Gap) -> Cause | None:
         f"{count(len(digests), 'layer')} of {gap.label} likely discarded after unpacking: the runtime of "
         "this node has discard_unpacked_layers on; containers run, but nothing can be exported or pushed",
         digests,
-        "the snapshots of these layers are here",
+        "the snapshots of these layers exist",
         "the manifest has no gc labels for these layers",
         *by_cri,
     )

@@ -1,4 +1,4 @@
-"""A gap: what is missing of one manifest, and what the checks need to explain it."""
+"""Gap: the missing content of one manifest, with what the checks need to explain it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pyctrd.operations.diagnose.survey import Branch, Layer, Survey
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """What is missing of one branch and not explained yet.
+    """The missing content of one branch that is not explained yet.
 
-    `others` are the same daemon's other namespaces, `label` what people call the branch.
+    `others` are the daemon's other namespaces, `label` is the branch's name for people.
     """
 
     survey: Survey
@@ -29,28 +29,28 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing_layers(self) -> tuple[Layer, ...]:
-        """The layers among what is missing."""
+        """The layers in `missing`."""
         digests = {item.digest for item in self.missing}
         return tuple(layer for layer in self.branch.layers if layer.descriptor.digest in digests)
 
     @property
     def made_by_cri(self) -> tuple[str, ...]:
-        """Evidence that a kubelet's container runtime keeps this image; empty when there is none."""
+        """Evidence that a kubelet's container runtime manages this image; empty if there is none."""
         found = []
         if self.survey.image.labels.get("io.cri-containerd.image"):
             found.append("the image record has the label io.cri-containerd.image")
         if self.survey.inspection.store.namespace == "k8s.io":
-            found.append("the namespace is k8s.io, which is the kubelet's")
+            found.append("the namespace is k8s.io, which the kubelet uses")
         return tuple(found)
 
     def unlabelled(self) -> frozenset[Digest]:
-        """Give what the present manifest names and no gc label of it keeps."""
+        """Return the children of the manifest that have no gc label."""
         if self.branch.manifest is None:
             return frozenset()
-        return self.survey.family(self.branch.descriptor).unlabelled
+        return self.survey.parent_document(self.branch.descriptor).unlabelled
 
     def without(self, digests: Sequence[str]) -> Gap:
-        """Give the gap that is left when these are explained."""
+        """Return the gap without these digests."""
         explained = set(digests)
         left = tuple(item for item in self.missing if item.digest not in explained)
         return msgspec.structs.replace(self, missing=left)
@@ -58,7 +58,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     def cause(
         self, code: str, text: str, missing: Sequence[Digest], *evidence: str, certain: bool = False
     ) -> Cause:
-        """Make the explanation of some of this gap, mended by ensure."""
+        """Return a cause for part of this gap, with `ensure` as the remedy."""
         return Cause(
             code=code,
             platform=self.label,
@@ -72,7 +72,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def remedy(self) -> Remedy:
-        """The call that fetches what is missing of this branch."""
+        """The call that fetches the missing content of this branch."""
         return command_for(self.survey, "ensure", self.branch)
 
 
@@ -80,7 +80,7 @@ Check: TypeAlias = Callable[[Gap], Cause | None]
 
 
 def command_for(survey: Survey, method: Literal["ensure", "pull"], branch: Branch) -> Remedy:
-    """Return a call about one branch; an attestation cannot be chosen, only taken with all else."""
+    """Return a call for one branch; an attestation cannot be selected, except with all platforms."""
     is_image = branch.kind in ("image", "artifact")
     platform = branch.descriptor.platform if is_image else None
     return command(survey, method, platform, all_platforms=not is_image and branch.parent is not None)
@@ -93,11 +93,11 @@ def command(
     *,
     all_platforms: bool = False,
 ) -> Remedy:
-    """Return a call about the image."""
+    """Return a call for the image."""
     chosen = (platforms.format_all(platform),) if platform is not None and not all_platforms else ()
     return Remedy(method=method, images=(survey.image.name,), platforms=chosen, all_platforms=all_platforms)
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number of things."""
+    """Format a number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""Layers that a lazy snapshotter reads from the registry as they are needed: they were never stored."""
+"""Layers that a lazy snapshotter reads from the registry on demand, and so never stores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pyctrd.operations.diagnose.survey import Layer
 
 CODE = "lazy_snapshotter"
 
-# Labels that remote snapshotters leave on snapshots whose content is elsewhere (stargz and soci: remote;
-# containerd docs/remote-snapshotter.md; nydus-snapshotter and accelerated-container-image: their own).
+# Labels of remote snapshotters on snapshots whose content is elsewhere (stargz and soci: remote; containerd
+# docs/remote-snapshotter.md; nydus-snapshotter and accelerated-container-image: their own).
 _PREFIXES = (
     "containerd.io/snapshot/remote",
     "containerd.io/snapshot/nydus",
@@ -20,14 +20,14 @@ _LAZY = frozenset({"stargz", "soci", "nydus", "overlaybd", "estargz", "cvmfs-sna
 
 
 def find(gap: Gap) -> Cause | None:
-    """Explain missing layers whose snapshot says that its content is remote."""
+    """Return the cause for missing layers whose snapshot says that its content is remote."""
     remote = {layer.descriptor.digest: sign for layer in gap.missing_layers if (sign := _sign(layer))}
     if not remote:
         return None
     return gap.cause(
         CODE,
-        f"{count(len(remote), 'layer')} of {gap.label} mounted by a lazy snapshotter: the files are read "
-        "from the registry when they are used, and the layers were never put into the content store",
+        f"{count(len(remote), 'layer')} of {gap.label} mounted by a lazy snapshotter: it reads files from "
+        "the registry on demand, and never stored the layers in the content store",
         list(remote),
         *dict.fromkeys(remote.values()),
         certain=True,
@@ -40,5 +40,5 @@ def _sign(layer: Layer) -> str:
             if key.startswith(_PREFIXES):
                 return f"snapshots of {snapshotter} have the label {key}"
         if snapshotter in _LAZY:
-            return f"the snapshots are those of {snapshotter}, which mounts layers lazily"
+            return f"the snapshots are in {snapshotter}, which mounts layers lazily"
     return ""

@@ -1,4 +1,4 @@
-"""Platforms that nobody has pulled: nothing of theirs is here, or only the metadata."""
+"""Platforms that were never pulled: none of their content is in the store, or only the metadata."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ CODE = "never_pulled"
 
 
 def find(gap: Gap) -> Cause | None:
-    """Explain a branch of which no layer of its own is here and that is not unpacked."""
+    """Return the cause for a branch that is not unpacked and has none of its own layers in the store."""
     if not gap.branch.present:
         return _without_metadata(gap)
     if not gap.missing_layers or gap.branch.unpacked_in or _own_layers(gap):
         return None
     if gap.branch.config_present:
         text = (
-            f"only the metadata of {gap.label} is here: `ctr images pull` of containerd 2.x (before: with "
-            "--all-metadata) stores it for every platform, and layers for the pulled ones only"
+            f"only the metadata of {gap.label} is in the store: `ctr images pull` stores it for every "
+            "platform (before containerd 2.0: with --all-metadata), but layers only for the pulled ones"
         )
-        evidence = "manifest and config are here, no layer of its own is, and it is not unpacked"
+        evidence = "the manifest and the config exist, but no layer of its own, and it is not unpacked"
     else:
-        text = f"{gap.label} was never pulled: its manifest is here, but neither its config nor its layers"
-        evidence = "neither the config nor a layer is here"
+        text = f"{gap.label} was never pulled: it has a manifest, but neither a config nor layers"
+        evidence = "neither the config nor a layer is in the store"
     return gap.cause(CODE, text, [item.digest for item in gap.missing], evidence)
 
 
@@ -31,14 +31,14 @@ def _without_metadata(gap: Gap) -> Cause | None:
         return None
     return gap.cause(
         CODE,
-        f"{gap.label} was likely never pulled: not even its manifest is here, as after nerdctl, the kubelet, "
-        "and `ctr images pull` of containerd 1.6 and 1.7",
+        f"{gap.label} was likely never pulled: not even its manifest is in the store, as after a pull by "
+        "nerdctl, a kubelet, or `ctr images pull` of containerd 1.6 and 1.7",
         [item.digest for item in gap.missing],
-        f"the index names {gap.branch.descriptor.digest.short}, which is not here",
+        f"the index lists {gap.branch.descriptor.digest.short}, which is not in the store",
     )
 
 
 def _own_layers(gap: Gap) -> bool:
-    """Tell whether a layer is here that no complete manifest of the image shares with this one."""
+    """Whether the store has a layer that this manifest does not share with a complete one."""
     shared = gap.survey.layers_of_complete
     return any(layer.present and layer.descriptor.digest not in shared for layer in gap.branch.layers)

@@ -1,4 +1,4 @@
-"""Content that another namespace of the same daemon has: it need not be downloaded."""
+"""Content in another namespace of the same daemon, which need not be downloaded."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ CODE = "in_other_namespace"
 
 
 def find(gap: Gap) -> Cause | None:
-    """Tell which other namespace has the most of what is missing."""
-    found = [(other.store.namespace, _here(gap, other)) for other in gap.others]
+    """Return the cause with the namespace that has most of the missing content."""
+    found = [(other.store.namespace, _present(gap, other)) for other in gap.others]
     name, digests = max(found, key=lambda item: len(item[1]), default=("", []))
     if not digests:
         return None
     return gap.cause(
         CODE,
         f"{count(len(digests), 'missing blob')} of {gap.label} in the namespace {name}: containerd shares "
-        "content between namespaces, so this is taken over without a download",
+        "content between namespaces, so this needs no download",
         digests,
         f"content in the namespace {name}",
         certain=True,
     )
 
 
-def _here(gap: Gap, other: Inspection) -> list[Digest]:
+def _present(gap: Gap, other: Inspection) -> list[Digest]:
     return [item.digest for item in gap.missing if other.present(item)]

@@ -1,4 +1,4 @@
-"""Layers that a pull did not download because their snapshots were there already."""
+"""Layers that a pull did not download because their snapshots already existed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pyctrd.operations.diagnose.survey import Layer
 
 CODE = "skipped_snapshot_existed"
 
-_SHOWN = 3  # each takes a pass over the content's labels
+_SHOWN = 3  # each requires a scan of the content's labels
 
 
 def find(gap: Gap) -> Cause | None:
-    """Explain missing layers, labelled and unpacked, below which nothing is left to download.
+    """Return the cause for missing layers at the bottom of the chain that are labelled and unpacked.
 
-    containerd's unpacker goes up the chain, passes over every layer whose snapshot exists, and fetches from
-    the first that does not; so what it skips is always the bottom of the chain (containerd
-    core/unpack/unpacker.go; containerd issue 8973). A layer that is missing above a present one was
-    removed, unless another image brought the present one.
+    containerd's unpacker goes up the chain, skips every layer whose snapshot exists, and fetches from the
+    first one without a snapshot; so what it skips is always the bottom of the chain (containerd
+    core/unpack/unpacker.go; containerd issue 8973). A missing layer above a present one was removed, unless
+    the present one comes from another image.
     """
     missing = {layer.descriptor.digest for layer in gap.missing_layers}
     skipped: list[Layer] = []
@@ -31,20 +31,20 @@ def find(gap: Gap) -> Cause | None:
     return gap.cause(
         CODE,
         f"{count(len(skipped), 'layer')} of {gap.label} likely never downloaded: the snapshots existed when "
-        "the image was pulled, and containerd 2.x, the kubelet and nerdctl skip the download then",
+        "the image was pulled, and containerd 2.x, the kubelet and nerdctl then skip the download",
         [layer.descriptor.digest for layer in skipped],
-        "the snapshots of these layers, the bottom of the chain, are here",
-        "the manifest has its gc labels for these layers, so the collector did not take them",
+        "the snapshots of these layers, at the bottom of the chain, exist",
+        "the manifest has gc labels for these layers, so the garbage collector did not remove them",
         *shared,
     )
 
 
 def _shared(gap: Gap, layers: list[Layer]) -> list[str]:
-    """Find blobs of other digests that unpacked to the same files: another image made the snapshots."""
+    """Return evidence that the snapshots come from another image, with other blobs of the same layers."""
     evidence = []
     for layer in layers[:_SHOWN]:
         blobs = gap.survey.inspection.blobs_of_diff_id(layer.diff_id) if layer.diff_id else ()
         found = [item for item in blobs if item != layer.descriptor.digest]
         if found:
-            evidence.append(f"{found[0].short} is {layer.descriptor.digest.short} packed otherwise")
+            evidence.append(f"{found[0].short} is {layer.descriptor.digest.short} compressed differently")
     return evidence

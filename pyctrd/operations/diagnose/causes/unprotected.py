@@ -1,4 +1,4 @@
-"""Content that is here, and that nothing of this image keeps: the gap of tomorrow."""
+"""Content in the store that has no gc label of this image, and may be garbage collected."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _VALUE_SHOWN = 80
 
 
 def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
-    """Warn of present content without a gc label on the manifest or index that names it.
+    """Return a warning for content in the store without a gc label on its manifest or index.
 
-    Another image or a lease may keep it for now (a garbage collection was, so far, either not due or
-    prevented by that).
+    Another image or a lease may protect it, or the garbage collector has not run yet.
     """
     loose = list(_loose(survey, branch))
     if not loose:
@@ -28,8 +27,8 @@ def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
         code=CODE,
         platform=label,
         digest=str(branch.descriptor.digest),
-        text=f"{count(len(loose), 'blob')} of {label} here, but not kept by this image: gone with the next "
-        "garbage collection after whatever else holds them",
+        text=f"{count(len(loose), 'blob')} of {label} in the store, but not protected by this image: the "
+        "next garbage collection removes them, unless something else protects them",
         certain=True,
         evidence=tuple(_lack(survey, parent, key) for parent, key in loose[:_SHOWN]),
         missing=(),
@@ -38,19 +37,20 @@ def find(survey: Survey, branch: Branch, label: str) -> Cause | None:
 
 
 def _lack(survey: Survey, parent: Descriptor, key: str) -> str:
-    """Say how a label fails to keep what it should."""
+    """Return what is wrong with a gc label."""
     value = survey.labels(parent.digest).get(key)
     if value is None:
         return f"{parent.digest} has no {key}"
-    return f"{parent.digest} has {key}={value[:_VALUE_SHOWN]}, which keeps something else"
+    return f"{parent.digest} has {key}={value[:_VALUE_SHOWN]}, which protects something else"
 
 
 def _loose(survey: Survey, branch: Branch) -> Iterator[tuple[Descriptor, str]]:
-    """Give the parent, and the label that it ought to have, for each blob that is here without one."""
+    """Yield the parent of each unprotected blob, and the gc label that it should have."""
     if branch.parent is not None:
-        family = survey.family(branch.parent)
-        own = {branch.descriptor.digest} & family.unlabelled & family.here
-        yield from ((branch.parent, key) for key in family.lost_keys(own))
+        index = survey.parent_document(branch.parent)
+        own = {branch.descriptor.digest} & index.unlabelled & index.present
+        yield from ((branch.parent, key) for key in index.lost_keys(own))
     if branch.manifest is not None:
-        family = survey.family(branch.descriptor)
-        yield from ((branch.descriptor, key) for key in family.lost_keys(family.unlabelled & family.here))
+        manifest = survey.parent_document(branch.descriptor)
+        loose = manifest.unlabelled & manifest.present
+        yield from ((branch.descriptor, key) for key in manifest.lost_keys(loose))

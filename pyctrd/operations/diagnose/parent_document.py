@@ -1,4 +1,4 @@
-"""A document that is here, what it names, and what of that its gc labels keep."""
+"""ParentDocument: a document in the store, its children, and which of them its gc labels protect."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.operations.diagnose.inspection import Inspection
 
 
-class Family:
-    """A parent and its children; what is worked out about all of them is worked out once."""
+class ParentDocument:
+    """An index or a manifest in the store, with its children and its gc labels."""
 
     def __init__(self, inspection: Inspection, parent: Descriptor) -> None:
         self._inspection = inspection
-        self.parent = parent
+        self.descriptor = parent
         self.labels = inspection.labels(parent.digest)
         self.children = inspection.children(parent)
 
     @cached_property
     def unlabelled(self) -> frozenset[Digest]:
-        """Those children that no gc label of their parent names, whatever number the label has."""
+        """The children that have no gc label, whatever its number."""
         kept = {value for key, value in self.labels.items() if key.startswith(mediatypes.GC_REF)}
         return frozenset(child.digest for child in self.children if child.digest not in kept)
 
     @cached_property
-    def here(self) -> frozenset[Digest]:
-        """Those children that are here."""
+    def present(self) -> frozenset[Digest]:
+        """The children that are in the store."""
         return frozenset(child.digest for child in self.children if self._inspection.present(child))
 
     @cached_property
-    def is_of_an_import(self) -> bool:
-        """Whether the labels name just those children that are here, as after an import of some platforms."""
-        return bool(self.here) and self.unlabelled == {child.digest for child in self.children} - self.here
+    def was_imported_in_part(self) -> bool:
+        """Whether exactly the present children have labels, as after an import of some platforms."""
+        absent = {child.digest for child in self.children} - self.present
+        return bool(self.present) and self.unlabelled == absent
 
     def lost_keys(self, digests: Collection[Digest]) -> tuple[str, ...]:
-        """Name the gc label that a pull would have written for each of these children, its first one."""
+        """Return the first gc label that a pull would have set for each of these children."""
         return tuple(key for _, key in sorted(self._keys[item] for item in set(digests) & self._keys.keys()))
 
     @cached_property
     def _keys(self) -> dict[Digest, tuple[int, str]]:
-        """The first label of a pull by child, with its place."""
+        """The first label of each child after a pull, with its position."""
         keys: dict[Digest, tuple[int, str]] = {}
-        for place, (key, value) in enumerate(graph.child_labels(self.children).items()):
-            keys.setdefault(Digest(value), (place, key))
+        for position, (key, value) in enumerate(graph.child_labels(self.children).items()):
+            keys.setdefault(Digest(value), (position, key))
         return keys
