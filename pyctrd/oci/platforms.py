@@ -314,7 +314,7 @@ def ignoring_features(matcher: Matcher) -> Matcher:
 
 
 def is_unknown(platform: Platform) -> bool:
-    """Whether this stands for no platform: BuildKit lists attestations as unknown/unknown."""
+    """Whether this is unknown/unknown, the platform of BuildKit's attestations."""
     return platform.os == "unknown"
 
 

@@ -64,7 +64,7 @@ def descriptor_of(original: Descriptor, raw: bytes) -> Descriptor:
 
 
 class Pruner:
-    """Rewrites indexes to what a step leads to, each once; `generated` are the new ones by digest."""
+    """Rewrites indexes so that they list what a step reaches, each once; `generated` are the new ones."""
 
     def __init__(self, read: graph.ReadDocument, step: graph.Children) -> None:
         self._read = read
@@ -74,16 +74,16 @@ class Pruner:
         self.generated: dict[Digest, bytes] = {}
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """Return a document, also one that was generated."""
+        """Return a document of the original image, or a generated one."""
         return self.generated.get(descriptor.digest) or self._read(descriptor)
 
     def children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        """The step over the result."""
+        """Return the children of a descriptor in the pruned image."""
         step = self._read_children if descriptor.digest in self.generated else self._step
         return step(descriptor)
 
     def prune(self, descriptor: Descriptor) -> Descriptor | None:
-        """Return what a descriptor becomes; None for an index of which nothing is left."""
+        """Return a descriptor, possibly rewritten; None for an index of which nothing is left."""
         if not mediatypes.is_index(descriptor.media_type):
             return descriptor
         if descriptor.digest not in self._pruned:
