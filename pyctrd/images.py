@@ -191,13 +191,13 @@ class Images:
     ) -> SaveResult:
         """Save images to one archive, after fetching their missing content.
 
-        `output` is a path, a binary stream, or None for stdout. A file appears at the path only when it is
-        complete. `ensure` "target" fetches what the selected platforms lack, "none" does not use the network,
-        and "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index` "keep" leaves the index of an image as it
-        is, "prune" removes from it what the archive does not contain, and "flatten" replaces it by its only
-        image. `reproducible` leaves out what depends on this host. `dry_run` writes nothing, and uses the
-        network only if a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform,
-        IncompleteContent, RegistryError, ContentError, ArchiveError.
+        `output` is a path, which gets a complete archive or none, `-` for stdout, or a binary stream; only
+        `dry_run` needs none. `ensure` "target" fetches what the selected platforms lack, "none" does not use
+        the network, and "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index` "keep" leaves the index of an
+        image as it is, "prune" removes from it what the archive does not contain, and "flatten" replaces it
+        by its only image. `reproducible` leaves out what depends on this host. `dry_run` writes nothing, and
+        uses the network only if a manifest is missing. Raises ImageNotFound, AmbiguousReference,
+        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError.
         """
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
         arguments.one_of("index", index, get_args(IndexMode))
@@ -374,8 +374,8 @@ def _other_namespaces(
 
 
 def _opened(output: str | os.PathLike[str] | IO[bytes] | None) -> AbstractContextManager[IO[bytes]]:
-    if output is None or isinstance(output, str | os.PathLike):
+    if isinstance(output, str | os.PathLike):
         return open_output(output)
-    if not hasattr(output, "write"):
+    if output is None or not hasattr(output, "write"):
         raise InvalidInput(f"output={output!r}: must be a path or a binary stream")
     return nullcontext(output)

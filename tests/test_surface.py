@@ -214,6 +214,7 @@ Call = Callable[[Client], object]
         (lambda c: c.images.save(["alpine", 7], "x"), "refs=7: must be a string"),
         (lambda c: c.images.save(7, "x"), "refs=7: must be a string or an iterable"),
         (lambda c: c.images.save("alpine", 7), "output=7: must be a path or a binary stream"),
+        (lambda c: c.images.save("alpine"), "output=None: must be a path or a binary stream"),
         (lambda c: c.images.pull("alpine", platforms=7), "platforms=7: must be a string, a Platform"),
         (lambda c: c.images.pull("alpine", labels=7), "labels=7: must map strings to strings"),
         (lambda c: c.images.pull("alpine", labels={"a": 7}), "labels=7: must be a string"),

@@ -39,8 +39,8 @@ def remove_unfinished() -> None:
 
 
 @contextmanager
-def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
-    """Open the output of a save; None and `-` mean stdout.
+def open_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open the output of a save; `-` means stdout.
 
     A regular file gets its name when the context is left without an error: until then, an existing file stays
     as it is, and after an error (including KeyboardInterrupt) no partial file is left behind. The new file
@@ -49,7 +49,7 @@ def open_output(path: str | os.PathLike[str] | None) -> Iterator[BinaryIO]:
     are not used.
     Raises InvalidInput for a terminal or a directory, ArchiveError if the output cannot be opened.
     """
-    name = "/dev/stdout" if path is None or path == "-" else os.fspath(path)
+    name = "/dev/stdout" if path == "-" else os.fspath(path)
     number = _descriptor_number(name)
     if number is not None:
         with _opened(name, partial(os.dup, number)) as stream:

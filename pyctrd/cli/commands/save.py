@@ -114,7 +114,7 @@ def command(
         resumable("complete layers are kept")
         result = client.images.save(
             refs,
-            output,
+            output or "-",
             platforms=wanted,
             ensure=mode,
             index=index,
