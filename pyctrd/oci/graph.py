@@ -19,6 +19,7 @@ from pyctrd.oci.model import (
     Digest,
     Index,
     Manifest,
+    Platform,
     parse_json,
 )
 from pyctrd.oci.platforms import Matcher
@@ -303,6 +304,21 @@ def by_digest(descriptors: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
     for descriptor in descriptors:
         found.setdefault(descriptor.digest, descriptor)
     return found
+
+
+def with_platforms(
+    root: Descriptor, children: Children
+) -> tuple[dict[Digest, Descriptor], dict[Digest, Platform | None]]:
+    """Return what a step reaches by digest, and for which platform each was reached first."""
+    owner: dict[Digest, Platform | None] = {}
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        for child in found:
+            owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
+        return found
+
+    return by_digest(preorder(root, step)), owner
 
 
 def check_count(root: Descriptor, count: int, most: int = MAX_DESCRIPTORS) -> None:

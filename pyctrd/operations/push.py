@@ -146,15 +146,7 @@ class _Item:
     def _require(self, read: graph.ReadDocument, available: Callable[[Descriptor], bool]) -> None:
         """Raise IncompleteContent, with all missing content, unless everything is `available`."""
         step = self._step(graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound))
-        owner: dict[Digest, Platform | None] = {}
-
-        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
-            children = step(descriptor)
-            for child in children:
-                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
-            return children
-
-        everything = {item.digest: item for item in graph.preorder(self._image.target, remembering)}
+        everything, owner = graph.with_platforms(self._image.target, step)
         absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
         if self._image.target not in absent:
             self._required.check()

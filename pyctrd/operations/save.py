@@ -336,15 +336,7 @@ class _Item:
     def require(self, read: graph.ReadDocument, available: Collection[Digest]) -> None:
         """Raise IncompleteContent, with all missing content, unless all is `available` or in the store."""
         step = self._step(read)
-        owner: dict[Digest, Platform | None] = {}
-
-        def remembering(descriptor: Descriptor) -> Sequence[Descriptor]:
-            children = step(descriptor)
-            for child in children:
-                owner.setdefault(child.digest, child.platform or owner.get(descriptor.digest))
-            return children
-
-        found = graph.by_digest(graph.preorder(self._image.target, remembering))
+        found, owner = graph.with_platforms(self._image.target, step)
         absent = [
             item
             for digest, item in found.items()
