@@ -17,7 +17,7 @@ from pyctrd.containerd import Daemon
 from pyctrd.containerd.namespaces import Namespace
 from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
 from pyctrd.oci import reference
-from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Matcher, Platforms, Selection, host, select
 from pyctrd.oci.reference import Reference
 from pyctrd.operations import ensure as _ensure
@@ -169,7 +169,7 @@ class Images:
                 image,
                 _targets(daemon, image, selection),
                 partial(_fetchers, daemon, registries),
-                wanted=_wanted(selection),
+                wanted=selection.required(host()),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),
@@ -335,13 +335,7 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
 
 
 def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
-    local = LocalImage(daemon, image.target).platforms() if selection.local else None
-    return selection.matcher(host(), local=local)
-
-
-def _wanted(selection: Selection) -> Sequence[Platform]:
-    """Return the platforms that the image has to have."""
-    return () if selection.all or selection.local else selection.platforms or (host(),)
+    return selection.matcher(host(), local=LocalImage(daemon, image.target).platforms)
 
 
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:

@@ -165,9 +165,11 @@ def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMo
 def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
     lost = next(digest for digest, data in bench.graph.blobs.items() if not data.startswith(b"{"))
     chosen = select([selection])
-    local = LocalImage(bench.store, bench.record.target).platforms() if chosen.local else None
+    local = LocalImage(bench.store, bench.record.target).platforms()
     del bench.store.state.blobs[Digest(lost)]
-    found = ensure.ensure(bench.store, bench.record, chosen.matcher(HOST, local=local), bench.fetchers)
+    found = ensure.ensure(
+        bench.store, bench.record, chosen.matcher(HOST, local=lambda: local), bench.fetchers
+    )
     assert [item.digest for item in found.fetched] == [lost]
     counts.check(bench.graph)
 

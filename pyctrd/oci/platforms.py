@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
@@ -400,18 +400,24 @@ class Selection(msgspec.Struct, frozen=True):
     all: bool = False
     local: bool = False
 
-    def matcher(self, host_platform: Platform, *, local: Sequence[Platform] | None = None) -> Matcher:
-        """Return a matcher for exactly these platforms; `local` are those that are complete in the store.
+    def matcher(
+        self, host_platform: Platform, *, local: Callable[[], Sequence[Platform]] | None = None
+    ) -> Matcher:
+        """Return a matcher for exactly these platforms; `local` returns those that are complete in the store.
 
-        Raises InvalidPlatform if the selection is `local` and the caller does not know them.
+        Raises InvalidPlatform if the selection is `local` and there is no store.
         """
         if self.all:
             return ALL
         if self.local:
             if local is None:
                 raise InvalidPlatform("platform `local` cannot be used here: there is no local image")
-            return ordered(*local)
+            return ordered(*local())
         return ordered(*(self.platforms or (normalize(host_platform),)))
+
+    def required(self, host_platform: Platform) -> tuple[Platform, ...]:
+        """Return the platforms that an image must have: none for `all` and `local`."""
+        return () if self.all or self.local else self.platforms or (host_platform,)
 
 
 # What public methods accept as platforms. One string is one value, or several separated by commas.

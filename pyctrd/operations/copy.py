@@ -63,7 +63,7 @@ def _upload(
         )
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=source_name))
     read = _Documents(source).read
-    required = PlatformCheck(root, options.platforms.platforms)
+    required = PlatformCheck(root, options.platforms.required(host))
     step = upload_plan.chosen(required.watch(graph.read_children(read)), options.platforms.matcher(host))
     for _descriptor in graph.preorder(root, step):
         pass  # reads every document

@@ -126,8 +126,8 @@ class _Pull:
         self._options = options
         self._host = host
         self._matcher = options.platforms.matcher(host)
-        anything = options.metadata_only or options.platforms.all
-        self._platforms = PlatformCheck(root, () if anything else options.platforms.platforms or (host,))
+        required = () if options.metadata_only else options.platforms.required(host)
+        self._platforms = PlatformCheck(root, required)
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
         downloader = Downloader(

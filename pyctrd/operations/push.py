@@ -81,11 +81,8 @@ class _Item:
         self._image = image
         self._options = options
         selection = options.platforms
-        self._required = PlatformCheck(
-            image.target, () if selection.all or selection.local else selection.platforms
-        )
-        local = self._local.platforms() if selection.local else None
-        self._matcher = selection.matcher(host, local=local)
+        self._required = PlatformCheck(image.target, selection.required(host))
+        self._matcher = selection.matcher(host, local=self._local.platforms)
         self._pinned = False
         self._whole: dict[Digest, bool] = {}
         self._left_out: dict[Digest, Descriptor] = {}

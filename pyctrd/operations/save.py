@@ -227,8 +227,7 @@ class _Item:
         self._options = options
         self._host = host
         self._local = LocalImage(store, image.target)
-        local = self._local.platforms() if options.platforms.local else None
-        self._targets = options.platforms.matcher(host, local=local)
+        self._targets = options.platforms.matcher(host, local=self._local.platforms)
 
     @property
     def name(self) -> str:
@@ -270,7 +269,7 @@ class _Item:
         if selection.all:
             return None
         if not images:
-            return selection.platforms or (() if selection.local else (self._host,))
+            return selection.required(self._host)
         found = [item.platform for item in images]
         absent = [
             platform

@@ -244,13 +244,13 @@ def test_local_needs_the_platforms_that_are_here() -> None:
     assert selection == Selection(local=True)
     with pytest.raises(InvalidPlatform, match="local"):
         selection.matcher(TABLE_HOST)
-    matcher = selection.matcher(TABLE_HOST, local=[parse("linux/arm64")])
+    matcher = selection.matcher(TABLE_HOST, local=lambda: [parse("linux/arm64")])
     assert matcher.match(parse("linux/arm64"))
     assert not matcher.match(TABLE_HOST)
 
 
 def test_local_where_nothing_is_complete_does_not_become_the_host() -> None:
-    assert not platforms.select(["local"]).matcher(TABLE_HOST, local=[]).match(TABLE_HOST)
+    assert not platforms.select(["local"]).matcher(TABLE_HOST, local=list).match(TABLE_HOST)
 
 
 @pytest.mark.parametrize("values", [["all,linux/amd64"], ["local", "linux/amd64"], ["all", "local"]])
