@@ -209,7 +209,7 @@ MANIFESTS = (
         "other-platform",
         "a config for another platform than the index says",
         None,
-        ("{host}", "{repository}", "promises linux/amd64, the config is for linux/s390x"),
+        ("{host}", "{repository}", "the index says linux/amd64, but the config says linux/s390x"),
         image=other_platform,
     ),
     Case("size-negative", "a layer of a negative size", None, ROOT, image=with_layer(size=-1)),

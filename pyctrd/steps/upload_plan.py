@@ -6,7 +6,9 @@ they describe (BuildKit marks them with `vnd.docker.reference.digest`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from graphlib import TopologicalSorter
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -89,24 +91,35 @@ def pack(
         raise NoMatchingPlatform(
             f"no match for platform in manifest {original.digest}: not found", name=str(original.digest)
         )
+    children = cache(pruner.children)  # each document is parsed once
     if index == "flatten" and mediatypes.is_index(root.media_type):
-        root = only_image(filter(graph.is_image, graph.preorder(root, pruner.children)))
-    found = list(graph.by_digest(graph.preorder(root, pruner.children)).values())
+        root = only_image(filter(graph.is_image, graph.preorder(root, children)))
+    found = list(graph.by_digest(graph.preorder(root, children)).values())
     blobs = [item for item in found if not graph.has_children(item)]
 
     def is_skipped(item: Descriptor) -> bool:
         return not nondistributable and mediatypes.is_nondistributable(item.media_type)
 
-    documents = [Document(item, pruner.read(item)) for item in found[1:] if graph.has_children(item)]
+    documents = [item for item in found[1:] if graph.has_children(item)]
     images = [item for item in found if graph.is_image(item) and item.platform]
     return UploadPlan(
         original=original,
         blobs=tuple(item for item in blobs if not is_skipped(item)),
-        manifests=tuple(item for item in documents if mediatypes.is_manifest(item.descriptor.media_type)),
-        indexes=tuple(
-            item for item in reversed(documents) if mediatypes.is_index(item.descriptor.media_type)
+        manifests=tuple(
+            Document(item, pruner.read(item)) for item in documents if mediatypes.is_manifest(item.media_type)
         ),
+        indexes=tuple(Document(item, pruner.read(item)) for item in _nested_first(documents, children)),
         root=Document(root, pruner.read(root)),
         skipped=tuple(filter(is_skipped, blobs)),
         platforms=tuple(dict.fromkeys(item.platform for item in images if item.platform)),
     )
+
+
+def _nested_first(documents: Sequence[Descriptor], children: graph.Children) -> Iterator[Descriptor]:
+    """Yield the indexes so that each comes after those that it lists: several may list the same one."""
+    indexes = {item.digest: item for item in documents if mediatypes.is_index(item.media_type)}
+    listed = {
+        digest: [child.digest for child in children(item) if child.digest in indexes]
+        for digest, item in indexes.items()
+    }
+    return map(indexes.__getitem__, TopologicalSorter(listed).static_order())

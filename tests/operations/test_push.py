@@ -86,6 +86,7 @@ SHAPES = {
     "five": shapes.five_platform(),
     "attestation": shapes.mixed(),
     "nested": shapes.nested(),
+    "shared indexes": shapes.shared_indexes(4, 3),
     "single": shapes.single(),
     "artifact": shapes.artifact(),
     "shared": shapes.shared_layers(),
