@@ -18,7 +18,8 @@ from pyctrd.ports import SnapshotStore, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 
 # With this label, Prepare returns ALREADY_EXISTS, and adds the snapshot to the lease, if the chain is already
-# committed (containerd core/snapshots/snapshotter.go LabelSnapshotRef).
+# committed (containerd core/snapshots/snapshotter.go LabelSnapshotRef). containerd 1.6 does not lease it; the
+# check at the end of `unpack` covers that.
 _SNAPSHOT_REF: Final = "containerd.io/snapshot.ref"
 _INHERITED_PREFIX: Final = "containerd.io/snapshot/"
 _TRIES: Final = 3
