@@ -20,7 +20,7 @@ from integration.killing import MIB, WRITTEN, comes_true, in_the_registry
 from integration.rig.daemons import Containerd, Fault, Registry
 from integration.rig.process import limited
 from integration.rig.publish import push
-from integration.rig.store import snapshot_of
+from integration.rig.store import collect_garbage, snapshot_of
 from integration.rig.throttle import Throttle
 from integration.shell import Shell
 from pyctrd import Cancelled, Client, ClientClosed, PyctrdError
@@ -82,6 +82,7 @@ def test_a_layer_that_is_not_there_while_another_is_unpacked(
     shell = Shell(containerd, namespace, tmp_path)
     for _ in range(4):
         registry.clear_faults()
+        collect_garbage(containerd, namespace)  # snapshots of the last round are not unpacked again
         absent = registry.add_fault(Fault(f"blobs/{last}", status=404, wait=60))
         with shell.start("pull", "--progress", "json", name, stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
