@@ -74,7 +74,7 @@ class Connection:
                 yield scoped, registries
 
     def _connected(self) -> Daemon:
-        if os.getpid() != self._process:
+        if self._is_forked():
             # gRPC's threads do not survive a fork, so a call would never return.
             raise ClientClosed(
                 "this client was opened by the parent process and does not work after a fork",
@@ -109,6 +109,8 @@ class Connection:
 
     def close(self) -> None:
         """Make calls in progress raise ClientClosed, and close all connections."""
+        if self._is_forked():
+            return
         self._registries.close()  # first, so that no call is still waiting for a registry
         daemon = self._end(lambda: ClientClosed("the client is closed"))
         if daemon is not None:
@@ -116,14 +118,18 @@ class Connection:
 
     def cancel(self) -> None:
         """Make calls in progress raise Cancelled."""
+        if self._is_forked():
+            return
         self._registries.cancel()
         daemon = self._end(lambda: Cancelled("the operation was cancelled"))
         if daemon is not None:
             daemon.cancel()
 
+    def _is_forked(self) -> bool:
+        """Whether this is a child process: the connections are the parent's, so they are left alone."""
+        return os.getpid() != self._process
+
     def _end(self, why: Callable[[], PyctrdError]) -> Daemon | None:
-        if os.getpid() != self._process:
-            return None
         with self._lock:
             self._ended = why
             return self._daemon

@@ -272,6 +272,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
         try:
             client.version()
         except ClientClosed as error:
+            client.close()  # of which the parent's connections notice nothing
             os.write(writer, error.message.encode())
         finally:
             os._exit(0)
