@@ -16,6 +16,7 @@ from pyctrd.steps.validate import Validator
 
 # The total size of cached documents; real images have much less.
 _MAX_DOCUMENT_BYTES: Final = 16 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class RememberedContent:
@@ -35,12 +36,13 @@ class RememberedContent:
         return self._content.stall_seconds
 
     def info(self, digest: Digest) -> ContentInfo:
-        if digest not in self._infos:
+        found = self._infos.get(digest)
+        if found is None:
             try:
-                self._infos[digest] = self._content.info(digest)
+                found = self._content.info(digest)
             except NotFound as error:
-                self._infos[digest] = error
-        found = self._infos[digest]
+                found = error
+            self._infos[digest] = found
         if isinstance(found, NotFound):
             raise NotFound(found.message, kind=found.kind, name=found.name)
         return found
@@ -62,7 +64,7 @@ class RememberedContent:
     ) -> AbstractContextManager[Iterator[Chunk]]:
         known = self._documents.get(digest)
         if known is not None and not offset and not size:
-            return nullcontext(iter([known]))
+            return nullcontext(known[at : at + _CHUNK_BYTES] for at in range(0, len(known), _CHUNK_BYTES))
         return self._content.read(digest, offset=offset, size=size)
 
     @contextmanager
@@ -96,7 +98,7 @@ class RememberedContent:
     def forget(self, digest: Digest) -> None:
         """Drop a blob from the cache."""
         self._infos.pop(digest, None)
-        self._documents.pop(digest, None)
+        self._bytes -= len(self._documents.pop(digest, b""))
 
     def forget_absent(self) -> None:
         """Drop all absent blobs from the cache, since something has been fetched."""
