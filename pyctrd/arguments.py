@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyctrd.errors import Cancelled, InvalidInput, require_utf8
 
@@ -42,11 +42,9 @@ def labels(name: str, value: object) -> dict[str, str]:
     """Return labels as a dict of strings; None means no labels. Raises InvalidInput."""
     if value is None:
         return {}
-    try:
-        found = dict(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise InvalidInput(f"{name}={value!r}: must map strings to strings") from None
-    return {text(name, key): text(name, item) for key, item in found.items()}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name}={value!r}: must map strings to strings")
+    return {text(name, key): text(name, item) for key, item in value.items()}
 
 
 def path(name: str, value: object) -> str:

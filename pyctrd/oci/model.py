@@ -156,37 +156,32 @@ class Descriptor(_Annotated, frozen=True, kw_only=True):
     artifact_type: str = ""
 
 
-class Manifest(_Annotated, frozen=True, kw_only=True):
+class _Parsed(_Annotated, frozen=True, kw_only=True):
+    """What a manifest and an index have in common; `raw` are the bytes it was parsed from."""
+
+    subject: Descriptor | None = None
+    media_type: str = ""
+    artifact_type: str = ""
+    schema_version: int = 0
+    raw: bytes = b""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Parse the document. Raises ContentError if the bytes are not one."""
+        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
+
+
+class Manifest(_Parsed, frozen=True, kw_only=True):
     """An OCI or Docker image manifest; `raw` are the bytes it was parsed from."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
-    subject: Descriptor | None = None
-    media_type: str = ""
-    artifact_type: str = ""
-    schema_version: int = 0
-    raw: bytes = b""
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Parse a manifest. Raises ContentError if the bytes are not one."""
-        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
 
-class Index(_Annotated, frozen=True, kw_only=True):
+class Index(_Parsed, frozen=True, kw_only=True):
     """An OCI index or a Docker manifest list; `raw` are the bytes it was parsed from."""
 
     manifests: tuple[Descriptor, ...] = ()
-    subject: Descriptor | None = None
-    media_type: str = ""
-    artifact_type: str = ""
-    schema_version: int = 0
-    raw: bytes = b""
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Parse an index. Raises ContentError if the bytes are not one."""
-        return msgspec.structs.replace(_parse(raw, cls), raw=raw)
 
 
 class RootFS(_Document, frozen=True, kw_only=True):
