@@ -109,7 +109,7 @@ def _awaited(
 
     @functools.wraps(method)
     async def call(self: _Part, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        return await self._threads.run(lambda: method(self._part, *args, **named))
+        return await self._threads.run(lambda: getattr(self._part, method.__name__)(*args, **named))
 
     return call
 
@@ -134,7 +134,7 @@ def _long(
             options["progress"] = functools.partial(loop.call_soon_threadsafe, sink)
         try:
             return await self._threads.run(
-                lambda: method(self._part, *args, **options), cancel=options["cancel"]
+                lambda: getattr(self._part, method.__name__)(*args, **options), cancel=options["cancel"]
             )
         finally:
             if sink is not no_progress:

@@ -92,7 +92,7 @@ async def test_a_cancelled_task_ends_the_work(socket: str, monkeypatch: pytest.M
     def pull(*args: Any, **named: Any) -> None:
         ended.append(work(*args, **named))
 
-    monkeypatch.setattr("pyctrd.aio.AsyncImages.pull", _long_of(pull))
+    monkeypatch.setattr(Images, "pull", pull)
     async with AsyncClient(socket) as client:
         task = asyncio.create_task(
             client.images.pull("alpine", progress=lambda event: seen.append(event.action))
@@ -107,12 +107,6 @@ async def test_a_cancelled_task_ends_the_work(socket: str, monkeypatch: pytest.M
         assert time.monotonic() - begun < 8
 
 
-def _long_of(method: Callable[..., Any]) -> Any:
-    from pyctrd.aio import _long
-
-    return _long(method)
-
-
 async def test_progress_as_an_iterator_ends_with_the_call(
     socket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +115,7 @@ async def test_progress_as_an_iterator_ends_with_the_call(
             progress(Progress(action=action))
         return "pulled"
 
-    monkeypatch.setattr("pyctrd.aio.AsyncImages.pull", _long_of(pull))
+    monkeypatch.setattr(Images, "pull", pull)
     async with AsyncClient(socket) as client:
         stream = ProgressStream()
         task = asyncio.create_task(client.images.pull("alpine", progress=stream))
