@@ -6,6 +6,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from integration.rig.daemons import Fault, Registry
@@ -72,9 +73,18 @@ def in_the_registry(
         return any(digest in ref and one["offset"] == WRITTEN for ref, one in ingests.items())
 
     def reached() -> bool:
-        return fault.stalled.wait(SECONDS) and comes_true(written)
+        port = registry.proxy.port
+        return fault.stalled.wait(SECONDS) and comes_true(written) and comes_true(lambda: all_received(port))
 
     return reached, fault.release.set
+
+
+def all_received(port: int) -> bool:
+    """Whether all bytes sent over connections of a local port were received by the programs at both ends."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    queues = [row[4] for row in rows if port in (int(address.partition(":")[2], 16) for address in row[1:3])]
+    return set(queues) == {"00000000:00000000"}
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from integration.killing import SECONDS, WRITTEN, comes_true
+from integration.killing import SECONDS, WRITTEN, all_received, comes_true
 from integration.rig.daemons import Containerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.process import limited
@@ -287,6 +287,7 @@ def test_cancel(recipe: Recipe) -> None:
         try:
             assert fault.stalled.wait(SECONDS)
             assert comes_true(written)
+            assert comes_true(lambda: all_received(recipe.registry.proxy.port))
             output, _ = recipe.end(process, answer=b"\n")
         finally:
             fault.release.set()
