@@ -11,6 +11,7 @@ from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, IngestStatus, Manifest, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
+from pyctrd.steps.fetch import is_present
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.validate import Validator
 
@@ -175,11 +176,7 @@ class LocalImage:
 
     def is_present(self, descriptor: Descriptor) -> bool:
         """Whether the store has a blob."""
-        try:
-            self._content.info(descriptor.digest)
-        except NotFound:
-            return False
-        return True
+        return is_present(self._content, descriptor)
 
     def missing(self, targets: Matcher, wanted: Sequence[Platform] = ()) -> tuple[Descriptor, ...]:
         """Return the missing content of the target platforms, in the order of the walk.
