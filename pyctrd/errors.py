@@ -295,6 +295,11 @@ class Cancelled(PyctrdError):
     exit_code = 130
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error was raised to end the work early, and not because it failed."""
+    return isinstance(error, Cancelled | ClientClosed) or not isinstance(error, Exception)
+
+
 def require_utf8(text: str, what: str) -> None:
     """Raise InvalidInput unless a text can be encoded in UTF-8: command line arguments may not be."""
     try:

@@ -20,7 +20,7 @@ from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lea
 from pyctrd.containerd.namespaces import NamespaceService
 from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import DaemonVersion, ask_version
-from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError
+from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError, is_interrupt
 from pyctrd.oci.errors import IncompleteContent
 
 __all__ = ["STALL_SECONDS", "Daemon"]
@@ -137,7 +137,8 @@ class Daemon:
                 created = True
                 yield Daemon(self._connection.leased(lease_id), self._snapshotter)
             except BaseException as error:
-                if resumable and (self._connection.is_over or not isinstance(error, Exception)):
+                # Closing a client ends its registry connections first, so the error may be all there is.
+                if resumable and (self._connection.is_over or is_interrupt(error)):
                     raise
                 existed = self._release(lease_id, error)
                 if created and not existed and isinstance(error, _LOST_LEASE_ERRORS):

@@ -22,6 +22,7 @@ from pyctrd.errors import (
     IngestLocked,
     NotFound,
     Unsupported,
+    is_interrupt,
 )
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import (
@@ -388,7 +389,7 @@ class MemoryStore:
         try:
             yield MemoryStore(self.state, name)
         except BaseException as error:
-            if not resumable or isinstance(error, Exception):
+            if not (resumable and is_interrupt(error)):
                 del self.state.leases[name]
             raise
         del self.state.leases[name]
