@@ -17,8 +17,10 @@ from integration.bench import Bench
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDocker, Dockerd, Registry
 from integration.rig.disk import SmallDisk
 from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
+from integration.scenarios import ORACLES, Oracle
+from integration.shell import Shell
 
-pytest.register_assert_rewrite("tests.support.contract")
+pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
 
 _Peer = TypeVar("_Peer")
 
@@ -163,6 +165,34 @@ def bench(
     containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
 ) -> Bench:
     return Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
+
+
+@pytest.fixture(scope="module", params=ORACLES, ids=str)
+def oracle(request: pytest.FixtureRequest) -> Oracle:
+    found: Oracle = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def daemon(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd in which every namespace has to download its content."""
+    with (
+        peer_required(),
+        Containerd(oracle.generation, tmp_path_factory.mktemp("containerd"), ISOLATED_CONTENT) as started,
+    ):
+        yield started
+
+
+@pytest.fixture
+def shell(bench: Bench) -> Shell:
+    """The command line in the bench's namespace."""
+    return Shell(bench.containerd, bench.namespace, bench.folder)
+
+
+@pytest.fixture
+def target(bench: Bench) -> str:
+    """A repository that nothing has been pushed to."""
+    return f"{bench.repository}-pushed/new"
 
 
 # The files that take longest, which must not come last: pytest-xdist gives each worker a file at a time.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from integration.pulls import assert_equal, layer_of, state
 from integration.rig import publish
 from integration.rig.daemons import Containerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.scenarios import SCENARIOS, Scenario
-from integration.test_pull import assert_equal, layer_of, state
 from pyctrd import AsyncClient, Client, ImageNotFound, ProgressStream
 from tests.support import shapes
 

@@ -13,6 +13,7 @@ import pytest
 
 from integration.conftest import peer_required
 from integration.killing import ARM64, MIB, big_for_two, client, settled
+from integration.pulls import assert_equal
 from integration.rig.contained import CONTENT, ContainerdInDocker
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.disk import SmallDisk
@@ -20,7 +21,6 @@ from integration.rig.publish import push
 from integration.rig.rehash import damage
 from integration.rig.store import snapshot_of
 from integration.shell import Shell, archived
-from integration.test_pull import assert_equal
 from pyctrd.oci.platforms import parse
 from tests.support import images, shapes
 from tests.support.images import Graph
@@ -66,7 +66,7 @@ def refused(shell: Shell, *arguments: str, phrase: str) -> None:
     assert list(shell.folder.iterdir()) == []
 
 
-# --- full ---------------------------------------------------------------------------------------------------
+# --- full --------------------------------------------------------------------------------------------------
 
 
 def wide() -> Graph:
@@ -105,7 +105,7 @@ def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry
     assert archived(shell.folder / "image.tar") <= set(graph.blobs)
 
 
-# --- read only ----------------------------------------------------------------------------------------------
+# --- read only ---------------------------------------------------------------------------------------------
 
 
 def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: str) -> None:
@@ -135,7 +135,7 @@ def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: s
     shell("pull", absent)
 
 
-# --- a new content root -------------------------------------------------------------------------------------
+# --- a new content root ------------------------------------------------------------------------------------
 
 
 def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: str) -> None:

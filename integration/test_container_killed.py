@@ -23,6 +23,7 @@ from integration.killing import (
     kill_in_the_middle,
     settled,
 )
+from integration.pulls import assert_equal
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import Registry
 from integration.rig.publish import push
@@ -30,7 +31,6 @@ from integration.rig.rehash import damage
 from integration.rig.store import snapshot_of
 from integration.shell import Shell
 from integration.test_ensure import layers_of
-from integration.test_pull import assert_equal
 from tests.support import shapes
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from integration.bench import Bench
+from integration.pulls import assert_equal, ctr_pull, pull, state
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import Dockerd, Registry
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, digests, snapshot_of
 from integration.scenarios import ORACLES, SCENARIOS, Scenario
 from integration.test_ensure import layers_of
-from integration.test_pull import assert_equal, ctr_pull, pull, state
 from integration.test_save import same
 from tests.support import shapes
 

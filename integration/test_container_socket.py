@@ -15,6 +15,7 @@ import pytest
 
 from integration.conftest import DISK_BYTES, peer_required
 from integration.killing import MIB, SECONDS, UNREACHABLE, client, in_the_registry, settled
+from integration.pulls import assert_equal, assert_nothing_left
 from integration.rig.contained import ContainerdInDocker
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Dockerd, Registry
 from integration.rig.disk import SmallDisk
@@ -22,7 +23,6 @@ from integration.rig.publish import push
 from integration.rig.rehash import damage
 from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.shell import Shell
-from integration.test_pull import assert_equal, assert_nothing_left
 from pyctrd import Progress
 from pyctrd.errors import LeaseLost
 from tests.support import shapes

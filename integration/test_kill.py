@@ -19,13 +19,13 @@ import pytest
 
 from integration import figures
 from integration.conftest import peer_required
+from integration.pulls import layer_of, leave_ingest, pull
 from integration.rig import publish
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
 from integration.rig.process import wait_until
 from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.rig.throttle import Throttle
 from integration.shell import Shell
-from integration.test_pull import layer_of, leave_ingest, pull
 from pyctrd.errors import AlreadyExists
 from pyctrd.operations.pull import PullResult
 from pyctrd.progress import Progress

@@ -6,103 +6,23 @@ For deliberate differences, a test shows what ctr and pyctrd do (docs/difference
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from integration.conftest import peer_required
 from integration.faults.broken import sha512
+from integration.pulls import assert_equal, assert_nothing_left, ctr_pull, layer_of, pull, state, tree
 from integration.rig import publish
-from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
-from integration.rig.store import State, collect_garbage, digests, snapshot_of
-from integration.scenarios import ORACLES, SCENARIOS, Mode, Oracle, Scenario
-from integration.shell import Shell
-from pyctrd.containerd import Daemon
-from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
-from pyctrd.oci.model import Digest
-from pyctrd.oci.platforms import host, select
+from integration.rig.daemons import Containerd, Fault, Registry
+from integration.rig.store import digests, snapshot_of
+from integration.scenarios import SCENARIOS, Mode, Oracle, Scenario
+from pyctrd.errors import NoMatchingPlatform, RegistryContentError
 from pyctrd.oci.platforms import parse as parse_platform
-from pyctrd.oci.reference import parse
-from pyctrd.operations.pull import PullOptions, PullResult
-from pyctrd.operations.pull import pull as run_pull
-from pyctrd.progress import ProgressSink, no_progress
-from pyctrd.registry import RegistryClient, RegistryOptions
+from pyctrd.oci.platforms import select
+from pyctrd.operations.pull import PullOptions
 from tests.support import images, shapes
-from tests.support.images import Graph
 
 pytestmark = pytest.mark.usefixtures("registry")
-
-
-@pytest.fixture(scope="module", params=ORACLES, ids=str)
-def oracle(request: pytest.FixtureRequest) -> Oracle:
-    found: Oracle = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def daemon(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd in which every namespace has to download its content."""
-    with (
-        peer_required(),
-        Containerd(oracle.generation, tmp_path_factory.mktemp("containerd"), ISOLATED_CONTENT) as started,
-    ):
-        yield started
-
-
-def pull(
-    daemon: Containerd,
-    namespace: str,
-    reference: str,
-    options: PullOptions | None = None,
-    *,
-    progress: ProgressSink = no_progress,
-) -> PullResult:
-    with (
-        Daemon.connect(str(daemon.address), namespace) as store,
-        RegistryClient(RegistryOptions()) as registries,
-    ):
-        remote = registries.remote(parse(reference))
-        return run_pull(store, remote, reference, options or PullOptions(), host=host(), progress=progress)
-
-
-def ctr_pull(
-    daemon: Containerd, oracle: Oracle, namespace: str, reference: str, *flags: str, mode: Mode = "all"
-) -> int:
-    """Pull with ctr; return its exit code."""
-    command = ("images", "pull", *oracle.pull_flags(mode), *flags, reference)
-    return daemon.ctr(*command, namespace=namespace, check=False).returncode
-
-
-def state(daemon: Containerd, namespace: str) -> State:
-    """What a client left, after garbage collection."""
-    collect_garbage(daemon, namespace)
-    return snapshot_of(daemon, namespace)
-
-
-def tree(found: State) -> dict[str, dict[str, tuple[str, str]]]:
-    """The snapshots by snapshotter, with parent and kind; the unpacker of 2.x adds labels for its own use."""
-    return {
-        snapshotter: {key: (one["parent"], one["kind"]) for key, one in keys.items()}
-        for snapshotter, keys in found["snapshots"].items()
-    }
-
-
-def assert_equal(ours: State, theirs: State) -> None:
-    assert ours["content"] == theirs["content"]
-    assert ours["images"] == theirs["images"]
-    assert tree(ours) == tree(theirs)
-    assert not ours["leases"]
-    assert not ours["ingests"]
-
-
-def assert_nothing_left(found: State) -> None:
-    """A failed pull leaves neither record nor content, lease, snapshot or ingest."""
-    assert not found["images"]
-    assert not found["content"]
-    assert not found["leases"]
-    assert not found["ingests"]
-    assert not found["snapshots"]
 
 
 @pytest.mark.parametrize("mode", ["all", "selected"])
@@ -190,7 +110,7 @@ def test_run_image_that_was_unpacked_is_usable(
     daemon.ctr("snapshots", "prepare", "probe", chain[0], namespace=namespace)
 
 
-# --- other than ctr, on purpose (docs/differences.md) -------------------------------------------------------
+# --- other than ctr, on purpose (docs/differences.md) ------------------------------------------------------
 
 
 def test_p1_layer_is_fetched_although_its_snapshot_exists(
@@ -299,188 +219,6 @@ def test_p7_an_only_child_without_platform_is_judged_by_its_config(
     reference = publish.push(images.index([shapes.single("linux/arm64")]), registry, repository)
     assert pull(daemon, namespace, reference).unpacked == ()
     assert tree(state(daemon, namespace)) == {}
-
-
-# --- faults -------------------------------------------------------------------------------------------------
-
-
-def layer_of(graph: Graph, position: int = 0) -> str:
-    return str(graph.document()["layers"][position]["digest"])
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "words"),
-    [
-        ({"corrupt_at": 40}, RegistryContentError, "unexpected commit digest"),
-        ({"status": 404}, RegistryError, "could not fetch content descriptor"),
-        ({"cut_after": 100, "ignore_range": True}, RegistryError, "short read"),
-    ],
-    ids=["T21-corrupt", "T18-missing", "T20-cut-without-range"],
-)
-def test_fault_of_a_layer_leaves_nothing(
-    fault: Mapping[str, object],
-    error: type[PyctrdError],
-    words: str,
-    oracle: Oracle,
-    daemon: Containerd,
-    registry: Registry,
-    repository: str,
-    namespace: str,
-) -> None:
-    graph = shapes.single()
-    reference = publish.push(graph, registry, repository)
-    registry.add_fault(Fault(f"blobs/{layer_of(graph)}", **fault))  # type: ignore[arg-type]
-    with pytest.raises(error, match=words) as caught:
-        pull(daemon, namespace, reference)
-    assert caught.value.exit_code == 5
-    registry.clear_faults()
-    assert_nothing_left(state(daemon, namespace))
-    assert layer_of(graph) in {str(one.digest) for one in pull(daemon, namespace, reference).fetched}
-
-
-def test_t19_cut_connection_is_resumed(
-    oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
-) -> None:
-    graph = shapes.big(4 << 20, layers=1)
-    reference = publish.push(graph, registry, repository)
-    registry.add_fault(Fault(f"blobs/{layer_of(graph)}", cut_after=1_000_000, times=1))
-    pull(daemon, namespace, reference, PullOptions(unpack=False))
-    ranges = [one.range for one in registry.requests() if layer_of(graph) in one.path]
-    assert ranges == ["", "bytes=1000000-"]
-    assert set(graph.blobs) == digests(daemon, namespace)
-
-
-def test_another_clients_partial_download_is_continued(
-    oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
-) -> None:
-    graph = shapes.big(4 << 20, layers=1)
-    reference = publish.push(graph, registry, repository)
-    digest = layer_of(graph)
-    half = graph.blobs[digest][: 1 << 20]
-    leave_ingest(daemon, namespace, graph, digest, half)
-    pull(daemon, namespace, reference, PullOptions(unpack=False))
-    ranges = [one.range for one in registry.requests() if digest in one.path]
-    assert ranges == [f"bytes={1 << 20}-"]
-    assert set(graph.blobs) == digests(daemon, namespace)
-
-
-@pytest.mark.parametrize("length", [1 << 20, 4 << 20], ids=["part", "full-length"])
-def test_p3_corrupt_ingest_of_another_client_is_replaced(
-    length: int, oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
-) -> None:
-    graph = shapes.big(4 << 20, layers=1)
-    reference = publish.push(graph, registry, repository)
-    digest = layer_of(graph)
-    wrong = bytes(min(length, len(graph.blobs[digest])))
-    leave_ingest(daemon, namespace, graph, digest, wrong)
-    pull(daemon, namespace, reference, PullOptions(unpack=False))
-    assert set(graph.blobs) == digests(daemon, namespace)
-    assert not snapshot_of(daemon, namespace)["ingests"]
-
-
-def leave_ingest(daemon: Containerd, namespace: str, graph: Graph, digest: str, data: bytes) -> None:
-    """Start an ingest under the name that every client uses for this layer, and leave it unfinished."""
-    with (
-        Daemon.connect(str(daemon.address), namespace) as store,
-        store.content.open_ingest(
-            f"layer-{digest}", digest=Digest(digest), size=len(graph.blobs[digest])
-        ) as ingest,
-    ):
-        ingest.write(data)
-
-
-def test_a_locked_ingest_whose_client_stands_still_is_an_error(
-    containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
-) -> None:
-    """After the stall timeout, with a hint; when the client is gone, the next pull resumes there."""
-    graph = shapes.big(8 << 20, layers=2, seed=len(repository))
-    reference = publish.push(graph, registry, repository)
-    digest = layer_of(graph)
-    shell = Shell(containerd, namespace, tmp_path)
-    with Daemon.connect(str(containerd.address), namespace) as store:
-        size = len(graph.blobs[digest])
-        with store.content.open_ingest(f"layer-{digest}", digest=Digest(digest), size=size) as ingest:
-            for start in range(0, 4 << 20, 1 << 20):
-                ingest.write(graph.blobs[digest][start : start + (1 << 20)])
-            done = shell("pull", "--no-unpack", "--stall-timeout", "1", reference, code=1)
-    words = done.stderr.decode()
-    assert f"ref layer-{digest} locked: another client" in words.replace(f"{namespace}/", "")
-    assert "has written nothing for 1 seconds" in words
-    assert "hint: find that client" in words
-    shell("pull", "--no-unpack", reference)
-
-
-def test_locked_ingest_is_waited_for(
-    oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
-) -> None:
-    """Two pulls of one image at once: every blob is downloaded by one of them only."""
-    graph = shapes.big(8 << 20, layers=2)
-    reference = publish.push(graph, registry, repository)
-    stall = registry.add_fault(Fault(f"blobs/{layer_of(graph)}", stall_after=1 << 20, times=1))
-    results: list[PullResult] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(pull(daemon, namespace, reference))) for _ in range(2)
-    ]
-    threads[0].start()
-    assert stall.stalled.wait(30)
-    threads[1].start()
-    stall.release.set()
-    for thread in threads:
-        thread.join(60)
-    assert len(results) == 2
-    gets = [one.path for one in registry.requests() if one.method == "GET"]
-    assert sorted(gets) == sorted(set(gets))
-    assert set(graph.blobs) == digests(daemon, namespace)
-
-
-def _misnamed(graph: Graph) -> Graph:
-    return graph.described_as(mediaType=images.OCI_MANIFEST)
-
-
-def _with_empty_layer() -> Graph:
-    empty = images.Blob(b"", "application/vnd.oci.image.layer.v1.tar")
-    return images.manifest(images.config([]), [empty])
-
-
-@pytest.mark.parametrize(
-    ("graph", "words"),
-    [
-        (lambda: _misnamed(shapes.mixed()), "expected manifest but found index"),
-        (_with_empty_layer, "content size of zero"),
-    ],
-    ids=["T15-index-called-manifest", "T16-empty-layer"],
-)
-def test_broken_documents(
-    graph: object,
-    words: str,
-    oracle: Oracle,
-    daemon: Containerd,
-    registry: Registry,
-    repository: str,
-    namespace: str,
-) -> None:
-    assert callable(graph)
-    made: Graph = graph()
-    reference = _serve(registry, repository, made)
-    with pytest.raises((ContentError, RegistryContentError), match=words):
-        pull(daemon, namespace, reference)
-    assert_nothing_left(state(daemon, namespace))
-
-
-def _serve(registry: Registry, repository: str, graph: Graph) -> str:
-    """Serve blobs that a registry would reject, from the proxy in front of it."""
-    for digest, data in graph.blobs.items():
-        is_root = digest == graph.digest
-        headers = {
-            "Content-Type": str(graph.root["mediaType"]) if is_root else "application/octet-stream",
-            "Docker-Content-Digest": digest,
-        }
-        paths = [f"manifests/{digest}", f"blobs/{digest}", *(["manifests/latest"] if is_root else [])]
-        for path in paths:
-            registry.add_fault(
-                Fault(f"{repository}/{path}$", ("GET", "HEAD"), status=200, headers=headers, body=data)
-            )
-    return f"{registry.host}/{repository}:latest"
 
 
 def test_t27_other_namespace_has_it_already(

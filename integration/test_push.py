@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from integration.bench import Bench
 from integration.rig.daemons import Registry
-from integration.rig.peers import NEWEST
-from integration.rig.proxy import Fault
-from integration.rig.registry import HTPASSWD, PASSWORD, USER
-from integration.rig.store import collect_garbage, snapshot_of
-from integration.rig.tokens import TokenService
+from integration.rig.store import snapshot_of
 from integration.shell import Shell
 from integration.uploads import (
     Stored,
     layout_blobs,
     methods,
+    newest,
     open_uploads,
     run,
     running,
@@ -33,13 +27,9 @@ from tests.support import images, shapes
 from tests.support.images import Graph, reachable
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
-MIB = 1 << 20
 
 # Else docker-registry refuses a manifest whose layers are to be had elsewhere.
 URLS_ALLOWED = "validation:\n  manifests:\n    urls:\n      allow:\n        - ^http://127.0.0.1"
-
-# Where the registry is the other side, one containerd is as good as another.
-newest = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
 SHAPES: dict[str, Callable[[], Graph]] = {
     "five": shapes.five_platform,
@@ -52,17 +42,6 @@ MORE_SHAPES: dict[str, Callable[[], Graph]] = {
     "artifact": shapes.artifact,
     "shared": shapes.shared_layers,
 }
-
-
-@pytest.fixture
-def shell(bench: Bench) -> Shell:
-    return Shell(bench.containerd, bench.namespace, bench.folder)
-
-
-@pytest.fixture
-def target(bench: Bench) -> str:
-    """An unused repository."""
-    return f"{bench.repository}-pushed/new"
 
 
 def ctr_push(bench: Bench, name: str, target: str, *flags: str) -> None:
@@ -315,187 +294,6 @@ def test_layers_that_may_not_be_distributed(bench: Bench, shell: Shell, target: 
         assert ours == stored(registry, f"{target}-ctr")
         shell("push", "--allow-nondistributable", name, pushed)
         assert foreign in stored(registry, target).blobs
-
-
-# --- faults ----------------------------------------------------------------------------------------------
-
-
-def big(bench: Bench, salt: int) -> tuple[Graph, str]:
-    """An image with a layer of 8 MiB that cannot be mounted from another repository."""
-    graph = shapes.big(8 * MIB, layers=1, seed=salt)
-    name = bench.pull(graph)
-    bench.ctr("images", "tag", name, "elsewhere.example/app:1")
-    layer = graph.document()["layers"][0]["digest"]
-    bench.ctr("content", "label", layer, "containerd.io/distribution.source.127.0.0.1=")
-    return graph, "elsewhere.example/app:1"
-
-
-@newest
-def test_chunks_go_on_where_the_registry_is(bench: Bench, shell: Shell, target: str) -> None:
-    graph, name = big(bench, 1)
-    layer = graph.document()["layers"][0]
-    bench.registry.clear_requests()
-    bench.registry.add_fault(Fault("/blobs/uploads/", ("PATCH",), times=1, status=503))
-    shell("push", "--chunk-size", "2", name, f"{bench.registry.host}/{target}:1")
-    patches = [one for one in sent(bench.registry) if one.method == "PATCH"]
-    ranges = [one.headers["content-range"] for one in patches if one.status == 202]
-    starts = range(0, layer["size"], 2 * MIB)
-    assert ranges == [f"{at}-{min(at + 2 * MIB, layer['size']) - 1}" for at in starts]
-    bench.registry.clear_requests()
-    bench.registry.add_fault(Fault("/blobs/uploads/", ("PATCH",), times=0, status=503))
-    assert stored(bench.registry, target).tags == {"1": graph.digest}
-
-
-@newest
-@pytest.mark.parametrize("chunk", ["2", "0"])
-def test_a_cut_upload_gets_there(bench: Bench, shell: Shell, target: str, chunk: str) -> None:
-    """docker-registry rejects an upload that was interrupted within a request: it is restarted."""
-    graph, name = big(bench, 2)
-    method = "PATCH" if chunk != "0" else "PUT"
-    bench.registry.clear_requests()
-    bench.registry.add_fault(Fault("/blobs/uploads/", (method,), times=1, cut_request_after=MIB + 5))
-    shell("push", "--chunk-size", chunk, name, f"{bench.registry.host}/{target}:1")
-    assert [one.method for one in sent(bench.registry) if one.status == 0] == [method]
-    assert stored(bench.registry, target).tags == {"1": graph.digest}
-    assert stored(bench.registry, target).blobs | {graph.digest} == set(reachable(graph))
-
-
-@newest
-def test_a_registry_that_stays_broken(bench: Bench, shell: Shell, target: str) -> None:
-    graph, name = big(bench, 3)
-    layer = graph.document()["layers"][0]["digest"]
-    busy = Fault("/blobs/uploads/", ("PUT", "PATCH"), status=503, headers={"Retry-After": "0"})
-    bench.registry.add_fault(busy)
-    bench.registry.clear_requests()
-    done = shell("push", name, f"{bench.registry.host}/{target}:1", code=5)
-    words = f"could not push blob {layer}: {bench.registry.host}/{target}: unexpected status 503"
-    assert words in done.stderr.decode()
-    assert len(sent(bench.registry)) < 20
-    assert stored(bench.registry, target).tags == {}
-    assert open_uploads(bench.registry, target) == []
-    assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
-
-
-def test_content_that_is_damaged_never_becomes_a_blob(bench: Bench, shell: Shell, target: str) -> None:
-    graph, name = big(bench, 4)
-    layer = graph.document()["layers"][0]["digest"]
-    path = bench.containerd.root / "root/io.containerd.content.v1.content/blobs/sha256" / layer[7:]
-    good = path.read_bytes()
-    path.chmod(0o644)
-    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    try:
-        done = shell("push", name, f"{bench.registry.host}/{target}:1", code=1)
-    finally:
-        path.write_bytes(good)
-    assert f"content {layer}: its bytes have the digest sha256:" in done.stderr.decode()
-    assert layer not in stored(bench.registry, target).blobs
-    assert stored(bench.registry, target).tags == {}
-
-
-@newest
-def test_ctrl_c_takes_the_upload_back(bench: Bench, shell: Shell, target: str) -> None:
-    _graph, name = big(bench, 5)
-    stall = Fault("/blobs/uploads/", ("PATCH",), wait=1.0, times=1)
-    bench.registry.add_fault(stall)
-    bench.registry.clear_requests()
-    lines = ["push", "--progress", "json", "--chunk-size", "2", name, f"{bench.registry.host}/{target}:1"]
-    with shell.start(*lines, stderr=-1) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if b"uploading" in line and json.loads(line)["offset"] > 0:
-                process.send_signal(signal.SIGINT)
-                break
-        process.stderr.read()
-    assert process.returncode == 130
-    assert "DELETE" in methods(sent(bench.registry))
-    assert stored(bench.registry, target).tags == {}
-    assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
-
-
-def test_the_collector_takes_nothing_from_a_push_under_way(bench: Bench, target: str) -> None:
-    graph, name = big(bench, 6)
-    with bench.client() as client:
-        removed: list[str] = []
-        guard = threading.Lock()
-
-        def remove(event: Any) -> None:
-            with guard:
-                if event.action == "uploading" and not removed:
-                    for image in client.images.list():
-                        bench.ctr("images", "rm", "--sync", image.name)
-                        removed.append(image.name)
-
-        client.images.push(name, f"{bench.registry.host}/{target}:1", progress=remove, chunk_bytes=2 * MIB)
-    assert len(removed) == 2
-    assert stored(bench.registry, target).blobs | {graph.digest} == set(reachable(graph))
-    collect_garbage(bench.containerd, bench.namespace)
-    assert snapshot_of(bench.containerd, bench.namespace)["content"] == {}
-
-
-# --- who may ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["basic", "token", "token without POST"])
-def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    """A registry that lets only USER push."""
-    if request.param == "basic":
-        registry = Registry(tmp_path / "guarded", auth=HTPASSWD)
-    else:
-        tokens = TokenService(tmp_path / "tokens", post=request.param == "token")
-        registry = Registry(tmp_path / "guarded", config=tokens)
-    with running(registry):
-        yield registry
-
-
-@newest
-def test_with_and_without_credentials(bench: Bench, shell: Shell, guarded: Registry) -> None:
-    graph = shapes.five_platform(salt="guarded")
-    name = bench.pull_all(graph)
-    first, second = f"{guarded.host}/team/one:1", f"{guarded.host}/team/two:1"
-    done = shell("push", name, first, code=5)
-    assert b"hint: Pass -u USER" in done.stderr
-    assert stored(guarded, "team/one").tags == {}
-    user = f"{USER}:{PASSWORD}"
-    shell("push", "-u", user, name, first)
-    assert stored(guarded, "team/one").tags == {"1": graph.digest}
-    told = shell.json("push", "-u", user, name, second)
-    assert len(told["mounted"]) == len(stored(guarded, "team/two").blobs) == 10
-    done = shell("push", "-u", f"{USER}:wrong horse", name, f"{guarded.host}/team/three:1", code=5)
-    assert b"wrong horse" not in done.stderr + done.stdout
-
-
-@newest
-def test_the_scopes_of_a_mount(bench: Bench, shell: Shell, tmp_path: Path) -> None:
-    name = bench.pull_all(shapes.single(salt="scopes"))
-    with running(
-        Registry(tmp_path / "scoped", config=TokenService(tmp_path / "tokens", post=False))
-    ) as registry:
-        for repository in ("team/one", "team/two"):
-            registry.clear_requests()
-            shell("push", "-u", f"{USER}:{PASSWORD}", name, f"{registry.host}/{repository}:1")
-    asked = [one.query for one in registry.requests() if one.path == "/token" and one.query]
-    assert "scope=repository%3Ateam%2Ftwo%3Apull%2Cpush" in asked[0]
-    assert any("repository%3Ateam%2Fone%3Apull" in query for query in asked)
-
-
-@newest
-def test_only_hosts_that_may_be_pushed_to_are_asked(
-    bench: Bench, shell: Shell, target: str, tmp_path: Path
-) -> None:
-    graph = shapes.single(salt="hosts")
-    name = bench.pull(graph)
-    folder = tmp_path / "certs.d" / "registry.invalid"
-    folder.mkdir(parents=True)
-    mirror = '[host."http://127.0.0.1:1"]\ncapabilities = ["pull", "resolve"]\n'
-    (folder / "hosts.toml").write_text(f'server = "{bench.registry.url}"\n{mirror}')
-    arguments = ("push", "--hosts-dir", str(tmp_path / "certs.d"), name, f"registry.invalid/{target}:1")
-    shell(*arguments)
-    assert stored(bench.registry, target).tags == {"1": graph.digest}
-    (folder / "hosts.toml").write_text(
-        f'[host."{bench.registry.url}"]\ncapabilities = ["pull"]\n{mirror}'
-        f'[host."https://registry.invalid"]\ncapabilities = ["pull"]\n'
-    )
-    assert shell(*arguments, code=5).stderr
 
 
 @newest

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import peer_required
+from integration.pulls import layer_of, leave_ingest
 from integration.rig import publish
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Fault, Registry
 from integration.rig.peers import NEWEST
@@ -19,7 +20,6 @@ from integration.rig.proxy import Request
 from integration.rig.store import digests, snapshot_of
 from integration.rig.throttle import Throttle
 from integration.shell import Shell
-from integration.test_pull import layer_of, leave_ingest
 from tests.support import shapes
 from tests.support.images import Graph
 

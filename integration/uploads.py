@@ -9,10 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from integration.conftest import run_required
 from integration.rig import peers
 from integration.rig.proxy import Request
 from integration.rig.registry import Registry
+
+MIB = 1 << 20
+
+# For tests of what a registry does, any one generation of containerd will do.
+newest = pytest.mark.parametrize("generation", [peers.NEWEST], indirect=True)
 
 
 @contextmanager

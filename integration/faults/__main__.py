@@ -81,7 +81,7 @@ This file is written by `python -m integration.faults > docs/faults.md`; a test 
   may take up to an hour (`tests/containerd/test_calls.py`).
 - **Another client with an unfinished write** is waited for as long as the write grows. If it does not grow
   for a stall timeout, that is an error (exit 1); for ten stall timeouts if only the commit is missing
-  (`tests/steps/test_fetch.py`, `integration/test_pull.py`).
+  (`tests/steps/test_fetch.py`, `integration/test_pull_faults.py`).
 - **An output stream** whose `write` does not return the number of bytes written, or returns 0, is an error.
   A pipe whose reader has stopped is waited for, and the wait can be interrupted
   (`tests/archive/test_tar.py`).
