@@ -12,7 +12,9 @@ import pytest
 from pyctrd.oci import reference
 from pyctrd.registry import RegistryClient, RegistryOptions
 from pyctrd.registry.repository import Repository
-from tests.registry.server import ScriptedServer
+from pyctrd.registry.upload import RegistryUploader
+from tests.registry.server import Answer, ScriptedServer
+from tests.registry.uploads import SESSION, START, ChunkedRegistry, UploaderMaker
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,33 @@ def remote(server: ScriptedServer, pauses: list[float]) -> Iterator[RemoteMaker]
         client = RegistryClient(RegistryOptions(**options), sleep=pauses.append)
         clients.append(client)
         return client.remote(reference.parse(text or f"{server.host}/team/app:v1"))
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def registry(server: ScriptedServer) -> ChunkedRegistry:
+    found = ChunkedRegistry()
+    server.always("POST", START, found.start)
+    server.always("PATCH", SESSION, found.patch)
+    server.always("GET", SESSION, found.where)
+    server.always("PUT", SESSION, found.finish)
+    server.always("DELETE", SESSION, Answer(204))
+    return found
+
+
+@pytest.fixture
+def uploader(server: ScriptedServer, pauses: list[float]) -> Iterator[UploaderMaker]:
+    """Make the uploader of `host/team/app:v1`; keywords are RegistryOptions."""
+    clients: list[RegistryClient] = []
+
+    def make(text: str = "", *, chunk_bytes: int = 400_000, **options: Any) -> RegistryUploader:
+        client = RegistryClient(RegistryOptions(**options), sleep=pauses.append)
+        clients.append(client)
+        wanted = reference.parse(text or f"{server.host}/team/app:v1")
+        return client.uploader(wanted, chunk_bytes=chunk_bytes)
 
     yield make
     for client in clients:

@@ -202,7 +202,7 @@ def attested_as_amd64(*, salt: str = "") -> Graph:
     )
 
 
-# --- made to be expensive: few bytes, many ways through them ------------------------------------------------
+# --- made to be expensive: few bytes, many ways through them -----------------------------------------------
 
 
 def shared_indexes(levels: int, width: int, *, salt: str = "") -> Graph:

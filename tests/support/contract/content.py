@@ -1,0 +1,209 @@
+"""The contract of ports.ContentStore."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from pyctrd.errors import AlreadyExists, ContentError, FailedPrecondition, IngestLocked, NotFound
+from pyctrd.ports import Store
+from tests.support.contract.blobs import SIZE, begin, here, new_blob, open_again, put
+
+
+class ContentContract:
+    """ports.ContentStore."""
+
+    @pytest.mark.parametrize("size", [0, 1, SIZE, 3 << 20])
+    def test_what_is_written_is_read(self, store: Store, size: int) -> None:
+        data, digest = new_blob(size)
+        with store.lease("test") as leased:
+            assert put(leased, data) == digest
+            info = leased.content.info(digest)
+            assert (info.digest, info.size, info.labels) == (digest, size, {})
+            assert leased.content.read_all(digest, limit=size) == data
+            with leased.content.read(digest) as chunks:
+                pieces = list(map(bytes, chunks))
+            assert b"".join(pieces) == data
+            assert all(len(piece) <= 1 << 20 for piece in pieces)
+
+    @pytest.mark.parametrize(("offset", "size"), [(0, 10), (1234, 0), (1234, 5), (SIZE, 0)])
+    def test_a_part_is_read(self, store: Store, offset: int, size: int) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            with leased.content.read(digest, offset=offset, size=size) as chunks:
+                assert b"".join(chunks) == data[offset : offset + size if size else None]
+
+    def test_documents_have_a_limit(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            with pytest.raises(ContentError, match=f"content {digest} is larger than {SIZE - 1} bytes"):
+                leased.content.read_all(digest, limit=SIZE - 1)
+
+    def test_absent_content_is_called_by_its_digest(self, store: Store) -> None:
+        _, digest = new_blob()
+        calls: list[Callable[[], object]] = [
+            lambda: store.content.info(digest),
+            lambda: store.content.read_all(digest, limit=SIZE),
+            lambda: store.content.set_labels(digest, {"a": "1"}),
+            lambda: store.content.delete(digest),
+        ]
+        for call in calls:
+            with pytest.raises(NotFound, match=f"content.* {digest}: not found") as caught:
+                call()
+            assert (caught.value.kind, caught.value.name) == ("content", digest)
+        with store.content.read(digest) as chunks, pytest.raises(NotFound, match=f"{digest}: not found"):
+            next(chunks)
+
+    def test_an_unfinished_write_is_listed_and_resumed(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            begin(leased, "layer-x", data[:1000], digest, SIZE)
+            (status,) = leased.content.ingests()
+            assert (status.ref, status.offset, status.total) == ("layer-x", 1000, SIZE)
+            assert here(leased, digest) == [False]
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                assert ingest.offset == 1000
+                ingest.write(data[1000:])
+                assert ingest.offset == SIZE
+                ingest.commit()
+            assert leased.content.read_all(digest, limit=SIZE) == data
+            assert leased.content.ingests() == ()
+
+    def test_an_error_leaves_what_was_written(self, store: Store) -> None:
+        data, digest = new_blob()
+
+        def fail() -> None:
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                ingest.write(data[:1000])
+                raise ZeroDivisionError
+
+        with store.lease("test") as leased:
+            with pytest.raises(ZeroDivisionError):
+                fail()
+            assert [status.offset for status in leased.content.ingests()] == [1000]
+
+    def test_a_complete_write_only_lacks_its_commit(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            begin(leased, "layer-x", data, digest, SIZE)
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                assert ingest.offset == SIZE
+                ingest.commit()
+            assert here(leased, digest) == [True]
+
+    def test_a_write_is_aborted_also_where_it_is_not(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            begin(leased, "layer-x", data, digest, SIZE)
+            leased.content.abort("layer-x")
+            assert leased.content.ingests() == ()
+            leased.content.abort("layer-x")
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                assert ingest.offset == 0
+
+    def test_one_writes_at_a_time(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                with pytest.raises(IngestLocked, match="locked") as caught:
+                    open_again(leased, "layer-x", digest, SIZE)
+                assert (caught.value.kind, caught.value.name) == ("ingest", "layer-x")
+                ingest.write(data)
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                ingest.commit()
+
+    def test_wrong_bytes_are_refused_and_stay_until_they_are_aborted(self, store: Store) -> None:
+        _, digest = new_blob()
+        with store.lease("test") as leased:
+            for _ in range(2):
+                with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                    ingest.write(bytes(SIZE - ingest.offset))
+                    with pytest.raises(FailedPrecondition, match="unexpected commit digest") as caught:
+                        ingest.commit()
+                assert (caught.value.kind, caught.value.name) == ("content", digest)
+                assert [status.offset for status in leased.content.ingests()] == [SIZE]
+            assert here(leased, digest) == [False]
+
+    @pytest.mark.parametrize("written", [0, SIZE - 1, SIZE + 1])
+    def test_a_wrong_size_is_refused(self, store: Store, written: int) -> None:
+        _, digest = new_blob()
+        with (
+            store.lease("test") as leased,
+            leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest,
+        ):
+            ingest.write(bytes(written))
+            with pytest.raises(FailedPrecondition, match="failed size validation"):
+                ingest.commit()
+
+    def test_content_that_is_here_is_not_written(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            with pytest.raises(AlreadyExists, match=f"{digest}: already exists") as caught:
+                open_again(leased, "layer-x", digest, SIZE)
+            assert (caught.value.kind, caught.value.name) == ("content", digest)
+            assert leased.content.ingests() == ()
+
+    def test_content_that_is_here_can_be_written_by_who_does_not_name_it(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            with leased.content.open_ingest("x", digest=digest, size=SIZE, expected=False) as ingest:
+                assert ingest.offset == 0
+                ingest.write(data)
+                with pytest.raises(AlreadyExists):
+                    ingest.commit()
+            assert leased.content.ingests() == ()
+
+    def test_content_that_another_finishes_first(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
+                ingest.write(data)
+                put(leased, data)
+                with pytest.raises(AlreadyExists, match="blob with expected digest"):
+                    ingest.commit()
+            assert leased.content.ingests() == ()
+            assert leased.content.read_all(digest, limit=SIZE) == data
+
+    def test_labels_are_merged_and_removed(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            leased.content.set_labels(digest, {"a/b": "1", "keep": "1"})
+            leased.content.set_labels(digest, {"keep": "2", "more": "x"})
+            leased.content.set_labels(digest, {"more": "", "never": ""})
+            leased.content.set_labels(digest, {})
+            assert leased.content.info(digest).labels == {"a/b": "1", "keep": "2"}
+
+    def test_content_is_listed(self, store: Store) -> None:
+        with store.lease("test") as leased:
+            one, two = put(leased, os.urandom(10)), put(leased, os.urandom(20))
+            leased.content.set_labels(one, {"test/label": "a:1"})
+            leased.content.set_labels(two, {"test/label": "b"})
+
+            def found(*filters: str) -> set[tuple[str, int]]:
+                return {(info.digest, info.size) for info in leased.content.list(filters)}
+
+            assert found() == {(one, 10), (two, 20)}
+            assert found(f"digest=={two}") == {(two, 20)}
+            assert found('labels."test/label"==a:1') == {(one, 10)}
+            assert found('labels."test/label"==a:1', f"digest=={two}") == found()
+            assert found(f'labels."test/label"==a:1,digest=={two}') == set()
+            assert found('labels."other"==a:1') == set()
+
+    def test_content_is_deleted_with_its_labels(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            put(leased, data)
+            leased.content.set_labels(digest, {"a": "1"})
+            leased.content.delete(digest)
+            assert here(leased, digest) == [False]
+            with pytest.raises(NotFound):
+                leased.content.delete(digest)
+            put(leased, data)
+            assert leased.content.info(digest).labels == {}
