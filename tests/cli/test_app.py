@@ -45,11 +45,11 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
     ],
     ids=" ".join,
 )
-def test_answers_that_need_no_daemon_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+def test_commands_without_a_daemon_load_no_heavy_modules(arguments: tuple[str, ...]) -> None:
     assert loaded_by(*arguments)[1] == set()
 
 
-def test_the_check_above_would_see_grpc() -> None:
+def test_the_check_for_heavy_modules_finds_grpc() -> None:
     assert "grpc" in loaded_by("images", "-a", "/nonexistent/c.sock")[1]
 
 
@@ -63,7 +63,7 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_listed_line_is_the_commands_own(name: str) -> None:
+def test_help_lists_the_summary_of_each_command(name: str) -> None:
     command = app.get_command(click.Context(app), name)
     assert command is not None
     assert command.name == name
@@ -89,7 +89,7 @@ def test_a_group_without_a_command_shows_its_help(arguments: list[str], lists: s
         (["registry", "tgas"], "pyctrd registry tags"),
     ],
 )
-def test_a_wrong_command_names_the_one_that_was_meant(arguments: list[str], meant: str) -> None:
+def test_an_unknown_command_gets_a_suggestion(arguments: list[str], meant: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert f"Did you mean {meant}?" in result.stderr
@@ -111,12 +111,12 @@ def test_an_option_before_its_command_gets_a_hint(arguments: list[str], place: s
     assert f"belongs after the command: {place}\n" in result.stderr
 
 
-def test_an_option_that_no_command_has_is_just_unknown() -> None:
+def test_an_unknown_option_gets_no_suggestion() -> None:
     assert "No such option" in run("--no-such-option", "images").stderr
 
 
 @pytest.mark.parametrize("output_format", ["text", "json"])
-def test_version_without_a_daemon_shows_our_own(output_format: str) -> None:
+def test_version_without_a_daemon_shows_the_client_version(output_format: str) -> None:
     result = run("version", "-a", "/nonexistent/c.sock", "--format", output_format)
     assert result.exit_code == 6
     assert "/nonexistent/c.sock: no such file" in result.stderr
@@ -176,7 +176,7 @@ def test_a_usage_error_names_the_commands_help() -> None:
         ["-a", "/y.sock", "-n", "k8s.io", "images", "--address", "/x.sock"],
     ],
 )
-def test_global_options_stand_before_and_after_the_command(
+def test_global_options_are_accepted_before_and_after_the_command(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     client = with_outcome(monkeypatch, ())

@@ -71,7 +71,7 @@ def test_every_error_has_its_documented_code() -> None:
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_an_error_becomes_a_message_and_its_code(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_error_is_printed_and_sets_the_exit_code(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with_outcome(monkeypatch, make(CLASSES[name]))
     result = run("images")
     assert (result.exit_code, result.stdout) == (CODES[name], "")
@@ -86,7 +86,7 @@ def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "Traceback (most recent call last)" in stderr
 
 
-def test_a_fault_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_asks_for_a_bug_report(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, ZeroDivisionError("division by zero"))
     result = run("images")
     assert result.exit_code == 1
@@ -102,14 +102,14 @@ def test_control_characters_of_an_error_are_escaped(monkeypatch: pytest.MonkeyPa
     assert run("images").stderr == "pyctrd: name \\x1b]0;owned\\x07\nhint: \\x1b[2J\n"
 
 
-def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, KeyboardInterrupt())
     result = run("images")
     assert result.exit_code == 130
     assert result.stderr.strip() == "pyctrd: interrupted"
 
 
-def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_handlers_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with_outcome(monkeypatch, ())
     run("images")
@@ -140,10 +140,10 @@ def waiting(name: str) -> Iterator[subprocess.Popen[str]]:
             text=True,
         )
         silent.settimeout(20)
-        stack.enter_context(silent.accept()[0])  # this one only looks who is there
+        stack.enter_context(silent.accept()[0])  # the probe, which only checks that something listens
         talking = stack.enter_context(silent.accept()[0])
         talking.settimeout(20)
-        assert talking.recv(1)  # gRPC has begun to talk: from here on the command waits
+        assert talking.recv(1)  # gRPC has sent its preface: from here on the command waits
         yield command
 
 
@@ -162,7 +162,7 @@ def test_signals_end_a_waiting_command(monkeypatch: pytest.MonkeyPatch, tmp_path
             assert "Traceback" not in stderr
 
 
-def test_a_reader_who_goes_away_is_no_news() -> None:
+def test_a_closed_pipe_is_not_reported() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
@@ -182,7 +182,7 @@ def test_a_full_disk_is_reported() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_socket_is_6() -> None:
+def test_a_missing_socket_exits_with_6() -> None:
     done = subprocess.run(
         [*PYCTRD, "images", "-a", "/nonexistent/c.sock"], capture_output=True, text=True, check=False
     )

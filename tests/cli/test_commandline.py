@@ -16,7 +16,7 @@ from pyctrd.errors import REPAIR, NotFound, PyctrdError, Remedy
 from tests.cli.stub import run, with_outcome
 
 NASTY = "zz/$(touch pwned)`id`;'\"\\ \t\n&*?~!{a,b}"
-# A process's arguments hold no NUL, and are bytes: what is no UTF-8 comes as lone surrogates.
+# Arguments are bytes without NUL; bytes that are not UTF-8 become lone surrogates.
 ARGUMENTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 
 
@@ -29,7 +29,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=25)
 @given(st.lists(ARGUMENTS, min_size=1, max_size=8))
 @example([NASTY, "al\u200bpine", "a\u00adb\U000e0041", "\x1b[31m", "-x", "", "\udcff", "日本", "'\u2060"])
-def test_bash_reads_the_words_that_were_meant(words: list[str]) -> None:
+def test_bash_splits_printed_commands_into_the_original_words(words: list[str]) -> None:
     line = commandline.join(words)
     assert line == sanitize(line)
     script = f"printf '%s\\0' {line}".encode("utf-8", "surrogateescape")
@@ -71,16 +71,16 @@ def test_a_command_reaches_the_same_containerd_and_namespace(
         (Remedy(method="images"), "images"),
     ],
 )
-def test_a_remedy_is_a_command(remedy: Remedy, command: str) -> None:
+def test_a_remedy_is_printed_as_a_command(remedy: Remedy, command: str) -> None:
     assert commandline.of(remedy, Settings()) == f"pyctrd {command}"
 
 
-def test_a_remedy_of_the_same_call_is_options_only() -> None:
+def test_a_remedy_for_the_same_command_is_printed_as_options() -> None:
     assert commandline.of(Remedy(platforms=("$(id)/amd64",)), Settings()) == "--platform '$(id)/amd64'"
     assert commandline.of(Remedy(namespace="k8s.io"), Settings(namespace="x")) == "-n k8s.io"
 
 
-def test_a_remedy_goes_to_the_registry_as_this_run_did() -> None:
+def test_a_remedy_has_the_registry_options_of_the_run() -> None:
     chosen = Settings(
         output="out file.tar",
         registry=RegistryArguments(
@@ -95,7 +95,7 @@ def test_a_remedy_goes_to_the_registry_as_this_run_did() -> None:
     assert commandline.of(Remedy(method="images"), chosen) == "pyctrd images"
 
 
-def test_damaged_content_is_repaired_in_the_images_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repair_hint_names_the_images_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, PyctrdError("damaged", hint="repair it", remedy=REPAIR))
     told = run("-n", "k8s.io", "save", "-o", "x.tar", "one", "$(two)").stderr
     assert told.splitlines()[-1] == "hint: repair it: pyctrd -n k8s.io verify --repair one '$(two)'"

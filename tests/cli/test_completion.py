@@ -1,4 +1,4 @@
-"""Completion in a real bash: the line after TAB, and that Enter then runs only pyctrd."""
+"""Completion in a real bash: the line after TAB, which runs nothing but pyctrd."""
 
 from __future__ import annotations
 
@@ -145,11 +145,11 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
         ("pyctrd registry exp", "pyctrd registry explain "),
     ],
 )
-def test_tab(bash: Bash, line: str, completed: str) -> None:
+def test_tab_completes_the_word(bash: Bash, line: str, completed: str) -> None:
     assert bash.complete(line) == completed
 
 
-def test_breaks_of_another_kind(bash: Bash) -> None:
+def test_completion_works_with_other_word_breaks(bash: Bash) -> None:
     bash.type("saved=$COMP_WORDBREAKS; COMP_WORDBREAKS=${COMP_WORDBREAKS//[:=]}\n")
     assert (
         bash.complete("pyctrd save 127.0.0.1:5000/team/app:1.1") == "pyctrd save 127.0.0.1:5000/team/app:1.1 "
@@ -158,7 +158,7 @@ def test_breaks_of_another_kind(bash: Bash) -> None:
     bash.type("COMP_WORDBREAKS=$saved\n")
 
 
-def test_enter_runs_nothing_but_pyctrd(bash: Bash, tmp_path: Path) -> None:
+def test_a_completed_line_runs_nothing_but_pyctrd(bash: Bash, tmp_path: Path) -> None:
     line = bash.complete("pyctrd diagnose evil")
     done = subprocess.run(
         ["bash", "-c", line.replace("pyctrd diagnose", "printf %s")],
@@ -176,7 +176,7 @@ def test_enter_runs_nothing_but_pyctrd(bash: Bash, tmp_path: Path) -> None:
     )
 )
 @example(["a b", "c'd\"e\\f", "\t", "x:y=z"])
-def test_words_are_split_as_a_shell_does(words: list[str]) -> None:
+def test_words_are_split_as_by_a_shell(words: list[str]) -> None:
     line = shlex.join(words)
     whole, typed = shells.split(f"{line} ", BREAKS)
     assert (whole, typed) == (words, shells.Typed("", "", ""))

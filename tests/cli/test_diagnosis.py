@@ -1,4 +1,4 @@
-"""Output of a diagnosis: every row, every tool, each cause once, the target's first."""
+"""Output of a diagnosis: every row and tool, and each cause once, those of the target first."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_each_tool_is_shown(lines: list[str]) -> None:
     ]
 
 
-def test_a_cause_of_several_platforms_is_shown_once_after_the_targets(lines: list[str]) -> None:
+def test_causes_are_shown_once_and_those_of_the_target_first(lines: list[str]) -> None:
     start = lines.index("Causes and fixes")
     assert lines[start + 1 :] == [
         "1. nobody pulled linux/arm64",
@@ -169,7 +169,7 @@ def test_a_cause_of_several_platforms_is_shown_once_after_the_targets(lines: lis
     ]
 
 
-def test_what_the_table_cannot_show(capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_platforms_and_unread_indexes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     index = Content(media_type="application/vnd.oci.image.index.v1+json", digest=DIGESTS[6], size=9)
     render(diagnosis(absent_platforms=("linux/riscv64",), unread=(index,)), PlainPage(), Settings())
     text = capsys.readouterr().out
@@ -186,7 +186,7 @@ def test_the_exit_code_follows_completeness_in_every_format(
     assert run("diagnose", "--format", form, "pause").exit_code == code
 
 
-def test_json_is_the_documented_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, diagnosis(image="na\x1b\x9bme"))
     result = run("diagnose", "--format", "json", "pause")
     assert not set(result.stdout) & set("\x1b\x9b")

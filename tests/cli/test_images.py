@@ -40,7 +40,7 @@ def image(complete: tuple[str, ...], incomplete: tuple[str, ...]) -> ImageOvervi
         ((), (), "?"),
     ],
 )
-def test_the_table_says_which_platforms_are_here(
+def test_the_table_lists_complete_platforms(
     monkeypatch: pytest.MonkeyPatch, complete: tuple[str, ...], incomplete: tuple[str, ...], shown: str
 ) -> None:
     with_outcome(monkeypatch, (image(complete, incomplete),))
@@ -51,7 +51,7 @@ def test_the_table_says_which_platforms_are_here(
     ]
 
 
-def test_json_has_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_lists_complete_and_incomplete_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, (image(ALL[:1], ALL[1:]),))
     (found,) = json.loads(run("images", "--format", "json").stdout)
     assert (found["bytes_here"], found["complete"], found["incomplete"]) == (5 << 20, [*ALL[:1]], [*ALL[1:]])

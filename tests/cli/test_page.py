@@ -39,7 +39,7 @@ def everything(page: Page, hostile: str) -> None:
 PLACES = 10  # in which `everything` prints
 
 
-def test_a_pipe_gets_whole_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipes_get_complete_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
     PlainPage().table(COLUMNS, ROWS)
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == ["NAME", "SIZE", "DIGEST", "MORE"]
@@ -51,23 +51,23 @@ def test_a_pipe_gets_whole_aligned_columns(capsys: pytest.CaptureFixture[str]) -
     assert not any(line.endswith(" ") for line in (header, *lines))
 
 
-def test_a_terminal_gets_short_digests_and_folded_cells() -> None:
+def test_terminals_get_short_digests_and_folded_cells() -> None:
     page, stream = terminal()
     page.table(COLUMNS, ROWS)
     text = stream.getvalue()
     assert "sha256:0123456789ab" in text
     assert DIGEST not in text
     assert "MORE" not in text
-    assert text.count("a") == 90 + 2 * 2  # folded, not cut; each digest has an a and, of its name, another
+    assert text.count("a") == 90 + 2 * 2  # folded, not cut; each digest has one a, and "sha256" another
 
 
-def test_a_wide_terminal_gets_all_columns() -> None:
+def test_wide_terminals_get_all_columns() -> None:
     page, stream = terminal(160)
     page.table(COLUMNS, ROWS)
     assert "MORE" in stream.getvalue()
 
 
-def test_a_command_is_never_wrapped_by_us() -> None:
+def test_commands_are_never_wrapped() -> None:
     command = f"pyctrd ensure --platform {'linux/arm64,' * 20} x"
     page, stream = terminal(40, color_system=None)
     page.step(1, "because", command=command)
@@ -83,7 +83,7 @@ def test_a_digest_fits_next_to_its_term_at_80_columns() -> None:
 @pytest.mark.parametrize(
     "hostile", ["\x1b[31m\x07", "[bold]x[/bold]", ":smile:", "a\r\nb", "\x9b\x85", "\u202e"]
 )
-def test_names_cannot_steer_a_terminal(hostile: str) -> None:
+def test_names_cannot_control_the_terminal(hostile: str) -> None:
     page, stream = terminal(color_system=None)
     everything(page, hostile)
     text = stream.getvalue()
@@ -93,7 +93,7 @@ def test_names_cannot_steer_a_terminal(hostile: str) -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_names_cannot_steer_what_a_pipe_leads_to(capsys: pytest.CaptureFixture[str], hostile: str) -> None:
+def test_control_characters_are_escaped_in_pipes(capsys: pytest.CaptureFixture[str], hostile: str) -> None:
     for page in (PlainPage(), MarkdownPage()):
         everything(page, hostile)
     text = capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_markdown_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     coloured, stream = terminal()
     coloured.line("x", "good")
     assert "\x1b[32m" in stream.getvalue()
@@ -137,7 +137,7 @@ OF_IMAGES = [
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 160])
-def test_a_name_is_never_broken(width: int) -> None:
+def test_names_are_never_wrapped(width: int) -> None:
     page, stream = terminal(width, color_system=None)
     page.table(WHOLE, OF_IMAGES)
     lines = stream.getvalue().splitlines()
@@ -147,7 +147,7 @@ def test_a_name_is_never_broken(width: int) -> None:
     assert ("sha256:0123456789ab" in stream.getvalue()) == (width == 160)
 
 
-def test_short_names_keep_their_table_on_a_narrow_terminal() -> None:
+def test_short_names_fit_the_table_of_a_narrow_terminal() -> None:
     page, stream = terminal(80, color_system=None)
     page.table(WHOLE, OF_IMAGES[:1])
     header, row = stream.getvalue().splitlines()
@@ -156,7 +156,7 @@ def test_short_names_keep_their_table_on_a_narrow_terminal() -> None:
     assert "0.0 MiB" in row
 
 
-def test_no_rows_are_a_header_alone() -> None:
+def test_a_table_without_rows_is_only_a_header() -> None:
     page, stream = terminal(30, color_system=None)
     page.table(WHOLE, [])
     assert stream.getvalue().split()[0] == "NAME"

@@ -38,7 +38,7 @@ def download(layer: Descriptor = LAYERS[0]) -> list[Progress]:
     return [*chunks, event("downloaded", layer, layer.size)]
 
 
-def test_plain_is_a_line_for_each_change_of_state(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_prints_a_line_for_each_change_of_state(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("plain") as sink:
         for step in (*download(), event("unpacking"), event("unpacked")):
             sink(step)
@@ -70,7 +70,7 @@ def test_plain_shows_a_resume_and_every_retry(capsys: pytest.CaptureFixture[str]
     ]
 
 
-def test_json_lines_have_every_change_and_few_of_the_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_have_every_state_and_only_some_byte_counts(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("json") as sink:
         for step in download():
             sink(step)
@@ -87,7 +87,7 @@ def test_json_lines_have_every_change_and_few_of_the_bytes(capsys: pytest.Captur
     }
 
 
-def test_json_lines_from_many_threads_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_from_many_threads_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     with reporting("json") as sink:
         threads = [
             threading.Thread(target=lambda layer=layer: [*map(sink, download(layer))]) for layer in LAYERS
@@ -104,7 +104,7 @@ def test_json_lines_from_many_threads_are_whole(capsys: pytest.CaptureFixture[st
     ("mode", "quiet", "silent"),
     [("none", False, True), ("auto", True, True), ("auto", False, False), ("plain", True, False)],
 )
-def test_quiet_silences_what_was_not_asked_for(mode: str, quiet: bool, silent: bool) -> None:
+def test_quiet_turns_off_progress_that_was_not_requested(mode: str, quiet: bool, silent: bool) -> None:
     with reporting(mode, quiet=quiet) as sink:
         assert (sink is no_progress) == silent
 
@@ -122,7 +122,7 @@ def screen(
     return Bars(console, clock), console
 
 
-def test_bars_show_blobs_and_their_sum() -> None:
+def test_bars_show_blobs_and_their_total() -> None:
     bars, console = screen()
     with bars:
         bars.show(event("exists", LAYERS[9]))
@@ -213,7 +213,7 @@ def share(line: str) -> float:
     return line.count("━") + line.count("╸") / 2
 
 
-def test_the_total_counts_what_is_to_come_and_never_jumps_back() -> None:
+def test_the_total_includes_planned_blobs_and_never_decreases() -> None:
     manifest = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"m"), size=500)
     bars, console = screen(width=160)
     with bars:
@@ -228,7 +228,7 @@ def test_the_total_counts_what_is_to_come_and_never_jumps_back() -> None:
             for step in download(layer):
                 bars.show(step)
                 shares.append(share(drawn(console)[-1]))
-            if layer is LAYERS[2]:  # a nested index has named more
+            if layer is LAYERS[2]:  # a nested index lists more
                 assert "fetched 4/5 blobs" in drawn(console)[-1]
                 for step in planned(LAYERS[4:6]):
                     bars.show(step)
@@ -240,7 +240,7 @@ def test_the_total_counts_what_is_to_come_and_never_jumps_back() -> None:
 
 
 @pytest.mark.parametrize(("width", "bar"), [(80, 10), (160, 60), (40, 8)])
-def test_the_bars_are_as_wide_as_the_terminal_lets_them(width: int, bar: int) -> None:
+def test_bars_use_the_width_of_the_terminal(width: int, bar: int) -> None:
     bars, console = screen(width=width)
     with bars:
         bars.show(event("downloaded", LAYERS[0]))
@@ -321,7 +321,7 @@ def test_plain_reports_a_stall(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines()[-1].endswith(": uploading, 2.0 MiB / 8.0 MiB, 0 B/s")
 
 
-def test_plain_lines_tick_by_themselves(
+def test_plain_progress_ticks_without_events(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ticked = threading.Event()

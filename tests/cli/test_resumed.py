@@ -42,7 +42,7 @@ SAVED = SaveResult(
 
 
 @pytest.mark.parametrize(("command", "outcome"), [("pull", PULLED), ("ensure", ENSURED)])
-def test_json_has_the_bytes_of_each_blob_and_the_sum(
+def test_json_has_resumed_bytes_of_each_blob_and_in_total(
     monkeypatch: pytest.MonkeyPatch, command: str, outcome: object
 ) -> None:
     with_outcome(monkeypatch, outcome)
@@ -54,7 +54,7 @@ def test_json_has_the_bytes_of_each_blob_and_the_sum(
     assert document["bytes"] == 5 * MIB
 
 
-def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_reports_resumed_bytes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, PULLED)
     assert "resumed: 2 blobs, 11.0 MiB from an interrupted download" in run("pull", "example.com/a:1").stdout
     with_outcome(monkeypatch, ENSURED)
@@ -64,7 +64,7 @@ def test_text_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "5.0 MiB fetched, 11.0 MiB resumed" in run("save", "example.com/a:1", "-o", "x.tar").stderr
 
 
-def test_an_artifact_has_no_platform_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_is_reported_without_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, SAVED)
     assert "saved example.com/a:1 to x.tar: " in run("save", "example.com/a:1", "-o", "x.tar").stderr
     plan = SaveResult(
@@ -80,7 +80,7 @@ def test_an_artifact_has_no_platform_to_be_named(monkeypatch: pytest.MonkeyPatch
     assert "platforms" not in run("save", "example.com/a:1", "--dry-run").stdout
 
 
-def test_an_ensure_that_only_had_to_commit_is_not_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_reports_a_download_that_only_lacked_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(
         monkeypatch, EnsureResult(image=IMAGE, fetched=(), bytes_fetched=0, resumed={LAYERS[1]: 8 * MIB})
     )
@@ -89,13 +89,15 @@ def test_an_ensure_that_only_had_to_commit_is_not_called_nothing(monkeypatch: py
     assert LAYERS[1].digest in told
 
 
-def test_nothing_is_said_where_nothing_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_does_not_mention_resuming_if_nothing_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, EnsureResult(image=IMAGE, fetched=LAYERS, bytes_fetched=16 * MIB))
     assert "resumed" not in run("ensure", "example.com/a:1").stdout
 
 
 @pytest.mark.parametrize(("text", "value"), [("off", "off"), ("1", 1), ("8", 8)])
-def test_parallel_ranges_reach_the_client(monkeypatch: pytest.MonkeyPatch, text: str, value: object) -> None:
+def test_parallel_ranges_are_passed_to_the_client(
+    monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
     client = with_outcome(monkeypatch, NotFound("x", kind="image", name="x"))
     run("pull", "--parallel-ranges", text, "example.com/a:1")
     options: RegistryOptions = client.call_args.kwargs["registry"]
@@ -103,7 +105,7 @@ def test_parallel_ranges_reach_the_client(monkeypatch: pytest.MonkeyPatch, text:
 
 
 @pytest.mark.parametrize("text", ["0", "9", "-1", "many", "", "\u0663"])
-def test_other_numbers_of_ranges_are_bad_usage(text: str) -> None:
+def test_an_invalid_number_of_ranges_is_a_usage_error(text: str) -> None:
     result = run("pull", "--parallel-ranges", text, "example.com/a:1")
     assert result.exit_code == 2
     assert "is not auto, off, or a number from 1 to 8" in result.stderr

@@ -29,7 +29,7 @@ class Drawing:
     ("answer", "yes"),
     [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False), ("yo\n", False)],
 )
-def test_confirm(
+def test_confirm_reads_an_answer_and_pauses_the_bars(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, yes: bool
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
@@ -42,12 +42,12 @@ def test_confirm(
     assert capsys.readouterr() == ("", "Really \\x1b[2J? [y/N] ")
 
 
-def test_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_terminal_is_not_interactive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert not screen.is_interactive()
 
 
-def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_log_of_pyctrd_only(capsys: pytest.CaptureFixture[str]) -> None:
     log, foreign = (
         logging.getLogger("pyctrd.registry.http.transport"),
         logging.getLogger("urllib3.connectionpool"),
@@ -68,7 +68,7 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert logging.getLogger("pyctrd").level == logging.NOTSET
 
 
-def test_no_output_names_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_output_contains_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also not in an error of another library, or in its traceback."""
     redact.remember("the-secret")
     for error in (

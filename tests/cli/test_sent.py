@@ -1,4 +1,4 @@
-"""What push and copy print, and which registry gets which password."""
+"""The output of push and copy, and which registry gets which password."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PLAN = SendResult(
 )
 
 
-def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_says_that_the_digest_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, RESULT)
     assert run("push", "alpine", "registry.example/alpine:3").stdout.splitlines() == [
         "registry.example/alpine:3",
@@ -63,7 +63,7 @@ def test_a_result_for_people_says_that_the_digest_is_another(monkeypatch: pytest
     assert run("push", "-q", "alpine").stdout == f"registry.example/alpine:3@{NEW.digest}\n"
 
 
-def test_an_attestation_that_was_left_out_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_says_how_to_fetch_a_skipped_attestation(monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = made(b"attestation", OCI_MANIFEST)
     with_outcome(monkeypatch, msgspec.structs.replace(RESULT, skipped=(left_out,)))
     lines = run("-n", "k8s.io", "push", "alpine").stdout.splitlines()
@@ -74,7 +74,7 @@ def test_an_attestation_that_was_left_out_can_be_fetched(monkeypatch: pytest.Mon
     )
 
 
-def test_a_result_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_has_the_whole_result(monkeypatch: pytest.MonkeyPatch) -> None:
     with_outcome(monkeypatch, RESULT)
     told = json.loads(run("push", "alpine", "--format", "json").stdout)
     assert told["name"] == RESULT.name
@@ -83,7 +83,7 @@ def test_a_result_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (told["platforms"], told["bytes"]) == (["linux/arm64"], 2048)
 
 
-def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_prints_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     client = with_outcome(monkeypatch, PLAN)
     lines = run("push", "--dry-run", "--platform", "arm64", "alpine").stdout.splitlines()
     assert lines[:4] == [
@@ -100,7 +100,7 @@ def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.return_value.images.push.call_args_list[0].kwargs["dry_run"] is True
 
 
-def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_passed_to_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = with_outcome(monkeypatch, RESULT)
     run("push", "alpine", "--chunk-size", "5", "--max-concurrent-uploads", "7", "--allow-nondistributable")
     run("push", "alpine", "--chunk-size", "0", "--index", "flatten")
@@ -120,7 +120,7 @@ def test_options_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--plain-http"], "", ""),
     ],
 )
-def test_who_copy_is_where(
+def test_copy_uses_a_login_for_each_side(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], target: str | None, source: str
 ) -> None:
     copier = with_outcome(monkeypatch, RESULT, Registry)
@@ -137,7 +137,7 @@ def user_of(options: Any) -> str | None:
     return None if options is None else options.username
 
 
-def test_one_registry_needs_one_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_within_a_registry_uses_one_login(monkeypatch: pytest.MonkeyPatch) -> None:
     copier = with_outcome(monkeypatch, RESULT, Registry)
     run("copy", "-u", "me:secret", "one.example/a", "one.example/b")
     arguments, named = copier.call_args

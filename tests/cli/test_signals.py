@@ -40,7 +40,7 @@ def sent_by_work(number: signal.Signals, cancel: threading.Event) -> None:
     assert cancel.wait(SECONDS)
 
 
-def test_work_is_done_in_a_thread_and_its_result_given() -> None:
+def test_work_runs_in_a_thread_and_returns_its_result() -> None:
     assert signals.run(lambda: threading.current_thread().name, threading.Event()) == "pyctrd-work"
 
 
@@ -53,7 +53,7 @@ def test_an_error_of_the_work_is_raised() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_sets_the_event_and_work_that_ends_by_an_error_was_signalled(number: signal.Signals) -> None:
+def test_a_signal_cancels_the_work_and_is_raised_after_its_error(number: signal.Signals) -> None:
     cancel = threading.Event()
 
     def work() -> None:
@@ -67,12 +67,12 @@ def test_a_signal_sets_the_event_and_work_that_ends_by_an_error_was_signalled(nu
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_work_that_was_done_all_the_same_has_succeeded() -> None:
+def test_work_that_finishes_despite_a_signal_succeeds() -> None:
     cancel = threading.Event()
     assert signals.run(lambda: sent_by_work(signal.SIGTERM, cancel), cancel) is None
 
 
-def test_work_that_has_failed_was_signalled() -> None:
+def test_a_signal_replaces_the_exit_code_of_failed_work() -> None:
     cancel = threading.Event()
 
     def work() -> int:
@@ -83,7 +83,7 @@ def test_work_that_has_failed_was_signalled() -> None:
         signals.run(work, cancel)
 
 
-def test_what_is_ignored_stays_so() -> None:
+def test_ignored_signals_stay_ignored() -> None:
     """As under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     cancel = threading.Event()
@@ -91,7 +91,7 @@ def test_what_is_ignored_stays_so() -> None:
     assert not cancel.is_set()
 
 
-# --- a process that ends at once ----------------------------------------------------------------------------
+# --- a process that ends at once ---------------------------------------------------------------------------
 
 STUBBORN = """
 import os, sys, threading
@@ -122,17 +122,17 @@ def stubborn(orderly: float, place: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_signal_ends_the_process_and_leaves_no_half_archive(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_process_and_leaves_no_partial_archive(tmp_path: Path) -> None:
     with stubborn(3600, tmp_path / "image.tar") as process:
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)  # the first one is heard, and the work does not end
+            process.wait(0.5)  # the first signal is handled, but the work does not end
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 143, "the first signal decides"
         assert list(tmp_path.iterdir()) == []
 
 
-def test_work_that_does_not_end_is_left_alone(tmp_path: Path) -> None:
+def test_work_that_does_not_end_is_abandoned(tmp_path: Path) -> None:
     with stubborn(0.1, tmp_path / "image.tar") as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
@@ -150,7 +150,7 @@ signals.run(work, threading.Event())
 """
 
 
-def test_a_signal_at_a_question_ends_the_process_and_echo_is_on_again() -> None:
+def test_a_signal_at_a_prompt_ends_the_process_and_restores_echo() -> None:
     """The password prompt has turned echo off, and only an answer would end it."""
     controller, terminal = pty.openpty()
     try:
@@ -175,7 +175,7 @@ def test_a_signal_at_a_question_ends_the_process_and_echo_is_on_again() -> None:
         os.close(terminal)
 
 
-def test_a_question_in_the_middle_of_work_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_prompt_is_answered_with_no(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process continues until its lease and files are removed."""
     reading, writing = os.pipe()
     cancel = threading.Event()

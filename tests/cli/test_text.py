@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from pyctrd.cli.text import count, is_visible, moment, sanitize, short, size
 
-# Steers the terminal, turns the reading direction round, or takes no room.
+# Controls the terminal, changes the direction of the text, or has no width.
 HARMFUL = "\x00\x1b\x7f\x9b\xad\u0600\u061c\u180e\u200b\u200d\u200e\u202e\u2028\u2060\u2066\ufeff\ufff9\ud800"
-# Not a control or format character by category, and blank all the same.
+# Blank, although not a control or format character by category.
 BLANK = "\u034f\u115f\u17b4\u180b\u2800\u3164\ufe0f\uffa0\U000e0100"
 
 
 @given(st.text())
 @example(HARMFUL + BLANK + "\U000e0001\U000e0041\U0001d173\ue000\xa0\u2003\u3000")
-def test_what_is_left_can_be_seen(text: str) -> None:
+def test_sanitized_text_is_visible(text: str) -> None:
     clean = sanitize(text)
     assert clean.isprintable()
     assert not set(clean) & set(BLANK)
 
 
 @pytest.mark.parametrize("char", HARMFUL + BLANK + "\U000e0041\xa0\u2003")
-def test_a_name_with_what_cannot_be_seen_shows_it(char: str) -> None:
+def test_invisible_characters_are_escaped(char: str) -> None:
     shown = sanitize(f"al{char}pine")
     assert shown not in ("alpine", f"al{char}pine")
     assert shown.encode("ascii").decode("unicode_escape") == f"al{char}pine"
@@ -33,7 +33,7 @@ def test_a_name_with_what_cannot_be_seen_shows_it(char: str) -> None:
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters=BLANK)))
 @example("Ünï日本語한국어עבריתไทย✓")
-def test_ordinary_text_of_any_script_stays(text: str) -> None:
+def test_ordinary_text_of_any_script_is_unchanged(text: str) -> None:
     assume(all(map(is_visible, text)))
     assert sanitize(text) == text
 
@@ -80,12 +80,12 @@ def test_sizes_are_short(number: int) -> None:
     assert len(size(number)) <= 10
 
 
-def test_moments_are_utc() -> None:
+def test_times_are_in_utc() -> None:
     zone = dt.timezone(dt.timedelta(hours=2))
     assert moment(dt.datetime(2026, 11, 24, 4, 32, 34, 999, zone)) == "2026-11-24T02:32:34Z"
     assert moment(None) == ""
 
 
-def test_small_words() -> None:
+def test_counts_have_plurals_and_digests_are_shortened() -> None:
     assert [count(number, "blob") for number in (0, 1, 2)] == ["0 blobs", "1 blob", "2 blobs"]
     assert short("sha256:" + "ab" * 32) == "sha256:abababababab"
