@@ -9,8 +9,8 @@ from hypothesis import settings
 
 from pyctrd import redact
 
-# The tests give the same result every time; scripts/fuzz looks for new cases, and for many more. There is no
-# deadline, since a busy machine makes single examples slow.
+# Tests are deterministic; scripts/fuzz searches for new cases, with many more examples. There is no deadline,
+# since a busy machine makes single examples slow.
 settings.register_profile("pyctrd", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("pyctrd")

@@ -14,7 +14,7 @@ from tests.containerd.fake import FakeDaemon, serve
 
 @pytest.fixture
 def sockets() -> Iterator[Path]:
-    """A folder with a short path: a unix socket's may not be longer than 107 bytes."""
+    """A directory with a short path, since that of a unix socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="pyctrd-") as folder:
         yield Path(folder)
 

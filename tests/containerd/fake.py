@@ -1,9 +1,9 @@
-"""An in-process server with containerd's API, for faults that a real daemon can't be made to have at will.
+"""An in-process server with containerd's API, for faults that a real daemon does not have on demand.
 
-What its content service does when nothing is scripted follows contentserver.go; integration/test_daemon.py
-has the same expectations of real daemons.
+Without a script its content service behaves like containerd's contentserver.go; integration/test_daemon.py
+expects the same of real daemons.
 """
-# ruff: noqa: N802  # gRPC finds a service's methods by the names that the protos give them
+# ruff: noqa: N802  # gRPC looks a service's methods up by their names in the protos
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Fault = Callable[[Any, grpc.ServicerContext], None]
 
 
 def fault(code: grpc.StatusCode, text: str) -> Fault:
-    """Give a script that ends a call with a gRPC error."""
+    """Return a script that ends a call with a gRPC error."""
 
     def end(_request: Any, context: grpc.ServicerContext) -> None:
         context.abort(code, text)
@@ -39,7 +39,7 @@ def fault(code: grpc.StatusCode, text: str) -> Fault:
 
 
 class FakeDaemon:
-    """What the services share: the scripts by method name, and what was asked."""
+    """What the services share: scripts by method name, and the recorded calls."""
 
     def __init__(self) -> None:
         self.faults: dict[str, Fault] = {}
@@ -57,7 +57,7 @@ class FakeDaemon:
         self.read_cancelled = threading.Event()
 
     def seen(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
-        """Note a call, then run the method's script."""
+        """Record a call, then run the method's script."""
         self.calls.append((method, request))
         self.headers.append({str(key): str(value) for key, value in context.invocation_metadata()})
         self.deadlines[method] = context.time_remaining()
@@ -65,12 +65,12 @@ class FakeDaemon:
             script(request, context)
 
     def without_end(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Give answers as long as anybody takes them, where a script makes them; else none."""
+        """Yield the answers of a method's script without end; nothing if it has no script."""
         while method in self.endless and context.is_active():
             yield self.endless[method]()
 
     def requests(self, method: str) -> list[Any]:
-        """Give the requests of one method."""
+        """Return the requests of one method."""
         return [request for name, request in self.calls if name == method]
 
 
@@ -243,12 +243,12 @@ class FakeVersion(version_pb2_grpc.VersionServicer):
 
 
 def _new(servicer: Any, daemon: FakeDaemon) -> Any:
-    """Make a servicer; methods that its class leaves out are those that no test calls."""
+    """Create a servicer; its class leaves out methods that no test calls."""
     return servicer(daemon)
 
 
 def new_server(path: Path) -> grpc.Server:
-    """Make a gRPC server on a unix socket; the caller adds services, starts and stops it."""
+    """Create a gRPC server on a unix socket; the caller adds services, starts and stops it."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=8))
     server.add_insecure_port(f"unix:{path}")
     return server
@@ -269,9 +269,9 @@ def serve(path: Path, daemon: FakeDaemon) -> grpc.Server:
 
 
 def stop(server: grpc.Server) -> None:
-    """Stop a server under its clients, and let them notice.
+    """Stop a server while clients are connected, and let them notice.
 
-    gRPC 1.85 may lose a call that begins while this server says goodbye: nothing ever ends it. Real daemons,
+    gRPC 1.85 may lose a call that begins while this server shuts down: it never ends. Real daemons,
     killed or stopped a few hundred times in the middle of calls, have not made it happen.
     """
     server.stop(grace=None).wait()

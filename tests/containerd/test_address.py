@@ -1,4 +1,4 @@
-"""Where containerd is looked for, and what is said when it is not there. Every problem here is a real one."""
+"""How containerd's socket is found, and the errors if it is unusable. The problems are real, not mocked."""
 
 from __future__ import annotations
 
@@ -80,23 +80,23 @@ def http_server(path: Path, name: str) -> Iterator[None]:
         ("unix:/flag.sock", {}, "/flag.sock"),
     ],
 )
-def test_address_is_flag_over_environment_over_default(
+def test_the_flag_overrides_the_environment_and_the_environment_the_default_address(
     flag: str | None, environ: dict[str, str], path: str
 ) -> None:
     assert address.resolve_address(flag, environ) == path
 
 
-def test_relative_address_is_made_absolute() -> None:
+def test_a_relative_address_is_made_absolute() -> None:
     assert address.resolve_address("a.sock", {}) == str(Path.cwd() / "a.sock")
 
 
-def test_other_schemes_are_refused() -> None:
+def test_other_url_schemes_are_refused() -> None:
     with pytest.raises(InvalidInput, match="unsupported address") as caught:
         address.resolve_address("tcp://1.2.3.4:5", {})
     assert caught.value.exit_code == 2
 
 
-def test_namespace_and_snapshotter_are_flag_over_environment_over_default() -> None:
+def test_flags_override_the_environment_for_namespace_and_snapshotter() -> None:
     environ = {"CONTAINERD_NAMESPACE": "k8s.io", "CONTAINERD_SNAPSHOTTER": "native"}
     assert address.resolve_namespace(None, {}) == "default"
     assert address.resolve_namespace(None, environ) == "k8s.io"
@@ -107,7 +107,7 @@ def test_namespace_and_snapshotter_are_flag_over_environment_over_default() -> N
 
 
 @pytest.mark.parametrize("name", ["a b", "a--b", "-a", "ä", "a" * 77, "a/b", "a\n"])
-def test_malformed_namespace_is_refused_before_any_call(name: str) -> None:
+def test_an_invalid_namespace_is_refused_before_any_call(name: str) -> None:
     with pytest.raises(InvalidInput, match="invalid namespace"):
         address.resolve_namespace(name, {})
 
@@ -144,14 +144,14 @@ def test_a_socket_with_two_names_is_found_once(sockets: Path) -> None:
         assert len(address.find_sockets({}, sockets)) == 1
 
 
-def test_missing_socket(sockets: Path) -> None:
+def test_a_missing_socket(sockets: Path) -> None:
     error = failure(sockets / "none.sock")
     assert error.message.endswith("none.sock: no such file or directory")
     assert "systemctl start containerd" in (error.hint or "")
     assert error.exit_code == 6
 
 
-def test_hint_names_the_other_sockets(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_names_other_sockets(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = address.FoundSocket("k3s or rke2", "/run/k3s/containerd/containerd.sock")
     monkeypatch.setattr(address, "find_sockets", lambda _environ: (other,))
     error = failure(sockets / "none.sock")
@@ -164,20 +164,20 @@ def test_not_a_socket(sockets: Path) -> None:
     assert failure(sockets).message.endswith("it is not a socket")
 
 
-def test_socket_that_nobody_serves(sockets: Path) -> None:
+def test_a_socket_without_a_server(sockets: Path) -> None:
     listening(sockets / "left.sock").close()
     error = failure(sockets / "left.sock")
     assert "connection refused" in error.message
     assert "start containerd" in (error.hint or "")
 
 
-def test_datagram_socket(sockets: Path) -> None:
+def test_a_datagram_socket(sockets: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as server:
         server.bind(str(sockets / "log.sock"))
         assert "not a stream socket" in failure(sockets / "log.sock").message
 
 
-def test_path_that_is_too_long_for_a_socket(sockets: Path) -> None:
+def test_a_path_that_is_too_long_for_a_socket(sockets: Path) -> None:
     long = sockets / ("x" * 120)
     server = listening(sockets / "s")
     (sockets / "s").rename(long)
@@ -192,7 +192,7 @@ def test_no_permission(sockets: Path) -> None:
         path.chmod(0o600 if os.geteuid() == 0 else 0)
         was = os.geteuid()
         if was == 0:
-            os.seteuid(NOBODY)  # root may do anything
+            os.seteuid(NOBODY)  # root is not subject to permissions
         try:
             error = failure(path)
         finally:
@@ -205,7 +205,7 @@ def test_no_permission(sockets: Path) -> None:
     ("server", "text"),
     [("Docker/27.3.1 (linux)", "this is Docker's API"), ("nginx", "an HTTP server (nginx) answers there")],
 )
-def test_http_server(sockets: Path, server: str, text: str) -> None:
+def test_an_http_server(sockets: Path, server: str, text: str) -> None:
     with http_server(sockets / "http.sock", server):
         assert text in failure(sockets / "http.sock").message
 
@@ -220,7 +220,7 @@ def test_another_grpc_server(sockets: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b""])
-def test_grpc_server_with_garbage_for_a_version(sockets: Path, garbage: bytes) -> None:
+def test_a_grpc_server_with_an_invalid_version(sockets: Path, garbage: bytes) -> None:
     answer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(lambda *_: garbage)
     handler = grpc.method_handlers_generic_handler(
         "containerd.services.version.v1.Version", {"Version": answer}
@@ -234,7 +234,7 @@ def test_grpc_server_with_garbage_for_a_version(sockets: Path, garbage: bytes) -
         server.stop(grace=None).wait()
 
 
-def test_server_that_hangs_up(sockets: Path) -> None:
+def test_a_server_that_closes_connections(sockets: Path) -> None:
     def hang_up(server: socket.socket) -> None:
         while True:
             try:
@@ -253,7 +253,7 @@ def test_server_that_hangs_up(sockets: Path) -> None:
         thread.join()
 
 
-def test_server_that_says_nothing(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_responds(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version, "CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(address, "_PROBE_SECONDS", 0.1)
     with closing(listening(sockets / "mute.sock")):
@@ -261,7 +261,7 @@ def test_server_that_says_nothing(sockets: Path, monkeypatch: pytest.MonkeyPatch
     assert "no answer within" in error.message
 
 
-def test_containerd_that_refuses_the_version_call(sockets: Path) -> None:
+def test_a_containerd_that_refuses_the_version_call(sockets: Path) -> None:
     fake = FakeDaemon()
     fake.faults["Version"] = fault(grpc.StatusCode.PERMISSION_DENIED, "not for you")
     server = serve(sockets / "c.sock", fake)
@@ -271,7 +271,7 @@ def test_containerd_that_refuses_the_version_call(sockets: Path) -> None:
         server.stop(grace=None).wait()
 
 
-def test_odd_characters_in_the_path(sockets: Path) -> None:
+def test_unusual_characters_in_the_path(sockets: Path) -> None:
     path = sockets / "a b%20?#ü.sock"
     fake = FakeDaemon()
     server = serve(sockets / "plain.sock", fake)

@@ -1,6 +1,6 @@
-"""The end of calls: on a closed client, by another thread, and by a daemon that answers nothing any more.
+"""How calls end: on a closed client, from another thread, and if the daemon stops responding.
 
-What gRPC made of a call on a closed channel was SIGSEGV; integration/test_lifecycle.py has real daemons.
+A call on a closed gRPC channel can crash the process; integration/test_lifecycle.py tests real daemons.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CALLS: dict[str, Callable[[Daemon], object]] = {
 
 @pytest.fixture
 def hanging(fake: FakeDaemon) -> Iterator[Callable[[str], threading.Event]]:
-    """Makes a method hang until the end of the test; gives an event that is set when it has been called."""
+    """Make a method hang until the end of the test; return an event that its call sets."""
     release = threading.Event()
 
     def hang(method: str) -> threading.Event:
@@ -77,7 +77,7 @@ def test_a_closed_client_refuses_every_call(client: Daemon, name: str) -> None:
     [("Info", "a unary call"), ("Read", "a read"), ("List", "a list"), ("STAT", "a write")],
 )
 @pytest.mark.parametrize(("end", "kind"), [("close", ClientClosed), ("cancel", Cancelled)])
-def test_a_call_that_is_under_way_ends(
+def test_close_and_cancel_end_a_call_in_progress(
     client: Daemon,
     fake: FakeDaemon,
     hanging: Callable[[str], threading.Event],
@@ -87,7 +87,7 @@ def test_a_call_that_is_under_way_ends(
     kind: type[PyctrdError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calls, "GRACE_SECONDS", 0.2)  # what a write gets to end by itself
+    monkeypatch.setattr(calls, "GRACE_SECONDS", 0.2)  # the time that a write has to end by itself
     fake.blobs[DIGEST] = b"content"
     called = hanging(method)
     future = in_a_thread(lambda: CALLS[name](client))
@@ -99,13 +99,13 @@ def test_a_call_that_is_under_way_ends(
         CALLS[name](client)
 
 
-def test_what_was_begun_is_taken_back_before_the_end(
+def test_close_waits_until_leases_are_deleted(
     client: Daemon,
     fake: FakeDaemon,
     hanging: Callable[[str], threading.Event],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The lease goes, and `close` has waited for that; a resumable one stays, for the next run to go on."""
+    """`close` waits until the lease is deleted; a resumable lease stays, so that the next run can resume."""
     monkeypatch.setattr(calls, "GRACE_SECONDS", SECONDS)
     called = hanging("Info")
 
@@ -126,7 +126,7 @@ def test_what_was_begun_is_taken_back_before_the_end(
             future.result(SECONDS)
 
 
-def test_a_write_brings_what_it_has_to_the_store_before_the_end(
+def test_a_cancelled_write_is_stored_up_to_its_last_byte(
     client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "GRACE_SECONDS", SECONDS)
@@ -149,10 +149,10 @@ def test_a_write_brings_what_it_has_to_the_store_before_the_end(
     assert bytes(fake.ingests["ref"]) == b"con"
 
 
-def test_close_does_not_wait_for_gRPC_for_ever(  # noqa: N802
+def test_close_does_not_wait_for_grpc_forever(
     client: Daemon, hanging: Callable[[str], threading.Event]
 ) -> None:
-    """A signal handler that raises in the middle of a call: gRPC waited for that call without an end."""
+    """If a signal handler raises during a call, gRPC waits for that call forever."""
     called = hanging("Info")
 
     class Raised(Exception):
@@ -181,12 +181,12 @@ def test_close_does_not_wait_for_gRPC_for_ever(  # noqa: N802
     assert time.monotonic() - started < SECONDS
 
 
-# --- a daemon that is silent ------------------------------------------------------------------------------
+# --- a daemon that does not respond ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def impatient(fake: FakeDaemon, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """A client that gives a daemon up after half a second."""
+    """A client that waits half a second for a daemon."""
     monkeypatch.setattr(calls, "_ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(calls, "_BACK_SECONDS", 0.2)
     with Daemon.connect(str(sockets / "containerd.sock"), "testing", environ={}, stall_seconds=0.5) as daemon:
@@ -198,7 +198,7 @@ def impatient(fake: FakeDaemon, sockets: Path, monkeypatch: pytest.MonkeyPatch) 
     ("method", "name"),
     [("Info", "a unary call"), ("Read", "a read"), ("STAT", "a write"), ("List", "a list")],
 )
-def test_a_daemon_that_answers_nothing_is_given_up(
+def test_a_daemon_that_stops_responding_is_an_error(
     impatient: Daemon,
     fake: FakeDaemon,
     hanging: Callable[[str], threading.Event],
@@ -216,13 +216,13 @@ def test_a_daemon_that_answers_nothing_is_given_up(
     assert "SIGSTOP" in (caught.value.hint or "")
     fake.faults.clear()
     monkeypatch.setattr(calls, "_BACK_SECONDS", SECONDS)
-    list(impatient.content.list())  # it is back
+    list(impatient.content.list())  # it responds again
 
 
-def test_a_call_that_takes_long_is_waited_for_as_long_as_the_daemon_answers_others(
+def test_a_long_call_is_waited_for_while_the_daemon_responds_to_others(
     impatient: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here the layer is unpacked until the daemon has been asked three times whether it is alive."""
+    """Here a layer is unpacked until the client has checked three times that the daemon is alive."""
     monkeypatch.setattr(calls, "_ANSWER_SECONDS", SECONDS)
 
     def until_asked(_request: Any, _context: grpc.ServicerContext) -> None:
@@ -236,7 +236,7 @@ def test_a_call_that_takes_long_is_waited_for_as_long_as_the_daemon_answers_othe
     assert impatient.content.info(DIGEST).size == 7
 
 
-def test_a_stream_that_brings_nothing_while_the_daemon_is_alive_ends_too(
+def test_a_stalled_stream_of_a_live_daemon_is_an_error(
     impatient: Daemon,
     fake: FakeDaemon,
     hanging: Callable[[str], threading.Event],
@@ -251,7 +251,7 @@ def test_a_stream_that_brings_nothing_while_the_daemon_is_alive_ends_too(
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
-def test_a_deadline_that_passes_asks_whether_anybody_is_there(
+def test_an_exceeded_deadline_checks_whether_the_daemon_is_alive(
     impatient: Daemon,
     hanging: Callable[[str], threading.Event],
     monkeypatch: pytest.MonkeyPatch,
@@ -268,7 +268,7 @@ def test_a_deadline_that_passes_asks_whether_anybody_is_there(
         impatient.content.info(DIGEST)
 
 
-def test_nobody_watches_when_nothing_is_under_way(impatient: Daemon, fake: FakeDaemon) -> None:
+def test_there_is_no_watch_thread_without_a_call(impatient: Daemon, fake: FakeDaemon) -> None:
     fake.blobs[DIGEST] = b"content"
     impatient.content.info(DIGEST)
     deadline = time.monotonic() + SECONDS
@@ -277,8 +277,8 @@ def test_nobody_watches_when_nothing_is_under_way(impatient: Daemon, fake: FakeD
         time.sleep(0.01)
 
 
-def test_threads_that_call_while_another_closes(sockets: Path) -> None:
-    """Each call is answered, or refused: a process that ends by SIGSEGV is what this would fail with."""
+def test_calls_of_other_threads_survive_close(sockets: Path) -> None:
+    """Each call succeeds or is refused; a failure would be a process that ends by SIGSEGV."""
     path = sockets / "many.sock"
     fake = FakeDaemon()
     fake.blobs[DIGEST] = b"content"

@@ -1,4 +1,4 @@
-"""What goes along with every call, and what becomes of every error."""
+"""Metadata and deadlines of calls, and the exceptions for each gRPC status."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ CODES = [
 ]
 
 
-def test_every_code_has_a_row() -> None:
+def test_the_table_has_every_status_code() -> None:
     assert {code for code, _ in CODES} == set(grpc.StatusCode) - {grpc.StatusCode.OK}
 
 
 @pytest.mark.parametrize(("code", "kind"), CODES, ids=lambda value: getattr(value, "name", ""))
-def test_code_becomes_our_exception(
+def test_a_status_code_raises_its_exception(
     client: Daemon, fake: FakeDaemon, code: grpc.StatusCode, kind: type[PyctrdError]
 ) -> None:
     fake.faults["Info"] = fault(code, "the daemon's own phrase")
@@ -62,7 +62,7 @@ def test_code_becomes_our_exception(
         assert (caught.value.kind, caught.value.name) == ("content", DIGEST)
 
 
-def test_object_is_named_once(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_error_names_its_object_once(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Info"] = fault(grpc.StatusCode.NOT_FOUND, f"content digest {DIGEST}: not found")
     with pytest.raises(NotFound) as caught:
         client.content.info(DIGEST)
@@ -73,13 +73,13 @@ def test_object_is_named_once(client: Daemon, fake: FakeDaemon) -> None:
     assert other.value.message == f"content {DIGEST}: disk on fire"
 
 
-def test_error_without_a_text_still_says_what_happened(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_error_without_a_message_says_what_happened(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Info"] = fault(grpc.StatusCode.INTERNAL, "")
     with pytest.raises(DaemonError, match="INTERNAL"):
         client.content.info(DIGEST)
 
 
-def test_error_in_the_middle_of_a_stream(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_error_in_the_middle_of_a_stream(client: Daemon, fake: FakeDaemon) -> None:
     fake.blobs[DIGEST] = b"content"
     fake.faults["Read"] = fault(grpc.StatusCode.DATA_LOSS, "bad sector")
     with client.content.read(DIGEST) as chunks:
@@ -100,7 +100,7 @@ def test_error_in_the_middle_of_a_stream(client: Daemon, fake: FakeDaemon) -> No
         ("read-only file system", "cannot write to its root directory"),
     ],
 )
-def test_disk_that_the_daemon_cannot_write_to(
+def test_a_disk_that_the_daemon_cannot_write_to(
     client: Daemon, fake: FakeDaemon, phrase: str, advice: str
 ) -> None:
     fake.faults["Info"] = fault(grpc.StatusCode.UNKNOWN, f"write /var/lib/containerd/x: {phrase}")
@@ -109,14 +109,14 @@ def test_disk_that_the_daemon_cannot_write_to(
     assert advice in (caught.value.hint or "")
 
 
-def test_service_that_the_daemon_does_not_have(client: Daemon) -> None:
+def test_a_service_that_the_daemon_does_not_have(client: Daemon) -> None:
     with pytest.raises(Unsupported) as caught:
         client.diffs.apply(descriptor_of(DIGEST), [])
     assert (caught.value.kind, caught.value.name) == ("layer", DIGEST)
     assert "too old" in (caught.value.hint or "")
 
 
-def test_daemon_that_stops_between_two_calls(sockets: Path) -> None:
+def test_a_daemon_that_stops_between_two_calls(sockets: Path) -> None:
     server = serve(sockets / "c.sock", FakeDaemon())
     with Daemon.connect(str(sockets / "c.sock"), environ={}) as daemon:
         stop(server)
@@ -124,7 +124,7 @@ def test_daemon_that_stops_between_two_calls(sockets: Path) -> None:
             daemon.introspection.plugins()
 
 
-def test_namespace_and_lease_go_with_every_kind_of_call(client: Daemon, fake: FakeDaemon) -> None:
+def test_every_kind_of_call_sends_namespace_and_lease(client: Daemon, fake: FakeDaemon) -> None:
     fake.blobs[DIGEST] = b"content"
     with client.lease("test") as leased:
         (lease_id,) = fake.leases
@@ -152,12 +152,14 @@ def test_calls_have_deadlines_and_streams_have_none(client: Daemon, fake: FakeDa
     info = fake.deadlines["Info"]
     assert info is not None
     assert abs(info - channel.UNARY_SECONDS) < 10
-    # gRPC's way to say "none" is a deadline some centuries away
+    # without a deadline gRPC reports one some centuries away
     for method in ("Read", "STAT"):
         assert (fake.deadlines[method] or 1e9) > 1e8
 
 
-def test_call_that_takes_too_long(client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_takes_too_long(
+    client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(channel, "UNARY_SECONDS", 0.1)
     fake.faults["Info"] = lambda _request, _context: time.sleep(0.5)
     with pytest.raises(DaemonError) as caught:

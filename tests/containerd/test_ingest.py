@@ -1,4 +1,4 @@
-"""The Write stream: what is sent, and what becomes of whatever can happen to it."""
+"""The Write stream: what is sent, and how every failure is reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def write(client: Daemon, size_of_pieces: int, labels: dict[str, str] | None = N
 @pytest.mark.parametrize(
     "size_of_pieces", [1000, MESSAGE_BYTES - 1, MESSAGE_BYTES, MESSAGE_BYTES + 1, len(DATA)]
 )
-def test_pieces_of_any_size_become_messages_of_one_mebibyte(
+def test_pieces_of_any_size_are_sent_in_messages_of_one_mebibyte(
     client: Daemon, fake: FakeDaemon, size_of_pieces: int
 ) -> None:
     write(client, size_of_pieces)
@@ -82,28 +82,28 @@ def test_every_message_carries_its_offset(client: Daemon, fake: FakeDaemon) -> N
     assert dict(commit.labels) == {"a": "1"}
 
 
-def test_writing_goes_on_where_the_store_is(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_write_resumes_at_the_offset_of_the_store(client: Daemon, fake: FakeDaemon) -> None:
     fake.ingests["layer-x"] = bytearray(DATA[:1234])
     write(client, 1000)
     assert fake.requests("WRITE")[0].offset == 1234
     assert fake.blobs[DIGEST] == DATA
 
 
-def test_complete_ingest_is_only_committed(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_complete_ingest_is_only_committed(client: Daemon, fake: FakeDaemon) -> None:
     fake.ingests["layer-x"] = bytearray(DATA)
     write(client, 1000)
     assert actions(fake) == ["STAT", "COMMIT"]
     assert fake.blobs[DIGEST] == DATA
 
 
-def test_second_answer_to_a_commit_is_read_away(client: Daemon, fake: FakeDaemon) -> None:
+def test_the_second_response_to_a_commit_is_consumed(client: Daemon, fake: FakeDaemon) -> None:
     write(client, 1000)
     assert fake.write_ended.wait(5)
-    write(client, 1000)  # the next stream begins at its own first answer
+    write(client, 1000)  # the next stream starts with its own first response
     assert fake.blobs[DIGEST] == DATA
 
 
-def test_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["STAT"] = fault(
         grpc.StatusCode.UNAVAILABLE, "ref testing/1/layer-x locked for 2s: unavailable"
     )
@@ -113,7 +113,7 @@ def test_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
-def test_daemon_that_is_gone_is_not_a_locked_ingest(sockets: Path) -> None:
+def test_a_stopped_daemon_is_not_a_locked_ingest(sockets: Path) -> None:
     server = serve(sockets / "c.sock", FakeDaemon())
     with Daemon.connect(str(sockets / "c.sock"), environ={}) as client:
         stop(server)
@@ -121,22 +121,24 @@ def test_daemon_that_is_gone_is_not_a_locked_ingest(sockets: Path) -> None:
             write(client, 1000)
 
 
-def test_lost_connection_is_not_a_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
-    """A lock is waited for; a daemon that comes and goes, or a proxy that outlives it, would be for ever."""
+def test_a_lost_connection_is_not_a_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
+    """A lock is waited for; for a daemon that restarts, or a proxy that outlives it, that would be forever."""
     fake.faults["STAT"] = fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     with pytest.raises(DaemonUnreachable, match="Socket closed"):
         write(client, 1000)
 
 
-def test_content_that_exists_when_the_write_is_opened(client: Daemon, fake: FakeDaemon) -> None:
+def test_content_exists_when_the_write_is_opened(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["STAT"] = fault(grpc.StatusCode.ALREADY_EXISTS, f"content {DIGEST}: already exists")
     with pytest.raises(AlreadyExists) as caught:
         write(client, 1000)
     assert (caught.value.kind, caught.value.name) == ("content", DIGEST)
 
 
-def test_content_that_is_finished_by_another_while_it_is_opened(client: Daemon, fake: FakeDaemon) -> None:
-    """The words of the service itself, which knows no lease: asked again, the metadata store answers."""
+def test_content_is_committed_by_another_client_while_the_write_is_opened(
+    client: Daemon, fake: FakeDaemon
+) -> None:
+    """The first error is that of the content service, which does not know leases: the call is repeated."""
     words = [f"content {DIGEST}: already exists", f"blob with expected digest {DIGEST} exists"]
 
     def answer(request: object, context: grpc.ServicerContext) -> None:
@@ -148,15 +150,15 @@ def test_content_that_is_finished_by_another_while_it_is_opened(client: Daemon, 
     assert actions(fake) == ["STAT", "STAT"]
 
 
-def test_content_that_is_always_finished_by_another(client: Daemon, fake: FakeDaemon) -> None:
+def test_content_is_always_committed_by_another_client(client: Daemon, fake: FakeDaemon) -> None:
     words = f"blob with expected digest {DIGEST} exists"
     fake.faults["STAT"] = fault(grpc.StatusCode.ALREADY_EXISTS, words)
     with pytest.raises(AlreadyExists, match=words):
         write(client, 1000)
 
 
-def test_content_that_exists_at_the_commit(client: Daemon, fake: FakeDaemon) -> None:
-    """It is not under our lease, so whoever writes has to know."""
+def test_content_exists_at_the_commit(client: Daemon, fake: FakeDaemon) -> None:
+    """The content is not under our lease, so the caller has to know."""
     fake.faults["COMMIT"] = fault(
         grpc.StatusCode.ALREADY_EXISTS, f"blob with expected digest {DIGEST} exists"
     )
@@ -165,7 +167,7 @@ def test_content_that_exists_at_the_commit(client: Daemon, fake: FakeDaemon) -> 
     assert actions(fake)[-1] == "COMMIT"
 
 
-def test_wrong_digest(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_wrong_digest_is_refused(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["COMMIT"] = fault(
         grpc.StatusCode.FAILED_PRECONDITION, f"unexpected commit digest x, expected {DIGEST}"
     )
@@ -173,7 +175,7 @@ def test_wrong_digest(client: Daemon, fake: FakeDaemon) -> None:
         write(client, 1000)
 
 
-def test_lease_that_is_gone(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_lease_that_was_deleted(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["STAT"] = fault(grpc.StatusCode.NOT_FOUND, "lease does not exist: not found")
     with client.lease("test") as leased, pytest.raises(NotFound) as caught:
         write(leased, 1000)
@@ -181,7 +183,7 @@ def test_lease_that_is_gone(client: Daemon, fake: FakeDaemon) -> None:
     assert caught.value.name in caught.value.message
 
 
-def test_error_of_a_write_is_raised_before_the_commit(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_error_of_a_write_is_raised_before_the_commit(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["WRITE"] = fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "no space left on device")
     with pytest.raises(DaemonError, match="no space left on device") as caught:
         write(client, 1000)
@@ -189,7 +191,7 @@ def test_error_of_a_write_is_raised_before_the_commit(client: Daemon, fake: Fake
     assert "COMMIT" not in actions(fake)
 
 
-def test_error_of_a_write_is_raised_within_the_window(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_error_of_a_write_is_raised_within_the_window(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["WRITE"] = fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "no space left on device")
     size = 10 * WINDOW * MESSAGE_BYTES
     with client.content.open_ingest("layer-x", digest=DIGEST, size=size) as ingest:
@@ -199,7 +201,7 @@ def test_error_of_a_write_is_raised_within_the_window(client: Daemon, fake: Fake
             ingest.write(bytes(MESSAGE_BYTES))
 
 
-def test_stream_that_the_daemon_ends_without_an_answer(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_stream_that_the_daemon_ends_without_a_response(client: Daemon, fake: FakeDaemon) -> None:
     class Ended(Exception):
         pass
 
@@ -212,32 +214,32 @@ def test_stream_that_the_daemon_ends_without_an_answer(client: Daemon, fake: Fak
     assert "Ended" in caught.value.message or "Exception" in caught.value.message
 
 
-def test_own_error_is_raised_and_what_was_written_stays_for_a_resume(
+def test_an_error_of_the_caller_is_raised_and_the_write_can_be_resumed(
     client: Daemon, fake: FakeDaemon
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_after_a_thousand_bytes(client, ZeroDivisionError)
     assert fake.ingests["layer-x"] == DATA[:1000]
     assert "COMMIT" not in actions(fake)
-    assert fake.write_ended.is_set()  # so that the lock is free, too
+    assert fake.write_ended.is_set()  # so the lock is free, too
     write(client, 1000)
     assert fake.blobs[DIGEST] == DATA
 
 
-def test_interrupt_cancels_at_once(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_interrupt_cancels_at_once(client: Daemon, fake: FakeDaemon) -> None:
     with pytest.raises(KeyboardInterrupt):
         fail_after_a_thousand_bytes(client, KeyboardInterrupt)
     assert fake.write_ended.wait(5)
     assert actions(fake) == ["STAT"]
 
 
-def test_closing_does_not_hide_the_error_when_the_daemon_fails_too(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_failing_daemon_does_not_hide_the_error_of_the_caller(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["WRITE"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
     with pytest.raises(ZeroDivisionError):
         fail_after_a_thousand_bytes(client, ZeroDivisionError)
 
 
-def test_ended_write_takes_no_more(client: Daemon) -> None:
+def test_a_committed_write_accepts_no_more_data(client: Daemon) -> None:
     with client.content.open_ingest("layer-x", digest=DIGEST, size=len(DATA)) as ingest:
         ingest.write(DATA)
         ingest.commit()

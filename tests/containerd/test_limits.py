@@ -1,4 +1,4 @@
-"""A socket whose answers are too long, endless, or make no sense: no containerd would give them."""
+"""A server whose responses are too long, endless, or invalid, unlike those of any containerd."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def image(name: str, digest: str = DIGEST, label: str = "") -> images_pb2.Image:
 # --- lists ------------------------------------------------------------------------------------------------
 
 
-def test_images_that_fit_into_a_message_are_asked_for_once(client: Daemon, fake: FakeDaemon) -> None:
+def test_images_that_fit_into_a_message_are_requested_once(client: Daemon, fake: FakeDaemon) -> None:
     fake.images = [image("one"), image("two")]
     assert [item.name for item in client.images.list()] == ["one", "two"]
     assert len(fake.requests("Images.List")) == 1
 
 
 @pytest.mark.parametrize("filters", [[], ['name~="^r"', 'name~="^1"']])
-def test_images_that_do_not_fit_are_asked_for_in_parts(
+def test_images_that_do_not_fit_are_requested_in_parts(
     client: Daemon, fake: FakeDaemon, filters: list[str]
 ) -> None:
     fake.images = [
@@ -47,7 +47,7 @@ def test_images_that_do_not_fit_are_asked_for_in_parts(
     assert len(fake.requests("Images.List")) <= 1 + 16 + 16 * 16
 
 
-def test_one_image_that_does_not_fit_is_an_error_soon(client: Daemon, fake: FakeDaemon) -> None:
+def test_one_image_that_does_not_fit_is_an_error(client: Daemon, fake: FakeDaemon) -> None:
     fake.images = [image("large", label="x" * 1000), image("small", Digest.of(b"two"))]
     fake.message_bytes = 500
     with pytest.raises(DaemonError, match="larger than max"):
@@ -56,9 +56,7 @@ def test_one_image_that_does_not_fit_is_an_error_soon(client: Daemon, fake: Fake
     assert [item.name for item in client.images.list(['name~="^small"'])] == ["small"]
 
 
-def test_a_daemon_that_never_has_a_list_that_fits_is_asked_a_few_times(
-    client: Daemon, fake: FakeDaemon
-) -> None:
+def test_lists_that_never_fit_are_requested_a_few_times_only(client: Daemon, fake: FakeDaemon) -> None:
     fake.message_bytes = -1
     with pytest.raises(DaemonError, match="larger than max"):
         client.images.list()
@@ -66,7 +64,7 @@ def test_a_daemon_that_never_has_a_list_that_fits_is_asked_a_few_times(
 
 
 @pytest.mark.parametrize("entries", [0, 1])
-def test_a_list_without_an_end_is_an_error(
+def test_an_endless_list_is_an_error(
     client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, entries: int
 ) -> None:
     info = content_pb2.Info(digest=DIGEST, size=1)
@@ -79,13 +77,13 @@ def test_a_list_without_an_end_is_an_error(
             list(entries_of)
 
 
-def test_a_document_without_an_end_is_an_error(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_endless_document_is_an_error(client: Daemon, fake: FakeDaemon) -> None:
     fake.endless["Read"] = lambda: content_pb2.ReadContentResponse(data=bytes(1 << 20))
     with pytest.raises(ContentError, match="larger than 4194304 bytes"):
         client.content.read_all(DIGEST, limit=4 << 20)
 
 
-# --- answers that make no sense ---------------------------------------------------------------------------
+# --- invalid responses ------------------------------------------------------------------------------------
 
 
 class Stamp:
@@ -95,11 +93,11 @@ class Stamp:
 
 
 @pytest.mark.parametrize("seconds", [2**63 - 1, 2**62, 253_402_300_800, -(2**63), -1, 0])
-def test_a_time_that_python_does_not_know_is_not_set(seconds: int) -> None:
+def test_a_time_beyond_the_range_of_datetime_is_none(seconds: int) -> None:
     assert convert.to_datetime(Stamp(seconds)) is None
 
 
-def test_the_last_second_that_python_knows_is_a_time() -> None:
+def test_the_last_second_of_datetime_is_a_time() -> None:
     assert str(convert.to_datetime(Stamp(253_402_300_799))) == "9999-12-31 23:59:59+00:00"
     assert convert.to_datetime(Stamp(253_402_300_799, 2**31 - 1)) is None
 
@@ -122,7 +120,7 @@ def test_a_negative_size_is_an_error_of_the_daemon() -> None:
         convert.to_descriptor(descriptor_pb2.Descriptor(digest=DIGEST, size=-1))
 
 
-def test_a_kind_of_snapshot_that_nobody_knows_is_none() -> None:
+def test_an_unknown_kind_of_snapshot_is_empty() -> None:
     message = snapshots_pb2.Info(name="one")
     message.ParseFromString(message.SerializeToString() + b"\x18\x63")  # field 3 is 99
     assert message.kind == 99

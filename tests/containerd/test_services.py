@@ -1,4 +1,4 @@
-"""Content, images, snapshots, leases: what is asked of the daemon, and what its answers become."""
+"""Content, images, snapshots, leases: requests to the daemon, and results made from its responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMAGE = ImageRecord(
 )
 
 
-def test_read_from_an_offset(client: Daemon, fake: FakeDaemon) -> None:
+def test_content_is_read_from_an_offset(client: Daemon, fake: FakeDaemon) -> None:
     fake.blobs[DIGEST] = DATA
     with client.content.read(DIGEST, offset=5, size=10) as chunks:
         assert b"".join(chunks) == DATA[5:15]
@@ -42,7 +42,7 @@ def test_read_from_an_offset(client: Daemon, fake: FakeDaemon) -> None:
         assert b"".join(chunks) == DATA[5:]
 
 
-def test_read_that_is_left_early_is_cancelled(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_read_that_is_left_early_is_cancelled(client: Daemon, fake: FakeDaemon) -> None:
     fake.blobs[DIGEST] = bytes(64 * 1024 * 1024)
     with client.content.read(DIGEST) as chunks:
         next(chunks)
@@ -57,19 +57,19 @@ def test_read_all_has_a_limit(client: Daemon, fake: FakeDaemon) -> None:
         client.content.read_all(DIGEST, limit=len(DATA) - 1)
 
 
-def test_labels_are_named_one_by_one(client: Daemon, fake: FakeDaemon) -> None:
+def test_labels_are_updated_one_by_one(client: Daemon, fake: FakeDaemon) -> None:
     client.content.set_labels(DIGEST, {"containerd.io/gc.ref.content.m.0": "x", "gone": ""})
     (request,) = fake.requests("Update")
     assert sorted(request.update_mask.paths) == ["labels.containerd.io/gc.ref.content.m.0", "labels.gone"]
     assert dict(request.info.labels) == {"containerd.io/gc.ref.content.m.0": "x", "gone": ""}
 
 
-def test_no_labels_is_no_call(client: Daemon, fake: FakeDaemon) -> None:
+def test_without_labels_there_is_no_call(client: Daemon, fake: FakeDaemon) -> None:
     client.content.set_labels(DIGEST, {})
     assert not fake.calls
 
 
-def test_aborting_what_is_not_there_is_fine(client: Daemon, fake: FakeDaemon) -> None:
+def test_aborting_an_absent_ingest_succeeds(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Abort"] = fault(grpc.StatusCode.NOT_FOUND, "no such ref")
     client.content.abort("layer-x")
     fake.faults["Abort"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
@@ -77,35 +77,33 @@ def test_aborting_what_is_not_there_is_fine(client: Daemon, fake: FakeDaemon) ->
         client.content.abort("layer-x")
 
 
-def test_image_update_names_its_fields(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_image_update_names_its_fields(client: Daemon, fake: FakeDaemon) -> None:
     assert client.images.update(IMAGE, fields=["target", "labels.a"]) == IMAGE
     (request,) = fake.requests("Images.Update")
     assert list(request.update_mask.paths) == ["target", "labels.a"]
 
 
-def test_image_update_without_fields_would_wipe_labels_and_is_refused(
-    client: Daemon, fake: FakeDaemon
-) -> None:
+def test_an_image_update_without_fields_is_refused(client: Daemon, fake: FakeDaemon) -> None:
     with pytest.raises(ValueError, match="must name the fields"):
         client.images.update(IMAGE, fields=[])
     assert not fake.calls
 
 
-def test_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+def test_the_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
     assert client.default_snapshotter() == "overlayfs"
     assert client.snapshots.stat("", "sha256:1").kind == "committed"
     (request,) = fake.requests("Snapshots.Stat")
     assert request.snapshotter == "overlayfs"
 
 
-def test_namespace_label_names_the_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_namespace_label_sets_the_default_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
     fake.namespace_labels["containerd.io/defaults/snapshotter"] = "zfs"
     with pytest.raises(Unsupported, match="snapshotter not loaded: zfs: no zfs here: skip plugin") as caught:
         client.default_snapshotter()
     assert "has loaded overlayfs;" in (caught.value.hint or "")
 
 
-def test_refused_arguments_are_explained_by_an_absent_snapshotter(client: Daemon, fake: FakeDaemon) -> None:
+def test_an_absent_snapshotter_is_named_in_the_error(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Snapshots.Stat"] = fault(grpc.StatusCode.INVALID_ARGUMENT, "some text")
     with pytest.raises(Unsupported, match="snapshotter not loaded: lazy: there is no such plugin"):
         client.snapshots.stat("lazy", "sha256:1")
@@ -113,7 +111,7 @@ def test_refused_arguments_are_explained_by_an_absent_snapshotter(client: Daemon
         client.snapshots.stat("overlayfs", "sha256:1")
 
 
-def test_lease_has_labels_and_is_deleted(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_lease_has_labels_and_is_deleted(client: Daemon, fake: FakeDaemon) -> None:
     with client.lease("pyctrd pull alpine") as leased:
         assert leased.namespace == client.namespace
         ((lease_id, labels),) = fake.leases.items()
@@ -126,7 +124,7 @@ def test_lease_has_labels_and_is_deleted(client: Daemon, fake: FakeDaemon) -> No
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_lease_is_deleted_after_an_error(
+def test_a_lease_is_deleted_after_an_error(
     client: Daemon, fake: FakeDaemon, error: type[BaseException]
 ) -> None:
     with pytest.raises(error), client.lease("test"):
@@ -135,7 +133,7 @@ def test_lease_is_deleted_after_an_error(
     assert not fake.leases
 
 
-def test_lease_that_was_deleted_meanwhile_is_told(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_lease_deleted_by_another_client_is_an_error(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
     words = "not found: it was deleted by another client while 'pull' was using it$"
     with pytest.raises(LeaseLost, match=words), client.lease("pull"):
@@ -145,7 +143,7 @@ def test_lease_that_was_deleted_meanwhile_is_told(client: Daemon, fake: FakeDaem
 @pytest.mark.parametrize(
     "failure", [NotFound("gone", kind="content", name="x"), IncompleteContent("gone", missing=[])]
 )
-def test_what_follows_from_a_lost_lease_is_told_as_that(
+def test_failures_after_a_lost_lease_are_reported_as_a_lost_lease(
     client: Daemon, fake: FakeDaemon, failure: PyctrdError
 ) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
@@ -156,7 +154,7 @@ def test_what_follows_from_a_lost_lease_is_told_as_that(
 
 
 @pytest.mark.parametrize("failure", [RegistryError("refused"), KeyboardInterrupt()])
-def test_other_errors_are_not_hidden_by_a_lost_lease(
+def test_a_lost_lease_does_not_hide_other_errors(
     client: Daemon, fake: FakeDaemon, failure: BaseException
 ) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
@@ -164,7 +162,7 @@ def test_other_errors_are_not_hidden_by_a_lost_lease(
         raise failure
 
 
-def test_lease_that_expired_meanwhile_is_told(
+def test_an_expired_lease_is_an_error(
     client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "LIFETIME", dt.timedelta(0))
@@ -173,11 +171,11 @@ def test_lease_that_expired_meanwhile_is_told(
         pass
 
 
-def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeDaemon) -> None:
+def test_content_that_is_absent_without_its_lease_is_a_lost_lease(client: Daemon, fake: FakeDaemon) -> None:
     gone = NotFound("content x: not found", kind="content", name="x")
     with pytest.raises(NotFound, match="content x: not found") as caught, client.lease("test"):
         raise gone
-    assert caught.value is gone  # the lease was there, so it is not the reason
+    assert caught.value is gone  # the lease exists, so it is not the reason
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.NOT_FOUND, "no such lease")
     words = r"^lease \S+: not found: .*: content x: not found"
     with pytest.raises(LeaseLost, match=words) as lost, client.lease("test"):
@@ -188,7 +186,7 @@ def test_what_is_not_found_because_the_lease_is_gone(client: Daemon, fake: FakeD
         raise ZeroDivisionError
 
 
-def test_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Delete"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
     with pytest.raises(DaemonError, match="disk on fire"), client.lease("test"):
         pass
@@ -197,20 +195,20 @@ def test_lease_that_cannot_be_deleted(client: Daemon, fake: FakeDaemon) -> None:
     assert "expires within 24 hours" in caught.value.__notes__[0]
 
 
-def test_lease_that_cannot_be_made(client: Daemon, fake: FakeDaemon) -> None:
+def test_a_lease_that_cannot_be_created(client: Daemon, fake: FakeDaemon) -> None:
     fake.faults["Leases.Create"] = fault(grpc.StatusCode.INTERNAL, "disk on fire")
     with pytest.raises(DaemonError, match="disk on fire"), client.lease("test"):
         pytest.fail("the context was entered")
 
 
-def test_lease_labels_fit_what_the_server_takes() -> None:
+def test_lease_labels_are_within_the_limits_of_the_server() -> None:
     now = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.timezone(dt.timedelta(hours=2)))
     labels = leases.lease_labels("ä" * 5000, now)
     assert labels["containerd.io/gc.expire"] == "2026-01-03T01:04:05Z"
     assert 4090 < len("pyctrd.io/command") + len(labels["pyctrd.io/command"].encode()) <= 4096
 
 
-def test_lease_ids_differ() -> None:
+def test_lease_ids_are_unique() -> None:
     assert len({leases.new_lease_id() for _ in range(100)}) == 100
 
 
@@ -224,14 +222,14 @@ def test_times_are_in_utc_and_unset_ones_are_none() -> None:
 
 
 @given(data=st.binary(max_size=300), offset=st.integers(min_value=0, max_value=2**63 - 1))
-def test_data_is_found_without_protobuf(data: bytes, offset: int) -> None:
+def test_data_is_extracted_without_protobuf(data: bytes, offset: int) -> None:
     message = content_pb2.ReadContentResponse(offset=offset, data=data).SerializeToString()
     assert data_of(message) == data
     assert isinstance(data_of(message), memoryview) == bool(data)
 
 
 @given(data=st.binary(min_size=1, max_size=50), later=st.binary(min_size=1, max_size=50))
-def test_data_in_any_other_form_is_left_to_protobuf(data: bytes, later: bytes) -> None:
+def test_messages_of_any_other_form_are_parsed_by_protobuf(data: bytes, later: bytes) -> None:
     parts = [content_pb2.ReadContentResponse(data=item).SerializeToString() for item in (data, later)]
-    assert data_of(b"".join(parts)) == later  # the last one counts
+    assert data_of(b"".join(parts)) == later  # the last value counts
     assert data_of(parts[0] + b"\x18\x01") == data  # a field of a later version
