@@ -1,4 +1,4 @@
-"""The walk over real documents, case by case: labels, filters, limits, and documents that are wrong."""
+"""The walk over documents, case by case: labels, filters, limits, and invalid documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.world import AMD64, ARM7, ARM64, UNKNOWN, World, digests, eve
 # --- labels -----------------------------------------------------------------------------------------------
 
 
-def test_labels_are_numbered_per_key_in_document_order() -> None:
+def test_labels_are_numbered_per_key_in_the_order_of_the_document() -> None:
     world = World()
     first, second = world.image("a", AMD64), world.image("b", ARM64)
     nested = world.index([first])
@@ -42,7 +42,7 @@ def test_labels_are_numbered_per_key_in_document_order() -> None:
 
 @pytest.fixture
 def five() -> tuple[World, Descriptor]:
-    """An image like most: three platforms, one of them listed twice, and an attestation."""
+    """A typical image: three platforms, one of them listed twice, and an attestation."""
     world = World()
     attestation = world.manifest(
         world.blob(mediatypes.OCI_CONFIG, b"attestation config"),
@@ -54,25 +54,29 @@ def five() -> tuple[World, Descriptor]:
     )
 
 
-def test_selected_platforms_have_everything_and_others_nothing(five: tuple[World, Descriptor]) -> None:
+def test_selected_platforms_are_walked_completely_and_others_not_at_all(
+    five: tuple[World, Descriptor],
+) -> None:
     world, root = five
     step = graph.only_platforms(world.children, platforms.ordered(ARM64))
     assert types(root, step) == ["index", "manifest", "config", "layer", "layer"]
     assert everything(root, step)[1].platform == ARM64
 
 
-def test_metadata_of_all_takes_manifests_and_configs_of_the_others(five: tuple[World, Descriptor]) -> None:
+def test_metadata_of_all_includes_manifests_and_configs_of_other_platforms(
+    five: tuple[World, Descriptor],
+) -> None:
     world, root = five
     step = graph.metadata_of_all(world.children, platforms.ordered(AMD64))
     assert types(root, step) == ["index", "manifest", "config", "layer", "layer", *["manifest", "config"] * 3]
 
 
-def test_metadata_only_takes_no_layer_of_anybody(five: tuple[World, Descriptor]) -> None:
+def test_metadata_only_includes_no_layers(five: tuple[World, Descriptor]) -> None:
     world, root = five
     assert types(root, graph.metadata_only(world.children)) == ["index", *["manifest", "config"] * 4]
 
 
-def test_metadata_only_takes_the_config_of_a_single_manifest_and_of_an_artifact() -> None:
+def test_metadata_only_includes_the_config_of_a_single_manifest_and_of_an_artifact() -> None:
     world = World()
     artifact = world.manifest(
         world.blob("application/vnd.oci.empty.v1+json", b"{}"), [world.blob("text/plain", b"x")]
@@ -93,7 +97,7 @@ def test_a_child_without_a_platform_passes_every_filter() -> None:
 def test_a_manifest_listed_for_two_platforms_keeps_its_layers(
     order: list[Platform], wanted: Platform
 ) -> None:
-    # an artifact (or a mistake) that is the same for all: whichever entry comes first must not hide the other
+    # an artifact (or a mistake) that is the same for all: the first entry must not hide the second
     world = World()
     both = [world.image("same", platform) for platform in order]
     assert both[0].digest == both[1].digest
@@ -106,7 +110,7 @@ def test_a_manifest_listed_for_two_platforms_keeps_its_layers(
     assert len([item for item in wide if item.digest == both[0].digest]) == 2
 
 
-def test_what_is_repeated_is_given_once() -> None:
+def test_repeated_descriptors_are_yielded_once() -> None:
     world = World()
     image = world.image("a", AMD64)
     layer = world.children(image)[1]
@@ -120,7 +124,7 @@ def test_what_is_repeated_is_given_once() -> None:
 # --- limits and order -------------------------------------------------------------------------------------
 
 
-def test_limited_keeps_the_closest(five: tuple[World, Descriptor]) -> None:
+def test_limited_keeps_the_best_match(five: tuple[World, Descriptor]) -> None:
     world, root = five
     matcher = platforms.only(ARM64)
     step = graph.limited(graph.only_platforms(world.children, matcher), matcher, 1)
@@ -140,7 +144,7 @@ def test_limited_reports_an_index_without_the_platform(five: tuple[World, Descri
         step(root)
 
 
-def test_closest_is_stable_and_puts_those_without_a_platform_last() -> None:
+def test_sorting_by_match_is_stable_and_puts_children_without_a_platform_last() -> None:
     world = World()
     bare, amd, other, arm = (
         world.image("0", None),
@@ -158,7 +162,7 @@ def nested(world: World, levels: int) -> Descriptor:
     return root
 
 
-def test_nesting_has_a_limit_for_both_drivers() -> None:
+def test_both_walks_limit_the_depth() -> None:
     world = World()
     allowed = nested(world, MAX_DEPTH)
     assert len(everything(allowed, world.children)) == MAX_DEPTH + 1
@@ -170,7 +174,7 @@ def test_nesting_has_a_limit_for_both_drivers() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_wide_repetition_at_every_level_costs_nothing() -> None:
+def test_repetition_at_every_level_is_walked_once() -> None:
     world = World()
     root = world.blob("text/plain", b"bottom")
     for _ in range(MAX_DEPTH - 1):
@@ -179,7 +183,7 @@ def test_wide_repetition_at_every_level_costs_nothing() -> None:
     assert sum(map(len, graph.generations(root, world.children))) == MAX_DEPTH
 
 
-def test_a_document_is_read_only_after_its_generation_was_consumed() -> None:
+def test_a_document_is_read_after_its_generation_was_consumed() -> None:
     world = World()
     root = world.index([world.image("a", AMD64)])
     fetched = set[Digest]()
@@ -206,7 +210,7 @@ def test_content_of_other_types_is_never_read() -> None:
     assert world.reads == []
 
 
-def test_a_manifest_too_large_is_not_read() -> None:
+def test_a_manifest_that_is_too_large_is_not_read() -> None:
     world = World()
     for media_type, kind in ((mediatypes.OCI_MANIFEST, "manifest"), (mediatypes.OCI_INDEX, "index")):
         huge = Descriptor(media_type=media_type, digest=Digest.of(b""), size=MAX_MANIFEST_BYTES + 1)
@@ -215,7 +219,7 @@ def test_a_manifest_too_large_is_not_read() -> None:
     assert world.reads == []
 
 
-def test_a_subject_is_no_child() -> None:
+def test_a_subject_is_not_a_child() -> None:
     world = World()
     image = world.image("a", AMD64)
     config = world.blob(mediatypes.OCI_CONFIG, b"c")
@@ -238,7 +242,7 @@ def test_a_subject_is_no_child() -> None:
         (mediatypes.OCI_INDEX, {"manifests": [{}]}, "not a valid index"),
     ],
 )
-def test_a_document_of_two_readings_is_refused(media_type: str, content: Any, message: str) -> None:
+def test_an_ambiguous_document_is_refused(media_type: str, content: Any, message: str) -> None:
     world = World()
     with pytest.raises(ContentError, match=message):
         world.children(world.document(media_type, content))
@@ -258,7 +262,7 @@ def test_an_empty_index_has_no_children() -> None:
 # --- absent documents -------------------------------------------------------------------------------------
 
 
-def test_tolerant_reports_what_is_absent_and_goes_on(five: tuple[World, Descriptor]) -> None:
+def test_tolerant_reports_absent_documents_and_continues(five: tuple[World, Descriptor]) -> None:
     world, root = five
     gone = world.children(root)[1]
     del world.blobs[gone.digest]
@@ -266,11 +270,11 @@ def test_tolerant_reports_what_is_absent_and_goes_on(five: tuple[World, Descript
     step = graph.tolerant(world.children, missing.append, NotFound)
     found = everything(root, step)
     assert missing == [gone]
-    assert gone in found  # it is named, though nothing below it is known
+    assert gone in found  # it is yielded, though nothing below it is known
     assert len(found) == 1 + 4 + 3 + 3 + 2
 
 
-def test_tolerant_forgives_absence_only() -> None:
+def test_tolerant_ignores_no_other_errors() -> None:
     world = World()
     broken = world.blob(mediatypes.OCI_INDEX, b"{")
     step = graph.tolerant(world.children, lambda descriptor: pytest.fail(str(descriptor)), NotFound)

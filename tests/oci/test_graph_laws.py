@@ -1,4 +1,4 @@
-"""The laws of the walk, on random trees: the two drivers against each other, and every filter."""
+"""Properties of the walks, on random trees: both walks yield the same, and every filter only removes."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ _matchers = st.sampled_from(
 
 
 @given(trees())
-def test_both_drivers_reach_the_same_once_each(tree: tuple[World, Descriptor]) -> None:
+def test_both_walks_yield_the_same_descriptors_once(tree: tuple[World, Descriptor]) -> None:
     world, root = tree
     deep = everything(root, world.children)
     wide = [item for generation in graph.generations(root, world.children) for item in generation]
     assert len(set(map(identity, deep))) == len(deep)
     assert len(set(map(identity, wide))) == len(wide)
     assert set(map(identity, deep)) == set(map(identity, wide))
-    # and that is all there is: the set is closed under children
+    # and nothing is missing: the set is closed under children
     reached = set(map(identity, deep))
     assert {child for _, child in edges(deep, world.children)} | {identity(root)} == reached
 
@@ -98,7 +98,7 @@ def test_every_child_comes_after_a_parent(tree: tuple[World, Descriptor]) -> Non
 
 
 @given(trees())
-def test_preorder_goes_down_before_it_goes_on(tree: tuple[World, Descriptor]) -> None:
+def test_preorder_is_depth_first(tree: tuple[World, Descriptor]) -> None:
     world, root = tree
 
     def recursive(descriptor: Descriptor, seen: set[object]) -> list[Descriptor]:
@@ -114,7 +114,7 @@ def test_preorder_goes_down_before_it_goes_on(tree: tuple[World, Descriptor]) ->
 
 
 @given(trees(), _matchers)
-def test_a_step_that_is_asked_once_about_each_document_reaches_the_same(
+def test_a_step_that_is_called_once_per_document_yields_the_same(
     tree: tuple[World, Descriptor], matcher: platforms.Matcher
 ) -> None:
     world, root = tree
@@ -132,7 +132,7 @@ def test_a_step_that_is_asked_once_about_each_document_reaches_the_same(
 
 
 @given(trees(), _matchers)
-def test_filters_only_leave_out_and_in_any_order(
+def test_filters_only_remove_and_in_any_order(
     tree: tuple[World, Descriptor], matcher: platforms.Matcher
 ) -> None:
     world, root = tree
@@ -157,14 +157,16 @@ def test_all_platforms_filter_nothing(tree: tuple[World, Descriptor]) -> None:
 
 
 @given(trees(), _matchers)
-def test_no_filtered_platform_is_reached(tree: tuple[World, Descriptor], matcher: platforms.Matcher) -> None:
+def test_filtered_platforms_are_not_yielded(
+    tree: tuple[World, Descriptor], matcher: platforms.Matcher
+) -> None:
     world, root = tree
     for item in everything(root, graph.only_platforms(world.children, matcher)):
         assert item.platform is None or matcher.match(item.platform)
 
 
 @given(trees())
-def test_labels_name_every_child_once_per_occurrence(tree: tuple[World, Descriptor]) -> None:
+def test_labels_have_every_child_once_per_occurrence(tree: tuple[World, Descriptor]) -> None:
     world, root = tree
     for parent in everything(root, world.children):
         found = world.children(parent)
@@ -174,7 +176,7 @@ def test_labels_name_every_child_once_per_occurrence(tree: tuple[World, Descript
 
 
 @given(trees(), _matchers)
-def test_labels_are_set_for_what_a_filter_then_hides(
+def test_labels_include_children_that_a_filter_removes(
     tree: tuple[World, Descriptor], matcher: platforms.Matcher
 ) -> None:
     world, root = tree
@@ -189,9 +191,7 @@ def test_labels_are_set_for_what_a_filter_then_hides(
 
 
 @given(trees(), st.data())
-def test_with_anything_absent_the_rest_is_still_found(
-    tree: tuple[World, Descriptor], data: st.DataObject
-) -> None:
+def test_absent_documents_do_not_hide_the_rest(tree: tuple[World, Descriptor], data: st.DataObject) -> None:
     world, root = tree
     whole = set(map(identity, everything(root, world.children)))
     gone = data.draw(st.sampled_from(sorted(world.blobs)))

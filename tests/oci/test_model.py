@@ -1,4 +1,4 @@
-"""The model: digests of bytes, and documents of which nothing can be taken for granted."""
+"""The model: digests, and documents with any content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MANIFEST: dict[str, Any] = {
 
 
 @given(st.binary(), st.sampled_from(["sha256", "sha384", "sha512"]))
-def test_a_digest_is_of_bytes(data: bytes, algorithm: str) -> None:
+def test_digests_of_bytes(data: bytes, algorithm: str) -> None:
     digest = Digest.of(data, algorithm)
     assert digest == f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
     assert Digest(str(digest)) == digest
@@ -66,13 +66,13 @@ def test_a_digest_is_of_bytes(data: bytes, algorithm: str) -> None:
         (f"sha256+b64:{HEX}", "unsupported digest algorithm"),
     ],
 )
-def test_what_is_no_digest_does_not_become_one(text: str, reason: str) -> None:
+def test_an_invalid_digest_is_refused(text: str, reason: str) -> None:
     with pytest.raises(InvalidReference, match=reason):
         Digest(text)
 
 
 @given(st.text() | st.from_regex(r"sha256:[0-9a-f]{63,65}.?", fullmatch=True))
-def test_any_text_is_a_digest_or_our_error(text: str) -> None:
+def test_any_text_is_a_digest_or_an_invalid_reference(text: str) -> None:
     try:
         digest = Digest(text)
     except InvalidReference:
@@ -81,7 +81,7 @@ def test_any_text_is_a_digest_or_our_error(text: str) -> None:
     assert len(digest.encoded) == 64 if digest.algorithm == "sha256" else len(digest.encoded) in (96, 128)
 
 
-# --- documents that are right -----------------------------------------------------------------------------
+# --- valid documents --------------------------------------------------------------------------------------
 
 
 def test_a_manifest_keeps_its_bytes() -> None:
@@ -114,7 +114,7 @@ def test_inline_data_is_base64() -> None:
     assert Manifest.parse(raw).config.data == b"{}"
 
 
-def test_null_is_absent_as_gos_decoder_has_it() -> None:
+def test_null_means_absent_as_in_gos_decoder() -> None:
     document = {
         "config": descriptor(OCI_CONFIG)
         | {"platform": None, "urls": None, "annotations": {"a": None, "b": "c"}, "data": None},
@@ -133,13 +133,13 @@ def test_null_is_absent_as_gos_decoder_has_it() -> None:
     assert ImageConfig.parse(b'{"rootfs": null, "os": null}').rootfs == RootFS()
 
 
-def test_unknown_fields_are_no_obstacle() -> None:
+def test_unknown_fields_are_ignored() -> None:
     document = MANIFEST | {"x": [1, {"y": None}], "history": "", "raw": 5}
     manifest = Manifest.parse(encoded(document))
     assert manifest.raw == encoded(document)
 
 
-def test_a_config_names_its_platform_and_layers() -> None:
+def test_a_config_has_a_platform_and_diff_ids() -> None:
     diff_ids = [str(Digest.of(bytes([number]))) for number in range(3)]
     raw = encoded(
         {
@@ -154,7 +154,7 @@ def test_a_config_names_its_platform_and_layers() -> None:
     assert list(config.rootfs.diff_ids) == diff_ids
 
 
-def test_chain_ids_are_those_of_the_image_spec() -> None:
+def test_chain_ids_are_computed_as_in_the_image_spec() -> None:
     first, second, third = (Digest.of(bytes([number])) for number in range(3))
     chain = RootFS(stated=(first, second, third)).chain_ids
     two = Digest.of(f"{first} {second}".encode())
@@ -162,7 +162,7 @@ def test_chain_ids_are_those_of_the_image_spec() -> None:
     assert RootFS().chain_ids == ()
 
 
-def test_equal_descriptors_hash_alike_and_those_of_one_digest_do_not_collide() -> None:
+def test_equal_descriptors_have_equal_hashes_and_others_rarely() -> None:
     one = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b""), size=0, annotations={"a": "1", "b": "2"})
     other = msgspec.structs.replace(one, platform=Platform(os="linux", architecture="amd64"))
     assert hash(one) == hash(msgspec.structs.replace(one, annotations={"b": "2", "a": "1"}))
@@ -177,7 +177,7 @@ def test_equal_descriptors_hash_alike_and_those_of_one_digest_do_not_collide() -
         one.size = 1  # type: ignore[misc]
 
 
-# --- documents that are wrong -----------------------------------------------------------------------------
+# --- invalid documents ------------------------------------------------------------------------------------
 
 GOOD = descriptor(OCI_CONFIG)
 
@@ -207,7 +207,7 @@ GOOD = descriptor(OCI_CONFIG)
     ],
     ids=lambda value: repr(value[:16]) if isinstance(value, bytes) else value.__name__,
 )
-def test_what_is_no_document_is_a_content_error(kind: type[Manifest], raw: bytes) -> None:
+def test_invalid_json_is_a_content_error(kind: type[Manifest], raw: bytes) -> None:
     with pytest.raises(ContentError):
         kind.parse(raw)
 
@@ -252,7 +252,7 @@ def test_what_is_no_document_is_a_content_error(kind: type[Manifest], raw: bytes
     ],
     ids=str,
 )
-def test_a_manifest_of_wrong_types_is_a_content_error(changes: dict[str, Any]) -> None:
+def test_a_manifest_with_wrong_types_is_a_content_error(changes: dict[str, Any]) -> None:
     Manifest.parse(encoded(MANIFEST))
     with pytest.raises(ContentError, match="not a valid manifest"):
         Manifest.parse(encoded(MANIFEST | changes))
@@ -261,7 +261,7 @@ def test_a_manifest_of_wrong_types_is_a_content_error(changes: dict[str, Any]) -
 @pytest.mark.parametrize(
     "document", [{"manifests": {}}, {"manifests": [1]}, {"manifests": [MANIFEST]}, {"manifests": [[GOOD]]}]
 )
-def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
+def test_an_index_with_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
     with pytest.raises(ContentError, match="not a valid index"):
         Index.parse(encoded(document))
 
@@ -276,7 +276,7 @@ def test_an_index_of_wrong_types_is_a_content_error(document: dict[str, Any]) ->
         {"os.features": {}},
     ],
 )
-def test_a_config_of_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
+def test_a_config_with_wrong_types_is_a_content_error(document: dict[str, Any]) -> None:
     with pytest.raises(ContentError, match="not a valid imageconfig"):
         ImageConfig.parse(encoded(document))
 
@@ -290,13 +290,13 @@ def test_diff_ids_are_checked_when_they_are_used() -> None:
             getattr(rootfs, name)
 
 
-def test_of_a_repeated_key_the_last_counts_as_gos_decoder_has_it() -> None:
+def test_the_last_of_repeated_keys_counts_as_in_gos_decoder() -> None:
     raw = encoded(MANIFEST)[:-1] + b', "layers": []}'
     assert Manifest.parse(raw).layers == ()
     assert Manifest.parse(raw).raw == raw
 
 
-def test_a_huge_number_elsewhere_is_no_obstacle() -> None:
+def test_huge_numbers_in_unknown_fields_are_ignored() -> None:
     manifest = Manifest.parse(encoded(MANIFEST)[:-1] + b', "x": ' + b"9" * 300 + b"}")
     assert manifest.config.size == 2
 
@@ -336,9 +336,7 @@ def test_any_bytes_are_a_document_or_a_content_error(raw: bytes) -> None:
 
 
 @given(st.dictionaries(_known, _json), st.data())
-def test_a_descriptor_of_anything_is_a_content_error_at_worst(
-    changes: dict[str, Any], data: st.DataObject
-) -> None:
+def test_any_json_is_a_descriptor_or_a_content_error(changes: dict[str, Any], data: st.DataObject) -> None:
     where = data.draw(st.sampled_from(["config", "subject"]))
     try:
         Manifest.parse(encoded(MANIFEST | {where: GOOD | changes}))
@@ -347,7 +345,7 @@ def test_a_descriptor_of_anything_is_a_content_error_at_worst(
 
 
 @given(_json)
-def test_json_without_nulls_is_what_json_says(document: Any) -> None:
+def test_json_is_parsed_like_the_standard_library_without_nulls(document: Any) -> None:
     def without_nulls(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: without_nulls(item) for key, item in value.items() if item is not None}
@@ -385,8 +383,8 @@ assert len(parsed) == 24
 """
 
 
-def test_many_threads_may_be_the_first_to_parse() -> None:
-    """msgspec makes what it needs of a type at its first use, and crashes when two threads do so at once."""
+def test_concurrent_first_use_of_the_parser_is_safe() -> None:
+    """msgspec prepares a type at its first use, and crashes if two threads do so at once."""
     for _ in range(4):
         done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr.decode()

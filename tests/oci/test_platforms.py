@@ -1,4 +1,4 @@
-"""Platforms against the answers of containerd's own package, and by their laws."""
+"""Platforms, compared with the results of containerd's own package, and their properties."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyctrd.oci.model import Platform
 from pyctrd.oci.platforms import NO_MATCH, Matcher, Selection
 from tests.vectors import rows
 
-# The machine that the tables were made on: a bare word takes what is missing from the host.
+# The machine that the tables were made on: missing parts of a platform are taken from the host.
 TABLE_HOST = Platform(os="linux", architecture="amd64")
 PARSED = rows("platform_parse")
 MATCHED = rows("platform_match")
@@ -47,7 +47,7 @@ def parse(text: str) -> Platform:
 
 
 @pytest.mark.parametrize("row", PARSED, ids=[repr(row["text"]) for row in PARSED])
-def test_parse_and_format_as_containerd(row: dict[str, Any]) -> None:
+def test_parse_and_format_like_containerd(row: dict[str, Any]) -> None:
     if row["platform"] is None:
         with pytest.raises(InvalidPlatform, match="invalid argument") as caught:
             parse(row["text"])
@@ -62,7 +62,7 @@ def test_parse_and_format_as_containerd(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", MATCHED[1:], ids=[f"{row['kind']} {row['platforms']}" for row in MATCHED[1:]])
-def test_match_and_order_as_containerd(row: dict[str, Any]) -> None:
+def test_match_and_order_like_containerd(row: dict[str, Any]) -> None:
     matcher = MAKERS[row["kind"]](*(parse(text) for text in row["platforms"]))
     matching = [text for text in CANDIDATES if matcher.match(parse(text))]
     by_rank = sorted(matching, key=lambda text: matcher.rank(parse(text)))
@@ -71,7 +71,7 @@ def test_match_and_order_as_containerd(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", MATCHED[1:], ids=[f"{row['kind']} {row['platforms']}" for row in MATCHED[1:]])
-def test_what_does_not_match_ranks_below_all_that_does(row: dict[str, Any]) -> None:
+def test_platforms_that_do_not_match_rank_last(row: dict[str, Any]) -> None:
     matcher = MAKERS[row["kind"]](*(parse(text) for text in row["platforms"]))
     ranks: dict[bool, list[int]] = {True: [], False: []}
     for text in CANDIDATES:
@@ -80,10 +80,10 @@ def test_what_does_not_match_ranks_below_all_that_does(row: dict[str, Any]) -> N
     assert max(ranks[False], default=0) <= NO_MATCH
 
 
-# --- matching, the corners --------------------------------------------------------------------------------
+# --- matching: special cases ------------------------------------------------------------------------------
 
 
-def test_a_platform_that_lacks_only_features_comes_before_other_strangers() -> None:
+def test_a_platform_that_differs_only_in_features_ranks_above_other_mismatches() -> None:
     matcher = platforms.ordered(parse("linux/amd64"))
     near, far = parse("linux(+erofs)/amd64"), parse("linux/s390x")
     assert not matcher.match(near)
@@ -91,7 +91,7 @@ def test_a_platform_that_lacks_only_features_comes_before_other_strangers() -> N
     assert matcher.rank(near) < matcher.rank(far) == NO_MATCH
 
 
-def test_all_matches_everything_without_preference() -> None:
+def test_all_matches_everything_equally() -> None:
     for text in CANDIDATES:
         assert platforms.ALL.match(parse(text))
     assert {platforms.ALL.rank(parse(text)) for text in CANDIDATES} == {0}
@@ -99,20 +99,20 @@ def test_all_matches_everything_without_preference() -> None:
 
 @pytest.mark.parametrize("variant", ["v999999999", "v" + "9" * 4000])
 @pytest.mark.parametrize("architecture", ["amd64", "arm", "arm64"])
-def test_a_hostile_variant_costs_nothing(architecture: str, variant: str) -> None:
+def test_a_hostile_variant_takes_no_time(architecture: str, variant: str) -> None:
     hostile = Platform(os="linux", architecture=architecture, variant=variant)
     matcher = platforms.only(hostile)
     assert matcher.match(hostile) == (architecture != "arm64")
     assert not matcher.match(Platform(os="linux", architecture="s390x"))
 
 
-def test_an_empty_os_is_the_hosts_to_match_but_unknown_to_show() -> None:
+def test_an_empty_os_matches_the_host_and_is_shown_as_unknown() -> None:
     nameless = Platform(architecture="amd64")
     assert platforms.normalize(nameless).os == platforms.host().os
     assert platforms.to_string(nameless) == platforms.format_all(nameless) == "unknown"
 
 
-# --- laws -------------------------------------------------------------------------------------------------
+# --- properties -------------------------------------------------------------------------------------------
 
 _names = st.sampled_from(
     ["amd64", "x86_64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "Riscv64", "unknown"]
@@ -129,20 +129,20 @@ _platforms = st.builds(
 
 
 @given(_platforms)
-def test_normalizing_twice_is_normalizing_once(platform: Platform) -> None:
+def test_normalizing_is_idempotent(platform: Platform) -> None:
     once = platforms.normalize(platform)
     assert platforms.normalize(once) == once
     assert platforms.to_string(once) == platforms.to_string(platform)
 
 
 @given(_platforms.filter(lambda item: " " not in item.os_version))
-def test_what_is_formatted_parses_to_the_same_platform(platform: Platform) -> None:
+def test_a_formatted_platform_parses_to_itself(platform: Platform) -> None:
     again = platforms.parse(platforms.format_all(platform))
     assert platforms.normalize(again) == platforms.normalize(platform)
 
 
 @given(_platforms.map(platforms.normalize))
-def test_every_platform_matches_itself_best(platform: Platform) -> None:
+def test_every_platform_is_its_own_best_match(platform: Platform) -> None:
     matchers = [
         platforms.only_strict(platform),
         platforms.ordered(platform, TABLE_HOST),
@@ -156,25 +156,25 @@ def test_every_platform_matches_itself_best(platform: Platform) -> None:
 
 
 def has_no_ladder(platform: Platform) -> bool:
-    """Tell the one corner where containerd's Only matches nothing at all: arm64 of an unknown variant."""
+    """Whether containerd's Only matches nothing at all: for arm64 with an unknown variant."""
     normal = platforms.normalize(platform)
     return normal.architecture == "arm64" and normal.variant[:2] not in ("", "v8", "v9")
 
 
 @given(_platforms.filter(lambda item: not has_no_ladder(item)), _platforms)
-def test_only_takes_at_least_what_only_strict_takes(wanted: Platform, candidate: Platform) -> None:
+def test_only_matches_at_least_what_only_strict_matches(wanted: Platform, candidate: Platform) -> None:
     if platforms.only_strict(wanted).match(candidate):
         assert platforms.only(wanted).match(candidate)
 
 
 @given(st.lists(_platforms, max_size=4), _platforms)
-def test_ordered_and_any_of_match_the_same(wanted: list[Platform], candidate: Platform) -> None:
+def test_ordered_and_any_of_match_the_same_platforms(wanted: list[Platform], candidate: Platform) -> None:
     single = any(platforms.ordered(item).match(candidate) for item in wanted)
     assert platforms.ordered(*wanted).match(candidate) == platforms.any_of(*wanted).match(candidate) == single
 
 
 @given(st.text() | st.text(alphabet="linuxarmd64v/()+%.*, \n\x00é"))
-def test_any_text_is_a_platform_or_our_error(text: str) -> None:
+def test_any_text_is_a_platform_or_an_invalid_platform(text: str) -> None:
     try:
         parsed = platforms.parse(text)
     except InvalidPlatform as error:
@@ -185,7 +185,7 @@ def test_any_text_is_a_platform_or_our_error(text: str) -> None:
 
 
 @given(st.builds(Platform, architecture=st.text(), os=st.text(), variant=st.text(), os_version=st.text()))
-def test_no_documents_platform_breaks_a_matcher(platform: Platform) -> None:
+def test_any_platform_of_a_document_can_be_matched(platform: Platform) -> None:
     matchers: list[Matcher] = [platforms.only(platform), platforms.only(TABLE_HOST), platforms.ALL]
     for matcher in matchers:
         assert matcher.match(platform) == (matcher.rank(platform) < 1 << 40)
@@ -199,7 +199,7 @@ def chosen(*values: str | Platform) -> list[str]:
     return [platforms.to_string(item) for item in platforms.select(values).platforms]
 
 
-def test_one_value_is_one_platform_and_never_its_characters() -> None:
+def test_a_string_is_one_platform_and_not_its_characters() -> None:
     arm = Platform(os="linux", architecture="arm64")
     for value in ("linux/arm64", arm, ["linux/arm64"], iter([arm]), {arm}):
         assert [platforms.to_string(item) for item in platforms.select(value).platforms] == ["linux/arm64"]
@@ -207,39 +207,39 @@ def test_one_value_is_one_platform_and_never_its_characters() -> None:
 
 
 @pytest.mark.parametrize("value", [1, [1], [b"linux/arm64"], [None]])
-def test_another_type_is_refused(value: Any) -> None:
+def test_other_types_are_refused(value: Any) -> None:
     with pytest.raises(InvalidPlatform, match="must be a string"):
         platforms.select(value)
 
 
-def test_platforms_come_repeated_and_with_commas_in_the_order_given() -> None:
+def test_repeated_and_comma_separated_platforms_keep_their_order() -> None:
     assert chosen("linux/s390x,linux/amd64", "linux/arm64") == ["linux/s390x", "linux/amd64", "linux/arm64"]
     assert chosen(" linux/s390x , linux/arm/v6") == ["linux/s390x", "linux/arm/v6"]
 
 
-def test_the_same_platform_in_two_spellings_is_chosen_once() -> None:
+def test_two_spellings_of_a_platform_are_selected_once() -> None:
     assert chosen("linux/arm64,linux/amd64", "linux/aarch64/v8") == ["linux/arm64", "linux/amd64"]
 
 
-def test_nothing_chosen_is_exactly_the_host() -> None:
+def test_the_default_is_exactly_the_host() -> None:
     assert platforms.select([]) == platforms.select(None) == Selection()
     matcher = Selection().matcher(parse("linux/amd64"))
     assert matcher.match(parse("linux/amd64"))
     assert not matcher.match(parse("linux/386"))
 
 
-def test_the_hosts_variant_counts_in_its_normal_form() -> None:
+def test_the_variant_of_the_host_is_normalized() -> None:
     matcher = Selection().matcher(Platform(os="linux", architecture="arm64", variant="v8"))
     assert matcher.match(Platform(os="linux", architecture="arm64"))
 
 
 @pytest.mark.parametrize("selection", [platforms.select(["all"]), platforms.select("all")])
-def test_all_is_all(selection: Selection) -> None:
+def test_all_selects_every_platform(selection: Selection) -> None:
     assert selection == Selection(all=True)
     assert selection.matcher(TABLE_HOST) is platforms.ALL
 
 
-def test_local_needs_the_platforms_that_are_here() -> None:
+def test_local_selects_the_complete_platforms() -> None:
     selection = platforms.select(["local"])
     assert selection == Selection(local=True)
     with pytest.raises(InvalidPlatform, match="local"):
@@ -249,18 +249,18 @@ def test_local_needs_the_platforms_that_are_here() -> None:
     assert not matcher.match(TABLE_HOST)
 
 
-def test_local_where_nothing_is_complete_does_not_become_the_host() -> None:
+def test_local_without_complete_platforms_does_not_select_the_host() -> None:
     assert not platforms.select(["local"]).matcher(TABLE_HOST, local=list).match(TABLE_HOST)
 
 
 @pytest.mark.parametrize("values", [["all,linux/amd64"], ["local", "linux/amd64"], ["all", "local"]])
-def test_the_words_stand_alone(values: list[str]) -> None:
+def test_all_and_local_cannot_be_combined(values: list[str]) -> None:
     with pytest.raises(InvalidPlatform, match="cannot be combined"):
         platforms.select(values)
 
 
 @pytest.mark.parametrize("values", [[""], ["linux/amd64,"], [","], ["linux/amd64;linux/arm64"]])
-def test_an_empty_or_broken_item_is_refused(values: list[str]) -> None:
+def test_an_empty_or_invalid_item_is_refused(values: list[str]) -> None:
     with pytest.raises(InvalidInput):
         platforms.select(values)
 
@@ -286,7 +286,7 @@ X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel\n"
         ("Linux", "armv7l", PI_4, False, ("linux", "arm", "v7")),
         ("Linux", "armv7l", PI_4.replace(": 7", ": 5TEJ"), False, ("linux", "arm", "v5")),
         ("Linux", "armv7l", PI_4.replace(": 7", ": 99"), False, ("linux", "arm", "unknown")),
-        # emulated: the processors are the machine's below
+        # emulated: the processors are those of the underlying machine
         ("Linux", "aarch64", X86, True, ("linux", "arm64", "v8")),
         ("Linux", "armv6l", X86, False, ("linux", "arm", "v6")),
         ("Linux", "arm64", X86, True, ("linux", "arm64", "")),
@@ -298,20 +298,20 @@ X86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel\n"
         ("Windows", "AMD64", None, True, ("windows", "amd64", "")),
     ],
 )
-def test_the_host_is_found_as_containerd_finds_it(
+def test_the_host_is_detected_like_containerd_does(
     system: str, name: str, cpuinfo: str | None, wide: bool, expected: tuple[str, str, str]
 ) -> None:
     assert hostplatform.detect(system, name, cpuinfo, wide=wide) == expected
 
 
-def test_this_host_is_found() -> None:
+def test_this_host_is_detected() -> None:
     found = platforms.host()
     assert found.os == "linux"
     assert platforms.parse(platforms.to_string(found)).architecture == found.architecture
     assert platforms.parse("linux").architecture == found.architecture
 
 
-def test_a_bare_os_takes_an_old_arm_hosts_variant() -> None:
+def test_an_os_alone_gets_the_variant_of_an_old_arm_host() -> None:
     pi = Platform(os="linux", architecture="arm", variant="v6")
     assert platforms.parse("linux", host_platform=pi) == pi
     newer = Platform(os="linux", architecture="arm", variant="v7")

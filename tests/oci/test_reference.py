@@ -1,4 +1,4 @@
-"""References against the answers of the distribution project's own package, and by their laws."""
+"""References, compared with the results of the distribution project's own package, and their properties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEX = "0123456789abcdef" * 4
 
 
 @pytest.mark.parametrize("row", PARSED, ids=[repr(row["text"])[:60] for row in PARSED])
-def test_parse_as_the_distribution_project_does(row: dict[str, Any]) -> None:
+def test_parse_like_the_distribution_project(row: dict[str, Any]) -> None:
     if row["parsed"] is None:
         with pytest.raises(InvalidReference, match="invalid reference format") as caught:
             reference.parse(row["text"])
@@ -42,7 +42,7 @@ def test_parse_as_the_distribution_project_does(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", NAMES, ids=[repr(row["name"])[:60] for row in NAMES])
-def test_the_reference_name_in_archives_is_containerds(row: dict[str, Any]) -> None:
+def test_reference_names_in_archives_are_those_of_containerd(row: dict[str, Any]) -> None:
     assert reference.oci_ref_name(row["name"]) == row["written"]
 
 
@@ -79,7 +79,7 @@ def test_the_reference_name_in_archives_is_containerds(row: dict[str, Any]) -> N
         (HEX, "cannot specify 64-byte hexadecimal strings"),
     ],
 )
-def test_the_message_says_what_is_wrong(text: str, reason: str) -> None:
+def test_an_error_says_what_is_wrong(text: str, reason: str) -> None:
     with pytest.raises(InvalidReference, match=reason) as caught:
         reference.parse(text)
     assert caught.value.hint is not None
@@ -97,14 +97,14 @@ def test_the_message_says_what_is_wrong(text: str, reason: str) -> None:
     ],
 )
 @pytest.mark.timeout(10)
-def test_a_long_hostile_text_is_refused_at_once(text: str) -> None:
+def test_a_long_hostile_text_is_refused_quickly(text: str) -> None:
     with pytest.raises(InvalidReference) as caught:
         reference.parse(text)
     assert len(caught.value.message) < 400
     assert isinstance(reference.oci_ref_name(text), str)
 
 
-# --- laws -------------------------------------------------------------------------------------------------
+# --- properties -------------------------------------------------------------------------------------------
 
 _domains = st.one_of(
     st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\.[a-z]{2,5}(:[0-9]{1,5})?", fullmatch=True),
@@ -122,20 +122,20 @@ _references = st.builds(
 
 
 @given(_references)
-def test_what_is_written_is_read_again(ref: Reference) -> None:
+def test_a_formatted_reference_parses_to_itself(ref: Reference) -> None:
     assert reference.parse(str(ref)) == ref
 
 
 @given(_references)
-def test_the_short_name_leads_back(ref: Reference) -> None:
+def test_a_short_name_parses_to_the_reference(ref: Reference) -> None:
     first = ref.path.split("/")[0]
     if ref.domain == "docker.io" and ("." in first or first == "localhost"):
-        return  # without its domain such a name reads as another registry's, with Docker's tools too
+        return  # without its domain such a name means another registry, to Docker's tools, too
     assert reference.parse(ref.familiar) == ref
 
 
 @given(_references)
-def test_a_digest_needs_no_tag(ref: Reference) -> None:
+def test_a_reference_may_have_a_digest_and_no_tag(ref: Reference) -> None:
     if ref.digest:
         assert reference.parse(f"{ref.name}@{ref.digest}").tag == ""
     assert reference.parse(ref.name).tag == "latest"
@@ -146,9 +146,9 @@ def test_a_digest_needs_no_tag(ref: Reference) -> None:
     | st.text(alphabet="aA0./:@_-[]%é \x7f", max_size=20)
     | st.builds("{}@sha256:{}".format, st.text(max_size=5), st.text(alphabet="0aF", min_size=60, max_size=66))
 )
-@example("ſ")  # its lower case is itself, its upper case S
+@example("ſ")  # its lower case is itself, its upper case is S
 @example("a" * 63 + "\n")
-def test_any_text_is_a_reference_or_our_error(text: str) -> None:
+def test_any_text_is_a_reference_or_an_invalid_reference(text: str) -> None:
     try:
         parsed = reference.parse(text)
     except InvalidReference as error:
@@ -192,12 +192,12 @@ def test_any_name_has_a_reference_name(name: str) -> None:
         ("alpine", None),
     ],
 )
-def test_what_is_taken_for_an_id(text: str, expected: str | None) -> None:
+def test_texts_that_are_ids(text: str, expected: str | None) -> None:
     assert reference.digest_prefix(text) == expected
 
 
 @given(st.text() | st.from_regex(r"(sha256:|sha512:)?[0-9a-f]*.?", fullmatch=True))
-def test_an_id_is_made_of_harmless_characters(text: str) -> None:
+def test_an_id_has_only_hexadecimal_digits(text: str) -> None:
     found = reference.digest_prefix(text)
     if found is not None:
         algorithm, colon, digits = found.partition(":")
@@ -214,7 +214,7 @@ def test_an_id_is_made_of_harmless_characters(text: str) -> None:
         ("127.0.0.1", True),
         ("127.0.0.1:5000", True),
         ("127.9.9.9:80", True),
-        ("::1", False),  # no domain of a reference: the grammar wants brackets
+        ("::1", False),  # not the domain of a reference: the grammar requires brackets
         ("[::1]", True),
         ("[::1]:5000", True),
         ("[::2]:5000", False),
@@ -246,7 +246,7 @@ def test_a_repository(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["alpine:3.20", "alpine:latest", "localhost:5000", "h:1/a:b", f"a@sha256:{HEX}", "UPPER", ""]
 )
-def test_an_image_is_no_repository(text: str) -> None:
+def test_an_image_is_not_a_repository(text: str) -> None:
     with pytest.raises(InvalidReference) as caught:
         reference.parse_repository(text)
     assert caught.value.hint
