@@ -1,4 +1,4 @@
-"""What is here of every image: platforms and bytes, of whatever shape the image is."""
+"""Platforms and stored bytes of every image, whatever its shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def found(item: ImageOverview) -> tuple[list[str], list[str]]:
     return list(map(to_string, item.complete)), list(map(to_string, item.incomplete))
 
 
-def test_platforms_are_complete_or_not_and_bytes_are_those_here() -> None:
+def test_complete_and_incomplete_platforms_and_stored_bytes() -> None:
     world = World()
     amd64, arm64 = world.manifest("linux/amd64", ["a", "b"]), world.manifest("linux/arm64", ["c"])
     target = world.index(amd64, arm64, world.attestation(amd64))
@@ -39,7 +39,7 @@ def test_platforms_are_complete_or_not_and_bytes_are_those_here() -> None:
 
 
 @pytest.mark.parametrize("what", ["manifest", "config", "layer", "index"])
-def test_what_is_absent_makes_it_incomplete(what: str) -> None:
+def test_absent_content_makes_a_platform_incomplete(what: str) -> None:
     world = World()
     manifest = world.manifest("linux/amd64", ["a"])
     target = world.index(manifest)
@@ -49,7 +49,7 @@ def test_what_is_absent_makes_it_incomplete(what: str) -> None:
     assert found(item) == ([], [] if what == "index" else ["linux/amd64"])
 
 
-def test_a_single_manifest_has_its_configs_platform() -> None:
+def test_a_single_manifest_has_the_platform_of_its_config() -> None:
     world = World()
     target = world.manifest("linux/s390x", ["a"])
     plain = Descriptor(media_type=target.media_type, digest=target.digest, size=target.size)
@@ -60,7 +60,7 @@ def test_a_single_manifest_has_its_configs_platform() -> None:
     assert found(look(world, plain)[0]) == ([], [])
 
 
-def test_artifacts_and_broken_documents_have_no_platform() -> None:
+def test_artifacts_and_invalid_documents_have_no_platform() -> None:
     world = World()
     config = world.add("application/vnd.example.config", b"{}")
     artifact = world.document(config, [world.layer("x")])

@@ -1,4 +1,4 @@
-"""Finding an image by what a person types, in a store that holds records in memory."""
+"""Find an image by what users type, in a store with records in memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CAFF = Digest("sha256:caff" + "0" * 60)
 BEEF = Digest("sha256:beef" + "1" * 60)
 LONG = Digest("sha512:cafe" + "2" * 124)
 
-# Only this shape of filter is ever sent; a value ends at space or comma (containerd pkg/filters/parser.go).
+# Every filter has this form; a value ends at a space or comma (containerd pkg/filters/parser.go).
 FILTER = re.compile(r"(target\.digest|name)~=(\^sha(?:256|384|512):[0-9a-f]+)")
 
 
 class Images:
-    """The reading half of containerd's image service; the rest must not be called."""
+    """The reading methods of containerd's image service; the others must not be called."""
 
     def __init__(self, records: dict[str, Digest]) -> None:
         self.records = {
@@ -93,7 +93,7 @@ def test_names_and_ids_are_found(images: Images, text: str, name: str) -> None:
     assert lookup.find(images, text).name == name
 
 
-def test_a_name_asks_the_store_for_no_list(images: Images) -> None:
+def test_a_name_is_found_without_a_list(images: Images) -> None:
     lookup.find(images, "alpine")
     assert images.filters == []
     lookup.find(images, "beef")
@@ -103,12 +103,12 @@ def test_a_name_asks_the_store_for_no_list(images: Images) -> None:
 @pytest.mark.parametrize(
     "name", ["alpine", "Not A Reference", "sha256:beef", "a_b.c/x", "single:v1", "x" * 64]
 )
-def test_the_exact_name_wins_whatever_it_is(images: Images, name: str) -> None:
+def test_an_exact_name_takes_precedence(images: Images, name: str) -> None:
     images.records |= Images({name: BEEF}).records
     assert lookup.find(images, name).name == name
 
 
-def test_a_completed_name_comes_before_an_id(images: Images) -> None:
+def test_a_normalized_name_takes_precedence_over_an_id(images: Images) -> None:
     images.records |= Images({"docker.io/library/cafe:latest": BEEF}).records
     assert lookup.find(images, "cafe").target.digest == BEEF
     assert lookup.find(images, "sha256:cafe").target.digest == CAFE
@@ -129,7 +129,7 @@ def test_a_prefix_of_two_images_is_ambiguous(images: Images) -> None:
     assert caught.value.exit_code == 1
 
 
-def test_many_candidates_stay_one_line() -> None:
+def test_many_candidates_fit_into_a_short_message() -> None:
     crowd = Images({f"example.com/a:{i}": Digest.of(f"{i}".encode()) for i in range(400)})
     with pytest.raises(AmbiguousReference) as caught:
         lookup.find(crowd, "a")
@@ -138,7 +138,7 @@ def test_many_candidates_stay_one_line() -> None:
 
 
 def test_several_names_of_one_image_are_not_ambiguous() -> None:
-    # as the kubelet's CRI keeps an image: by its config's digest, by name and digest, and by name and tag
+    # as the CRI plugin stores an image: by its config's digest, by name and digest, and by name and tag
     config = f"sha256:{'0' * 64}"
     images = Images({config: BEEF, f"a.example/pause@{BEEF}": BEEF, "registry.k8s.io/pause:3.10": BEEF})
     assert lookup.find(images, "beef").name == "registry.k8s.io/pause:3.10"
@@ -146,7 +146,7 @@ def test_several_names_of_one_image_are_not_ambiguous() -> None:
 
 
 @pytest.mark.parametrize("text", ["873ed75102791", "sha256:873ed75102791", f"873ed75102791{'0' * 51}"])
-def test_the_short_id_that_crictl_prints_finds_the_image_by_its_best_name(text: str) -> None:
+def test_a_short_id_of_crictl_finds_the_image_by_its_best_name(text: str) -> None:
     config = f"sha256:873ed75102791{'0' * 51}"
     names = [config, f"registry.k8s.io/pause@{BEEF}", "registry.k8s.io/pause:3.10"]
     images = Images({**dict.fromkeys(names, BEEF), "other.example/app:1": CAFE})
@@ -158,21 +158,21 @@ def test_the_short_id_that_crictl_prints_finds_the_image_by_its_best_name(text: 
     assert lookup.find(images, text).name == config
 
 
-def test_an_id_may_be_of_a_target_or_of_a_config() -> None:
+def test_an_id_may_be_that_of_a_target_or_a_config() -> None:
     images = Images({f"sha256:cafe{'9' * 60}": BEEF, "registry.example/app:1": BEEF, "example.com/b:1": CAFE})
     with pytest.raises(AmbiguousReference, match="provided prefix cafe"):
         lookup.find(images, "cafe")
     assert lookup.find(images, "cafe9").name == "registry.example/app:1"
 
 
-def test_an_id_of_another_algorithm_needs_its_name() -> None:
+def test_an_id_of_another_algorithm_needs_a_prefix() -> None:
     images = Images({"example.com/a:1": LONG, "example.com/b:1": CAFE})
     assert lookup.find(images, "sha512:cafe").name == "example.com/a:1"
     assert lookup.find(images, "cafe").name == "example.com/b:1"
 
 
 @pytest.mark.parametrize("text", ["alpin", "alpnie", "alpine:3.2", "docker.io/alpine:edge"])
-def test_what_is_not_there_is_not_found_with_near_names(images: Images, text: str) -> None:
+def test_the_error_for_an_unknown_name_suggests_similar_names(images: Images, text: str) -> None:
     with pytest.raises(NotFound, match=f'^image "{text}": not found$') as caught:
         lookup.find(images, text)
     assert caught.value.exit_code == 3
@@ -182,14 +182,14 @@ def test_what_is_not_there_is_not_found_with_near_names(images: Images, text: st
     assert "team/app" not in caught.value.hint
 
 
-def test_with_no_near_name_the_hint_is_to_pull(images: Images) -> None:
+def test_without_similar_names_the_hint_is_to_pull(images: Images) -> None:
     with pytest.raises(NotFound) as caught:
         lookup.find(images, "quay.io/prometheus/node-exporter:v1.8")
     assert caught.value.remedy == Remedy(method="pull", images=("quay.io/prometheus/node-exporter:v1.8",))
     assert caught.value.name == "quay.io/prometheus/node-exporter:v1.8"
 
 
-def test_an_unknown_id_is_not_told_to_be_pulled(images: Images) -> None:
+def test_the_hint_for_an_unknown_id_is_not_to_pull(images: Images) -> None:
     with pytest.raises(NotFound, match='image "0123": not found') as caught:
         lookup.find(images, "0123")
     assert caught.value.remedy == Remedy(method="images")
@@ -200,14 +200,14 @@ def test_an_unknown_id_is_not_told_to_be_pulled(images: Images) -> None:
 @pytest.mark.parametrize(
     "text", ["", "Alpine", "alpine:", "al pine", "sha256:", "cafe,name!=x", "\ud800", ".*"]
 )
-def test_what_is_neither_name_nor_id_is_malformed(images: Images, text: str) -> None:
+def test_a_text_that_is_neither_name_nor_id_is_invalid(images: Images, text: str) -> None:
     with pytest.raises(InvalidReference, match="invalid reference format"):
         lookup.find(images, text)
     assert images.filters == []
 
 
 @given(st.text() | st.from_regex(r"(sha256:)?[0-9a-f]{0,6}[,.~=*^|\"a-f ]{0,3}", fullmatch=True))
-def test_any_text_is_a_record_or_our_error_and_injects_no_filter(text: str) -> None:
+def test_any_text_is_a_record_or_an_error_and_injects_no_filter(text: str) -> None:
     images = Images({"docker.io/library/alpine:latest": CAFE, "docker.io/library/alpine:3.20": CAFF})
     try:
         record = lookup.find(images, text)

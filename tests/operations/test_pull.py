@@ -1,4 +1,4 @@
-"""Pull, in memory: what is stored and kept, what is unpacked, what is believed, and how large it may be."""
+"""Pull, in memory: what is stored, protected and unpacked, and which images are refused."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Bench:
         return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
 
     def check_nothing_is_left(self) -> None:
-        """After a pull that failed: no record, no lease, and nothing that a collection leaves."""
+        """A failed pull leaves no record and no lease, and garbage collection removes everything else."""
         assert self.store.images.list() == ()
         assert self.store.state.leases == {}
         self.store.collect_garbage()
@@ -91,7 +91,7 @@ def pulled(graph: Graph, *platforms: str, unpack: bool | None = None) -> tuple[P
     return bench.pull(*platforms, unpack=unpack), bench.store
 
 
-# --- what is stored, and what keeps it --------------------------------------------------------------------
+# --- what is stored, and what protects it ------------------------------------------------------------------
 
 SHAPES = {
     "single": shapes.single(),
@@ -108,9 +108,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("platforms", [(), ("all",)])
 @pytest.mark.parametrize("graph", SHAPES.values(), ids=SHAPES)
-def test_labels_keep_all_that_a_pull_stored_and_nothing_else_does(
-    graph: Graph, platforms: Sequence[str]
-) -> None:
+def test_gc_labels_alone_protect_what_a_pull_stored(graph: Graph, platforms: Sequence[str]) -> None:
     bench = Bench(graph)
     result = bench.pull(*platforms)
     stored, snapshots = bench.here, dict(bench.store.state.snapshots)
@@ -123,7 +121,7 @@ def test_labels_keep_all_that_a_pull_stored_and_nothing_else_does(
 
 
 @pytest.mark.parametrize("graph", SHAPES.values(), ids=SHAPES)
-def test_a_pull_of_all_stores_all_and_fetches_each_blob_once(graph: Graph) -> None:
+def test_a_pull_of_all_platforms_fetches_each_blob_once(graph: Graph) -> None:
     bench = Bench(graph)
     result = bench.pull("all")
     assert set(reachable(graph)) <= bench.here
@@ -133,7 +131,7 @@ def test_a_pull_of_all_stores_all_and_fetches_each_blob_once(graph: Graph) -> No
     assert (result.unpacked, bench.store.state.snapshots) == ((), {})
 
 
-def test_what_a_pull_of_one_manifest_leaves() -> None:
+def test_a_pull_of_one_manifest() -> None:
     graph = shapes.single()
     bench = Bench(graph)
     result = bench.pull(labels={"io.example/mine": "1"})
@@ -155,7 +153,7 @@ def test_what_a_pull_of_one_manifest_leaves() -> None:
     assert result.unpacked == (parse("linux/amd64"),)
 
 
-def test_snapshots_are_named_after_their_chains() -> None:
+def test_snapshots_are_named_by_their_chain_ids() -> None:
     graph = shapes.single(layers=3)
     _, store = pulled(graph)
     chain = ImageConfig.parse(graph.blobs[graph.document()["config"]["digest"]]).rootfs.chain_ids
@@ -177,7 +175,7 @@ def test_snapshots_are_named_after_their_chains() -> None:
         ({"platforms": ("all",), "metadata": "selected"}, MIXED, MIXED),
     ],
 )
-def test_what_of_an_index_is_stored(
+def test_which_children_of_an_index_are_stored(
     how: Mapping[str, Any], documents: Sequence[int], layers: Sequence[int]
 ) -> None:
     graph = shapes.mixed()
@@ -212,7 +210,7 @@ def test_a_second_pull_fetches_and_unpacks_nothing() -> None:
     assert result.unpacked == (parse("linux/amd64"),)
 
 
-def test_a_tag_that_moved_takes_the_record_and_leaves_the_labels_of_others() -> None:
+def test_a_moved_tag_updates_the_record_and_keeps_labels_of_other_clients() -> None:
     bench = Bench(shapes.single())
     bench.pull(labels={"mine": "1"})
     record = bench.store.images.get(NAME)
@@ -242,7 +240,7 @@ def test_a_record_that_is_deleted_while_it_is_updated_is_created(monkeypatch: py
     assert bench.pull().image == bench.store.images.get(NAME)
 
 
-def test_the_config_of_a_very_old_image_is_called_by_its_name() -> None:
+def test_a_config_of_type_octet_stream_gets_the_docker_media_type() -> None:
     graph = shapes.octet_stream_config()
     bench = Bench(graph)
     result = bench.pull()
@@ -254,10 +252,10 @@ def test_the_config_of_a_very_old_image_is_called_by_its_name() -> None:
     assert bench.here == {result.image.target.digest, *graph.blobs} - {graph.digest}
 
 
-# --- what an end leaves -----------------------------------------------------------------------------------
+# --- failures and interrupts -------------------------------------------------------------------------------
 
 
-def test_a_failure_leaves_nothing() -> None:
+def test_a_failed_pull_leaves_nothing() -> None:
     bench = Bench(shapes.single())
     layer = bench.graph.document()["layers"][1]["digest"]
     bench.source.broken.add(layer)
@@ -266,7 +264,7 @@ def test_a_failure_leaves_nothing() -> None:
     bench.check_nothing_is_left()
 
 
-def test_bytes_that_are_not_what_they_are_named_after_leave_nothing() -> None:
+def test_wrong_bytes_leave_nothing() -> None:
     bench = Bench(shapes.single())
     layer = bench.graph.document()["layers"][0]
     bench.source.blobs[layer["digest"]] = bytes(layer["size"])
@@ -277,7 +275,7 @@ def test_bytes_that_are_not_what_they_are_named_after_leave_nothing() -> None:
     bench.check_nothing_is_left()
 
 
-def test_an_interrupt_leaves_what_has_come_for_the_next_pull() -> None:
+def test_an_interrupt_keeps_received_bytes_for_the_next_pull() -> None:
     bench = Bench(shapes.single())
 
     def interrupt(event: Progress) -> None:
@@ -295,7 +293,7 @@ def test_an_interrupt_leaves_what_has_come_for_the_next_pull() -> None:
     assert bench.source.done("fetch") == []
 
 
-def test_what_an_interrupted_download_left_is_counted() -> None:
+def test_resumed_bytes_are_counted() -> None:
     bench = Bench(shapes.single())
     layer = bench.graph.document()["layers"][0]
     with bench.store.content.open_ingest(
@@ -311,7 +309,7 @@ def test_what_an_interrupted_download_left_is_counted() -> None:
     )
 
 
-def test_an_image_without_the_platform_is_refused_before_its_layers() -> None:
+def test_an_image_without_the_platform_is_refused_before_layers_are_fetched() -> None:
     bench = Bench(shapes.five_platform())
     with pytest.raises(NoMatchingPlatform, match="linux/riscv64") as caught:
         bench.pull("linux/riscv64")
@@ -320,7 +318,7 @@ def test_an_image_without_the_platform_is_refused_before_its_layers() -> None:
     bench.check_nothing_is_left()
 
 
-def test_an_unknown_name_asks_for_nothing() -> None:
+def test_an_unknown_name_leaves_nothing() -> None:
     bench = Bench(shapes.single())
     bench.source.tags.clear()
     with pytest.raises(NotFound):
@@ -328,7 +326,7 @@ def test_an_unknown_name_asks_for_nothing() -> None:
     bench.check_nothing_is_left()
 
 
-def test_labels_that_containerd_would_refuse_are_refused_before_anything_is_asked() -> None:
+def test_labels_that_containerd_would_refuse_are_refused_before_any_request() -> None:
     bench = Bench(shapes.single())
     for labels in ({"k": "v" * 4096}, {"k": "\udcff"}):
         with pytest.raises(InvalidInput):
@@ -343,10 +341,10 @@ def test_schema_1_is_refused() -> None:
     assert bench.source.done("fetch") == []
 
 
-# --- other clients, meanwhile -----------------------------------------------------------------------------
+# --- other clients during a pull ---------------------------------------------------------------------------
 
 
-def test_labels_that_another_client_takes_away_are_set_again() -> None:
+def test_labels_that_another_client_removes_are_set_again() -> None:
     bench = Bench(shapes.single())
     document = bench.graph.document()
 
@@ -369,7 +367,7 @@ def test_labels_that_another_client_takes_away_are_set_again() -> None:
     assert bench.here == set(bench.graph.blobs)
 
 
-def test_content_that_another_client_deletes_is_missed() -> None:
+def test_content_that_another_client_deletes_is_an_error() -> None:
     bench = Bench(shapes.single())
     layers = [layer["digest"] for layer in bench.graph.document()["layers"]]
 
@@ -383,7 +381,7 @@ def test_content_that_another_client_deletes_is_missed() -> None:
     bench.check_nothing_is_left()
 
 
-# --- what is unpacked -------------------------------------------------------------------------------------
+# --- unpacking ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,7 +397,7 @@ def test_content_that_another_client_deletes_is_missed() -> None:
 @pytest.mark.parametrize(
     "diff_ids", [None, [], [""], [":"], ["sha256:" + "1" * 64] * 2], ids=["own", "none", "", ":", "two"]
 )
-def test_only_layers_that_are_unpacked_need_diff_ids(kind: str, diff_ids: Sequence[str] | None) -> None:
+def test_layers_that_are_not_unpacked_need_no_diff_ids(kind: str, diff_ids: Sequence[str] | None) -> None:
     graph = shapes.signature(kind, diff_ids)
     result, store = pulled(graph)
     assert {item.digest for item in result.fetched} == set(graph.blobs)
@@ -440,10 +438,10 @@ def test_layers_that_cannot_be_unpacked_can_be_pulled(
     assert len(result.fetched) == 3
 
 
-# --- what is believed -------------------------------------------------------------------------------------
+# --- platforms of configs and indexes ----------------------------------------------------------------------
 
 
-def test_an_attestation_promises_no_platform() -> None:
+def test_an_attestation_may_have_the_config_of_any_platform() -> None:
     graph = shapes.attested_as_amd64()
     result, store = pulled(graph, "all", unpack=True)
     assert {item.digest for item in result.fetched} == set(graph.blobs)
@@ -451,13 +449,13 @@ def test_an_attestation_promises_no_platform() -> None:
     assert len(store.state.snapshots) == 2
 
 
-def test_an_image_is_for_the_platform_that_its_index_promises() -> None:
+def test_an_image_must_have_the_platform_that_its_index_states() -> None:
     graph = index([manifest(config([], "linux/s390x"), [Blob(b"{}", IN_TOTO)], on="linux/amd64")])
     with pytest.raises(RegistryContentError, match="says linux/amd64, but the config says linux/s390x"):
         pulled(graph)
 
 
-# --- how large it may be ----------------------------------------------------------------------------------
+# --- limits of sizes ---------------------------------------------------------------------------------------
 
 
 def test_a_config_may_be_larger_than_a_manifest() -> None:
@@ -466,7 +464,7 @@ def test_a_config_may_be_larger_than_a_manifest() -> None:
     assert result.unpacked == (parse("linux/amd64"),)
 
 
-def test_what_is_too_large_is_called_by_its_name() -> None:
+def test_the_error_for_a_large_document_names_its_kind() -> None:
     image = shapes.single()
     claimed = manifest(Blob(b"{}", OCI_CONFIG, {"size": MAX_CONFIG_BYTES + 1}), [])
     with pytest.raises(RegistryContentError, match="rejecting 67108865 byte image config sha256:"):

@@ -1,4 +1,4 @@
-"""Push and copy, on stores and repositories in memory: what is chosen, refused, held, and in which order."""
+"""Push and copy, in memory: selected content, the order of uploads, errors, and the lease."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def options(*platforms: str, **more: Any) -> SendOptions:
 
 
 class Bench:
-    """An image in a store, all of it or not, and a repository that it goes to."""
+    """An image in a store, complete or not, and the repository that it is pushed to."""
 
     def __init__(self, graph: Graph, *, without: Sequence[str] = ()) -> None:
         self.store = MemoryStore()
@@ -80,7 +80,7 @@ def copied(
     return result, source, target
 
 
-# --- all of it -------------------------------------------------------------------------------------------
+# --- complete images ---------------------------------------------------------------------------------------
 
 SHAPES = {
     "five": shapes.five_platform(),
@@ -118,7 +118,7 @@ def test_everything_is_sent_children_first(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("graph", SHAPES.values(), ids=SHAPES)
-def test_a_copy_is_the_same(graph: Graph) -> None:
+def test_a_copy_is_identical(graph: Graph) -> None:
     result, source, target = copied(graph)
     assert target.blobs == reachable(graph)
     assert target.tags["2"].digest == graph.digest
@@ -127,7 +127,7 @@ def test_a_copy_is_the_same(graph: Graph) -> None:
     assert not result.present
 
 
-def test_what_is_there_is_not_sent_again() -> None:
+def test_present_content_is_not_sent_again() -> None:
     bench = Bench(shapes.mixed())
     first = bench.push()
     bench.target.calls.clear()
@@ -138,7 +138,7 @@ def test_what_is_there_is_not_sent_again() -> None:
     assert not bench.target.done("upload")
 
 
-def test_a_moved_tag_is_set_again_though_all_is_there() -> None:
+def test_a_moved_tag_is_set_again_even_if_all_content_is_present() -> None:
     bench = Bench(shapes.mixed())
     bench.push()
     bench.target.tags["2"] = bench.target.tags["2"].__class__(
@@ -149,7 +149,7 @@ def test_a_moved_tag_is_set_again_though_all_is_there() -> None:
     assert bench.target.done("put") == ["2"]
 
 
-def test_the_plan_asks_and_tells() -> None:
+def test_a_plan_only_asks_and_predicts_the_push() -> None:
     graph = shapes.mixed()
     bench = Bench(graph)
     plan = bench.plan()
@@ -160,7 +160,7 @@ def test_the_plan_asks_and_tells() -> None:
     assert bench.store.state.leases == {}
 
 
-# --- chosen platforms ------------------------------------------------------------------------------------
+# --- selected platforms ------------------------------------------------------------------------------------
 
 
 def index_of(repository: MemoryRepository) -> Index:
@@ -175,7 +175,7 @@ def index_of(repository: MemoryRepository) -> Index:
         (["linux/amd64", "linux/arm/v7"], [0, 2, 4]),
     ],
 )
-def test_an_index_is_cut_to_what_was_chosen(platforms: list[str], kept: list[int]) -> None:
+def test_an_index_is_pruned_to_the_selected_platforms(platforms: list[str], kept: list[int]) -> None:
     graph = shapes.mixed()
     bench = Bench(graph)
     result = bench.push(*platforms)
@@ -187,7 +187,7 @@ def test_an_index_is_cut_to_what_was_chosen(platforms: list[str], kept: list[int
     assert copied(graph, *platforms)[2].tags["2"].digest == result.target.digest, "as copy does"
 
 
-def test_nested_indexes_are_cut_too_and_empty_ones_left_out() -> None:
+def test_nested_indexes_are_pruned_and_empty_ones_removed() -> None:
     inner = [shapes.multi(["linux/amd64", "linux/arm64"]), shapes.multi(["linux/s390x"])]
     graph = images.index(inner)
     bench = Bench(graph)
@@ -197,12 +197,12 @@ def test_nested_indexes_are_cut_too_and_empty_ones_left_out() -> None:
     assert leaf.digest == inner[0].child(1).digest
 
 
-def test_all_platforms_by_name_leave_the_index_as_it_is() -> None:
+def test_selecting_every_platform_by_name_keeps_the_index() -> None:
     graph = shapes.five_platform()
     assert Bench(graph).push(*shapes.PAUSE_PLATFORMS).target.digest == graph.digest
 
 
-def test_a_flat_image() -> None:
+def test_a_flattened_index() -> None:
     graph = shapes.mixed()
     bench = Bench(graph)
     assert bench.push("linux/arm64", index="flatten").target.digest == graph.child(1).digest
@@ -213,7 +213,7 @@ def test_a_flat_image() -> None:
 
 
 @pytest.mark.parametrize("what", ["push", "copy"])
-def test_a_platform_that_is_not_there(what: str) -> None:
+def test_a_platform_that_the_image_lacks(what: str) -> None:
     bench = Bench(shapes.mixed())
     asked = ("linux/amd64", "linux/riscv64")
     with pytest.raises(NoMatchingPlatform, match="no linux/riscv64") as caught:
@@ -222,7 +222,7 @@ def test_a_platform_that_is_not_there(what: str) -> None:
     assert bench.target.calls == []
 
 
-def test_a_name_with_a_digest_must_be_right() -> None:
+def test_the_digest_of_a_name_must_be_that_of_the_image() -> None:
     graph = shapes.mixed()
     bench = Bench(graph)
     name = f"registry.example/team/new@{graph.digest}"
@@ -232,7 +232,7 @@ def test_a_name_with_a_digest_must_be_right() -> None:
         bench.push("linux/amd64", name=name)
 
 
-def test_a_wide_and_deep_image_is_gone_through_once() -> None:
+def test_a_wide_and_deep_image_is_walked_once() -> None:
     graph = shapes.multi(["linux/amd64"])
     for _ in range(12):
         graph = images.index([graph, graph, graph])
@@ -241,11 +241,11 @@ def test_a_wide_and_deep_image_is_gone_through_once() -> None:
     assert len(bench.push("linux/amd64").present) == len(reachable(graph))
 
 
-# --- attestations ----------------------------------------------------------------------------------------
+# --- attestations ------------------------------------------------------------------------------------------
 
 
 def absent_parts(graph: Graph, part: str) -> list[str]:
-    """What a default pull leaves out of the last child, an attestation: its statements, or more."""
+    """What a default pull does not fetch of the last child, an attestation: its statements, or more."""
     listed = graph.document()["manifests"]
     attestation = graph.child(len(listed) - 1)
     statements = [item["digest"] for item in attestation.document()["layers"]]
@@ -254,7 +254,7 @@ def absent_parts(graph: Graph, part: str) -> list[str]:
 
 @pytest.mark.parametrize("part", ["statements", "manifest"])
 @pytest.mark.parametrize("platforms", [(), ("linux/amd64",), ("local",)], ids=["", "amd64", "local"])
-def test_an_attestation_that_is_not_here_is_left_out(platforms: Sequence[str], part: str) -> None:
+def test_an_incomplete_attestation_is_skipped(platforms: Sequence[str], part: str) -> None:
     graph = shapes.attested_as_amd64()
     bench = Bench(graph, without=absent_parts(graph, part))
     planned = bench.plan(*platforms)
@@ -269,14 +269,14 @@ def test_an_attestation_that_is_not_here_is_left_out(platforms: Sequence[str], p
 
 
 @pytest.mark.parametrize("platforms", [("linux/amd64",), ("local",)])
-def test_a_flat_image_needs_no_attestation(platforms: Sequence[str]) -> None:
+def test_a_flattened_image_needs_no_attestation(platforms: Sequence[str]) -> None:
     graph = shapes.attested_as_amd64()
     result = Bench(graph, without=absent_parts(graph, "statements")).push(*platforms, index="flatten")
     assert (result.target.digest, result.skipped) == (graph.child(0).digest, ())
 
 
 @pytest.mark.parametrize("platforms", [(), ("linux/amd64",), ("local",)])
-def test_an_attestation_that_is_here_comes_along(platforms: Sequence[str]) -> None:
+def test_a_complete_attestation_is_pushed(platforms: Sequence[str]) -> None:
     graph = shapes.attested_as_amd64()
     result = Bench(graph).push(*platforms)
     assert (result.target.digest, result.skipped) == (graph.digest, ())
@@ -291,9 +291,7 @@ def test_an_attestation_that_is_here_comes_along(platforms: Sequence[str]) -> No
     ],
     ids=["all", "unknown", "digest"],
 )
-def test_an_attestation_that_is_asked_for_must_be_here(
-    platforms: Sequence[str], more: dict[str, Any]
-) -> None:
+def test_a_selected_attestation_must_be_complete(platforms: Sequence[str], more: dict[str, Any]) -> None:
     graph = shapes.attested_as_amd64()
     absent = absent_parts(graph, "statements")
     bench = Bench(graph, without=absent)
@@ -317,7 +315,7 @@ def source_of(graph: Graph) -> MemoryRepository:
 
 
 @pytest.mark.parametrize("index", ["prune", "flatten"])
-def test_local_where_nothing_is_complete(index: Any) -> None:
+def test_local_without_complete_platforms(index: Any) -> None:
     graph = shapes.mixed()
     layers = [item["digest"] for number in range(5) for item in graph.child(number).document()["layers"]]
     bench = Bench(graph, without=layers)
@@ -327,11 +325,11 @@ def test_local_where_nothing_is_complete(index: Any) -> None:
     assert bench.target.calls == []
 
 
-# --- what is missing, or wrong ---------------------------------------------------------------------------
+# --- missing or invalid content ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["index", "manifest", "config", "layer"])
-def test_nothing_is_asked_of_a_registry_for_half_an_image(part: str) -> None:
+def test_an_incomplete_image_is_refused_before_any_request(part: str) -> None:
     graph = shapes.multi(["linux/amd64", "linux/arm64"])
     manifest = graph.child(1)
     digest = {
@@ -356,7 +354,7 @@ def test_nothing_is_asked_of_a_registry_for_half_an_image(part: str) -> None:
     assert bench.store.state.leases == {}
 
 
-def test_foreign_layers_are_left_out_unless_asked_for() -> None:
+def test_foreign_layers_are_skipped_by_default() -> None:
     graph = shapes.foreign(["https://elsewhere.example/layer"])
     foreign = graph.document()["layers"][0]["digest"]
     bench = Bench(graph, without=[foreign])
@@ -369,7 +367,7 @@ def test_foreign_layers_are_left_out_unless_asked_for() -> None:
     assert set(copied(graph, nondistributable=True)[2].blobs) == set(graph.blobs)
 
 
-def test_the_first_failure_ends_it_without_a_manifest() -> None:
+def test_after_a_failure_no_manifest_is_sent() -> None:
     graph = shapes.five_platform(layers=3)
     bench = Bench(graph)
     layer = graph.child(2).document()["layers"][1]["digest"]
@@ -380,7 +378,7 @@ def test_the_first_failure_ends_it_without_a_manifest() -> None:
     assert bench.store.state.leases == {}
 
 
-def test_damaged_content_is_an_error_of_the_store_and_of_the_source() -> None:
+def test_damaged_content_is_an_error() -> None:
     graph = shapes.single()
     layer = Digest(graph.document()["layers"][0]["digest"])
     bench = Bench(graph)
@@ -395,13 +393,13 @@ def test_damaged_content_is_an_error_of_the_store_and_of_the_source() -> None:
         copied(spoiled)
 
 
-def test_documents_have_a_limit_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_documents_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copy, "MAX_DOCUMENTS_BYTES", 2000)
     with pytest.raises(RegistryContentError, match="manifests have more than 2000 bytes in total"):
         copied(shapes.five_platform())
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_a_target_that_is_not_an_image_is_refused() -> None:
     root = {"mediaType": "text/plain", "digest": images.digest_of(b"x"), "size": 1}
     graph = Graph(root, {images.digest_of(b"x"): b"x"})
     with pytest.raises(InvalidInput, match="only manifests may be pushed"):
@@ -410,10 +408,10 @@ def test_what_is_no_image_is_refused() -> None:
         copied(graph)
 
 
-# --- neighbours, labels, the lease -----------------------------------------------------------------------
+# --- mounts, labels, the lease -----------------------------------------------------------------------------
 
 
-def test_blobs_are_mounted_from_the_neighbour_most_like_the_target() -> None:
+def test_blobs_are_mounted_from_the_repository_with_the_most_similar_name() -> None:
     graph = shapes.single()
     bench = Bench(graph)
     blobs = [graph.document()["config"], *graph.document()["layers"]]
@@ -429,7 +427,7 @@ def test_blobs_are_mounted_from_the_neighbour_most_like_the_target() -> None:
     assert labels[SOURCE] == "team/new"
 
 
-def test_within_a_registry_a_copy_is_a_mount() -> None:
+def test_a_copy_within_a_registry_mounts_blobs() -> None:
     graph = shapes.single()
     target = MemoryRepository("source.example", "team/other")
     blobs = {item["digest"] for item in (graph.document()["config"], *graph.document()["layers"])}
@@ -439,7 +437,7 @@ def test_within_a_registry_a_copy_is_a_mount() -> None:
     assert source.done("fetch") == [graph.digest]
 
 
-def test_the_collector_takes_nothing_meanwhile() -> None:
+def test_the_lease_protects_content_during_a_push() -> None:
     graph = shapes.five_platform()
     bench = Bench(graph)
     once = threading.Lock()

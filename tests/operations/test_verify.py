@@ -1,4 +1,4 @@
-"""verify on a store in memory: what is found, what is believed, and what a repair leaves."""
+"""verify on a store in memory: findings, targets, and repairs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BLOBS = sorted(WHOLE)
     altered=st.sets(st.sampled_from(BLOBS), max_size=4),
     absent=st.sets(st.sampled_from(BLOBS), max_size=4),
 )
-def test_exactly_the_bad_ones_are_found_and_mended(altered: set[str], absent: set[str]) -> None:
+def test_damaged_blobs_are_found_and_repaired(altered: set[str], absent: set[str]) -> None:
     store, record = stored(MIXED)
     store.state.blobs = {Digest(digest): data for digest, data in WHOLE.items()}
     for digest in altered:
@@ -61,10 +61,10 @@ def test_exactly_the_bad_ones_are_found_and_mended(altered: set[str], absent: se
     assert store.state.blobs == WHOLE
     assert run(store, record).findings == ()
     store.state.collect()
-    assert store.state.blobs == WHOLE  # the labels that keep it are there
+    assert store.state.blobs == WHOLE  # the labels that protect it exist
 
 
-def test_what_a_bad_document_names_is_not_believed() -> None:
+def test_children_of_a_damaged_document_are_ignored() -> None:
     store, record = stored(MIXED)
     layer = MIXED.child(0).document()["layers"][0]["digest"]
     for digest in (MIXED.digest, layer):
@@ -83,7 +83,7 @@ def test_a_document_of_another_type_is_malformed() -> None:
     assert "expected index but found manifest" in found.detail
 
 
-def test_only_the_targets_have_to_be_whole() -> None:
+def test_only_the_targets_must_be_complete() -> None:
     store, record = stored(MIXED)
     for number in (0, 1):
         for layer in MIXED.child(number).document()["layers"]:
@@ -95,7 +95,7 @@ def test_only_the_targets_have_to_be_whole() -> None:
     assert {item.digest for item in everything.findings} > wanted
 
 
-def test_a_blob_of_two_images_is_told_once_with_both_names() -> None:
+def test_a_blob_of_two_images_is_reported_once_with_both_names() -> None:
     store, record = stored(shapes.single())
     other = store.tag("other.example/app:2", shapes.single().root)
     config = Digest(shapes.single().document()["config"]["digest"])
@@ -104,7 +104,7 @@ def test_a_blob_of_two_images_is_told_once_with_both_names() -> None:
     assert found.images == (record.name, other.name)
 
 
-def test_orphans_are_hashed_when_asked_for() -> None:
+def test_unreferenced_blobs_are_hashed_on_request() -> None:
     store = MemoryStore()
     store.put({Digest.of(b"sound"): b"sound", Digest.of(b"once"): b"then"})
     result = verify(store, [], lambda _image: ALL, orphans=True)

@@ -1,4 +1,4 @@
-"""The causes: every history leaves its traces, and each is told by them."""
+"""The causes: each way of losing content is recognized by what it leaves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_absent_manifest_was_never_pulled() -> None:
     assert "not even its manifest" in cause.text
 
 
-def test_a_layer_that_a_complete_platform_brought_does_not_make_a_pull() -> None:
+def test_a_shared_layer_does_not_mean_that_the_platform_was_pulled() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["common", "c"])
     target = world.index(world.manifest("linux/amd64", ["common", "a"]), foreign)
@@ -75,7 +75,7 @@ def test_a_manifest_without_config_and_layers_was_never_pulled() -> None:
     assert "neither a config" in cause.text
 
 
-def test_an_attestation_is_mended_with_all_platforms() -> None:
+def test_an_attestation_is_fetched_with_all_platforms() -> None:
     world = World()
     image = world.manifest("linux/amd64", ["a"])
     attestation = world.attestation(image)
@@ -87,7 +87,7 @@ def test_an_attestation_is_mended_with_all_platforms() -> None:
 
 
 @pytest.mark.parametrize(("namespace", "labels"), [("default", CRI), ("k8s.io", {}), ("k8s.io", CRI)])
-def test_layers_of_the_kubelets_image_were_discarded(namespace: str, labels: dict[str, str]) -> None:
+def test_layers_of_a_kubelet_image_were_discarded(namespace: str, labels: dict[str, str]) -> None:
     world = World(namespace)
     target = world.manifest("linux/amd64", ["a", "b"])
     world.unpack("a", "b")
@@ -100,7 +100,7 @@ def test_layers_of_the_kubelets_image_were_discarded(namespace: str, labels: dic
     assert cause.remedy == Remedy(method="ensure", images=(NAME,))
 
 
-def test_without_the_kubelet_the_labels_were_lost() -> None:
+def test_outside_the_kubelet_namespace_the_labels_were_lost() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b"])
     world.unpack("a", "b")
@@ -112,7 +112,7 @@ def test_without_the_kubelet_the_labels_were_lost() -> None:
     assert cause.evidence[1] == "snapshots of the missing layers exist"
 
 
-def test_the_kubelets_image_without_snapshots_lost_its_labels() -> None:
+def test_a_kubelet_image_without_snapshots_lost_its_labels() -> None:
     world = World("k8s.io")
     target = world.manifest("linux/amd64", ["a"])
     world.unlabel(target, "l.")
@@ -146,7 +146,7 @@ def test_layers_with_labels_and_snapshots_were_skipped() -> None:
     assert not cause.certain
 
 
-def test_a_skip_ends_where_the_snapshots_end() -> None:
+def test_only_layers_with_snapshots_were_skipped() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b", "c"])
     world.unpack("a", "b")
@@ -168,7 +168,7 @@ def test_a_layer_without_a_snapshot_was_not_skipped() -> None:
     assert found[1].missing == (layers[2].digest,)
 
 
-def test_a_layer_missing_above_a_present_one_was_removed() -> None:
+def test_a_missing_layer_above_a_present_one_was_removed() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b"])
     world.unpack("a", "b")
@@ -199,7 +199,7 @@ def test_a_lazy_snapshotter_never_stored_the_layers(snapshotter: str, labels: di
     assert snapshotter in cause.evidence[0]
 
 
-def test_an_import_left_other_platforms_out() -> None:
+def test_an_import_skipped_other_platforms() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["c"])
     target = world.index(foreign, world.manifest("linux/amd64", ["a"]))
@@ -210,17 +210,17 @@ def test_an_import_left_other_platforms_out() -> None:
     assert (cause.code, cause.platform) == ("never_imported", "linux/arm64")
 
 
-def test_an_index_without_any_label_did_not_come_from_an_import() -> None:
+def test_an_index_without_labels_was_not_imported() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["c"])
     target = world.index(foreign, world.manifest("linux/amd64", ["a"]))
     world.unlabel(target, "m.")
     world.remove(foreign)
-    # The other platform is next: it is here, and the index does not keep it either.
+    # The other platform may be lost next: it is here, but the index does not protect it either.
     assert codes(causes(world, target)) == ["gc_label_lost", "unprotected"]
 
 
-def test_a_record_can_point_at_nothing() -> None:
+def test_a_record_whose_target_is_missing() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]))
     world.remove(target)
@@ -231,7 +231,7 @@ def test_a_record_can_point_at_nothing() -> None:
     assert found.platforms == ()
 
 
-def test_a_nested_index_can_be_gone() -> None:
+def test_a_missing_nested_index() -> None:
     world = World()
     inner = world.index(world.manifest("linux/arm64", ["c"]))
     target = world.index(inner, world.manifest("linux/amd64", ["a"]))
@@ -243,7 +243,7 @@ def test_a_nested_index_can_be_gone() -> None:
     assert cause.evidence[1] == f"index {target.digest} does not have containerd.io/gc.ref.content.0"
 
 
-def test_a_platform_that_was_never_built_is_told_with_those_there_are() -> None:
+def test_available_platforms_are_listed_if_the_image_lacks_one() -> None:
     world = World()
     target = world.index(world.manifest("linux/arm64", ["a"]), world.manifest("linux/s390x", ["b"]))
     (cause,) = causes(world, target)
@@ -252,7 +252,7 @@ def test_a_platform_that_was_never_built_is_told_with_those_there_are() -> None:
     assert cause.remedy == Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
 
 
-def test_another_namespace_can_have_what_is_missing() -> None:
+def test_another_namespace_has_the_missing_content() -> None:
     world, kubelet, empty = World(), World("k8s.io"), World("moby")
     for each in (world, kubelet):
         target = each.manifest("linux/amd64", ["a", "b"])
@@ -264,7 +264,7 @@ def test_another_namespace_can_have_what_is_missing() -> None:
     assert "namespace k8s.io" in found[1].text
 
 
-def test_content_that_nothing_keeps_is_a_warning() -> None:
+def test_unprotected_content_is_a_warning() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b"])
     world.unlabel(target, "l.1")
@@ -275,7 +275,7 @@ def test_content_that_nothing_keeps_is_a_warning() -> None:
     assert "containerd.io/gc.ref.content.l.1" in found.causes[0].evidence[0]
 
 
-def test_a_manifest_that_its_index_does_not_keep_is_a_warning() -> None:
+def test_a_manifest_without_a_label_of_its_index_is_a_warning() -> None:
     world = World()
     image = world.manifest("linux/amd64", ["a"])
     target = world.index(image, world.attestation(image))
@@ -287,7 +287,7 @@ def test_a_manifest_that_its_index_does_not_keep_is_a_warning() -> None:
     assert second.remedy == Remedy(method="pull", images=(NAME,), all_platforms=True)
 
 
-def test_a_label_that_keeps_something_else_is_told() -> None:
+def test_a_label_that_names_other_content_is_reported() -> None:
     world = World()
     target = world.manifest("linux/amd64", ["a", "b"])
     key = "containerd.io/gc.ref.content.l.1"
@@ -309,7 +309,7 @@ def test_every_missing_blob_is_explained_once() -> None:
     assert len(CHECKS) == 7
 
 
-def test_the_json_is_plain_msgspec() -> None:
+def test_a_diagnosis_is_encoded_by_msgspec_alone() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["c"])
     native = world.manifest("linux/amd64", ["a"])

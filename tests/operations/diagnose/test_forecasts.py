@@ -1,4 +1,4 @@
-"""Forecasts that were wrong once; the real tools that showed it run in integration/test_matrix.py."""
+"""Forecasts that were wrong once; integration/test_matrix.py compares them with the real tools."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def without_a_layer(world: World) -> tuple[Descriptor, Descriptor]:
     return world.index(manifest), layer
 
 
-# --- what cannot be read --------------------------------------------------------------------------------
+# --- what cannot be read ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("values", [[], ["linux/amd64"], ["linux/arm64"], ["all"]])
-def test_an_absent_manifest_without_platform_is_told_and_not_read(values: list[str]) -> None:
+def test_an_absent_manifest_without_a_platform_is_reported(values: list[str]) -> None:
     world = World()
     first = bare(world.manifest("linux/amd64", ["a"]))
     second = world.manifest("linux/arm64", ["b"])
@@ -48,13 +48,13 @@ def test_an_absent_manifest_without_platform_is_told_and_not_read(values: list[s
     world.remove(first, *layers)
     found = look(world, target, *values)
     assert not found.complete
-    # nerdctl can read the second, and fetches it; the first has no platform either, and comes with it.
+    # nerdctl can read the second, and fetches its layer; the first, also without a platform, is fetched, too.
     old = found.tools.nerdctl_save_2_0_3
     assert old.fetch == (first.digest, layers[0].digest)
     assert (old.ok, old.network, old.fetch_known) == (True, True, False)
 
 
-def test_an_artifact_that_is_fetched_names_more() -> None:
+def test_an_artifact_to_be_fetched_may_refer_to_more_content() -> None:
     world = World()
     native = world.manifest("linux/amd64", ["a", "b"])
     artifact = world.document(
@@ -72,7 +72,7 @@ def test_an_artifact_that_is_fetched_names_more() -> None:
 # --- absent indexes --------------------------------------------------------------------------------------
 
 
-def test_a_nested_index_that_is_fetched_comes_without_its_foreign_children() -> None:
+def test_a_nested_index_is_fetched_without_its_children_for_other_platforms() -> None:
     world = World()
     inner = world.index(world.manifest("linux/arm64", ["c"]))
     native = world.manifest("linux/amd64", ["a"])
@@ -85,7 +85,7 @@ def test_a_nested_index_that_is_fetched_comes_without_its_foreign_children() -> 
         assert (forecast.ok, forecast.certain, forecast.fetch_known) == (False, False, False)
 
 
-def test_what_is_missing_for_sure_fails_below_a_fetched_index_too() -> None:
+def test_known_missing_content_fails_even_next_to_a_fetched_index() -> None:
     world = World()
     inner = world.index(world.manifest("linux/arm64", ["c"]))
     foreign = world.manifest("linux/s390x", ["d"])
@@ -94,11 +94,11 @@ def test_what_is_missing_for_sure_fails_below_a_fetched_index_too() -> None:
     target = world.index(native, inner, known)
     world.remove(inner, *world.below(native)[1], *world.below(foreign)[1])
     forecast = look(world, target).tools.nerdctl_save_2_0_4
-    # The error may be about a blob that nobody has heard of yet; that there is one is certain.
+    # The error may name a blob that is still unknown, but there will be an error.
     assert (forecast.ok, forecast.certain, forecast.error) == (False, True, "content digest")
 
 
-def test_nobody_knows_what_an_absent_index_has() -> None:
+def test_the_platforms_of_an_absent_index_are_unknown() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]))
     world.remove(target)
@@ -144,7 +144,7 @@ def test_an_absent_nested_index_may_have_the_platform() -> None:
         ),
     ],
 )
-def test_a_name_that_nerdctl_cannot_ask_for(name: str, fault: str, newest: str) -> None:
+def test_a_name_that_nerdctl_cannot_resolve(name: str, fault: str, newest: str) -> None:
     world = World()
     target, _ = without_a_layer(world)
     tools = look(world, record(target, name=name)).tools
@@ -155,7 +155,7 @@ def test_a_name_that_nerdctl_cannot_ask_for(name: str, fault: str, newest: str) 
     assert (tools.nerdctl_save_2_3_0.ok, tools.nerdctl_save_2_3_0.error) == (False, newest)
 
 
-def test_a_short_name_can_be_saved_by_nerdctl_before_2_3_when_all_is_here() -> None:
+def test_nerdctl_before_2_3_saves_a_complete_image_with_a_short_name() -> None:
     world = World()
     image = record(world.index(world.manifest("linux/amd64", ["a"])), name="pause:3.10")
     tools = look(world, image).tools
@@ -165,7 +165,7 @@ def test_a_short_name_can_be_saved_by_nerdctl_before_2_3_when_all_is_here() -> N
     assert look(world, image).tools.nerdctl_save_2_3_0.ok
 
 
-def test_a_name_that_nerdctl_takes_for_another_image() -> None:
+def test_a_name_that_nerdctl_resolves_to_another_image() -> None:
     world = World()
     image = record(world.index(world.manifest("linux/amd64", ["a"])), name="pause:3.10")
     other = record(world.index(world.manifest("linux/amd64", ["b"])), name="docker.io/library/pause:3.10")
@@ -176,7 +176,7 @@ def test_a_name_that_nerdctl_takes_for_another_image() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_local_tag_is_asked_for_where_it_may_not_be(labelled: bool) -> None:
+def test_a_local_tag_may_be_unknown_to_the_registry(labelled: bool) -> None:
     world = World()
     target, layer = without_a_layer(world)
     if labelled:
@@ -186,12 +186,12 @@ def test_a_local_tag_is_asked_for_where_it_may_not_be(labelled: bool) -> None:
         forecast = getattr(tools, release)
         assert forecast.network
         assert (forecast.ok, forecast.certain) == (not labelled, not labelled)
-    # pyctrd asks where the content came from, by a name whose port nobody knows.
+    # pyctrd asks the registry that the content came from, whose port is unknown.
     assert tools.pyctrd_save.fetch == (layer.digest,)
     assert (tools.pyctrd_save.ok, tools.pyctrd_save.certain) == (True, not labelled)
 
 
-def test_a_record_of_the_same_repository_gives_the_port() -> None:
+def test_the_port_is_taken_from_a_record_of_the_same_repository() -> None:
     world = World()
     target, _ = without_a_layer(world)
     world.content.labels[target.digest] |= {f"{SOURCE}registry.example": "team/app"}
@@ -200,7 +200,7 @@ def test_a_record_of_the_same_repository_gives_the_port() -> None:
     assert look(world, local).tools.pyctrd_save.certain
 
 
-def test_nobody_is_known_to_have_it() -> None:
+def test_no_registry_is_known_to_have_the_content() -> None:
     world = World()
     target, _ = without_a_layer(world)
     forecast = look(world, record(target, name="registry.example/Team:1")).tools.pyctrd_save
@@ -231,7 +231,7 @@ def test_nobody_is_known_to_have_it() -> None:
         ("application/json", b"[]", ""),
     ],
 )
-def test_a_cache_of_buildkit_is_no_image(media_type: str, raw: bytes, words: str) -> None:
+def test_a_buildkit_cache_is_not_an_image(media_type: str, raw: bytes, words: str) -> None:
     world = World()
     target = world.index(world.add(media_type, raw))
     tools = look(world, target).tools
@@ -240,7 +240,7 @@ def test_a_cache_of_buildkit_is_no_image(media_type: str, raw: bytes, words: str
     assert tools.pyctrd_save.error == f"no manifest found for platform: not found: {NAME} has no linux/amd64"
 
 
-def test_a_nested_index_of_another_platform_hides_what_is_in_it() -> None:
+def test_a_nested_index_for_another_platform_hides_its_children() -> None:
     world = World()
     inner = world.index(
         world.manifest("linux/amd64", ["a"]), platform=Platform(os="linux", architecture="arm64")
@@ -272,7 +272,7 @@ def test_os_features_count_in_newer_tools(version: str, ok: bool, certain: bool)
     assert (tools.nerdctl_save_2_3_0.network, tools.nerdctl_save_2_3_0.fetch) == (True, ())
 
 
-def test_what_a_descriptor_carries_is_not_downloaded() -> None:
+def test_inline_data_of_a_descriptor_is_not_downloaded() -> None:
     world = World()
     config = world.add("application/vnd.oci.empty.v1+json", b"{}", data=b"{}")
     layer = world.add("text/plain", b"hello")
@@ -284,7 +284,7 @@ def test_what_a_descriptor_carries_is_not_downloaded() -> None:
     assert tools.pyctrd_save.bytes == layer.size
 
 
-def test_an_absent_target_is_no_success_of_nerdctl_either() -> None:
+def test_an_absent_target_is_not_a_success_of_nerdctl() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]))
     world.remove(target)
@@ -295,11 +295,11 @@ def test_an_absent_target_is_no_success_of_nerdctl_either() -> None:
     assert (old.ok, old.exit_code, old.error) == (False, 1, f"content digest {target.digest}: not found")
 
 
-# --- chance ----------------------------------------------------------------------------------------------
+# --- results that vary -----------------------------------------------------------------------------------
 
 
-def test_the_order_of_platforms_can_decide_what_nerdctl_fetches() -> None:
-    """One manifest is for two platforms: the first fetch completes it, so the rest of the second is left."""
+def test_what_nerdctl_fetches_can_depend_on_the_order_of_platforms() -> None:
+    """One manifest is for two platforms: the first fetch completes it, and the second is skipped."""
     world = World()
     shared = world.manifest("linux/amd64", ["a"])
     layers = world.below(shared)[1]

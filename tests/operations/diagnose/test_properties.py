@@ -1,4 +1,4 @@
-"""Whatever is missing, the diagnosis holds together."""
+"""Whatever is missing, the parts of a diagnosis are consistent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def lay_out() -> tuple[World, Descriptor]:
     unlabelled=st.sets(st.sampled_from(["m.", "l.", "config", "m.1", "l.0"])),
     values=st.sampled_from([[], ["linux/arm64"], ["all"], ["linux/amd64,linux/arm64"], ["linux/s390x"]]),
 )
-def test_the_parts_agree_with_each_other(removed: set[int], unlabelled: set[str], values: list[str]) -> None:
+def test_the_parts_of_a_diagnosis_are_consistent(
+    removed: set[int], unlabelled: set[str], values: list[str]
+) -> None:
     world, target = lay_out()
     blobs = sorted(world.content.blobs)
     assert len(blobs) == 11
@@ -37,13 +39,13 @@ def test_the_parts_agree_with_each_other(removed: set[int], unlabelled: set[str]
         del world.content.blobs[blobs[number]]
     found = diagnose(world.store, record(target), select(values), host=HOST)
 
-    # Every gap of every row is explained, and by one cause only.
+    # Every missing blob of every row is explained by exactly one cause.
     for row in found.platforms:
         about = [cause for cause in found.causes if cause.digest == row.digest]
         explained = [digest for cause in about for digest in cause.missing]
         assert sorted(explained) == sorted(item.digest for item in row.missing)
         assert row.complete == (row.missing_known and not row.missing)
-    # The answer follows the rows, and the forecasts follow the answer.
+    # Completeness follows from the rows, and the forecasts from completeness.
     chosen = [row for row in found.platforms if row.target]
     assert found.complete == (bool(chosen) and all(row.complete for row in chosen))
     assert found.tools.ctr_export.ok == found.complete

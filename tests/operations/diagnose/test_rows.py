@@ -1,4 +1,4 @@
-"""The rows: what is here of each manifest."""
+"""The rows: how complete each manifest is."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_a_single_manifest_has_the_platform_of_its_config() -> None:
     target = world.manifest("linux/arm64", ["a"])
     found = look(world, target)
     assert [row.platform for row in found.platforms] == ["linux/arm64"]
-    assert found.complete  # nobody chose a platform: a manifest without one passes every filter of containerd
+    assert (
+        found.complete
+    )  # no platform was selected, and a manifest without one passes every filter of containerd
     assert look(world, target, "linux/arm64").complete
     chosen = look(world, target, "linux/amd64")
     assert not chosen.complete
@@ -86,7 +88,7 @@ def test_a_single_manifest_has_the_platform_of_its_config() -> None:
     assert look(world, target, "linux/arm64,linux/amd64").absent_platforms == ("linux/amd64",)
 
 
-def test_an_attestation_is_named_after_what_it_attests() -> None:
+def test_an_attestation_names_its_image() -> None:
     world = World()
     image = world.manifest("linux/amd64", ["a"])
     attestation = world.attestation(image)
@@ -101,7 +103,7 @@ def test_an_attestation_is_named_after_what_it_attests() -> None:
     assert not look(world, world.index(image, attestation), "all").complete
 
 
-def test_an_attestation_may_name_anything() -> None:
+def test_an_attestation_of_an_unknown_image() -> None:
     world = World()
     image = world.manifest("linux/amd64", ["a"])
     attestation = world.attestation(image)
@@ -111,7 +113,7 @@ def test_an_attestation_may_name_anything() -> None:
     assert (row.kind, row.attestation_for) == ("attestation", None)
 
 
-def test_nested_indexes_are_walked_and_absent_ones_told() -> None:
+def test_nested_indexes_are_walked_and_absent_ones_reported() -> None:
     world = World()
     inner = world.index(world.manifest("linux/arm64", ["a"]))
     target = world.index(inner, world.manifest("linux/amd64", ["b"]))
@@ -132,7 +134,7 @@ def test_an_artifact_has_no_platform_and_counts_its_payload(config_type: str) ->
     assert not row.unpacked
 
 
-def test_content_in_an_index_that_is_no_manifest_has_a_row_too() -> None:
+def test_other_content_of_an_index_has_a_row() -> None:
     world = World()
     weird = world.add("application/vnd.weird+json", b"{}")
     target = world.index(world.manifest("linux/amd64", ["a"]), weird)
@@ -155,14 +157,14 @@ def test_unpacked_follows_the_snapshotter_that_was_asked_for() -> None:
     assert not look(world, target, snapshotter="overlayfs").platforms[0].unpacked
 
 
-def test_half_a_chain_is_not_unpacked() -> None:
+def test_an_incomplete_chain_is_not_unpacked() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a", "b"]))
     world.unpack("a")
     assert not look(world, target).platforms[0].unpacked
 
 
-def test_only_file_system_layers_have_a_place_in_the_chain() -> None:
+def test_only_file_system_layers_are_part_of_the_chain() -> None:
     world = World()
     config, layers = world.below(world.manifest("linux/amd64", ["a"]))
     target = world.document(config, [world.add("text/plain", b"hello"), *layers])
@@ -170,7 +172,7 @@ def test_only_file_system_layers_have_a_place_in_the_chain() -> None:
     assert look(world, target).platforms[0].unpacked
 
 
-def test_local_stands_for_the_complete_platforms() -> None:
+def test_local_selects_the_complete_platforms() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["c"])
     native = world.manifest("linux/amd64", ["a"])
@@ -186,7 +188,7 @@ def test_local_stands_for_the_complete_platforms() -> None:
     assert not nothing.complete
 
 
-def test_each_chosen_platform_must_be_there() -> None:
+def test_every_selected_platform_must_exist() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]), world.manifest("linux/arm/v7", ["b"]))
     assert look(world, target, "linux/amd64,linux/arm/v7").complete
@@ -196,7 +198,7 @@ def test_each_chosen_platform_must_be_there() -> None:
     assert found.targets == ("linux/amd64", "linux/riscv64")
 
 
-def test_children_without_a_platform_are_targets_unless_another_one_was_chosen() -> None:
+def test_children_without_a_platform_are_targets_unless_one_was_selected() -> None:
     world = World()
     bare = Descriptor(
         media_type=mediatypes.OCI_MANIFEST, digest=world.manifest("linux/arm64", ["a"]).digest, size=1
@@ -207,7 +209,7 @@ def test_children_without_a_platform_are_targets_unless_another_one_was_chosen()
     assert [row.target for row in look(world, target, "linux/arm64").platforms] == [False, True]
 
 
-def test_a_document_of_another_type_than_promised_is_an_error() -> None:
+def test_a_document_of_another_type_than_described_is_an_error() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]))
     world.content.blobs[target.digest] = b'{"schemaVersion":2,"config":{"size":1}}'
@@ -215,7 +217,7 @@ def test_a_document_of_another_type_than_promised_is_an_error() -> None:
         look(world, target)
 
 
-def test_the_host_is_the_target_when_nothing_is_chosen() -> None:
+def test_the_host_is_the_target_by_default() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]), world.manifest("linux/arm64", ["b"]))
     found = diagnose(world.store, record(target), Selection(), host=parse("linux/arm64"))

@@ -1,4 +1,4 @@
-"""The forecasts: what ctr, nerdctl and pyctrd would do with the content that is here."""
+"""The forecasts: what ctr, nerdctl and pyctrd would do with the stored content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def missing(item: Descriptor) -> str:
     return f"content digest {item.digest}: not found"
 
 
-def test_after_a_pull_of_2x_only_the_old_nerdctl_downloads() -> None:
+def test_after_a_pull_by_ctr_2x_only_old_nerdctl_downloads() -> None:
     world = World()
     target, _ = five_platforms(world)
     found = tools(world, target)
@@ -44,7 +44,7 @@ def test_after_a_pull_of_2x_only_the_old_nerdctl_downloads() -> None:
         assert (modern.fetch, modern.bytes, modern.network, modern.ok) == ((), 0, False, True)
 
 
-def test_a_foreign_platform_is_downloaded_by_all_but_ctr() -> None:
+def test_another_platform_is_downloaded_by_all_but_ctr() -> None:
     world = World()
     target, manifests = five_platforms(world)
     layers = world.below(manifests[1])[1]
@@ -59,7 +59,7 @@ def test_a_foreign_platform_is_downloaded_by_all_but_ctr() -> None:
     assert found.pyctrd_save.ok
 
 
-def test_an_absent_manifest_is_fetched_by_pyctrd_alone() -> None:
+def test_only_pyctrd_fetches_an_absent_manifest() -> None:
     world = World()
     target, manifests = five_platforms(world)
     world.remove(manifests[1])
@@ -86,7 +86,7 @@ def test_a_platform_that_the_image_lacks() -> None:
     )
 
 
-def test_behind_an_absent_index_there_may_be_any_platform() -> None:
+def test_an_absent_index_may_have_any_platform() -> None:
     world = World()
     inner = world.index(world.manifest("linux/riscv64", ["a"]))
     target = world.index(world.manifest("linux/amd64", ["b"]), inner)
@@ -95,7 +95,7 @@ def test_behind_an_absent_index_there_may_be_any_platform() -> None:
     assert (found.fetch, found.fetch_known, found.ok) == ((inner.digest,), False, True)
 
 
-def test_all_platforms_of_a_foreign_image_fail_in_ctr_and_not_in_nerdctl() -> None:
+def test_all_platforms_of_an_image_that_lacks_the_platform_of_the_host() -> None:
     world = World()
     target = world.index(world.manifest("linux/arm64", ["a"]))
     found = tools(world, target, "all")
@@ -116,7 +116,7 @@ def test_all_platforms_need_every_blob() -> None:
     assert len(found.pyctrd_save.fetch) == len(found.nerdctl_save_2_0_4.fetch) == 8
 
 
-def test_an_absent_target_gives_an_empty_archive_and_success() -> None:
+def test_an_absent_target_gives_an_empty_archive_and_exit_code_0() -> None:
     world = World()
     target, _ = five_platforms(world)
     world.remove(target)
@@ -135,7 +135,7 @@ def test_a_nested_index_alone_cannot_be_exported() -> None:
     assert found.pyctrd_save.ok
 
 
-def test_a_nested_index_beside_a_manifest_is_exported_without_a_filter() -> None:
+def test_a_nested_index_next_to_a_manifest_is_exported_unfiltered() -> None:
     world = World()
     foreign = world.manifest("linux/arm64", ["c"])
     target = world.index(world.manifest("linux/amd64", ["a"]), world.index(foreign))
@@ -159,7 +159,7 @@ def test_a_record_of_something_else_cannot_be_exported() -> None:
     assert found.ctr_export.error == "only manifests may be exported: invalid argument"
 
 
-def test_a_name_that_is_no_reference_cannot_go_into_manifest_json() -> None:
+def test_an_invalid_reference_cannot_be_in_manifest_json() -> None:
     world = World()
     found = tools(world, record(world.manifest("linux/amd64", ["a"]), name="UPPER"))
     assert found.ctr_export.error == 'unable to create manifests file: failed to parse "UPPER"'
@@ -176,7 +176,7 @@ def test_attestations_are_left_out_unless_all_platforms_are_asked_for() -> None:
     assert tools(world, target, "all").ctr_export.error == f"failed to get reader: {missing(statements[0])}"
 
 
-def test_nerdctl_from_2_1_4_on_leaves_the_statements_that_all_platforms_need() -> None:
+def test_nerdctl_from_2_1_4_on_does_not_fetch_attestation_statements() -> None:
     world = World()
     image = world.manifest("linux/amd64", ["a"])
     attestation = world.attestation(image)
@@ -205,7 +205,7 @@ def test_nerdctl_2_3_needs_a_daemon_with_a_transfer_service() -> None:
     assert found.nerdctl_save_2_1_4.ok
 
 
-def test_nerdctl_asks_the_registry_when_it_cannot_find_its_own_platform() -> None:
+def test_nerdctl_asks_the_registry_if_the_platform_of_the_host_is_missing() -> None:
     world = World()
     manifest = world.manifest("linux/arm/v7", ["a"])
     mislabelled = Descriptor(

@@ -1,4 +1,4 @@
-"""A namespace that can only be looked at: images are laid out by hand, and every change is an error.
+"""A read-only namespace: images are laid out by hand, and every change is an error.
 
 The store has no method that writes, takes a lease, or opens an ingest. A diagnosis that tried would fail with
 AttributeError, so each test also shows that nothing is changed.
@@ -81,7 +81,7 @@ class World:
     def default_snapshotter(self) -> str:
         return "overlayfs"
 
-    # --- laying out ---------------------------------------------------------------------------------------
+    # --- laying out images ---------------------------------------------------------------------------------
 
     def add(self, media_type: str, raw: bytes, **fields: Any) -> Descriptor:
         """Store bytes, with the labels of a pull if they are a document."""
@@ -93,7 +93,7 @@ class World:
         return descriptor
 
     def layer(self, text: str, diff: str = "") -> Descriptor:
-        """Store a layer whose diff id is taken of `diff` (default: of the same text)."""
+        """Store a layer whose diff id is the digest of `diff` (default: of the same text)."""
         descriptor = self.add(mediatypes.OCI_LAYER_GZIP, f"packed {text}".encode())
         self.content.labels[descriptor.digest] = {mediatypes.UNCOMPRESSED: diff_id(diff or text)}
         return descriptor
@@ -149,28 +149,28 @@ class World:
     def unpack(
         self, *diffs: str, snapshotter: str = "overlayfs", labels: Mapping[str, str] | None = None
     ) -> None:
-        """Make the committed snapshots of a chain of layers."""
+        """Create the committed snapshots of a chain of layers."""
         parent = ""
         for chain_id in RootFS(stated=tuple(map(diff_id, diffs))).chain_ids:
             info = SnapshotInfo(name=chain_id, parent=parent, kind="committed", labels=dict(labels or {}))
             self.snapshots.by_name[snapshotter, chain_id] = info
             parent = chain_id
 
-    # --- taking away --------------------------------------------------------------------------------------
+    # --- removing content ----------------------------------------------------------------------------------
 
     def remove(self, *descriptors: Descriptor) -> None:
-        """Take content away, as if it had never come."""
+        """Remove content, as if it had never been fetched."""
         for item in descriptors:
             del self.content.blobs[item.digest]
             self.content.labels.pop(item.digest, None)
 
     def below(self, manifest: Descriptor) -> tuple[Descriptor, tuple[Descriptor, ...]]:
-        """Give the config and the layers of a manifest that is here."""
+        """Return the config and the layers of a stored manifest."""
         config, *layers = graph.children_in(manifest, self.content.blobs[manifest.digest])
         return config, tuple(layers)
 
     def unlabel(self, parent: Descriptor, *prefixes: str) -> None:
-        """Take those gc labels of a parent away whose keys end with a word that starts so."""
+        """Remove the gc labels of a parent whose last part starts with the prefix."""
         keys = tuple(f"{mediatypes.GC_REF}{prefix}" for prefix in prefixes)
         labels = self.content.labels[parent.digest]
         self.content.labels[parent.digest] = {
@@ -179,23 +179,23 @@ class World:
 
 
 def record(target: Descriptor, *, name: str = NAME, labels: Mapping[str, str] | None = None) -> ImageRecord:
-    """Make an image record; the platform is no part of a record's target."""
+    """Create an image record; a record's target has no platform."""
     return ImageRecord(
         name=name, target=msgspec.structs.replace(target, platform=None), labels=dict(labels or {})
     )
 
 
 def diff_id(text: str) -> Digest:
-    """Give the diff id of a layer that unpacks to this text."""
+    """Return the diff id of a layer that unpacks to this text."""
     return Digest.of(f"unpacked {text}".encode())
 
 
 def encode(document: object) -> bytes:
-    """Write JSON; digests are a subclass of str, which msgspec has to be told."""
+    """Encode as JSON; digests are a subclass of str, which msgspec does not encode by itself."""
     return msgspec.json.encode(document, enc_hook=str)
 
 
 def plain(descriptor: Descriptor) -> dict[str, Any]:
-    """Give the JSON object of a descriptor, without what is empty."""
+    """Return the JSON object of a descriptor, without empty fields."""
     fields: dict[str, Any] = msgspec.to_builtins(descriptor, enc_hook=str)
     return {key: value for key, value in fields.items() if value}
