@@ -1,4 +1,4 @@
-"""One blob into a store in memory: what is asked for, and what is counted as resumed."""
+"""Fetch one blob into a store in memory: requests, and which bytes count as resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYER = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=Digest.of(DATA),
 
 
 class Remote:
-    """A repository with one layer, that notes the offsets at which it is asked for it."""
+    """A repository with one layer, which records the requested offsets."""
 
     host = "registry.example"
     repository = "team/app"
@@ -60,21 +60,21 @@ class Bench:
 
 
 @pytest.mark.parametrize("left", [1, 5000, len(DATA) - 1])
-def test_what_an_interrupted_download_left_is_resumed_and_counted(left: int) -> None:
+def test_an_interrupted_download_is_resumed_and_counted(left: int) -> None:
     bench = Bench(DATA[:left])
     assert bench.fetch() == FetchResult(len(DATA) - left, left)
     assert bench.remote.offsets == [left]
     assert bench.told() == {("downloading", left), ("downloaded", left)}
 
 
-def test_a_download_that_only_lacked_its_commit_is_resumed_whole() -> None:
+def test_a_download_that_only_lacked_its_commit_counts_as_resumed() -> None:
     bench = Bench(DATA)
     assert bench.fetch() == FetchResult(0, len(DATA))
     assert bench.remote.offsets == []
     assert bench.told() == {("downloaded", len(DATA))}
 
 
-def test_nothing_is_resumed_where_nothing_was() -> None:
+def test_a_new_download_resumes_nothing() -> None:
     bench = Bench()
     assert bench.fetch() == FetchResult(len(DATA), 0)
     assert bench.told() == {("downloading", 0), ("downloaded", 0)}
@@ -83,7 +83,7 @@ def test_nothing_is_resumed_where_nothing_was() -> None:
 
 
 @pytest.mark.parametrize("left", [100, len(DATA)])
-def test_what_was_corrupt_counts_for_nothing(left: int) -> None:
+def test_corrupt_bytes_do_not_count_as_resumed(left: int) -> None:
     bench = Bench(b"x" * left)
     assert bench.fetch() == FetchResult(len(DATA), 0)
     assert bench.remote.offsets[-1] == 0
@@ -91,10 +91,10 @@ def test_what_was_corrupt_counts_for_nothing(left: int) -> None:
 
 
 @pytest.mark.parametrize("listed", [[], [IngestStatus(ref=ingest_ref(LAYER), offset=100, total=0)]])
-def test_content_that_another_namespace_shares_is_not_resumed(
+def test_shared_content_of_another_namespace_does_not_count_as_resumed(
     listed: Sequence[IngestStatus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It opens as complete, while the ingest that is listed (if any) is not what will be committed."""
+    """Its ingest is complete when it is opened; a listed ingest (if any) is another one."""
     bench = Bench(DATA)
     monkeypatch.setattr(bench.store.content, "ingests", lambda: listed)
     assert bench.fetch() == FetchResult()
@@ -102,10 +102,10 @@ def test_content_that_another_namespace_shares_is_not_resumed(
 
 
 @pytest.mark.parametrize("collected", [False, True])
-def test_what_another_client_finishes_first_is_put_under_our_lease(
+def test_content_that_another_client_commits_first_is_put_under_our_lease(
     collected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or it is fetched once more, when it was collected before that."""
+    """If it was collected before that, it is fetched again."""
     bench = Bench()
     state = bench.store.state
     opened: list[str] = []
@@ -132,7 +132,7 @@ def test_what_another_client_finishes_first_is_put_under_our_lease(
         assert state.blobs == {LAYER.digest: DATA}
 
 
-def test_a_blob_that_comes_and_goes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_that_keeps_disappearing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
 
     def overtaken(ingest: MemoryIngest) -> None:
@@ -143,7 +143,7 @@ def test_a_blob_that_comes_and_goes_for_ever_is_given_up(monkeypatch: pytest.Mon
         bench.fetch()
 
 
-def test_downloads_sum_up_what_came_and_what_was_here() -> None:
+def test_downloads_count_fetched_and_resumed_bytes() -> None:
     other = Descriptor(media_type="text/plain", digest=Digest.of(b"x"), size=1)
     amounts = {LAYER.digest: FetchResult(7, 3), other.digest: FetchResult()}
     with DownloadPool(lambda item: amounts[item.digest], threading.Event(), max_concurrent=2) as downloads:
@@ -153,11 +153,11 @@ def test_downloads_sum_up_what_came_and_what_was_here() -> None:
         assert downloads.resumed() == {LAYER: 3}
 
 
-# --- another client that stands still -----------------------------------------------------------------------
+# --- another client that has stopped ----------------------------------------------------------------------
 
 
 def locked(left: int, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A store in which another client has written so many bytes, and holds its ingest."""
+    """A store in which another client has written so many bytes, and has locked the ingest."""
     bench = Bench(DATA[:left])
     bench.store.state.open_refs.add(ingest_ref(LAYER))
     monkeypatch.setattr(MemoryContent, "stall_seconds", 0.2)
@@ -165,7 +165,7 @@ def locked(left: int, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.mark.parametrize("left", [0, 5000])
-def test_a_client_that_stands_still_is_not_waited_for_for_ever(
+def test_a_client_that_has_stopped_is_not_waited_for_forever(
     left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = locked(left, monkeypatch)
@@ -176,8 +176,8 @@ def test_a_client_that_stands_still_is_not_waited_for_for_ever(
     assert {event.action for event in bench.events} == {"waiting"}
 
 
-def test_a_client_that_gets_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow it is; here it writes a byte whenever somebody asks how far it is."""
+def test_a_client_that_makes_progress_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow it is; here it writes a byte at each look at its progress."""
     bench = locked(5000, monkeypatch)
     ref = ingest_ref(LAYER)
     monkeypatch.setattr(MemoryContent, "stall_seconds", 0.0)
@@ -196,8 +196,8 @@ def test_a_client_that_gets_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     assert bench.fetch() == FetchResult(len(DATA) - 5005, 5005)
 
 
-def test_a_commit_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All bytes are there: they may have to be result to the disk."""
+def test_a_pending_commit_is_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes have been received, but may still have to be written to the disk."""
     bench = locked(len(DATA), monkeypatch)
     monkeypatch.setattr(MemoryContent, "stall_seconds", 0.01)
     with pytest.raises(IngestLocked, match=r"for 0\.1 seconds"):

@@ -1,4 +1,4 @@
-"""What is here goes under the lease in force; what is not is said to be absent."""
+"""Stored content is put under the current lease; absent content is reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store() -> MemoryStore:
     return store
 
 
-def test_what_is_here_stays_as_long_as_the_lease(store: MemoryStore) -> None:
+def test_stored_content_stays_as_long_as_the_lease(store: MemoryStore) -> None:
     with store.lease("test") as leased:
         assert pin(leased.content, LAYER)
         store.collect_garbage()
@@ -31,14 +31,16 @@ def test_what_is_here_stays_as_long_as_the_lease(store: MemoryStore) -> None:
     assert (store.state.blobs, store.state.ingests) == ({}, {})
 
 
-def test_what_is_absent_leaves_nothing_behind(store: MemoryStore) -> None:
+def test_absent_content_leaves_nothing_behind(store: MemoryStore) -> None:
     store.content.delete(LAYER.digest)
     with store.lease("test") as leased:
         assert not pin(leased.content, LAYER)
         assert store.state.ingests == {}
 
 
-def test_what_is_collected_just_then_is_absent(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_that_is_collected_meanwhile_is_absent(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with store.lease("test") as leased:
         info = leased.content.info
 
@@ -52,7 +54,7 @@ def test_what_is_collected_just_then_is_absent(store: MemoryStore, monkeypatch: 
         assert store.state.ingests == {}
 
 
-def test_content_of_another_size_is_not_what_the_image_names(store: MemoryStore) -> None:
+def test_content_of_another_size_is_an_error(store: MemoryStore) -> None:
     other = msgspec.structs.replace(LAYER, size=LAYER.size + 1)
     message = f"unexpected copy size for blobs/sha256/{LAYER.digest.encoded}: the store has 7 bytes, .* 8$"
     with store.lease("test") as leased, pytest.raises(ContentError, match=message):

@@ -1,4 +1,4 @@
-"""Layers into snapshots, in memory: each chain once, also where other clients do the same or take it away."""
+"""Unpack layers in memory: each chain once, even if other clients unpack or remove the same ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.memory import MemoryDiffs, MemorySnapshots, MemoryStore
 
 
 class Bench:
-    """A store that has an image's content, and nothing unpacked."""
+    """A store with the content of an image, and without snapshots."""
 
     def __init__(self, graph: Graph) -> None:
         self.store = MemoryStore()
@@ -47,7 +47,7 @@ class Bench:
 
     @property
     def whole(self) -> dict[str, tuple[str, str]]:
-        """The snapshots of a good unpack."""
+        """The snapshots of a successful unpack."""
         return {
             name: (parent, "committed")
             for name, parent in zip(self.chain, ["", *self.chain[:-1]], strict=True)
@@ -62,7 +62,7 @@ def bench() -> Bench:
 def before(
     monkeypatch: pytest.MonkeyPatch, kind: type, method: str, act: Callable[[int], object]
 ) -> Callable[[], int]:
-    """Have something happen before each call of a method; it gets the call's number, from 1."""
+    """Call a function before each call of a method; it gets the number of the call, from 1."""
     inner, calls = getattr(kind, method), 0
 
     def call(*arguments: Any, **named: Any) -> Any:
@@ -75,7 +75,7 @@ def before(
     return lambda: calls
 
 
-def test_layers_are_unpacked_bottom_first(bench: Bench) -> None:
+def test_layers_are_unpacked_from_bottom_to_top(bench: Bench) -> None:
     assert bench.unpack() == bench.chain[-1]
     assert bench.snapshots == bench.whole
     assert bench.log == [
@@ -89,7 +89,7 @@ def test_layers_are_unpacked_bottom_first(bench: Bench) -> None:
     assert bench.store.content.info(bench.manifest.config.digest).labels == kept
 
 
-def test_the_labels_of_a_layer_for_its_snapshot_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_annotations_of_a_layer_become_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     annotations = {"containerd.io/snapshot/remote/urls": "x", "other": "y"}
     layer = images.layer({"file": b"1"}, extra={"annotations": annotations})
     bench = Bench(images.manifest(images.config([layer]), [layer]))
@@ -113,7 +113,7 @@ def test_an_image_without_layers_has_no_snapshot() -> None:
     assert bench.snapshots == {}
 
 
-def test_chains_that_are_there_are_not_unpacked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_chains_are_not_unpacked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.unpack()
     bench.log.clear()
     applied = before(monkeypatch, MemoryDiffs, "apply", lambda _number: None)
@@ -121,7 +121,7 @@ def test_chains_that_are_there_are_not_unpacked_again(bench: Bench, monkeypatch:
     assert (applied(), bench.log) == (0, [])
 
 
-def test_chains_that_are_there_are_under_our_lease(bench: Bench) -> None:
+def test_existing_chains_are_put_under_our_lease(bench: Bench) -> None:
     bench.unpack()
     bench.store.content.set_labels(bench.manifest.config.digest, {"containerd.io/gc.ref.snapshot.memory": ""})
     with bench.store.lease("test") as leased:
@@ -132,8 +132,10 @@ def test_chains_that_are_there_are_under_our_lease(bench: Bench) -> None:
     assert bench.snapshots == {}
 
 
-def test_another_client_that_is_faster_is_as_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It commits while we apply: ours is thrown away, and theirs put under our lease."""
+def test_a_snapshot_that_another_client_commits_first_is_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It commits while we apply: our snapshot is removed, and theirs is put under our lease."""
 
     def commit_theirs(number: int) -> None:
         name = bench.chain[number - 1]
@@ -165,9 +167,7 @@ def test_a_failure_leaves_no_snapshot_of_its_layer(
     assert bench.snapshots == {bench.chain[0]: ("", "committed")}
 
 
-def test_the_failure_is_seen_where_taking_back_fails_too(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_cleanup_does_not_hide_the_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(text: str) -> Callable[[int], None]:
         def act(_number: int) -> None:
             raise DaemonError(text)
@@ -189,7 +189,7 @@ def test_a_layer_that_unpacks_to_something_else_is_not_committed() -> None:
     assert bench.snapshots == {}
 
 
-def test_layers_and_diff_ids_have_to_fit() -> None:
+def test_the_number_of_layers_and_diff_ids_must_match() -> None:
     layer = images.layer({"file": b"1"})
     bench = Bench(images.manifest(images.config([layer, layer]), [layer]))
     with pytest.raises(ContentError, match="mismatched image rootfs and manifest layers: 2 diff ids"):
@@ -197,10 +197,8 @@ def test_layers_and_diff_ids_have_to_fit() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_a_chain_that_is_taken_away_is_unpacked_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
-    """Snapshots that were there before may go with another client's image: three times is enough."""
+def test_a_removed_chain_is_unpacked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Existing snapshots may be removed with another client's image; unpacking is tried three times."""
     applied = before(monkeypatch, MemoryDiffs, "apply", lambda _number: None)
     taken = 0
     set_labels = bench.store.content.set_labels
@@ -223,8 +221,8 @@ def test_a_chain_that_is_taken_away_is_unpacked_again(
     assert (caught.value.kind, caught.value.name) == ("snapshot", bench.chain[-1])
 
 
-def test_a_chain_that_comes_and_goes_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each time it is there when we prepare, and gone when we look."""
+def test_a_chain_that_keeps_disappearing_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time it exists when we prepare, and is gone when we look it up."""
 
     def prepare(_self: MemorySnapshots, _snapshotter: str, key: str, _parent: str, labels: Any) -> None:
         bench.store.state.snapshots.clear()
@@ -241,7 +239,7 @@ def test_a_chain_that_comes_and_goes_is_given_up(bench: Bench, monkeypatch: pyte
         bench.unpack()
 
 
-def test_a_layer_that_is_not_here_is_called_by_its_digest(bench: Bench) -> None:
+def test_the_error_for_a_missing_layer_has_its_digest(bench: Bench) -> None:
     layer: Descriptor = bench.manifest.layers[1]
     bench.store.content.delete(layer.digest)
     with pytest.raises(NotFound) as caught:

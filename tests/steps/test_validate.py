@@ -1,4 +1,4 @@
-"""What is refused at the door, and what is let in."""
+"""Which documents are valid, and which are refused before they are stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(document: object, media_type: str = mediatypes.OCI_MANIFEST) -> None:
     Validator().check(described(raw, media_type), raw)
 
 
-def test_good_documents_are_let_in() -> None:
+def test_valid_documents_are_accepted() -> None:
     check(MANIFEST)
     check({**MANIFEST, "annotations": {"Config": "1", "config": "2", "Digest": ""}})
     check({key: value for key, value in MANIFEST.items() if key != "mediaType"})
@@ -59,12 +59,12 @@ def test_good_documents_are_let_in() -> None:
         (b"", "not valid JSON"),
     ],
 )
-def test_documents_of_two_readings_are_refused(document: object, message: str) -> None:
+def test_ambiguous_documents_are_refused(document: object, message: str) -> None:
     with pytest.raises(ContentError, match=message):
         check(document)
 
 
-def test_a_config_is_for_the_platform_that_was_promised() -> None:
+def test_a_config_must_have_the_platform_of_the_descriptor() -> None:
     config = b'{"os":"linux","architecture":"s390x"}'
     child = described(config, mediatypes.OCI_CONFIG)
     for promised, refused in (("linux/amd64", True), ("linux/s390x", False), ("linux/arm64", False)):
@@ -83,7 +83,7 @@ def test_a_config_is_for_the_platform_that_was_promised() -> None:
 
 
 class Source:
-    """A repository that serves these bytes for whatever is asked."""
+    """A repository that serves these bytes for every request."""
 
     host, repository = "a.example", "team/app"
 
@@ -95,7 +95,7 @@ class Source:
         yield iter([self.raw[offset:]])
 
 
-def test_other_bytes_than_promised_are_refused() -> None:
+def test_wrong_bytes_and_large_documents_are_refused() -> None:
     descriptor = described(b"one")
     assert fetch(Source(b"one"), descriptor) == b"one"
     with pytest.raises(RegistryContentError, match="wrong content for sha256:") as caught:
@@ -123,7 +123,7 @@ def test_other_bytes_than_promised_are_refused() -> None:
         b"9" * 4_000_000,
     ],
 )
-def test_bombs_are_refused_in_little_memory(raw: bytes) -> None:
+def test_json_bombs_are_refused_in_little_memory(raw: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ContentError, match="not valid JSON"):
@@ -133,7 +133,7 @@ def test_bombs_are_refused_in_little_memory(raw: bytes) -> None:
         tracemalloc.stop()
 
 
-def test_what_stands_in_strings_is_not_counted() -> None:
+def test_brackets_in_strings_are_not_counted() -> None:
     texts = ["[{" * 1000, ',\\"' * 300_000, 'a"]}b\\']
     assert parse_json(json.dumps(texts).encode()) == texts
     deep = b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH
