@@ -35,7 +35,7 @@ def public(item: object) -> dict[str, Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("part", [*PARTS, ""])
-def test_both_clients_have_the_same_methods_with_the_same_arguments(part: str) -> None:
+def test_both_clients_have_the_same_signatures(part: str) -> None:
     with Client("/none") as client:
         one: object = getattr(client, part) if part else client
         other: object = AsyncClient("/none")
@@ -62,7 +62,7 @@ async def test_calls_are_awaited(socket: str) -> None:
         await client.images.list()
 
 
-async def test_closing_ends_the_threads(socket: str) -> None:
+async def test_close_ends_the_threads(socket: str) -> None:
     before = set(threading.enumerate())
     async with AsyncClient(socket) as client:
         await client.version()
@@ -84,7 +84,7 @@ def slow_pull(started: threading.Event) -> Callable[..., str]:
     return pull
 
 
-async def test_a_cancelled_task_ends_the_work(socket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_task_ends_the_call(socket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started, seen = threading.Event(), list[str]()
     ended = list[str]()
     work = slow_pull(started)

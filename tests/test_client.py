@@ -1,4 +1,4 @@
-"""Client: cost of the import, precedence of settings, and which registry gets a password.
+"""Client: imports, precedence of settings, and which registry gets a password.
 
 Tests with containerd are in integration/.
 """
@@ -40,7 +40,7 @@ def socket() -> Iterator[str]:
         server.stop(None).wait()
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_importing_the_package_loads_no_heavy_modules() -> None:
     script = "import sys, pyctrd; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -48,7 +48,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"grpc", "urllib3", "google.protobuf", "msgspec", "click", "rich"})
 
 
-def test_every_public_name_can_be_had() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert sorted(pyctrd.__all__) == pyctrd.__dir__()
     for name in pyctrd.__all__:
         assert getattr(pyctrd, name) is not None
@@ -67,12 +67,12 @@ def test_every_error_is_public() -> None:
     assert own <= set(pyctrd.__all__)
 
 
-def test_the_version_is_the_distributions() -> None:
+def test_the_version_is_that_of_the_distribution() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     assert pyctrd.__version__ == project["version"]
 
 
-def test_arguments_win_over_the_environment_and_that_over_defaults(
+def test_arguments_override_the_environment_and_the_environment_defaults(
     monkeypatch: pytest.MonkeyPatch, socket: str
 ) -> None:
     monkeypatch.delenv("CONTAINERD_NAMESPACE", raising=False)
@@ -87,7 +87,7 @@ def test_arguments_win_over_the_environment_and_that_over_defaults(
         assert client.namespace == "moby"
 
 
-def test_malformed_input_is_refused_before_anybody_is_asked(socket: str) -> None:
+def test_invalid_input_is_refused_before_any_request(socket: str) -> None:
     with Client(socket) as client:
         with pytest.raises(InvalidPlatform):
             client.images.pull("alpine", platforms=["a/b/c/d/e"])
@@ -112,12 +112,12 @@ def test_malformed_input_is_refused_before_anybody_is_asked(socket: str) -> None
         lambda value: RegistryOptions(retry_budget=value),
     ],
 )
-def test_what_no_clock_can_count_is_refused(make: Callable[[float], object], value: float) -> None:
+def test_invalid_durations_are_refused(make: Callable[[float], object], value: float) -> None:
     with pytest.raises(InvalidInput, match=f"={value} is not a number of seconds"):
         _ = make(value)
 
 
-def test_an_artifact_type_that_is_no_utf8_is_refused_before_anybody_is_asked() -> None:
+def test_an_artifact_type_that_is_not_utf8_is_refused_before_any_request() -> None:
     with RegistryClient() as client, pytest.raises(InvalidInput, match="not valid UTF-8"):
         client.referrers(parse("registry.invalid/app"), "\udcff")
 
@@ -137,7 +137,7 @@ class Recorder:
         raise RegistryUnreachable(f"{wanted}: unreachable")
 
 
-def test_a_password_is_for_the_registry_of_the_reference_alone(
+def test_a_password_is_sent_only_to_the_registry_of_the_reference(
     monkeypatch: pytest.MonkeyPatch, socket: str
 ) -> None:
     monkeypatch.setattr(Recorder, "made", [], raising=False)
@@ -149,9 +149,7 @@ def test_a_password_is_for_the_registry_of_the_reference_alone(
     assert [options.account for options in Recorder.made] == ["one.example", "two.example:5000"]
 
 
-def test_a_registry_client_is_made_only_when_it_is_needed(
-    monkeypatch: pytest.MonkeyPatch, socket: str
-) -> None:
+def test_a_registry_client_is_created_on_first_use(monkeypatch: pytest.MonkeyPatch, socket: str) -> None:
     monkeypatch.setattr(Recorder, "made", [], raising=False)
     monkeypatch.setattr("pyctrd.registry.RegistryClient", Recorder)
     with Client(socket) as client:

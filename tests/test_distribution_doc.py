@@ -1,4 +1,4 @@
-"""The tests named in docs/distribution.md exist, and what it calls unsupported is unsupported."""
+"""The tests named in docs/distribution.md exist, and only flows that are not implemented name none."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def faults(page: str) -> list[str]:
     return found
 
 
-def test_every_test_that_the_page_names_exists() -> None:
+def test_every_test_named_on_the_page_exists() -> None:
     assert faults(PAGE.read_text(encoding="utf-8")) == []
 
 
@@ -85,7 +85,7 @@ def test_the_page_has_all_sections_and_their_flows() -> None:
     assert all(count >= 4 for count in sections.values()), sections
 
 
-def test_a_flow_without_a_test_is_one_that_is_not_done() -> None:
+def test_flows_without_a_test_are_not_implemented() -> None:
     for row in rows(PAGE.read_text(encoding="utf-8")):
         if row.tests == NONE:
             assert row.done.startswith(("not done", "neither shown")), row
@@ -112,7 +112,7 @@ GOOD: Final = "`tests/registry/test_tags.py::test_one_page`"
         ("`tests/registry/test_tags.py::query_of`", "not a list of tests"),
     ],
 )
-def test_a_misspelt_test_is_seen(cell: str, fault: str) -> None:
+def test_a_misspelt_test_is_detected(cell: str, fault: str) -> None:
     found = faults(f"{HEAD}| a | MUST | so | {cell} |\n")
     assert len(found) == bool(fault)
     assert not fault or fault in found[0]

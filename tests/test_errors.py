@@ -24,12 +24,12 @@ HOST = Platform(os="linux", architecture="amd64")
 LONG = "x" * 1_000_000
 
 
-def test_short_texts_are_left_as_they_are() -> None:
+def test_short_texts_are_unchanged() -> None:
     error = PyctrdError("m" * MAX_TEXT, hint="h" * MAX_TEXT)
     assert (error.message, error.hint) == ("m" * MAX_TEXT, "h" * MAX_TEXT)
 
 
-def test_of_long_texts_both_ends_are_left() -> None:
+def test_long_texts_keep_both_ends() -> None:
     error = PyctrdError(f"begin {LONG} end", hint=f"begin {LONG} end")
     for text in (error.message, error.hint or "", str(error)):
         assert len(text) <= MAX_TEXT
@@ -79,13 +79,13 @@ def test_errors_about_images_with_long_names_are_short(shape: str, selection: st
         )
 
 
-def test_a_digest_that_is_none_is_not_printed_whole() -> None:
+def test_an_invalid_digest_is_shortened() -> None:
     with pytest.raises(InvalidReference) as caught:
         Digest(LONG)
     assert len(str(caught.value)) <= MAX_TEXT
 
 
-def test_wanted_platforms_are_found_in_other_spellings() -> None:
+def test_platforms_are_found_in_other_spellings() -> None:
     wanted = select(["linux/amd64,linux/arm64"]).platforms
     assert platforms.uncovered(wanted, [Platform(os="linux", architecture="arm64", variant="v8")]) == [
         wanted[0]

@@ -1,4 +1,4 @@
-"""Layers: which package may import which, from the sources, and what a start loads."""
+"""Layers: which package may import which, and which modules are loaded at startup."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "__main__": "cli",
 }
 
-# Third parties with one home: where an import of them may stand.
+# Third-party packages that only some modules may import.
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc": ("pyctrd.containerd", "pyctrd.protos"),
     "google": ("pyctrd.containerd", "pyctrd.protos"),
@@ -83,7 +83,7 @@ def sources() -> dict[str, str]:
 
 
 def imports(module: str, source: str, modules: Mapping[str, str]) -> Iterator[Import]:
-    """Find every import of a module, wherever it stands; `from a import b` is of a.b where that is one."""
+    """Find every import of a module, at any level; `from a import b` imports a.b if that is a module."""
     for base, name, typing_only in written(module, source):
         full = f"{base}.{name}" if name else base
         yield Import(module, full if full in modules or full == "pyctrd.protos" else base, typing_only)
@@ -91,7 +91,7 @@ def imports(module: str, source: str, modules: Mapping[str, str]) -> Iterator[Im
 
 @cache
 def written(module: str, source: str) -> tuple[tuple[str, str, bool], ...]:
-    """Read the imports of a module: from where, what of it, and whether for type checkers only."""
+    """Read the imports of a module: its source, the imported names, and whether only for type checkers."""
     tree = ast.parse(source)
     typing_only = {
         id(child)
@@ -154,15 +154,15 @@ def cycle(modules: Mapping[str, str]) -> list[str]:
 # --- the package ------------------------------------------------------------------------------------------
 
 
-def test_imports_go_downwards_and_third_parties_stay_at_home() -> None:
+def test_imports_are_those_that_the_tables_allow() -> None:
     assert faults(sources()) == []
 
 
-def test_there_is_no_cycle() -> None:
+def test_there_are_no_import_cycles() -> None:
     assert cycle(sources()) == []
 
 
-def test_the_table_allows_nothing_that_is_not_used() -> None:
+def test_every_allowed_import_is_used() -> None:
     modules = sources()
     edges = {
         (unit(item.module), unit(item.target))
@@ -176,11 +176,11 @@ def test_the_table_allows_nothing_that_is_not_used() -> None:
     assert used == {own: set(others.split()) for own, others in MAY_IMPORT.items()}
 
 
-def test_imports_between_packages_go_one_way() -> None:
+def test_imports_between_packages_have_no_cycle() -> None:
     TopologicalSorter({own: others.split() for own, others in MAY_IMPORT.items()}).prepare()
 
 
-def test_the_map_in_contributing_is_this_table() -> None:
+def test_the_table_in_contributing_is_up_to_date() -> None:
     text = (ROOT.parent / "CONTRIBUTING.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z_]*)/?` \|.*\| ([^|]*) \|$", text, re.MULTILINE))
     assert {name: others.replace("`", "").split() for name, others in rows.items()} == {
@@ -188,14 +188,14 @@ def test_the_map_in_contributing_is_this_table() -> None:
     }
 
 
-def test_the_package_itself_imports_nothing_at_run_time() -> None:
+def test_the_top_level_package_imports_nothing_at_run_time() -> None:
     modules = sources()
     own = [item for item in imports("pyctrd", modules["pyctrd"], modules) if item.target.startswith("pyctrd")]
     assert own
     assert all(item.typing_only for item in own)
 
 
-def test_unit_tests_do_without_the_folders_of_real_peers() -> None:
+def test_unit_tests_do_not_import_integration_or_benchmarks() -> None:
     """What tests, integration, benchmarks and the demo share is in tests/support."""
     found = [
         f"{path.name} imports {item.target}"
@@ -206,7 +206,7 @@ def test_unit_tests_do_without_the_folders_of_real_peers() -> None:
     assert found == []
 
 
-def test_modules_annotate_lazily_and_stay_short() -> None:
+def test_modules_have_lazy_annotations_and_at_most_600_lines() -> None:
     for module, source in sources().items():
         code = ast.parse(source).body[1:]  # after the docstring
         assert not code or ast.unparse(code[0]) == "from __future__ import annotations", module
@@ -248,13 +248,13 @@ def test_modules_annotate_lazily_and_stay_short() -> None:
         ("pyctrd.surprise", "", "not in the table"),
     ],
 )
-def test_a_bad_import_is_seen(module: str, source: str, reason: str) -> None:
+def test_a_forbidden_import_is_detected(module: str, source: str, reason: str) -> None:
     found = faults(sources() | {module: source})
     assert len(found) == 1
     assert reason in found[0]
 
 
-def test_a_cycle_within_a_package_is_seen() -> None:
+def test_a_cycle_within_a_package_is_detected() -> None:
     extra = {
         "pyctrd.archive.one": "from pyctrd.archive import two",
         "pyctrd.archive.two": "import pyctrd.archive.one",
@@ -262,7 +262,7 @@ def test_a_cycle_within_a_package_is_seen() -> None:
     assert set(cycle(sources() | extra)) == set(extra)
 
 
-# --- what is really loaded --------------------------------------------------------------------------------
+# --- modules that are loaded ------------------------------------------------------------------------------
 
 HEAVY: Final = ("grpc", "google.protobuf", "urllib3", "pyctrd.protos", "pyctrd.client")
 
@@ -307,12 +307,12 @@ def heavy(names: set[str]) -> list[str]:
     ],
     ids=" ".join,
 )
-def test_a_light_start_loads_no_grpc_and_no_http(arguments: tuple[str, ...]) -> None:
+def test_commands_without_a_daemon_load_no_grpc_and_no_http(arguments: tuple[str, ...]) -> None:
     names = loaded(*arguments)
     assert "pyctrd" in names
     assert heavy(names) == []
 
 
-def test_the_client_does_load_grpc() -> None:
-    """Else the test above would prove nothing."""
+def test_the_client_loads_grpc() -> None:
+    """Otherwise the test above would prove nothing."""
     assert {"grpc", "pyctrd.client"} <= set(heavy(loaded("-c", "import pyctrd; pyctrd.Client")))

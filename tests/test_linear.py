@@ -37,7 +37,7 @@ NAME = "registry.example/team/app:1"
 TARGET = reference.parse("target.example/team/app:2")
 HOST = Platform(os="linux", architecture="amd64")
 ENTRIES = 100
-# How often a command may look at one thing: a few walks, and in each of them more than once.
+# How often a command may process one object: in a few walks, and more than once in each.
 OFTEN = 40
 
 IMAGES: dict[str, Callable[[], Graph]] = {
@@ -66,7 +66,7 @@ class Counts:
         setattr(thing, method, counting)
 
     def check(self, graph: Graph, often: int = OFTEN) -> None:
-        """Compare with what there is."""
+        """Compare the counts with the number of objects."""
         documents = [data for data in graph.blobs.values() if data.startswith(b"{")]
         entries = sum(len(json.loads(data).get("manifests", ())) for data in documents)
         repeated = {what: count for what, count in self.asked.items() if count > often}
@@ -76,7 +76,7 @@ class Counts:
 
 
 class CountedStore(MemoryStore):
-    """A store whose views, including those with a lease, count calls about content."""
+    """A store whose views, including those with a lease, count the calls of the content service."""
 
     def __init__(self, counts: Counts, inner: MemoryStore) -> None:
         self.__dict__.update(inner.__dict__)
@@ -215,7 +215,7 @@ def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
 
 @pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform, shapes.mixed])
 @pytest.mark.parametrize("what", ["save", "diagnose", "ensure"])
-def test_a_complete_image_is_looked_at_once(counts: Counts, shape: Callable[[], Graph], what: str) -> None:
+def test_a_complete_image_is_read_once(counts: Counts, shape: Callable[[], Graph], what: str) -> None:
     """Each document is read once, each blob looked up at most once, and a save reads each layer once."""
     bench = Bench(shape(), counts)
     if what == "save":

@@ -1,4 +1,4 @@
-"""Progress: whoever watches hears one event at a time, whatever thread it comes from."""
+"""Progress: events are delivered one at a time, whatever thread they come from."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_a_sink_is_called_from_one_thread_at_a_time() -> None:
     assert (most, count) == (1, 80)
 
 
-def test_nobody_who_watches_costs_nothing() -> None:
+def test_no_progress_is_not_wrapped() -> None:
     assert one_at_a_time(no_progress) is no_progress

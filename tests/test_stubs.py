@@ -48,7 +48,7 @@ assert theirs is not descriptor_pb2.Descriptor
 
 
 def run_python(program: str, implementation: str = "upb") -> None:
-    # A process of its own: the default pool of this one can't be emptied again.
+    # In a separate process, since the default pool of this one cannot be cleared.
     environment = {
         **os.environ,
         "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation,
@@ -72,7 +72,7 @@ def floor(package: str) -> str:
     return minimum
 
 
-def test_there_are_stubs_of_every_service() -> None:
+def test_every_service_has_stubs() -> None:
     services = {name.split(".")[3] for name in MODULES if name.endswith("_pb2_grpc")}
     assert services == {
         "containers",
@@ -91,18 +91,18 @@ def test_there_are_stubs_of_every_service() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_module_imports(name: str) -> None:
+def test_modules_can_be_imported(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__name__ == name
 
 
-def test_message_is_found_by_its_module_and_name() -> None:
+def test_messages_have_their_module_and_name() -> None:
     image = images_pb2.Image(name="docker.io/library/alpine:latest", labels={"a": "1"})
     assert images_pb2.Image.__module__ == "pyctrd.protos.services.images.v1.images_pb2"
     assert pickle.loads(pickle.dumps(image)) == image
 
 
-def test_well_known_types_inside_messages_are_filled_in_place() -> None:
+def test_well_known_types_can_be_set_in_place() -> None:
     request = content_pb2.UpdateRequest()
     request.update_mask.paths.append("labels.a")
     request.info.created_at.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
@@ -111,7 +111,7 @@ def test_well_known_types_inside_messages_are_filled_in_place() -> None:
     assert copy.info.created_at.ToDatetime(tzinfo=UTC) == datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def test_nothing_is_registered_for_the_whole_process() -> None:
+def test_nothing_is_registered_in_the_default_pool() -> None:
     run_python(
         IMPORT_ALL.format(modules=MODULES)
         + """
@@ -134,26 +134,24 @@ for find, name in (
 @pytest.mark.parametrize("implementation", ["upb", "python"])
 @pytest.mark.parametrize("file_name", ["pyctrd/protos/types/descriptor.proto", "elsewhere/descriptor.proto"])
 @pytest.mark.parametrize("first", ["ours", "theirs"])
-def test_another_registration_of_the_same_names_can_live_beside_ours(
-    implementation: str, file_name: str, first: str
-) -> None:
+def test_another_package_can_register_the_same_names(implementation: str, file_name: str, first: str) -> None:
     ours, theirs = IMPORT_ALL.format(modules=MODULES), FOREIGN_REGISTRATION.format(name=file_name)
     run_python((ours + theirs if first == "ours" else theirs + ours) + ROUND_TRIP, implementation)
 
 
-def test_floor_of_protobuf_is_the_generators() -> None:
+def test_the_minimum_protobuf_is_that_of_the_generator() -> None:
     versions = set(re.findall(r"^# Protobuf Python Version: (.+)$", read_stubs("*_pb2.py"), re.MULTILINE))
     assert versions == {floor("protobuf")}
 
 
-def test_floor_of_grpcio_is_the_generators() -> None:
+def test_the_minimum_grpcio_is_that_of_the_generator() -> None:
     versions = set(
         re.findall(r"^GRPC_GENERATED_VERSION = '(.+)'$", read_stubs("*_pb2_grpc.py"), re.MULTILINE)
     )
     assert versions == {floor("grpcio")}
 
 
-def test_vendored_protos_are_those_that_upstream_names() -> None:
+def test_vendored_protos_match_their_upstream_checksums() -> None:
     protos = ROOT / "protos"
     lines = (protos / "UPSTREAM").read_text().partition("sha256:\n")[2].splitlines()
     listed = {name: digest for digest, name in map(str.split, lines)}

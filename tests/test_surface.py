@@ -99,7 +99,7 @@ def test_every_error_pickles(kind: type[PyctrdError]) -> None:
 
 
 def test_every_error_is_public() -> None:
-    """Those of other modules are kinds of these, for their own use."""
+    """Error classes of other modules are subclasses for their own use."""
     found = {kind.__name__ for kind in tree() if kind.__module__ in ("pyctrd.errors", "pyctrd.oci.errors")}
     assert found <= set(pyctrd.__all__)
 
@@ -120,7 +120,7 @@ def test_an_error_arrives_from_a_process_pool() -> None:
     assert (caught.value.name, caught.value.hint) == ("alpine", "pull it")
 
 
-def test_a_store_and_a_registry_that_lack_something_are_told_apart() -> None:
+def test_not_found_in_a_store_and_in_a_registry_are_different_classes() -> None:
     assert issubclass(RegistryNotFound, NotFound)
     assert issubclass(RegistryNotFound, RegistryError)
     assert not issubclass(ImageNotFound, RegistryError)
@@ -157,7 +157,7 @@ def test_values_are_hashable_and_pickle(value: object) -> None:
     assert "secret" not in repr(value)
 
 
-def test_every_public_struct_is_frozen_and_holds_nothing_that_changes() -> None:
+def test_every_public_struct_is_deeply_immutable() -> None:
     found = 0
     for name in pyctrd.__all__:
         kind = getattr(pyctrd, name)
@@ -227,13 +227,13 @@ Call = Callable[[Client], object]
         (lambda c: RegistryOptions(hosts_dir=7), "hosts_dir=7: must be a path"),  # type: ignore[arg-type]
     ],
 )
-def test_a_wrong_argument_is_named_with_what_it_may_be(client: Client, call: Call, message: str) -> None:
+def test_an_invalid_argument_is_named_with_the_valid_values(client: Client, call: Call, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         call(client)
     assert message in caught.value.message
 
 
-def test_one_string_is_one_reference(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_string_is_one_reference(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = list[str]()
 
     def find(_images: object, ref: str) -> None:
@@ -252,7 +252,7 @@ def test_one_string_is_one_reference(client: Client, monkeypatch: pytest.MonkeyP
 # --- the client -------------------------------------------------------------------------------------------
 
 
-def test_making_a_client_does_nothing() -> None:
+def test_creating_a_client_does_no_io() -> None:
     client = Client("/nonexistent/c.sock")
     assert repr(client) == "Client('/nonexistent/c.sock', 'default')"
     with pytest.raises(DaemonUnreachable, match=r"/nonexistent/c\.sock: no such file"):
@@ -264,7 +264,7 @@ def test_making_a_client_does_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
+def test_a_forked_child_gets_an_error(client: Client) -> None:
     assert client.version().version
     reader, writer = os.pipe()
     child = os.fork()
@@ -272,7 +272,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
         try:
             client.version()
         except ClientClosed as error:
-            client.close()  # of which the parent's connections notice nothing
+            client.close()  # without any effect on the parent's connections
             os.write(writer, error.message.encode())
         finally:
             os._exit(0)
@@ -283,7 +283,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(client: Client) -> None:
     assert client.version().version
 
 
-def test_a_cancel_that_is_set_already_ends_the_call_at_once(client: Client) -> None:
+def test_a_call_ends_at_once_if_cancel_is_already_set(client: Client) -> None:
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled):

@@ -12,17 +12,17 @@ import pytest
 from pyctrd.waiting import until_done
 
 
-def test_all_or_the_first_failure() -> None:
+def test_until_done_waits_for_all_or_the_first_failure() -> None:
     done: Future[int] = Future()
     done.set_result(1)
     until_done([])
     until_done([done])
     failed: Future[int] = Future()
     failed.set_exception(ZeroDivisionError())
-    until_done([done, failed, Future()])  # the last one never ends
+    until_done([done, failed, Future()])  # the last one never finishes
 
 
-def test_what_finishes_meanwhile_is_waited_for() -> None:
+def test_until_done_waits_for_a_running_thread() -> None:
     release = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = pool.submit(release.wait)
@@ -31,7 +31,7 @@ def test_what_finishes_meanwhile_is_waited_for() -> None:
         assert future.done()
 
 
-def test_a_signal_that_only_another_thread_sees_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_delivered_to_another_thread_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel may deliver a signal to any thread, which does not wake the main thread."""
 
     class Heard(Exception):

@@ -122,7 +122,7 @@ def test_a_stopped_daemon_is_not_a_locked_ingest(sockets: Path) -> None:
 
 
 def test_a_lost_connection_is_not_a_locked_ingest(client: Daemon, fake: FakeDaemon) -> None:
-    """A lock is waited for; for a daemon that restarts, or a proxy that outlives it, that would be forever."""
+    """A lock is waited for; waiting for a restarting daemon, or a proxy that outlives it, would not end."""
     fake.faults["STAT"] = fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     with pytest.raises(DaemonUnreachable, match="Socket closed"):
         write(client, 1000)

@@ -96,7 +96,7 @@ class Graph:
         return json.loads(self.blobs[self.digest])
 
     def described_as(self, **extra: object) -> Graph:
-        """The same graph with further members in its root descriptor; None takes a member away."""
+        """The same graph with further members in its root descriptor; None removes a member."""
         merged = {**self.root, **extra}
         return Graph({key: value for key, value in merged.items() if value is not None}, self.blobs)
 
@@ -145,7 +145,7 @@ def layer_of_tar(
     urls: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Layer:
-    """As `layer`, of a ready tar."""
+    """Like `layer`, from a given tar."""
     if docker:
         base = DOCKER_FOREIGN_LAYER if urls else DOCKER_LAYER
         media_type = base + (f".{compression}" if compression else "")

@@ -140,7 +140,7 @@ class MemoryIngest:
         if actual != self._digest:
             raise self._refused(f"unexpected commit digest {actual}, expected {self._digest}")
         self._state.ingests.pop(self._ref, None)
-        if self._digest in self._state.blobs:  # finished by another: not ours for that
+        if self._digest in self._state.blobs:  # committed by another client: not under our lease
             raise _exists("content", self._digest, f"blob with expected digest {self._digest} exists")
         self._state.blobs[self._digest] = data
         self._state.hold(self._lease, "content", self._digest)
@@ -181,7 +181,7 @@ class MemoryContent:
         if len(data) > limit:
             raise ContentError(f"content {digest} is larger than {limit} bytes")
         actual = Digest.of(data, digest.algorithm)
-        if actual != digest:  # a test has spoiled it
+        if actual != digest:  # a test has damaged it
             raise DigestMismatch(f"unexpected digest {actual}", expected=digest, actual=actual)
         return data
 

@@ -78,7 +78,7 @@ class MemoryRepository:
         if tag:
             self.tags[tag] = descriptor
 
-    # --- as a source
+    # --- used as a source
 
     def resolve(self) -> Descriptor:
         if "latest" not in self.tags:

@@ -100,7 +100,7 @@ def without_platforms(*, salt: str = "") -> Graph:
 
 
 def artifact(*, subject: Graph | None = None) -> Graph:
-    """An artifact: empty config, one text blob; with `subject`, a referrer of it."""
+    """An artifact with an empty config and one text blob; with `subject`, it refers to that one."""
     members: dict[str, Any] = {"artifactType": "application/vnd.example.thing"}
     if subject:
         members["subject"] = {key: subject.root[key] for key in ("mediaType", "digest", "size")}
@@ -121,7 +121,7 @@ def octet_stream_config(layers: int = 2) -> Graph:
 
 
 def foreign(urls: Sequence[str]) -> Graph:
-    """One image whose first layer is to be had from `urls`; its bytes are in the graph too."""
+    """One image whose first layer is available at `urls`; the graph has its bytes, too."""
     made = [layer({"base/file": b"foreign base\n" * 50}, urls=urls), *layers_for("linux/amd64", 1)]
     return manifest(config(made), made)
 
@@ -172,9 +172,9 @@ def big(size: int, layers: int = 4, *, seed: int = 0) -> Graph:
 def signature(
     kind: str = "application/vnd.dev.cosign.simplesigning.v1+json", diff_ids: Sequence[str] | None = None
 ) -> Graph:
-    """What cosign pushes as `sha256-<digest>.sig`, `.att` or `.sbom`: image config, layer of another kind.
+    """What cosign pushes as `sha256-<digest>.sig`, `.att` or `.sbom`: an image config, another type of layer.
 
-    The config has the diff ids given, else (as cosign writes it) the digest of the layer as it is.
+    The config has the given diff ids, by default (like cosign) the digest of the layer itself.
     """
     payload = Blob(to_json({"critical": {"type": kind}}), kind)
     stated = [payload.digest] if diff_ids is None else list(diff_ids)
@@ -183,7 +183,7 @@ def signature(
 
 
 def large_config(size: int, *, salt: str = "") -> Graph:
-    """One image whose config has `size` bytes and some more."""
+    """One image whose config has at least `size` bytes."""
     made = layers_for("linux/amd64", 1, salt)
     return manifest(config(made, config={"Labels": {"large": "x" * size}}), made)
 
@@ -202,7 +202,7 @@ def attested_as_amd64(*, salt: str = "") -> Graph:
     )
 
 
-# --- made to be expensive: few bytes, many ways through them -----------------------------------------------
+# --- expensive images: few bytes, many paths -----------------------------------------------------------
 
 
 def shared_indexes(levels: int, width: int, *, salt: str = "") -> Graph:

@@ -85,7 +85,7 @@ def wire(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def everything(root: Descriptor, children: Children) -> list[Descriptor]:
-    """Walk with a step that may look at the platform that a document is listed for."""
+    """Walk with a step that may depend on the platform that a document is listed for."""
     return list(graph.preorder(root, children, depends_on=platform_of))
 
 

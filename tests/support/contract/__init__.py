@@ -1,7 +1,7 @@
 """The contract of ports.Store, with containerd's behaviour.
 
 The classes run on the in-memory store (tests/test_contract.py) and on real daemons of every generation
-(integration/test_contract.py); both have a fixture `store`: a namespace with nothing in it. All content is
+(integration/test_contract.py); both have a fixture `store`: an empty namespace. All content is
 random, since a daemon's namespaces share content.
 """
 

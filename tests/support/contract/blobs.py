@@ -22,7 +22,7 @@ def new_blob(size: int = SIZE) -> tuple[bytes, Digest]:
 def put(store: Store, data: bytes) -> Digest:
     digest = Digest.of(data)
     with store.content.open_ingest(f"put-{digest}", digest=digest, size=len(data)) as ingest:
-        ingest.write(data[ingest.offset :])  # a daemon may still have the bytes of what was deleted
+        ingest.write(data[ingest.offset :])  # a daemon may still have the bytes of deleted content
         ingest.commit()
     return digest
 

@@ -16,7 +16,7 @@ class ContentContract:
     """ports.ContentStore."""
 
     @pytest.mark.parametrize("size", [0, 1, SIZE, 3 << 20])
-    def test_what_is_written_is_read(self, store: Store, size: int) -> None:
+    def test_written_content_is_read_back(self, store: Store, size: int) -> None:
         data, digest = new_blob(size)
         with store.lease("test") as leased:
             assert put(leased, data) == digest
@@ -29,21 +29,21 @@ class ContentContract:
             assert all(len(piece) <= 1 << 20 for piece in pieces)
 
     @pytest.mark.parametrize(("offset", "size"), [(0, 10), (1234, 0), (1234, 5), (SIZE, 0)])
-    def test_a_part_is_read(self, store: Store, offset: int, size: int) -> None:
+    def test_a_range_is_read(self, store: Store, offset: int, size: int) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             put(leased, data)
             with leased.content.read(digest, offset=offset, size=size) as chunks:
                 assert b"".join(chunks) == data[offset : offset + size if size else None]
 
-    def test_documents_have_a_limit(self, store: Store) -> None:
+    def test_read_all_has_a_limit(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             put(leased, data)
             with pytest.raises(ContentError, match=f"content {digest} is larger than {SIZE - 1} bytes"):
                 leased.content.read_all(digest, limit=SIZE - 1)
 
-    def test_absent_content_is_called_by_its_digest(self, store: Store) -> None:
+    def test_errors_for_absent_content_have_its_digest(self, store: Store) -> None:
         _, digest = new_blob()
         calls: list[Callable[[], object]] = [
             lambda: store.content.info(digest),
@@ -73,7 +73,7 @@ class ContentContract:
             assert leased.content.read_all(digest, limit=SIZE) == data
             assert leased.content.ingests() == ()
 
-    def test_an_error_leaves_what_was_written(self, store: Store) -> None:
+    def test_an_error_keeps_written_bytes(self, store: Store) -> None:
         data, digest = new_blob()
 
         def fail() -> None:
@@ -95,7 +95,7 @@ class ContentContract:
                 ingest.commit()
             assert here(leased, digest) == [True]
 
-    def test_a_write_is_aborted_also_where_it_is_not(self, store: Store) -> None:
+    def test_aborting_a_write_is_idempotent(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             begin(leased, "layer-x", data, digest, SIZE)
@@ -105,7 +105,7 @@ class ContentContract:
             with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
                 assert ingest.offset == 0
 
-    def test_one_writes_at_a_time(self, store: Store) -> None:
+    def test_only_one_client_writes_at_a_time(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
@@ -116,7 +116,7 @@ class ContentContract:
             with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:
                 ingest.commit()
 
-    def test_wrong_bytes_are_refused_and_stay_until_they_are_aborted(self, store: Store) -> None:
+    def test_wrong_bytes_are_refused_and_stay_until_aborted(self, store: Store) -> None:
         _, digest = new_blob()
         with store.lease("test") as leased:
             for _ in range(2):
@@ -139,7 +139,7 @@ class ContentContract:
             with pytest.raises(FailedPrecondition, match="failed size validation"):
                 ingest.commit()
 
-    def test_content_that_is_here_is_not_written(self, store: Store) -> None:
+    def test_existing_content_cannot_be_written(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             put(leased, data)
@@ -148,7 +148,7 @@ class ContentContract:
             assert (caught.value.kind, caught.value.name) == ("content", digest)
             assert leased.content.ingests() == ()
 
-    def test_content_that_is_here_can_be_written_by_who_does_not_name_it(self, store: Store) -> None:
+    def test_existing_content_can_be_written_without_its_digest(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             put(leased, data)
@@ -159,7 +159,7 @@ class ContentContract:
                     ingest.commit()
             assert leased.content.ingests() == ()
 
-    def test_content_that_another_finishes_first(self, store: Store) -> None:
+    def test_content_that_another_client_commits_first(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:
             with leased.content.open_ingest("layer-x", digest=digest, size=SIZE) as ingest:

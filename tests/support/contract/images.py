@@ -23,7 +23,7 @@ class ImageContract:
         target = Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=digest, size=1)
         return ImageRecord(name=self.NAME, target=target, labels=labels)
 
-    def test_a_record_is_created_once(self, store: Store) -> None:
+    def test_a_record_can_be_created_once(self, store: Store) -> None:
         record = self.record(a="1")
         made = store.images.create(record)
         assert (made.name, made.target, made.labels) == (record.name, record.target, record.labels)
@@ -47,7 +47,7 @@ class ImageContract:
         found = store.images.get(self.NAME)
         assert (found.target, found.labels, found.created_at) == (wanted.target, {"e": "5"}, made.created_at)
 
-    def test_an_update_names_its_fields(self, store: Store) -> None:
+    def test_an_update_must_name_its_fields(self, store: Store) -> None:
         store.images.create(self.record())
         with pytest.raises(ValueError, match="fields"):
             store.images.update(self.record(), fields=[])
@@ -75,7 +75,7 @@ class ImageContract:
             store.images.delete(self.NAME, sync=sync)
             assert store.images.list() == ()
 
-    def test_an_absent_record_is_called_by_its_name(self, store: Store) -> None:
+    def test_errors_for_absent_records_have_their_name(self, store: Store) -> None:
         calls: list[Callable[[], object]] = [
             lambda: store.images.get(self.NAME),
             lambda: store.images.delete(self.NAME),

@@ -14,7 +14,7 @@ from tests.support.contract.blobs import SIZE, SNAPSHOT_REF, begin, here, new_bl
 
 
 class LeaseContract:
-    """Store.lease, pin_everything and collect_garbage: what stays, and what goes."""
+    """Store.lease, pin_everything and collect_garbage: what stays, and what is removed."""
 
     def test_content_stays_as_long_as_the_lease(self, store: Store) -> None:
         with store.lease("test") as leased:
@@ -24,7 +24,7 @@ class LeaseContract:
         store.collect_garbage()
         assert here(store, digest) == [False]
 
-    def test_content_that_is_here_is_leased_by_an_attempt_to_write_it(self, store: Store) -> None:
+    def test_existing_content_is_leased_by_opening_a_write(self, store: Store) -> None:
         with store.lease("one") as leased:
             digest = put(leased, os.urandom(10))
             tag(leased, "a:1", digest)
@@ -36,7 +36,7 @@ class LeaseContract:
         store.collect_garbage()
         assert here(store, digest) == [False]
 
-    def test_content_that_another_finishes_first_is_not_leased_for_that(self, store: Store) -> None:
+    def test_content_that_another_client_commits_first_is_not_leased(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("ours") as leased:
             with (
@@ -75,7 +75,7 @@ class LeaseContract:
         store.collect_garbage()
         assert list(store.snapshots.list("")) == []
 
-    def test_a_snapshot_that_is_there_is_leased_by_preparing_for_it(self, store: Store) -> None:
+    def test_an_existing_snapshot_is_leased_by_preparing_it_again(self, store: Store) -> None:
         with store.lease("second") as second:
             with store.lease("first") as first:
                 first.snapshots.prepare("", "one", "", {SNAPSHOT_REF: "base"})
@@ -87,7 +87,7 @@ class LeaseContract:
         store.collect_garbage()
         assert list(store.snapshots.list("")) == []
 
-    def test_labels_keep_what_an_image_is_made_of(self, store: Store) -> None:
+    def test_gc_labels_protect_the_content_of_an_image(self, store: Store) -> None:
         with store.lease("test") as leased:
             root, child, layer, lost = (put(leased, os.urandom(10)) for _ in range(4))
             leased.content.set_labels(root, {"containerd.io/gc.ref.content.m.0": child})
@@ -101,7 +101,7 @@ class LeaseContract:
         store.images.delete("a:1", sync=True)
         assert here(store, root, child) == [False, False]
 
-    def test_labels_keep_snapshots_and_their_parents(self, store: Store) -> None:
+    def test_gc_labels_protect_snapshots_and_their_parents(self, store: Store) -> None:
         with store.lease("test") as leased:
             for name, parent in (("base", ""), ("top", "base"), ("other", "base")):
                 leased.snapshots.prepare("", f"new {name}", parent)
@@ -115,7 +115,7 @@ class LeaseContract:
         store.images.delete("a:1", sync=True)
         assert list(store.snapshots.list("")) == []
 
-    def test_a_lease_within_a_lease_is_the_same(self, store: Store) -> None:
+    def test_a_nested_lease_is_the_outer_lease(self, store: Store) -> None:
         with store.lease("outer") as outer:
             with outer.lease("inner") as inner:
                 digest = put(inner, os.urandom(10))
@@ -124,7 +124,7 @@ class LeaseContract:
 
     @pytest.mark.parametrize("resumable", [False, True])
     @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt, ClientClosed, Cancelled])
-    def test_only_an_interrupt_of_resumable_work_leaves_the_lease(
+    def test_only_interrupted_resumable_work_keeps_its_lease(
         self, store: Store, kind: type[BaseException], resumable: bool
     ) -> None:
         digest = Digest.of(b"")
@@ -140,7 +140,7 @@ class LeaseContract:
         store.collect_garbage()
         assert here(store, digest) == [resumable and kind is not ZeroDivisionError]
 
-    def test_everything_can_be_put_under_a_lease(self, store: Store) -> None:
+    def test_pin_everything_puts_all_content_under_the_lease(self, store: Store) -> None:
         with store.lease("one") as leased:
             digest = put(leased, os.urandom(10))
             tag(leased, "a:1", digest)
@@ -151,13 +151,13 @@ class LeaseContract:
         store.collect_garbage()
         assert here(store, digest) == [False]
 
-    def test_without_a_lease_there_is_nothing_to_put_it_under(self, store: Store) -> None:
+    def test_pin_everything_without_a_lease_does_nothing(self, store: Store) -> None:
         with store.lease("one") as leased:
             digest = put(leased, os.urandom(10))
             store.pin_everything()
         store.collect_garbage()
         assert here(store, digest) == [False]
 
-    def test_a_store_that_is_open_says_nothing(self, store: Store) -> None:
+    def test_check_open_passes_on_an_open_store(self, store: Store) -> None:
         store.check_open()
         assert store.namespace

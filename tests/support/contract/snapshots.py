@@ -17,7 +17,7 @@ from tests.support.images import tar_of
 
 
 class SnapshotContract:
-    """ports.SnapshotStore and ports.DiffService; `""` is the default snapshotter."""
+    """ports.SnapshotStore and ports.DiffService; "" is the default snapshotter."""
 
     def test_a_snapshot_is_prepared_and_committed(self, store: Store) -> None:
         with store.lease("test") as leased:
@@ -33,7 +33,7 @@ class SnapshotContract:
             assert snapshots.stat("", "top").parent == "base"
             assert {item.name for item in snapshots.list(leased.default_snapshotter())} == {"base", "top"}
 
-    def test_a_name_is_taken_once(self, store: Store) -> None:
+    def test_names_are_unique(self, store: Store) -> None:
         with store.lease("test") as leased:
             snapshots = leased.snapshots
             snapshots.prepare("", "one", "")
@@ -46,7 +46,7 @@ class SnapshotContract:
                 snapshots.commit("", "base", "two")
             assert {item.name for item in snapshots.list("")} == {"base", "two"}
 
-    def test_a_snapshot_that_is_there_is_not_prepared_for(self, store: Store) -> None:
+    def test_prepare_refuses_the_target_of_an_existing_snapshot(self, store: Store) -> None:
         """The label that containerd's own unpacker sets."""
         with store.lease("test") as leased:
             leased.snapshots.prepare("", "one", "", {SNAPSHOT_REF: "base"})
@@ -56,7 +56,7 @@ class SnapshotContract:
             assert caught.value.kind == "snapshot"
             assert [item.name for item in leased.snapshots.list("")] == ["base"]
 
-    def test_an_absent_snapshot_is_called_by_its_name(self, store: Store) -> None:
+    def test_errors_for_absent_snapshots_have_their_name(self, store: Store) -> None:
         calls: list[Callable[[], object]] = [
             lambda: store.snapshots.stat("", "absent"),
             lambda: store.snapshots.remove("", "absent"),
@@ -70,7 +70,7 @@ class SnapshotContract:
                     call()
                 assert caught.value.kind == "snapshot"
 
-    def test_a_parent_is_not_removed(self, store: Store) -> None:
+    def test_a_parent_cannot_be_removed(self, store: Store) -> None:
         with store.lease("test") as leased:
             snapshots = leased.snapshots
             snapshots.prepare("", "one", "")
@@ -96,7 +96,7 @@ class SnapshotContract:
             assert (applied.digest, applied.size) == (Digest.of(tar), len(tar))
             assert applied.media_type == "application/vnd.oci.image.layer.v1.tar"
 
-    def test_a_layer_that_is_not_here(self, store: Store) -> None:
+    def test_an_absent_layer_cannot_be_applied(self, store: Store) -> None:
         _, digest = new_blob(1)
         layer = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=digest, size=1)
         with store.lease("test") as leased:
@@ -105,7 +105,7 @@ class SnapshotContract:
                 leased.diffs.apply(layer, mounts)
         assert (caught.value.kind, caught.value.name) == ("layer", digest)
 
-    def test_a_layer_that_cannot_be_read(self, store: Store) -> None:
+    def test_an_invalid_layer_cannot_be_applied(self, store: Store) -> None:
         data, digest = new_blob()
         layer = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=digest, size=len(data))
         with store.lease("test") as leased:
