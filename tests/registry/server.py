@@ -30,7 +30,7 @@ class Seen:
 @dataclass(frozen=True)
 class Answer:
     """What to send. `length` overrides Content-Length, None in `chunked` sends none; `cut_after` body bytes
-    the connection is reset; `endless` repeats the body until the client goes."""
+    the connection is reset; `endless` repeats the body until the client disconnects."""
 
     status: int = 200
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""Which hosts may send us to which addresses, by the address that is connected to."""
+"""Which hosts may direct us to which addresses, checked by the address of the connection."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ METADATA = AddressKind.METADATA
         ("2001:db8::1", PUBLIC),
     ],
 )
-def test_kinds(address: str, kind: AddressKind) -> None:
+def test_kinds_of_addresses(address: str, kind: AddressKind) -> None:
     assert address_guard.kind_of(address) is kind
 
 
-def test_which_hosts_may_send_us_where() -> None:
+def test_which_hosts_may_direct_us_to_which_addresses() -> None:
     local = {(LOOPBACK, LOOPBACK), (PRIVATE, LOOPBACK), (LINK_LOCAL, LINK_LOCAL), (METADATA, METADATA)}
     everybody = {(sender, target) for sender in AddressKind for target in (PRIVATE, PUBLIC)}
     for writes in (False, True):
@@ -78,7 +78,7 @@ def test_which_hosts_may_send_us_where() -> None:
             for target in AddressKind
             if address_guard.may_send(sender, target, writes=writes)
         }
-        # A registry on the internet may keep its blobs in a private network, but nothing is written there.
+        # A registry on the internet may serve blobs from a private network, but nothing is uploaded there.
         assert allowed == (local | everybody) - ({(PUBLIC, PRIVATE)} if writes else set())
         assert all(address_guard.may_send(None, target, writes=writes) for target in AddressKind)
 
@@ -115,7 +115,7 @@ def test_addresses_are_refused_in_every_spelling(name: str, kind: AddressKind) -
     "name",
     ["registry.example", "localhost.example", "metadata.example", "1.example", "0x.example", "a1", "\u00df"],
 )
-def test_other_names_pass(name: str) -> None:
+def test_other_names_are_not_addresses(name: str) -> None:
     assert address_guard.literal_kind(name) is None
 
 
@@ -130,7 +130,7 @@ def test_every_spelling_of_an_address_has_the_same_kind(address: ipaddress.IPv4A
 @example("\ud800")
 @example("xn--a")
 @example("%ff")
-def test_no_host_breaks_the_check(host: str) -> None:
+def test_any_host_can_be_checked(host: str) -> None:
     with suppress(address_guard.Forbidden):
         address_guard.check_literal(host, PUBLIC)
 
@@ -167,7 +167,7 @@ def everywhere() -> Iterator[ScriptedServer]:
 
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "POST", "DELETE"])
-def test_a_public_registry_cannot_have_us_write_to_a_private_address(
+def test_a_public_registry_cannot_direct_an_upload_to_a_private_address(
     everywhere: ScriptedServer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     loopback = address_guard.kind_of
@@ -180,7 +180,7 @@ def test_a_public_registry_cannot_have_us_write_to_a_private_address(
     everywhere.always(method, "/", Answer(307, headers={"Location": target}))
     everywhere.once("GET", "/x", Answer(200))
     with Transport(resolver=names, sleep=lambda _: None) as transport:
-        assert ask(transport, f"{base}/") == 200  # also leaves a kept connection to it
+        assert ask(transport, f"{base}/") == 200  # also leaves an idle connection to it
         for url, named_by in ((f"{base}/", ""), (target, base)):
             with pytest.raises(RegistryError, match="is a private address") as caught:
                 transport.send(Request(method, url, body=Stream.of(b"x"), named_by=named_by))
@@ -215,7 +215,7 @@ def test_a_public_registry_cannot_redirect_to_a_name_of_this_machine(everywhere:
 
 
 @pytest.mark.usefixtures("public")
-def test_a_name_that_becomes_a_local_one_is_not_followed_there(everywhere: ScriptedServer) -> None:
+def test_a_name_that_changes_to_a_loopback_address_is_refused(everywhere: ScriptedServer) -> None:
     names = Names(registry_example=["127.1.0.1", "127.0.0.1"])
     everywhere.always("GET", "/", Answer(200, headers={"Connection": "close"}))
     with Transport(resolver=names, sleep=lambda _: None) as transport:
@@ -227,7 +227,7 @@ def test_a_name_that_becomes_a_local_one_is_not_followed_there(everywhere: Scrip
 
 
 @pytest.mark.usefixtures("public")
-def test_what_was_never_connected_to_has_no_rights(everywhere: ScriptedServer) -> None:
+def test_a_host_without_a_connection_cannot_direct_us_to_this_machine(everywhere: ScriptedServer) -> None:
     names = Names(realm_example=["127.0.0.1"])
     url = f"http://realm.example:{everywhere.port}/token"
     with pytest.raises(RegistryError, match="loopback address"):

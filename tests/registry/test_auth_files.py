@@ -1,4 +1,4 @@
-"""Which files of Docker and podman are read, and which of their entries counts."""
+"""Which files of Docker and podman are read, and which of their entries is used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find(environ: Mapping[str, str], account: str = "a.example", repository: str
 
 
 def test_the_order_of_the_sources(tmp_path: Path, environ: dict[str, str]) -> None:
-    """The last one in the order is written first, so each time another one wins."""
+    """The last one is written first, so each new file takes precedence."""
     runtime, config = tmp_path / "runtime/containers/auth.json", tmp_path / "config/containers/auth.json"
     sources = []
 
@@ -84,7 +84,7 @@ def test_the_next_source_is_used_for_missing_credentials(tmp_path: Path, environ
     assert credential.username == "podman"
 
 
-def test_the_named_auth_file_takes_the_first_place(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_a_given_auth_file_takes_precedence(tmp_path: Path, environ: dict[str, str]) -> None:
     write(tmp_path / "runtime/containers/auth.json", auths(a_example="runtime"))
     environ["REGISTRY_AUTH_FILE"] = write(tmp_path / "mine.json", auths(a_example="mine"))
     credential = find(environ)
@@ -117,7 +117,7 @@ def test_default_paths_without_variables(monkeypatch: pytest.MonkeyPatch) -> Non
         ("", "host"),
     ],
 )
-def test_the_longest_path_counts(
+def test_the_longest_matching_path_is_used(
     tmp_path: Path, environ: dict[str, str], name: str, repository: str, user: str
 ) -> None:
     write(
@@ -160,7 +160,9 @@ def test_docker_hub_in_podmans_file(tmp_path: Path, environ: dict[str, str], key
     assert find(environ, "docker.io", "library/app") is not None
 
 
-def test_docker_hub_asks_helpers_by_the_name_each_tool_knows(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_helpers_get_the_name_of_docker_hub_that_each_tool_uses(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
     write_helper(
         tmp_path, "test", f"cat >> {tmp_path}/asked; echo credentials not found in native keychain; exit 1"
     )
@@ -217,7 +219,7 @@ def test_invalid_files(tmp_path: Path, environ: dict[str, str]) -> None:
     assert [text.partition(" is ")[2] for text in chain.problems] == ["not a regular file"] * 2
 
 
-def test_text_with_surrogates_is_no_password(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_text_with_surrogates_is_not_a_password(tmp_path: Path, environ: dict[str, str]) -> None:
     entry = {"username": "me", "password": "\ud800", "identitytoken": "\udcff"}
     write(tmp_path / "docker/config.json", json.dumps({"auths": {"a.example": entry}}))
     assert find(environ) is None

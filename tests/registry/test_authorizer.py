@@ -1,4 +1,4 @@
-"""Challenges, tokens, basic authentication; and secrets are sent only where they belong."""
+"""Challenges, tokens and basic authentication, and where secrets are sent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_basic(server: ScriptedServer, remote: RemoteMaker) -> None:
     assert one.resolve().digest == DIGEST
     assert server.seen[0].authorization == ""  # nothing is sent before a challenge
     one.resolve()
-    assert len(server.seen) == 3  # from then on at once
+    assert len(server.seen) == 3  # from then on, with every request
 
 
 def test_wrong_password_is_tried_once(server: ScriptedServer, remote: RemoteMaker) -> None:
@@ -202,7 +202,7 @@ def test_tokens_expire(
         assert ask() == 200
 
 
-def test_many_threads_fetch_one_token(
+def test_concurrent_requests_fetch_one_token(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     server.always("HEAD", TAG, needs("Bearer tok1", bearer(other.url)))
@@ -248,7 +248,7 @@ def test_invalid_realms(server: ScriptedServer, remote: RemoteMaker, realm: str)
         remote(username="me", password=PASSWORD).resolve()
 
 
-# --- secrets stay where they belong -----------------------------------------------------------------------
+# --- where secrets are sent -------------------------------------------------------------------------------
 
 
 def test_a_mirror_gets_no_password(
@@ -295,7 +295,7 @@ def test_a_token_request_is_not_redirected_elsewhere(
 def test_no_secret_in_any_error_or_log(
     server: ScriptedServer, remote: RemoteMaker, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """A registry that echoes all it was sent, at every step, with everything logged."""
+    """The registry echoes everything that it was sent, at every step, and everything is logged."""
     caplog.set_level(logging.DEBUG)
 
     def echo(status: int, header: str = "") -> Reply:

@@ -1,4 +1,4 @@
-"""Where host configuration is searched, and what is read."""
+"""Where host configuration is searched, and which files are read."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_certificates_are_used_with_an_empty_hosts_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["toml", "files"])
 @pytest.mark.parametrize("content", [None, "no PEM"])
 def test_tls_files_are_checked_before_any_request(tmp_path: Path, layout: str, content: str | None) -> None:
-    """Otherwise the next host would be asked, and hide that this one never works."""
+    """Otherwise the next host would be used, and hide that this one never works."""
     folder = tmp_path / "example.org"
     folder.mkdir()
     if layout == "toml":

@@ -62,7 +62,7 @@ def test_written_challenges_are_read_back(written: list[tuple[str, dict[str, str
 
 @given(st.lists(st.text(max_size=300), max_size=3))
 @example(['Bearer realm="' + "\\" * 5000])
-def test_no_header_breaks_the_parser(headers: list[str]) -> None:
+def test_any_header_can_be_parsed(headers: list[str]) -> None:
     for one in challenge.parse(headers):
         assert one.scheme == one.scheme.lower()
 
@@ -109,5 +109,5 @@ def test_the_reason_in_an_error_body(body: object, reason: str) -> None:
         ),
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_no_error_body_breaks_us(body: bytes) -> None:
+def test_any_error_body_can_be_parsed(body: bytes) -> None:
     assert reason_in(body).isprintable()

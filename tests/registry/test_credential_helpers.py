@@ -47,7 +47,7 @@ def test_a_helper_that_never_ends_its_answer(tmp_path: Path) -> None:
         ask(tmp_path, "exec yes")
 
 
-def test_a_failure_says_how_to_see_more(tmp_path: Path) -> None:
+def test_a_failure_names_the_command_to_try(tmp_path: Path) -> None:
     with pytest.raises(HelperFailed) as caught:
         ask(tmp_path, "echo hush; exit 3")
     assert str(caught.value).endswith("status 3 (try: echo a.example | docker-credential-test get)")
@@ -116,7 +116,7 @@ def test_who_called_sudo(alice: Invoker) -> None:
         assert sudo.invoker(environ) is None
 
 
-def test_helpers_get_nothing_of_roots_environment(alice: Invoker) -> None:
+def test_helpers_do_not_get_roots_environment(alice: Invoker) -> None:
     made = alice.environment("/usr/bin")
     assert made["PATH"] == f"/usr/bin:{alice.home}/.local/bin:{alice.home}/bin"
     assert (made["HOME"], made["USER"]) == (str(alice.home), "alice")
@@ -161,7 +161,7 @@ def test_the_question_is_asked_once(alice: Invoker, config: Path, tmp_path: Path
     assert asked == [f"a.example requires credentials. Use those of alice ({config})?"]
 
 
-def test_no_question_without_need(alice: Invoker, tmp_path: Path) -> None:
+def test_no_question_is_asked_without_need(alice: Invoker, tmp_path: Path) -> None:
     def ask(_question: str) -> bool:
         raise AssertionError("asked")
 

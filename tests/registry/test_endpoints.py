@@ -51,5 +51,5 @@ def test_skip_verify() -> None:
     st.from_regex(r"[a-z][a-z0-9.-]{0,9}|\[[0-9a-f:]{2,9}\]", fullmatch=True),
     st.none() | st.integers(1, 65535),
 )
-def test_ports_split_off(host: str, port: int | None) -> None:
+def test_ports_are_split_off(host: str, port: int | None) -> None:
     assert split_port(f"{host}:{port}" if port else host) == (host, str(port) if port else "")

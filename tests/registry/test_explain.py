@@ -1,4 +1,4 @@
-"""`explain`: everything that decides, no secret, and no request."""
+"""`explain`: every setting that applies, no secrets, and no requests."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_everything_is_explained(
     assert "hush" not in repr(found)
 
 
-def test_no_host_to_resolve(tmp_path: Path) -> None:
+def test_no_host_may_resolve_or_pull(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('server = "https://m"\ncapabilities = ["push"]')
     found = explained("example.org/x", [tmp_path], {})
     assert found.notices == ("no host is configured that may resolve", "no host is configured that may pull")
 
 
-def test_a_host_that_may_resolve_alone_is_not_asked(tmp_path: Path) -> None:
+def test_a_host_that_may_not_pull_is_not_asked_to_resolve(tmp_path: Path) -> None:
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default" / "hosts.toml").write_text('[host."https://m"]\ncapabilities = ["resolve"]')
     found = explained("example.org/x", [tmp_path], {})
@@ -148,7 +148,7 @@ def test_problems_with_credentials_are_listed(tmp_path: Path) -> None:
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def test_as_text(roots: list[Path], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_as_text(roots: list[Path], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     done = run(
@@ -175,7 +175,7 @@ def test_as_text(roots: list[Path], environ: dict[str, str], monkeypatch: pytest
     assert "hush" not in done.stdout + done.stderr
 
 
-def test_as_json(roots: list[Path], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_as_json(roots: list[Path], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     done = run("registry", "explain", "example.org/x", "--hosts-dir", str(roots[1]), "--format", "json")

@@ -1,4 +1,4 @@
-"""fetch from a scripted server: what a registry may do, and what is refused."""
+"""fetch from a scripted server: valid responses, and those that are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.registry.server import Answer, ScriptedServer, Seen, ranges
 # --- fetch ------------------------------------------------------------------------------------------------
 
 
-def test_fetch_gives_the_bytes_in_chunks(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_fetch_yields_the_bytes_in_chunks(server: ScriptedServer, remote: RemoteMaker) -> None:
     descriptor = layer()
     server.once("GET", blob_path(descriptor), ranges(BLOB))
     with remote().fetch(descriptor) as chunks:
@@ -42,7 +42,9 @@ def test_fetch_gives_the_bytes_in_chunks(server: ScriptedServer, remote: RemoteM
 
 
 @pytest.mark.parametrize("media_type", [mediatypes.OCI_INDEX, mediatypes.DOCKER_MANIFEST])
-def test_manifests_come_from_manifests(server: ScriptedServer, remote: RemoteMaker, media_type: str) -> None:
+def test_manifests_are_requested_as_manifests(
+    server: ScriptedServer, remote: RemoteMaker, media_type: str
+) -> None:
     descriptor = layer(MANIFEST, media_type=media_type)
     server.once("GET", blob_path(descriptor, "manifests"), Answer(200, MANIFEST))
     assert read(remote(), descriptor) == MANIFEST
@@ -61,7 +63,7 @@ def test_a_server_that_ignores_range(server: ScriptedServer, remote: RemoteMaker
     assert read(remote(), descriptor, 2_000_001) == BLOB[2_000_001:]
 
 
-def test_no_request_when_nothing_is_missing(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_no_request_if_nothing_is_missing(server: ScriptedServer, remote: RemoteMaker) -> None:
     assert read(remote(), layer(), len(BLOB)) == b""
     assert read(remote(), layer(b"")) == b""
     assert server.seen == []
@@ -128,7 +130,7 @@ def test_a_short_body_without_length(server: ScriptedServer, remote: RemoteMaker
 
 
 @pytest.mark.parametrize("text", ["bytes 6-2999999/3000000", "bytes 5-9/10", "items 5-", "bytes 5-2999999/x"])
-def test_another_range_than_asked_for(server: ScriptedServer, remote: RemoteMaker, text: str) -> None:
+def test_another_range_than_requested(server: ScriptedServer, remote: RemoteMaker, text: str) -> None:
     descriptor = layer()
     server.once("GET", blob_path(descriptor), Answer(206, BLOB[5:], {"Content-Range": text}))
     with pytest.raises(RegistryContentError, match="unhandled content range"):
@@ -157,7 +159,7 @@ def test_leaving_early_closes_the_connection(server: ScriptedServer, remote: Rem
     assert server.connections == 2
 
 
-def test_foreign_layers_come_from_their_own_url(
+def test_foreign_layers_are_fetched_from_their_own_url(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     foreign = f"{mediatypes.DOCKER_FOREIGN}.gzip"

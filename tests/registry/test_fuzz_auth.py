@@ -1,4 +1,4 @@
-"""Any input from registries, token servers, files and helpers: only our exceptions, and no secret in them."""
+"""Any input of registries, token servers, files and helpers: only our exceptions, without secrets."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_files(body: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where files are, and the program of a helper, which is never run: that would take most of the time."""
+    """A folder with files and a helper, which is never run, since that would take most of the time."""
     made = tmp_path_factory.mktemp("fuzz")
     (made / "docker-credential-test").touch(0o755)
     return made
@@ -152,7 +152,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def helper(folder: Path, output: bytes, code: int = 0) -> Iterator[None]:
-    """Have every helper print this, and end with this code."""
+    """Let every helper print this, and exit with this code."""
 
     def start(*_command: Any, **_how: Any) -> Any:
         printed = folder / "printed"
@@ -199,8 +199,8 @@ def test_output_of_helpers(folder: Path, body: bytes) -> None:
     assert isinstance(found, dict)
 
 
-def test_the_scripted_transport_would_show_a_leak() -> None:
-    """A test of the oracle: a valid challenge is answered."""
+def test_the_scripted_transport_detects_a_leak() -> None:
+    """A test of the check itself: a valid challenge is answered."""
     wanted = answer(401, b"", 'Bearer realm="https://a.example/token"')
     ask(wanted, answer(200, b'{"token":"tok"}'), answer(200))
     transport: Any = Scripted(wanted, answer(200, b'{"token":"tok"}'), answer(401, PASSWORD.encode()))

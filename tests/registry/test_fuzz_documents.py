@@ -1,4 +1,4 @@
-"""Any input from registries, configurations and users: only our exceptions."""
+"""Any input of registries, configurations and users raises only our exceptions."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pyctrd.registry.http.transport import Request, Transport
 from tests.registry.server import Answer, ScriptedServer
 
 
-def test_a_request_changes_nothing_around_it() -> None:
+def test_a_request_changes_no_loggers_and_no_warning_filters() -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     filters = list(warnings.filters)

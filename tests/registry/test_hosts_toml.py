@@ -1,4 +1,4 @@
-"""hosts.toml to endpoints: every key, every mistake."""
+"""Endpoints of a hosts.toml: every key, and every mistake."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_root_section_describes_the_registry_itself() -> None:
     assert (server.host, server.account) == ("registry-1.docker.io", "docker.io")
 
 
-def test_the_order_of_the_file_counts_and_a_header_table_may_come_first() -> None:
+def test_hosts_are_in_the_order_of_the_file_even_if_a_header_table_comes_first() -> None:
     text = '[host."https://z"]\n[host."https://a".header]\nx = "y"\n[host."https://m"]\n[host."https://a"]'
     assert [one.host for one in from_toml(text)] == ["z", "a", "m", "example.org"]
 
@@ -254,14 +254,14 @@ def test_the_example_of_the_documentation() -> None:
     )
 
 
-def test_the_default_server_is_always_asked_last() -> None:
+def test_the_default_server_is_always_last() -> None:
     mirror, server = from_toml('[host."https://m"]', "docker.io")
     assert mirror.url("a") == "https://m/v2/a?ns=docker.io"
     assert server.url("a") == "https://registry-1.docker.io/v2/a"
     assert [one.url("a") for one in from_toml("")] == ["https://example.org/v2/a"]
 
 
-def test_the_file_may_name_docker_hub_docker_io() -> None:
+def test_docker_io_means_docker_hub() -> None:
     (server,) = from_toml('server = "https://docker.io"', "docker.io")
     assert server.url("a") == "https://registry-1.docker.io/v2/a"
 
@@ -363,7 +363,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES, max_size=14).map(" ".join) | st.text(max_size=60))
-def test_no_hosts_toml_breaks_us(text: str) -> None:
+def test_any_hosts_toml_is_valid_or_an_invalid_input(text: str) -> None:
     try:
         found = from_toml(text)
     except InvalidInput:
@@ -406,7 +406,7 @@ def written(value: object) -> str:
     TABLES,
     st.dictionaries(st.sampled_from(["https://m", "m:5000"]) | st.text(max_size=9), TABLES, max_size=3),
 )
-def test_no_value_of_another_kind_breaks_us(root: dict[str, object], hosts: dict[str, object]) -> None:
+def test_any_values_are_valid_or_an_invalid_input(root: dict[str, object], hosts: dict[str, object]) -> None:
     lines = [f"{written(key)} = {written(value)}" for key, value in {**root, "host": hosts}.items()]
     problem = ""
     try:

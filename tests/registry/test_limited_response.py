@@ -24,7 +24,7 @@ from pyctrd.registry.http.limited_response import MAX_FRAMING_BYTES, MAX_HEAD_BY
 from pyctrd.registry.http.transport import Request, Transport
 
 STALL = 0.3
-LONG = 20.0  # for limits of size instead of time
+LONG = 20.0  # large, so that limits of size are reached before limits of time
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = CHUNKED + b"5\r\nhello\r\n"
@@ -127,7 +127,7 @@ def read(url: str, *, proxy: str = "", stall: float = LONG) -> bytes:
 
 
 @pytest.mark.parametrize("what", DRIPS)
-def test_a_drip_in_the_framing_is_a_stall(what: str) -> None:
+def test_slow_bytes_in_the_framing_are_a_stall(what: str) -> None:
     start, piece = DRIPS[what]
     with (
         responding(start, piece, 0.02) as (host, _sent),
@@ -137,7 +137,7 @@ def test_a_drip_in_the_framing_is_a_stall(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_a_flood_in_the_framing_is_an_error(what: str) -> None:
+def test_endless_framing_is_an_error(what: str) -> None:
     start, piece = FLOODS[what]
     with responding(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="the framing of the body does not end"):
@@ -146,7 +146,7 @@ def test_a_flood_in_the_framing_is_an_error(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", HEADS)
-def test_a_flood_in_a_head_is_an_error(what: str) -> None:
+def test_an_endless_head_is_an_error(what: str) -> None:
     start, piece = HEADS[what]
     with responding(start, piece, 0) as (host, sent):
         with pytest.raises(RegistryUnreachable, match="malformed HTTP response"):
@@ -155,7 +155,7 @@ def test_a_flood_in_a_head_is_an_error(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["interim answers", "continue"])
-def test_dripping_interim_responses_have_the_time_limit_of_a_head(what: str) -> None:
+def test_slow_interim_responses_have_the_time_limit_of_a_head(what: str) -> None:
     start, piece = HEADS[what]
     with (
         responding(start, piece, 0.02) as (host, _sent),
@@ -208,7 +208,7 @@ def test_responses_over_tls_through_a_proxy_with_tls(
 
 
 @pytest.mark.parametrize("what", ["chunk size", "trailers"])
-def test_a_drip_in_the_framing_of_a_list_of_tags(what: str) -> None:
+def test_slow_bytes_in_the_framing_of_a_list_of_tags(what: str) -> None:
     start, piece = DRIPS[what]
     options = RegistryOptions(plain_http=True, retry_budget=0, stall_timeout=STALL)
     with (
@@ -248,7 +248,7 @@ PIECES = st.lists(st.binary(min_size=1, max_size=300), max_size=30)
 
 
 def chunked(pieces: list[bytes], extension: bytes, trailers: int) -> bytes:
-    """A body in chunks, as a server may well send it."""
+    """A body in chunks, as a server may send it."""
     chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
     return chunks + b"0\r\n" + b"X-Checked: yes\r\n" * trailers + b"\r\n"
 
@@ -256,7 +256,7 @@ def chunked(pieces: list[bytes], extension: bytes, trailers: int) -> bytes:
 @given(PIECES, st.sampled_from([b"", b";a", b';a="b c"', b" "]), st.integers(0, 5), st.integers(1, 400))
 @example([b"x"] * 60_000, b"", 3, 1000)
 @example([b"x" * 65536] * 50, b"", 0, 4096)
-def test_honest_framing_is_read_whole(
+def test_valid_framing_is_read_completely(
     pieces: list[bytes], extension: bytes, trailers: int, amount: int
 ) -> None:
     raw = CHUNKED + chunked(pieces, extension, trailers)
@@ -274,7 +274,7 @@ def test_honest_framing_is_read_whole(
 
 
 @given(st.binary(max_size=80), st.lists(st.binary(max_size=40), max_size=4).map(b"\r\n".join))
-def test_no_response_breaks_the_reader(head: bytes, body: bytes) -> None:
+def test_any_response_can_be_read(head: bytes, body: bytes) -> None:
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         theirs.sendall(HEAD + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body)

@@ -1,4 +1,4 @@
-"""Falling back from a host to the next one: why, and what is sent to each."""
+"""Fallback from one host to the next: the reasons, and what is sent to each host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD = Answer(200, MANIFEST, HEADERS)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 418, 429, 500, 502, 503, 504])
-def test_after_any_failure_of_a_mirror_the_registry_is_asked(
+def test_after_any_failure_of_a_mirror_the_registry_is_used(
     server: ScriptedServer,
     other: ScriptedServer,
     remote: RemoteMaker,
@@ -45,7 +45,7 @@ def test_after_any_failure_of_a_mirror_the_registry_is_asked(
     server.once("GET", blob_path(descriptor), ranges(BLOB))
     assert one.resolve().digest == DIGEST
     assert read(one, descriptor) == BLOB
-    assert pauses == []  # no waiting while there is another host
+    assert pauses == []  # no pause while there is another host
     assert len(other.seen) <= 3
 
 
@@ -70,7 +70,7 @@ def test_a_silent_mirror_costs_one_time_out(
             silent.accept()
 
 
-def test_when_all_are_silent_all_are_asked_again(remote: RemoteMaker, tmp_path: Path) -> None:
+def test_if_no_host_responds_all_are_tried_again(remote: RemoteMaker, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         (tmp_path / "_default").mkdir()
         (tmp_path / "_default" / "hosts.toml").write_text(
@@ -82,7 +82,7 @@ def test_when_all_are_silent_all_are_asked_again(remote: RemoteMaker, tmp_path: 
                 one.resolve()
 
 
-def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
+def test_a_404_of_a_mirror_does_not_hide_that_the_registry_is_down(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     (tmp_path / "_default").mkdir()
@@ -96,7 +96,7 @@ def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
         remote(hosts_dir=tmp_path).resolve()
 
 
-def test_a_mirror_with_many_cuts_is_not_asked_again(
+def test_a_mirror_is_not_used_after_two_interruptions(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path, pauses: list[float]
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other))
@@ -126,7 +126,7 @@ def test_a_dead_mirror_and_a_registry_without_ranges_are_an_error(
 
 
 @pytest.mark.parametrize("capability", ["resolve", "push", "referrers"])
-def test_a_mirror_that_may_not_pull_is_not_asked(
+def test_a_mirror_without_the_pull_capability_is_not_used(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path, capability: str
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other, f'capabilities = ["{capability}"]'))
@@ -141,7 +141,7 @@ def test_a_mirror_that_may_not_pull_is_not_asked(
 def test_no_credential_of_the_registry_is_sent_to_another_host(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
-    """Neither to a mirror, nor to a `server` elsewhere, which anybody may run."""
+    """Neither to a mirror, nor to a `server` elsewhere, which anyone may run."""
     challenge = Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
     one = remote(hosts_dir=mirror_config(tmp_path / "mirror", server, other), username="me", password="hush")
     other.always("HEAD", TAG, challenge)
@@ -169,7 +169,7 @@ def test_values_of_a_header_are_joined(
     assert "range" not in other.seen[0].headers
 
 
-def test_plain_http_if_the_host_has_no_tls(
+def test_plain_http_is_used_if_the_host_has_no_tls(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other, "skip_verify = true"))
@@ -180,7 +180,7 @@ def test_plain_http_if_the_host_has_no_tls(
     assert other.connections == 2  # TLS is not tried again
 
 
-def test_tls_first_for_http_with_tls_settings(
+def test_tls_is_tried_first_for_http_with_tls_settings(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     authority = trustme.CA()

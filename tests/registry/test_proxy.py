@@ -1,4 +1,4 @@
-"""Proxies from the environment, and the pauses between tries."""
+"""Proxies from the environment, and the pauses between attempts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_proxies(monkeypatch: pytest.MonkeyPatch, host: str, direct: bool) -> No
     assert choose("https", host).url is None
 
 
-def test_the_reason_for_the_proxy() -> None:
+def test_a_proxy_has_the_variable_that_it_comes_from() -> None:
     environ = {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://high:1", "no_proxy": "a.org,10.0.0.0/8"}
     found = choose("https", "x.org", environ)
     assert (found.url, found.variable, found.excluded_by) == ("http://high:1", "HTTPS_PROXY", "")
@@ -64,7 +64,7 @@ def test_the_reason_for_the_proxy() -> None:
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_no_variable_breaks_us(no_proxy: str, proxy: str) -> None:
+def test_any_value_of_a_variable_is_accepted(no_proxy: str, proxy: str) -> None:
     choose("https", "example.org:5000", {"HTTPS_PROXY": proxy, "NO_PROXY": no_proxy})
 
 
@@ -83,7 +83,7 @@ def test_retry_after() -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_retry_after_breaks_us(text: str) -> None:
+def test_any_retry_after_can_be_parsed(text: str) -> None:
     found = parse_retry_after(text, now=1.7e9)
     assert found is None or found >= 0
 

@@ -19,7 +19,7 @@ MUCH = 1 << 30
 
 
 class Line:
-    """A blob read over a line: `rate(connections)` is their total throughput, in MiB per second."""
+    """A blob read over one network line: `rate(connections)` is their total throughput, in MiB per second."""
 
     def __init__(self, setting: ParallelRanges = "auto", *, budget: ConnectionBudget | None = None) -> None:
         self.now = 1000.0
@@ -38,13 +38,13 @@ class Line:
         return [self.second(min(max(self.held, 1) * each, limit), waiting=waiting) for _ in range(count)]
 
 
-def test_a_line_that_limits_each_connection_gets_all_connections() -> None:
+def test_if_each_connection_is_limited_all_connections_are_used() -> None:
     line = Line()
     assert line.control.allot(0, MUCH) == 0  # before anything is measured
     assert line.seconds(8, each=4) == [4, 4, 8, 8, 8, 8, 8, 8]
 
 
-def test_a_saturated_line_loses_its_connections() -> None:
+def test_on_a_saturated_line_connections_are_closed() -> None:
     line = Line()
     assert line.seconds(6, each=12, limit=12) == [4, 4, 0, 0, 0, 0]
 
@@ -54,11 +54,11 @@ def test_a_step_without_effect_is_undone() -> None:
     assert line.seconds(7, each=4, limit=16) == [4, 4, 8, 8, 4, 4, 4]
 
 
-def test_after_a_while_a_step_is_tried_again() -> None:
+def test_a_step_is_tried_again_after_some_time() -> None:
     line = Line()
     assert line.seconds(3, each=12, limit=12)[-1] == 0
     line.now += SETTLED_SECONDS
-    assert line.second(12) == 0  # nothing was read in that minute, so it is not a measurement
+    assert line.second(12) == 0  # nothing was read in that minute, so it does not count as a measurement
     assert line.second(12) == 4
 
 
@@ -92,18 +92,18 @@ def test_a_blob_near_its_end_keeps_its_connections() -> None:
     assert line.control.allot(4, 5) == 4
 
 
-def test_a_number_is_used_at_once_but_not_for_small_blobs() -> None:
+def test_a_fixed_number_is_used_at_once_but_not_for_small_blobs() -> None:
     control = Line(3).control
     assert control.allot(0, MUCH) == 3
     assert control.allot(0, MIN_REMAINING_BYTES - 1) == 0
 
 
 @pytest.mark.parametrize("setting", ["off", 1, 0])
-def test_off_is_off(setting: ParallelRanges) -> None:
+def test_off_uses_no_ranges(setting: ParallelRanges) -> None:
     assert Line(setting).seconds(5, each=1) == [0] * 5
 
 
-def test_the_budget_is_for_the_whole_process() -> None:
+def test_the_limit_of_connections_is_for_the_whole_process() -> None:
     budget = ConnectionBudget(8)
     first, second = Line(8, budget=budget), Line(8, budget=budget)
     assert first.control.allot(0, MUCH) == 8

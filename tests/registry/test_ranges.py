@@ -87,7 +87,7 @@ def test_a_small_blob_is_one_request(server: ScriptedServer, fetch: Callable[...
     assert len(server.seen) == 1
 
 
-def test_off_is_one_request(server: ScriptedServer) -> None:
+def test_off_sends_one_request(server: ScriptedServer) -> None:
     descriptor = Blob().serve(server)
     with RegistryClient(RegistryOptions(parallel_ranges="off")) as client:
         assert read(client.remote(reference.parse(f"{server.host}/team/app:v1")), descriptor) == LARGE
@@ -201,7 +201,7 @@ def test_ranges_are_requested_from_all_hosts(
     assert {start // SEGMENT_BYTES % 3 for start, _ in spans(server)} == {0}
 
 
-def test_leaving_early_leaves_no_thread(server: ScriptedServer) -> None:
+def test_a_read_that_is_left_early_leaves_no_thread(server: ScriptedServer) -> None:
     descriptor = Blob().serve(server)
     with RegistryClient(RegistryOptions(parallel_ranges=4)) as client:
         remote = client.remote(reference.parse(f"{server.host}/team/app:v1"))
@@ -218,8 +218,8 @@ def test_leaving_early_leaves_no_thread(server: ScriptedServer) -> None:
 # --- workers ----------------------------------------------------------------------------------------------
 
 
-def test_only_a_few_segments_wait() -> None:
-    """The first segment is slow: the others wait, but only as many as allowed."""
+def test_the_number_of_waiting_segments_is_limited() -> None:
+    """The first segment is slow: others wait for it, but only as many as allowed."""
     release, guard = threading.Event(), threading.Lock()
     asked: list[int] = []
     full = threading.Event()

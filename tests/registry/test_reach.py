@@ -32,7 +32,7 @@ from tests.registry.server import Answer, ScriptedServer, ranges
 # --- hosts ------------------------------------------------------------------------------------------------
 
 
-def test_a_mirror_is_asked_first_and_the_server_next(
+def test_mirrors_are_used_before_the_server(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path, pauses: list[float]
 ) -> None:
     one = remote(hosts_dir=mirror_config(tmp_path, server, other))
@@ -105,7 +105,7 @@ def test_redirects_are_followed_without_credentials(
     assert other.seen[0].headers["range"] == "bytes=10-"
 
 
-def test_redirects_on_the_same_host_keep_them(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_redirects_on_the_same_host_keep_credentials(server: ScriptedServer, remote: RemoteMaker) -> None:
     challenge = Answer(401, headers={"WWW-Authenticate": "Basic realm=x"})
     server.once("HEAD", TAG, challenge, Answer(301, headers={"Location": "/elsewhere"}))
     server.once("HEAD", "/elsewhere", Answer(200, MANIFEST, HEADERS))
@@ -145,7 +145,7 @@ def test_tls_of_a_private_ca(
 ) -> None:
     authority, context = tls_server
     authority.configure_trust(context)
-    context.verify_mode = ssl.CERT_REQUIRED  # the client must send a certificate as well
+    context.verify_mode = ssl.CERT_REQUIRED  # the client must send a certificate, too
     with ScriptedServer(context) as running:
         running.always("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
         directory = tmp_path / running.host

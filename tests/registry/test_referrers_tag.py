@@ -1,4 +1,4 @@
-"""Lists of referrers: those of registries that keep them, the tag elsewhere, and what is no list.
+"""Lists of referrers: from the referrers API, from the tag, and invalid ones.
 
 A real registry without such lists: integration/test_discovery.py.
 """
@@ -50,7 +50,7 @@ def digests(*texts: str) -> list[Digest]:
 # --- the referrers API ------------------------------------------------------------------------------------
 
 
-def test_the_registrys_own_list(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_the_list_of_the_referrers_api(server: ScriptedServer, remote: RemoteMaker) -> None:
     first = entry("one", annotations={"org.example": "a\nb"})
     server.once("GET", API, index(first, entry("two", SIGNATURE), entry("one")))
     found = listing.referrers(remote(), DIGEST)
@@ -64,7 +64,7 @@ def test_the_registrys_own_list(server: ScriptedServer, remote: RemoteMaker) -> 
 
 
 @pytest.mark.parametrize("manifests", [[], None])
-def test_nothing_refers_to_it(server: ScriptedServer, remote: RemoteMaker, manifests: object) -> None:
+def test_an_image_without_referrers(server: ScriptedServer, remote: RemoteMaker, manifests: object) -> None:
     server.once("GET", API, index(manifests=manifests))
     found = listing.referrers(remote(), DIGEST)
     assert (found.referrers, found.source) == ((), "api")
@@ -72,7 +72,7 @@ def test_nothing_refers_to_it(server: ScriptedServer, remote: RemoteMaker, manif
 
 
 @pytest.mark.parametrize("filters", ["", "artifactType", "other, artifacttype"])
-def test_one_artifact_type(server: ScriptedServer, remote: RemoteMaker, filters: str) -> None:
+def test_only_one_artifact_type(server: ScriptedServer, remote: RemoteMaker, filters: str) -> None:
     """Registries may filter or not; a filtered page is not filtered again."""
     entries = [entry("one"), entry("two", SIGNATURE), entry("three", "")]
     server.once("GET", API, index(*entries, filters=filters))
@@ -95,7 +95,7 @@ def test_pages_each_say_whether_they_are_filtered(server: ScriptedServer, remote
     assert [query_of(seen).get("page") for seen in server.seen] == [None, "2", "3"]
 
 
-def test_many_pages_of_another_type(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_many_pages_of_another_artifact_type(server: ScriptedServer, remote: RemoteMaker) -> None:
     """From a registry that does not filter: all is discarded, but each page has something new."""
     count = 2 * pagination.MAX_PAGES_WITHOUT_NEWS
     others = [
@@ -116,7 +116,7 @@ def test_pages_without_anything_new(server: ScriptedServer, remote: RemoteMaker)
     assert len(server.seen) == pagination.MAX_PAGES_WITHOUT_NEWS + 1
 
 
-def test_no_page_at_another_origin(
+def test_pages_at_another_origin_are_refused(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     server.once("GET", API, index(entry("one"), link=f"<{other.url}{API}>; rel=next"))
@@ -126,14 +126,16 @@ def test_no_page_at_another_origin(
 
 
 @pytest.mark.parametrize("target", [API, ""])
-def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str) -> None:
+def test_a_circle_of_pages_is_an_error(server: ScriptedServer, remote: RemoteMaker, target: str) -> None:
     server.always("GET", API, index(entry("one"), link=f"<{target}>; rel=next"))
     with pytest.raises(RegistryContentError, match="go in a circle"):
         listing.referrers(remote(), DIGEST)
     assert len(server.seen) == 1
 
 
-def test_too_many(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_referrers_is_limited(
+    server: ScriptedServer, remote: RemoteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(listing, "MAX_REFERRERS", 2)
     server.once("GET", API, index(*map(entry, "abc")), Answer(404))
     server.once("GET", LISTED, index(*map(entry, "abc")))
@@ -142,11 +144,11 @@ def test_too_many(server: ScriptedServer, remote: RemoteMaker, monkeypatch: pyte
             listing.referrers(remote(), DIGEST)
 
 
-# --- the tag of the referrers -----------------------------------------------------------------------------
+# --- the referrers tag ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
-def test_a_registry_without_lists_has_a_tag(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
+def test_without_the_api_the_tag_is_read(server: ScriptedServer, remote: RemoteMaker, status: int) -> None:
     server.once("GET", API, Answer(status, b"404 page not found"))
     server.once("GET", LISTED, index(entry("one"), entry("two", SIGNATURE)))
     found = listing.referrers(remote(), DIGEST, SIGNATURE)
@@ -161,7 +163,7 @@ def test_the_tag_of_a_long_digest_is_cut(server: ScriptedServer, remote: RemoteM
     assert len(listing.referrers(remote(), subject).referrers) == 1
 
 
-def test_neither_a_list_nor_a_tag(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_neither_the_api_nor_the_tag(server: ScriptedServer, remote: RemoteMaker) -> None:
     found = listing.referrers(remote(), DIGEST)
     assert (found.referrers, found.source, found.host) == ((), "tag", server.host)
     assert server.requests() == [f"GET {API}", f"GET {LISTED}"]
@@ -267,7 +269,7 @@ def test_an_error_of_the_token_server_is_not_an_absent_list(
 # --- hosts ------------------------------------------------------------------------------------------------
 
 
-def test_the_registry_is_asked_before_its_mirrors(
+def test_the_registry_is_used_before_its_mirrors(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     """A mirror that has seen no signature looks like a registry without one."""
@@ -279,7 +281,7 @@ def test_the_registry_is_asked_before_its_mirrors(
     assert other.seen == []
 
 
-def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_fails(
+def test_a_404_of_a_mirror_does_not_hide_that_the_registry_fails(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry.invalid"
@@ -299,7 +301,7 @@ def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_fails(
     assert query_of(other.seen[-1]) == {"page": "2", "ns": "registry.invalid"}
 
 
-def test_only_hosts_with_the_capability_are_asked(
+def test_only_hosts_with_the_referrers_capability_are_used(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     hosts = mirror_config(tmp_path, server, other, 'capabilities = ["pull", "resolve"]')
@@ -309,7 +311,7 @@ def test_only_hosts_with_the_capability_are_asked(
     assert other.seen == []
 
 
-def test_without_the_capability_there_is_the_tag(
+def test_without_the_capability_the_tag_is_read(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     (tmp_path / "_default").mkdir()
@@ -326,7 +328,7 @@ def test_without_the_capability_there_is_the_tag(
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def test_as_text_and_json(server: ScriptedServer) -> None:
+def test_referrers_as_text_and_json(server: ScriptedServer) -> None:
     server.always("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
     server.always("GET", API, index(entry("one", annotations={"a": "\x1b"}), entry("three", SIGNATURE)))
     done = run("registry", "referrers", f"{server.host}/team/app:v1")

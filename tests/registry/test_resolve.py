@@ -29,7 +29,7 @@ from tests.registry.server import Answer, ScriptedServer, ranges
 # --- resolve ----------------------------------------------------------------------------------------------
 
 
-def test_head_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_head_alone_is_sent_if_it_is_sufficient(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.once("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
     found = remote().resolve()
     assert (found.media_type, found.digest, found.size) == (mediatypes.OCI_INDEX, DIGEST, len(MANIFEST))
@@ -51,7 +51,9 @@ def test_head_is_enough(server: ScriptedServer, remote: RemoteMaker) -> None:
     ],
     ids=["405", "403", "no digest", "vague type", "no length"],
 )
-def test_get_where_head_is_not_enough(server: ScriptedServer, remote: RemoteMaker, head: Answer) -> None:
+def test_get_is_sent_if_head_is_not_sufficient(
+    server: ScriptedServer, remote: RemoteMaker, head: Answer
+) -> None:
     server.once("HEAD", TAG, head)
     server.once(
         "GET", TAG, Answer(200, MANIFEST, dict(head.headers) or {"Content-Type": mediatypes.OCI_INDEX})
@@ -71,7 +73,9 @@ def test_unknown_reference(server: ScriptedServer, remote: RemoteMaker) -> None:
     assert caught.value.kind == "image"
 
 
-def test_digest_wins_over_tag_and_must_be_served(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_the_digest_takes_precedence_over_the_tag_and_is_verified(
+    server: ScriptedServer, remote: RemoteMaker
+) -> None:
     path = f"/v2/team/app/manifests/{DIGEST}"
     server.once("HEAD", path, Answer(200, MANIFEST, HEADERS))
     text = f"{server.host}/team/app:v1@{DIGEST}"
@@ -158,7 +162,9 @@ def test_retries_with_retry_after(server: ScriptedServer, remote: RemoteMaker, p
     assert 1 <= pauses[2] <= 2
 
 
-def test_retries_end(server: ScriptedServer, remote: RemoteMaker, pauses: list[float]) -> None:
+def test_the_number_of_retries_is_limited(
+    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
+) -> None:
     server.once("HEAD", TAG, *[Answer(503)] * 5)
     with pytest.raises(RegistryError, match="unexpected status 503") as caught:
         remote().resolve()
@@ -166,7 +172,9 @@ def test_retries_end(server: ScriptedServer, remote: RemoteMaker, pauses: list[f
     assert len(pauses) == 4
 
 
-def test_no_wait_beyond_the_budget(server: ScriptedServer, remote: RemoteMaker, pauses: list[float]) -> None:
+def test_the_client_does_not_wait_beyond_the_budget(
+    server: ScriptedServer, remote: RemoteMaker, pauses: list[float]
+) -> None:
     server.once("HEAD", TAG, Answer(429, headers={"Retry-After": "3600"}))
     with pytest.raises(RegistryError, match="unexpected status 429"):
         remote().resolve()
@@ -178,7 +186,7 @@ def test_reset_connections_are_retried(server: ScriptedServer, remote: RemoteMak
     assert remote().resolve().digest == DIGEST
 
 
-def test_connections_are_kept(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_connections_are_reused(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.always("HEAD", TAG, Answer(200, MANIFEST, HEADERS))
     descriptor = layer()
     server.always("GET", blob_path(descriptor), ranges(BLOB))

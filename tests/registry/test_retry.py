@@ -1,4 +1,4 @@
-"""Limits for waiting: the retry budget, drips, and heads that do not end."""
+"""Limits for waiting: the retry budget, slow bodies, and endless heads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_missing_responses_use_up_the_budget(remote: RemoteMaker, pauses: list[f
         one = remote(f"{host}/team/app:v1", stall_timeout=0.5, retry_budget=0.6)
         with pytest.raises(RegistryUnreachable, match="timed out while waiting"):
             one.resolve()
-    assert pauses == []  # less is left than the shortest pause, a quarter of a second
+    assert pauses == []  # less than the shortest pause, a quarter of a second, is left
 
 
 def slow(status: int, seconds: float) -> Callable[[Seen], Answer]:
@@ -98,7 +98,7 @@ def test_a_slow_good_response_is_not_charged(server: ScriptedServer, remote: Rem
     assert tries_again(one, server)
 
 
-def test_durations_in_words() -> None:
+def test_durations_are_formatted() -> None:
     words = [in_words(seconds) for seconds in (1, 119, 120, 7200, 172_800)]
     assert words == ["1 s", "119 s", "120 s (2 minutes)", "7200 s (2 hours)", "172800 s (2 days)"]
 
@@ -144,7 +144,7 @@ class Clock:
         return self.now
 
 
-def test_a_drip_is_a_stall() -> None:
+def test_a_slow_body_is_a_stall() -> None:
     clock = Clock()
     gathering = BodyProgress(10, clock)
     for _ in range(10):

@@ -64,7 +64,7 @@ def test_a_pause_ends_at_once() -> None:
     assert time.monotonic() - started < SECONDS
 
 
-def test_uploads_may_be_cancelled_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_can_be_cancelled_during_a_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", SECONDS)
     ended = Shutdown()
     ended.check("GET")

@@ -67,7 +67,7 @@ def test_one_page(server: ScriptedServer, remote: RemoteMaker) -> None:
 
 
 @pytest.mark.parametrize("body", [{"name": "team/app", "tags": None}, {"name": "team/app"}, {"tags": []}])
-def test_no_tags(server: ScriptedServer, remote: RemoteMaker, body: object) -> None:
+def test_a_repository_without_tags(server: ScriptedServer, remote: RemoteMaker, body: object) -> None:
     server.once("GET", LIST, Answer(200, json.dumps(body).encode()))
     assert listing.tags(remote()).tags == ()
 
@@ -128,7 +128,7 @@ def test_where_a_link_may_lead(server: ScriptedServer, remote: RemoteMaker, abso
     assert server.seen[1].path == f"{LIST}?last=a"
 
 
-def test_no_link_to_another_origin(
+def test_links_to_another_origin_are_refused(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     """Credentials are sent with each request."""
@@ -148,7 +148,7 @@ def test_no_link_to_another_origin(
     assert other.seen == []
 
 
-def test_no_link_from_https_to_http(remote: RemoteMaker) -> None:
+def test_links_from_https_to_http_are_refused(remote: RemoteMaker) -> None:
     """Not even if plain http is allowed for a host without TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -202,7 +202,9 @@ def endless(*tags: str, fresh: bool = False) -> Callable[[Seen], Answer]:
 @pytest.mark.parametrize(
     ("target", "requests"), [("", 1), (f"{LIST}?n=1000", 1), (f"{LIST}?n=1000#again", 1), ("?last=a", 2)]
 )
-def test_a_circle(server: ScriptedServer, remote: RemoteMaker, target: str, requests: int) -> None:
+def test_a_circle_of_pages_is_an_error(
+    server: ScriptedServer, remote: RemoteMaker, target: str, requests: int
+) -> None:
     server.always("GET", LIST, tag_list("a", link=f"<{target}>; rel=next"))
     with pytest.raises(RegistryContentError, match="go in a circle"):
         listing.tags(remote())
@@ -224,7 +226,7 @@ def test_pages_without_anything_new(server: ScriptedServer, remote: RemoteMaker)
         (listing, "MAX_TAGS", 9, "more than 9 tags"),
     ],
 )
-def test_limits(
+def test_pages_and_tags_are_limited(
     server: ScriptedServer,
     remote: RemoteMaker,
     monkeypatch: pytest.MonkeyPatch,
@@ -345,7 +347,7 @@ def test_a_token_to_pull_is_enough(server: ScriptedServer, remote: RemoteMaker) 
     assert server.seen[2].authorization == "Bearer hush-hush"
 
 
-def test_the_registry_is_asked_before_its_mirrors(
+def test_the_registry_is_used_before_its_mirrors(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     """The list of a mirror looks complete, but may have only what was pulled through it."""
@@ -356,7 +358,7 @@ def test_the_registry_is_asked_before_its_mirrors(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
-def test_a_mirror_is_asked_if_the_registry_fails(
+def test_a_mirror_is_used_if_the_registry_fails(
     server: ScriptedServer,
     other: ScriptedServer,
     remote: RemoteMaker,
@@ -386,7 +388,7 @@ def test_pages_of_two_hosts_are_never_mixed(
     assert listing.tags(remote(hosts_dir=mirror_config(tmp_path, server, other))).tags == ("c",)
 
 
-def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
+def test_a_404_of_a_mirror_does_not_hide_that_the_registry_is_down(
     server: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     (tmp_path / "_default").mkdir()
@@ -396,7 +398,7 @@ def test_a_404_of_a_mirror_says_nothing_about_a_registry_that_is_down(
         listing.tags(remote("registry.invalid/team/app", hosts_dir=tmp_path))
 
 
-def test_only_hosts_that_may_resolve_are_asked(
+def test_only_hosts_with_the_resolve_capability_are_used(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     hosts = mirror_config(tmp_path / "one", server, other, 'capabilities = ["pull", "referrers"]')
@@ -413,7 +415,7 @@ def test_only_hosts_that_may_resolve_are_asked(
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def test_as_text_and_json(server: ScriptedServer) -> None:
+def test_tags_as_text_and_json(server: ScriptedServer) -> None:
     server.always("GET", LIST, tag_list("b", "a"))
     done = run("registry", "tags", f"{server.host}/team/app")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "b\na\n", "")

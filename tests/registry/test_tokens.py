@@ -1,4 +1,4 @@
-"""Tokens: their scopes, their life, and the errors when one is refused."""
+"""Tokens: scopes, lifetime, and the errors if one is refused."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_several_challenges_on_several_lines(
     assert asking.ask() == 200
 
 
-def test_basic_if_bearer_names_no_token_server(server: ScriptedServer, remote: RemoteMaker) -> None:
+def test_basic_is_used_if_bearer_names_no_token_server(server: ScriptedServer, remote: RemoteMaker) -> None:
     server.always("HEAD", TAG, needs(BASIC, 'Bearer service="x", Basic realm="x"'))
     assert remote(username="me", password=PASSWORD).resolve().digest == DIGEST
 
@@ -155,7 +155,7 @@ def test_a_registry_token_is_sent_unchanged(
     assert remote(docker_config=config).resolve().digest == DIGEST
 
 
-def test_a_refused_identity_token_without_a_password_is_not_sent_otherwise(
+def test_a_refused_identity_token_without_a_password_is_not_sent_by_get(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.json"
@@ -166,7 +166,7 @@ def test_a_refused_identity_token_without_a_password_is_not_sent_otherwise(
         remote(docker_config=config).resolve()
 
 
-def test_each_repository_its_own_credential(
+def test_each_repository_has_its_own_credential(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.json"
@@ -185,7 +185,9 @@ def test_each_repository_its_own_credential(
     assert remote(f"{server.host}/app:v1", docker_config=config).resolve().digest == DIGEST
 
 
-def test_our_authorization_replaces_that_of_hosts_toml(server: ScriptedServer, tmp_path: Path) -> None:
+def test_credentials_replace_the_authorization_header_of_hosts_toml(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
     server.always("GET", "/x", needs(BASIC, "Basic realm=x", Answer(200)))
     endpoint = Endpoint("http", server.host, account=server.host, is_own=True)
     request = Request("GET", f"{server.url}/x", private={"authorization": "Bearer configured", "X-A": "b"})
@@ -196,7 +198,7 @@ def test_our_authorization_replaces_that_of_hosts_toml(server: ScriptedServer, t
     assert server.seen[1].headers["x-a"] == "b"
 
 
-# --- life of tokens ---------------------------------------------------------------------------------------
+# --- lifetime of tokens -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,10 +235,10 @@ def test_implausible_times_of_issue(
     assert [asking.ask(), asking.ask()] == [200, 200]
 
 
-def test_many_threads_refresh_one_token(
+def test_concurrent_requests_refresh_one_token(
     server: ScriptedServer, other: ScriptedServer, asking: Asking
 ) -> None:
-    """All are refused with the same token; one requests another, and all use it."""
+    """All are refused with the same token; one requests a new token, and all use it."""
     valid = ["tok1"]
     gate = threading.Barrier(8, timeout=20)
     armed = threading.Event()

@@ -55,7 +55,7 @@ def test_a_large_blob_is_uploaded_in_chunks(
     assert source.opened == [0], "read in one go"
 
 
-def test_the_smallest_chunk_of_the_registry(
+def test_chunks_have_the_minimum_length_of_the_registry(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
     headers = {"Location": SESSION, "OCI-Chunk-Min-Length": "600000"}
@@ -84,7 +84,7 @@ def test_an_empty_blob(server: ScriptedServer, uploader: UploaderMaker, registry
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 415, 501])
-def test_a_registry_without_chunks(
+def test_a_registry_that_does_not_support_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry, status: int
 ) -> None:
     server.once("PATCH", SESSION, Answer(status))
@@ -145,7 +145,7 @@ def test_an_error_of_the_source_is_raised_unchanged(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10)), max_size=12),
 )
 def test_every_byte_is_hashed_once(size: int, parts: list[tuple[float, float, int]]) -> None:
-    """Parts begin anywhere in what is hashed, and are left after some pieces; the last one is the rest."""
+    """Parts start anywhere within the hashed bytes, and are left early; the last part is the rest."""
     content = random.Random(size).randbytes(size)
     source = Source(content)
     received = bytearray(len(content))
@@ -169,7 +169,7 @@ def test_every_byte_is_hashed_once(size: int, parts: list[tuple[float, float, in
 # --- mounts ----------------------------------------------------------------------------------------------
 
 
-def test_a_mount_sends_nothing(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_a_mount_sends_no_data(server: ScriptedServer, uploader: UploaderMaker) -> None:
     server.once("POST", START, Answer(201, headers={"Location": f"{BLOBS}/{blob().digest}"}))
     source = Source()
     assert uploader().upload(blob(), source, mount_from="team/other") == "mounted"
@@ -177,7 +177,7 @@ def test_a_mount_sends_nothing(server: ScriptedServer, uploader: UploaderMaker) 
     assert server.seen[0].path.endswith(f"?mount={blob().digest.replace(':', '%3A')}&from=team%2Fother")
 
 
-def test_a_mount_that_is_an_upload(
+def test_a_registry_may_start_an_upload_instead_of_a_mount(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
     assert uploader().upload(blob(), Source(), mount_from="team/other") == "uploaded"

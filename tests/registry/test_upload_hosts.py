@@ -31,7 +31,7 @@ from tests.registry.uploads import (
 )
 
 
-def test_credentials_stay_with_the_registry(
+def test_credentials_are_sent_to_the_registry_only(
     server: ScriptedServer, other: ScriptedServer, uploader: UploaderMaker
 ) -> None:
     def guarded(answer: Answer) -> Callable[[Seen], Answer]:
@@ -97,9 +97,7 @@ def test_invalid_locations(server: ScriptedServer, uploader: UploaderMaker, loca
 @pytest.mark.parametrize(
     "host", ["169.254.169.254", "0xa9fea9fe", "100.100.100.200", "169.254.43518", "metadata.google.internal"]
 )
-def test_a_location_that_the_registry_may_not_send_us_to(
-    server: ScriptedServer, uploader: UploaderMaker, host: str
-) -> None:
+def test_locations_at_forbidden_addresses(server: ScriptedServer, uploader: UploaderMaker, host: str) -> None:
     place = f"http://{host}/latest?x=y"
     server.once("POST", START, Answer(202, headers={"Location": place}))
     with pytest.raises(RegistryError, match=f"it names {host}, which is not asked: {host} is a"):
@@ -107,7 +105,7 @@ def test_a_location_that_the_registry_may_not_send_us_to(
     assert server.requests() == [f"POST {START}"]
 
 
-class Told:
+class HeadersOnly:
     """A response with headers only."""
 
     url = "https://registry.example/v2/team/app/blobs/uploads/"
@@ -124,8 +122,8 @@ _URLISH = st.text(alphabet="htps:/?#[]@%.0123456789aé\x00\r\n \\u202e-_~&=", ma
 
 
 @given(location=_URLISH | st.text(max_size=40), minimum=st.text(max_size=20) | st.integers().map(str))
-def test_no_header_of_an_upload_breaks_us(location: str, minimum: str) -> None:
-    answer: Any = Told({"Location": location, "OCI-Chunk-Min-Length": minimum})
+def test_any_header_of_an_upload_is_valid_or_a_content_error(location: str, minimum: str) -> None:
+    answer: Any = HeadersOnly({"Location": location, "OCI-Chunk-Min-Length": minimum})
     with RegistryClient(RegistryOptions()) as client:
         repository = client.uploader(reference.parse("registry.example/team/app:v1"))
     try:
@@ -136,7 +134,7 @@ def test_no_header_of_an_upload_breaks_us(location: str, minimum: str) -> None:
     assert session.minimum >= 0
 
 
-def test_no_upload_from_https_to_http(tmp_path: Path) -> None:
+def test_an_upload_does_not_change_from_https_to_http(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -153,7 +151,7 @@ def test_no_upload_from_https_to_http(tmp_path: Path) -> None:
     assert "external URL" in caught.value.hint
 
 
-def test_only_hosts_with_the_push_capability(
+def test_only_hosts_with_the_push_capability_are_used(
     server: ScriptedServer, other: ScriptedServer, uploader: UploaderMaker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry.invalid"

@@ -18,7 +18,7 @@ INDEX = Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(MANIFEST), 
 TAG = "/v2/team/app/manifests/v1"
 
 
-def test_checks_by_head(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_head_checks_what_the_registry_has(server: ScriptedServer, uploader: UploaderMaker) -> None:
     made = uploader()
     server.once("HEAD", f"{BLOBS}/{blob().digest}", Answer(200), Answer(404), Answer(405), Answer(403))
     assert [made.has(blob()) for _ in range(3)] == [True, False, False]
@@ -32,7 +32,7 @@ def test_checks_by_head(server: ScriptedServer, uploader: UploaderMaker) -> None
     assert [made.tagged("v1") for _ in range(4)] == [INDEX.digest, None, None, None]
 
 
-def test_a_manifest_under_its_digest_and_its_tag(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_manifests_are_pushed_by_digest_and_by_tag(server: ScriptedServer, uploader: UploaderMaker) -> None:
     server.once("PUT", f"/v2/team/app/manifests/{INDEX.digest}", Answer(201))
     server.once("PUT", TAG, Answer(503), Answer(201))
     uploader().put(INDEX, MANIFEST)
@@ -68,7 +68,7 @@ def referrer(**more: Any) -> tuple[Descriptor, bytes]:
     return Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=Digest.of(raw), size=len(raw)), raw
 
 
-def test_a_registry_that_lists_referrers_itself(server: ScriptedServer, uploader: UploaderMaker) -> None:
+def test_a_registry_with_the_referrers_api(server: ScriptedServer, uploader: UploaderMaker) -> None:
     manifest, raw = referrer()
     server.once("PUT", TAG, Answer(201, headers={"OCI-Subject": str(SUBJECT["digest"])}))
     uploader().put(manifest, raw, "v1")

@@ -52,7 +52,7 @@ def test_a_whole_upload_is_resumed_in_chunks(
     ]
 
 
-def test_the_registry_takes_less_than_it_was_sent(
+def test_the_registry_stores_less_than_it_was_sent(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
     def some(seen: Seen) -> Answer:
@@ -70,7 +70,7 @@ def test_after_416_the_offset_is_requested(
 ) -> None:
     def lost(seen: Seen) -> Answer:
         registry.taken += seen.body
-        return Answer(500)  # it has the chunk, but we do not know that
+        return Answer(500)  # the registry has the chunk, but the client does not know that
 
     def astray(seen: Seen) -> Answer:
         return registry.patch(seen)
@@ -97,7 +97,7 @@ def test_an_upload_that_the_registry_has_forgotten(
 def test_a_registry_with_a_wrong_offset_gets_a_new_upload(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
-    """One that stores a chunk twice, since docker-registry ignores Content-Range."""
+    """For example one that stores a chunk twice, since docker-registry ignores Content-Range."""
 
     def twice(seen: Seen) -> Answer:
         registry.taken += seen.body[:100]
@@ -117,7 +117,7 @@ def blind(registry: ChunkedRegistry, seen: Seen) -> Answer:
 
 
 @pytest.mark.parametrize("answer", [Answer(503), Answer(429), Answer(hang_up=True)])
-def test_tries_end(
+def test_the_number_of_attempts_is_limited(
     server: ScriptedServer,
     uploader: UploaderMaker,
     registry: ChunkedRegistry,
@@ -132,7 +132,7 @@ def test_tries_end(
     assert calls(server)[-1] == ("PATCH /uploads/1" if answer.hang_up else "DELETE /uploads/1")
 
 
-def test_tries_to_finish_end(
+def test_the_number_of_attempts_to_finish_is_limited(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry, pauses: list[float]
 ) -> None:
     server.always("PUT", SESSION, Answer(502))
@@ -143,10 +143,10 @@ def test_tries_to_finish_end(
 
 
 @pytest.mark.parametrize("taken", ["0-1", "0-400001"])
-def test_a_registry_that_takes_a_byte_at_a_time(
+def test_a_registry_that_stores_one_byte_at_a_time(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry, taken: str
 ) -> None:
-    """A chunk is accepted, but almost nothing of it stored: a push must not go on like that."""
+    """A chunk is accepted, but hardly any of it stored: a push must not continue like that."""
     server.once("PATCH", SESSION, *([registry.patch] if taken != "0-1" else []))
     server.always("PATCH", SESSION, Answer(202, headers={"Range": taken}))
     with pytest.raises(RegistryContentError, match="took only 2 of them"):
