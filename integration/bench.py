@@ -22,7 +22,7 @@ from tests.support.images import Graph
 
 
 def no_fetchers(_image: ImageRecord) -> Sequence[Fetcher]:
-    raise AssertionError("nothing is missing, so nobody may be asked for")
+    raise AssertionError("nothing is missing, so no registry may be used")
 
 
 class Bench:

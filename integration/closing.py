@@ -2,8 +2,8 @@
 
     python -m integration.closing ADDRESS REFERENCE MISSING RUNS SEED
 
-REFERENCE is an image whose registry is slow, MISSING one of which a layer is not there. What it tests for
-would end the process: a crash in gRPC, or a thread that hangs. It prints a line for each run.
+REFERENCE is an image whose registry is slow, MISSING one that lacks a layer in its registry. The failures it
+tests for would end the process: a crash in gRPC, or a hanging thread. It prints a line for each run.
 """
 
 from __future__ import annotations

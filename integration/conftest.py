@@ -25,12 +25,12 @@ pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
 _Peer = TypeVar("_Peer")
 
 DISK_BYTES = 2 << 30
-"""The most that a container's containerd may write; memory is taken for what it has."""
+"""The limit for the data of a containerd in a container; memory is used only for what it writes."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_not_ignored() -> Iterator[None]:
-    """A shell that starts the tests in the background has it ignored, and our children inherit that."""
+    """A shell ignores Ctrl-C in background jobs, which the processes started by tests would inherit."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -93,7 +93,7 @@ def containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def fresh_containerd(generation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """An empty containerd for one test: no namespace has content to adopt; starts in 0.1 s."""
+    """An empty containerd for one test: no namespace has content to share; starts in 0.1 s."""
     with run_required(
         lambda: Containerd(generation, tmp_path_factory.mktemp(f"fresh-{generation}"))
     ) as daemon:
@@ -136,7 +136,7 @@ def contained(
 ) -> Iterator[ContainerdInDocker]:
     """A containerd in a container for one file's tests; its namespaces share no content.
 
-    Its data is in memory: that is twice as fast, and what a killed process has written is there all the same.
+    Its data is in memory: that is twice as fast, and the data of a killed process is kept as well.
     """
     folder = tmp_path_factory.mktemp(f"contained-{generation}")
     with ExitStack() as stack:
@@ -195,7 +195,7 @@ def target(bench: Bench) -> str:
     return f"{bench.repository}-pushed/new"
 
 
-# The files that take longest, which must not come last: pytest-xdist gives each worker a file at a time.
+# The files that take longest. They run first, since pytest-xdist assigns whole files to workers.
 LONGEST = (
     "test_matrix",
     "test_death_of_sending",

@@ -1,4 +1,4 @@
-"""Commands that are killed: where and when, and what must hold afterwards and in the next run."""
+"""Commands that are killed: the point in time, and checks of what is left and of the next run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, which the image's name or a target completes, and what it leaves."""
+    """A command line, to which the image's name or a target is added, and its results."""
 
     arguments: Sequence[str]
     on_image: bool = True
@@ -105,7 +105,7 @@ class Scene:
         assert set(state["content"]) >= self.wanted(command)
         self._check_archive(command, must_exist=True)
         assert [place.name for place in self.shell.folder.iterdir()] in ([], [command.saves_to])
-        for lease in state["leases"]:  # those of the interrupted, which would expire within a day
+        for lease in state["leases"]:  # leases of interrupted runs, which would expire within a day
             self.daemon.ctr("leases", "delete", lease, namespace=self.shell.namespace)
         assert empty(self.daemon, self.shell.namespace) == []
 

@@ -21,7 +21,7 @@ UNREACHABLE: Final = 6
 MIB: Final = 1 << 20
 WRITTEN: Final = 2 * MIB
 SECONDS: Final = 60.0
-# What is there when pyctrd notices: the daemon, started again, or nobody yet.
+# What pyctrd finds after the kill: the daemon, already restarted, or nothing yet.
 AFTERWARDS: Final = ("back-at-once", "back-later")
 
 
@@ -64,7 +64,7 @@ def in_the_registry(
 ) -> tuple[Callable[[], bool], Callable[[], None]]:
     """A fault that holds a blob's download: the wait until the daemon has WRITTEN bytes of it, and its end.
 
-    pyctrd writes by the MiB, so what it has of the next one is not with the daemon yet.
+    pyctrd writes in units of a MiB, so the daemon does not have the incomplete next one yet.
     """
     fault = registry.add_fault(Fault(f"blobs/{digest}", stall_after=WRITTEN + 1000, times=1))
 
@@ -98,9 +98,9 @@ def comes_true(condition: Callable[[], bool]) -> bool:
 
 
 def settled(shell: Shell, namespace: str = "") -> State:
-    """A namespace as it is once the leases have gone that a dead daemon could not be asked to delete.
+    """The state of a namespace after deleting the leases that could not be deleted on a dead daemon.
 
-    They must be ours and expire within a day; here they are deleted at once.
+    They must be ours and expire within a day.
     """
     namespace = namespace or shell.namespace
     for name, lease in snapshot_of(shell.containerd, namespace)["leases"].items():
@@ -111,7 +111,7 @@ def settled(shell: Shell, namespace: str = "") -> State:
 
 
 def big_for_two(salt: str, size: int = 4 * MIB) -> Graph:
-    """An index of two platforms with one layer of that many bytes each."""
+    """An index of two platforms with one layer of this size each."""
     children = []
     for number, on in enumerate(("linux/amd64", ARM64)):
         layers = [images.random_layer(size, zlib.crc32(f"{salt}{number}".encode()))]

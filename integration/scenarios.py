@@ -17,7 +17,7 @@ VARIANTS = ("linux/amd64/v2", "linux/amd64", "linux/arm/v6", "linux/arm/v7")
 
 @dataclass(frozen=True)
 class Oracle:
-    """A real ctr: its generation, and whether it pulls by itself (`--local`) or lets the daemon do it."""
+    """A real ctr: its generation, and whether it pulls itself (`--local`) or lets the daemon pull."""
 
     generation: str
     local: bool

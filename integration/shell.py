@@ -107,5 +107,5 @@ def _until_closed(controller: int) -> Iterator[bytes]:
     while True:
         try:
             yield os.read(controller, 65536)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # on Linux, the other end is closed
             return

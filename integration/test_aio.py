@@ -1,4 +1,4 @@
-"""AsyncClient on a real containerd: the scenarios of test_pull, and tasks that are cancelled."""
+"""AsyncClient on a real containerd: pulls compared with Client, and cancelled tasks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support import shapes
 MIB = 1 << 20
 
 
-# AsyncClient is Client in threads: other tests run that on every generation.
+# AsyncClient runs Client in threads, and other tests run Client on every generation.
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-async def test_both_clients_leave_the_same(
+async def test_both_clients_leave_the_same_content(
     scenario: Scenario, containerd: Containerd, registry: Registry, namespace: str, tmp_path: Path
 ) -> None:
     name = publish.push(scenario.graph(), registry, f"pull/{scenario.name}")
@@ -46,7 +46,7 @@ async def test_both_clients_leave_the_same(
 async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """Within two seconds although the registry sends nothing, and without a thread that goes on."""
+    """Within two seconds although the registry sends nothing, and no thread continues."""
     graph = shapes.big(2 * MIB, layers=1)
     name = publish.push(graph, registry, repository)
     stalled = registry.add_fault(Fault(f"blobs/{layer_of(graph)}", stall_after=MIB + 1000, times=1))
@@ -73,7 +73,7 @@ async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
     assert not [name for name in left if name.startswith("pyctrd")], left
 
 
-async def test_many_calls_at_once(
+async def test_concurrent_calls(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     names = [publish.push(shapes.five_platform(salt=str(n)), registry, f"{repository}/{n}") for n in range(8)]

@@ -42,7 +42,7 @@ def pause(registry: Registry, repository: str) -> Pause:
 # --- pull -------------------------------------------------------------------------------------------------
 
 
-def test_pull_stores_what_it_says(shell: Shell, pause: Pause) -> None:
+def test_pull_stores_what_it_reports(shell: Shell, pause: Pause) -> None:
     result = shell.json("pull", pause.name)
     here = shell.have()
     assert result["image"] == pause.name
@@ -54,7 +54,7 @@ def test_pull_stores_what_it_says(shell: Shell, pause: Pause) -> None:
     assert shell.json("pull", pause.name)["fetched"] == []
 
 
-def test_pull_options_reach_the_work(shell: Shell, pause: Pause) -> None:
+def test_pull_options_are_used(shell: Shell, pause: Pause) -> None:
     shell(
         "pull", "--metadata", "selected", "--no-unpack", "--platform", FOREIGN, "--label", "a=b", pause.name
     )
@@ -67,13 +67,13 @@ def test_pull_options_reach_the_work(shell: Shell, pause: Pause) -> None:
     assert shell.have() == set(pause.graph.blobs)
 
 
-def test_pull_prints_the_name_alone_when_quiet(shell: Shell, pause: Pause) -> None:
+def test_quiet_pull_prints_only_the_name(shell: Shell, pause: Pause) -> None:
     done = shell("pull", "-q", pause.name)
     assert (done.stdout.decode(), done.stderr) == (f"{pause.name}\n", b"")
 
 
 @pytest.mark.parametrize("mode", ["plain", "json"])
-def test_progress_is_lines_on_stderr(shell: Shell, pause: Pause, mode: str) -> None:
+def test_progress_is_printed_as_lines_on_stderr(shell: Shell, pause: Pause, mode: str) -> None:
     done = shell("pull", "--progress", mode, "--no-unpack", "--platform", FOREIGN, pause.name)
     lines = done.stderr.decode().splitlines()
     if mode == "json":
@@ -93,7 +93,7 @@ def test_a_terminal_gets_bars(shell: Shell, pause: Pause) -> None:
 # --- diagnose, ensure, save -------------------------------------------------------------------------------
 
 
-def test_the_main_job(shell: Shell, pause: Pause, registry: Registry) -> None:
+def test_pull_diagnose_ensure_and_save(shell: Shell, pause: Pause, registry: Registry) -> None:
     """After a pull like ctr's: diagnose reports, save is offline, and other platforms are fetched."""
     shell("pull", pause.name)
     registry.clear_requests()
@@ -123,7 +123,7 @@ def test_the_main_job(shell: Shell, pause: Pause, registry: Registry) -> None:
     assert shell.json("ensure", "--platform", FOREIGN, pause.name) == nothing
 
 
-def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, registry: Registry) -> None:
+def test_dry_run_of_save_predicts_the_save(shell: Shell, pause: Pause, registry: Registry) -> None:
     shell("pull", pause.name)
     before = shell.have()
     registry.clear_requests()
@@ -138,7 +138,7 @@ def test_dry_run_of_save_tells_what_save_then_does(shell: Shell, pause: Pause, r
     assert archived(shell.folder / "both.tar") == set(plan["write"])
 
 
-def test_ensure_all_replays_old_nerdctl(shell: Shell, pause: Pause) -> None:
+def test_ensure_all_fetches_what_old_nerdctl_fetches(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
     before = shell.have()
     predicted = shell.json("diagnose", pause.name)["tools"]["nerdctl_save_2_0_3"]["fetch"]
@@ -201,7 +201,7 @@ def test_a_terminal_gets_no_archive(shell: Shell, pause: Pause) -> None:
     assert "cowardly refusing to save to a terminal. Use the -o flag or redirect" in text
 
 
-def test_a_reader_who_goes_away_ends_a_save(shell: Shell, pause: Pause) -> None:
+def test_a_closed_pipe_ends_a_save(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
     reading, writing = os.pipe()
     os.close(reading)
@@ -212,10 +212,10 @@ def test_a_reader_who_goes_away_ends_a_save(shell: Shell, pause: Pause) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("what", ["pull", "save"])
-def test_an_interrupt_leaves_nothing_half_done(
+def test_an_interrupt_leaves_nothing_unfinished(
     shell: Shell, pause: Pause, registry: Registry, what: str, number: signal.Signals, code: int
 ) -> None:
-    """One layer stalls forever in the registry, and the signal arrives meanwhile."""
+    """The signal arrives while the registry stalls within a layer."""
     stuck = min(layers_of(pause.graph, FOREIGN))
     if what == "save":
         shell("pull", "--metadata-only", pause.name)
@@ -227,7 +227,7 @@ def test_an_interrupt_leaves_nothing_half_done(
         process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
     finally:
-        process.kill()  # a no-op where it has ended
+        process.kill()  # has no effect if the process has ended
         process.communicate()
         fault.release.set()
     assert process.returncode == code, stderr.decode()
@@ -235,7 +235,7 @@ def test_an_interrupt_leaves_nothing_half_done(
     if number == signal.SIGINT:
         assert "run the same command again to resume" in stderr.decode()
     state = snapshot_of(shell.containerd, shell.namespace)
-    if what == "pull":  # what it has is kept for the next one, for a time (test_kill.py)
+    if what == "pull":  # received data is kept for the next pull, for a day (test_kill.py)
         (lease,) = state["leases"].values()
         assert "containerd.io/gc.expire" in lease["labels"]
     else:
@@ -248,7 +248,7 @@ def test_an_interrupt_leaves_nothing_half_done(
 # --- lists ------------------------------------------------------------------------------------------------
 
 
-def test_lists(shell: Shell, pause: Pause) -> None:
+def test_images_and_content_are_listed(shell: Shell, pause: Pause) -> None:
     assert shell("images", "-q").stdout == b""
     shell("pull", pause.name)
     state = snapshot_of(shell.containerd, shell.namespace)
@@ -281,7 +281,7 @@ def test_version(shell: Shell) -> None:
     assert versions["pyctrd"] in shell("version").stdout.decode()
 
 
-def test_completion_of_what_containerd_has(shell: Shell, pause: Pause) -> None:
+def test_completion_of_images_and_namespaces(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
 
     def complete(line: str) -> list[str]:
@@ -318,7 +318,9 @@ def test_completion_of_what_containerd_has(shell: Shell, pause: Pause) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_errors(shell: Shell, arguments: Sequence[str], code: int, words: str) -> None:
+def test_errors_have_a_message_and_an_exit_code(
+    shell: Shell, arguments: Sequence[str], code: int, words: str
+) -> None:
     done = shell(*arguments, code=code)
     assert words in done.stderr.decode()
     assert done.stderr.decode().startswith("pyctrd: ")
@@ -326,18 +328,18 @@ def test_errors(shell: Shell, arguments: Sequence[str], code: int, words: str) -
     assert list(shell.folder.iterdir()) == []
 
 
-def test_a_registry_that_does_not_know_the_image_is_3(shell: Shell, registry: Registry) -> None:
+def test_an_image_unknown_to_the_registry_exits_with_3(shell: Shell, registry: Registry) -> None:
     done = shell("pull", f"{registry.host}/never/pushed", code=3)
     assert "not found" in done.stderr.decode()
 
 
-def test_a_registry_that_refuses_us_is_5(shell: Shell, pause: Pause, registry: Registry) -> None:
+def test_a_registry_that_refuses_access_exits_with_5(shell: Shell, pause: Pause, registry: Registry) -> None:
     registry.add_fault(Fault("manifests/", methods=("GET", "HEAD"), status=401))
     shell("pull", pause.name, code=5)
     assert snapshot_of(shell.containerd, shell.namespace)["images"] == {}
 
 
-def test_a_platform_that_the_image_lacks_is_3(shell: Shell, pause: Pause) -> None:
+def test_a_platform_that_the_image_lacks_exits_with_3(shell: Shell, pause: Pause) -> None:
     shell("pull", "--platform", "linux/riscv64", pause.name, code=3)
     assert shell("images", "-q").stdout == b""
     shell("pull", pause.name)
@@ -351,7 +353,7 @@ def test_a_platform_that_the_image_lacks_is_3(shell: Shell, pause: Pause) -> Non
 # --- the library ------------------------------------------------------------------------------------------
 
 
-def test_the_library_does_the_same(shell: Shell, pause: Pause) -> None:
+def test_the_library_behaves_like_the_command_line(shell: Shell, pause: Pause) -> None:
     actions = set[str]()
     with Client(str(shell.containerd.address), shell.namespace) as client:
         pulled = client.images.pull(pause.name, progress=lambda event: actions.add(event.action))

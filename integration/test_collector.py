@@ -1,6 +1,6 @@
 """Garbage collection during operations, and injected faults that remove content.
 
-The fault always happens during the operation: the registry's proxy holds one layer back until then.
+The fault always occurs during the operation, since the registry's proxy delays one layer until then.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HERE = "linux/amd64"
 PLATFORMS = (HERE, FOREIGN)
 
 
-# --- a hostile collector all the time ---------------------------------------------------------------------
+# --- constant garbage collection -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ class Worker:
 
     def ensure(self) -> None:
         """Fetch the other platform, and content that was pruned meanwhile."""
-        self.store.must_hold = {}  # where nothing is missing there is no lease
+        self.store.must_hold = {}  # if nothing is missing there is no lease
         image = self.store.images.get(self.name)
         ensure(self.store, image, ALL, lambda _image: [self.remote])
         self.counts["ensures"] += 1
@@ -172,10 +172,10 @@ def whole_blobs(archive: bytes) -> set[str]:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("pruned", [False, True], ids=["collected", "pruned"])
-def test_a_hostile_collector_takes_nothing_that_is_held(
+def test_leases_protect_content_from_constant_garbage_collection(
     hasty: Containerd, registry: Registry, namespace: str, generation: str, pruned: bool, tmp_path: Path
 ) -> None:
-    """Without prune every blob also exists after each step; with it, at the end of each lease.
+    """Without prune every blob also exists after each step; with prune, at the end of each lease.
 
     ctr's own import is not run during prune, where it loses content.
     """
@@ -212,7 +212,7 @@ def test_a_hostile_collector_takes_nothing_that_is_held(
     )
 
 
-# --- played on purpose ------------------------------------------------------------------------------------
+# --- injected faults -----------------------------------------------------------------------------------
 
 COMMANDS = {
     "pull": ("pull", "--no-unpack"),
@@ -286,7 +286,7 @@ class Middle:
         children = self.pause.graph.document()["manifests"]
         return {item["digest"] for item in children if item["platform"]["architecture"] in FOREIGN}
 
-    def assert_nothing_came_of_it(self) -> None:
+    def assert_nothing_left(self) -> None:
         """There is no archive and no new image, and after garbage collection nothing unused."""
         state = snapshot_of(self.shell.containerd, self.shell.namespace)
         assert list(self.shell.folder.iterdir()) == []
@@ -307,7 +307,7 @@ def middle(request: pytest.FixtureRequest, shell: Shell, pause: Pause, registry:
 
 
 def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
-    """The lease protects everything until the end, then the labels must, so they are set again before it."""
+    """The lease protects everything until the end, and labels afterwards, so they are set again before."""
     shell = middle.shell
     undisturbed = Shell(shell.containerd, f"{shell.namespace}-calm", shell.folder)
     words = middle.run(lambda: prune_references(shell.containerd, shell.namespace), code=0)
@@ -320,7 +320,7 @@ def test_lost_labels_are_set_again(middle: Middle, generation: str) -> None:
     calm = snapshot_of(shell.containerd, undisturbed.namespace)["content"]
     here = snapshot_of(shell.containerd, shell.namespace)["content"]
     assert middle.wanted() <= set(here)
-    # Manifests of platforms that nobody asked for keep nothing that is here: only a pull sets their labels.
+    # Manifests of other platforms protect nothing that is stored: only a pull sets their labels.
     asked = set(here) if middle.command == "pull" else {middle.pause.graph.digest, *middle.manifests()}
     for digest in asked:
         assert gc_labels(here[digest]["labels"]) == gc_labels(calm[digest]["labels"])
@@ -333,7 +333,7 @@ def gc_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in labels.items() if key.startswith("containerd.io/gc.ref.content")}
 
 
-def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
+def test_a_deleted_lease_is_an_error(middle: Middle, generation: str) -> None:
     def harm() -> None:
         [lease] = middle.leases()
         gone.append(lease)
@@ -344,7 +344,7 @@ def test_a_deleted_lease_is_told(middle: Middle, generation: str) -> None:
     assert words.splitlines()[-2].startswith(f"pyctrd: lease {gone[0]}: not found: it was deleted by another")
     assert f"{middle.command!r} was using it" in words
     assert words.splitlines()[-1].startswith("hint: ")
-    middle.assert_nothing_came_of_it()
+    middle.assert_nothing_left()
     middle.assert_the_next_run_succeeds()
     figures.record("lease deleted during the operation", generation, faults=1, lost=0, left_over=0)
 
@@ -358,7 +358,7 @@ main()
 """
 
 
-def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
+def test_an_expired_lease_is_an_error(middle: Middle, generation: str) -> None:
     """The command line with leases that expire after a second; the next collection removes this one."""
 
     def expired() -> bool:
@@ -370,7 +370,7 @@ def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
 
     words = middle.run(harm, code=1, start=("-c", SHORT_LIVED))
     assert "not found: it expired at 2" in words
-    middle.assert_nothing_came_of_it()
+    middle.assert_nothing_left()
     middle.assert_the_next_run_succeeds()
     figures.record("lease expired during the operation", generation, faults=1, lost=0, left_over=0)
 
@@ -386,7 +386,7 @@ def test_an_expired_lease_is_told(middle: Middle, generation: str) -> None:
         ),
     ],
 )
-def test_a_save_whose_content_is_deleted_while_it_is_written(
+def test_content_deleted_during_a_save_is_an_error(
     fresh_containerd: Containerd,
     registry: Registry,
     repository: str,
@@ -421,7 +421,7 @@ def test_a_save_whose_content_is_deleted_while_it_is_written(
     assert empty(shell.containerd, "cut") == []
 
 
-def test_what_prune_takes_from_ctr_is_fetched_again(
+def test_content_removed_by_prune_is_fetched_again(
     containerd: Containerd, registry: Registry, shell: Shell, pause: Pause
 ) -> None:
     """ctr content prune references removes the layers of every image, also ctr's; ensure fetches them."""

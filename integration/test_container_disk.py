@@ -1,6 +1,6 @@
 """The disk of a containerd in a container: full, read-only, or empty after a restart.
 
-Each ends in a documented exit code and without damage; once there is space again, the next run succeeds.
+Each case ends with a documented exit code and without damage; with space available, the next run succeeds.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def wide() -> Graph:
 
 
 @pytest.mark.parametrize("what", ["pull", "unpack"])
-def test_full_during_a_pull(
+def test_a_disk_that_is_full_during_a_pull(
     shell: Shell, disk: SmallDisk, registry: Registry, repository: str, what: str
 ) -> None:
     graph = wide() if what == "unpack" else shapes.big(48 * MIB, layers=3)
@@ -92,7 +92,9 @@ def test_full_during_a_pull(
     assert_equal(ours, settled(shell, undisturbed))
 
 
-def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry, repository: str) -> None:
+def test_a_disk_that_is_full_during_an_ensure(
+    shell: Shell, disk: SmallDisk, registry: Registry, repository: str
+) -> None:
     graph = big_for_two(shell.namespace, size=14 * MIB)
     name = push(graph, registry, repository)
     with client(shell) as before:
@@ -108,7 +110,7 @@ def test_full_during_an_ensure(shell: Shell, disk: SmallDisk, registry: Registry
 # --- read only ---------------------------------------------------------------------------------------------
 
 
-def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: str) -> None:
+def test_a_read_only_store_can_be_read(shell: Shell, registry: Registry, repository: str) -> None:
     """Stored content is reported and saved; missing content fails at once and leaves the store unchanged."""
     daemon = contained_in(shell)
     graph = big_for_two(shell.namespace, size=MIB)
@@ -138,7 +140,7 @@ def test_read_only_store_is_read(shell: Shell, registry: Registry, repository: s
 # --- a new content root ------------------------------------------------------------------------------------
 
 
-def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: str) -> None:
+def test_a_restart_with_a_new_root(shell: Shell, registry: Registry, repository: str) -> None:
     daemon = contained_in(shell)
     name = push(shapes.five_platform(), registry, repository)
     with client(shell) as before:
@@ -151,6 +153,6 @@ def test_restart_with_a_new_root(shell: Shell, registry: Registry, repository: s
             assert f'image "{name}": not found' in words
             assert "hint: " in words
         assert list(shell.folder.iterdir()) == []
-        # The client of before the restart goes on, with the daemon that is there now.
+        # The client from before the restart continues with the new daemon.
         assert before.images.pull(name).unpacked == (parse("linux/amd64"),)
     shell("save", "-o", "image.tar", name)

@@ -42,7 +42,7 @@ def shell(contained: ContainerdInDocker, namespace: str, tmp_path: Path) -> Iter
 
 
 @pytest.mark.parametrize("afterwards", AFTERWARDS)
-def test_pull(shell: Shell, registry: Registry, repository: str, afterwards: str) -> None:
+def test_killed_during_a_pull(shell: Shell, registry: Registry, repository: str, afterwards: str) -> None:
     graph = shapes.big(12 * MIB, layers=3)
     name = push(graph, registry, repository)
     stuck = graph.document()["layers"][1]["digest"]
@@ -55,7 +55,7 @@ def test_pull(shell: Shell, registry: Registry, repository: str, afterwards: str
     assert_equal(settled(shell), settled(shell, undisturbed))
 
 
-def test_pull_goes_on_where_it_was(shell: Shell, registry: Registry, repository: str) -> None:
+def test_a_pull_resumes_after_a_restart(shell: Shell, registry: Registry, repository: str) -> None:
     """What the daemon had stored when it was killed is protected by our lease and used by the next pull."""
     graph = shapes.big(12 * MIB, layers=3)
     name = push(graph, registry, repository)
@@ -72,7 +72,7 @@ def test_pull_goes_on_where_it_was(shell: Shell, registry: Registry, repository:
 
 
 @pytest.mark.parametrize("afterwards", AFTERWARDS)
-def test_ensure(shell: Shell, registry: Registry, repository: str, afterwards: str) -> None:
+def test_killed_during_an_ensure(shell: Shell, registry: Registry, repository: str, afterwards: str) -> None:
     graph = big_for_two(shell.namespace)
     name = push(graph, registry, repository)
     with client(shell) as before_it:

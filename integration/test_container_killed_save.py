@@ -41,7 +41,7 @@ def shell(contained: ContainerdInDocker, namespace: str, tmp_path: Path) -> Iter
     assert damage(contained) == []
 
 
-def test_save_that_fetches(shell: Shell, registry: Registry, repository: str) -> None:
+def test_killed_while_a_save_fetches(shell: Shell, registry: Registry, repository: str) -> None:
     graph = big_for_two(shell.namespace)
     name = push(graph, registry, repository)
     with client(shell) as before:
@@ -55,7 +55,9 @@ def test_save_that_fetches(shell: Shell, registry: Registry, repository: str) ->
 
 
 @pytest.mark.parametrize("afterwards", AFTERWARDS)
-def test_save_that_writes(shell: Shell, registry: Registry, repository: str, afterwards: str) -> None:
+def test_killed_while_a_save_writes(
+    shell: Shell, registry: Registry, repository: str, afterwards: str
+) -> None:
     graph = shapes.big(24 * MIB, layers=2)
     name = push(graph, registry, repository)
     with client(shell) as undisturbed:
@@ -78,7 +80,7 @@ def test_save_that_writes(shell: Shell, registry: Registry, repository: str, aft
     assert archive.read_bytes() == (shell.folder / "whole.tar").read_bytes()
 
 
-def test_import_of_our_archive_by_ctr(shell: Shell, registry: Registry, repository: str) -> None:
+def test_killed_while_ctr_imports_the_archive(shell: Shell, registry: Registry, repository: str) -> None:
     graph = shapes.big(24 * MIB, layers=2)
     name = push(graph, registry, repository)
     with client(shell) as ours:
@@ -91,7 +93,7 @@ def test_import_of_our_archive_by_ctr(shell: Shell, registry: Registry, reposito
         assert process.stdin
         assert process.stderr
         try:
-            # In the middle of the second layer. A pipe holds 64 KiB: ctr has the rest of it, or the daemon.
+            # Three quarters of the archive. A pipe buffers only 64 KiB, so ctr or the daemon has read the rest.
             process.stdin.write(archive[:middle])
             process.stdin.flush()
             assert process.poll() is None

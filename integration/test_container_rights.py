@@ -72,7 +72,7 @@ def setgid_is_kept(daemon: ContainerdInDocker) -> bool:
 
 
 @pytest.mark.parametrize("capabilities", [list(CAPABILITIES)], ids=["all"])
-def test_these_rights_are_enough(
+def test_the_documented_capabilities_are_sufficient(
     container: ContainerdInDocker, registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
     name = push(demanding(), registry, repository)
@@ -89,7 +89,7 @@ def _without(right: str) -> list[str]:
 
 
 @pytest.mark.parametrize("capabilities", [_without(one) for one in CAPABILITIES], ids=list(CAPABILITIES))
-def test_each_of_them_is_needed_and_only_to_unpack(
+def test_each_capability_is_needed_and_only_for_unpacking(
     container: ContainerdInDocker,
     capabilities: Sequence[str],
     registry: Registry,

@@ -63,7 +63,7 @@ def exported_inside(bench: Bench, dockerd: Dockerd, name: str, platforms: Sequen
 
 
 @pytest.mark.parametrize("platforms", [[], [ARM64], ["linux/s390x", "linux/amd64"]], ids=str)
-def test_save_equals_the_export_of_the_ctr_inside(
+def test_save_equals_the_export_of_ctr_in_the_container(
     workbench: Bench, dockerd: Dockerd, platforms: Sequence[str]
 ) -> None:
     name = workbench.pull_all(shapes.five_platform())
@@ -73,7 +73,7 @@ def test_save_equals_the_export_of_the_ctr_inside(
     same(workbench, ours, exported_inside(workbench, dockerd, name, platforms))
 
 
-def test_ensure_fetches_what_is_missing_and_no_more(workbench: Bench) -> None:
+def test_ensure_fetches_only_missing_content(workbench: Bench) -> None:
     graph = shapes.five_platform(layers=2)
     name = workbench.pull(graph)
     workbench.registry.clear_requests()
@@ -88,7 +88,7 @@ def test_ensure_fetches_what_is_missing_and_no_more(workbench: Bench) -> None:
     assert layers_of(graph.child(1)) <= digests(workbench.containerd, workbench.namespace)
 
 
-def test_diagnose_tells_what_is_here(workbench: Bench) -> None:
+def test_diagnose_reports_what_is_stored(workbench: Bench) -> None:
     graph = shapes.five_platform(layers=2)
     name = workbench.pull(graph)
     workbench.registry.clear_requests()

@@ -79,7 +79,7 @@ def pull_meanwhile(
     return process.returncode, words
 
 
-def test_pull_ends_where_it_began(
+def test_a_pull_ends_on_the_daemon_where_it_began(
     two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
     one, other = two
@@ -97,7 +97,7 @@ def test_pull_ends_where_it_began(
     assert damage(one) == damage(other) == []
 
 
-def test_pull_is_not_ended_elsewhere(
+def test_a_pull_does_not_continue_on_another_daemon(
     two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
     one, other = two
@@ -110,7 +110,7 @@ def test_pull_is_not_ended_elsewhere(
         one.kill()
 
     middle = in_the_registry(shell, registry, graph.document()["layers"][1]["digest"])
-    # One call is under way and no other begins, which would be the other daemon's (test_between_two_calls).
+    # One call is in progress, and no other starts, since that would reach the other daemon.
     alone = ("--max-concurrent-downloads", "1", "--no-unpack")
     code, words = pull_meanwhile(shell, name, middle, replace_and_kill, *alone)
     assert code == UNREACHABLE, words
@@ -123,7 +123,7 @@ def test_pull_is_not_ended_elsewhere(
     shell("pull", name)
 
 
-def test_between_two_calls(
+def test_a_daemon_replaced_between_two_calls(
     two: list[ContainerdInDocker], registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
     """Between calls the client reconnects to the other daemon without an error.

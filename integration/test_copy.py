@@ -93,7 +93,7 @@ def other(module_registry: Registry) -> Registry:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everything_arrives_as_it_is(
+def test_a_copy_is_identical(
     registry: Registry, other: Registry, repository: str, copier: Copier, shape: str
 ) -> None:
     graph = SHAPES[shape]()
@@ -115,7 +115,7 @@ def test_everything_arrives_as_it_is(
     assert (again["uploaded"], again["bytes"]) == ([], 0)
 
 
-def test_within_a_registry_blobs_are_mounted(registry: Registry, repository: str, copier: Copier) -> None:
+def test_blobs_are_mounted_within_a_registry(registry: Registry, repository: str, copier: Copier) -> None:
     graph = shapes.mixed(salt="mounted")
     source = push(graph, registry, repository)
     registry.clear_requests()
@@ -127,7 +127,7 @@ def test_within_a_registry_blobs_are_mounted(registry: Registry, repository: str
     assert stored(registry, f"{repository}-two")[:2] == stored(registry, repository)[:2]
 
 
-def test_a_tag_within_a_repository_is_one_request(
+def test_a_new_tag_in_the_same_repository_is_one_request(
     registry: Registry, repository: str, copier: Copier
 ) -> None:
     graph = shapes.five_platform(salt="retag")
@@ -138,7 +138,7 @@ def test_a_tag_within_a_repository_is_one_request(
     assert stored(registry, repository).tags == {"latest": graph.digest, "stable": graph.digest}
 
 
-def test_chosen_platforms(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
+def test_selected_platforms(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
     graph = shapes.mixed(salt="chosen")
     source, target = push(graph, registry, repository), f"{other.host}/{repository}"
     told = copier.json("--platform", "linux/arm/v7,linux/amd64", source, f"{target}:1")
@@ -162,7 +162,7 @@ def test_dry_run(registry: Registry, other: Registry, repository: str, copier: C
     assert plan["bytes"] == sum(map(len, reachable(graph).values()))
 
 
-def test_what_the_source_does_not_have(
+def test_an_image_that_the_source_does_not_have(
     registry: Registry, other: Registry, repository: str, copier: Copier
 ) -> None:
     done = copier(f"{registry.host}/{repository}:no", f"{other.host}/{repository}:1", code=3)
@@ -174,7 +174,9 @@ def test_what_the_source_does_not_have(
 # --- bad networks ----------------------------------------------------------------------------------------
 
 
-def test_both_sides_are_cut(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
+def test_interruptions_on_both_sides_are_resumed(
+    registry: Registry, other: Registry, repository: str, copier: Copier
+) -> None:
     graph = shapes.big(12 * MIB, layers=1, seed=7)
     layer = graph.document()["layers"][0]
     source = push(graph, registry, repository)
@@ -205,14 +207,14 @@ def test_wrong_bytes_never_become_a_blob(
 def test_memory_is_bounded(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
     source = push(shapes.big(128 * MIB, layers=2, seed=8), registry, repository)
     command = copier.command("-q", source, f"{other.host}/{repository}:1")
-    # In a process between: what this one had at the fork would count for the child.
+    # In an intermediate process, since a child inherits the peak memory of the process that forks it.
     measured = subprocess.run(
         [sys.executable, "-c", PEAK, *command], env=copier.env, capture_output=True, check=True, timeout=120
     )
     assert int(measured.stderr) < 64 * 1024, "in KiB; half of the image"
 
 
-def test_ctrl_c(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
+def test_ctrl_c_sets_no_tag(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:
     graph = shapes.big(8 * MIB, layers=1, seed=9)
     source = push(graph, registry, repository)
     stall = registry.add_fault(Fault(f"/blobs/{graph.document()['layers'][0]['digest']}", stall_after=MIB))
@@ -226,10 +228,10 @@ def test_ctrl_c(registry: Registry, other: Registry, repository: str, copier: Co
     assert stored(other, repository).tags == {}
 
 
-# --- who may ---------------------------------------------------------------------------------------------
+# --- credentials -----------------------------------------------------------------------------------------
 
 
-def test_each_registry_sees_its_own_password(tmp_path: Path, copier: Copier) -> None:
+def test_each_registry_gets_its_own_password(tmp_path: Path, copier: Copier) -> None:
     graph = shapes.five_platform(salt="two passwords")
     with (
         running(Registry(tmp_path / "source", auth=HTPASSWD)) as first,

@@ -1,4 +1,4 @@
-"""How often a real containerd is asked about an image: documents are read once, blobs looked up once."""
+"""Requests to a real containerd about an image: documents are read once, blobs looked up once."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         return call
 
-    for method in ("info", "read"):  # read_all reads by read
+    for method in ("info", "read"):  # read_all uses read
         monkeypatch.setattr(ContentService, method, counting(method))
     return counts
 
 
 @pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform])
 @pytest.mark.parametrize("what", ["save", "diagnose", "ensure"])
-def test_a_complete_image_is_looked_at_once(
+def test_a_complete_image_is_read_once(
     fresh_containerd: Containerd,
     registry: Registry,
     repository: str,

@@ -110,11 +110,11 @@ def test_a_wrong_login_names_its_source(login: Login, locked: Registry, reposito
     assert "authorization failed" in words
     assert f"hint: The credentials from {path} were not enough." in words
     assert "another" not in words
-    # The registry and its token server are asked with it once each, by POST and by GET.
+    # It is sent once each to the registry and to its token server, by POST and by GET.
     assert len(locked.requests()) <= 4
 
 
-def test_a_broken_helper_is_told(login: Login, locked: Registry, repository: str) -> None:
+def test_a_broken_helper_is_reported(login: Login, locked: Registry, repository: str) -> None:
     image = Image(locked, repository)
     path = login.write(".docker/config.json", {"credsStore": "gone"})
     words = login.shell("pull", image.name, code=5).stderr.decode()
@@ -132,9 +132,7 @@ def test_one_token_for_a_whole_pull(token_login: Login, with_tokens: Registry, r
     assert token_requests(with_tokens) == [("POST", 200)]
 
 
-def test_a_token_that_is_refused_in_the_middle_of_a_pull(
-    token_login: Login, with_tokens: Registry, repository: str
-) -> None:
+def test_a_token_is_refused_during_a_pull(token_login: Login, with_tokens: Registry, repository: str) -> None:
     image = Image(with_tokens, repository)
     challenge = (
         f'Bearer realm="{with_tokens.url}/token",service="rig-registry",'
@@ -146,7 +144,7 @@ def test_a_token_that_is_refused_in_the_middle_of_a_pull(
     assert token_requests(with_tokens) == [("POST", 200)] * 2
 
 
-def test_a_token_that_expires_in_the_middle_of_a_pull(
+def test_a_token_expires_during_a_pull(
     containerd: Containerd, namespace: str, repository: str, tmp_path: Path
 ) -> None:
     from integration.conftest import peer_required
@@ -237,7 +235,7 @@ class Sudo:
         ) as process:
             os.close(terminal)
             seen, answered = b"", 0
-            with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            with contextlib.suppress(OSError):  # on Linux, the other end is closed
                 while piece := os.read(controller, 65536):
                     seen += piece
                     if seen.count(b"[y/N]") > answered:
@@ -252,7 +250,7 @@ class Sudo:
 
 @pytest.fixture
 def sudo(token_login: Login) -> Iterator[Sudo]:
-    folder = Path(tempfile.mkdtemp(prefix="pyctrd-sudo-"))  # pytest's own folders are closed to alice
+    folder = Path(tempfile.mkdtemp(prefix="pyctrd-sudo-"))  # alice cannot read pytest's own folders
     folder.chmod(0o755)
     yield Sudo(token_login, folder)
     shutil.rmtree(folder)
@@ -263,7 +261,7 @@ def image(with_tokens: Registry, repository: str) -> Image:
     return Image(with_tokens, repository)
 
 
-def test_sudo_does_not_use_the_callers_login_unasked(sudo: Sudo, image: Image) -> None:
+def test_sudo_does_not_use_the_callers_login_without_consent(sudo: Sudo, image: Image) -> None:
     words = sudo("pull", image.name, code=5)
     assert f"--sudo-user-config uses {sudo.config}, the login of alice." in words
     assert "--sudo-user-config" not in sudo("pull", "--no-sudo-user-config", image.name, code=5)
@@ -280,7 +278,7 @@ def test_sudo_with_the_flag_runs_the_helper_as_the_caller(sudo: Sudo, image: Ima
     options = ["-o", "x.tar"] if action == "save" else []
     sudo(action, "--sudo-user-config", *options, image.name, code=0)
     assert sudo.login.shell.have() == set(image.graph.blobs)
-    # The last word would be CONTAINERD_NAMESPACE: nothing of root's environment gets there.
+    # The last field is CONTAINERD_NAMESPACE: empty, since root's environment is not inherited.
     assert sudo.helper_calls() == [f"1 get {host} {ALICE} {sudo.home} "]
 
 
@@ -297,7 +295,7 @@ def test_sudo_on_a_terminal_asks_once(sudo: Sudo, image: Image) -> None:
     assert sudo.login.shell.have() == set(image.graph.blobs)
 
 
-def test_sudo_asks_nothing_where_nothing_is_wanted(
+def test_sudo_asks_nothing_without_need(
     sudo: Sudo, registry: Registry, image: Image, repository: str
 ) -> None:
     code, text = sudo.on_a_terminal("pull", Image(registry, repository).name, answer="n")
@@ -306,7 +304,7 @@ def test_sudo_asks_nothing_where_nothing_is_wanted(
     assert (code, text.count("[y/N]")) == (0, 0), text
 
 
-def test_sudo_believes_no_file_that_is_not_the_callers(sudo: Sudo, image: Image) -> None:
+def test_sudo_refuses_files_that_do_not_belong_to_the_caller(sudo: Sudo, image: Image) -> None:
     os.chown(sudo.config, 0, 0)
     assert f"{sudo.config} does not belong to alice" in sudo("pull", "--sudo-user-config", image.name, code=5)
     target = sudo.home / "real.json"
@@ -317,14 +315,14 @@ def test_sudo_believes_no_file_that_is_not_the_callers(sudo: Sudo, image: Image)
     assert sudo.helper_calls() == []
 
 
-def test_sudo_with_a_helper_that_is_not_there(sudo: Sudo, image: Image) -> None:
+def test_sudo_with_a_missing_helper(sudo: Sudo, image: Image) -> None:
     sudo.config.write_text('{"credsStore": "gone"}')
     words = sudo("pull", "--sudo-user-config", image.name, code=5)
     assert f"docker-credential-gone is not in PATH (named in {sudo.config})" in words
 
 
-def test_sudo_with_the_callers_home_still_runs_no_helper_as_root(sudo: Sudo, image: Image) -> None:
-    """`sudo -E`, or env_keep: Docker's own rule finds the file, and it is alice's."""
+def test_sudo_with_the_callers_home_runs_no_helper_as_root(sudo: Sudo, image: Image) -> None:
+    """`sudo -E`, or env_keep: the file is found by Docker's own rule, and it belongs to alice."""
     sudo.login.shell.env |= {"HOME": str(sudo.home), "DOCKER_CONFIG": str(sudo.home / ".docker")}
     sudo("pull", image.name, code=0)
     assert [call.split()[3] for call in sudo.helper_calls()] == [str(ALICE)]
@@ -343,7 +341,7 @@ def test_sudo_with_a_link_to_a_third_users_file_runs_nothing(sudo: Sudo, image: 
 
 
 @pytest.mark.parametrize("path", ["{usual}:", ".:{usual}"])
-def test_no_helper_of_the_working_directory(
+def test_no_helper_in_the_working_directory_is_run(
     login: Login, locked: Registry, repository: str, path: str
 ) -> None:
     login.write(".docker/config.json", {"credHelpers": {login.host: "rig"}})
@@ -355,7 +353,7 @@ def test_no_helper_of_the_working_directory(
 
 
 def test_a_question_pauses_the_bars(sudo: Sudo, image: Image) -> None:
-    """save fetches with the bars on the screen already."""
+    """save fetches while the bars are already on the screen."""
     pull_metadata(sudo.login, image)
     code, text = sudo.on_a_terminal("save", "-o", "x.tar", "--progress", "bar", image.name, answer="y")
     assert code == 0, text
@@ -365,7 +363,7 @@ def test_a_question_pauses_the_bars(sudo: Sudo, image: Image) -> None:
     assert before.rstrip().endswith(f"({sudo.config})?")
 
 
-def test_a_terminal_without_sudo_is_not_asked(token_login: Login, image: Image) -> None:
+def test_without_sudo_no_question_is_asked(token_login: Login, image: Image) -> None:
     code, text = on_a_terminal(token_login.shell, "pull", image.name)
     assert code == 5
     assert "[y/N]" not in text

@@ -79,7 +79,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def collect_garbage(client: Daemon) -> None:
-    """Run the garbage collector now; by itself it may wait for half a minute on a busy machine."""
+    """Run the garbage collector, which otherwise may wait for half a minute on a busy machine."""
     client.leases.create("collect", {})
     client.leases.delete("collect", sync=True)
 
@@ -98,10 +98,10 @@ def write_request(action: int, **fields: object) -> content_pb2.WriteContentRequ
     return content_pb2.WriteContentRequest(action=action, **fields)  # type: ignore[arg-type]
 
 
-def test_commit_at_offset_zero_truncates(
+def test_a_commit_at_offset_zero_truncates(
     stub: content_pb2_grpc.ContentStub, headers: tuple[tuple[str, str], ...]
 ) -> None:
-    """T50: why every message of ours carries its offset."""
+    """This is why the client sends the offset with every message."""
     data, digest = new_blob(3000)
     requests = [
         write_request(content_pb2.STAT, ref="t50", total=len(data), expected=digest),
@@ -118,10 +118,10 @@ def test_commit_at_offset_zero_truncates(
     assert status.status.offset == 0
 
 
-def test_commit_is_answered_twice(
+def test_a_commit_has_two_responses(
     stub: content_pb2_grpc.ContentStub, headers: tuple[tuple[str, str], ...]
 ) -> None:
-    """T51: why the end of the stream is read away."""
+    """This is why the client reads a stream to its end."""
     data, digest = new_blob(3000)
     requests = [
         write_request(content_pb2.STAT, ref="t51", total=len(data), expected=digest),
@@ -138,8 +138,8 @@ def test_commit_is_answered_twice(
     assert answers[-1] == answers[-2]
 
 
-def test_write_of_existing_content_puts_it_under_the_lease(client: Daemon) -> None:
-    """T52: why content that is here already is written all the same, and not only looked up."""
+def test_a_write_of_existing_content_puts_it_under_the_lease(client: Daemon) -> None:
+    """This is why the client opens a write for existing content, too, instead of only looking it up."""
     with client.lease("first") as leased:
         digest = put(leased, b'{"schemaVersion": 2}' + os.urandom(20))
         target = Descriptor(media_type=MANIFEST, digest=digest, size=40)
@@ -160,7 +160,7 @@ def test_write_of_existing_content_puts_it_under_the_lease(client: Daemon) -> No
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 5 * 1024 * 1024 + 17])
-def test_what_is_written_is_read(client: Daemon, containerd: Containerd, size: int) -> None:
+def test_written_content_is_read_back(client: Daemon, containerd: Containerd, size: int) -> None:
     data, digest = new_blob(size)
     with client.lease("test") as leased:
         with leased.content.open_ingest(f"layer-{digest}", digest=digest, size=size) as ingest:
@@ -181,7 +181,7 @@ def fail_in_the_middle(client: Daemon, data: bytes, digest: Digest) -> None:
         raise ZeroDivisionError
 
 
-def test_interrupted_write_is_resumed(client: Daemon) -> None:
+def test_an_interrupted_write_is_resumed(client: Daemon) -> None:
     data, digest = new_blob(3_000_000)
     with client.lease("test") as leased:
         with pytest.raises(ZeroDivisionError):
@@ -196,7 +196,7 @@ def test_interrupted_write_is_resumed(client: Daemon) -> None:
         assert leased.content.ingests() == ()
 
 
-def test_complete_ingest_is_committed_without_writing(client: Daemon) -> None:
+def test_a_complete_ingest_is_committed_without_writing(client: Daemon) -> None:
     data, digest = new_blob(100_000)
     with client.lease("test") as leased:
         with leased.content.open_ingest("layer-x", digest=digest, size=len(data)) as ingest:
@@ -207,7 +207,7 @@ def test_complete_ingest_is_committed_without_writing(client: Daemon) -> None:
         assert has(leased, digest)
 
 
-def test_ingest_is_locked_while_somebody_writes_it(client: Daemon) -> None:
+def test_an_ingest_is_locked_during_a_write(client: Daemon) -> None:
     data, digest = new_blob(100_000)
     with client.lease("test") as leased:
         with leased.content.open_ingest("layer-locked", digest=digest, size=len(data)) as ingest:
@@ -219,10 +219,10 @@ def test_ingest_is_locked_while_somebody_writes_it(client: Daemon) -> None:
             assert caught.value.name == "layer-locked"
             ingest.write(data)
         with leased.content.open_ingest("layer-locked", digest=digest, size=len(data)) as ingest:
-            ingest.commit()  # the lock is free as soon as the context is left
+            ingest.commit()  # the lock is released when the context is left
 
 
-def test_wrong_bytes_are_refused_until_they_are_aborted(client: Daemon) -> None:
+def test_wrong_bytes_are_refused_until_aborted(client: Daemon) -> None:
     data, digest = new_blob(100_000)
     with client.lease("test") as leased:
         for _ in range(2):
@@ -239,7 +239,7 @@ def test_wrong_bytes_are_refused_until_they_are_aborted(client: Daemon) -> None:
             ingest.commit()
 
 
-def test_wrong_size_is_refused(client: Daemon) -> None:
+def test_a_wrong_size_is_refused(client: Daemon) -> None:
     data, digest = new_blob(1000)
     with (
         client.lease("test") as leased,
@@ -262,7 +262,7 @@ def test_content_of_another_namespace_is_adopted(client: Daemon, containerd: Con
         assert elsewhere.content.read_all(digest, limit=len(data)) == data
 
 
-def test_blob_that_two_write_at_once(client: Daemon) -> None:
+def test_two_clients_write_a_blob_at_the_same_time(client: Daemon) -> None:
     data, digest = new_blob(2_000_000)
     both_open = threading.Barrier(2)
 
@@ -278,7 +278,7 @@ def test_blob_that_two_write_at_once(client: Daemon) -> None:
         assert leased.content.read_all(digest, limit=len(data)) == data
 
 
-def test_read_that_is_left_early_leaves_nothing_running(client: Daemon) -> None:
+def test_a_read_that_is_left_early_is_cancelled(client: Daemon) -> None:
     with client.lease("test") as leased:
         digest = put(leased, os.urandom(20_000_000))
         for _ in range(20):
@@ -304,7 +304,7 @@ def test_labels_are_merged_and_removed(client: Daemon) -> None:
             leased.content.set_labels(Digest.of(b"absent"), {"a": "1"})
 
 
-def test_lease_expires_in_a_day_and_is_deleted(client: Daemon, containerd: Containerd) -> None:
+def test_a_lease_expires_within_a_day_and_is_deleted(client: Daemon, containerd: Containerd) -> None:
     before = dt.datetime.now(dt.UTC)
     with client.lease("pyctrd pull alpine") as leased:
         digest = put(leased, os.urandom(10))
@@ -320,8 +320,8 @@ def test_lease_expires_in_a_day_and_is_deleted(client: Daemon, containerd: Conta
     assert not has(client, digest)
 
 
-def test_what_another_client_finishes_first_is_not_under_our_lease(client: Daemon) -> None:
-    """Before it is opened again: the service answers a COMMIT before it has asked who holds the blob."""
+def test_content_that_another_client_commits_first_is_not_under_our_lease(client: Daemon) -> None:
+    """Only when it is opened again: the service answers the COMMIT without adding the blob to the lease."""
     data, digest = new_blob(1000)
     with client.lease("test") as leased:
         (lease,) = client.leases.list()
@@ -339,7 +339,7 @@ def test_what_another_client_finishes_first_is_not_under_our_lease(client: Daemo
         assert [held.id for held in client.leases.resources(lease.id)] == [digest]
 
 
-def test_write_under_a_lease_that_is_gone(client: Daemon) -> None:
+def test_a_write_under_a_deleted_lease(client: Daemon) -> None:
     with pytest.raises(LeaseLost, match="it was deleted by another client"):
         write_under_a_deleted_lease(client)
 
@@ -396,7 +396,7 @@ def test_namespaces(client: Daemon) -> None:
 # --- snapshots --------------------------------------------------------------------------------------------
 
 
-def test_layer_is_unpacked(client: Daemon) -> None:
+def test_a_layer_is_unpacked(client: Daemon) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo("hello")
@@ -424,7 +424,7 @@ def test_layer_is_unpacked(client: Daemon) -> None:
             snapshots.remove("", diff_id)
 
 
-def test_layer_that_is_not_here(client: Daemon) -> None:
+def test_an_absent_layer_cannot_be_unpacked(client: Daemon) -> None:
     with client.lease("test") as leased:
         mounts = leased.snapshots.prepare("", "extract-1", "")
         absent = Descriptor(media_type=LAYER, digest=Digest.of(b"absent"), size=6)
@@ -434,7 +434,7 @@ def test_layer_that_is_not_here(client: Daemon) -> None:
         leased.snapshots.remove("", "extract-1")
 
 
-def test_snapshotter_that_is_not_loaded(client: Daemon, containerd: Containerd) -> None:
+def test_a_snapshotter_that_is_not_loaded(client: Daemon, containerd: Containerd) -> None:
     for call in (
         lambda: client.snapshots.stat("lazy", "x"),
         lambda: client.snapshots.prepare("lazy", "x", ""),
@@ -450,15 +450,15 @@ def test_snapshotter_that_is_not_loaded(client: Daemon, containerd: Containerd) 
         other.default_snapshotter()
 
 
-def test_namespace_label_names_the_snapshotter(client: Daemon) -> None:
+def test_a_namespace_label_sets_the_snapshotter(client: Daemon) -> None:
     client.namespaces.create(client.namespace, {"containerd.io/defaults/snapshotter": "native"})
     assert client.default_snapshotter() == "native"
 
 
-# --- the daemon itself ------------------------------------------------------------------------------------
+# --- the daemon -------------------------------------------------------------------------------------------
 
 
-def test_who_is_there(client: Daemon, containerd: Containerd) -> None:
+def test_version_and_plugins_of_the_daemon(client: Daemon, containerd: Containerd) -> None:
     assert client.version().version.removeprefix("v").startswith(f"{containerd.generation}.")
     assert client.introspection.server_uuid()
     loaded = [
@@ -474,11 +474,11 @@ def write_until_it_fails(client: Daemon, containerd: Containerd) -> None:
     with client.content.open_ingest("layer-x", digest=Digest.of(b"never"), size=size) as ingest:
         for written in range(size // MESSAGE_BYTES):
             ingest.write(bytes(MESSAGE_BYTES))
-            if written == 2 * WINDOW:  # by now the store has answered for some of it
+            if written == 2 * WINDOW:  # by now the store has confirmed some of it
                 containerd.kill()
 
 
-def test_daemon_that_dies_under_a_write(fresh_containerd: Containerd, namespace: str) -> None:
+def test_a_daemon_that_is_killed_during_a_write(fresh_containerd: Containerd, namespace: str) -> None:
     with Daemon.connect(str(fresh_containerd.address), namespace, environ={}) as client:
         with pytest.raises(DaemonUnreachable):
             write_until_it_fails(client, fresh_containerd)

@@ -62,7 +62,7 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
 
 
 @pytest.mark.timeout(3600)
-def test_death_at_random_points(
+def test_killed_at_random_points(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path
 ) -> None:
     """Every command and every signal in turn, at a random point of its progress or running time."""
@@ -140,9 +140,9 @@ def check_after(scene: Scene, command: Command, code: int) -> None:
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(newest: Containerd, registry: Registry, tmp_path: Path, redirection: str) -> None:
-    """What cannot be printed is an error (1); messages that nobody can read, and input that nobody has, not.
+    """A result that cannot be printed is an error (1); a closed stderr or stdin is not.
 
-    Nothing may ever be written into the file or socket that got the number of a closed stream.
+    Nothing may be written to a file or socket that has the file descriptor of a closed stream.
     """
     for name in STREAMS:
         scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
@@ -158,7 +158,7 @@ def test_closed_streams(newest: Containerd, registry: Registry, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
-def test_readers_who_go_away(newest: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
+def test_closed_pipes(newest: Containerd, registry: Registry, tmp_path: Path, which: str) -> None:
     """Like SIGPIPE: exit 1, or 0 if nothing had to be written to the closed pipe."""
     for name in STREAMS:
         scene = Scene(newest, registry, tmp_path / name.replace(" ", "-"))
@@ -184,8 +184,10 @@ def readerless() -> Iterator[IO[bytes]]:
         yield pipe
 
 
-def test_a_reader_who_goes_away_in_the_middle(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
-    """Of archives of 8 MiB, at random places."""
+def test_a_pipe_that_is_closed_within_an_archive(
+    newest: Containerd, registry: Registry, tmp_path: Path
+) -> None:
+    """The reader closes the pipe at random places of archives of 8 MiB."""
     chance = random.Random(figures.seed())
     graph = shapes.big(8 << 20)
     name = push(graph, registry, f"pipe/{uuid.uuid4().hex[:8]}")
@@ -227,7 +229,7 @@ def big_image(registry: Registry) -> tuple[Graph, str]:
 
 
 def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
-    """No partial file, and an existing archive of that name is unchanged; with more space it works."""
+    """No partial file is left, an existing archive is unchanged, and with more space the save succeeds."""
     graph, name = big_image(registry)
     shell = Shell(newest, f"full-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
@@ -252,7 +254,7 @@ def test_a_full_output_disk(newest: Containerd, registry: Registry, tmp_path: Pa
 
 
 def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run subject to permission bits like any user; another user could not read this machine's Python."""
+    """Run without root's right to ignore permissions; another user may not be able to read Python."""
     rights = "-dac_override,-dac_read_search,-fowner"
     command = ["setpriv", f"--bounding-set={rights}", "--inh-caps=-all", sys.executable, "-m", "pyctrd"]
     done = subprocess.run(
@@ -267,7 +269,7 @@ def without_privilege(shell: Shell, *arguments: str) -> subprocess.CompletedProc
     return done
 
 
-def test_a_folder_without_permission(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
+def test_a_folder_without_permissions(newest: Containerd, registry: Registry, tmp_path: Path) -> None:
     graph, name = big_image(registry)
     shell = Shell(newest, f"denied-{uuid.uuid4().hex[:8]}", tmp_path)
     shell("pull", "--no-unpack", name)
@@ -283,7 +285,7 @@ def test_a_folder_without_permission(newest: Containerd, registry: Registry, tmp
     assert archived(folder / "image.tar") == set(graph.blobs)
 
 
-def test_a_socket_without_permission(registry: Registry, tmp_path: Path) -> None:
+def test_a_socket_without_permissions(registry: Registry, tmp_path: Path) -> None:
     """Every command says so, with the documented code, before it changes anything."""
     with Containerd(chosen()[-1], tmp_path / "containerd") as daemon:
         scene = Scene(daemon, registry, tmp_path / "scene")

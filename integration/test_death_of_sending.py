@@ -46,10 +46,10 @@ def hit(chance: random.Random, scene: Scene, command: Command, turn: int, check:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SENDING)
-def test_a_registry_has_an_image_whole_or_not_at_all(
+def test_a_killed_push_leaves_a_complete_image_or_none(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path, name: str
 ) -> None:
-    """The tag is set last: a pull of it gets the complete image, and the next run sets it."""
+    """The tag is set last: a pull gets the complete image, and the next run sets the tag."""
     chance = random.Random(f"{figures.seed()}-{generation}-{name}")
     command = SENDING[name]
     for turn in range(figures.runs(4)):
@@ -78,10 +78,10 @@ def check_pull(scene: Scene) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_a_repair_that_dies_is_done_by_the_next(
+def test_a_killed_repair_is_completed_by_the_next_run(
     isolated_containerd: Containerd, registry: Registry, generation: str, tmp_path: Path
 ) -> None:
-    """Between the bad copy and the good one there may be none: the next run still fetches it."""
+    """The damaged copy may already be deleted when the process dies: the next run fetches a good one."""
     chance = random.Random(f"{figures.seed()}-{generation}-repair")
     for turn in range(figures.runs(4)):
         scene = Scene(isolated_containerd, registry, tmp_path / str(turn))

@@ -143,16 +143,16 @@ SHAPES: dict[str, Callable[[], Graph]] = {
 
 @pytest.mark.parametrize("metadata", ["default", "all"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ctr_export_ends_as_predict(bench: Bench, shape: str, metadata: str) -> None:
+def test_ctr_export_ends_as_predicted(bench: Bench, shape: str, metadata: str) -> None:
     flags = ["--all-metadata"] if metadata == "all" else []
-    # A pull of 1.x fails where it has nothing to unpack, and keeps the record all the same.
+    # A pull of 1.x fails if it has nothing to unpack, but keeps the record.
     name = bench.pull(SHAPES[shape](), *flags, check=False)
     for values in TARGETS:
         bench.check_prediction(name, *values)
 
 
 @pytest.mark.parametrize("shape", ["single", "five", "nested next to amd64"])
-def test_ctr_export_without_the_target_ends_as_predict(bench: Bench, shape: str) -> None:
+def test_ctr_export_without_the_target_ends_as_predicted(bench: Bench, shape: str) -> None:
     graph = SHAPES[shape]()
     name = bench.pull_like_2x(graph)
     bench.remove(graph.digest)
@@ -167,7 +167,7 @@ def test_ctr_export_without_the_target_ends_as_predict(bench: Bench, shape: str)
 
 
 @pytest.mark.parametrize("part", ["manifest", "config", "first layer", "last layer"])
-def test_ctr_export_without_a_part_ends_as_predict(bench: Bench, part: str) -> None:
+def test_ctr_export_without_some_content_ends_as_predicted(bench: Bench, part: str) -> None:
     graph = shapes.multi(["linux/amd64", "linux/arm64"], 3, salt=part)
     native = graph.child(0)
     name = bench.pull_like_2x(graph)
@@ -188,7 +188,7 @@ def test_ctr_export_without_a_part_ends_as_predict(bench: Bench, part: str) -> N
 
 @pytest.mark.parametrize("version", peers.NERDCTL_VERSIONS)
 @pytest.mark.parametrize("values", [[], [ARM64], ["all"]], ids=["host", "arm64", "all"])
-def test_nerdctl_save_does_as_predict(bench: Bench, version: str, values: list[str]) -> None:
+def test_nerdctl_save_ends_as_predicted(bench: Bench, version: str, values: list[str]) -> None:
     with peer_required():
         program = peers.nerdctl(version)
     graph = shapes.five_platform(layers=2, salt=f"{version}{values}")
@@ -209,7 +209,7 @@ def test_nerdctl_save_does_as_predict(bench: Bench, version: str, values: list[s
 # --- why something is missing -----------------------------------------------------------------------------
 
 
-def test_a_plain_pull_is_complete_and_the_rest_was_never_pulled(bench: Bench) -> None:
+def test_after_a_pull_other_platforms_were_never_pulled(bench: Bench) -> None:
     graph = shapes.mixed(salt="plain")
     found = bench.check_prediction(bench.pull(graph))
     assert found.complete
@@ -224,7 +224,7 @@ def test_a_plain_pull_is_complete_and_the_rest_was_never_pulled(bench: Bench) ->
     assert found.tools.nerdctl_save_2_0_4.fetch == found.tools.pyctrd_save.fetch == ()
 
 
-def test_the_old_nerdctl_would_fetch_the_four_foreign_platforms(bench: Bench) -> None:
+def test_old_nerdctl_would_fetch_the_four_other_platforms(bench: Bench) -> None:
     graph = shapes.five_platform(layers=2, salt="old")
     found = bench.check_prediction(bench.pull_like_2x(graph))
     foreign = {digest for position in range(1, 5) for digest in layers_of(graph.child(position))}
@@ -232,7 +232,7 @@ def test_the_old_nerdctl_would_fetch_the_four_foreign_platforms(bench: Bench) ->
     assert found.tools.nerdctl_save_2_0_3.bytes == sum(len(graph.blobs[digest]) for digest in foreign)
 
 
-def test_removed_layers_are_told_from_skipped_ones(bench: Bench) -> None:
+def test_removed_layers_are_distinguished_from_skipped_ones(bench: Bench) -> None:
     graph = shapes.single(layers=3, salt="removed")
     name = bench.pull(graph)
     top = layers_of(graph)[2]
@@ -242,11 +242,11 @@ def test_removed_layers_are_told_from_skipped_ones(bench: Bench) -> None:
     assert found.causes[0].missing == (top,)
 
 
-def test_discarded_layers_of_the_kubelets_image(bench: Bench) -> None:
+def test_discarded_layers_of_a_kubelet_image(bench: Bench) -> None:
     graph = shapes.single(layers=2, salt="discarded")
     name = bench.pull(graph)
     bench.ctr("images", "label", name, "io.cri-containerd.image=managed")
-    # What the kubelet's runtime does with discard_unpacked_layers: no labels for layers, then a collection.
+    # What the CRI plugin does with discard_unpacked_layers: no labels for layers, then a collection.
     prune_references(bench.containerd, bench.namespace)
     found = bench.check_prediction(name)
     assert codes(found) == {"discarded_after_unpack"}
@@ -275,7 +275,7 @@ def test_pruned_references_lose_the_second_nested_index(bench: Bench) -> None:
     assert gone.evidence[1] == f"index {graph.digest} does not have containerd.io/gc.ref.content.1"
 
 
-def test_layers_whose_snapshots_existed_are_skipped_by_2x(bench: Bench) -> None:
+def test_layers_with_existing_snapshots_are_skipped_by_ctr_2x(bench: Bench) -> None:
     plain, packed = shapes.recompressed("", salt="skip"), shapes.recompressed("gzip", salt="skip")
     bench.pull(plain)
     found = bench.check_prediction(bench.pull(packed))
@@ -290,7 +290,7 @@ def test_layers_whose_snapshots_existed_are_skipped_by_2x(bench: Bench) -> None:
     assert any("compressed differently" in line for line in cause.evidence)
 
 
-def test_a_second_pull_of_2x_skips_a_layer_that_was_removed(bench: Bench) -> None:
+def test_a_second_pull_by_ctr_2x_skips_a_removed_layer(bench: Bench) -> None:
     graph = shapes.single(layers=2, salt="again")
     name = bench.pull(graph)
     bench.remove(layers_of(graph)[0])
@@ -300,7 +300,7 @@ def test_a_second_pull_of_2x_skips_a_layer_that_was_removed(bench: Bench) -> Non
     assert codes(found) == (set() if bench.is_old else {"skipped_snapshot_existed"})
 
 
-def test_an_import_of_1x_leaves_other_platforms_out(bench: Bench) -> None:
+def test_an_import_by_ctr_1x_skips_other_platforms(bench: Bench) -> None:
     graph = shapes.multi(["linux/arm64", "linux/amd64"], salt="import")
     name = bench.pull(graph, "--all-platforms")
     archive = bench.folder / "all.tar"
@@ -327,7 +327,7 @@ def test_content_of_another_namespace_is_found(bench: Bench) -> None:
     assert found.causes[1].missing == (layers_of(graph)[1],)
 
 
-def test_isolated_content_is_taken_over_from_shareable_namespaces_only(
+def test_isolated_content_is_shared_from_shareable_namespaces_only(
     isolated_containerd: Containerd, registry: Registry, tmp_path: Path, namespace: str, repository: str
 ) -> None:
     bench = Bench(isolated_containerd, registry, tmp_path, namespace=namespace, repository=repository)
@@ -354,14 +354,14 @@ def test_a_platform_that_the_image_lacks(bench: Bench) -> None:
     assert codes(found) >= {"no_such_platform"}
 
 
-def test_an_artifact_is_looked_at_like_any_image(bench: Bench) -> None:
+def test_an_artifact_is_diagnosed_like_any_image(bench: Bench) -> None:
     name = bench.pull(shapes.artifact(), check=False)
     found = bench.check_prediction(name)
     assert found.complete
     assert [row.kind for row in found.platforms] == ["artifact"]
 
 
-def test_layers_of_a_foreign_config_type_are_dropped_by_2x(bench: Bench) -> None:
+def test_layers_of_an_unknown_config_type_are_skipped_by_ctr_2x(bench: Bench) -> None:
     graph = shapes.wasm()
     name = bench.pull(graph, check=False)
     found = bench.check_prediction(name)
@@ -369,7 +369,7 @@ def test_layers_of_a_foreign_config_type_are_dropped_by_2x(bench: Bench) -> None
     assert [item.digest for item in found.platforms[0].missing] == ([] if bench.is_old else layers_of(graph))
 
 
-def test_the_json_is_the_documented_one(bench: Bench) -> None:
+def test_json_is_as_documented(bench: Bench) -> None:
     found = bench.look(bench.pull(shapes.mixed(salt="json")))
     document = json.loads(msgspec.json.encode(found))
     assert document["target"]["mediaType"].endswith("index.v1+json")

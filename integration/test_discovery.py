@@ -1,7 +1,7 @@
 """Tags and referrers of a real registry, compared with crane and oras, without a containerd.
 
-docker-registry 2.8 has neither pagination nor the referrers API: responses of newer ones are played by the
-proxy in front of it, and oras and crane must read them as pyctrd does.
+docker-registry 2.8 has neither pagination nor the referrers API: the proxy in front of it responds like newer
+registries, and oras and crane must read the responses like pyctrd does.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _told(item: Mapping[str, Any]) -> tuple[str, str, str]:
 # --- tags -------------------------------------------------------------------------------------------------
 
 
-def test_tags_are_those_that_crane_and_oras_list(
+def test_tags_are_the_same_as_with_crane_and_oras(
     registry: Registry, repository: str, pyctrd: Command
 ) -> None:
     tags = push_tags(registry, repository, 120)
@@ -170,15 +170,13 @@ def test_a_warning_of_the_registry(registry: Registry, repository: str, pyctrd: 
     assert "\x1b" not in done.stderr
 
 
-def test_tags_of_what_the_registry_does_not_know(
-    registry: Registry, repository: str, pyctrd: Command
-) -> None:
+def test_tags_of_an_unknown_repository(registry: Registry, repository: str, pyctrd: Command) -> None:
     done = pyctrd("registry", "tags", f"{registry.host}/{repository}", code=3)
     name = f"{registry.host}/{repository}"
     assert done.stderr.startswith(f'pyctrd: failed to list the tags of "{name}": {name}: not found\nhint: ')
 
 
-def test_a_repository_whose_tags_are_gone(registry: Registry, repository: str, pyctrd: Command) -> None:
+def test_a_repository_whose_tags_were_deleted(registry: Registry, repository: str, pyctrd: Command) -> None:
     graph = shapes.single(salt="gone")
     push(graph, registry, repository, "v1")
     run("crane", "delete", "--insecure", f"{registry.host}/{repository}@{graph.digest}")
@@ -209,7 +207,7 @@ def test_with_and_without_a_login(guarded: Registry, pyctrd: Command) -> None:
     assert "wrong horse" not in done.stderr + done.stdout
 
 
-def test_a_mirror_is_behind_and_the_registry_away(
+def test_the_list_of_an_outdated_mirror_has_a_warning(
     registry: Registry, repository: str, pyctrd: Command, tmp_path: Path
 ) -> None:
     image = shapes.single(salt="behind")
@@ -235,7 +233,7 @@ def test_a_mirror_is_behind_and_the_registry_away(
 # --- referrers --------------------------------------------------------------------------------------------
 
 
-def test_referrers_that_oras_has_attached(
+def test_referrers_attached_by_oras(
     registry: Registry, repository: str, pyctrd: Command, tmp_path: Path
 ) -> None:
     image = push(shapes.five_platform(salt="attached"), registry, repository, "v1")
@@ -256,7 +254,7 @@ def test_referrers_that_oras_has_attached(
     assert [line.split()[:2] for line in lines[1:]] == [[digests[0], SBOM], [digests[1], SIGNATURE]]
 
 
-def test_referrers_that_copy_has_brought(
+def test_referrers_copied_by_pyctrd(
     registry: Registry, repository: str, pyctrd: Command, tmp_path: Path
 ) -> None:
     image = push(shapes.single(salt="copied"), registry, repository, "v1")
@@ -268,9 +266,7 @@ def test_referrers_that_copy_has_brought(
     assert found == discovered(f"{copied}:v1") == [(digest, SBOM, "copied")]
 
 
-def test_referrers_of_what_the_registry_does_not_know(
-    registry: Registry, repository: str, pyctrd: Command
-) -> None:
+def test_referrers_of_an_unknown_image(registry: Registry, repository: str, pyctrd: Command) -> None:
     push(shapes.single(salt="unknown"), registry, repository, "v1")
     for name in (f"{repository}:v2", f"{repository}@sha256:{'0' * 64}"):
         done = pyctrd("registry", "referrers", f"{registry.host}/{name}", code=3)
@@ -298,7 +294,7 @@ def keeping_lists(path: str, entries: list[dict[str, Any]], *, filters: bool) ->
 
 
 @pytest.mark.parametrize("filters", [True, False], ids=["filters", "all it has"])
-def test_a_registry_that_keeps_lists_of_referrers(
+def test_a_registry_with_the_referrers_api(
     registry: Registry, repository: str, pyctrd: Command, filters: bool
 ) -> None:
     graph: Graph = shapes.single(salt="kept")
@@ -329,7 +325,7 @@ def test_a_registry_that_keeps_lists_of_referrers(
     ],
     ids=["chunk-size", "chunk-extension", "trailer", "trailers", "flood"],
 )
-def test_a_list_whose_framing_never_ends(pyctrd: Command, before: bytes, piece: bytes, pause: float) -> None:
+def test_a_list_with_endless_framing(pyctrd: Command, before: bytes, piece: bytes, pause: float) -> None:
     def behave(exchange: Exchange) -> None:
         exchange.head(Reply(200, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}))
         exchange.raw(before)

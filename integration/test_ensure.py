@@ -60,7 +60,7 @@ def test_save_after_ctr_pull_makes_no_request(
     assert snapshot_of(containerd, namespace) == before
 
 
-def test_ensure_all_fetches_what_the_old_nerdctl_fetches(
+def test_ensure_all_fetches_what_old_nerdctl_fetches(
     client: Client,
     containerd: Containerd,
     registry: Registry,
@@ -82,7 +82,7 @@ def test_ensure_all_fetches_what_the_old_nerdctl_fetches(
     assert sorted(ours) == sorted(foreign_layers(graph))
     assert digests(containerd, namespace) == before | foreign_layers(graph)
 
-    # nerdctl shares what the other namespace has by now, and so makes no GET: compare where each has its own.
+    # In the same daemon nerdctl would share the content of the other namespace, and send no GET.
     with Containerd(containerd.generation, tmp_path / "containerd") as alone:
         ctr_pull(alone, "default", reference)
         registry.clear_requests()
@@ -98,10 +98,10 @@ def test_ensure_all_fetches_what_the_old_nerdctl_fetches(
         assert registry.fetched() - before == set(ours)
 
 
-def test_ensure_by_digest_when_the_tag_has_moved(
+def test_ensure_fetches_by_digest_if_the_tag_has_moved(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T54: nerdctl would resolve the tag again, and replace the local image."""
+    """nerdctl would resolve the tag again, and replace the local image."""
     graph = shapes.five_platform(salt="first")
     reference = push(graph, registry, repository)
     ctr_pull(containerd, namespace, reference)
@@ -145,7 +145,7 @@ def test_ensure_fetches_a_platform_that_was_never_pulled(
 def test_ensure_equals_a_pull_of_that_platform(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    # Content of another namespace would be adopted as it is, and is not what is compared here.
+    # Shared content of another namespace would not be fetched, which is what is compared here.
     reference = push(shapes.mixed(salt=namespace), registry, repository)
     client.images.pull(reference, unpack=False)
     client.images.ensure(reference, platforms=["linux/arm64"])
@@ -156,10 +156,10 @@ def test_ensure_equals_a_pull_of_that_platform(
     assert ours["images"] == theirs["images"]
 
 
-def test_retagged_image_is_ensured_from_where_it_came(
+def test_a_retagged_image_is_fetched_from_its_source(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """A local tag names no registry; the content's own label does, and another image's name has the port."""
+    """The local tag does not name the registry. A label of the content does, another image has the port."""
     graph = shapes.five_platform(salt=namespace)
     reference = push(graph, registry, repository)
     ctr_pull(containerd, namespace, reference)
@@ -168,7 +168,7 @@ def test_retagged_image_is_ensured_from_where_it_came(
     assert {str(one.digest) for one in result.fetched} == layers_of(graph.child(4))
 
 
-def test_lost_label_is_mended_with_the_content(
+def test_a_lost_label_is_restored_with_the_content(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     """`ctr content prune references` removes layers; ensure fetches them and sets their labels."""
@@ -202,7 +202,7 @@ def test_offline_never_connects(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_platform_is_refused_before_anything_is_fetched(
+def test_an_unknown_platform_is_refused_before_anything_is_fetched(
     client: Client, containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     reference = push(shapes.five_platform(salt=namespace), registry, repository)
@@ -213,7 +213,7 @@ def test_unknown_platform_is_refused_before_anything_is_fetched(
     assert registry.requests() == []
 
 
-def test_failed_ensure_keeps_no_lease_and_no_archive(
+def test_a_failed_ensure_leaves_no_lease_and_no_archive(
     client: Client,
     containerd: Containerd,
     registry: Registry,
@@ -236,7 +236,7 @@ def test_failed_ensure_keeps_no_lease_and_no_archive(
     assert set(after["content"]) >= set(before["content"])
 
 
-def test_dry_run_tells_what_the_run_then_does(
+def test_a_dry_run_predicts_the_run(
     client: Client,
     containerd: Containerd,
     registry: Registry,
@@ -255,7 +255,7 @@ def test_dry_run_tells_what_the_run_then_does(
     assert result.bytes_written == (tmp_path / "image.tar").stat().st_size
 
 
-def test_main_job_on_a_containerd_in_a_container(
+def test_ensure_and_save_on_a_containerd_in_a_container(
     generation: str, dockerd: Dockerd, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     graph = shapes.five_platform(layers=2)

@@ -1,6 +1,6 @@
 """Images and lists that are expensive to process, on a real containerd: every command succeeds.
 
-tests/test_linear.py counts how often each document is read; the limits here only end commands that would
+tests/test_linear.py counts how often each document is read; here, time limits only end commands that would
 not end by themselves.
 """
 
@@ -61,11 +61,11 @@ def test_every_command_ends(bench: Bench, shape: str, tmp_path: Path) -> None:
 LABELS = {f"label-{number}": "x" * 4000 for number in range(500)}
 
 
-def test_labels_of_others_are_in_nobodys_way(bench: Bench) -> None:
+def test_large_labels_of_other_clients_do_not_break_commands(bench: Bench) -> None:
     graph = shapes.five_platform(layers=2, salt="labels")
     name = bench.pull(graph)
     with bench.daemon() as daemon:
-        for number in range(12):  # 24 MB in all
+        for number in range(12):  # 24 MB in total
             target = Descriptor(media_type="text/plain", digest=Digest.of(bytes([number])), size=1)
             daemon.images.create(ImageRecord(name=f"other.example/{number}", target=target, labels=LABELS))
     listed = bench.ctr("images", "ls", check=False)

@@ -30,7 +30,7 @@ from pyctrd.registry import RegistryOptions
 
 MOST_SECONDS = 12.0
 MOST_MEBIBYTES = 120.0
-# Where the generations could differ: their content stores, and what they collect.
+# Faults for which the generations could differ: in content stores and garbage collection.
 ON_ALL = frozenset(
     {"connection-refused", "429-absurd", "json-twice", "index-deep", "manifest-wrong-bytes"}
     | {"blob-wrong-bytes", "blob-long", "cut-at-nothing", "cut-once"}
@@ -135,7 +135,7 @@ class Stage:
         return [layer["digest"] for layer in self.good.child(0).document()["layers"]]
 
 
-def test_the_document_tells_what_is_tested() -> None:
+def test_the_document_is_up_to_date() -> None:
     assert (REPOSITORY_ROOT / "docs" / "faults.md").read_text() == render()
     assert len({case.name for case in FAULTS}) == len(FAULTS) >= 40
 
@@ -186,7 +186,7 @@ def _judge(stage: Stage, done: Measured, host: str, server: FaultServer) -> None
     assert "hush" not in done.stderr
     told = done.stderr[done.stderr.find("pyctrd: ") :] if case.code else ""
     for text in case.says:
-        # Whichever layer failed first is the one that is named.
+        # The error names the layer that failed first.
         assert any(text.format(**words, layer=layer) in told for layer in stage.layers), (text, told)
     asked = [f"{one.method} {one.path}" for one in server.asked]
     assert len(asked) <= case.asks, asked

@@ -1,7 +1,7 @@
 """A stopped daemon (SIGSTOP): its socket accepts connections, and never responds.
 
-One signal ends any command within five seconds; without one the stall time does. Long work of a daemon that
-is alive is in tests/containerd/test_calls.py.
+One signal ends any command within five seconds; without a signal, the stall timeout ends it. Long calls of a
+live daemon are tested in tests/containerd/test_calls.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from integration.shell import Shell
 from integration.test_signals import SECONDS
 
 PROGRESS = ("--progress", "json")
-# A command, the step of its progress at which the daemon is stopped, and whether an image has to be there.
+# A command, the step of its progress at which the daemon is stopped, and whether it needs an image.
 COMMANDS = {
     "pull": (("pull", *PROGRESS), "downloading"),
     "pull, unpacking": (("pull", *PROGRESS), "unpacking"),
@@ -119,7 +119,9 @@ def test_a_silent_daemon_is_an_error(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
-def test_a_daemon_that_is_stopped_before(scene: Scene, number: signal.Signals) -> None:
+def test_a_signal_ends_a_command_on_a_daemon_that_was_already_stopped(
+    scene: Scene, number: signal.Signals
+) -> None:
     with scene.frozen():
         process = scene.shell.start("images", stderr=subprocess.PIPE)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -132,7 +134,7 @@ def test_a_daemon_that_is_stopped_before(scene: Scene, number: signal.Signals) -
     scene.shell("images")
 
 
-def test_a_stopped_daemon_is_given_up(scene: Scene) -> None:
+def test_a_command_on_a_stopped_daemon_times_out(scene: Scene) -> None:
     with scene.frozen():
         done = scene.shell("images", code=UNREACHABLE)
     assert "no answer within 15 seconds" in done.stderr.decode()

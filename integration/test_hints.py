@@ -1,4 +1,4 @@
-"""Every printed command, run by a shell as it is: it works and fixes the problem."""
+"""Every printed command works in a shell as it is, and fixes the problem."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def only(text: str) -> str:
     return found[0]
 
 
-def test_ensure_of_a_diagnosis(shell: Shell, pause: Pause) -> None:
+def test_the_ensure_command_of_a_diagnosis(shell: Shell, pause: Pause) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     for form in ("table", "markdown", "json"):
         text = told(shell, "diagnose", "--platform", FOREIGN, "--format", form, pause.name, code=4)
@@ -94,7 +94,7 @@ def test_ensure_of_a_diagnosis(shell: Shell, pause: Pause) -> None:
     told(shell, "diagnose", "--platform", FOREIGN, pause.name, code=0)
 
 
-def test_ensure_of_an_offline_save_and_of_a_push(shell: Shell, pause: Pause) -> None:
+def test_the_ensure_command_of_an_offline_save_and_of_a_push(shell: Shell, pause: Pause) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     save = ("save", "-o", "x.tar", "--offline", "--platform", FOREIGN, pause.name)
     run(shell, only(told(shell, *save, code=4)))
@@ -103,26 +103,26 @@ def test_ensure_of_an_offline_save_and_of_a_push(shell: Shell, pause: Pause) -> 
     told(shell, "push", pause.name, code=0)
 
 
-def test_save_of_a_platform_that_there_is(shell: Shell, pause: Pause) -> None:
+def test_the_save_command_for_an_available_platform(shell: Shell, pause: Pause) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", "it's.tar", "--platform", "linux/riscv64", pause.name, code=3)
     run(shell, only(text))
     assert layers_of(pause.graph, HOST) <= archived(shell.folder / "it's.tar")
 
 
-def test_platform_option_of_a_pull(shell: Shell, pause: Pause) -> None:
+def test_the_platform_option_of_a_pull(shell: Shell, pause: Pause) -> None:
     text = told(shell, "pull", "--platform", "linux/riscv64", pause.name, code=3)
     option = re.search(r"^hint: .*: (--platform \S+)$", text, re.MULTILINE)
     assert option
     told(shell, "pull", "-q", *option[1].split(), pause.name, code=0)
 
 
-def test_pull_and_list_of_what_is_not_here(shell: Shell, pause: Pause) -> None:
+def test_the_pull_and_list_commands_for_an_unknown_image(shell: Shell, pause: Pause) -> None:
     run(shell, only(told(shell, "diagnose", pause.name, code=3)))
     assert run(shell, only(told(shell, "diagnose", "0123456789ab", code=3))).count(pause.name) == 1
 
 
-def test_repair_of_damaged_content(
+def test_the_repair_command_for_damaged_content(
     fresh_containerd: Containerd, shell: Shell, pause: Pause, registry: Registry, repository: str
 ) -> None:
     shell.containerd = fresh_containerd
@@ -131,7 +131,7 @@ def test_repair_of_damaged_content(
     blobs = fresh_containerd.root / "root/io.containerd.content.v1.content/blobs/sha256"
     file = blobs / layer.removeprefix("sha256:")
 
-    # Another name of the registry's host, so that nothing can be mounted.
+    # Another name of the registry's host, so that blobs cannot be mounted.
     elsewhere = f"localhost:{registry.host.rpartition(':')[2]}/{repository}-copy"
 
     def damage() -> None:
@@ -152,7 +152,7 @@ def test_repair_of_damaged_content(
         told(shell, "verify", pause.name, code=0)
 
 
-def test_removal_of_damaged_content_that_no_image_names(
+def test_the_command_to_remove_damaged_content_without_an_image(
     fresh_containerd: Containerd, shell: Shell, pause: Pause
 ) -> None:
     shell.containerd = fresh_containerd
@@ -168,7 +168,7 @@ def test_removal_of_damaged_content_that_no_image_names(
     assert shell.have() == set()
 
 
-def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
+def test_the_command_for_the_namespace_that_has_the_image(shell: Shell, pause: Pause) -> None:
     address = ("-a", str(shell.containerd.address))
     empty = f"{shell.namespace}-empty"
     told(shell, "pull", "-q", pause.name, code=0)
@@ -186,7 +186,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
 
 
 @pytest.mark.parametrize("ending", ["tar.gz", "TGZ"])
-def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
+def test_the_command_for_a_compressed_archive(shell: Shell, pause: Pause, ending: str) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
     assert f"a b.{ending} will be an uncompressed tar" in text
@@ -196,7 +196,7 @@ def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, end
     assert gzip.decompress(archive.read_bytes()) == plain
 
 
-def test_a_hostile_name_is_no_program(shell: Shell, pause: Pause) -> None:
+def test_a_hostile_name_is_not_executed(shell: Shell, pause: Pause) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     hostile = "zz/$(touch pwned)\u200b`id`;'x"
     with Daemon.connect(str(shell.containerd.address), shell.namespace) as daemon:

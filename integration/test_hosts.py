@@ -71,7 +71,7 @@ class Start:
         root = self._folder / name
         with peer_required():
             if "tls:" in str(how.get("config")) and not empty:
-                with Registry(root) as plain:  # what is published goes over plain http
+                with Registry(root) as plain:  # images are published over plain http
                     push(graph or self._graph, plain, "team/app")
                 empty = True
             registry = self._stack.enter_context(Registry(root, **how))
@@ -132,7 +132,7 @@ def layers(graph: Graph) -> list[str]:
 # --- one registry -----------------------------------------------------------------------------------------
 
 
-def test_plain(shell: Shell, certs: Certs, start: Start, graph: Graph) -> None:
+def test_plain_http(shell: Shell, certs: Certs, start: Start, graph: Graph) -> None:
     registry = start("plain")
     where = certs.write(f'server = "{registry.url}"\nskip-verify = false\n')
     words = pull(shell, certs)
@@ -152,7 +152,7 @@ def test_basic_authentication(shell: Shell, certs: Certs, start: Start, graph: G
 
 
 @pytest.mark.parametrize("how", ["-u", "config"])
-def test_credentials_of_a_registry_stay_away_from_the_server_named_for_it(
+def test_credentials_of_a_registry_are_not_sent_to_its_configured_server(
     shell: Shell, certs: Certs, start: Start, how: str
 ) -> None:
     registry = start("locked", auth=HTPASSWD)
@@ -218,7 +218,7 @@ def test_tls_of_a_private_ca_with_client_certificates(
     registry = start("secure", config=require_clients(pems))
     url = f"https://{registry.direct_host}"
     if layout == "docker":
-        folder = certs.folder / registry.direct_host  # Docker's files describe the registry itself
+        folder = certs.folder / registry.direct_host  # Docker's files apply to the registry itself
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(pems.authority.read_bytes())
         (folder / "client.cert").write_bytes(pems.client.read_bytes())
@@ -243,7 +243,7 @@ def test_tls_of_a_private_ca_with_client_certificates(
         ("skip_verify = true", "certificate required"),
     ],
 )
-def test_tls_without_what_it_takes(
+def test_tls_without_the_required_settings(
     shell: Shell, certs: Certs, start: Start, pems: Pems, lines: str, message: str
 ) -> None:
     registry = start("secure", config=require_clients(pems), empty=True)
@@ -256,7 +256,7 @@ def test_tls_without_what_it_takes(
 
 
 @pytest.mark.parametrize("spoken", ["https", "http"])
-def test_an_http_url_with_settings_for_tls(
+def test_an_http_url_with_tls_settings(
     shell: Shell, certs: Certs, start: Start, pems: Pems, graph: Graph, spoken: str
 ) -> None:
     """An http URL with TLS settings works with TLS and without."""
@@ -296,7 +296,7 @@ def test_a_mirror_killed_half_way_through_a_layer(
     shell: Shell, certs: Certs, start: Start, request: pytest.FixtureRequest
 ) -> None:
     """The next host continues the layer at the byte reached, and serves the other layer completely."""
-    graph = image(request, 40 * MIB)  # what is in the sockets' buffers still arrives
+    graph = image(request, 40 * MIB)  # data in the sockets' buffers still arrives
     upstream, mirror = start("upstream", graph), start("mirror", graph)
     certs.write(f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
     stopped, after = layers(graph)
@@ -316,7 +316,7 @@ def test_a_mirror_killed_half_way_through_a_layer(
     assert (after, "") in asked or after in mirror.fetched()
 
 
-def test_a_mirror_that_breaks_off_again_and_again(
+def test_a_mirror_that_is_interrupted_again_and_again(
     shell: Shell, certs: Certs, start: Start, request: pytest.FixtureRequest
 ) -> None:
     """After two interruptions the next host continues; no byte is requested twice."""
@@ -334,7 +334,7 @@ def test_a_mirror_that_breaks_off_again_and_again(
         assert at_upstream == [f"bytes={2 * MIB}-"]
 
 
-def test_credentials_for_a_mirror_and_for_the_registry_each_go_home(
+def test_a_mirror_and_the_registry_each_get_their_own_credentials(
     shell: Shell, certs: Certs, start: Start, graph: Graph
 ) -> None:
     """`-u` is for the reference's registry; the mirror has a password of its own, in config.json."""
@@ -361,7 +361,7 @@ def test_credentials_for_a_mirror_and_for_the_registry_each_go_home(
     assert given <= {None, basic(USER, "wrong")}
 
 
-# --- beside ctr -------------------------------------------------------------------------------------------
+# --- compared with ctr ------------------------------------------------------------------------------------
 
 EVERYTHING = [Fault("/v2/", methods=("GET", "HEAD"), status=404)]
 ORACLE: Mapping[str, tuple[str, list[Fault]]] = {
@@ -377,7 +377,7 @@ ORACLE: Mapping[str, tuple[str, list[Fault]]] = {
 
 
 @pytest.mark.parametrize("case", ORACLE)
-def test_every_host_is_asked_for_what_ctr_asks_it(
+def test_every_host_gets_the_same_requests_as_from_ctr(
     shell: Shell, certs: Certs, start: Start, daemon: Containerd, tmp_path: Path, case: str
 ) -> None:
     lines, faults = ORACLE[case]
@@ -399,7 +399,7 @@ def test_every_host_is_asked_for_what_ctr_asks_it(
         mirror.clear_requests()
         return found
 
-    with Containerd(NEWEST, tmp_path / "other") as other:  # namespaces share content, daemons don't
+    with Containerd(NEWEST, tmp_path / "other") as other:  # namespaces share content, daemons do not
         other.ctr("images", "pull", "--local", "--hosts-dir", certs.folder, REFERENCE, namespace="ctr")
     theirs = seen()
     pull(shell, certs)
@@ -409,7 +409,7 @@ def test_every_host_is_asked_for_what_ctr_asks_it(
 
 # --- the default directories ------------------------------------------------------------------------------
 
-# Only this process sees the files: in a mount namespace, /etc lies below a layer with the configuration.
+# Only this process sees the files: in a mount namespace, an overlay adds the configuration to /etc.
 WITH_ETC = 'mount -t overlay overlay -o "lowerdir=$0:/etc" /etc && exec "$@"'
 
 
@@ -422,7 +422,7 @@ def test_the_default_directories(shell: Shell, start: Start, tmp_path: Path, gra
     registry = start("plain")
     etc = tmp_path / "etc"
     Certs(etc / tool / "certs.d").write(f'server = "{registry.url}"\n')
-    if tool == "containerd":  # the second directory is then not asked
+    if tool == "containerd":  # the second directory is then not used
         Certs(etc / "docker" / "certs.d").write('server = "http://127.0.0.1:1"\n')
     command = with_etc(etc, sys.executable, "-m", "pyctrd", "pull", REFERENCE)
     done = subprocess.run(command, env=shell.env, check=False, capture_output=True, timeout=60)
@@ -430,7 +430,7 @@ def test_the_default_directories(shell: Shell, start: Start, tmp_path: Path, gra
     assert_complete(shell, graph)
 
 
-# Python and the sources may be where only root can read: import first, be somebody else then.
+# Only root may be able to read Python and the sources, so modules are imported before the user is changed.
 AS_NOBODY = """
 import os, sys
 import ctypes, difflib, encodings.idna
@@ -460,7 +460,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_a_user_has_directories_before_the_systems(open_folder: Path) -> None:
+def test_directories_of_the_user_precede_those_of_the_system(open_folder: Path) -> None:
     etc, home = open_folder / "etc", open_folder / "home"
     system = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
     own = [f"{home}/.config/containerd/certs.d", f"{home}/.config/docker/certs.d"]
@@ -474,7 +474,7 @@ def test_a_user_has_directories_before_the_systems(open_folder: Path) -> None:
     Certs(home / ".config" / "docker" / "certs.d").write('server = "https://of-mine"\n')
     found = explain(etc, user="nobody", HOME=str(home))
     assert [item["url"] for item in found["hosts"]] == ["https://of-mine/v2"]
-    # A directory of the system's that is closed to me is left out, and told.
+    # A system directory that the user may not read is skipped, with a warning.
     (home / ".config" / "docker" / "certs.d" / NAME / "hosts.toml").unlink()
     (home / ".config" / "docker" / "certs.d" / NAME).rmdir()
     (etc / "containerd" / "certs.d").chmod(0o700)
@@ -484,7 +484,7 @@ def test_a_user_has_directories_before_the_systems(open_folder: Path) -> None:
 
 
 def test_explain_needs_no_containerd_and_no_network(tmp_path: Path, certs: Certs) -> None:
-    """In a network namespace where not even the loopback is up."""
+    """In a network namespace where even the loopback device is down."""
     certs.write('server = "https://10.0.0.1"\n[host."http://127.0.0.1:5000"]\n')
     words = [sys.executable, "-m", "pyctrd", "-a", "/nonexistent.sock", "registry", "explain", REFERENCE]
     done = subprocess.run(

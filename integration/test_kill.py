@@ -36,7 +36,7 @@ MIB = 1 << 20
 LAYERS = 8
 LAYER_BYTES = 2 * MIB
 STALL_AFTER = MIB + MIB // 2
-# All layers together take so long that every phase can be hit, and so short that thirty pulls are bearable.
+# Long enough that every phase can be hit, and short enough for thirty pulls.
 LINE_BYTES_PER_SECOND = 40 * MIB
 PHASES = ("downloading", "downloaded", "unpacking", "unpacked")
 KILLS = {"1.7": 10, "2.3": 10, "2.4": 20}
@@ -101,7 +101,7 @@ def left_by_killed(world: World, namespace: str) -> State:
     def is_still() -> bool:
         try:
             seen.append(snapshot_of(world.daemon, namespace))
-        except (KeyError, IndexError, ValueError):  # read from several files, while the daemon writes them
+        except (KeyError, IndexError, ValueError):  # the daemon writes while several files are read
             seen.append(None)
         return seen[-1] is not None and seen[-1] == seen[-2]
 
@@ -111,9 +111,9 @@ def left_by_killed(world: World, namespace: str) -> State:
 
 
 def settled(world: World, namespace: str) -> State:
-    """The final state after a pull: leases of killed ones are deleted and garbage is collected.
+    """The final state after a pull: leases of killed pulls are deleted, and garbage is collected.
 
-    Each of them must have an expiry: nobody else would ever end it.
+    Each of these leases must have an expiry, since otherwise it would stay forever.
     """
     for lease_id, lease in snapshot_of(world.daemon, namespace)["leases"].items():
         assert "containerd.io/gc.expire" in lease["labels"], lease
@@ -124,7 +124,7 @@ def settled(world: World, namespace: str) -> State:
 
 
 def assert_continued(world: World, before: State, result: PullResult) -> None:
-    """Committed blobs were not requested again, partial ones only from their end on.
+    """Committed blobs were not requested again, partial ones were resumed.
 
     The daemon may have stored a little more after `before` was read.
     """
@@ -150,7 +150,7 @@ def remove(world: World, namespace: str) -> None:
 def test_killed_at_random_moments(world: World, namespace: str, tmp_path: Path) -> None:
     """SIGKILL in each phase in turn, at a random line of it and a little later: the next pull completes it.
 
-    The first comes before anything is reported.
+    The first kill comes before anything is reported.
     """
     dice = random.Random(figures.seed())
     kills = KILLS[world.daemon.generation]
@@ -191,7 +191,7 @@ def test_killed_at_random_moments(world: World, namespace: str, tmp_path: Path) 
 
 @pytest.fixture
 def stalled(world: World) -> Iterator[Fault]:
-    """The image's last layer stops after 1.5 MiB, once: what comes before is committed meanwhile."""
+    """The image's last layer stops after 1.5 MiB, once; the layers before it are committed meanwhile."""
     path = f"blobs/{layer_of(world.graph, LAYERS - 1)}"
     yield world.registry.add_fault(Fault(path, stall_after=STALL_AFTER, times=1))
     world.registry.clear_faults()
@@ -211,7 +211,7 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
             break
     assert fault.stalled.wait(30)
     assert all_but_the_last_are_here(world, namespace)
-    # What the registry sent may still be on its way: the line is slow.
+    # Data that the registry sent may still be in transit: the connection is slow.
     begun = f"layer-{layer_of(world.graph, LAYERS - 1)}"
 
     def has_come() -> bool:
@@ -222,24 +222,24 @@ def wait_until_stalled(world: World, namespace: str, process: subprocess.Popen[b
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
-def test_an_interrupted_pull_says_how_much_it_resumed(
+def test_a_pull_reports_the_bytes_that_it_resumed(
     world: World, namespace: str, tmp_path: Path, stalled: Fault, number: signal.Signals
 ) -> None:
-    """What had come is kept, and the next pull asks for the rest."""
+    """Received data is kept, and the next pull requests the rest."""
     process = start(world, namespace, tmp_path)
     wait_until_stalled(world, namespace, process, stalled)
     process.send_signal(number)
     process.communicate(timeout=30)
     stalled.release.set()
     world.wait_for_quiet()
-    collect_garbage(world.daemon, namespace)  # as containerd does by itself soon after
+    collect_garbage(world.daemon, namespace)  # as containerd does by itself some time later
     state = snapshot_of(world.daemon, namespace)
     shell = Shell(world.daemon, namespace, tmp_path)
     done = shell("pull", "--format", "json", "--progress", "json", world.name)
     result: dict[str, Any] = json.loads(done.stdout)
     last = layer_of(world.graph, LAYERS - 1)
     ((digest, kept),) = [(one["digest"], one["bytes"]) for one in result["resumed"]]
-    # The last bytes that the registry sent may still have been on their way.
+    # The last bytes that the registry sent may not have been received.
     assert (digest, MIB <= kept <= STALL_AFTER) == (last, True)
     assert result["bytes_resumed"] == kept
     assert [one["digest"] for one in result["fetched"]] == [last]
@@ -287,7 +287,7 @@ def test_killed_while_another_pull_waits_for_it(
     remove(world, f"{namespace}-alone")
 
 
-def test_what_another_namespace_shares_is_not_called_resumed(
+def test_shared_content_of_another_namespace_does_not_count_as_resumed(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     """Neither with an empty namespace, nor with a partial download that is no longer needed."""
@@ -302,7 +302,7 @@ def test_what_another_namespace_shares_is_not_called_resumed(
     assert (result.resumed, result.fetched, result.bytes_fetched) == ({}, (), 0)
 
 
-def test_what_was_begun_before_another_namespace_had_it_is_not_called_resumed(
+def test_an_obsolete_partial_download_does_not_count_as_resumed(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = shapes.big(4 * MIB, layers=2, seed=1 + len(repository))

@@ -25,11 +25,11 @@ from tests.support import images
 from tests.support.images import Graph, Layer
 
 PAGE: Final = REPOSITORY_ROOT / "docs" / "library.md"
-# What stands in the page for a registry and a namespace of the reader's.
+# The placeholders of the page for a registry and a namespace.
 REGISTRY, NAMESPACE = "registry.example.com", "k8s.io"
 LAYER_BYTES: Final = 3 << 20
 
-# What the library does is the same on every generation; other tests see to that.
+# Other tests run the library on every generation.
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
 
@@ -48,7 +48,7 @@ PROGRAMS: Final = programs(PAGE.read_text(encoding="utf-8"))
 
 
 class Recipe:
-    """A program of the page with real names in it: of a namespace, and of a registry for its images."""
+    """A program of the page, with the names of a real namespace and a real registry."""
 
     def __init__(self, name: str, shell: Shell, registry: Registry, repository: str) -> None:
         self.shell = shell
@@ -61,7 +61,7 @@ class Recipe:
         self.client = Client(str(shell.containerd.address), shell.namespace)
 
     def layer(self, name: str) -> Layer:
-        """Return a layer that no other test has."""
+        """Return a layer that no other test uses."""
         return images.random_layer(LAYER_BYTES, zlib.crc32(f"{self.shell.namespace} {name}".encode()))
 
     def publish(self, name: str, *, base: Layer | None = None) -> Graph:
@@ -136,7 +136,7 @@ def gone(recipe: Recipe) -> str:
 # --- the page ---------------------------------------------------------------------------------------------
 
 
-def test_the_page_has_ten_short_programs_and_every_one_is_run(generation: str) -> None:
+def test_the_page_has_ten_short_programs_and_each_has_a_test(generation: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page.count("```") == 2 * len(PROGRAMS) == 20, "every block is a program, and there are ten"
     for name, program in PROGRAMS.items():

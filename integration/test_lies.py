@@ -1,6 +1,6 @@
 """Stores with inconsistent images: every blob matches its digest, but the image is wrong.
 
-No pull stores such an image, so it is written directly, as by a broken builder or a restored backup.
+No pull stores such an image, so it is written directly, like by a broken builder or a restored backup.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_a_child_of_another_type(liar: Liar) -> None:
     assert list(liar.shell.folder.iterdir()) == []
 
 
-def test_a_record_whose_target_is_not_here(liar: Liar) -> None:
+def test_a_record_whose_target_is_missing(liar: Liar) -> None:
     target = Descriptor(media_type=mediatypes.OCI_INDEX, digest=Digest.of(b"gone"), size=4)
     liar.record({}, target, {})
     phrase = f"content digest {target.digest}: not found"
@@ -101,8 +101,8 @@ def test_a_record_whose_target_is_not_here(liar: Liar) -> None:
     assert list(liar.shell.folder.iterdir()) == []
 
 
-def test_a_label_that_points_nowhere(liar: Liar) -> None:
-    """The image is whole while something else keeps a layer: only diagnose can know."""
+def test_a_label_that_names_absent_content(liar: Liar) -> None:
+    """The image is complete as long as something else protects a layer, which only diagnose reports."""
     graph = shapes.single()
     nowhere = str(Digest.of(b"nowhere"))
     document = graph.document()

@@ -47,10 +47,10 @@ def slow(session_registry: Registry) -> Iterator[Throttle]:
 
 @pytest.mark.every_generation
 @pytest.mark.timeout(3600)
-def test_close_time_out_and_error_in_the_middle_of_calls(
+def test_close_timeout_and_error_during_calls(
     isolated_containerd: Containerd, registry: Registry, slow: Throttle, generation: str, tmp_path: Path
 ) -> None:
-    """In a separate process, since failures were SIGSEGV, or a thread that never ended."""
+    """In a separate process, since a failure may be SIGSEGV, or a thread that never ends."""
     name = push(image("closing")[0], registry, "closing/slow").replace(registry.host, slow.host)
     broken, last = image("broken")
     missing = push(broken, registry, "closing/broken")
@@ -73,16 +73,16 @@ def test_close_time_out_and_error_in_the_middle_of_calls(
     figures.record("close, timeout and error", generation, runs=runs, crashes=0, lost=0, left_over=0)
 
 
-def test_a_layer_that_is_not_there_while_another_is_unpacked(
+def test_a_missing_layer_while_another_one_is_unpacked(
     containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
 ) -> None:
-    """Exit 5, and nothing is left: the unpacking thread used to call a closed channel."""
+    """Exit 5, and nothing is left; the unpacking thread must not use a closed channel."""
     graph, last = image(repository)
     name = push(graph, registry, repository)
     shell = Shell(containerd, namespace, tmp_path)
     for _ in range(4):
         registry.clear_faults()
-        collect_garbage(containerd, namespace)  # snapshots of the last round are not unpacked again
+        collect_garbage(containerd, namespace)  # snapshots of the last round would not be unpacked again
         absent = registry.add_fault(Fault(f"blobs/{last}", status=404, wait=60))
         with shell.start("pull", "--progress", "json", name, stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
@@ -98,7 +98,7 @@ def test_a_layer_that_is_not_there_while_another_is_unpacked(
 
 
 @pytest.mark.parametrize(("end", "kind"), [("close", ClientClosed), ("cancel", Cancelled)])
-def test_a_pull_ends_with_its_client(
+def test_close_ends_a_pull(
     containerd: Containerd,
     registry: Registry,
     namespace: str,
@@ -128,10 +128,10 @@ def test_a_pull_ends_with_its_client(
         assert again.images.pull(name, unpack=False).bytes_resumed == WRITTEN + 1000
 
 
-def test_one_call_is_cancelled_and_the_client_goes_on(
+def test_cancelling_a_call_does_not_affect_the_client(
     containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
 ) -> None:
-    """What had come is kept for a day, as after an interrupt; other calls of the client are not ended."""
+    """Received data is kept for a day, as after an interrupt; other calls of the client continue."""
     graph, last = image(repository)
     name = push(graph, registry, repository)
     other = push(image(f"{repository}-other")[0], registry, f"{repository}/other")
@@ -153,10 +153,10 @@ def test_one_call_is_cancelled_and_the_client_goes_on(
         assert client.images.pull(name, unpack=False).bytes_resumed >= WRITTEN
 
 
-def test_a_save_that_is_closed_takes_back_its_lease_and_its_file(
+def test_close_during_a_save_removes_its_lease_and_its_file(
     containerd: Containerd, registry: Registry, namespace: str, repository: str, tmp_path: Path
 ) -> None:
-    """To a pipe whose reader has stopped, so that nothing else would wake it up."""
+    """To a pipe whose reader has stopped, so that nothing else wakes the save up."""
     graph, _ = image(repository)
     name = push(graph, registry, repository)
     client = Client(str(containerd.address), namespace)

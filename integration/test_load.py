@@ -29,7 +29,7 @@ def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
 @pytest.mark.parametrize("make", [shapes.single, shapes.five_platform], ids=["single", "five"])
-def test_ctr_of_every_generation_loads_it(
+def test_ctr_of_every_generation_loads_archives(
     bench: Bench, reader: Containerd, make: Callable[..., Graph], index: str
 ) -> None:
     graph = make(salt=bench.namespace)
@@ -45,13 +45,13 @@ def test_ctr_of_every_generation_loads_it(
 
 @pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
 @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-def test_skopeo_and_umoci_read_it(bench: Bench, index: str, docker: bool) -> None:
+def test_skopeo_and_umoci_read_archives(bench: Bench, index: str, docker: bool) -> None:
     with peer_required():
         skopeo, umoci = peers.tool("skopeo"), peers.tool("umoci")
     name = bench.pull(shapes.five_platform(docker=docker))
     archive = bench.folder / "image.tar"
     archive.write_bytes(bench.save(name, index=index))
-    # skopeo takes no Docker media types out of an OCI layout, whoever wrote it.
+    # skopeo accepts no Docker media types in an OCI layout, whatever tool wrote it.
     sources = [f"docker-archive:{archive}:{name}", *([] if docker else [f"oci-archive:{archive}:latest"])]
     for source in sources:
         done = subprocess.run([skopeo, "inspect", source], capture_output=True, check=False, timeout=60)
@@ -80,7 +80,7 @@ def engine(
 @pytest.mark.parametrize("generation", GENERATIONS[-1:], indirect=True)
 @pytest.mark.parametrize("index", ["keep", "prune"])
 @pytest.mark.parametrize("suffix", ["", "@"], ids=["tag", "digest"])
-def test_every_image_store_of_docker_loads_an_archive(
+def test_every_image_store_of_docker_loads_a_name_with_a_digest(
     bench: Bench, engine: Dockerd, suffix: str, index: str
 ) -> None:
     """Docker's classic store has no names with digests, but must still load the image."""
@@ -99,7 +99,7 @@ def test_every_image_store_of_docker_loads_an_archive(
     assert [image["Architecture"] for image in found] == ["amd64"]
 
 
-def test_docker_loads_it(bench: Bench, dockerd: Dockerd) -> None:
+def test_docker_loads_archives(bench: Bench, dockerd: Dockerd) -> None:
     names = [bench.pull(shapes.five_platform(salt="docker")), bench.pull(shapes.single(salt="docker"))]
     dockerd.docker("load", stdin=bench.save(*names))
     for name in names:

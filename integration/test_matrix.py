@@ -18,7 +18,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.daemon in chosen()], ids=str)
-def test_every_tool_does_as_predict(workshop: Workshop, row: Row) -> None:
+def test_every_tool_ends_as_predicted(workshop: Workshop, row: Row) -> None:
     with peer_required():
         results = workshop.results(row)
     assert [result.cell for result in results] == cells_of(row)

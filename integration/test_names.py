@@ -53,9 +53,9 @@ def test_pipes_get_no_control_characters(shell: Shell, command: list[str]) -> No
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command)[:20].replace("\x1b", ""))
-def test_terminals_get_none_but_ours(shell: Shell, command: list[str]) -> None:
+def test_terminals_get_only_the_control_characters_of_rich(shell: Shell, command: list[str]) -> None:
     _code, text = on_a_terminal(shell, *command)
-    # rich sends colours, cursor movements and line ends of its own; none of them sets a title.
+    # rich itself sends colors, cursor movements and carriage returns; none of them sets a title.
     assert "\x1b]" not in text
     assert not raw(text) - {"\x1b", "\r"}
     assert "\x1b[31m\\" not in text

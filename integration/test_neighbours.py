@@ -112,7 +112,7 @@ def downloads(registry: Registry) -> Counter[str]:
 def comparable(state: State, name: str) -> object:
     """What must be equal for all clients: content with labels, the image's target, the snapshots.
 
-    The labels of the image record and of a snapshot are those of the client that made it: nerdctl has others.
+    Labels of image records and snapshots depend on the client that created them, for example nerdctl.
     """
     chains = {
         snapshotter: {key: (snapshot["parent"], snapshot["kind"]) for key, snapshot in keys.items()}
@@ -131,7 +131,7 @@ def undisturbed(shell: Shell, name: str) -> State:
 
 @contextmanager
 def held_back(registry: Registry, digest: str) -> Iterator[Fault]:
-    """The first download of a blob stops in its middle until the context is left."""
+    """The first download of a blob stops half-way until the context is left."""
     fault = registry.add_fault(Fault(f"blobs/{digest}", stall_after=10, times=1))
     try:
         yield fault
@@ -153,11 +153,11 @@ def waits(neighbour: Neighbour, registry: Registry) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("first", ["pyctrd", "other"])
 @pytest.mark.parametrize("other", NEIGHBOURS)
-def test_the_same_image_at_once(
+def test_two_clients_pull_the_same_image(
     shell: Shell, registry: Registry, repository: str, generation: str, other: str, first: str
 ) -> None:
     if other == "pyctrd" and first == "other":
-        first = "pyctrd"  # the same, once more
+        first = "pyctrd"  # again, with the other one first
     graph = shapes.multi([HERE, "linux/arm64"], 3, salt=uuid.uuid4().hex)
     name = publish.push(graph, registry, repository)
     registry.clear_requests()
@@ -191,10 +191,10 @@ def on_shared_base(salt: str) -> list[Graph]:
 
 
 @pytest.mark.parametrize("other", NEIGHBOURS)
-def test_different_images_that_share_layers(
+def test_two_clients_pull_images_with_shared_layers(
     shell: Shell, registry: Registry, repository: str, generation: str, other: str
 ) -> None:
-    """Both are complete, and shared layers were downloaded once, although from two repositories."""
+    """Both are complete, and shared layers are downloaded once, although from two repositories."""
     graphs = on_shared_base(uuid.uuid4().hex)
     names = [publish.push(graph, registry, f"{repository}/{n}") for n, graph in enumerate(graphs)]
     registry.clear_requests()
@@ -215,15 +215,17 @@ def test_different_images_that_share_layers(
     assert set(state["content"]) == set().union(*(graph.blobs for graph in graphs))
     assert set(state["images"]) >= set(names)
     assert bad_blobs(shell.containerd, list(state["content"])) == []
-    # What they share is kept by whichever image stays.
+    # Shared layers are protected by the image that stays.
     shell.containerd.ctr("images", "rm", "--sync", names[1], namespace=shell.namespace)
     shell("diagnose", names[0])
     assert empty(shell.containerd, shell.namespace) == []
     figures.record(f"pyctrd and {other}, shared layers", generation, runs=1, lost=0, left_over=0)
 
 
-def test_two_namespaces_at_once(shell: Shell, registry: Registry, repository: str, generation: str) -> None:
-    """Each has its own locks: a blob is downloaded at most once for each, and both end like single ones."""
+def test_two_clients_pull_into_two_namespaces(
+    shell: Shell, registry: Registry, repository: str, generation: str
+) -> None:
+    """Each namespace has its own locks: a blob is downloaded at most once in each, and both pulls succeed."""
     graph = shapes.multi([HERE, "linux/arm64"], 3, salt=uuid.uuid4().hex)
     name = publish.push(graph, registry, repository)
     registry.clear_requests()
@@ -243,7 +245,9 @@ def test_two_namespaces_at_once(shell: Shell, registry: Registry, repository: st
 
 
 @pytest.mark.timeout(1800)
-def test_a_crowd(shell: Shell, registry: Registry, repository: str, generation: str) -> None:
+def test_four_clients_at_the_same_time(
+    shell: Shell, registry: Registry, repository: str, generation: str
+) -> None:
     """Four clients start at the same time, repeatedly, and none is held back."""
     rounds = max(figures.runs(4) // 2, 1)
     kinds = ("pyctrd", "pyctrd", "ctr", "nerdctl 2.2.2")

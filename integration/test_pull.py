@@ -35,7 +35,7 @@ def test_pull_leaves_what_ctr_leaves(
     exit_code = ctr_pull(daemon, oracle, f"{namespace}-ctr", reference, *scenario.ctr_flags(), mode=mode)
     ours, theirs = (state(daemon, f"{namespace}-{name}") for name in ("ours", "ctr"))
     if str(oracle) in scenario.not_on:
-        # Listed in docs/differences.md: should ctr come to agree one day, the list is out of date.
+        # Listed in docs/differences.md: if ctr does the same one day, the list is outdated.
         assert exit_code or ours["content"] != theirs["content"], scenario.not_on
         return
     assert exit_code == 0
@@ -70,7 +70,7 @@ def test_pull_after_ctr_and_ctr_after_pull_agree(
 def test_source_labels_of_two_repositories(
     oracle: Oracle, daemon: Containerd, registry: Registry, namespace: str
 ) -> None:
-    """T28, on images that are not unpacked: 2.x does not look at layers whose snapshot exists (P1)."""
+    """On images that are not unpacked, since ctr 2.x ignores layers whose snapshot exists (P1)."""
     references = [publish.push(shapes.artifact(), registry, name) for name in ("single", "other/single")]
     for reference in references:
         pull(daemon, f"{namespace}-ours", reference)
@@ -83,7 +83,7 @@ def test_source_labels_of_two_repositories(
         assert_equal(ours, state(daemon, f"{namespace}-ctr"))
 
 
-def test_metadata_only_takes_no_layer(
+def test_metadata_only_fetches_no_layers(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     reference = publish.push(shapes.five_platform(), registry, repository)
@@ -94,7 +94,7 @@ def test_metadata_only_takes_no_layer(
     assert_equal(state(daemon, f"{namespace}-ours"), state(daemon, f"{namespace}-ctr"))
 
 
-def test_run_image_that_was_unpacked_is_usable(
+def test_ctr_can_use_an_unpacked_image(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     """ctr finds our snapshots: `images check` calls the image unpacked, `snapshots` mounts its top."""
@@ -110,13 +110,13 @@ def test_run_image_that_was_unpacked_is_usable(
     daemon.ctr("snapshots", "prepare", "probe", chain[0], namespace=namespace)
 
 
-# --- other than ctr, on purpose (docs/differences.md) ------------------------------------------------------
+# --- deliberate differences from ctr (docs/differences.md) -------------------------------------------------
 
 
-def test_p1_layer_is_fetched_although_its_snapshot_exists(
+def test_p1_a_layer_is_fetched_although_its_snapshot_exists(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T22: two images of the same files, compressed in two ways."""
+    """Two images of the same files with different compression."""
     first = publish.push(shapes.recompressed("gzip"), registry, f"{repository}-1")
     second_graph = shapes.recompressed("")
     second = publish.push(second_graph, registry, f"{repository}-2")
@@ -128,10 +128,10 @@ def test_p1_layer_is_fetched_although_its_snapshot_exists(
     assert ctr_complete == oracle.local
 
 
-def test_p1_removed_layer_comes_back(
+def test_p1_a_removed_layer_is_fetched_again(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T23: the layer's blob is gone, its snapshot is not."""
+    """The layer's blob is missing, but its snapshot exists."""
     graph = shapes.single()
     layer = graph.document()["layers"][0]["digest"]
     reference = publish.push(graph, registry, repository)
@@ -141,10 +141,10 @@ def test_p1_removed_layer_comes_back(
     assert layer in digests(daemon, namespace)
 
 
-def test_p2_layers_of_a_foreign_config_type_are_kept(
+def test_p2_layers_of_an_unknown_config_type_are_kept(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T26: a wasm module."""
+    """For example a wasm module."""
     graph = shapes.wasm()
     reference = publish.push(graph, registry, repository)
     assert pull(daemon, f"{namespace}-ours", reference).unpacked == ()
@@ -154,7 +154,7 @@ def test_p2_layers_of_a_foreign_config_type_are_kept(
     assert (exit_code == 0, kept) != (True, True), "ctr does it right now: update docs/differences.md"
 
 
-def test_p4_labels_of_other_tools_survive(
+def test_p4_labels_of_other_tools_are_kept(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     reference = publish.push(shapes.single(), registry, repository)
@@ -179,7 +179,7 @@ def test_p4_labels_of_other_tools_survive(
     ],
     ids=["arm64-only", "386-only", "empty-index", "one-of-two", "selected"],
 )
-def test_p5_platform_that_is_not_there(
+def test_p5_a_platform_that_the_image_lacks(
     graph: object,
     options: PullOptions,
     named: str,
@@ -189,7 +189,7 @@ def test_p5_platform_that_is_not_there(
     repository: str,
     namespace: str,
 ) -> None:
-    """T7-T9: an error that lists the available platforms, and nothing is kept."""
+    """The error lists the available platforms, and nothing is left."""
     assert callable(graph)
     reference = publish.push(graph(), registry, repository)
     with pytest.raises(NoMatchingPlatform, match="no match for platform in manifest") as caught:
@@ -199,10 +199,10 @@ def test_p5_platform_that_is_not_there(
     assert_nothing_left(state(daemon, namespace))
 
 
-def test_p7_children_without_platform(
+def test_p7_children_without_a_platform(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T10: everything is fetched, the host's is unpacked; 2.x unpacks both."""
+    """All children are fetched and the one for the host is unpacked; ctr 2.x unpacks both."""
     reference = publish.push(shapes.without_platforms(), registry, repository)
     assert pull(daemon, f"{namespace}-ours", reference).unpacked == (parse_platform("linux/amd64"),)
     assert ctr_pull(daemon, oracle, f"{namespace}-ctr", reference) == 0
@@ -212,16 +212,16 @@ def test_p7_children_without_platform(
     assert (tree(ours) == tree(theirs)) == oracle.local
 
 
-def test_p7_an_only_child_without_platform_is_judged_by_its_config(
+def test_p7_the_config_decides_for_a_single_child_without_a_platform(
     daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """T10: an image for arm64 has no snapshots on amd64, whether its index says so or its config."""
+    """An image for arm64 is not unpacked on amd64, whether the index or only the config has the platform."""
     reference = publish.push(images.index([shapes.single("linux/arm64")]), registry, repository)
     assert pull(daemon, namespace, reference).unpacked == ()
     assert tree(state(daemon, namespace)) == {}
 
 
-def test_t27_other_namespace_has_it_already(
+def test_content_of_another_namespace_is_shared(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     """With content sharing on (the default) nothing is downloaded twice: one HEAD, no GET."""
@@ -233,7 +233,7 @@ def test_t27_other_namespace_has_it_already(
     assert digests(containerd, f"{namespace}-a") == digests(containerd, f"{namespace}-b")
 
 
-def test_max_concurrent_downloads_is_obeyed(
+def test_max_concurrent_downloads_is_respected(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = shapes.single(layers=6)
@@ -256,7 +256,7 @@ def _in_order_of_stalling(stalls: Sequence[Fault]) -> Iterator[Fault]:
         yield stall
 
 
-def test_a_sha512_layer_is_pulled_where_containerd_keeps_one(
+def test_a_sha512_layer_is_pulled_if_containerd_supports_it(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = sha512(repository)

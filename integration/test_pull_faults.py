@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("registry")
         ({"status": 404}, RegistryError, "could not fetch content descriptor"),
         ({"cut_after": 100, "ignore_range": True}, RegistryError, "short read"),
     ],
-    ids=["T21-corrupt", "T18-missing", "T20-cut-without-range"],
+    ids=["corrupt", "missing", "cut-without-range"],
 )
-def test_fault_of_a_layer_leaves_nothing(
+def test_a_fault_of_a_layer_leaves_nothing(
     fault: Mapping[str, object],
     error: type[PyctrdError],
     words: str,
@@ -54,7 +54,7 @@ def test_fault_of_a_layer_leaves_nothing(
     assert layer_of(graph) in {str(one.digest) for one in pull(daemon, namespace, reference).fetched}
 
 
-def test_t19_cut_connection_is_resumed(
+def test_a_cut_connection_is_resumed(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = shapes.big(4 << 20, layers=1)
@@ -66,7 +66,7 @@ def test_t19_cut_connection_is_resumed(
     assert set(graph.blobs) == digests(daemon, namespace)
 
 
-def test_another_clients_partial_download_is_continued(
+def test_a_partial_download_of_another_client_is_resumed(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = shapes.big(4 << 20, layers=1)
@@ -81,7 +81,7 @@ def test_another_clients_partial_download_is_continued(
 
 
 @pytest.mark.parametrize("length", [1 << 20, 4 << 20], ids=["part", "full-length"])
-def test_p3_corrupt_ingest_of_another_client_is_replaced(
+def test_p3_a_corrupt_ingest_of_another_client_is_replaced(
     length: int, oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
     graph = shapes.big(4 << 20, layers=1)
@@ -94,10 +94,10 @@ def test_p3_corrupt_ingest_of_another_client_is_replaced(
     assert not snapshot_of(daemon, namespace)["ingests"]
 
 
-def test_a_locked_ingest_whose_client_stands_still_is_an_error(
+def test_a_locked_ingest_of_a_stopped_client_is_an_error(
     containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
-    """After the stall timeout, with a hint; when the client is gone, the next pull resumes there."""
+    """After the stall timeout, with a hint; when the other client has ended, the next pull resumes."""
     graph = shapes.big(8 << 20, layers=2, seed=len(repository))
     reference = publish.push(graph, registry, repository)
     digest = layer_of(graph)
@@ -115,10 +115,10 @@ def test_a_locked_ingest_whose_client_stands_still_is_an_error(
     shell("pull", "--no-unpack", reference)
 
 
-def test_locked_ingest_is_waited_for(
+def test_a_locked_ingest_is_waited_for(
     oracle: Oracle, daemon: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
-    """Two pulls of one image at once: every blob is downloaded by one of them only."""
+    """Two pulls of one image at the same time download every blob once."""
     graph = shapes.big(8 << 20, layers=2)
     reference = publish.push(graph, registry, repository)
     stall = registry.add_fault(Fault(f"blobs/{layer_of(graph)}", stall_after=1 << 20, times=1))
@@ -153,9 +153,9 @@ def _with_empty_layer() -> Graph:
         (lambda: _misnamed(shapes.mixed()), "expected manifest but found index"),
         (_with_empty_layer, "content size of zero"),
     ],
-    ids=["T15-index-called-manifest", "T16-empty-layer"],
+    ids=["index-called-manifest", "empty-layer"],
 )
-def test_broken_documents(
+def test_invalid_documents_leave_nothing(
     graph: object,
     words: str,
     oracle: Oracle,

@@ -28,7 +28,7 @@ from tests.support.images import Graph, reachable
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
-# Else docker-registry refuses a manifest whose layers are to be had elsewhere.
+# Otherwise docker-registry refuses manifests with layers on other hosts.
 URLS_ALLOWED = "validation:\n  manifests:\n    urls:\n      allow:\n        - ^http://127.0.0.1"
 
 SHAPES: dict[str, Callable[[], Graph]] = {
@@ -49,17 +49,19 @@ def ctr_push(bench: Bench, name: str, target: str, *flags: str) -> None:
     bench.ctr("images", "push", "--plain-http", *local, *flags, target, name)
 
 
-# --- what is there afterwards ----------------------------------------------------------------------------
+# --- the result ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_registry_has_what_ctr_and_crane_bring(bench: Bench, shell: Shell, shape: str) -> None:
+def test_a_push_is_the_same_as_with_ctr_and_crane(bench: Bench, shell: Shell, shape: str) -> None:
     same_as_others(bench, shell, SHAPES[shape]())
 
 
 @newest
 @pytest.mark.parametrize("shape", MORE_SHAPES)
-def test_other_shapes_too(bench: Bench, shell: Shell, shape: str) -> None:
+def test_a_push_of_other_images_is_the_same_as_with_ctr_and_crane(
+    bench: Bench, shell: Shell, shape: str
+) -> None:
     same_as_others(bench, shell, MORE_SHAPES[shape]())
 
 
@@ -78,7 +80,7 @@ def same_as_others(bench: Bench, shell: Shell, graph: Graph) -> None:
 
 
 @newest
-def test_every_reader_takes_it(bench: Bench, shell: Shell, target: str) -> None:
+def test_other_tools_can_read_a_pushed_image(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.mixed(salt="readers")
     name, pushed = bench.pull_all(graph), f"{bench.registry.host}/{target}:1"
     shell("push", name, pushed)
@@ -96,7 +98,7 @@ def test_every_reader_takes_it(bench: Bench, shell: Shell, target: str) -> None:
     assert set(content) == set(reachable(graph))
 
 
-def test_labels_and_leases_afterwards(bench: Bench, shell: Shell, target: str) -> None:
+def test_a_push_adds_only_source_labels(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.five_platform(salt="labels")
     name = bench.pull_all(graph)
     before = snapshot_of(bench.containerd, bench.namespace)
@@ -110,10 +112,10 @@ def test_labels_and_leases_afterwards(bench: Bench, shell: Shell, target: str) -
     assert after == before
 
 
-# --- what is sent ----------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------------
 
 
-def test_a_neighbours_blobs_are_mounted_and_nothing_is_sent_twice(
+def test_blobs_of_other_repositories_are_mounted_and_nothing_is_sent_twice(
     bench: Bench, shell: Shell, target: str
 ) -> None:
     graph = shapes.five_platform(salt="mount")
@@ -134,7 +136,7 @@ def test_a_neighbours_blobs_are_mounted_and_nothing_is_sent_twice(
 
 
 @newest
-def test_the_tag_comes_last_and_children_before_parents(bench: Bench, shell: Shell, target: str) -> None:
+def test_children_are_sent_before_parents_and_the_tag_last(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.nested(salt="order")
     name = bench.pull_all(graph)
     bench.registry.clear_requests()
@@ -146,7 +148,7 @@ def test_the_tag_comes_last_and_children_before_parents(bench: Bench, shell: She
 
 
 @newest
-def test_dry_run_only_asks(bench: Bench, shell: Shell, target: str) -> None:
+def test_a_dry_run_only_asks(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.five_platform(salt="dry")
     name = bench.pull_all(graph)
     before = snapshot_of(bench.containerd, bench.namespace)
@@ -161,7 +163,7 @@ def test_dry_run_only_asks(bench: Bench, shell: Shell, target: str) -> None:
     assert stored(bench.registry, target) == Stored(frozenset(), frozenset(), {})
 
 
-# --- platforms -------------------------------------------------------------------------------------------
+# --- platforms -----------------------------------------------------------------------------------------
 
 
 def test_an_incomplete_image_is_not_pushed(bench: Bench, shell: Shell, target: str) -> None:
@@ -184,14 +186,14 @@ def test_an_incomplete_image_is_not_pushed(bench: Bench, shell: Shell, target: s
 
 
 @newest
-def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, target: str) -> None:
+def test_selected_platforms_are_pushed_with_a_pruned_index(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.mixed(salt="pruned")
     name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"
     shell("ensure", "--all-platforms", name)
     told = shell.json("push", "--platform", AMD64, name, pushed)
     assert told["original"]["digest"] == graph.digest != told["target"]["digest"]
     index = json.loads(run("crane", "manifest", "--insecure", pushed))
-    # The attestation is about the image that was chosen, and so comes along.
+    # The attestation of the selected image is pushed, too.
     assert [item["digest"] for item in index["manifests"]] == [graph.child(0).digest, graph.child(4).digest]
     assert index["annotations"] == {"io.pyctrd.original-index.digest": graph.digest}
     assert graph.digest not in stored(bench.registry, target).manifests
@@ -205,10 +207,10 @@ def test_chosen_platforms_get_an_index_of_their_own(bench: Bench, shell: Shell, 
 @pytest.mark.parametrize(
     "choice", [[], ["--platform", "local"], ["--platform", AMD64], ["--index", "flatten"]]
 )
-def test_after_a_default_pull_attestations_are_left_out(
+def test_after_a_default_pull_attestations_are_skipped(
     bench: Bench, shell: Shell, target: str, tmp_path: Path, choice: list[str]
 ) -> None:
-    """To another registry than the image's, which has nothing to mount."""
+    """To another registry than that of the image, where nothing can be mounted."""
     graph = shapes.attested_as_amd64(salt="default pull")
     name = bench.pull(graph)
     with running(Registry(tmp_path / "other")) as registry:
@@ -237,7 +239,7 @@ def test_after_a_default_pull_attestations_are_left_out(
 
 
 @newest
-def test_local_with_nothing_complete(bench: Bench, shell: Shell, target: str) -> None:
+def test_local_without_complete_platforms(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.mixed(salt="nothing complete")
     name = bench.pull(graph)
     bench.ctr("content", "rm", graph.child(0).document()["layers"][0]["digest"])
@@ -247,7 +249,7 @@ def test_local_with_nothing_complete(bench: Bench, shell: Shell, target: str) ->
 
 
 @newest
-def test_one_platform_without_its_index(bench: Bench, shell: Shell, target: str) -> None:
+def test_one_platform_without_the_index(bench: Bench, shell: Shell, target: str) -> None:
     graph = shapes.five_platform(salt="flat")
     name, pushed = bench.pull(graph), f"{bench.registry.host}/{target}:1"
     shell("push", "--index", "flatten", "--platform", AMD64, name, pushed)
@@ -280,7 +282,9 @@ def test_a_digest_as_target(bench: Bench, shell: Shell, target: str) -> None:
 
 
 @newest
-def test_layers_that_may_not_be_distributed(bench: Bench, shell: Shell, target: str, tmp_path: Path) -> None:
+def test_nondistributable_layers_are_skipped_by_default(
+    bench: Bench, shell: Shell, target: str, tmp_path: Path
+) -> None:
     with running(Registry(tmp_path / "foreign", config=URLS_ALLOWED)) as registry:
         bench.registry = registry
         graph = shapes.foreign([f"{registry.url}/anywhere"])
@@ -297,7 +301,7 @@ def test_layers_that_may_not_be_distributed(bench: Bench, shell: Shell, target: 
 
 
 @newest
-def test_an_annotated_index_stays_as_it_is(bench: Bench, shell: Shell, target: str) -> None:
+def test_an_index_with_annotations_is_unchanged(bench: Bench, shell: Shell, target: str) -> None:
     graph = images.index([shapes.mixed().child(0)], annotations={"a": "<&>\u2028é"})
     name = bench.pull_all(graph)
     shell("push", "--platform", AMD64, name, f"{bench.registry.host}/{target}:1")
@@ -305,8 +309,8 @@ def test_an_annotated_index_stays_as_it_is(bench: Bench, shell: Shell, target: s
 
 
 @newest
-def test_what_refers_to_an_image_can_be_found(bench: Bench, shell: Shell, target: str) -> None:
-    """docker-registry keeps no list of referrers, so the client does (OCI distribution-spec 1.1)."""
+def test_referrers_are_listed_under_a_tag(bench: Bench, shell: Shell, target: str) -> None:
+    """docker-registry has no referrers API, so the client updates the tag (OCI distribution-spec 1.1)."""
     image = shapes.single(salt="subject")
     shell("push", bench.pull(image), f"{bench.registry.host}/{target}:1")
     artifact = shapes.artifact(subject=image)

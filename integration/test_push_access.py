@@ -60,7 +60,7 @@ def test_the_scopes_of_a_mount(bench: Bench, shell: Shell, tmp_path: Path) -> No
 
 
 @newest
-def test_only_hosts_that_may_be_pushed_to_are_asked(
+def test_only_hosts_with_the_push_capability_are_used(
     bench: Bench, shell: Shell, target: str, tmp_path: Path
 ) -> None:
     graph = shapes.single(salt="hosts")

@@ -29,7 +29,7 @@ def big(bench: Bench, salt: int) -> tuple[Graph, str]:
 
 
 @newest
-def test_chunks_go_on_where_the_registry_is(bench: Bench, shell: Shell, target: str) -> None:
+def test_chunks_resume_at_the_offset_of_the_registry(bench: Bench, shell: Shell, target: str) -> None:
     graph, name = big(bench, 1)
     layer = graph.document()["layers"][0]
     bench.registry.clear_requests()
@@ -46,8 +46,8 @@ def test_chunks_go_on_where_the_registry_is(bench: Bench, shell: Shell, target: 
 
 @newest
 @pytest.mark.parametrize("chunk", ["2", "0"])
-def test_a_cut_upload_gets_there(bench: Bench, shell: Shell, target: str, chunk: str) -> None:
-    """docker-registry rejects an upload that was interrupted within a request: it is restarted."""
+def test_an_interrupted_upload_is_completed(bench: Bench, shell: Shell, target: str, chunk: str) -> None:
+    """docker-registry rejects an upload after an interrupted request, so it is restarted."""
     graph, name = big(bench, 2)
     method = "PATCH" if chunk != "0" else "PUT"
     bench.registry.clear_requests()
@@ -59,7 +59,7 @@ def test_a_cut_upload_gets_there(bench: Bench, shell: Shell, target: str, chunk:
 
 
 @newest
-def test_a_registry_that_stays_broken(bench: Bench, shell: Shell, target: str) -> None:
+def test_a_registry_that_keeps_failing(bench: Bench, shell: Shell, target: str) -> None:
     graph, name = big(bench, 3)
     layer = graph.document()["layers"][0]["digest"]
     busy = Fault("/blobs/uploads/", ("PUT", "PATCH"), status=503, headers={"Retry-After": "0"})
@@ -74,7 +74,7 @@ def test_a_registry_that_stays_broken(bench: Bench, shell: Shell, target: str) -
     assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
 
 
-def test_content_that_is_damaged_never_becomes_a_blob(bench: Bench, shell: Shell, target: str) -> None:
+def test_damaged_content_never_becomes_a_blob(bench: Bench, shell: Shell, target: str) -> None:
     graph, name = big(bench, 4)
     layer = graph.document()["layers"][0]["digest"]
     path = bench.containerd.root / "root/io.containerd.content.v1.content/blobs/sha256" / layer[7:]
@@ -91,7 +91,7 @@ def test_content_that_is_damaged_never_becomes_a_blob(bench: Bench, shell: Shell
 
 
 @newest
-def test_ctrl_c_takes_the_upload_back(bench: Bench, shell: Shell, target: str) -> None:
+def test_ctrl_c_cancels_the_upload(bench: Bench, shell: Shell, target: str) -> None:
     _graph, name = big(bench, 5)
     stall = Fault("/blobs/uploads/", ("PATCH",), wait=1.0, times=1)
     bench.registry.add_fault(stall)
@@ -110,7 +110,7 @@ def test_ctrl_c_takes_the_upload_back(bench: Bench, shell: Shell, target: str) -
     assert snapshot_of(bench.containerd, bench.namespace)["leases"] == {}
 
 
-def test_the_collector_takes_nothing_from_a_push_under_way(bench: Bench, target: str) -> None:
+def test_the_lease_protects_content_during_a_push(bench: Bench, target: str) -> None:
     graph, name = big(bench, 6)
     with bench.client() as client:
         removed: list[str] = []

@@ -37,7 +37,7 @@ def matrix_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 
 
 @pytest.mark.parametrize("found", [one for one in FOUND if one.on in chosen()], ids=str)
-def test_what_was_wrong_once_is_right(matrix_on: Callable[[str], RandomMatrix], found: Found) -> None:
+def test_forecasts_that_were_wrong_once(matrix_on: Callable[[str], RandomMatrix], found: Found) -> None:
     matrix = matrix_on(found.on)
     with peer_required():
         results = list(matrix.results(matrix.case(found.seed)))
@@ -50,7 +50,7 @@ on_the_newest = pytest.mark.skipif(NEWEST not in chosen(), reason="PYCTRD_GENERA
 @on_the_newest
 @pytest.mark.parametrize("ask", [(), (ARM64,), ("all",)], ids=["host", "arm64", "all"])
 @pytest.mark.parametrize("what", GAPS)
-def test_gaps_that_people_have_met(
+def test_common_cases_of_missing_content(
     matrix_on: Callable[[str], RandomMatrix], what: str, ask: tuple[str, ...]
 ) -> None:
     matrix = matrix_on(NEWEST)
@@ -62,7 +62,7 @@ def test_gaps_that_people_have_met(
 @on_the_newest
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "with a gap"])
 @pytest.mark.parametrize("how", NAMES)
-def test_names_that_people_have_met(matrix_on: Callable[[str], RandomMatrix], how: str, whole: bool) -> None:
+def test_common_names(matrix_on: Callable[[str], RandomMatrix], how: str, whole: bool) -> None:
     matrix = matrix_on(NEWEST)
     with peer_required():
         results = list(matrix.results(named(how, whole, matrix.port)))

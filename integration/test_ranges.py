@@ -58,7 +58,7 @@ def assert_complete(shell: Shell, graph: Graph) -> None:
     assert snapshot_of(shell.containerd, shell.namespace)["ingests"] == {}
 
 
-def test_a_number_of_ranges(shell: Shell, registry: Registry, graph: Graph, name: str) -> None:
+def test_a_fixed_number_of_ranges(shell: Shell, registry: Registry, graph: Graph, name: str) -> None:
     result = shell.json("pull", "--no-unpack", "--parallel-ranges", "4", name)
     first, *others = gets(registry, graph)
     assert (first.range, first.status) == ("", 200)
@@ -69,7 +69,7 @@ def test_a_number_of_ranges(shell: Shell, registry: Registry, graph: Graph, name
 
 
 @pytest.mark.parametrize("setting", ["auto", "off"])
-def test_a_fast_line_needs_none(
+def test_a_fast_connection_needs_no_ranges(
     shell: Shell, registry: Registry, graph: Graph, name: str, setting: str
 ) -> None:
     shell("pull", "--no-unpack", "--parallel-ranges", setting, name)
@@ -77,7 +77,7 @@ def test_a_fast_line_needs_none(
     assert_complete(shell, graph)
 
 
-def test_a_resumed_layer_comes_in_ranges_too(
+def test_a_resumed_layer_is_fetched_in_ranges(
     shell: Shell, registry: Registry, graph: Graph, name: str
 ) -> None:
     digest = layer_of(graph)
@@ -98,7 +98,9 @@ def test_a_resumed_layer_comes_in_ranges_too(
     ],
     ids=["ignores Range", "cuts", "does not say which range"],
 )
-def test_faults_do_no_harm(shell: Shell, registry: Registry, graph: Graph, name: str, fault: Fault) -> None:
+def test_a_layer_is_complete_despite_faults(
+    shell: Shell, registry: Registry, graph: Graph, name: str, fault: Fault
+) -> None:
     registry.add_fault(fault)
     shell("pull", "--no-unpack", "--parallel-ranges", "4", name)
     assert_complete(shell, graph)
@@ -114,7 +116,7 @@ def test_wrong_bytes_in_a_range_are_not_kept(
     assert snapshot_of(shell.containerd, shell.namespace)["ingests"] == {}
 
 
-# Starts the command from a small process: what the kernel calls the peak of a child begins with its parent's.
+# The command is started by a small process, since a child inherits the peak memory of its parent.
 _LAUNCHER = """
 import json, os, sys, time
 start = time.perf_counter()
@@ -141,7 +143,7 @@ def measured(shell: Shell, namespace: str, *arguments: str) -> tuple[float, floa
     return seconds, peak
 
 
-def test_auto_helps_where_each_connection_is_slow(
+def test_auto_is_faster_if_each_connection_is_slow(
     shell: Shell, registry: Registry, graph: Graph, name: str
 ) -> None:
     with Throttle(registry.proxy.port, per_connection=5 * MIB, delay=0.01) as line:
@@ -155,7 +157,7 @@ def test_auto_helps_where_each_connection_is_slow(
     assert digests(shell.containerd, f"{shell.namespace}-auto") == set(graph.blobs)
 
 
-def test_three_layers_at_once_stay_within_the_memory(
+def test_three_concurrent_layers_stay_within_the_memory_limit(
     shell: Shell, registry: Registry, repository: str
 ) -> None:
     graph = shapes.big(3 * 20 * MIB, layers=3, seed=8)

@@ -31,7 +31,7 @@ from integration.shell import REPOSITORY_ROOT
 from tests.support import images
 from tests.support.images import Graph
 
-# Whom a registry may name has nothing to do with containerd.
+# The address checks do not depend on containerd.
 _ONE = [name for name in chosen() if name == NEWEST]
 _CLONE_NEWNET = 0x40000000
 _HOSTS = "".join(f"{address} {name}\n" for name, address in NAMES.items())
@@ -59,7 +59,7 @@ class Island:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
     def listener(self, address: str) -> socket.socket:
-        """A socket that listens there; a socket belongs to the namespace of the thread that made it."""
+        """A socket that listens there; a socket belongs to the namespace of the thread that creates it."""
         made: list[socket.socket] = []
 
         def make() -> None:
@@ -129,7 +129,7 @@ def pull(
 ) -> tuple[subprocess.CompletedProcess[str], FaultServer]:
     """Pull from a registry whose fault names the victim; return the pull and the victim's server."""
     with ExitStack() as stack:
-        good = plain(island.name)  # of this test alone: namespaces share content
+        good = plain(island.name)  # not used by other tests, since namespaces share content
         asked = FaultServer(good, on("", _as_told(good)), listener=island.listener(sent.victim))
         stack.enter_context(asked)
         url = f"http://{sent.name}:{asked.host.rpartition(':')[2]}/secret"
@@ -176,7 +176,7 @@ def _opens_uploads(url: str) -> Behaviour:
 
 @pytest.mark.parametrize("generation", _ONE, indirect=True)
 @pytest.mark.parametrize("sent", REFUSED, ids="-".join)
-def test_nobody_is_sent_to_this_machine(
+def test_a_registry_cannot_direct_us_to_forbidden_addresses(
     island: Island, containerd: Containerd, tmp_path: Path, sent: Sent
 ) -> None:
     if sent.by == "upload location":
@@ -191,7 +191,7 @@ def test_nobody_is_sent_to_this_machine(
 
 @pytest.mark.parametrize("generation", _ONE, indirect=True)
 @pytest.mark.parametrize("sent", FOLLOWED, ids="-".join)
-def test_everybody_else_may_be_named(
+def test_a_registry_can_direct_us_to_other_addresses(
     island: Island, containerd: Containerd, tmp_path: Path, sent: Sent
 ) -> None:
     def first_layer_only(url: str) -> Fault:

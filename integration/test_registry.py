@@ -69,7 +69,7 @@ def layer_of(remote: Repository) -> Descriptor:
 @pytest.mark.parametrize(
     "graph", [shapes.five_platform(), shapes.nested()], ids=["docker list", "nested index"]
 )
-def test_everything_of_an_image(
+def test_all_content_of_an_image(
     registry: Registry, repository: str, client: RegistryClient, graph: Graph
 ) -> None:
     text = push(graph, registry, repository)
@@ -85,7 +85,7 @@ def test_everything_of_an_image(
     )
 
 
-def test_what_the_registry_does_not_know(
+def test_unknown_images_and_blobs(
     registry: Registry, repository: str, client: RegistryClient, image: Graph
 ) -> None:
     text = push(image, registry, repository)
@@ -117,7 +117,7 @@ def test_a_layer_from_an_offset(
     ]
 
 
-def test_a_layer_over_a_bad_network(
+def test_a_layer_over_an_unreliable_network(
     registry: Registry, repository: str, client: RegistryClient, image: Graph
 ) -> None:
     remote = client.remote(reference.parse(push(image, registry, repository)))
@@ -178,7 +178,7 @@ def test_basic_authentication(
 
 
 @pytest.mark.parametrize("password", ["", "wrong horse"])
-def test_without_the_password(locked: tuple[Registry, str], tmp_path: Path, password: str) -> None:
+def test_access_without_the_password(locked: tuple[Registry, str], tmp_path: Path, password: str) -> None:
     options = RegistryOptions(username=USER, password=password, docker_config=tmp_path / "absent.json")
     with RegistryClient(options) as client, pytest.raises(AuthenticationFailed) as caught:
         client.remote(reference.parse(locked[1])).resolve()

@@ -31,7 +31,7 @@ from integration.rig.publish import push, write_layout
 from tests.support import images, shapes
 
 
-def test_five_platform_pull_stores_what_the_generation_stores(
+def test_a_pull_of_five_platforms_stores_what_the_generation_stores(
     fresh_containerd: Containerd, registry: Registry, repository: str
 ) -> None:
     graph = shapes.five_platform(layers=12)
@@ -49,7 +49,7 @@ def test_five_platform_pull_stores_what_the_generation_stores(
     assert store.digests(fresh_containerd) == wanted
 
 
-def test_metadata_of_all_platforms_is_eight_blobs_more(
+def test_the_metadata_of_all_platforms_is_eight_more_blobs(
     fresh_containerd: Containerd, registry: Registry, repository: str
 ) -> None:
     graph = shapes.five_platform(layers=12)
@@ -82,7 +82,7 @@ def test_requests_are_logged_completely_and_in_order(
     assert registry.fetched() == set(graph.blobs)
 
 
-def test_state_survives_kill_and_restart(
+def test_the_state_survives_kill_and_restart(
     fresh_containerd: Containerd, registry: Registry, repository: str
 ) -> None:
     reference = push(shapes.single(), registry, repository)
@@ -100,7 +100,9 @@ def test_state_survives_kill_and_restart(
     assert len(before["content"]) == 4
 
 
-def test_state_is_what_ctr_tells(fresh_containerd: Containerd, registry: Registry, repository: str) -> None:
+def test_the_state_matches_the_output_of_ctr(
+    fresh_containerd: Containerd, registry: Registry, repository: str
+) -> None:
     graph = shapes.single()
     first = push(graph, registry, repository)
     second = push(graph, registry, f"another/{repository}")
@@ -127,7 +129,7 @@ def test_state_is_what_ctr_tells(fresh_containerd: Containerd, registry: Registr
 
 
 def _told(daemon: Containerd, *listing: str) -> dict[str, list[str]]:
-    """ctr's table: first column, and the last one's labels (a part without "=" belongs to the one before)."""
+    """ctr's table: first column, and labels of the last one (a part without "=" continues the previous)."""
     rows = [line.split() for line in daemon.ctr(*listing).stdout.decode().splitlines()[1:]]
     told: dict[str, list[str]] = {}
     for row in rows:
@@ -141,7 +143,7 @@ def _told(daemon: Containerd, *listing: str) -> dict[str, list[str]]:
     return told
 
 
-def test_fault_cuts_the_connection_and_ctr_resumes(
+def test_a_fault_cuts_the_connection_and_ctr_resumes(
     fresh_containerd: Containerd, registry: Registry, repository: str
 ) -> None:
     layer = images.random_layer(3_000_000)
@@ -166,7 +168,7 @@ def test_fault_cuts_the_connection_and_ctr_resumes(
     ],
     ids=["wrong bytes", "404", "500"],
 )
-def test_faults_reach_ctr(
+def test_ctr_fails_because_of_faults(
     fresh_containerd: Containerd, registry: Registry, repository: str, fault: Fault, words: str
 ) -> None:
     layer = images.layer({"a": b"text" * 100})
@@ -177,9 +179,7 @@ def test_faults_reach_ctr(
     assert words in done.stderr.decode()
 
 
-def test_proxy_streams_uploads_and_downloads_of_other_clients(
-    registry: Registry, repository: str, tmp_path: Path
-) -> None:
+def test_the_proxy_streams_uploads_and_downloads(registry: Registry, repository: str, tmp_path: Path) -> None:
     with peer_required():
         skopeo, crane = peers.tool("skopeo"), peers.tool("crane")
     graph = shapes.big(30_000_000)
@@ -198,7 +198,7 @@ def _run(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_images_are_the_same_bytes_every_time() -> None:
+def test_images_have_the_same_bytes_in_every_run() -> None:
     for make in (shapes.five_platform, shapes.mixed, shapes.nested, shapes.shared_layers, shapes.artifact):
         assert make() == make()
     graph = shapes.mixed()
@@ -209,7 +209,7 @@ def test_images_are_the_same_bytes_every_time() -> None:
     assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(tar).hexdigest() for tar in tars]
 
 
-def test_real_nerdctl_fetches_everything_or_nothing(
+def test_nerdctl_fetches_everything_or_nothing(
     fresh_containerd: Containerd, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     if fresh_containerd.is_1:
@@ -235,7 +235,7 @@ def test_real_nerdctl_fetches_everything_or_nothing(
     assert {one for one in registry.fetched() if one not in before} == layers
 
 
-def test_containerd_in_a_container(
+def test_a_containerd_in_a_container(
     generation: str, dockerd: Dockerd, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     reference = push(shapes.mixed(), registry, repository)
@@ -257,21 +257,21 @@ def test_containerd_in_a_container(
         inside.__exit__(None, None, None)
 
 
-def test_daemons_are_gone_afterwards(generation: str, tmp_path: Path) -> None:
+def test_daemons_are_stopped_at_the_end(generation: str, tmp_path: Path) -> None:
     with Containerd(generation, tmp_path) as daemon:
         pid, address = daemon.pid, daemon.address
     assert not Path(f"/proc/{pid}").exists()
     assert not address.exists()
 
 
-def test_start_fails_quickly_and_shows_the_log(generation: str, tmp_path: Path) -> None:
+def test_a_failing_start_is_quick_and_shows_the_log(generation: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(peers.PeerUnavailable, match=r"(?s)ended at its start: containerd: .*toml"):
         Containerd(generation, tmp_path, config="this is not toml").__enter__()
     assert time.monotonic() - started < 10
 
 
-def test_registry_with_basic_authentication(
+def test_a_registry_with_basic_authentication(
     fresh_containerd: Containerd, tmp_path: Path, repository: str
 ) -> None:
     with peer_required():
@@ -288,7 +288,7 @@ def test_registry_with_basic_authentication(
 
 
 @pytest.mark.parametrize("post", [True, False], ids=["oauth", "get only"])
-def test_registry_with_tokens(
+def test_a_registry_with_tokens(
     fresh_containerd: Containerd, tmp_path: Path, repository: str, post: bool
 ) -> None:
     service = TokenService(tmp_path / "tokens", anonymous=False, post=post)
@@ -309,7 +309,7 @@ def test_registry_with_tokens(
     assert store.digests(fresh_containerd, "anonymous") == set(graph.blobs)
 
 
-def test_registry_speaks_tls(fresh_containerd: Containerd, tmp_path: Path, repository: str) -> None:
+def test_a_registry_with_tls(fresh_containerd: Containerd, tmp_path: Path, repository: str) -> None:
     files = Certificate(tmp_path / "cert.pem", tmp_path / "key.pem")
     how = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
@@ -319,7 +319,7 @@ def test_registry_speaks_tls(fresh_containerd: Containerd, tmp_path: Path, repos
     try:
         graph = shapes.single()
         reference = push(graph, registry, repository)
-        # ctr 1.6 speaks plain http to 127.0.0.1 unless a hosts.toml says otherwise.
+        # ctr 1.6 uses plain http for 127.0.0.1 without a hosts.toml.
         hosts = tmp_path / "hosts" / registry.host
         hosts.mkdir(parents=True)
         (hosts / "hosts.toml").write_text(f'[host."{registry.url}"]\n  ca = "{files.certificate}"\n')

@@ -28,7 +28,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 
 class Rig:
-    """A registry with a token server of which every token is known, and with repositories that echo."""
+    """A registry with a token server whose tokens are recorded, and with repositories that echo."""
 
     def __init__(self, folder: Path) -> None:
         self.issued: list[str] = []
@@ -107,7 +107,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
 
 @pytest.fixture
 def login(rig: Rig, containerd: Containerd, namespace: str, tmp_path: Path) -> Login:
-    """Logged in by a helper, which is the way that keeps the secret out of the command line, too."""
+    """A login by a helper, so that the secret is not in the command line."""
     made = login_at(rig.registry, containerd, namespace, tmp_path)
     made.helper("rig")
     made.write(".docker/config.json", {"credHelpers": {rig.registry.host: "rig"}})
@@ -132,7 +132,7 @@ def library(login: Login, options: RegistryOptions | None = None) -> Client:
 
 
 @pytest.mark.parametrize("progress", PROGRESS)
-def test_debug_of_what_succeeds(rig: Rig, login: Login, repository: str, progress: str) -> None:
+def test_debug_of_successful_commands(rig: Rig, login: Login, repository: str, progress: str) -> None:
     images = [Image(rig.registry, f"{repository}/{number}") for number in range(4)]
     for image in images[1:3]:
         pull_metadata(login, image)
@@ -141,7 +141,7 @@ def test_debug_of_what_succeeds(rig: Rig, login: Login, repository: str, progres
     for image, command in zip(images, commands, strict=True):
         text = told(login, "--debug", *command, "--progress", progress, image.name, code=0)
         check(rig, text)
-        # It is useful all the same: requests with status and time, and whose login is used.
+        # The log is still useful: it has requests with status and time, and the source of the login.
         assert f"/v2/{image.repository}/" in text
         assert "200, " in text
         assert f"credentials: {USER}, from docker-credential-rig (named in {login.home}" in text
@@ -208,7 +208,7 @@ def records() -> Iterator[list[logging.LogRecord]]:
 
 
 @pytest.mark.parametrize("how", ["helper", "given"])
-def test_every_log_record_and_every_exception(
+def test_log_records_and_exceptions_of_the_library(
     rig: Rig,
     login: Login,
     repository: str,

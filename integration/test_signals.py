@@ -1,4 +1,4 @@
-"""Signals at random moments: the documented exit code within five seconds, no crash, nothing half-written.
+"""Signals at random moments: the documented exit code within five seconds, no crash, no partial files.
 
 docs/reliability.md has the figures of the full run (`scripts/reliability --signals 1000`).
 """
@@ -104,7 +104,7 @@ class Run:
     def hit(self, number: signal.Signals, after: float) -> tuple[int, float, str]:
         """Send a signal after the given seconds; return the exit code, the time it took, and the output.
 
-        The code is as a shell has it: 128 + N for a process that a signal N has ended, 139 for a crash.
+        The exit code is that of a shell: 128 + N if signal N has ended the process, 139 for a crash.
         """
         try:
             self.process.wait(after)

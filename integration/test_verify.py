@@ -58,7 +58,7 @@ PARTS = ["index", "manifest", "config", "layer"]
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(("how", "fault"), [(altered, "corrupt"), (truncated, "truncated")])
-def test_what_the_disk_did_is_found_and_mended(
+def test_damage_on_disk_is_found_and_repaired(
     bench: Bench,
     registries: Callable[[ImageRecord], Sequence[Fetcher]],
     part: str,
@@ -83,7 +83,7 @@ def test_what_the_disk_did_is_found_and_mended(
     assert snapshot_of(bench.containerd, bench.namespace) == before
 
 
-def test_a_file_that_is_gone_comes_back(
+def test_a_missing_file_is_restored(
     bench: Bench, registries: Callable[[ImageRecord], Sequence[Fetcher]]
 ) -> None:
     graph = shapes.five_platform(layers=2, salt=bench.namespace)
@@ -95,7 +95,7 @@ def test_a_file_that_is_gone_comes_back(
     assert run(bench, [name]).findings == ()
 
 
-def test_missing_content_of_the_target_platform_counts_and_of_others_does_not(
+def test_only_missing_content_of_the_target_platform_is_reported(
     bench: Bench, registries: Callable[[ImageRecord], Sequence[Fetcher]]
 ) -> None:
     graph = shapes.five_platform(layers=2, salt=bench.namespace)
@@ -114,7 +114,7 @@ def test_without_a_good_copy_nothing_is_changed(
     graph = shapes.five_platform(layers=2, salt=bench.namespace)
     name = bench.pull(graph)
     spoil(bench.containerd, digest_of(graph, part), altered)
-    # The registry has the same disease: the same bytes are altered there.
+    # The registry has the same damage.
     (file,) = bench.registry.root.rglob(f"{digest_of(graph, part).partition(':')[2]}/data")
     file.write_bytes(altered(file.read_bytes()))
     collect_garbage(bench.containerd, bench.namespace)
@@ -127,7 +127,7 @@ def test_without_a_good_copy_nothing_is_changed(
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["shared", "isolated"])
-def test_every_namespace_that_has_the_blob_gets_the_good_copy(
+def test_a_blob_is_repaired_in_every_namespace(
     generation: str,
     isolated: bool,
     tmp_path: Path,
@@ -157,7 +157,7 @@ def test_every_namespace_that_has_the_blob_gets_the_good_copy(
         assert [snapshot_of(containerd, bench.namespace) for bench in benches] == before
 
 
-def test_blobs_that_no_image_names_are_hashed_when_asked_for(bench: Bench) -> None:
+def test_unreferenced_blobs_are_hashed_on_request(bench: Bench) -> None:
     graph = shapes.single(salt=bench.namespace)
     name = bench.pull(graph)
     digest = str(graph.document()["config"]["digest"])
@@ -167,7 +167,7 @@ def test_blobs_that_no_image_names_are_hashed_when_asked_for(bench: Bench) -> No
     assert [(item.digest, item.images) for item in both.findings] == [(digest, (name,))]
 
 
-def test_a_record_whose_target_is_gone(bench: Bench) -> None:
+def test_a_record_whose_target_is_missing(bench: Bench) -> None:
     graph = shapes.single(salt=bench.namespace)
     name = bench.pull(graph)
     bench.ctr("content", "rm", graph.digest)
@@ -175,7 +175,7 @@ def test_a_record_whose_target_is_gone(bench: Bench) -> None:
     assert (found.digest, found.fault) == (graph.digest, "missing")
 
 
-def test_the_command_tells_and_mends(
+def test_the_command_reports_and_repairs(
     containerd: Containerd, registry: Registry, repository: str, namespace: str, tmp_path: Path
 ) -> None:
     bench = Bench(containerd, registry, tmp_path, namespace=namespace, repository=repository)
@@ -197,7 +197,7 @@ def test_the_command_tells_and_mends(
 
 @pytest.mark.parametrize("how", [altered, truncated, None], ids=["altered", "truncated", "gone"])
 @pytest.mark.parametrize("part", PARTS)
-def test_every_command_that_meets_it_names_it_and_the_way_out(
+def test_commands_that_read_damaged_content_print_the_repair_command(
     bench: Bench, part: str, how: Callable[[bytes], bytes] | None
 ) -> None:
     shell = Shell(bench.containerd, bench.namespace, bench.folder)

@@ -54,7 +54,7 @@ def stored(registry: Registry, repository: str) -> Stored:
 def open_uploads(registry: Registry, repository: str) -> list[str]:
     """List the uploads that were neither finished nor cancelled.
 
-    Of a cancelled one docker-registry 2.8 removes the data, but leaves the directory.
+    For a cancelled upload, docker-registry 2.8 removes the data, but leaves the directory.
     """
     folder = registry.root / "data/docker/registry/v2/repositories" / repository / "_uploads"
     return sorted(path.parent.name for path in folder.glob("*/data"))

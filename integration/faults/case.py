@@ -40,12 +40,12 @@ class Case:
 
 
 def on(where: str, behave: Behaviour, times: int | None = None) -> Fault:
-    """Spoil the answers to these kinds of requests; none named is all."""
+    """Apply a fault to responses to these kinds of requests, by default to all."""
     return Fault(frozenset(where.split()), behave, times)
 
 
 def first_layer(behave: Behaviour) -> Behaviour:
-    """Spoil the first layer of the root manifest alone: of two faults at once any may come first."""
+    """Apply a fault to the first layer of the root manifest only: with two, the order would vary."""
 
     def chosen(exchange: Exchange) -> None:
         first = exchange.server.graph.document()["layers"][0]["digest"]
@@ -67,7 +67,7 @@ AS_HTML = answering(200, _HTML, Content_Type="text/html; charset=utf-8")
 
 
 def framing(where: str) -> tuple[Case, ...]:
-    """Return the drips and floods inside the framing of a manifest, config or layer."""
+    """Return faults in the framing of a manifest, config or layer: slow and endless bytes."""
     what = f"the {where}" if where == "config" else f"a {where}"
     lost = (*LAYER[:2], "short read", "timed out while waiting")
     flood = b"1;" + b"x" * 60_000 + b"\r\n{\r\n"

@@ -45,7 +45,7 @@ def _only_get(behave: Behaviour) -> Behaviour:
 
 
 def _moves(exchange: Exchange) -> None:
-    """Answer HEAD, and let the tag point elsewhere at once; the old manifest stays."""
+    """Answer HEAD, and move the tag right after it; the old manifest stays."""
     exchange.send()
     old = exchange.server.graph
     new = images.index([images.manifest(images.config([]), [], on="linux/amd64")])

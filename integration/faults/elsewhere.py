@@ -1,4 +1,4 @@
-"""Where registries of one place send their clients, played in a network namespace by test_reach."""
+"""Where registries direct their clients to; test_reach runs these cases in a network namespace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: Final = {
 
 
 class Sent(NamedTuple):
-    """A registry at one address that sends us to another one, as `name`, and by what."""
+    """A registry at one address that directs us to another one, called `name`, and by what means."""
 
     registry: str
     victim: str

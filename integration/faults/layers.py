@@ -31,7 +31,7 @@ def _close_delimited(exchange: Exchange) -> None:
 
 
 def _whole(exchange: Exchange) -> None:
-    """Ignore Range: everything once more; the very first answer is cut."""
+    """Ignore Range and send everything again; the first response is cut."""
     whole = exchange.server.graph.blobs[exchange.asked.path.rpartition("/")[2]]
     exchange.head(Reply(200, {}, whole))
     first = sum(one.what == "layer" for one in exchange.server.asked) == 1

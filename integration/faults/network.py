@@ -42,7 +42,7 @@ def _greets(data: bytes) -> Callable[[socket.socket], None]:
 
 
 def _tunnels(start: bytes, piece: bytes, pause: float = 0.05) -> Callable[[socket.socket], None]:
-    """Answer CONNECT, without an end."""
+    """Answer CONNECT with an endless response."""
 
     def greet(link: socket.socket) -> None:
         link.recv(1 << 16)

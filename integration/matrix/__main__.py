@@ -1,6 +1,6 @@
 """`python -m integration.matrix [FILE]`: run all and write the page; exit with 1 for a wrong prediction.
 
-`python -m integration.matrix --random N [--seed S] [--on 2.4,1.7]` does random images instead, until there
+`python -m integration.matrix --random N [--seed S] [--on 2.4,1.7]` runs random images instead, until there
 are N forecasts, and prints those that were wrong; the page stays as it is.
 
 An unavailable peer is listed on the page; with `CI` set it is an error.
@@ -56,7 +56,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _random(count: int, seed: str, generations: Sequence[str]) -> int:
-    """Do random images; results that are chance or that diagnose calls uncertain are counted apart."""
+    """Run random images; results that vary or that diagnose calls uncertain are counted separately."""
     with tempfile.TemporaryDirectory(prefix="pyctrd-random-") as folder:
         results = run(count, seed, generations, Path(folder))
     print(told(results), file=sys.stderr)
@@ -75,7 +75,7 @@ def _kind(result: RandomResult) -> str:
 
 
 def _missing_tools() -> dict[str, str]:
-    """Name the tools that this machine cannot have, with the reason."""
+    """List the tools that are unavailable on this machine, with the reason."""
     missing = {}
     for tool in TOOLS:
         try:
@@ -89,7 +89,7 @@ def _missing_tools() -> dict[str, str]:
 
 
 def _run(folder: Path, missing: dict[str, str]) -> dict[Row, list[Result]]:
-    """Do all rows; one whose daemon, or the tool that brings the image, is not to be had joins `missing`."""
+    """Run all rows; a row whose daemon or tools are unavailable is added to `missing`."""
     results = {}
     left_out = frozenset(missing)
     with Workshop(folder) as workshop:

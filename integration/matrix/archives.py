@@ -1,4 +1,4 @@
-"""Reading the archives that tools wrote, without any code of pyctrd."""
+"""Read the archives that tools wrote, without any code of pyctrd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Archive:
 
     @classmethod
     def read(cls, path: Path, needed: frozenset[str] = LOADABLE) -> Archive | None:
-        """Read it; None when there is none, or it is cut short, or lacks a file that is `needed`."""
+        """Read it; None if there is none, or if it is truncated or lacks a file that is `needed`."""
         try:
             with tarfile.open(path) as tar:
                 files = {item.name: _bytes(tar, item) for item in tar if item.isfile()}
@@ -41,7 +41,7 @@ class Archive:
         return cls(path, blobs, tuple(json.loads(files["index.json"])["manifests"] or ()))
 
     def lacks(self, platform: str | None) -> set[str]:
-        """The blobs that an image of this platform needs and that are not here; None: of every platform.
+        """The blobs that an image of this platform needs and that are missing; None: of every platform.
 
         Children without a platform count as of every platform. The only member of an archive without any
         image for the platform is the word "no manifest".
@@ -76,5 +76,5 @@ def _is_for(child: Mapping[str, Any], platform: str) -> bool:
         return True
     words = [on["os"], on["architecture"], on.get("variant", "")]
     if words[1:] == ["arm64", "v8"]:
-        words[2] = ""  # v8 is what arm64 means anyway
+        words[2] = ""  # arm64 means v8 anyway
     return "/".join(filter(None, words)) == platform

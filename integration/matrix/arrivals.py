@@ -1,4 +1,4 @@
-"""How the image came into the store: every state is made by the real tool that makes it in the field."""
+"""How the image came into the store: every state is created by the tool that creates it in practice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _imported(generation: str, *flags: str) -> Arrival:
 
 
 def _kubelet(site: Site) -> None:
-    """As the kubelet's runtime leaves it with discard_unpacked_layers: no labels for layers, none kept."""
+    """What the CRI plugin leaves with discard_unpacked_layers: no labels for layers, and no layers."""
     _pulled(site, "1.7")
     _must(site.ctr(NEWEST, "images", "label", site.name, "io.cri-containerd.image=managed"))
     prune_references(site.daemon, site.namespace)

@@ -1,4 +1,4 @@
-"""The cells: not the full product, but every image, arrival, question and circumstance with every tool."""
+"""The cells: not every combination, but every image, arrival, question and circumstance with every tool."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Circumstance = Literal["registry", "no network", "tag gone", "tag moved"]
 
 @dataclass(frozen=True)
 class Row:
-    """A state and a question: the image, how it came, which platforms are asked for, what became of the tag.
+    """A state and a question: the image, how it was stored, selected platforms, and the state of the tag.
 
-    `daemon` is the generation of the containerd that has the image. `chance`: what the pull leaves is not the
-    same in every run; the forecasts must be right all the same, but a page cannot say what came.
+    `daemon` is the generation of the containerd that has the image. `chance`: what the pull leaves varies
+    between runs; the forecasts must still be right, but the page cannot show a result.
     """
 
     image: str
@@ -46,7 +46,7 @@ class Cell:
 
 
 ROWS = (
-    # The mismatch itself, by who pulled.
+    # The mismatch itself, by the tool that pulled.
     Row("five platforms", "ctr pull"),
     Row("five platforms", "ctr pull --local"),
     Row("five platforms", "nerdctl pull"),

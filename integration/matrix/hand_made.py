@@ -1,4 +1,4 @@
-"""Cases of the random matrix that were made by hand, since they are what people have met."""
+"""Cases of the random matrix that were written by hand, since they occur in practice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _without_platforms() -> tuple[Graph, set[str]]:
 
 
 def _nested() -> tuple[Graph, set[str]]:
-    """The nested index and an own layer are absent."""
+    """The nested index and a layer of the host's image are absent."""
     graph = index([_image(AMD64), shapes.multi([ARM64])])
     return graph, {graph.child(1).digest, *_layers(graph, 0)}
 
@@ -41,7 +41,7 @@ def _nested_elsewhere() -> tuple[Graph, set[str]]:
 
 
 def _cache() -> tuple[Graph, set[str]]:
-    """A cache of BuildKit with image-manifest=false: layers and their list, and no manifest."""
+    """A BuildKit cache with image-manifest=false: layers and an index of them, and no manifest."""
     blobs = [layer({"cached": b"cached\n" * 9}), Blob(b'{"layers":[],"records":[]}', _CACHE_CONFIG)]
     return index([Graph(one.descriptor, {one.digest: one.data}) for one in blobs]), set()
 
@@ -52,7 +52,7 @@ def _cache_with_gap() -> tuple[Graph, set[str]]:
 
 
 def _artifact() -> tuple[Graph, set[str]]:
-    """An artifact in the index, of which not even the manifest is here."""
+    """An artifact in the index whose manifest is missing."""
     graph = index([_image(AMD64), shapes.artifact()])
     document = graph.child(1).document()
     return graph, {graph.child(1).digest, document["layers"][0]["digest"], *_layers(graph, 0)}

@@ -1,4 +1,4 @@
-"""The images of the matrix. Each maker gets the address of a web server, for layers that live elsewhere."""
+"""The images of the matrix. Each function gets the address of a web server, for layers on other hosts."""
 
 from __future__ import annotations
 

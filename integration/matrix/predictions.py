@@ -1,7 +1,7 @@
 """The expected result of a cell, from the diagnosis before the tool ran.
 
-diagnose knows the store, not the registry: its forecast is about one that has everything. What a tool that
-asks for a tag does without network, or when the tag is gone or moved, follows from `network` and its note.
+diagnose knows the store, not the registry: its forecast assumes one that has everything. What a tool that
+resolves a tag does without network, or if the tag was removed or moved, follows from `network` and its note.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_TAG = "not found"
 class Prediction:
     """The expected result.
 
-    `fetch` are the digests to be downloaded, or with `exact` false the ones known of them. `replaced`: the
+    `fetch` are the digests to be downloaded; with `exact` false, only those that are known. `replaced`: the
     image's record points at the tag's new image afterwards, and everything fetched belongs to that one.
     `error` stands in the tool's words. `ok` is None where chance decides.
     """
@@ -56,17 +56,17 @@ def predict(cell: Cell, found: Diagnosis) -> Prediction:
     if cell.row.circumstance == "no network":
         return Prediction(ok=False, error=_REFUSED, network=True)
     if cell.tool.program == "pyctrd":
-        return plain  # it asks for digests, and those are there as before
+        return plain  # it requests digests, which the registry still has
     if cell.row.circumstance == "tag gone":
         return Prediction(ok=False, error=_NO_TAG, network=True)
     return _after_a_move(plain, forecast, found)
 
 
 def _after_a_move(plain: Prediction, forecast: SaveForecast, found: Diagnosis) -> Prediction:
-    """The record is replaced, and platforms that were incomplete are fetched of the new image.
+    """The record is replaced, and incomplete platforms are fetched from the new image.
 
-    For a target platform that was complete there is nothing to export then; unless the collector has removed
-    the old image in time for nerdctl to find it incomplete, too, which depends on the order of a Go map.
+    For a complete target platform there is then nothing to export, unless the collector removes the old
+    image before nerdctl checks it, which depends on the order of a Go map.
     """
     targets = [row for row in found.platforms if row.target]
     comes = all({item.digest for item in row.missing} & set(forecast.fetch) for row in targets)
@@ -87,12 +87,12 @@ class Facts:
 
 
 def wrong(cell: Cell, prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
-    """List in what the tool did other than predicted; empty when the prediction was right."""
+    """List the differences between result and prediction; empty if the prediction was right."""
     return [*differences(prediction, outcome, facts), *_wrong_archive(cell, prediction, outcome)]
 
 
 def differences(prediction: Prediction, outcome: Outcome, facts: Facts) -> list[str]:
-    """List in what end, requests and store are other than predicted."""
+    """List differences of the exit code, the requests and the store."""
     return [*_wrong_end(prediction, outcome), *_wrong_fetch(prediction, outcome, facts)]
 
 

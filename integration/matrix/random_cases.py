@@ -28,7 +28,7 @@ class Case:
     """One state of a store and one question.
 
     `repository` is where the registry has the image; `name` the record's. `sources` are the labels
-    `containerd.io/distribution.source.*` of what is here. `have` are the digests that are here.
+    `containerd.io/distribution.source.*` of stored content. `have` are the stored digests.
     """
 
     seed: str
@@ -41,7 +41,7 @@ class Case:
     ask: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Everything that a person needs to see what this is about."""
+        """All details of the case, for readers of a failure."""
         lines = [
             f"case {self.seed}: {self.name} ({self.name_kind}), asked for {', '.join(self.ask) or 'host'}",
             f"  sources: {dict(self.sources)}",
@@ -102,7 +102,7 @@ def make(seed: str, port: int) -> Case:
 
 
 def _a_config(graph: Graph, random: Random) -> str:
-    """A digest as that of a config, by which CRI names an image."""
+    """A name like those of the CRI plugin: the digest of a config."""
     found = [
         json.loads(graph.blobs[digest]).get("config", {}).get("digest", "") for digest in documents(graph)
     ]
@@ -127,11 +127,11 @@ _NAMES: dict[str, tuple[int, _Name]] = {
 }
 
 
-# --- gaps -------------------------------------------------------------------------------------------------
+# --- missing content --------------------------------------------------------------------------------------
 
 
 def _have(graph: Graph, random: Random) -> frozenset[str]:
-    """Which blobs are here: as after a pull of one platform, or with holes anywhere."""
+    """Which blobs are stored: as after a pull of one platform, or with random ones missing."""
     way = random.choice(("all", "metadata", "documents", "one", "few", "many", "most"))
     every = sorted(graph.blobs)
     root = graph.digest

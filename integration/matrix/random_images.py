@@ -37,7 +37,7 @@ _MOST_CHILDREN = 5
 
 
 class RandomImage:
-    """Makes one image. Layers and manifests come from small pools, so that images share them."""
+    """Creates one image. Layers and manifests are drawn from small pools, so that images share them."""
 
     def __init__(self, random: Random, salt: str) -> None:
         self._random = random
@@ -47,13 +47,13 @@ class RandomImage:
         self._inline = random.random() < 0.5
 
     def graph(self) -> Graph:
-        """An index mostly; else a manifest without one."""
+        """Usually an index; otherwise a manifest without one."""
         if self._random.random() < 0.12:
             return self._leaf().described_as(platform=None, annotations=None)
         return self._index(0)
 
     def _index(self, depth: int) -> Graph:
-        """An index of a few children, of which some are indexes, and some occur twice."""
+        """An index of a few children; some are indexes, and some are listed twice."""
         count = self._random.choice((1, 2, 2, 3, 3, 4, _MOST_CHILDREN))
         children = [self._child(depth) for _ in range(count)]
         if self._random.random() < 0.15:
@@ -132,7 +132,7 @@ class RandomImage:
         )
 
     def _artifact(self) -> Graph:
-        """An artifact as oras makes it: an empty config, whose descriptor may carry its bytes."""
+        """An artifact like those of oras: an empty config, whose descriptor may have inline data."""
         extra = {"data": "e30="} if self._inline else {}
         text = Blob(f"{self._salt} {self._random.randrange(100)}\n".encode(), "text/plain")
         made = manifest(Blob(b"{}", OCI_EMPTY, extra), [text], artifactType="application/vnd.example.thing")
@@ -143,7 +143,7 @@ class RandomImage:
         return _single_blob(Blob(f'{{"odd":"{self._salt}"}}'.encode(), "application/vnd.odd+json"))
 
     def _cache_layer(self) -> Graph:
-        """A layer in an index, as in a cache of BuildKit with image-manifest=false."""
+        """A layer in an index, as in a BuildKit cache with image-manifest=false."""
         return _single_blob(self._layer(f"cache {self._random.randrange(1000)}"))
 
     def _cache_config(self) -> Graph:

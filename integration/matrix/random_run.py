@@ -1,7 +1,7 @@
-"""The random matrix: random images, gaps and names, and for each what the real tools do with them.
+"""The random matrix: random images, missing content and names, and what the real tools do with each.
 
-Everything is laid out by hand in one containerd, in a namespace for each case, so that hundreds of forecasts
-take minutes. The registry is the rig's proxy with an answer for each blob of the case.
+Everything is written directly into one containerd, in a namespace for each case, so that hundreds of
+forecasts take minutes. The registry is the rig's proxy with a response for each blob of the case.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEEP = "containerd.io/gc.root"
 
 @dataclass(frozen=True)
 class Result:
-    """One forecast and what came of it; `wrong` lists the differences."""
+    """One forecast and its result; `wrong` lists the differences."""
 
     case: Case
     tool: Tool
@@ -44,7 +44,7 @@ class Result:
 
 
 class RandomMatrix:
-    """A containerd of one generation, and a registry that has just the image of the case at hand."""
+    """A containerd of one generation, and a registry with only the image of the current case."""
 
     def __init__(self, generation: str, folder: Path) -> None:
         self.generation = generation
@@ -85,7 +85,7 @@ class RandomMatrix:
         return make(seed, self.port)
 
     def results(self, case: Case) -> Iterator[Result]:
-        """Do a case with every tool: those that change nothing share a namespace."""
+        """Run a case with every tool; those that change nothing share a namespace."""
         self._publish(case)
         shared = self._lay_out(case)
         found = self._diagnose(case, shared)
@@ -123,7 +123,7 @@ class RandomMatrix:
         self._proxy.add_route(path, lambda _query, _headers, _body: (200, headers, data))
 
     def _lay_out(self, case: Case) -> str:
-        """Write what the case has into a new namespace; nothing of it is ever collected."""
+        """Write the content of the case into a new namespace, protected from garbage collection."""
         self._cells += 1
         namespace = f"random-{self._cells}"
         with self._store(namespace) as daemon:
@@ -144,7 +144,7 @@ class RandomMatrix:
     def _store(self, namespace: str) -> Daemon:
         return Daemon.connect(str(self._daemon.address), namespace)
 
-    # --- what is predicted, and what comes
+    # --- predictions and results
 
     def _diagnose(self, case: Case, namespace: str) -> Diagnosis:
         self._proxy.clear_requests()
@@ -258,7 +258,7 @@ def _named(name: str) -> Reference | None:
 
 
 def tools_for(generation: str) -> list[Tool]:
-    """The ctr of the daemon's own version, both ways that it has; each nerdctl; and pyctrd."""
+    """The ctr of the daemon's own version, with and without --local; each nerdctl; and pyctrd."""
     ways: dict[str, tuple[str, ...]] = {"": ()}
     if not generation.startswith("1."):
         ways = {" --local": ("--local",), "": ()}
@@ -281,7 +281,7 @@ def _media_type(data: bytes) -> str:
 
 
 def run(count: int, seed: str, generations: Sequence[str], folder: Path) -> list[Result]:
-    """Do cases of a seed, on each containerd in turn, until there are at least `count` forecasts."""
+    """Run cases of a seed, on each containerd in turn, until there are at least `count` forecasts."""
     results: list[Result] = []
     with ExitStack() as stack:
         matrices = [stack.enter_context(RandomMatrix(one, folder / one)) for one in generations]

@@ -1,4 +1,4 @@
-"""Write the page of the matrix, docs/mismatch.md: the same in every run with the same versions."""
+"""Write docs/mismatch.md; with the same versions every run writes the same page."""
 
 from __future__ import annotations
 

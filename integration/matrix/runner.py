@@ -1,4 +1,4 @@
-"""Doing a row of cells: lay out the state, ask diagnose, run the tool, compare."""
+"""Run a row of cells: create the state, run diagnose, run the tool, compare."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from integration.rig.publish import push
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with what was predicted and what came; `wrong` lists the differences."""
+    """A cell with its prediction and its result; `wrong` lists the differences."""
 
     cell: Cell
     prediction: Prediction
@@ -58,11 +58,11 @@ class Workshop:
         return self._open.enter_context(loader)
 
     def results(self, row: Row, leave_out: frozenset[str] = frozenset()) -> list[Result]:
-        """Do the cells of a row. Raises PeerUnavailable, AssertionError where the state can't be laid out.
+        """Run the cells of a row. Raises PeerUnavailable, or AssertionError if the state cannot be created.
 
-        Tools that are to fetch nothing share a site, since they must leave it as it was; that is compared
-        after each of them. A tool that is to ask the registry gets a site of its own, laid out anew. Tools
-        whose names are in `leave_out` are left out.
+        Tools that should fetch nothing share a site, since they must leave it unchanged, which is checked
+        after each of them. A tool that uses the registry gets a new site of its own. Tools whose names are
+        in `leave_out` are skipped.
         """
         cells = [cell for cell in cells_of(row) if cell.tool.name not in leave_out]
         with self._daemon(row.daemon) as daemon:
@@ -78,7 +78,7 @@ class Workshop:
 
     @contextmanager
     def _daemon(self, generation: str) -> Iterator[Containerd]:
-        """A containerd for one row: diagnose looks into every namespace, so there should be few."""
+        """A containerd for one row: diagnose reads every namespace, so there should be few."""
         folder = Path(tempfile.mkdtemp(prefix="containerd-", dir=self._folder))
         try:
             with Containerd(generation, folder, config=ISOLATED_CONTENT) as daemon:
@@ -88,7 +88,7 @@ class Workshop:
 
     @contextmanager
     def _site(self, row: Row, daemon: Containerd) -> Iterator[Site]:
-        """Lay out the row's state; only what happens to network and tag is yet to come."""
+        """Create the row's state, before changes of network and tag."""
         assert self._registry, "not started"
         folder = Path(tempfile.mkdtemp(prefix="site-", dir=self._folder))
         with ExitStack() as stack:

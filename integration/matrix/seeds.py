@@ -1,7 +1,7 @@
 """Random cases whose forecasts were wrong once: the seed, the containerd, and what was wrong.
 
-A seed names the same case for as long as random_images and random_cases draw in the same order: a change of
-that order needs these to be looked for anew, or written down as cases of test_random_matrix.py.
+A seed stands for the same case as long as random_images and random_cases draw in the same order. After a
+change of that order, new seeds have to be found, or the cases written by hand in hand_made.py.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ VALIDATION = "\nvalidation:\n  manifests:\n    urls:\n      allow:\n        - ^h
 
 @dataclass
 class Site:
-    """Where cells take place, one that changes something alone.
+    """Where cells are run; a cell that changes something has a site of its own.
 
-    The proxy is the site's own, so its log holds this site's requests alone, and closing it is a machine
-    without network. `image` names one of IMAGES; it is in `repository` already, or pushed when that is "".
+    The proxy is the site's own, so its log has only this site's requests, and closing it simulates a machine
+    without network. `image` names one of IMAGES; it is in `repository` already, or pushed if that is "".
     """
 
     daemon: Containerd
@@ -83,7 +83,7 @@ class Site:
 
     @property
     def where(self) -> list[str | Path]:
-        """The flags that ctr and nerdctl find daemon and namespace by."""
+        """The flags of ctr and nerdctl for the daemon and the namespace."""
         return ["--address", self.daemon.address, "--namespace", self.namespace]
 
     def layout_archive(self) -> Path:
@@ -96,14 +96,14 @@ class Site:
                 tar.add(entry, entry.name)
         return archive
 
-    # --- what becomes of network and tag before a tool runs; a second time changes nothing
+    # --- changes of network and tag before a tool runs; repeating them has no effect
 
     def cut_network(self) -> None:
-        """From now on connections to the registry are refused."""
+        """Refuse connections to the registry from now on."""
         self.proxy.close()
 
     def remove_tag(self) -> None:
-        """Remove the tag; the manifests stay in the registry, as after an untag in any registry."""
+        """Remove the tag; the manifests stay in the registry, as in any registry."""
         place = self.registry.root / "data/docker/registry/v2/repositories" / self.repository
         shutil.rmtree(place / "_manifests/tags" / TAG, ignore_errors=True)
 
@@ -116,14 +116,14 @@ class Site:
         """The image that the tag is moved to."""
         return _remade(self.graph)
 
-    # --- what came of it
+    # --- results
 
     def requests(self) -> list[Request]:
         """The requests since the last `forget_requests`."""
         return self.proxy.requests()
 
     def forget_requests(self) -> None:
-        """Begin the log anew: the tool runs next."""
+        """Clear the log before the tool runs."""
         self.proxy.clear_requests()
 
     def have(self) -> frozenset[str]:
@@ -149,9 +149,9 @@ def apply_circumstance(circumstance: str, site: Site) -> None:
 
 
 def _remade(graph: Graph) -> Graph:
-    """The same image with other configs and layers; what the layers hold is no archive any more.
+    """The same image with other configs and layers; the layers are not valid archives any more.
 
-    That does not matter: saving does not look into layers.
+    That does not matter, since saving does not read layers.
     """
     blobs: dict[str, bytes] = {}
     root = _remade_below(graph, graph.root, blobs)

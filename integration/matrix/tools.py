@@ -21,8 +21,8 @@ PLATFORM = {"host": "linux/amd64", "arm64": "linux/arm64", "riscv64": "linux/ris
 class Tool:
     """A column of the matrix. `version` is a generation of ctr or a release of nerdctl.
 
-    `forecast` is the member of diagnose's `tools` that is about it. `by_daemon` says that the daemon exports,
-    through its transfer service: such an archive may be cut short although the tool reports success.
+    `forecast` is its member in diagnose's `tools`. `by_daemon`: the daemon exports, through its transfer
+    service; such an archive may be truncated although the tool reports success.
     """
 
     name: str
@@ -55,7 +55,7 @@ TOOLS = (
 class Outcome:
     """What a tool did. `fetched` are the digests that it downloaded, `size` their bytes.
 
-    `archive` is None where there is none that can be read to its end. `target` is what the image's record
+    `archive` is None unless there is one that can be read to its end. `target` is what the image's record
     points at afterwards.
     """
 
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def values(ask: Ask) -> list[str]:
-    """The platforms as pyctrd's own interface takes them."""
+    """The platforms as arguments of pyctrd."""
     if ask == "host":
         return []
     return ["all"] if ask == "all" else [PLATFORM[ask]]

@@ -1,9 +1,8 @@
 """Reads a bbolt file, the format of containerd's metadata (go.etcd.io/bbolt: page.go, bucket.go).
 
-ctr prints sizes rounded and joins labels with commas that their values hold too, so a comparison of two
-stores on ctr's text alone would miss differences. The file is read as it is, without bbolt's lock: pages that
-the newest meta page leads to are never overwritten by the next transaction, and a read that two transactions
-overtook is repeated.
+ctr prints rounded sizes and joins labels with commas, which values may contain, so comparing the output of
+ctr alone would miss differences. The file is read without bbolt's lock: pages that the newest meta page
+refers to are not overwritten by the next transaction, and a read that was overtaken by two is repeated.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Bucket:
     values: dict[str, bytes] = field(default_factory=dict)
 
     def at(self, *names: str) -> Bucket:
-        """The bucket below by its path; an empty one where there is none."""
+        """The nested bucket at the path; an empty one if there is none."""
         found = self
         for name in names:
             found = found.buckets.get(name) or Bucket()
@@ -54,7 +53,7 @@ class _Meta(NamedTuple):
 
 
 def read(path: Path) -> Bucket:
-    """The root bucket of the file; raises ValueError when it is none, or changes too fast."""
+    """The root bucket of the file; raises ValueError if it is invalid, or changes too fast."""
     for _ in range(_TRIES):
         data = path.read_bytes()
         meta = _newest_meta(data)
@@ -96,7 +95,7 @@ def _bucket(data: bytes, page_size: int, root: int) -> Bucket:
 
 
 def _walk(data: bytes, page_size: int, page: int, into: Bucket) -> None:
-    """Add what the page at this byte offset holds, and the pages below it."""
+    """Add the contents of the page at this byte offset, and of the pages below it."""
     _, flags, count, _ = _PAGE_HEADER.unpack_from(data, page)
     elements = page + _PAGE_HEADER.size
     if flags & _BRANCH:

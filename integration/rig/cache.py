@@ -25,7 +25,7 @@ def cache_dir() -> Path:
 
 
 def peers_dir() -> Path:
-    """The peers' subfolder of the cache, made when missing."""
+    """The peers' subfolder of the cache, created if missing."""
     path = cache_dir() / "peers"
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -33,7 +33,7 @@ def peers_dir() -> Path:
 
 @contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Hold the lock file `name`: a second run of the tests waits here instead of unpacking the same peer."""
+    """Hold the lock file `name`, so that a second test run waits instead of unpacking the same peer."""
     folder = peers_dir() / "locks"
     folder.mkdir(exist_ok=True)
     with (folder / name.replace("/", "_")).open("w") as handle:
@@ -42,7 +42,7 @@ def lock(name: str) -> Iterator[None]:
 
 
 def entry(name: str, fill: Callable[[Path], None]) -> Path:
-    """The cache entry `name`, made by `fill(empty folder)` the first time.
+    """The cache entry `name`, created by `fill(empty folder)` on first use.
 
     The entry appears by one rename, so an interrupted download never looks like a finished one.
     """
@@ -50,7 +50,7 @@ def entry(name: str, fill: Callable[[Path], None]) -> Path:
     if final.exists():
         return final
     with lock(name):
-        if final.exists():  # another process made it while we waited
+        if final.exists():  # another process created it while we waited
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))

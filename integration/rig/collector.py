@@ -1,8 +1,8 @@
 """Constant garbage collection: a containerd that collects after every change, and a client that causes many.
 
-`HASTY` is the configuration of such a daemon. `Collector` runs the real ctr without a pause: leases that are
-made and deleted with --sync, other images that come and go with --sync (they share layers with the images of
-the test), and, where wanted, `ctr content prune references`.
+`HASTY` is the configuration of such a daemon. `Collector` runs the real ctr without a pause: leases are
+created and deleted with --sync, other images imported and deleted with --sync (they share layers with the
+images of the test), and optionally `ctr content prune references`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HASTY = """
 
 
 class Collector:
-    """Runs until the context is left; `counts` says how often it did what.
+    """Runs until the context is left; `counts` has the number of runs of each action.
 
     `bait` is an archive with an image whose name is `bait_name`: it is imported and deleted all the time.
     """
@@ -77,20 +77,20 @@ class Collector:
         return self._daemon.ctr(*arguments, namespace=self._namespace, check=check)
 
     def _lease(self, turn: int) -> None:
-        """Another client's lease: its end collects before it returns."""
+        """Another client's lease; its deletion returns after a collection."""
         self._ctr("leases", "create", "--id", f"hostile-{turn}")
         self._ctr("leases", "delete", "--sync", f"hostile-{turn}")
         self.counts["leases deleted"] += 1
 
     def _image(self, turn: int) -> None:
-        """Another client's image, on shared layers; what ctr loses of its own is not our matter."""
+        """Another client's image with shared layers; failures of ctr itself are ignored."""
         self._ctr("images", "import", "--no-unpack", self._bait, check=False)
         self._ctr("images", "rm", *(["--sync"] if turn % 2 else []), self._bait_name, check=False)
         self.counts["images deleted"] += 1
 
     def _prune(self, _turn: int) -> None:
-        """Takes the labels that lead to layers from every manifest there is, and collects."""
-        # It lists, and fails on what somebody else has deleted meanwhile.
+        """Remove the labels for layers from every manifest, and collect."""
+        # It fails if another client deletes content that it has listed.
         self._ctr("content", "prune", "references", check=False)
         self.counts["references pruned"] += 1
 
@@ -101,7 +101,7 @@ class Collector:
 def bad_blobs(daemon: Containerd, digests: Sequence[str] | None = None) -> list[str]:
     """Hash the given blobs in containerd's files; return those that are damaged or missing.
 
-    Without names these are all that there are; one that is collected meanwhile is not missed.
+    Without names all blobs are hashed, except those that are collected meanwhile.
     """
     folder = daemon.root / "root/io.containerd.content.v1.content/blobs/sha256"
     if digests is None:
@@ -119,7 +119,7 @@ def _encoded(path: Path) -> str | None:
 
 
 def unfinished(state: State) -> list[str]:
-    """List what a namespace has that is no result of anybody's work: ingests, leases, half-made snapshots."""
+    """List unfinished work in a namespace: ingests, leases, uncommitted snapshots."""
     return [
         *(f"ingest {ref}" for ref in state["ingests"]),
         *(f"lease {name} {lease['labels']}" for name, lease in state["leases"].items()),
@@ -133,11 +133,11 @@ def unfinished(state: State) -> list[str]:
 
 
 def empty(daemon: Containerd, namespace: str) -> list[str]:
-    """Delete every image of the namespace and collect; return what is left, which nothing refers to."""
+    """Delete every image of the namespace and collect; return what is left although nothing refers to it."""
     names = list(snapshot_of(daemon, namespace)["images"])
     if names:
         daemon.ctr("images", "rm", *names, namespace=namespace)
-    # Snapshots go with a later collection than the content that leads to them, if at all in one.
+    # Snapshots are removed by a later collection than the content that refers to them.
     for turn in range(2):
         daemon.ctr("leases", "create", "--id", f"empty-{turn}", namespace=namespace)
         daemon.ctr("leases", "delete", "--sync", f"empty-{turn}", namespace=namespace)

@@ -21,9 +21,9 @@ class ContainerdInDocker(Containerd):
     """A containerd in a container; used like Containerd.
 
     Its root and its socket's folder are bind mounts at the same paths, and it shares the host's network, so
-    the host's ctr and a registry on 127.0.0.1 work with it. Nothing else is writable in it. A kill leaves
-    the container, and `start` starts it again; `read_only` names folders below `root` that it must not write
-    to, from its next new container on.
+    the host's ctr and a registry on 127.0.0.1 work with it. Nothing else in it is writable. A kill leaves
+    the container, and `start` starts it again; `read_only` names folders below `root` that are mounted
+    read-only in the next new container.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class ContainerdInDocker(Containerd):
         self._container: Any = None
 
     def start(self) -> None:
-        """Start its container on what `root` holds, the old one if it was killed; returns when it serves."""
-        # Here, not above: the rig must load where only the standard library is.
+        """Start its container with the data in `root`, the old one after a kill; returns when it is ready."""
+        # Imported here, since the rig must work with only the standard library.
         from docker.errors import DockerException
 
         try:
@@ -108,7 +108,7 @@ class ContainerdInDocker(Containerd):
         return str(self._container.id)
 
     def stop(self) -> None:
-        """End the daemon in order, and remove its container."""
+        """Stop the daemon, and remove its container."""
         from docker.errors import DockerException
 
         if self._container is None:

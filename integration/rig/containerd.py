@@ -109,7 +109,7 @@ class Containerd:
 
     @property
     def is_1(self) -> bool:
-        """Whether this is a 1.x: its ctr pulls and exports by itself, and asks for `--all-metadata`."""
+        """Whether this is a 1.x, whose ctr pulls and exports by itself, and needs `--all-metadata`."""
         return self.generation.startswith("1.")
 
     @property
@@ -136,25 +136,25 @@ class Containerd:
         return tuple(sorted(row[1] for row in rows if row[0].endswith(".snapshotter.v1") and row[-1] == "ok"))
 
     def start(self) -> None:
-        """Start the daemon on what `root` holds; returns when it serves."""
+        """Start the daemon with the data in `root`; returns when it is ready."""
         command: list[str | Path] = [self.peer.containerd, "--config", self.root / "config.toml"]
         process = Process(command, self.log, peers.tool_environment(self.peer.bin_dir))
         with ending(process):
-            # Never `ctr version` in a loop: against a missing socket each call blocks for ten seconds.
+            # Not `ctr version` in a loop: without a socket each call blocks for ten seconds.
             process.wait_until(lambda: unix_answers(self.address), START_SECONDS)
         self._process = process
 
     def stop(self) -> None:
-        """End the daemon in order."""
+        """Stop the daemon with SIGTERM."""
         if self._process:
             self._process.stop()
 
     def kill(self) -> None:
-        """End the daemon as a crash does."""
+        """Kill the daemon, like a crash."""
         if self._process:
             self._process.kill()
 
     def restart(self) -> None:
-        """Stop in order and start again on the same root and address."""
+        """Stop it, and start it again with the same root and address."""
         self.stop()
         self.start()

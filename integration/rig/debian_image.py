@@ -1,8 +1,8 @@
-"""An image with one generation of containerd, and the least that its container needs.
+"""An image with one generation of containerd, and the minimum that its container needs.
 
 Nothing is pulled: Debian's packages are unpacked into one tree (once, into the cache), and the engine imports
-it. A generation that Debian does not have is built, needs no libraries, and is put into a tree with runc.
-Standard library only, and the engine is asked through its own client: scripts/containerd-up uses this, too.
+it. A generation that Debian lacks is built statically, and put into a tree with runc. Standard library only,
+and the engine is used through its own client, since scripts/containerd-up uses this, too.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _SECONDS = 300.0
 
 
 def container_image(docker: Sequence[str | Path], generation: str) -> str:
-    """The name of an image with that containerd, made when the engine has none; raises PeerUnavailable.
+    """The name of an image with that containerd, created if the engine has none; raises PeerUnavailable.
 
-    `docker` is the client's command with what it needs to find its engine.
+    `docker` is the client's command with the options to find its engine.
     """
     name = f"pyctrd-rig/containerd:{generation}"
     known = subprocess.run([*docker, "image", "inspect", name], capture_output=True, check=False)
@@ -73,7 +73,7 @@ def _import(tree: Path, command: Sequence[str | Path]) -> None:
             with client.stdin, tarfile.open(fileobj=client.stdin, mode="w|") as archive:
                 archive.add(tree, ".", filter=_into_image)
         except BrokenPipeError:
-            pass  # the client has ended, and says why
+            pass  # the client has exited, and its output says why
         words = client.stderr.read().decode(errors="replace").strip()
         if client.wait(_SECONDS):
             raise PeerUnavailable(f"docker import: {words}")

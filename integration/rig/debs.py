@@ -1,7 +1,7 @@
 """Debian packages of any suite, unpacked into the cache and never installed.
 
-apt runs on a private configuration (own sources, lists, archives and an empty status file), so nothing of the
-machine's own apt state is read or changed, except its mirror, proxy settings and archive keyring.
+apt runs with a private configuration (its own sources, lists, archives and an empty status file), so the
+machine's own apt state is neither read nor changed, except mirror, proxy settings and archive keyring.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """stdout of a command; raises PeerUnavailable with the end of its output when it fails."""
+    """stdout of a command; raises PeerUnavailable with the end of its output if it fails."""
     try:
         done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -35,7 +35,7 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str
 
 @cache
 def mirror() -> str:
-    """The machine's own Debian mirror where it is a Debian, else deb.debian.org."""
+    """The machine's own Debian mirror if it runs Debian, else deb.debian.org."""
     try:
         lines = run(
             ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
@@ -62,7 +62,7 @@ def keyring() -> Path:
 
 @cache
 def _options(suite: str) -> tuple[str, ...]:
-    """apt's options for one suite, with its lists brought up to date once per process."""
+    """apt's options for one suite, whose lists are updated once per process."""
     home = peers_dir() / "apt" / suite
     for sub in ("lists/partial", "cache/archives/partial", "parts"):
         (home / sub).mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def unpacked(suite: str, *packages: str) -> Path:
 
 
 def closure(suite: str, *packages: str) -> Path:
-    """The root folder of `packages` and all they depend on, libc too; fit for a container's rootfs."""
+    """The root folder of `packages` and all dependencies, including libc; usable as a container's rootfs."""
 
     def fill(folder: Path) -> None:
         with lock(f"apt-{suite}"), tempfile.TemporaryDirectory(dir=peers_dir()) as downloads:
@@ -121,7 +121,7 @@ def _unpack(downloads: Path, folder: Path) -> None:
         (folder / "usr" / name).mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(f"usr/{name}")
     for deb in debs:
-        # dpkg -x would replace the links above by the folders of packages that still ship /lib
+        # dpkg -x would replace the links above with the folders of packages that still ship /lib
         pipe = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --no-same-owner -C "$2"'
         run(["bash", "-o", "pipefail", "-c", pipe, "unpack", deb, folder])
         with (folder / "packages.txt").open("a") as listing:
@@ -129,7 +129,7 @@ def _unpack(downloads: Path, folder: Path) -> None:
 
 
 def package_version(root: Path, package: str) -> str:
-    """The Debian version that `root` (of `unpacked` or `closure`) holds of `package`."""
+    """The Debian version of `package` in `root` (of `unpacked` or `closure`)."""
     for line in (root / "packages.txt").read_text().splitlines():
         name, _, version = line.partition("\t")
         if name.partition(":")[0] == package:

@@ -1,4 +1,4 @@
-"""A disk of a fixed size for a daemon's data: it can be full, and larger again."""
+"""A disk of a fixed size for a daemon's data, which can be filled up and enlarged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from integration.rig.process import unmount_below
 class SmallDisk:
     """A file system of `size` bytes in memory, mounted at `place`; a context manager. Needs root.
 
-    It writes faster than a disk that has to sync, too.
+    It is also faster than a disk that has to sync.
     """
 
     def __init__(self, place: Path, size: int) -> None:

@@ -15,7 +15,7 @@ ENGINE_SECONDS = 60.0
 
 
 class Dockerd:
-    """A running dockerd on a private socket; a context manager. Needs root, leaves the firewall alone.
+    """A running dockerd on a private socket; a context manager. Needs root; does not change the firewall.
 
     Images go into docker's own store, or with `containerd_store` into that of the containerd behind it.
     """
@@ -71,7 +71,7 @@ class Dockerd:
 
     @property
     def command(self) -> tuple[str | Path, ...]:
-        """The real `docker` with the option that leads it here."""
+        """The real `docker` with the option for this engine."""
         return (self._client, "--host", self.address)
 
     def _ready(self) -> bool:
@@ -82,7 +82,7 @@ class Dockerd:
     def docker(
         self, *arguments: str | Path, check: bool = True, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `docker ARGUMENTS`; raises AssertionError with its words when `check` and it fails."""
+        """Run `docker ARGUMENTS`; if it fails and `check` is set, raises AssertionError with its output."""
         command = [*self.command, *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=600, check=False)
         if check and done.returncode:

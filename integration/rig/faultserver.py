@@ -1,7 +1,7 @@
-"""A registry on raw sockets that serves one image properly, but for one fault.
+"""A registry on raw sockets that serves one image correctly, except for one fault.
 
-What a fault does is a function of an `Exchange`: the request, the answer that would be right, and the socket
-to spoil it on. Standard library only; http.server is too well-behaved for most of what is done here.
+A fault is a function of an `Exchange`: the request, the correct response, and the socket for another one.
+Standard library only; http.server cannot send most of the invalid responses.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Reply:
     body: bytes = b""
 
     def but(self, *, drop: Iterable[str] = (), **headers: str) -> Reply:
-        """The same with other headers (`_` stands for `-`)."""
+        """The same reply with other headers (`_` stands for `-`)."""
         kept = {name: value for name, value in self.headers.items() if name not in drop}
         return replace(self, headers={**kept, **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
 @dataclass
 class Exchange:
-    """One request with the right answer to it, and the means to give another one."""
+    """One request with the correct response, and methods to send another one."""
 
     asked: Asked
     good: Reply
@@ -90,12 +90,12 @@ class Exchange:
             self.hold(seconds)
 
     def hold(self, seconds: float = 60.0) -> None:
-        """Wait, but not longer than the server lives."""
+        """Wait, at most until the server is closed."""
         if self.server.ended.wait(seconds):
             raise Cut
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close the connection; with `reset` not in an orderly way."""
+        """Close the connection, with `reset` by a TCP reset."""
         if reset:
             self.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
         raise Cut
@@ -159,7 +159,7 @@ class FaultServer:
         return f"{address}:{port}"
 
     def repair(self, graph: Graph | None = None) -> None:
-        """Serve well from now on, another image if given."""
+        """Serve correctly from now on, another image if given."""
         with self._lock:
             self.fault = None
             self.graph = graph or self.graph
@@ -199,12 +199,12 @@ class FaultServer:
                     headers[name.lower()] = value.strip()
                 lines.read(int(headers.get("content-length", 0)))
                 self._answer(link, method, path, headers)
-        # An orderly end also where somebody still holds the socket.
+        # An orderly close, even if another thread still uses the socket.
         with suppress(OSError):
             link.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, link: socket.socket, method: str, path: str, headers: Headers) -> None:
-        # A proxy is asked for whole URLs.
+        # Requests to a proxy have whole URLs.
         bare = re.sub(r"^http://[^/]+", "", path.partition("?")[0])
         with self._lock:
             asked = Asked(method, path, headers, self._what(method, bare))
@@ -265,17 +265,17 @@ def answering(status: int = 200, body: bytes = b"", **headers: str) -> Behaviour
 
 
 def altered(change: Callable[[Reply], Reply]) -> Behaviour:
-    """Answer rightly but for one change."""
+    """Send the correct response with one change."""
     return lambda exchange: exchange.send(change(exchange.good))
 
 
 def with_headers(*, drop: Iterable[str] = (), **headers: str) -> Behaviour:
-    """Answer rightly but for these headers."""
+    """Send the correct response with these headers."""
     return altered(lambda good: good.but(drop=drop, **headers))
 
 
 def cut_after(count: int, *, reset: bool = False) -> Behaviour:
-    """Send the right head, and so many bytes of the body."""
+    """Send the correct head, and so many bytes of the body."""
 
     def behave(exchange: Exchange) -> None:
         exchange.head(exchange.good)
@@ -286,7 +286,7 @@ def cut_after(count: int, *, reset: bool = False) -> Behaviour:
 
 
 def stalled_after(count: int) -> Behaviour:
-    """Send the right head, so many bytes, and then nothing more."""
+    """Send the correct head, so many bytes of the body, and then nothing more."""
 
     def behave(exchange: Exchange) -> None:
         exchange.head(exchange.good)
@@ -297,7 +297,7 @@ def stalled_after(count: int) -> Behaviour:
 
 
 def dripping(seconds: float = 0.05, *, head: bool = False) -> Behaviour:
-    """Send the body byte by byte, or already the head."""
+    """Send the body byte by byte, or the head, too."""
 
     def behave(exchange: Exchange) -> None:
         if head:
@@ -309,7 +309,7 @@ def dripping(seconds: float = 0.05, *, head: bool = False) -> Behaviour:
 
 
 def endless(data: bytes, before: bytes = b"", *, chunked: bool = False, pause: float = 0) -> Behaviour:
-    """Send a head without a length (`before` instead, if given), and then data for ever, with pauses."""
+    """Send a head without a length (or `before`, if given), and then endless data, with pauses."""
 
     def behave(exchange: Exchange) -> None:
         how = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
@@ -328,7 +328,7 @@ def endless(data: bytes, before: bytes = b"", *, chunked: bool = False, pause: f
 
 
 def framed(after: bytes, piece: bytes, *, body: bool, pause: float = 0.05) -> Behaviour:
-    """Send a head, the `body` in one chunk or nothing of it, and then framing without an end."""
+    """Send a head, the `body` in one chunk or none of it, and then endless framing."""
 
     def behave(exchange: Exchange) -> None:
         exchange.head(exchange.good.but(Transfer_Encoding="chunked"))
@@ -343,7 +343,7 @@ def framed(after: bytes, piece: bytes, *, body: bool, pause: float = 0.05) -> Be
 
 
 def preceded(interim: bytes) -> Behaviour:
-    """Send an interim answer before the right one."""
+    """Send an interim response before the correct one."""
 
     def behave(exchange: Exchange) -> None:
         exchange.raw(interim)
@@ -353,7 +353,7 @@ def preceded(interim: bytes) -> Behaviour:
 
 
 def chunked(*, whole: bool, count: int = 1 << 30) -> Behaviour:
-    """Send the body in chunks; unless `whole`, what comes after `count` bytes is no chunk."""
+    """Send the body in chunks; unless `whole`, the data after `count` bytes is not a valid chunk."""
 
     def behave(exchange: Exchange) -> None:
         exchange.head(exchange.good.but(Transfer_Encoding="chunked"))
@@ -367,14 +367,14 @@ def chunked(*, whole: bool, count: int = 1 << 30) -> Behaviour:
 
 
 def wrong_byte(good: Reply) -> Reply:
-    """The same answer with one bit of its body turned, and every header still as it was."""
+    """The same response with one bit of its body flipped, and unchanged headers."""
     middle = len(good.body) // 2
     spoiled = bytes([good.body[middle] ^ 1]) if good.body else b""
     return replace(good, body=good.body[:middle] + spoiled + good.body[middle + 1 :])
 
 
 def raw_graph(body: bytes, media_type: str, blobs: Mapping[str, bytes] | None = None) -> Graph:
-    """An image whose root is these bytes, whatever they are, served under their true digest."""
+    """An image whose root is any bytes, served under their correct digest."""
     digest = digest_of(body)
     root = {"mediaType": media_type, "digest": digest, "size": len(body)}
     return Graph(root, {**(blobs or {}), digest: body})

@@ -1,9 +1,8 @@
 """containerd and nerdctl, built from the Go module proxy inside a scratch module.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
-dependency with sum.golang.org, which not every network lets through. A scratch module that requires the
-program's module and carries that module's own go.sum builds all releases, and go.sum still proves each
-dependency.
+dependency with sum.golang.org, which some networks block. A scratch module that requires the program's module
+and contains that module's own go.sum builds all releases, and go.sum still verifies each dependency.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ CONTAINERD = "github.com/containerd/containerd/v2"
 NERDCTL = "github.com/containerd/nerdctl/v2"
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
-# added, and hold every later download to the same bytes.
+# added, and every later download is checked against them.
 SUMS = {
     f"{CONTAINERD}@2.1.9": (
         "h1:lOQQ3qVEtauZCHKh8S2Xph5fGXFX2uZxMHmaslOZtW0=",
@@ -58,7 +57,7 @@ OLDEST_GO = (1, 26, 6)
 
 @cache
 def go() -> Path:
-    """A Go compiler: the machine's when it is new enough, else Debian sid's, unpacked into the cache."""
+    """A Go compiler: the machine's if it is recent enough, else Debian sid's, unpacked into the cache."""
     found = shutil.which("go")
     if found and _version(Path(found)) >= OLDEST_GO:
         return Path(found)
@@ -75,13 +74,13 @@ def _version(program: Path) -> tuple[int, ...]:
 
 
 def _environment() -> dict[str, str]:
-    """go's environment: everything it downloads and caches stays in our cache folder."""
+    """go's environment: all downloads and caches are in our cache folder."""
     home = peers_dir() / "go"
     own = {
         "GOPATH": str(home),
         "GOCACHE": str(home / "build"),
         "GOFLAGS": "-modcacherw",
-        "GOSUMDB": "off",  # the sums come from SUMS and nerdctl's go.sum, and go compares them
+        "GOSUMDB": "off",  # go verifies downloads with SUMS and nerdctl's go.sum
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
         "GOROOT": str(go().resolve().parents[1]),
@@ -100,7 +99,7 @@ def containerd(version: str, folder: Path) -> None:
 
 
 def _build(module: str, version: str, folder: Path, *programs: str) -> None:
-    """Build a module's `cmd/PROGRAM` each; -mod=mod fails on a sum that differs from go.sum's."""
+    """Build `cmd/PROGRAM` of a module; -mod=mod fails if a sum differs from that in go.sum."""
     env = _environment()
     with tempfile.TemporaryDirectory(dir=peers_dir()) as made:
         scratch = Path(made)
@@ -124,10 +123,9 @@ def _build(module: str, version: str, folder: Path, *programs: str) -> None:
 
 
 def _write_tigron(folder: Path) -> None:
-    """The module that nerdctl replaces by a folder which its published zip leaves out.
+    """Write the module that nerdctl replaces with a folder that its published zip does not contain.
 
-    All that the program's own sources name of it (in a helper of its tests that is compiled in and never
-    called) is an interface of testing.
+    The program's own sources use only an interface of it, in a test helper that is compiled but never called.
     """
     _empty(folder, TIGRON)
     (folder / "tig").mkdir()
@@ -135,7 +133,7 @@ def _write_tigron(folder: Path) -> None:
 
 
 def _empty(folder: Path, module: str = "scratch") -> Path:
-    """A folder with an empty module."""
+    """Create a folder with an empty module."""
     folder.mkdir(exist_ok=True)
     (folder / "go.mod").write_text(f"module {module}\n\ngo 1.22\n")
     return folder

@@ -1,7 +1,7 @@
-"""A command's exit code, words, time and peak memory.
+"""A command's exit code, output, time and peak memory.
 
-The kernel hands the peak of whoever starts a program down to the program, and a test runner is large. So a
-small Python starts it.
+A process inherits the peak memory of its parent, and a test runner is large, so a small Python process
+starts the command.
 """
 
 from __future__ import annotations

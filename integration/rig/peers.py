@@ -76,14 +76,14 @@ TOOLS = {
     "docker-registry": _Tool("docker-registry", "usr/bin/docker-registry", ("sid", "trixie", "bookworm")),
     "dockerd": _Tool("docker.io", "usr/sbin/dockerd", ("sid", "trixie", "bookworm")),
     "oras": _Tool("oras", "usr/bin/oras", ("sid", "trixie"), probe="version"),
-    # Without a policy file skopeo refuses to start; the flag says that no signature policy is wanted.
+    # skopeo needs a policy file or this flag.
     "skopeo": _Tool("skopeo", "usr/bin/skopeo", (), "--version", "trixie", ("--insecure-policy",)),
     "umoci": _Tool("umoci", "usr/bin/umoci", ("sid", "trixie", "bookworm")),
 }
 
 
 def tool(name: str) -> Path:
-    """The path of a program of TOOLS, downloaded when missing; raises PeerUnavailable with the reason."""
+    """The path of a program of TOOLS, downloaded if missing; raises PeerUnavailable with the reason."""
     spec = TOOLS.get(name)
     if spec is None:
         raise PeerUnavailable(f"no such tool: {name} (have {', '.join(TOOLS)})")
@@ -136,7 +136,7 @@ def tool_environment(*first: Path) -> dict[str, str]:
 
 
 def _describe(name: str) -> str:
-    """One line about a peer by its name on the command line; gets it when missing."""
+    """One line about a peer by its name on the command line; downloads it if missing."""
     kind, _, version = name.partition("@")
     if kind == "containerd":
         peer = containerd(version)
@@ -150,7 +150,7 @@ def _describe(name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Get the named peers (default: the least the tests need), print their versions; 1 when one failed."""
+    """Get the named peers (default: those that the tests need), print their versions; 1 if one failed."""
     least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
     rest = [*TOOLS, *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
     names = [one for one in arguments if not one.startswith("-")] or least

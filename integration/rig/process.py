@@ -1,4 +1,4 @@
-"""Starting, waiting for and surely ending the processes of the rig."""
+"""Start processes of the rig, wait for them, and end them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from integration.rig.cache import PeerUnavailable
 
 STOP_SECONDS = 10.0
-# Less than pytest's own limit, which does not end a test that waits for a process.
+# Less than pytest's timeout, which cannot interrupt a test that waits for a process.
 LIMIT_SECONDS = 110.0
 SHOWING_STACKS = {"PYTHONFAULTHANDLER": "1"}
 """Environment in which Python shows the stacks of all threads when it dies of SIGABRT, or crashes."""
@@ -40,7 +40,7 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self._child.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
@@ -52,7 +52,7 @@ class Process:
         return self.log.read_text(errors="replace")[-size:]
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to the whole group for what is left."""
+        """Send SIGTERM, and then SIGKILL to the rest of the group."""
         if self.running:
             self._child.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -60,16 +60,16 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, as a crash or the OOM killer would."""
+        """Send SIGKILL to the whole group, like a crash or the OOM killer."""
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
 
 def limited(process: subprocess.Popen[bytes], seconds: float = LIMIT_SECONDS) -> subprocess.Popen[bytes]:
-    """End a process that takes longer, so that no test waits for it for ever.
+    """End a process that takes longer, so that no test waits for it forever.
 
-    By SIGABRT: started with SHOWING_STACKS it says on stderr where it hangs, and its exit code is -6.
+    It is ended by SIGABRT: with SHOWING_STACKS it prints its stacks on stderr, and its exit code is -6.
     """
 
     def watch() -> None:
@@ -98,7 +98,7 @@ def wait_until(
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with what daemons left mounted in it and the shims that still use it."""
+    """Remove a folder, after unmounting everything below it and ending shims that still use it."""
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if f"{folder}/".encode() in place.read_bytes() and int(place.parent.name) != os.getpid():
@@ -116,7 +116,7 @@ def unmount_below(folder: Path) -> None:
 
 @contextmanager
 def ending(process: Process) -> Iterator[Process]:
-    """The process, ended when the block raises: for start-ups that fail half way."""
+    """End the process if the block raises, for example if it does not become ready."""
     try:
         yield process
     except BaseException:

@@ -1,7 +1,7 @@
-"""An HTTP proxy in front of a registry: logs every request, and can spoil answers on demand.
+"""An HTTP proxy in front of a registry: logs every request, and can inject faults.
 
-docker-registry writes its access log after the answer has gone out, so a test that reads that log right
-after a pull can miss the last line. The proxy logs when the answer's head is known, before a byte is sent.
+docker-registry writes its access log after it has sent a response, so a test that reads that log right
+after a pull may miss the last line. The proxy logs a request before it sends the first byte of the response.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 CHUNK = 1 << 18
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "expect"})
-# What Go's server says in plain text to a TLS client. containerd from 1.7 on falls back to http only when the
-# answer starts with "HTTP/" (core/remotes/docker/resolver.go), and Python's own server says something else.
+# The plain-text response of Go's server to a TLS client. containerd from 1.7 on falls back to http only if
+# the response starts with "HTTP/" (core/remotes/docker/resolver.go); that of Python's server does not.
 _TO_TLS_CLIENT = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n"
 
 
@@ -42,11 +42,11 @@ class Request:
 class Fault:
     """What to do to responses whose path matches `pattern` (re.search); the first matching fault is used.
 
-    `times` limits how often. `status` answers alone, without the registry (with `headers` and `body`).
+    `times` limits how often. `status` responds without the registry (with `headers` and `body`).
     `cut_after` closes the connection after that many body bytes; `corrupt_at` flips one body byte;
-    `ignore_range` answers 200 with everything; `drop_headers` leaves out headers of the answer;
+    `ignore_range` responds 200 with everything; `drop_headers` removes headers of the response;
     `cut_request_after` breaks both connections after that many bytes of the request's body (logged as 0);
-    `stall_after` waits in the body at that byte until `release` is set; `wait` seconds before the answer.
+    `stall_after` waits in the body at that byte until `release` is set; `wait` seconds precede the response.
     """
 
     pattern: str
@@ -71,7 +71,7 @@ Route = Callable[[str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], 
 
 
 class LoggingProxy:
-    """Listens on a free port of 127.0.0.1 from the start; `serve(upstream port)` begins to answer."""
+    """Listens on a free port of 127.0.0.1 from the start; responds after `serve(upstream port)`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -89,7 +89,7 @@ class LoggingProxy:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, and cut every open connection."""
+        """Stop, and close every open connection."""
         self._server.closing = True
         for fault in self._server.faults:
             fault.release.set()
@@ -100,7 +100,7 @@ class LoggingProxy:
             raise ExceptionGroup("errors of the logging proxy", self._server.errors)
 
     def requests(self) -> list[Request]:
-        """Every request so far, in the order of their answers."""
+        """Every request so far, in the order of the responses."""
         with self._server.guard:
             return list(self._server.log)
 
@@ -110,13 +110,13 @@ class LoggingProxy:
             self._server.log.clear()
 
     def add_fault(self, fault: Fault) -> Fault:
-        """Spoil matching answers from now on; returns the fault."""
+        """Apply a fault to matching responses from now on; return it."""
         with self._server.guard:
             self._server.faults.append(fault)
         return fault
 
     def clear_faults(self) -> None:
-        """Answer everything as the registry does."""
+        """Remove all faults."""
         with self._server.guard:
             for fault in self._server.faults:
                 fault.release.set()
@@ -124,7 +124,7 @@ class LoggingProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections of clients are open; what their requests did is logged before they are not."""
+        """The number of open client connections; the requests of closed ones have been logged."""
         with self._server.guard:
             return self._server.connections
 
@@ -133,7 +133,7 @@ class LoggingProxy:
         self._server.routes[path] = route
 
     def clear_routes(self) -> None:
-        """Answer nothing here any more."""
+        """Remove all routes."""
         self._server.routes.clear()
 
 
@@ -173,10 +173,10 @@ class _Server(ThreadingHTTPServer):
         return None
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep errors of the proxy itself; clients that go away are part of the tests.
+        """Record errors of the proxy itself; clients that disconnect are part of the tests.
 
-        A Go client repeats a request silently when a kept connection dies, so a swallowed error would spoil
-        what tests count.
+        A Go client silently repeats a request if a reused connection is closed, so an ignored error would
+        change the counts of tests.
         """
         error = sys.exc_info()[1]
         if isinstance(error, Exception) and not isinstance(error, OSError) and not self.closing:
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._upstream.close()
         with suppress(OSError):
             super().finish()
-        if self._secure:  # the server closes the socket it accepted, and TLS has taken that one over
+        if self._secure:  # the server closes the accepted socket, but TLS has replaced it
             self.request.close()
 
     def handle_one_request(self) -> None:
@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Our log is the list of requests."""
+        """The list of requests is the log."""
 
     def do_ANY(self) -> None:
         path = urlsplit(self.path).path
@@ -323,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def _tainted(self, body: Iterable[bytes], fault: Fault | None) -> Iterator[bytes]:
-        """The body as the fault wants it; raises ConnectionError where the fault cuts."""
+        """The body with the fault applied; raises ConnectionError where the fault cuts."""
         if fault is None:
             yield from body
             return
@@ -361,5 +361,5 @@ class _Handler(BaseHTTPRequestHandler):
 def _body_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while data := response.read1(CHUNK):
         yield data
-    # read1 leaves an answer open that it has read to its end, and the connection refuses the next request.
+    # read1 does not close a response at its end, so the connection would refuse the next request.
     response.close()

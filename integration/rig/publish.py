@@ -1,4 +1,4 @@
-"""Bringing graphs to where peers read them: a registry (plain HTTP) or an OCI layout."""
+"""Publish graphs for peers: in a registry (plain HTTP) or as an OCI layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def push(
 ) -> str:
     """Upload the graph; returns the reference "host/repository:tag".
 
-    Blobs whose digests are in `leave_out` stay away (the registry must not check what a manifest names).
+    Blobs whose digests are in `leave_out` are not pushed (the registry must not validate manifests).
     The requests made here are not in the registry's log.
     """
     authorization = registry.authorization(repository)
@@ -53,7 +53,7 @@ def push(
 
 
 def _children_first(graph: Graph, descriptor: Descriptor, seen: set[str]) -> Iterator[Descriptor]:
-    """Every descriptor below and the descriptor itself, so that a registry never sees a dangling manifest."""
+    """Every descriptor below, then the descriptor itself, so that no manifest precedes its content."""
     if descriptor["digest"] in seen:
         return
     seen.add(descriptor["digest"])

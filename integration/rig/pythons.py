@@ -1,4 +1,4 @@
-"""Another Python than the machine's: Debian's, unpacked with its own libraries, for virtual environments.
+"""Other Python versions: Debian's, unpacked with their own libraries, for virtual environments.
 
 `python -m integration.rig.pythons 3.15` prints its path.
 """
@@ -18,8 +18,8 @@ _SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 def python(version: str) -> Path:
     """The path of Debian's Python `version`, e.g. "3.15"; raises PeerUnavailable with the reason.
 
-    It runs on any libc: its loader and libraries are those it came with. It has no ensurepip, so make
-    environments with `-m venv --without-pip` and fill them with another one's `pip --python`.
+    It runs on any libc, since it uses its own loader and libraries. It has no ensurepip, so create
+    environments with `-m venv --without-pip`, and install with another one's `pip --python`.
     """
 
     def fill(folder: Path) -> None:

@@ -15,7 +15,7 @@ from integration.rig.proxy import Fault, LoggingProxy, Request
 
 START_SECONDS = 20.0
 USER, PASSWORD = "tester", "correct horse"
-# bcrypt is all that docker-registry takes, and the standard library has none: `htpasswd -nbB -C 5`.
+# docker-registry accepts only bcrypt, which the standard library lacks: made by `htpasswd -nbB -C 5`.
 HTPASSWD = "tester:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n"
 
 _CONFIG = """\
@@ -54,9 +54,9 @@ class Certificate(NamedTuple):
 class Registry:
     """A running docker-registry; a context manager.
 
-    `auth` is htpasswd text (HTPASSWD fits USER and PASSWORD). `tls` makes it speak https only.
-    `config` is YAML appended to its configuration; a function gets the registry (its port is known by then),
-    for example a `tokens.TokenService`.
+    `auth` is htpasswd text (HTPASSWD is for USER and PASSWORD). With `tls` it serves https only.
+    `config` is YAML appended to its configuration, or a function that gets the registry (its port is known
+    by then) and returns it, for example a `tokens.TokenService`.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Registry:
                 self._process.stop()
 
     def kill(self) -> None:
-        """Kill it like a crash: connections are closed, and the port no longer accepts any."""
+        """Kill it, like a crash: connections are closed, and new ones are refused."""
         if self._process:
             self._process.kill()
         self.proxy.close()
@@ -141,7 +141,7 @@ class Registry:
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
     def requests(self) -> list[Request]:
-        """Every request since `clear_requests`, complete as soon as the client has its answer."""
+        """Every request since `clear_requests`, complete as soon as the client has its response."""
         return self.proxy.requests()
 
     def clear_requests(self) -> None:
@@ -149,14 +149,14 @@ class Registry:
         self.proxy.clear_requests()
 
     def fetched(self) -> set[str]:
-        """Digests and tags of manifests and blobs that were requested by GET with success."""
+        """Digests and tags of manifests and blobs that were successfully requested by GET."""
         answered = (one for one in self.requests() if one.method == "GET" and one.status in (200, 206, 307))
         return {one.path.rpartition("/")[2] for one in answered}
 
     def add_fault(self, fault: Fault) -> Fault:
-        """Spoil matching answers from now on."""
+        """Apply a fault to matching responses from now on."""
         return self.proxy.add_fault(fault)
 
     def clear_faults(self) -> None:
-        """Answer everything properly again."""
+        """Remove all faults."""
         self.proxy.clear_faults()

@@ -1,4 +1,4 @@
-"""Is a content store what it claims to be? Every blob is read and hashed, every record looked up."""
+"""Check a content store: every blob is read and hashed, every record is looked up."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HOME = "root/io.containerd.content.v1.content/blobs"
 
 
 def damage(daemon: Containerd) -> list[str]:
-    """What is wrong with the store in words, [] for nothing: read from its files, for a daemon at rest.
+    """Describe what is wrong with the store, from its files; the daemon must be idle. [] if it is consistent.
 
-    A blob whose bytes have another digest than its name; a record of a blob that is not there or has another
-    size; an image whose target is gone; a lease without an expiry.
+    Problems: a blob whose digest differs from its name; a record of a blob that is missing or has another
+    size; an image whose target is missing; a lease without an expiry.
     """
     home = daemon.root / _HOME
     meta = bolt.read(daemon.root / "root/io.containerd.metadata.v1.bolt/meta.db")

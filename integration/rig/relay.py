@@ -1,4 +1,4 @@
-"""Stands between a client and a daemon's unix socket, and stops in the middle of what the daemon sends."""
+"""A relay between a client and a daemon's unix socket, which stops within the daemon's data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _CHUNK = 1 << 16
 
 
 class Relay:
-    """Passes everything on until the daemon has sent `hold_after` bytes; a context manager.
+    """Forwards everything until the daemon has sent `hold_after` bytes; a context manager.
 
-    Then `held` is set, and nothing more comes until `go_on`. `release` takes the relay's own socket away,
-    too: to a client that is what a daemon looks like that has ended.
+    Then `held` is set, and nothing more is forwarded until `go_on`. `release` also removes the relay's own
+    socket, so that the client sees a daemon that has ended.
     """
 
     def __init__(self, target: Path, path: Path, hold_after: int) -> None:
@@ -41,7 +41,7 @@ class Relay:
             one.close()
 
     def release(self) -> None:
-        """Continue, and accept no new client."""
+        """Continue, and accept no new clients."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would not wake accept
         self._listener.close()
@@ -49,7 +49,7 @@ class Relay:
         self.go_on()
 
     def go_on(self) -> None:
-        """Send what was held, and hold nothing any more."""
+        """Send the held data, and hold nothing from now on."""
         self._released.set()
 
     def _accept(self) -> None:

@@ -1,7 +1,7 @@
 """The contents of a namespace of a real containerd, as values that can be compared with ==.
 
 Read from containerd's own metadata files (buckets: containerd core/metadata/buckets.go and
-core/snapshots/storage/bolt.go); test_rig.py proves that ctr tells the same.
+core/snapshots/storage/bolt.go); test_rig.py compares them with the output of ctr.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Ingest(TypedDict):
 
 
 class State(TypedDict):
-    """Everything of a namespace but containers and times; `snapshots` by snapshotter and key."""
+    """Everything of a namespace except containers and times; `snapshots` by snapshotter and key."""
 
     content: dict[str, Content]
     images: dict[str, Image]
@@ -73,9 +73,9 @@ class State(TypedDict):
 
 
 def snapshot_of(daemon: Containerd, namespace: str = "default") -> State:
-    """The state of the namespace now. Call `collect_garbage` first where a client has just ended."""
+    """The current state of the namespace. Call `collect_garbage` first if a client has just ended."""
     for _ in range(20):
-        with suppress(KeyError):  # a snapshot came or went between the reads of the two files
+        with suppress(KeyError):  # a snapshot was added or removed between the reads of the two files
             return _state(daemon, namespace)
     return _state(daemon, namespace)
 
@@ -106,13 +106,13 @@ def digests(daemon: Containerd, namespace: str = "default") -> set[str]:
 
 
 def collect_garbage(daemon: Containerd, namespace: str = "default") -> None:
-    """Returns after a full garbage collection: the deletion of a lease with --sync waits for one."""
+    """Collect garbage: the deletion of a lease with --sync waits for a full collection."""
     daemon.ctr("leases", "create", "--id", "rig-gc", namespace=namespace)
     daemon.ctr("leases", "delete", "--sync", "rig-gc", namespace=namespace)
 
 
 def prune_references(daemon: Containerd, namespace: str = "default") -> None:
-    """Run `ctr content prune references`, again where the collector takes a blob that it has listed."""
+    """Run `ctr content prune references`, again if a blob that it has listed is collected meanwhile."""
     for _ in range(20):
         done = daemon.ctr("content", "prune", "references", namespace=namespace, check=False)
         if b": not found" not in done.stderr:
@@ -140,7 +140,7 @@ def _image(record: bolt.Bucket) -> Image:
 
 
 def _snapshots(own: Path, keys: bolt.Bucket) -> dict[str, Snapshot]:
-    """The namespace's snapshots; the kind stands in the snapshotter's own file, under the name in meta.db."""
+    """The namespace's snapshots; the kind is in the snapshotter's own file, under the name in meta.db."""
     backend = bolt.read(own).at("v1", "snapshots")
     return {
         key: {
@@ -166,10 +166,10 @@ def _lease(record: bolt.Bucket) -> Lease:
 
 
 def _ingests(folder: Path, records: bolt.Bucket) -> dict[str, Ingest]:
-    """Unfinished writes; the store's folder of each holds its backend ref and the bytes so far."""
+    """Unfinished writes; each has a folder with its backend ref and the bytes so far."""
     written = {}
     for place in folder.glob("*/ref"):
-        with suppress(FileNotFoundError):  # committed while we look
+        with suppress(FileNotFoundError):  # committed meanwhile
             data = place.with_name("data")
             written[place.read_text()] = data.stat().st_size if data.exists() else 0
     return {

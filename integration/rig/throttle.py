@@ -1,4 +1,4 @@
-"""A slow line in front of a server: a rate for each connection, one for all of them, and a delay."""
+"""A slow network in front of a server: a rate for each connection, one for all of them, and a delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE = 1 << 16
 
 
 class Rate:
-    """Lets so many bytes through in a second, whoever asks; None is as many as come."""
+    """A limit of bytes per second for all callers; None is no limit."""
 
     def __init__(self, per_second: float | None) -> None:
         self._per_second = per_second
@@ -20,7 +20,7 @@ class Rate:
         self._lock = threading.Lock()
 
     def pay(self, count: int) -> None:
-        """Wait for as long as that many bytes take."""
+        """Wait as long as so many bytes take."""
         if self._per_second is None:
             return
         with self._lock:
@@ -31,10 +31,10 @@ class Rate:
 
 
 class Throttle:
-    """Listens on a free port of 127.0.0.1 and passes bytes on to `port`; a context manager.
+    """Listens on a free port of 127.0.0.1 and forwards bytes to `port`; a context manager.
 
-    `per_connection` and `in_all` are bytes a second from the server, `delay` the seconds that everything
-    from the client takes longer, so a round trip has it once.
+    `per_connection` and `in_all` are bytes per second from the server; `delay` is in seconds, applies to data
+    from the client, and so to each round trip once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Throttle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, and cut what is open."""
+        """Stop, and close open connections."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -94,12 +94,12 @@ class Throttle:
             with client, socket.create_connection(("127.0.0.1", self._port)) as server:
                 with self._guard:
                     self._links += [client, server]
-                # A long queue in the kernel would hide that the line is slow.
+                # A long queue in the kernel would hide that the network is slow.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
                 threading.Thread(target=self._up, args=(client, server), daemon=True).start()
                 self._down(server, client)
         except OSError:
-            pass  # one of the two has gone away
+            pass  # one side has disconnected
         finally:
             with self._guard:
                 self._open -= 1

@@ -1,7 +1,7 @@
 """A token service for the real docker-registry, which checks every token's signature and access list.
 
 Sources: distribution's docs/spec/auth/token.md (GET), oauth.md (POST) and jwt.md. The standard library has no
-RSA, so keys and signatures are openssl's.
+RSA, so openssl makes keys and signatures.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Answer = tuple[int, Mapping[str, str], bytes]
 class TokenService:
     """`Registry(root, config=TokenService(folder))`: tokens for USER and PASSWORD at the registry's /token.
 
-    `anonymous` lets everybody pull. `post` answers OAuth2 requests too; else they get 404, as many registries
-    do. `lifetime` is a token's validity in seconds. What was asked for is in the registry's request log.
+    `anonymous` lets everyone pull. With `post` OAuth2 requests are supported; otherwise they get 404, as from
+    many registries. `lifetime` is a token's validity in seconds. Requests are in the registry's log.
     """
 
     def __init__(

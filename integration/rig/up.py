@@ -1,6 +1,6 @@
-"""scripts/containerd-up: a containerd of one generation in a container, to try pyctrd on.
+"""scripts/containerd-up: a containerd of one generation in a container, to try pyctrd.
 
-Standard library only; the engine is asked by its own client, `docker`, which finds it as it always does.
+Standard library only; the engine is used through its own client, `docker`, with its usual configuration.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Box:
         self.container = f"pyctrd-containerd-{generation}"
 
     def up(self) -> None:
-        """Start it, unless it runs; raises PeerUnavailable."""
+        """Start it, unless it is running; raises PeerUnavailable."""
         self._write_config()
         if not self._is_running():
             self._remove_container()
@@ -67,7 +67,7 @@ class Box:
         wait_until(lambda: unix_answers(self.address), START_SECONDS, self._is_running, self._log)
 
     def down(self) -> None:
-        """Stop it, and remove the container, its data and the folder; what is not there is fine."""
+        """Stop it, and remove the container, its data and the folder, as far as they exist."""
         self._remove_container()
         if self.container in docker("volume", "ls", "--quiet").split():
             docker("volume", "rm", self.container)
@@ -81,7 +81,7 @@ class Box:
 
     def _options(self) -> list[str]:
         volumes = [f"{self.folder}:{self.folder}", f"{self.container}:/var/lib/containerd"]
-        # For what the daemon itself asks of registries (`ctr images pull` of 2.x lets it).
+        # For requests of the daemon itself to registries (with `ctr images pull` of 2.x).
         volumes += [f"{_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.is_dir() else []
         return [
             "--detach",
@@ -111,7 +111,7 @@ class Box:
 
 
 def docker(*arguments: str) -> str:
-    """stdout and stderr of `docker ARGUMENTS`; raises PeerUnavailable with them when it fails."""
+    """stdout and stderr of `docker ARGUMENTS`; raises PeerUnavailable with them if it fails."""
     try:
         done = subprocess.run(
             ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -124,7 +124,7 @@ def docker(*arguments: str) -> str:
 
 
 def _generation(text: str) -> str:
-    """The generation that this, or a release of it, is of: 2.4, v2.4.2, 1.7.24."""
+    """The generation of a version such as 2.4, v2.4.2 or 1.7.24."""
     for known in GENERATIONS:
         if re.fullmatch(rf"v?{re.escape(known)}(\..*)?", text):
             return known
@@ -137,7 +137,7 @@ def _default_folder(generation: str) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line says; 0, or 1 where there is no engine or it refuses."""
+    """Run the command line; return 0, or 1 if there is no engine or it fails."""
     parser = argparse.ArgumentParser(
         "containerd-up", description="Start a containerd in a container, to try pyctrd on (or stop it)."
     )
