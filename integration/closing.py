@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 from pyctrd import Client, ClientClosed, DaemonError, NotFound, RegistryError
 
 SECONDS = 5.0
-"""What a call gets to end after its client was closed."""
+"""The time limit for the end of a call after its client was closed."""
 LATEST = 1.0
-"""When at last a client is closed: a whole call takes about as long."""
+"""The latest time at which a client is closed: about as long as a complete call."""
 
 
 class Calls:
@@ -69,7 +69,7 @@ def closed(client: Client, work: Callable[[], object], after: float) -> str:
     client.close()
     started = time.monotonic()
     thread.join(SECONDS)
-    assert not thread.is_alive(), "the call goes on after its client was closed"
+    assert not thread.is_alive(), "the call continues after its client was closed"
     (found,) = outcome
     if isinstance(found, BaseException):
         assert isinstance(found, ClientClosed | NotFound), repr(found)
@@ -92,7 +92,7 @@ def timed_out(client: Client, work: Callable[[], object], after: float) -> str:
         outcome = type(error).__name__
     else:
         outcome = "done"
-    assert time.monotonic() - started < after + SECONDS, "the thread outlived the time-out"
+    assert time.monotonic() - started < after + SECONDS, "the thread continued after the timeout"
     return outcome
 
 
@@ -141,7 +141,7 @@ def main() -> None:
                 outcome = timed_out(client, work, after)
             else:
                 outcome = failed(client, missing)
-            assert not list(Path(folder).glob(".*.part")), "half an archive is left"
+            assert not list(Path(folder).glob(".*.part")), "a partial archive is left"
         check_closed(client, reference)
         print(f"{turn}: {kind} in {work.__name__} after {after:.3f} s: {outcome}", flush=True)
 

@@ -36,10 +36,10 @@ class Command:
     pulls: bool = False
     sends: bool = False
     resumable: bool = False
-    """Its lease stays until it expires when it is interrupted, for the next run to go on."""
+    """After an interrupt its lease stays until it expires, so that the next run can resume."""
     saves_to: str = ""
     fetches: Sequence[str] = ()
-    """Platforms whose layers are there afterwards."""
+    """Platforms whose layers are stored afterwards."""
 
 
 PULL = Command(("pull", *PROGRESS), pulls=True, resumable=True, fetches=(HERE,))

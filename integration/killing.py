@@ -40,7 +40,7 @@ def kill_in_the_middle(
     """Kill the container when the point is reached; pyctrd must then end as documented."""
     with shell.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            assert reached(), "the point in the middle was never reached"
+            assert reached(), "the point of the kill was never reached"
             assert process.poll() is None
             shell.containerd.kill()
             if afterwards == "back-at-once":

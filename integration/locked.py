@@ -159,7 +159,7 @@ class Image:
 
 
 Action = Callable[[Login, Image, list[str]], None]
-"""Does its work with the options, and checks that it is done."""
+"""Runs its command with the options, and checks the result."""
 
 
 def _pull(login: Login, image: Image, options: list[str]) -> None:

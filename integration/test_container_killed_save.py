@@ -93,7 +93,7 @@ def test_killed_while_ctr_imports_the_archive(shell: Shell, registry: Registry, 
         assert process.stdin
         assert process.stderr
         try:
-            # Three quarters of the archive. A pipe buffers only 64 KiB, so ctr or the daemon has read the rest.
+            # Three quarters of the archive; all but the 64 KiB that a pipe buffers has been read by ctr.
             process.stdin.write(archive[:middle])
             process.stdin.flush()
             assert process.poll() is None

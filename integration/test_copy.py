@@ -188,7 +188,7 @@ def test_interruptions_on_both_sides_are_resumed(
     resumed = [one.range for one in registry.requests() if one.path.endswith(layer["digest"]) and one.range]
     assert f"bytes={3 * MIB}-" in resumed
     accepted = [one for one in sent(other) if one.method == "PATCH" and one.status == 202]
-    assert len(accepted) == -(-layer["size"] // (4 * MIB)), "no chunk was taken twice"
+    assert len(accepted) == -(-layer["size"] // (4 * MIB)), "no chunk was stored twice"
 
 
 def test_wrong_bytes_never_become_a_blob(
@@ -211,7 +211,7 @@ def test_memory_is_bounded(registry: Registry, other: Registry, repository: str,
     measured = subprocess.run(
         [sys.executable, "-c", PEAK, *command], env=copier.env, capture_output=True, check=True, timeout=120
     )
-    assert int(measured.stderr) < 64 * 1024, "in KiB; half of the image"
+    assert int(measured.stderr) < 64 * 1024, "in KiB, half of the image"
 
 
 def test_ctrl_c_sets_no_tag(registry: Registry, other: Registry, repository: str, copier: Copier) -> None:

@@ -34,7 +34,7 @@ from tests.support.images import Graph
 
 MIB = 1 << 20
 NAME = "registry.test"
-"""A registry that nobody can reach but by hosts.toml: there is no such name."""
+"""A registry that can be reached only with hosts.toml: the name does not exist."""
 REFERENCE = f"{NAME}/team/app:latest"
 
 

@@ -151,7 +151,7 @@ def test_p2_layers_of_an_unknown_config_type_are_kept(
     assert set(graph.blobs) == digests(daemon, f"{namespace}-ours")
     exit_code = ctr_pull(daemon, oracle, f"{namespace}-ctr", reference)
     kept = set(graph.blobs) == digests(daemon, f"{namespace}-ctr")
-    assert (exit_code == 0, kept) != (True, True), "ctr does it right now: update docs/differences.md"
+    assert (exit_code == 0, kept) != (True, True), "ctr has the same result: update docs/differences.md"
 
 
 def test_p4_labels_of_other_tools_are_kept(

@@ -34,7 +34,7 @@ from tests.support.images import Graph
 HERE, FOREIGN = "linux/amd64", "linux/s390x"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SECONDS = 5.0
-"""What a command gets to end after its signal."""
+"""The time limit for the end of a command after its signal."""
 LAYER_BYTES = 1 << 20
 
 
@@ -46,7 +46,7 @@ class Command:
     pulls: bool = False
     pushes: bool = False
     resumable: bool = False
-    """Its lease stays until it expires, for the next run to go on."""
+    """Its lease stays until it expires, so that the next run can resume."""
     saves_to: str = ""
 
 
@@ -121,7 +121,7 @@ class Run:
         state = snapshot_of(self.place.daemon, self.shell.namespace)
         present = set(state["content"])
         if self.place.name in state["images"]:
-            assert self.place.local <= present, "a record, but not all of its content"
+            assert self.place.local <= present, "a record without all of its content"
         else:
             assert self.command.pulls
             assert code

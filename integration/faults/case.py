@@ -103,14 +103,14 @@ def framing(where: str) -> tuple[Case, ...]:
         ),
         Case(
             f"{where}-trailers-endless",
-            f"{what}, whole, and trailers without an end",
+            f"{what}, complete, and endless trailers",
             on(where, framed(b"0\r\n", b"X: y\r\n", body=True)),
             (),
             0,
         ),
         Case(
             f"{where}-trailer-flood",
-            f"{what}, whole, and a flood of trailers",
+            f"{what}, complete, and an endless trailer",
             on(where, framed(b"0\r\n", trailer, body=True, pause=0)),
             (),
             0,

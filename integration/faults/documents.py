@@ -86,7 +86,7 @@ MANIFESTS = (
     Case("tag-moves", "the tag moves between HEAD and GET", on("resolve", _moves, 1), (), 0),
     Case(
         "manifest-wrong-bytes",
-        "a manifest with other bytes than its digest",
+        "a manifest whose bytes do not match its digest",
         on("manifest", altered(wrong_byte)),
         (*ROOT, "wrong content"),
     ),
@@ -100,19 +100,19 @@ MANIFESTS = (
     ),
     Case(
         "manifest-endless",
-        "a manifest without an end",
+        "an endless manifest",
         on("resolve tag", _only_get(endless(b" " * 65536))),
         (AT, f"more than {MANIFEST_LIMIT} bytes"),
         asks=2,
     ),
     Case(
         "manifest-trickles",
-        "a manifest without an end, 2000 bytes now and then",
+        "an endless manifest, of which 2000 bytes are sent now and then",
         on("resolve tag", _only_get(endless(b" " * 2000, chunked=True, pause=0.3))),
         (AT, "too slow"),
         asks=2,
     ),
-    Case("manifest-empty", "a manifest of no bytes", None, ("content size of zero",), image=of_bytes(b"")),
+    Case("manifest-empty", "an empty manifest", None, ("content size of zero",), image=of_bytes(b"")),
     Case(
         "manifest-drips",
         "a manifest that comes byte by byte",
@@ -123,7 +123,7 @@ MANIFESTS = (
     *framing("config"),
     Case(
         "json-none",
-        "a manifest that is no JSON",
+        "a manifest that is not JSON",
         None,
         (*ROOT, "not valid JSON"),
         image=of_bytes(b"SALT, not JSON"),
@@ -164,7 +164,7 @@ MANIFESTS = (
     ),
     Case(
         "json-other-case",
-        "a key in another case, which Go takes for the same",
+        "a key that occurs again in another case, which Go treats as the same",
         None,
         (*ROOT, "'Manifests' has to be 'manifests'"),
         image=with_members(Manifests=[]),
@@ -212,11 +212,11 @@ MANIFESTS = (
         ("{host}", "{repository}", "the index says linux/amd64, but the config says linux/s390x"),
         image=other_platform,
     ),
-    Case("size-negative", "a layer of a negative size", None, ROOT, image=with_layer(size=-1)),
+    Case("size-negative", "a layer with a negative size", None, ROOT, image=with_layer(size=-1)),
     Case("size-beyond", "a layer of 2**63 bytes", None, ROOT, image=with_layer(size=2**63)),
     Case(
         "size-immense",
-        "a layer that is said to have 2**62 bytes",
+        "a layer with a stated size of 2**62 bytes",
         None,
         ("{host}", "{repository}", "short read"),
         image=with_layer(size=2**62),
@@ -245,7 +245,7 @@ MANIFESTS = (
     ),
     Case(
         "foreign-urls-stall",
-        "a foreign layer with 100 URLs that never answer, which the registry has as well",
+        "a foreign layer with 100 URLs that never respond, which the registry also has",
         on("other", lambda exchange: exchange.hold()),
         (),
         0,
@@ -254,7 +254,7 @@ MANIFESTS = (
     ),
     Case(
         "foreign-link-local",
-        "a foreign layer that only the metadata service is said to have",
+        "a foreign layer whose only URL is at a cloud's metadata service",
         on("layer", first_layer(answering(404))),
         ("{repository}", "169.254.169.254", "link-local"),
         image=with_layer(urls=[LINK_LOCAL], mediaType=f"{images.OCI_FOREIGN_LAYER}+gzip"),

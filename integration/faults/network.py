@@ -58,7 +58,7 @@ def _tunnels(start: bytes, piece: bytes, pause: float = 0.05) -> Callable[[socke
 def _connect(name: str, story: str, start: bytes, piece: bytes, says: str, pause: float = 0.05) -> Case:
     return Case(
         name,
-        f"the proxy's answer to CONNECT {story}",
+        f"the proxy's response to CONNECT {story}",
         on("", lambda _: None),
         ("registry.invalid", "{repository}", says, "through proxy http://127.0.0.1:"),
         asks=0,
@@ -102,7 +102,7 @@ LATE = "timed out while waiting"
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 
 CONNECTIONS = (
-    Case("connection-refused", "nobody listens", None, (AT, "connection refused"), asks=0, via="nobody"),
+    Case("connection-refused", "nothing listens", None, (AT, "connection refused"), asks=0, via="nobody"),
     Case(
         "no-such-host",
         "the name does not exist",
@@ -113,7 +113,7 @@ CONNECTIONS = (
     ),
     Case(
         "dead-proxy",
-        "the proxy is not there",
+        "the proxy does not exist",
         None,
         ("connection refused", "through proxy http://127.0.0.1:1"),
         asks=0,
@@ -121,7 +121,7 @@ CONNECTIONS = (
     ),
     Case(
         "hosts-toml-pipe",
-        "hosts.toml is a named pipe that nobody writes to",
+        "hosts.toml is a named pipe without a writer",
         None,
         ("hosts.toml: not a regular file",),
         code=2,
@@ -130,7 +130,7 @@ CONNECTIONS = (
     ),
     Case(
         "ca-pipe",
-        "the CA file that hosts.toml names is such a pipe",
+        "the CA file in hosts.toml is a named pipe without a writer",
         None,
         ("cannot use CA file", "ca.pem: not a regular file"),
         code=2,
@@ -139,7 +139,7 @@ CONNECTIONS = (
     ),
     Case(
         "tls-unknown-authority",
-        "a certificate of an authority that nobody knows",
+        "a certificate of an unknown authority",
         None,
         (AT, "certificate signed by unknown authority"),
         asks=0,
@@ -172,7 +172,7 @@ CONNECTIONS = (
     ),
     Case(
         "plain-on-tls-port",
-        "plain http is spoken to a TLS port, which answers in TLS",
+        "the port expects TLS, and responds to plain http in TLS",
         on("", lambda _: None),
         (AT, "the server speaks TLS", "Do not use --plain-http for it."),
         asks=0,
@@ -181,7 +181,7 @@ CONNECTIONS = (
     ),
     Case(
         "plain-on-go-port",
-        "plain http is spoken to a TLS port of Go, which explains",
+        "the port expects TLS, and responds to plain http with Go's error message",
         on("", lambda _: None),
         (AT, "unexpected status 400", "--plain-http"),
         asks=0,
@@ -190,7 +190,7 @@ CONNECTIONS = (
     ),
     Case(
         "tls-on-plain-port",
-        "TLS is spoken to a plain port",
+        "the port does not support TLS",
         on("", lambda _: None),
         (AT, "server gave HTTP response to HTTPS client"),
         asks=0,
@@ -199,14 +199,14 @@ CONNECTIONS = (
     ),
     Case(
         "head-stalls",
-        "no answer ever comes",
+        "no response",
         on("", lambda exchange: exchange.hold()),
         (AT, "timed out while waiting"),
         asks=3,
     ),
     Case(
         "head-drips",
-        "the head comes byte by byte, for ever",
+        "the head of the response is sent byte by byte, endlessly",
         on("", dripping(head=True)),
         (AT, "timed out while waiting"),
         asks=1,
@@ -214,7 +214,7 @@ CONNECTIONS = (
     ),
     Case(
         "endless-100",
-        "`100 Continue` for ever",
+        "endless `100 Continue` responses",
         on("", endless(CONTINUE, CONTINUE, pause=0.05)),
         (AT, "timed out while waiting"),
         asks=1,
@@ -222,52 +222,52 @@ CONNECTIONS = (
     ),
     Case(
         "endless-103",
-        "`103 Early Hints` for ever",
+        "endless `103 Early Hints` responses",
         on("", endless(HINTS, HINTS, pause=0.05)),
         (AT, "timed out while waiting"),
         asks=1,
         options=NEVER,
     ),
-    Case("early-hints", "`103 Early Hints` before each answer", on("", preceded(HINTS)), (), 0),
+    Case("early-hints", "`103 Early Hints` before each response", on("", preceded(HINTS)), (), 0),
     Case(
         "processing",
-        "`102 Processing` before each answer",
+        "`102 Processing` before each response",
         on("", preceded(b"HTTP/1.1 102 Processing\r\n\r\n")),
         (),
         0,
     ),
     Case(
         "header-flood",
-        "a header line without an end",
+        "an endless header line",
         on("", endless(b"x" * 9999, b"HTTP/1.1 200 OK\r\nX-Big: ")),
         (AT, "malformed HTTP response"),
         asks=1,
     ),
     Case(
         "no-http",
-        "something else than HTTP answers",
+        "a response that is not HTTP",
         on("", lambda exchange: exchange.raw(b"220 mail\r\n\r\n")),
         (AT, "malformed HTTP response"),
         asks=1,
     ),
     Case(
         "proxy-password",
-        "a proxy that wants a password which is percent-encoded in its URL",
+        "a proxy with a password that is percent-encoded in its URL",
         on("", _wants_login(b"me:hush@!")),
         (),
         0,
         via="through-proxy",
     ),
-    _connect("connect-drips", "comes byte by byte", b"HTTP/1.1 ", b"2", LATE),
+    _connect("connect-drips", "is sent byte by byte", b"HTTP/1.1 ", b"2", LATE),
     _connect(
         "connect-header-drips",
-        "has a header without an end",
+        "has an endless header",
         TUNNEL + b"X: ",
         b"y",
         "timed out while waiting",
     ),
-    _connect("connect-headers", "has headers without an end", TUNNEL, b"X: y\r\n", LATE),
-    _connect("connect-flood", "is a flood", TUNNEL + b"X: ", b"y" * 9999, "malformed HTTP response", 0),
+    _connect("connect-headers", "has endless headers", TUNNEL, b"X: y\r\n", LATE),
+    _connect("connect-flood", "never ends", TUNNEL + b"X: ", b"y" * 9999, "malformed HTTP response", 0),
     Case("reset-once", "the connection is reset, once", on("resolve", cut_after(0, reset=True), 1), (), 0),
 )
 
@@ -316,7 +316,7 @@ WAITING = (
 AUTHENTICATION = (
     Case(
         "401-loop",
-        "credentials are never good enough",
+        "credentials are never accepted",
         on("", answering(401, WWW_Authenticate='Basic realm="x"')),
         ("{host}", "{repository}", "authorization failed"),
         asks=4,
@@ -337,7 +337,7 @@ AUTHENTICATION = (
     ),
     Case(
         "realm-link-local",
-        "the token server is the cloud's metadata service",
+        "the token server is a cloud's metadata service",
         on("resolve", _bearer(LINK_LOCAL)),
         ("{repository}", "169.254.169.254", "link-local"),
         asks=1,
@@ -380,7 +380,7 @@ REDIRECTS = (
     ),
     Case(
         "redirect-link-local",
-        "a redirect to the cloud's metadata service",
+        "a redirect to a cloud's metadata service",
         on("layer", answering(302, Location=LINK_LOCAL)),
         (*LAYER, "169.254.169.254 is a link-local address"),
     ),
@@ -391,7 +391,7 @@ REDIRECTS = (
     _spelled("metadata", "metadata.google.internal", "cloud metadata"),
     Case(
         "redirect-metadata",
-        "a redirect to the metadata service of another cloud",
+        "a redirect to another cloud's metadata service",
         on("layer", answering(302, Location="http://100.100.100.200/latest/meta-data")),
         (*LAYER, "100.100.100.200 is a cloud metadata address"),
     ),

@@ -14,7 +14,7 @@ from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 
 LAYOUT = frozenset({"oci-layout", "index.json"})
 LOADABLE = LAYOUT | {"manifest.json"}
-"""What an archive needs besides blobs to be one, and to be loaded by docker."""
+"""The files besides blobs that an archive needs, also for docker."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tests.support.images import Graph, config, index, layer, manifest
 Maker = Callable[[str], Graph]
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 ELSEWHERE = "/elsewhere/"
-"""Where, below the web server, the foreign layer is served; its digest follows."""
+"""The path of foreign layers on the web server, without their digest."""
 
 
 def _of(on: str, compression: str = "gzip") -> Graph:

@@ -15,7 +15,7 @@ from integration.matrix.tools import PLATFORM, Outcome
 from pyctrd import Diagnosis, ExportForecast, SaveForecast
 
 _BY_CHANCE = {"unknown service containerd.services.streaming.v1.Streaming": "msg=EOF"}
-"""Errors that a tool tells in other words now and then: here the stream may end before its status is read."""
+"""Errors that a tool may report differently: here the stream may end before its status is read."""
 _REFUSED = "connection refused"
 _NO_TAG = "not found"
 

@@ -21,7 +21,7 @@ from tests.support.images import INDEX_TYPES, MANIFEST_TYPES, Graph, digest_of, 
 
 TAG = "1"
 VALIDATION = "\nvalidation:\n  manifests:\n    urls:\n      allow:\n        - ^http\n"
-"""Configuration with which docker-registry takes manifests that name URLs."""
+"""Configuration with which docker-registry accepts manifests with URLs."""
 
 
 @dataclass

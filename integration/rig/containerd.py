@@ -16,7 +16,7 @@ ISOLATED_CONTENT = """
 [plugins."io.containerd.metadata.v1.bolt"]
   content_sharing_policy = "isolated"
 """
-"""Configuration with which a namespace never adopts what another one has: every pull asks the registry."""
+"""Configuration without content sharing between namespaces: every pull fetches from the registry."""
 _CONFIG = """\
 version = {version}
 root = "{root}/root"

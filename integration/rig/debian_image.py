@@ -27,12 +27,12 @@ CAPABILITIES: dict[str, str] = {
     "MKNOD": "makes a layer's device nodes",
     "SETFCAP": "gives a layer's files their capabilities (security.capability)",
 }
-"""What containerd needs to unpack any layer, and what for. To hold and serve content it needs none of them.
+"""The capabilities that containerd needs to unpack any layer. To store and serve content it needs none.
 
-`--privileged` would add the host's devices, which a CI sandbox may not give away.
+`--privileged` would add the host's devices, which CI sandboxes may not allow.
 """
 SECURITY = ("no-new-privileges", "apparmor=unconfined")
-"""Docker's AppArmor profile forbids mounts, on hosts that have AppArmor; its seccomp profile may stay."""
+"""Docker's AppArmor profile forbids mounts on hosts with AppArmor; its seccomp profile can be used."""
 _NOT_IN_IMAGE = ("usr/share/doc", "usr/share/man", "usr/share/locale", "run-in", "packages.txt")
 _BASE_SUITE = "trixie"
 _SECONDS = 300.0

@@ -52,7 +52,7 @@ SUMS = {
     ),
 }
 OLDEST_GO = (1, 26, 6)
-"""What go.mod of the newest program, containerd 2.4.2, asks for."""
+"""The version that go.mod of the newest program, containerd 2.4.2, requires."""
 
 
 @cache

@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 SUITE_OF_GENERATION = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
-"""Where Debian has them. sid moves on: once it has another 2.x, ours is built."""
+"""The Debian suites that have them. If sid gets another 2.x, this one is built instead."""
 BUILT = {"2.1": "2.1.9", "2.3": "2.3.7", "2.4": "2.4.2"}
-"""The releases that are built where Debian has none of the generation."""
+"""The releases that are built, since Debian does not have their generation."""
 GENERATIONS = ("1.6", "1.7", "2.1", "2.3", "2.4")
 CURRENT = ("1.7", "2.3", "2.4")
-"""What is in wide use or supported: every test runs on these; 1.6 and 2.1 keep those of the main job."""
+"""Generations that are supported upstream: every test runs on these. On 1.6 and 2.1 only some do."""
 NEWEST = GENERATIONS[-1]
 NERDCTL_VERSIONS = ("2.0.3", "2.0.4", "2.2.2", "2.3.5")
-"""One for each way of `save`: 2.0.3 is the last release that fetches every platform again, 2.0.4 the first
-that does not, from 2.1.4 on attestations are passed over, from 2.3.0 on the daemon exports."""
+"""One for each behaviour of `save`: 2.0.3 is the last release that fetches every platform, 2.0.4 the first
+that does not; from 2.1.4 on attestations are skipped; from 2.3.0 on the daemon exports."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Tool:
     suites: tuple[str, ...]
     probe: str = "--version"
     own_libc_suite: str = ""
-    """The suite whose libc and libraries are brought along when none of the above runs."""
+    """The suite whose libc and libraries are used if none of the above runs."""
     first_arguments: tuple[str, ...] = ()
 
 

@@ -19,7 +19,7 @@ STOP_SECONDS = 10.0
 # Less than pytest's timeout, which cannot interrupt a test that waits for a process.
 LIMIT_SECONDS = 110.0
 SHOWING_STACKS = {"PYTHONFAULTHANDLER": "1"}
-"""Environment in which Python shows the stacks of all threads when it dies of SIGABRT, or crashes."""
+"""Environment in which Python prints the stacks of all threads on SIGABRT or a crash."""
 
 
 class Process:

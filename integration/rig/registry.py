@@ -70,9 +70,9 @@ class Registry:
         self.root = root
         self.log = root / "registry.log"
         self.direct_host = ""
-        """The registry itself, without the proxy: for measurements; nothing is logged."""
+        """The registry without the proxy, for measurements; requests are not logged."""
         self.authorization: Callable[[str], str] = lambda _repository: ""
-        """The Authorization header with which `publish.push` may write to a repository, "" for none."""
+        """Returns the Authorization header for `publish.push` to a repository, "" for none."""
         self._auth = auth
         self._tls = tls
         self._config = config

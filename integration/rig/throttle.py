@@ -54,7 +54,7 @@ class Throttle:
         self._guard = threading.Lock()
         self._open = 0
         self.most_connections = 0
-        """How many connections there were at once, at most."""
+        """The largest number of concurrent connections."""
 
     def __enter__(self) -> Throttle:
         threading.Thread(target=self._accept, daemon=True).start()
