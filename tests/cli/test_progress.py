@@ -219,7 +219,7 @@ def test_the_total_includes_planned_blobs_and_never_decreases() -> None:
     with bars:
         bars.show(event("planned", manifest, detail="download"))
         bars.show(event("downloading", manifest, 250))
-        assert share(drawn(console)[-1]) == 60, "it moves: nobody knows how much will come"
+        assert share(drawn(console)[-1]) == 60, "it pulses, since the total is unknown"
         bars.show(event("downloaded", manifest, 500))
         for step in planned(LAYERS[:4]):
             bars.show(step)

@@ -46,7 +46,7 @@ def fail_after_a_thousand_bytes(client: Daemon, error: type[BaseException]) -> N
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass within 5 seconds"
+        assert time.monotonic() < deadline, "the condition did not become true within 5 seconds"
         time.sleep(0.01)
 
 

@@ -271,7 +271,7 @@ def test_wrong_bytes_leave_nothing() -> None:
     with pytest.raises(RegistryContentError, match=f"wrong content for {layer['digest']}") as caught:
         bench.pull()
     assert (caught.value.host, caught.value.repository) == ("registry.example", "team/app")
-    assert bench.store.state.ingests == {}, "the next pull must not go on with them"
+    assert bench.store.state.ingests == {}, "the next pull must not resume them"
     bench.check_nothing_is_left()
 
 

@@ -237,7 +237,7 @@ def test_invalid_lists_of_referrers(
     prefix = f'failed to list the referrers of "{server.host}/team/app@{DIGEST}": '
     assert str(caught.value).startswith(prefix)
     assert str(caught.value).isprintable()
-    assert server.requests() == [f"GET {API}"], "a broken list is no absent one"
+    assert server.requests() == [f"GET {API}"], "an invalid list is not an absent one"
 
 
 @pytest.mark.parametrize("content_type", ["", "application/json", f"{mediatypes.OCI_INDEX}; charset=utf-8"])
