@@ -1,4 +1,4 @@
-"""A client of registries: makes repositories that share connections, tokens and a retry budget."""
+"""A client for registries: creates repositories that share connections, tokens and a retry budget."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RegistryOptions:
 
 
 class RegistryClient:
-    """Makes repositories to read from and to write to; thread safe. A context manager, which closes it.
+    """Creates repositories to read from and to write to. Thread safe; a context manager.
 
     `roots` replaces the default directories of host configuration, `environ` the environment.
     """
@@ -124,15 +124,15 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; requests under way, and later ones, raise ClientClosed."""
+        """Close all connections; requests in progress and later ones raise ClientClosed."""
         self._transport.close()
 
     def cancel(self) -> None:
-        """End all requests: those under way in other threads, and later ones, raise Cancelled."""
+        """End all requests: those in progress in other threads and later ones raise Cancelled."""
         self._transport.cancel()
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
-        """List the endpoints that would be asked for a registry, first choice first.
+        """List the endpoints that would be used for a registry, in order.
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
@@ -146,7 +146,7 @@ class RegistryClient:
         return plan.endpoints
 
     def explain(self, reference: Reference) -> Explanation:
-        """Explain which hosts would be asked for a reference, in order, and why; nothing is sent.
+        """Explain which hosts would be used for a reference, in order, and why. Sends nothing.
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
@@ -173,21 +173,21 @@ class RegistryClient:
         return replace(found, notices=tuple(dict.fromkeys(filter(None, problems))))
 
     def tags(self, reference: Reference) -> TagList:
-        """List the tags of a reference's repository; raises as `endpoints` and `listing.tags` do."""
+        """List the tags of a reference's repository. Raises the errors of `endpoints` and `listing.tags`."""
         return listing.tags(self.remote(reference))
 
     def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
-        """List what refers to the manifest that a reference points at, of one artifact type or ("") of all.
+        """List the artifacts that refer to a reference's manifest, of one artifact type or (with "") of all.
 
-        Raises NotFound when there is no such manifest, InvalidInput for a type that is no UTF-8, else as
-        `endpoints` and `listing.referrers` do.
+        Raises NotFound if there is no such manifest, InvalidInput for a type that is not UTF-8, and the
+        errors of `endpoints` and `listing.referrers`.
         """
         require_utf8(artifact_type, "artifact type")
         remote = self.remote(reference)
         return listing.referrers(remote, remote.resolve().digest, artifact_type)
 
     def remote(self, reference: Reference) -> Repository:
-        """Return the repository of a reference, to read from; sends nothing. Raises as `endpoints` does."""
+        """Return the repository of a reference, to read from. Sends nothing; raises like `endpoints`."""
         return Repository(
             reference,
             self.endpoints(reference.domain),
@@ -197,7 +197,7 @@ class RegistryClient:
         )
 
     def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
-        """Return the repository of a reference, to write to; sends nothing. Raises as `endpoints` does.
+        """Return the repository of a reference, to write to. Sends nothing; raises like `endpoints`.
 
         Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
         """
@@ -225,13 +225,13 @@ class RegistryClient:
         return search, plan
 
     def _credential_source(self, endpoint: Endpoint, reference: Reference) -> str:
-        """Return where the credential for an endpoint comes from, "" for none."""
+        """Return where the credential for an endpoint comes from; "" for none."""
         found = self._keychain.find(endpoint.account, own=endpoint.is_own, repository=reference.repository)
         return found.source if found else ""
 
 
 def _file_problem(endpoint: Endpoint) -> str:
-    """Return what is wrong with the TLS files of an endpoint, "" for nothing."""
+    """Return what is wrong with the TLS files of an endpoint; "" if nothing is."""
     try:
         tls.check(endpoint.tls)
     except RegistryError as error:

@@ -23,7 +23,7 @@ from pyctrd.registry.http.retry import MAX_CUTS_PER_HOST
 
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
-# Foreign layers have few URLs; a manifest must not make us ask hosts of its choice for ever.
+# Foreign layers have few URLs; a manifest must not direct requests to any hosts forever.
 MAX_URLS: Final = 8
 
 _log = redact.logger(__name__)
@@ -47,9 +47,9 @@ class BlobRequests:
         self._serving = ""
 
     def open(self, position: int) -> Opened:
-        """Open the content at a byte offset; another call means that the connection of the last one was cut.
+        """Open the content at a byte offset; call it again if the connection was cut.
 
-        Raises RegistryError, with status 404 when no host has the content.
+        Raises RegistryError, with status 404 if no host has the content.
         """
         if self._serving:
             self._cuts[self._serving] += 1
@@ -82,7 +82,8 @@ class BlobRequests:
     def _sources(self, position: int) -> list[tuple[str, Callable[[], Response]]]:
         """List the sources in order: the URLs of a foreign layer before the registry, of any other after it.
 
-        Hosts with several cut connections come last: the first one would be asked again after every cut.
+        Hosts with several cut connections come last, since otherwise the first one would be tried after every
+        cut.
         """
         repository, descriptor = self.repository, self.descriptor
         headers = {"Accept": f"{descriptor.media_type}, */*"}

@@ -1,7 +1,7 @@
 """The hosts of one repository: authorized requests to them, and errors that name the host.
 
-Resolving, fetching, listing and uploading are made of these. Source: containerd
-core/remotes/docker/resolver.go for the order of hosts and which of several errors counts.
+Resolve, fetch, list and upload use these. Source: containerd core/remotes/docker/resolver.go for the order of
+hosts, and for which of several errors is reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pyctrd.registry.http.warnings import WarningLog
 
 _T = TypeVar("_T")
 
-# Errors that come after a wait; a refused connection costs nothing.
+# Errors that take time; a refused connection does not.
 _SLOW: Final = frozenset({errors.Kind.CONNECT_TIMEOUT, errors.Kind.READ_TIMEOUT, errors.Kind.NO_SUCH_NAME})
 
 
@@ -71,7 +71,7 @@ class RepositoryHosts:
     def allowed(self, needed: Set[str]) -> list[Endpoint]:
         """List the endpoints with the capabilities that are needed, in order.
 
-        One that has timed out is skipped if there is another: each layer would wait for it again.
+        One that has timed out is skipped if there is another, since each layer would wait for it again.
         """
         hosts = [item for item in self.endpoints if needed <= item.capabilities]
         return [item for item in hosts if item not in self._timed_out] or hosts
@@ -131,7 +131,7 @@ class RepositoryHosts:
     def send_elsewhere(self, url: str, headers: Mapping[str, str], tries: int) -> Response:
         """Send a GET without credentials to a URL that a manifest names; return any status.
 
-        The URL may lead to where the registry itself may send us, even if a local mirror served the manifest.
+        The URL is allowed if the registry itself may name it, even if a local mirror served the manifest.
         """
         own = next((endpoint.base for endpoint in self.endpoints if endpoint.is_own), f"https://{self.host}")
         return self.transport.send(Request("GET", url, headers=headers, tries=tries, named_by=own))
@@ -145,7 +145,7 @@ class RepositoryHosts:
             )
 
     def refuse_html(self, response: Response, what: str) -> None:
-        """Raise RegistryContentError for an HTML page instead of what was asked for."""
+        """Raise RegistryContentError for an HTML page instead of the requested content."""
         if media_type_of(response) == "text/html":
             raise self.content_error(
                 response,
@@ -189,7 +189,7 @@ class RepositoryHosts:
             hint = f"Try again in {in_words(asked)}, or raise `retry_budget` to wait that long."
         elif status == 429:
             hint = "The registry limits how much it serves: wait, or log in."
-        elif b"HTTP request to an HTTPS server" in body:  # Go's server, spoken to in plain http
+        elif b"HTTP request to an HTTPS server" in body:  # Go's TLS server, after a plain http request
             hint = next((item.tls_hint for item in self.endpoints if item.host == response.host), None)
         return RegistryError(text, host=response.host, repository=self.repository, status=status, hint=hint)
 
@@ -222,12 +222,12 @@ def _has_no_tls(endpoint: Endpoint, error: errors.Unreachable) -> bool:
 
 
 def with_tries(hosts: Sequence[_T]) -> list[tuple[_T, int]]:
-    """Return how often to try each host: only the last one several times, before it the next one is asked."""
+    """Return how often to try each host: the last one several times, the others once."""
     return [(host, retry.TRIES if number == len(hosts) else 1) for number, host in enumerate(hosts, start=1)]
 
 
 def severity(error: RegistryError) -> int:
-    """Return how much an error says about the content (containerd resolver.go firstErrPriority)."""
+    """Return how informative an error is about the content (containerd resolver.go firstErrPriority)."""
     if isinstance(error, RegistryUnreachable):
         return 1
     if error.status == 404:

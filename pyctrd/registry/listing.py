@@ -1,7 +1,7 @@
 """List the tags of a repository, and the referrers of a manifest.
 
-The registry itself is asked first, mirrors only if that fails: one cannot see what a list lacks. All pages of
-a list come from one host.
+The registry itself is used first, mirrors only if it fails, since a list does not show what it lacks. All
+pages of a list come from one host.
 
 Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers", "Unavailable Referrers API");
 containerd core/remotes/docker/referrers.go for which hosts are asked.
@@ -37,7 +37,7 @@ MAX_REFERRERS: Final = MAX_CHILDREN
 # As in crane: large registries do not allow more.
 PAGE_TAGS: Final = 1000
 
-# How registries without the referrers API answer: by the spec 404, but ggcr found 400 and 406, too.
+# Responses of registries without the referrers API: 404 by the spec, but 400 and 406 also occur (see ggcr).
 _NO_LISTS: Final = frozenset({400, 404, 405, 406, 501})
 _VAGUE: Final = frozenset({"", "application/json", "text/plain", mediatypes.OCTET_STREAM})
 
@@ -77,9 +77,9 @@ class ReferrerList:
 
 
 def tags(repository: RepositoryHosts, page_size: int = PAGE_TAGS) -> TagList:
-    """List the tags, `page_size` (from 1) per request, from a host with the capability to resolve.
+    """List the tags, `page_size` (at least 1) per request, from a host with the capability to resolve.
 
-    Raises RegistryNotFound when no host has the repository, AuthenticationFailed, RegistryContentError for an
+    Raises RegistryNotFound if no host has the repository, AuthenticationFailed, RegistryContentError for an
     invalid list, one with endless pages or with more than MAX_TAGS tags, and other RegistryErrors. Source:
     OCI distribution-spec 1.1, "Listing Tags".
     """
@@ -105,11 +105,11 @@ def tags(repository: RepositoryHosts, page_size: int = PAGE_TAGS) -> TagList:
 
 
 def referrers(repository: RepositoryHosts, subject: Digest, artifact_type: str = "") -> ReferrerList:
-    """List the referrers of a digest, which need not exist, of one artifact type or ("") of all.
+    """List the referrers of a digest, which need not exist, of one artifact type or (with "") of all.
 
-    Hosts with the `referrers` capability are asked by the referrers API, and by the referrers tag if they do
-    not have the API; without such a host only the tag is read, from hosts that may resolve. Raises as `tags`
-    does except for RegistryNotFound: the list may be empty.
+    Hosts with the `referrers` capability are used, with the referrers API or, if they do not have it, the
+    referrers tag; without such a host only the tag is read, from hosts that may resolve. Raises the errors of
+    `tags` except RegistryNotFound, since the list may be empty.
     Source: OCI distribution-spec 1.1, "Listing Referrers"; containerd's FetchReferrers.
     """
     hosts = _registry_first(repository, {"referrers"})
@@ -164,7 +164,7 @@ def _first_answer(
         )
     worst = max(errors, key=severity)
     if worst.status == 404 and isinstance(errors[0], RegistryUnreachable):
-        worst = errors[0]  # a mirror's 404 says nothing about the registry, which did not respond
+        worst = errors[0]  # a mirror's 404 is no statement about the registry, which did not respond
     raise worst
 
 

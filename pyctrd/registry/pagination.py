@@ -19,7 +19,7 @@ from pyctrd.registry.http.response import Response
 
 MAX_PAGES: Final = 5_000
 MAX_LIST_BYTES: Final = 64 << 20
-# Pages in a row without anything new: a registry may filter, but not for ever.
+# Pages in a row without anything new: a registry may filter, but not forever.
 MAX_PAGES_WITHOUT_NEWS: Final = 10
 
 
@@ -55,14 +55,14 @@ class Pages:
         self._without_news = 0
 
     def first(self, url: str) -> Page:
-        """Ask for the first page; raises RegistryError, also for any status but 200."""
+        """Request the first page. Raises RegistryError, also for any status except 200."""
         return self._get(url, self._tries)
 
     def after(self, page: Page, url: str, *, news: bool) -> Page:
-        """Ask for the page after `page`; `news` is whether that had something new. Raises as `first` does.
+        """Request the page after `page`; `news` is whether that had something new. Raises like `first`.
 
         Raises RegistryContentError for a URL that was requested before, more than MAX_PAGES pages, more than
-        MAX_LIST_BYTES in all, and MAX_PAGES_WITHOUT_NEWS pages in a row with nothing new.
+        MAX_LIST_BYTES in total, and MAX_PAGES_WITHOUT_NEWS pages in a row with nothing new.
         """
         self._without_news = 0 if news else self._without_news + 1
         if url in self._asked:
@@ -92,7 +92,7 @@ class Pages:
             return Page(self._repository, response, raw, self._next(response))
 
     def _next(self, response: Response) -> str | None:
-        """Return the URL of the next page, which must be at the endpoint itself: it gets credentials."""
+        """Return the URL of the next page, which must be at the same endpoint, since it gets credentials."""
         try:
             target = link_header.next_of(response.header_values("Link"))
             if target is None:
@@ -127,5 +127,5 @@ def is_absent(error: RegistryError) -> bool:
 
 
 def refused_with(error: RegistryError, statuses: Set[int]) -> bool:
-    """Whether the registry itself answered with one of these statuses."""
+    """Whether the registry itself responded with one of these statuses."""
     return error.status in statuses and not isinstance(error, AuthenticationFailed | RegistryContentError)

@@ -1,4 +1,4 @@
-"""Decide how many connections a large blob may have, by the throughput of all downloads together.
+"""Decide how many connections a large blob gets, by the total throughput of all downloads.
 
 The rule of `auto` (see docs/resume.md): every blob starts with one connection. If the readers mostly wait for
 the network, and much is left, each large blob may have 4 connections, then 8; a step that does not increase
@@ -18,20 +18,20 @@ ParallelRanges: TypeAlias = int | Literal["auto", "off"]
 
 # The size of one range; a finished one waits in memory for its turn.
 SEGMENT_BYTES: Final = 1 << 19
-# With less than this left, more connections are not worth their set-up.
+# With less than this left, more connections are not worth their setup time.
 MIN_REMAINING_BYTES: Final = 16 << 20
 MIN_REMAINING_SECONDS: Final = 2.0
-# For the whole process, since it bounds memory: each has one segment under way, and half as many wait.
+# For the whole process, since it limits memory: each has one segment in progress, and half as many wait.
 MAX_CONNECTIONS: Final = 8
 STEPS: Final = (1, 4, 8)
-# The minimum of a measurement: whole segments arrive at once.
+# The minimum of a measurement, since segments arrive as a whole.
 WINDOW_SECONDS: Final = 1.0
 WINDOW_SEGMENTS: Final = 2
 # The share of the time in which the readers wait for the network rather than for the store.
 WAITING_SHARE: Final = 0.75
-# With less than this, nothing was read for a part of the time, and the rate is not that of the line.
+# With less than this, nothing was read for part of the time, and the rate is not that of the network.
 READING_SHARE: Final = 0.8
-# Beyond this, the disk and the hashing take the time.
+# Above this, disk and hashing are the bottleneck.
 FAST_BYTES_PER_SECOND: Final = 100 << 20
 GROWTH: Final = 1.2
 SETTLED_SECONDS: Final = 60.0
@@ -40,14 +40,14 @@ _log = redact.logger(__name__)
 
 
 class ConnectionBudget:
-    """Connections for ranges, beyond the first one of each download, of a whole process; thread safe."""
+    """Connections for ranges, beyond the first one of each download, for the whole process; thread safe."""
 
     def __init__(self, total: int = MAX_CONNECTIONS) -> None:
         self._free = total
         self._lock = threading.Lock()
 
     def take(self, wanted: int, *, at_least: int = 1) -> int:
-        """Take up to `wanted` connections and return their number; 0 when there are fewer than `at_least`."""
+        """Take up to `wanted` connections and return their number; 0 if there are fewer than `at_least`."""
         with self._lock:
             taken = max(min(wanted, self._free), 0)
             if taken < at_least:
@@ -155,7 +155,7 @@ class RangeControl:
 
     def _wanted(self, held: int, remaining: int) -> int:
         if remaining < MIN_REMAINING_BYTES:
-            return held  # those under way may finish
+            return held  # those in progress may finish
         if isinstance(self._setting, int):
             return self._setting if self._setting > 1 else 0
         if self._setting == "auto" and self._more and remaining > self._rate * MIN_REMAINING_SECONDS:

@@ -31,7 +31,7 @@ class RangeWorkers:
         self._changed = threading.Condition()
 
     def resize(self, count: int) -> None:
-        """Set the number of workers; with 0, segments under way are finished, and then it is `drained`."""
+        """Set the number of workers; with 0, segments in progress are finished, and then it is `drained`."""
         with self._changed:
             self._limit = count
             while self._threads < count:
@@ -59,7 +59,7 @@ class RangeWorkers:
             return self.start in self._ready
 
     def take(self) -> bytes:
-        """Wait for the next segment and return it; raises RangeFailed if a request failed."""
+        """Wait for the next segment and return it. Raises RangeFailed if a request failed."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken in self._ready or self._is_dead())
             if self._taken not in self._ready:
@@ -83,7 +83,7 @@ class RangeWorkers:
                     self._changed.notify_all()
 
     def _claim(self) -> tuple[int, int] | None:
-        """Return the next segment to fetch, when there is room for it; None ends the thread."""
+        """Return the next segment to fetch, as soon as there is room for it; None ends the thread."""
         with self._changed:
             while not self._is_over() and not self._has_room():
                 self._changed.wait()

@@ -31,7 +31,7 @@ class Segments:
     def __init__(self, repository: RepositoryHosts) -> None:
         self._repository = repository
         self.refused = False
-        """Whether a host does not support ranges, or wants fewer requests: they are not tried again."""
+        """Whether a host does not support ranges, or limits requests: they are not tried again."""
 
     def usable(self, descriptor: Descriptor) -> bool:
         """Whether a blob may be requested in ranges: one with URLs of its own may not."""
@@ -69,7 +69,7 @@ class Segments:
             response.close()
 
     def _open(self, descriptor: Descriptor, start: int, end: int) -> Response:
-        """Ask the hosts in order, each once: retries are for the download over one connection."""
+        """Try the hosts in order, each once: only the download over one connection is retried."""
         failure = RegistryError("no host is configured that may pull", host=self._repository.host)
         headers = {"Accept": f"{descriptor.media_type}, */*", "Range": f"bytes={start}-{end - 1}"}
         for endpoint in self._repository.allowed({"pull"}):
@@ -110,7 +110,7 @@ class Segments:
 
 
 class RangedDownload:
-    """The bytes of a blob from `offset`: over one connection, or over several where that is faster.
+    """The bytes of a blob from `offset`, over one connection, or over several if that is faster.
 
     The first connection is opened at once, so that its errors are raised before any byte is read.
     """
@@ -135,7 +135,7 @@ class RangedDownload:
         self._body.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; raises as ResumingBody.chunks does."""
+        """Yield the bytes. Raises the errors of ResumingBody.chunks."""
         while self._position < self._descriptor.size:
             yield from self._over_one()
             if self._workers is None:

@@ -19,14 +19,14 @@ def tag_of(subject: Digest) -> str:
 
 
 def subject_of(descriptor: Descriptor, raw: bytes) -> Descriptor | None:
-    """Return the subject of a manifest or an index; raises ContentError when the bytes are neither."""
+    """Return the subject of a manifest or an index. Raises ContentError if the bytes are neither."""
     return _parse(descriptor, raw).subject
 
 
 def listed(descriptor: Descriptor, raw: bytes, present: bytes | None) -> bytes | None:
-    """Return the bytes of the list with a manifest added; None when it is listed already.
+    """Return the bytes of the list with a manifest added; None if it is already listed.
 
-    `present` is the current list, None for none. Raises ContentError when it is not an index.
+    `present` is the current list, None for none. Raises ContentError if it is not an index.
     """
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []}
     if present is not None:

@@ -18,7 +18,7 @@ from pyctrd.registry.ranges import RangedDownload, Segments
 
 
 class Repository(RepositoryHosts):
-    """The repository of one reference, whose hosts are asked in order. Implements ports.Remote."""
+    """The repository of one reference, whose hosts are used in order. Implements ports.Remote."""
 
     def __init__(
         self,
@@ -34,17 +34,17 @@ class Repository(RepositoryHosts):
         self._range_control = range_control
 
     def resolve(self) -> Descriptor:
-        """Ask for the descriptor of the reference; raises NotFound and RegistryError."""
+        """Request the descriptor of the reference. Raises NotFound and RegistryError."""
         return resolve.resolve(self)
 
     @contextlib.contextmanager
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:
         """Open a descriptor's content at a byte offset; the iterator's chunks have at most 1 MiB.
 
-        After a cut the download is resumed at the byte reached, after several at another host. Raises
-        RegistryError with status 404 when no host has the content, RegistryContentError when it is shorter or
-        longer than the descriptor says, other RegistryErrors as they come. The digest is not verified here,
-        but by whoever stores the bytes. Source: containerd core/remotes/docker/fetcher.go.
+        After a cut the download is resumed at the byte reached, after several cuts at another host. Raises
+        RegistryError with status 404 if no host has the content, RegistryContentError if it is shorter or
+        longer than the descriptor says, and other RegistryErrors. The digest is not verified here, but by the
+        code that stores the bytes. Source: containerd core/remotes/docker/fetcher.go.
         """
         download = RangedDownload(BlobRequests(self, descriptor), offset, self._segments, self._range_control)
         with contextlib.closing(download):

@@ -16,7 +16,7 @@ from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.hosts import RepositoryHosts, media_type_of, severity, with_tries
 from pyctrd.registry.http.response import Response
 
-# What containerd accepts (resolver.go), in its order: registries convert for clients that ask for less.
+# What containerd accepts (resolver.go), in its order: registries convert for clients that accept less.
 ACCEPT: Final = ", ".join(
     (
         mediatypes.DOCKER_MANIFEST,
@@ -27,7 +27,7 @@ ACCEPT: Final = ", ".join(
     )
 )
 
-# Types that say nothing about a manifest: its own `mediaType` counts then.
+# Generic types, for which the manifest's own `mediaType` is used.
 _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", mediatypes.OCTET_STREAM})
 # Statuses after which GET may succeed, or at least explain the error: a response to HEAD has no body.
 _HEAD_REFUSED: Final = frozenset({400, 403, 405, 501})
@@ -36,9 +36,9 @@ _log = redact.logger(__name__)
 
 
 def resolve(repository: RepositoryHosts) -> Descriptor:
-    """Resolve by HEAD, or by GET if the response to HEAD is not enough; ask the next host on failure.
+    """Resolve by HEAD, or by GET if the response to HEAD is not sufficient; try the next host on failure.
 
-    Raises RegistryNotFound when no host knows the reference, else the RegistryError that says most. Source:
+    Raises RegistryNotFound if no host knows the reference, else the most informative RegistryError. Source:
     containerd core/remotes/docker/resolver.go Resolve.
     """
     needed = {"pull"} if repository.reference.digest else {"pull", "resolve"}
@@ -61,7 +61,7 @@ def _unresolved(repository: RepositoryHosts, errors: Sequence[RegistryError]) ->
         )
     worst = max(errors, key=severity)
     if worst.status == 404 and isinstance(errors[-1], RegistryUnreachable):
-        worst = errors[-1]  # a mirror's 404 says nothing about the registry, which did not respond
+        worst = errors[-1]  # a mirror's 404 is no statement about the registry, which did not respond
     if worst.status == 404:
         return RegistryNotFound(
             f"{prefix}: {name}: not found",
@@ -93,7 +93,7 @@ def _resolve_at(repository: RepositoryHosts, endpoint: Endpoint, tries: int) -> 
 
 
 def _from_headers(repository: RepositoryHosts, response: Response) -> Descriptor | None:
-    """Return the descriptor that the headers describe, or None when they are not enough."""
+    """Return the descriptor that the headers describe, or None if they are not sufficient."""
     media_type = _media_type(repository, response)
     _check_manifest_size(repository, response)
     digest = _stated_digest(repository, response)
@@ -153,7 +153,7 @@ def _check_digest(repository: RepositoryHosts, response: Response, digest: Diges
 
 
 def _own_media_type(raw: bytes) -> str:
-    """Return the `mediaType` of a manifest, "" when it has none."""
+    """Return the `mediaType` of a manifest; "" if it has none."""
     try:
         document = parse_json(raw)
     except ContentError:

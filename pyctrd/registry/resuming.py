@@ -1,4 +1,4 @@
-"""Download a blob from an offset, over as many connections as it takes."""
+"""Download a blob from an offset, over as many connections as necessary."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ResumingBody:
             self._opened = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; raises RegistryContentError for too few or too many of them."""
+        """Yield the bytes. Raises RegistryContentError for too few or too many of them."""
         fruitless = 0
         while self._position < self._size:
             before = self._position

@@ -27,12 +27,12 @@ from pyctrd.registry.http.transport import Transport
 from pyctrd.registry.resolve import ACCEPT
 from pyctrd.registry.upload_session import BlobUpload, UploadSession
 
-# Larger blobs are uploaded in chunks of this size: it is lost at most by a cut, and proxies may have a limit.
+# Larger blobs are uploaded in chunks of this size, the most that a cut can lose; proxies may have a limit.
 UPLOAD_CHUNK_BYTES: Final = 32 << 20
 
 _STORED: Final = frozenset({200, 201, 204})
 _HEAD_REFUSED: Final = frozenset({405, 501})
-# The registry does not support mounts, or not from that repository: then the blob is uploaded.
+# The registry does not support mounts, or not from that repository, so the blob is uploaded.
 _NO_MOUNT: Final = frozenset({400, 401, 403, 404, 405, 416, 501})
 
 
@@ -85,8 +85,8 @@ class RegistryUploader(RepositoryHosts):
     ) -> Literal["uploaded", "mounted"]:
         """Upload a blob, or mount it from `mount_from`, a repository of this registry that has it.
 
-        A blob larger than a chunk is sent in chunks, another one whole. A cut upload is resumed at the offset
-        that the registry states, or begins again; one that fails is cancelled. Raises RegistryError,
+        A blob larger than a chunk is sent in chunks, others whole. An interrupted upload is resumed at the
+        offset that the registry states, or restarted; one that fails is cancelled. Raises RegistryError,
         AuthenticationFailed, RegistryContentError, and the errors of the source.
         """
         session: UploadSession | None = None
@@ -103,8 +103,8 @@ class RegistryUploader(RepositoryHosts):
     def put(self, descriptor: Descriptor, raw: bytes, tag: str = "") -> None:
         """Store a manifest or an index under its digest, or under a tag.
 
-        One with a `subject` is also added to the list of referrers, if the registry does not keep that list
-        itself. Raises RegistryError, RegistryContentError when the registry states another digest,
+        One with a `subject` is also added to the list of referrers, if the registry does not maintain that
+        list itself. Raises RegistryError, RegistryContentError if the registry states another digest,
         ContentError for an invalid manifest.
         """
         keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
@@ -114,7 +114,7 @@ class RegistryUploader(RepositoryHosts):
                 self._refer(descriptor, raw, subject)
 
     def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> bool:
-        """Send it; return whether the registry keeps lists of referrers (spec: `OCI-Subject` says so)."""
+        """Send it; return whether the registry maintains lists of referrers (by the spec, `OCI-Subject`)."""
         url = self.url(self._endpoint, "manifests", name)
         headers = {"Content-Type": descriptor.media_type}
         response = self.send(self._endpoint, "PUT", url, headers, body=Stream.of(raw))
@@ -167,7 +167,7 @@ class RegistryUploader(RepositoryHosts):
         raise self.status_error(response)
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[UploadSession | None, bool]:
-        """Ask for a mount; a registry that cannot do it opens an upload instead, or refuses."""
+        """Request a mount; a registry that cannot mount opens an upload instead, or refuses."""
         url = self.url(self._endpoint, "blobs", "uploads/")
         query = urlencode({"mount": str(descriptor.digest), "from": source})
         url = f"{url}{'&' if '?' in url else '?'}{query}"

@@ -1,8 +1,8 @@
-"""Upload one blob: whole or in chunks, resumed after a cut, or cancelled.
+"""Upload one blob: whole or in chunks, resumed after an interruption, or cancelled.
 
 Sources: OCI distribution-spec ("Pushing a blob monolithically", "... in chunks"). Real registries differ:
-that of the CNCF answers `Range: 0-0` for an empty upload, ignores Content-Range, and refuses to resume an
-upload that was cut within a request, which then begins again.
+that of the CNCF sends `Range: 0-0` for an empty upload, ignores Content-Range, and refuses to resume an
+upload after an interrupted request, which is then restarted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pyctrd.registry.http.transport import Request
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _STORED: Final = frozenset({200, 201, 204})
 _TAKEN: Final = frozenset({200, 201, 202, 204})
-# The registry has lost the upload, or has another offset: ask for it, or begin again.
+# The registry has lost the upload, or has another offset: request it, or restart.
 _LOST: Final = frozenset({404, 416})
 # How registries without chunked uploads respond to the first PATCH.
 _NO_PATCH: Final = frozenset({400, 404, 405, 415, 416, 501})
@@ -46,7 +46,7 @@ class UploadSession:
 
     @classmethod
     def of(cls, repository: RepositoryHosts, response: Response) -> UploadSession:
-        """Read the response that opened it; raises RegistryContentError without a usable Location."""
+        """Read the response that opened it. Raises RegistryContentError without a usable Location."""
         minimum = response.header("OCI-Chunk-Min-Length").strip()
         limited = minimum.isascii() and minimum.isdigit() and len(minimum) < 16
         return cls(location_of(repository, response), minimum=int(minimum) if limited else 0)
@@ -55,8 +55,8 @@ class UploadSession:
 def location_of(repository: RepositoryHosts, response: Response) -> str:
     """Return the URL of the upload from the Location of a response, with its query.
 
-    Some redirects that are not followed are refused here, too; the transport refuses addresses that the
-    registry must not send us to.
+    Refuses the same URLs as for redirects; the transport refuses addresses that the registry must not direct
+    us to.
     """
     text = response.header("Location").strip()
     try:
@@ -81,7 +81,7 @@ def location_of(repository: RepositoryHosts, response: Response) -> str:
 
 
 class BlobUpload:
-    """Sends one blob until the registry has it, or another try cannot help."""
+    """Sends one blob until the registry has it, or another attempt cannot help."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class BlobUpload:
         self._retry_after = ""
 
     def run(self, session: UploadSession | None = None) -> None:
-        """Send the blob; `session` is an upload that is open already. Raises RegistryError."""
+        """Send the blob; `session` is an upload that is already open. Raises RegistryError."""
         self._session = session
         try:
             while not self._attempt():
@@ -126,7 +126,7 @@ class BlobUpload:
             raise
 
     def _attempt(self) -> bool:
-        """Try once; return whether the registry has the blob now. Raises errors that a retry cannot help."""
+        """Try once; return whether the registry has the blob now. Raises errors that a retry cannot fix."""
         self._retry_after = ""
         if self._session is None:
             self._session = self._begin()  # with retries of its own
@@ -159,7 +159,7 @@ class BlobUpload:
         self._finish(session, self._reader.part(0, size) if whole else Stream.of(b""))
 
     def _patch(self, session: UploadSession) -> bool:
-        """Send one chunk; False when the registry does not support chunks."""
+        """Send one chunk; False if the registry does not support chunks."""
         start = session.offset
         rest = self._descriptor.size - start
         length = min(max(self._chunk_bytes, session.minimum), rest) if self._chunk_bytes else rest
@@ -209,7 +209,7 @@ class BlobUpload:
         if isinstance(error, RegistryContentError) or self._fruitless >= retry.MAX_FRUITLESS_UPLOADS:
             return False
         if error.status == 400:
-            # After a cut the registry may have another offset than we expect: begin again, once.
+            # After a cut the registry may have another offset than expected: restart, once.
             cut, self._cut = self._cut, False
             return cut
         return errors.is_transient(error) or error.status in retry.TRANSIENT_STATUSES | _LOST
@@ -227,20 +227,20 @@ class BlobUpload:
             self._repository.transport.sleep(seconds)
 
     def _ask_offset(self) -> bool:
-        """Ask for the offset to resume at; an upload that the registry does not know may be complete."""
+        """Request the offset to resume at; an upload that the registry does not know may be complete."""
         session = self._session
         if session is None:
             return False
         try:
             response = self._ask("GET", session.url)
         except RegistryError:
-            return False  # the next try raises it
+            return False  # the next attempt raises it
         with response:
             if response.status in _TAKEN:
                 if response.header("Location"):
                     session.url = location_of(self._repository, response)
                 offset = self._offset_in(response, at_most=self._reader.hashed)
-                if offset or not self._reached:  # nothing is plausible if it never had any
+                if offset or not self._reached:  # 0 is plausible if the registry never had any data
                     session.offset = offset or 0
                     self._note_progress(session.offset)
                     return False

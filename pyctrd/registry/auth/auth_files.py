@@ -43,13 +43,13 @@ class Entry:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no credentials, as when a helper keeps the password."""
+        """Whether it has no credentials, for example because a helper stores the password."""
         return not (self.identity_token or self.registry_token or (self.username and self.password))
 
 
 @dataclass(frozen=True)
 class AuthFile:
-    """A parsed file; `source` names it in messages. Helpers that it names run as `invoker`, if it has one."""
+    """A parsed file; `source` is its name in messages. Its helpers run as `invoker`, if there is one."""
 
     source: str
     document: _Document = field(repr=False)
@@ -57,7 +57,7 @@ class AuthFile:
     invoker: Invoker | None = None
 
     def helper(self, account: str) -> tuple[str, str] | None:
-        """Return the helper for a host[:port] and the server name to ask it for; None when none is named."""
+        """Return the helper for a host[:port] and the server name to pass to it; None if there is none."""
         server = DOCKER_HUB_KEY if self.is_docker and account in _HUB_HOSTS else account
         named = _table(self.document, "credHelpers")
         for key in (account, server, host_of_key(server) or server):
@@ -72,7 +72,7 @@ class AuthFile:
         return [key for key in _keys(table, account, repository) if isinstance(table[key], dict)]
 
     def entry(self, key: str) -> Entry:
-        """Read an entry that `keys` has listed; raises Unusable for a broken one."""
+        """Read an entry that `keys` has listed. Raises Unusable for an invalid one."""
         return _entry(key, _table(self.document, "auths")[key])
 
 
@@ -88,7 +88,7 @@ def docker_config_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def containers_auth_files(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Return the paths of podman's auth.json, first choice first.
+    """Return the paths of podman's auth.json, in order of preference.
 
     $REGISTRY_AUTH_FILE replaces the one that `podman login` writes, in $XDG_RUNTIME_DIR or
     /run/containers/UID; the one in $XDG_CONFIG_HOME (~/.config) is read after it.
@@ -116,11 +116,11 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 
 def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = False) -> AuthFile | None:
-    """Read a file; None when there is none. Raises Unusable.
+    """Read a file; None if it does not exist. Raises Unusable.
 
-    `caller` is the user who called sudo. A file that they own gets them as `invoker`, one of root does not,
-    and one of another user is not used: a link in the caller's home may lead there. With `owned` it must be
-    a regular file that they own, not a symbolic link.
+    `caller` is the user who called sudo. If they own the file, they become its `invoker`. A file of root has
+    no `invoker`, and one of another user is not used, since a link in the caller's home may point to it.
+    With `owned` it must be a regular file of the caller, not a symbolic link.
     """
     descriptor = _open(path, follow=not owned)
     if descriptor is None:
@@ -144,7 +144,7 @@ def load(path: Path, *, is_docker: bool, caller: Invoker | None, owned: bool = F
 
 
 def _open(path: Path, *, follow: bool) -> int | None:
-    """Open without blocking (it may be a pipe); None when it does not exist. Raises Unusable."""
+    """Open without blocking (it may be a pipe); None if it does not exist. Raises Unusable."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path, flags if follow else flags | os.O_NOFOLLOW)
@@ -160,7 +160,7 @@ def _open(path: Path, *, follow: bool) -> int | None:
 
 
 def parse(raw: bytes, source: str) -> _Document:
-    """Parse the bytes of a file; raises Unusable, whose message does not quote them."""
+    """Parse the bytes of a file. Raises Unusable, whose message does not quote them."""
     if len(raw) > MAX_FILE_BYTES:
         raise Unusable(f"{source} is larger than {MAX_FILE_BYTES} bytes")
     if not raw.strip():
@@ -178,7 +178,7 @@ def parse(raw: bytes, source: str) -> _Document:
 def host_of_key(key: str) -> str:
     """Return the host[:port] that a key in `auths` stands for, "" for the key of a repository.
 
-    A URL stands for its host whatever its path (Docker's ConvertToHostname); `quay.io/org` is for that path.
+    A URL stands for its host, whatever its path (Docker's ConvertToHostname); `quay.io/org` is for that path.
     """
     for scheme in ("https://", "http://"):
         if key.startswith(scheme):
@@ -218,6 +218,6 @@ def _table(document: _Document, key: str) -> _Document:
 
 
 def text_of(document: _Document, key: str) -> str:
-    """Return a string of a document, "" for anything else and for strings with surrogates."""
+    """Return a string of a document; "" for other values and for strings with surrogates."""
     value = document.get(key)
     return value if isinstance(value, str) and not any("\ud800" <= one <= "\udfff" for one in value) else ""

@@ -39,7 +39,7 @@ _log = redact.logger(__name__)
 class _Session:
     """What is known about one host, under its lock.
 
-    Its challenge, the scopes that it wants in addition to those of a request, and our tokens by realm,
+    Its challenge, the scopes that it requires in addition to those of a request, and the tokens by realm,
     service, scopes and credential.
     """
 
@@ -54,8 +54,8 @@ class _Session:
 class Authorizer:
     """Sends requests with the authorization that each endpoint requires; thread safe.
 
-    Tokens are kept per host as well as per realm, service and scope: a registry that names the realm of
-    another one must not get a token for that. Of several threads that need the same token, one requests it.
+    Tokens are stored per host as well as per realm, service and scope: a registry that names the realm of
+    another one must not get a token for that one. If several threads need the same token, one requests it.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Authorizer:
         self._sessions: dict[tuple[str, str, bool], _Session] = {}
 
     def send(self, endpoint: Endpoint, request: Request, scopes: Iterable[str]) -> Response:
-        """Send, answering one challenge and refreshing a refused token once.
+        """Send a request; answer one challenge, and refresh a refused token once.
 
         `scopes` (see `auth.scopes`) are requested in one token; the first names the repository whose
-        credential is used. The response is a 401 only when there is no supported challenge. Raises
-        AuthenticationFailed when the registry denies access, RegistryError and RegistryUnreachable as the
+        credential is used. The response is a 401 only if there is no supported challenge. Raises
+        AuthenticationFailed if the registry denies access, RegistryError and RegistryUnreachable as the
         transport does; no message contains a secret, whatever the registry echoes.
         """
         wanted = tuple(scopes)
@@ -227,7 +227,7 @@ class Authorizer:
 
 
 def reason_in(body: bytes) -> str:
-    """Return the message in an error body (distribution spec "Error Codes"), "" for none, without secrets."""
+    """Return the message in an error body (distribution spec "Error Codes") without secrets; "" for none."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -27,7 +27,7 @@ class Challenge:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
-        """Return the value of a parameter, "" when it is absent."""
+        """Return the value of a parameter; "" if it is absent."""
         return self.parameters.get(name, "")
 
 
@@ -42,9 +42,9 @@ def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
 
 
 def choose(challenges: Iterable[Challenge]) -> Challenge | None:
-    """Return the challenge to answer: Bearer before Basic; None when there is neither.
+    """Return the challenge to answer, preferably Bearer, else Basic; None if there is neither.
 
-    A Bearer challenge that names no token server comes after Basic.
+    Basic is preferred to a Bearer challenge that names no token server.
     """
     known = {challenge.scheme: challenge for challenge in reversed(tuple(challenges))}
     bearer, basic = known.get("bearer"), known.get("basic")

@@ -1,7 +1,7 @@
-"""Ask credential helpers: programs that keep passwords for Docker and podman.
+"""Run credential helpers: programs that store passwords for Docker and podman.
 
 Source: the docker-credential-helpers protocol: `docker-credential-NAME get` reads the server name on stdin
-and answers with JSON on stdout.
+and writes JSON to stdout.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _NOT_FOUND: Final = "credentials not found in native keychain"
 
 # The exit status of shells for a command that does not exist; also that of _LAUNCHER.
 _NO_COMMAND: Final = 127
-# Becomes another user, then the helper. Popen(user=...) would use fork instead of vfork, and a fork runs the
-# handlers of gRPC, which abort the child now and then while its threads are busy. Nothing may be imported
-# after the change of user, not even by execvp: that user may not be able to read our interpreter's modules.
+# Changes the user, then executes the helper. Popen(user=...) would use fork instead of vfork, and a fork runs
+# gRPC's handlers, which sometimes abort the child while gRPC's threads are busy. Nothing may be imported
+# after the change of user, not even by execvp, since that user may not be able to read the interpreter's
+# modules.
 _LAUNCHER: Final = """
 import os, sys
 uid, gid, groups, *command = sys.argv[1:]
@@ -47,13 +48,13 @@ os._exit(127)
 
 
 class HelperFailed(Exception):
-    """A helper that cannot be used. The message never quotes its output, which may be the secret."""
+    """A helper cannot be used. The message never quotes its output, which may be the secret."""
 
 
 def ask(
     helper: str, server: str, *, environ: Mapping[str, str], user: Invoker | None = None
 ) -> Mapping[str, Any] | None:
-    """Ask a helper for the login of a server; None when it has none.
+    """Get the login for a server from a helper; None if it has none.
 
     The helper runs as `user`, by default as the current user with `environ`. Raises HelperFailed.
     """
@@ -112,7 +113,7 @@ def _start(name: str, environ: Mapping[str, str], user: Invoker | None) -> subpr
 def _absolute(environ: Mapping[str, str]) -> str:
     """Return PATH without relative and empty entries, which mean the working directory.
 
-    Anybody may have put a program there; Go's os/exec does not run it, either.
+    Other users may have put a program there; Go's os/exec does not run it, either.
     """
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folder for folder in folders if folder.startswith("/"))
@@ -124,7 +125,7 @@ def _not_found(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:
-    """Send the server name and read the answer, with limits of size and time."""
+    """Send the server name and read the response, with limits for size and time."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):

@@ -43,7 +43,7 @@ class Credential:
 
     @property
     def basic(self) -> str:
-        """The value of the Authorization header for basic authentication, "" without user and password."""
+        """The value of the Authorization header for basic authentication; "" without user and password."""
         if not self.username or not self.password:
             return ""
         pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
@@ -57,11 +57,11 @@ class Credential:
 
 
 class Keychain:
-    """Finds the credential for a repository. Each look-up is made once; thread safe.
+    """Finds the credential for a repository. Results are cached; thread safe.
 
     `given` is for the references' own registries, or for the host `given_for` only; never for a mirror.
     `config_file` replaces Docker's config.json. `sudo_user_config` True uses the logins of the user who
-    called sudo, False does not; None asks by `ask`, once, when a registry denies access. `problems` lists
+    called sudo, False does not; None asks with `ask`, once, if a registry denies access. `problems` lists
     files and helpers that could not be used; these are not errors, since most images need no credential.
     """
 
@@ -108,7 +108,7 @@ class Keychain:
         return found
 
     def unlock(self, account: str, *, own: bool, repository: str = "") -> bool:
-        """Ask for the logins of the user who called sudo, when a registry denies access without a credential.
+        """Ask whether to use the logins of the user who called sudo, after a registry has denied access.
 
         Returns whether there is a credential for this repository now. The question is asked once.
         """
@@ -203,7 +203,7 @@ class Keychain:
         return None
 
     def _ask_helper(self, file: AuthFile, helper: str, server: str) -> Credential | None:
-        """Run a credential helper; a broken one is a problem, not an error."""
+        """Run a credential helper; a failure is added to `problems`, and is not an error."""
         source = f"{credential_helpers.program(helper)} (named in {file.source})"
         try:
             answer = credential_helpers.ask(helper, server, environ=self._environ, user=file.invoker)

@@ -1,4 +1,4 @@
-"""Scopes of tokens: merge those that a request needs and those that a registry asks for. No IO.
+"""Scopes of tokens: merge those that a request needs with those that a registry requires. No IO.
 
 Source: distribution's "Token Scope Documentation" (docs/spec/auth/scope.md): `type:name:action,action`, where
 the name may contain colons, too; several scopes are separated by spaces.
@@ -25,7 +25,7 @@ def push(repository: str) -> str:
 
 
 def merge(*texts: str) -> tuple[str, ...]:
-    """Return a sorted list of scopes with each resource once, which has all its actions."""
+    """Return a sorted list of scopes, with each resource once and all of its actions."""
     merged: dict[str, set[str]] = {}
     for scope in " ".join(texts).split():
         resource, actions = _split(scope)
@@ -35,7 +35,7 @@ def merge(*texts: str) -> tuple[str, ...]:
 
 
 def repository_of(scopes: Iterable[str]) -> str:
-    """Return the repository of the first scope, "" when it is for something else."""
+    """Return the repository of the first scope; "" if it is for something else."""
     for scope in scopes:
         resource, _ = _split(scope)
         kind, _, name = resource.partition(":")

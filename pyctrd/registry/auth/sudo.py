@@ -36,7 +36,7 @@ class Invoker:
         return tuple(path for path in self.auth_files if os.path.lexists(path))
 
     def environment(self, path: str) -> dict[str, str]:
-        """Return the environment of a program that runs as this user: nothing of root's is in it.
+        """Return the environment for a program that runs as this user, without anything from root's.
 
         `path` is the beginning of PATH; the user's own folders follow, as in a login shell.
         """

@@ -1,4 +1,4 @@
-"""Ask a token server for a token, by either of the two protocols.
+"""Request tokens from token servers, by either of the two protocols.
 
 Sources: distribution spec "Token Authentication" (docs/spec/auth/token.md: GET; oauth.md: POST); containerd
 core/remotes/docker/authorizer.go for the order POST, then GET.
@@ -26,12 +26,12 @@ from pyctrd.registry.http.response import Response
 from pyctrd.registry.http.transport import Request, Transport
 
 CLIENT_ID: Final = "pyctrd"
-# The default of the token spec, and the shortest life that it allows.
+# The default of the token spec, and the shortest lifetime that it allows.
 DEFAULT_TOKEN_SECONDS: Final = 60
 
 _MAX_TOKEN_SECONDS: Final = 86400
 _MAX_ANSWER_BYTES: Final = 1 << 20
-# Answers to a POST after which the GET of the older protocol is tried (containerd authorizer.go).
+# Responses to a POST after which the GET of the older protocol is tried (containerd authorizer.go).
 _NO_POST: Final = frozenset({400, 401, 404, 405})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -45,7 +45,7 @@ class Token:
 
 
 class Refused(PyctrdError):
-    """No token: `response` is that of the token server, or `message` is a reason of our own."""
+    """There is no token: `response` is that of the token server, or `message` gives another reason."""
 
     def __init__(self, message: str = "", response: Response | None = None) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class Refused(PyctrdError):
 
 
 class TokenServers:
-    """Asks the token servers that registries name; `clock` measures the life of tokens in seconds."""
+    """Requests tokens from the servers that registries name; `clock` measures their lifetime in seconds."""
 
     def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
         self._transport = transport
@@ -62,7 +62,7 @@ class TokenServers:
     def ask(
         self, endpoint: Endpoint, found: Challenge, scopes: Sequence[str], credential: Credential | None
     ) -> Token:
-        """Return a token for the scopes, an anonymous one without a credential.
+        """Return a token for the scopes; without a credential, an anonymous one.
 
         Raises Refused, and RegistryError and RegistryUnreachable as the transport does.
         """
@@ -145,7 +145,7 @@ def _read_token(document: Any, started: float, date: str) -> Token:
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         seconds = min(stated, _MAX_TOKEN_SECONDS)
     seconds -= _age(fields.get("issued_at"), date, seconds)
-    # A token must not expire on its way: a tenth of its life is not used.
+    # A token must not expire in transit, so the last tenth of its lifetime is not used.
     return Token(value, started + seconds * 0.9)
 
 

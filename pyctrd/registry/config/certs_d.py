@@ -1,4 +1,4 @@
-"""Find and read the directory that configures a registry (`certs.d`): the part that touches the disk.
+"""Find and read the directory that configures a registry (`certs.d`).
 
 Sources: containerd core/remotes/docker/config/config_unix.go (hostPaths) for the names in a root;
 nerdctl pkg/defaults/defaults_linux.go (HostsDirs) for the directories, and pkg/rootlessutil for who is
@@ -79,8 +79,8 @@ def directory_names(domain: str) -> tuple[str, ...]:
 def search(roots: Sequence[Path], domain: str, *, forgiving: bool = False) -> Search:
     """Read the first directory in the first root that has an entry for this registry.
 
-    Raises InvalidInput for one that exists but cannot be read. With `forgiving`, for roots that nobody has
-    named, a root that this user may not search is skipped with a warning.
+    Raises InvalidInput for a directory that exists but cannot be read. With `forgiving`, for default roots, a
+    root that this user may not search is skipped with a warning.
     """
     searched: list[SearchedDirectory] = []
     found: HostDirectory | None = None

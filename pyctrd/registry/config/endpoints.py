@@ -1,4 +1,4 @@
-"""The endpoints to ask for a repository, made of flags and hosts.toml. No IO: `certs_d` reads the disk.
+"""The endpoints of a repository, from flags and hosts.toml. No IO: `certs_d` reads the files.
 
 `hosts_toml` parses the file. Sources: containerd docs/hosts.md,
 core/remotes/docker/config/hosts.go (ConfigureHosts); the Docker layout (`*.crt`, `*.cert` with `*.key`) is
@@ -54,11 +54,11 @@ class Endpoint:
     prefix: str = "/v2"
     capabilities: frozenset[str] = ALL_CAPABILITIES
     tls: Tls = NO_TLS
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold a token
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may contain a token
     is_own: bool = False
     namespace: str = ""
     dial_timeout: float | None = None
-    proxy: str = field(default="", repr=False)  # it may hold a password
+    proxy: str = field(default="", repr=False)  # it may contain a password
     proxy_origin: str = ""
     plain_fallback: bool = False
     origin: str = "default"
@@ -81,7 +81,7 @@ class Endpoint:
 
     @property
     def tls_hint(self) -> str:
-        """What to change if this host speaks TLS but was asked over plain HTTP."""
+        """What to change if this host uses TLS but was requested over plain HTTP."""
         if self.origin == PLAIN_HTTP_FLAG:
             return "Do not use `plain_http` for it."
         if "/hosts.toml:" in self.origin:
@@ -104,14 +104,14 @@ def is_url_text(text: str) -> bool:
 
 
 def origin_of(url: str) -> Origin:
-    """Return the origin of a URL (RFC 6454); raises ValueError for an invalid port."""
+    """Return the origin of a URL (RFC 6454). Raises ValueError for an invalid port."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 @dataclass(frozen=True)
 class HostDirectory:
-    """The content of one host's configuration directory; `hosts_toml` is None when there is no such file."""
+    """The content of one host's configuration directory; `hosts_toml` is None if there is no such file."""
 
     path: Path
     hosts_toml: str | None = None
@@ -120,14 +120,14 @@ class HostDirectory:
 
 @dataclass(frozen=True)
 class Plan:
-    """The endpoints of a registry, first choice first, and warnings about settings without effect."""
+    """The endpoints of a registry, in order, and warnings about settings without effect."""
 
     endpoints: tuple[Endpoint, ...]
     warnings: tuple[str, ...] = ()
 
 
 def split_port(host: str) -> tuple[str, str]:
-    """Split host[:port], with IPv6 hosts in brackets, into host and port ("" when there is none)."""
+    """Split host[:port], with IPv6 hosts in brackets, into host and port ("" if there is none)."""
     head, colon, port = host.rpartition(":")
     if not colon or not port.isdigit():
         return host, ""
@@ -152,7 +152,7 @@ def plan(
     skip_verify: bool = False,
     directory: HostDirectory | None = None,
 ) -> Plan:
-    """List the endpoints of a registry, first choice first; `domain` is the reference's host[:port].
+    """List the endpoints of a registry, in order; `domain` is the reference's host[:port].
 
     Mirrors come in the order of the file, then the registry's own server, as in containerd. Raises
     InvalidInput with file:line for a hosts.toml that is not what containerd documents.
@@ -177,21 +177,21 @@ class _Flags:
 
 
 def _default(domain: str, flags: _Flags, tls: Tls) -> Endpoint:
-    """Return the endpoint of a registry for which nothing but, perhaps, TLS files is configured."""
+    """Return the endpoint of a registry without configuration, except perhaps TLS files."""
     host = DOCKER_HUB_HOST if domain == DOCKER_HUB else domain
     if flags.plain_http:
         return Endpoint("http", host, account=domain, is_own=True, origin=PLAIN_HTTP_FLAG)
     port = split_port(host)[1]
-    # A loopback registry is asked over plain HTTP, unless there are TLS settings for it.
+    # Plain HTTP is used for a loopback registry, unless there are TLS settings for it.
     plain = is_loopback(host) and port != "443" and tls == NO_TLS
     tls = replace(tls, skip_verify=tls.skip_verify or flags.skip_verify)
     own = Endpoint("http" if plain else "https", host, account=domain, is_own=True, tls=tls)
-    # People give `-k` for registries without TLS, too; try both, as ctr does.
+    # `-k` is also used for registries without TLS; try both, as ctr does.
     return _tls_first(own) if plain and flags.skip_verify else own
 
 
 def _tls_first(endpoint: Endpoint) -> Endpoint:
-    """Try TLS first where plain HTTP and TLS settings contradict each other (containerd NewHTTPFallback)."""
+    """Try TLS first if plain HTTP and TLS settings contradict each other (containerd NewHTTPFallback)."""
     if split_port(endpoint.host)[1] == "80":
         return endpoint
     return replace(endpoint, scheme="https", plain_fallback=True)
@@ -214,7 +214,7 @@ def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
     """Return the last endpoint: `server`, else the registry itself with the settings of the root section."""
     if file.root.host:
         return _from_table(domain, file.root, flags)
-    # `skip_verify` alone means no more than `-k`: there may be no TLS at all.
+    # `skip_verify` alone means the same as `-k`: there may be no TLS at all.
     flags = replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
     own = _default(domain, flags, replace(_tls_of_table(file.root), skip_verify=False))
     settings = replace(_from_table(domain, file.root, flags), scheme=own.scheme, host=own.host, tls=own.tls)
@@ -239,7 +239,7 @@ def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
     endpoint = Endpoint(
         table.scheme,
         host,
-        # Credentials are looked up for the host that gets them: anybody may run a `server` elsewhere.
+        # Credentials are looked up for the host that gets them, since anyone may run a `server` elsewhere.
         account=domain if same else host,
         is_own=same,
         prefix=table.path,

@@ -1,4 +1,4 @@
-"""Explain which hosts would be asked for a reference, and why; nothing is sent, and no secret is shown.
+"""Explain which hosts would be used for a reference, and why. Sends nothing, and shows no secrets.
 
 Credential helpers are run, since only they know whether they have a credential.
 """
@@ -14,7 +14,7 @@ from pyctrd.registry.config import proxy
 from pyctrd.registry.config.certs_d import SearchedDirectory
 from pyctrd.registry.config.endpoints import Endpoint
 
-# In the order in which a client does them.
+# In the order in which a client uses them.
 _ACTIONS: Final = ("resolve", "pull", "push", "referrers")
 
 CredentialSource = Callable[[Endpoint], str]
@@ -124,13 +124,13 @@ def _proxy_of(endpoint: Endpoint, environ: Mapping[str, str]) -> ProxyUse:
 
 
 def _asked_for(endpoint: Endpoint) -> tuple[str, ...]:
-    """List what the host is asked for; like containerd, only a host that may pull is asked to resolve."""
+    """List what the host is used for; as in containerd, only a host that may pull is used to resolve."""
     able = endpoint.capabilities if "pull" in endpoint.capabilities else endpoint.capabilities - {"resolve"}
     return tuple(action for action in _ACTIONS if action in able)
 
 
 def _of_hosts(endpoints: Sequence[Endpoint]) -> list[str]:
-    """Return a line for each action that no host may do, and for capabilities without effect."""
+    """Return a line for each action that no host allows, and for capabilities without effect."""
     found = [
         f"{item.origin}: a host that may resolve, but not pull, is not asked to resolve"
         for item in endpoints

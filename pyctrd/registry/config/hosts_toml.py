@@ -24,7 +24,7 @@ _SETTINGS: Final = frozenset(
 )
 _ROOT_KEYS: Final = _SETTINGS | {"server", "host"}
 _TLS_KEYS: Final = frozenset({"ca", "client", "skip_verify"})
-# Headers that the HTTP client sets itself; Go's does not take them from a table either.
+# Headers that the HTTP client sets itself; Go's client ignores them in a table, too.
 _OWN_HEADERS: Final = frozenset(
     {"host", "range", "content-length", "transfer-encoding", "connection", "accept-encoding"}
 )
@@ -32,7 +32,7 @@ _DURATION_UNITS: Final = {
     "ns": 1e-9,
     "us": 1e-6,
     "µs": 1e-6,  # U+00B5, micro sign
-    "μs": 1e-6,  # U+03BC, Greek letter mu: Go takes both
+    "μs": 1e-6,  # U+03BC, Greek letter mu: Go accepts both
     "ms": 1e-3,
     "s": 1.0,
     "m": 60.0,
@@ -70,9 +70,9 @@ class HostTable:
     client_certs: tuple[tuple[str, str], ...] = ()
     skip_verify: bool = False
     explicit_tls: bool = False
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold a token
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may contain a token
     dial_timeout: float | None = None
-    proxy: str = field(default="", repr=False)  # it may hold a password
+    proxy: str = field(default="", repr=False)  # it may contain a password
     proxy_where: str = ""
 
 
@@ -86,7 +86,7 @@ class HostsFile:
 
 
 def parse(text: str, path: Path) -> HostsFile:
-    """Parse the text of the file at `path`; raises InvalidInput with file:line for invalid settings."""
+    """Parse the text of the file at `path`. Raises InvalidInput with file:line for invalid settings."""
     document = _decoded(text, path)
     warnings: list[str] = []
     reader = _Reader(path, _lines(text), warnings)
@@ -131,7 +131,7 @@ class _Reader:
         self._warnings = warnings
 
     def where(self, keys: tuple[str, ...]) -> str:
-        """Return file:line of a key, or of the table around it when its own line was not found."""
+        """Return file:line of a key, or of the table around it if its own line was not found."""
         for length in range(len(keys), 0, -1):
             line = self._lines.get(tuple(key.lower() for key in keys[:length]))
             if line:
@@ -249,7 +249,7 @@ class _Reader:
         return float(seconds)
 
     def _proxy(self, table: Mapping[str, Any], at: tuple[str, ...]) -> str:
-        """Read `proxy`, the URL of an HTTP proxy; it is not quoted in messages, it may contain a password."""
+        """Read `proxy`, the URL of an HTTP proxy. It may contain a password, so messages do not quote it."""
         at = (*at, "proxy")
         value = table.get("proxy", "")
         if not isinstance(value, str):
@@ -289,7 +289,7 @@ class _Reader:
 def _lines(text: str) -> dict[tuple[str, ...], int]:
     """Find the lines of tables and keys, which tomllib does not keep.
 
-    This works for files as people write them; a key in an inline table gets the line of that table.
+    This works for common files; a key in an inline table gets the line of that table.
     """
     found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()

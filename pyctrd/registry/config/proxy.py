@@ -1,7 +1,7 @@
 """The proxy for a request: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case.
 
-Interpreted as by Go's net/http (networks, ports; loopback is never proxied; upper case comes first), since
-operators write these variables for containerd and Docker. Source: golang.org/x/net/http/httpproxy.
+Interpreted as by Go's net/http (networks, ports; loopback is never proxied; upper case takes precedence),
+since these variables are usually set for containerd and Docker. Source: golang.org/x/net/http/httpproxy.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pyctrd.registry.config.endpoints import is_loopback, split_port
 class ProxyChoice:
     """How to reach a host: `url` of the proxy (it may contain a password) or None, and the reason.
 
-    `variable` is the variable that names a proxy, "" when none does; `excluded_by` is why that proxy is not
-    used ("" when it is): `loopback`, or the entry of NO_PROXY that matches.
+    `variable` is the variable that names a proxy, "" if there is none; `excluded_by` is why that proxy is not
+    used ("" if it is): `loopback`, or the matching entry of NO_PROXY.
     """
 
     url: str | None
@@ -45,7 +45,7 @@ def choose(scheme: str, host: str, environ: Mapping[str, str] = os.environ) -> P
 
 
 def without_secrets(url: str) -> str:
-    """Return scheme, host and path of a URL, without user information and query: for logs and errors."""
+    """Return scheme, host and path of a URL without user and query, for logs and errors."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -73,7 +73,7 @@ def _matches(scheme: str, host: str, entry: str) -> bool:
     if address is not None:
         return _address(wanted) == address
     domain = wanted.removeprefix("*") if wanted.startswith("*.") else wanted
-    # `.example.org` is all below it, `example.org` the name itself as well.
+    # `.example.org` matches everything below it, `example.org` also the name itself.
     return name.endswith(domain if domain.startswith(".") else f".{domain}") or name == domain
 
 

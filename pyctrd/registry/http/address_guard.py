@@ -1,4 +1,4 @@
-"""Guard against server-side request forgery: a registry must not make us ask services of this machine.
+"""Guard against server-side request forgery: a registry must not direct requests to services of this machine.
 
 A registry names other hosts: in a redirect, as its token server, as the source of a foreign layer. The check
 is made on the address that is connected to, so that DNS cannot be used to get around it. Behind a proxy only
@@ -62,7 +62,7 @@ _METADATA_NAMES: Final = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
 )
 
-# Which hosts may send us to an address of a kind; every host may send us to read at private and public ones.
+# Which hosts may direct us to an address of a kind. Every host may direct reads to private and public ones.
 _MAY_SEND: Final = {
     AddressKind.LOOPBACK: frozenset({AddressKind.LOOPBACK, AddressKind.PRIVATE}),
     AddressKind.LINK_LOCAL: frozenset({AddressKind.LINK_LOCAL}),
@@ -79,7 +79,7 @@ _RANK: Final = {
 
 
 class Forbidden(Exception):
-    """A name or address that we may not be sent to, and its kind."""
+    """A name or address that a host may not direct us to, and its kind."""
 
     def __init__(self, host: str, address: str, kind: AddressKind) -> None:
         shown = address if address == host else f"{host} ({address})"
@@ -112,7 +112,7 @@ def _unwrapped(address: IpAddress) -> IpAddress:
 
 
 def may_send(sender: AddressKind | None, target: AddressKind, *, writes: bool = False) -> bool:
-    """Whether a host of the kind `sender` may send us to `target`, to read or to write there.
+    """Whether a host of the kind `sender` may direct us to `target`, to read or to write there.
 
     None is the user, who may do anything.
     """
@@ -121,7 +121,7 @@ def may_send(sender: AddressKind | None, target: AddressKind, *, writes: bool = 
 
 
 def most_public(first: AddressKind | None, second: AddressKind) -> AddressKind:
-    """Return the kind with fewer rights: a name that was public once never becomes a local one."""
+    """Return the kind with fewer rights, so that a name that was public once never becomes a local one."""
     return second if first is None or _RANK[second] > _RANK[first] else first
 
 
@@ -180,10 +180,10 @@ def dial(
     options: Iterable[tuple[Any, ...]] = (),
     resolver: Resolve = resolve,
 ) -> tuple[socket.socket, AddressKind]:
-    """Connect to the first address of a name that answers, within `seconds` for all of them together.
+    """Connect to the first address of a name that responds, within `seconds` for all of them together.
 
-    Returns the socket and the kind of its peer's address. Raises Forbidden when `sender` must not send us to
-    any of the addresses (no connection is tried), OSError when none answers, socket.gaierror for an unknown
+    Returns the socket and the kind of its peer's address. Raises Forbidden if `sender` must not direct us to
+    any of the addresses (no connection is tried), OSError if none responds, socket.gaierror for an unknown
     name.
     """
     forbidden: Forbidden | None = None
@@ -212,7 +212,7 @@ def _first_to_answer(
             for option in options:
                 link.setsockopt(*option)
             if deadline is not None:
-                # An equal share for each address: the first one may not answer at all.
+                # An equal share for each address, since the first one may not respond at all.
                 link.settimeout(max(0.05, (deadline - time.monotonic()) / (len(targets) - number)))
             link.connect(tuple(address))
         except OSError as error:

@@ -49,7 +49,7 @@ def new_pool(
     opened: Callable[[socket.socket], None] = lambda _connection: None,
     resolver: Resolve = address_guard.resolve,
 ) -> urllib3.PoolManager:
-    """Return a pool of connections to all hosts that `sender` may send us to, to write there if `writes`.
+    """Return a pool of connections to the hosts that `sender` may direct us to, to write there if `writes`.
 
     `connected` is called with the host, port and address kind of each connection, `opened` with its socket.
 
@@ -140,7 +140,7 @@ def _pool_classes(
 
 
 def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket]) -> socket.socket:
-    """Connect, raising the exceptions that urllib3 expects of its own method."""
+    """Connect, raising the exceptions that urllib3 expects."""
     try:
         return dial(link)
     except socket.gaierror as error:
@@ -152,9 +152,9 @@ def _dialed(link: HTTPConnection, dial: Callable[[HTTPConnection], socket.socket
 
 
 def _head(connection: HTTPConnection, read: Callable[[], Any]) -> Any:
-    """Read the head of a response; close the connection at once when it is invalid.
+    """Read the head of a response; close the connection at once if it is invalid.
 
-    urllib3 loses the reader of a head that it refuses, and so keeps the connection open.
+    urllib3 loses the reader of a head that it refuses, which keeps the connection open.
     """
     link = _socket(connection.sock)
     try:

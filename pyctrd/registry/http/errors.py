@@ -1,4 +1,4 @@
-"""Errors for hosts that cannot be reached, in the words people search for, with a hint.
+"""Errors for hosts that cannot be reached, with common phrases and a hint.
 
 Go's phrases are kept (`no such host`, `certificate signed by unknown authority`, ...), since ctr prints them.
 """
@@ -67,7 +67,7 @@ _WITH_DETAIL: Final = frozenset({Kind.BAD_CERTIFICATE, Kind.TLS, Kind.MALFORMED}
 
 
 class Unreachable(RegistryUnreachable):
-    """RegistryUnreachable with its kind, so that no code has to parse the message."""
+    """RegistryUnreachable with its kind, so that callers do not have to parse the message."""
 
     kind: Kind = Kind.CUT
 
@@ -91,12 +91,12 @@ def unreachable(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another try may succeed: an untrusted certificate stays untrusted."""
+    """Whether another attempt may succeed: an untrusted certificate stays untrusted."""
     return isinstance(error, Unreachable) and error.kind not in _PERMANENT
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it wraps, outermost first."""
+    """Yield an error and the errors that it wraps, outermost first."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -112,7 +112,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def plain_text(error: BaseException) -> str:
     """Return an error's own text in one line, without Python's wrapping."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    # It may quote what a server sent, of any length.
+    # It may quote data of a server, of any length.
     return " ".join(text[:_LONGEST_DETAIL].split()) or type(error).__name__
 
 

@@ -1,6 +1,6 @@
 """HTTP responses with limits of time and size for the head and for the framing of the body.
 
-http.client loops within one call for as long as bytes come: over interim responses, header lines, chunk sizes
+http.client loops within one call as long as bytes arrive: over interim responses, header lines, chunk sizes
 and trailers. Here every step has a time limit and a size limit. Sources: RFC 9112 (which does not limit the
 head or the framing), RFC 9110 section 15.2 (a client must read past interim responses that it does not
 know); Go net/http/internal/chunked.go for limiting the framing in proportion to the data.
@@ -77,7 +77,7 @@ class _Limited(io.RawIOBase):
         self._what = what
 
     def readable(self) -> bool:
-        """Return True, as io.BufferedReader demands it."""
+        """Return True, as io.BufferedReader requires."""
         return True
 
     def fileno(self) -> int:

@@ -21,8 +21,8 @@ _BETWEEN = re.compile(r"[ \t]*+(?:,|\Z)")
 def next_of(values: Iterable[str]) -> str | None:
     """Return the target of the first link with the relation `next`, unresolved; None if there is none.
 
-    `values` are those of all Link headers of a response. A link with an `anchor`, which is about something
-    else than the response, does not count. Raises ValueError for an invalid header: no page must be missed.
+    `values` are those of all Link headers of a response. A link with an `anchor`, which is not about the
+    response, is ignored. Raises ValueError for an invalid header, so that no page is missed.
     """
     for value in values:
         for target, parameters in _links(value):

@@ -12,7 +12,7 @@ from pyctrd.errors import PyctrdError
 from pyctrd.oci.model import Descriptor
 from pyctrd.ports import BlobSource, Chunk
 
-# A piece must be sent within the connection's time-out: larger ones would fail on a slow line.
+# A piece must be sent within the connection's timeout; larger ones would fail on a slow network.
 PIECE_BYTES: Final = 1 << 16
 
 
@@ -20,7 +20,7 @@ PIECE_BYTES: Final = 1 << 16
 class Stream:
     """A body of `length` bytes, opened from its start each time it is sent.
 
-    It is content, never a secret: it may be sent along with a redirect that keeps the method.
+    It is content, never a secret, so it may be sent again after a redirect that keeps the method.
     """
 
     length: int
@@ -38,7 +38,7 @@ def opened(body: bytes | Stream | None) -> AbstractContextManager[Any]:
 
 
 def length_header(body: bytes | Stream | None) -> dict[str, str]:
-    """Return the header for the length of a stream, which would be sent in chunks without it."""
+    """Return the header for the length of a stream, which otherwise would be sent in chunks."""
     return {"Content-Length": str(body.length)} if isinstance(body, Stream) else {}
 
 
@@ -46,7 +46,7 @@ class BlobReader:
     """Reads a blob in pieces for an upload; each byte is hashed once, even if it is sent again.
 
     Parts are read one after another from one opened source; only going back opens it again. The last byte of
-    the blob is yielded only when size and digest are right. `failure` is the error of the source itself, as
+    the blob is yielded only if size and digest match. `failure` is the error of the source itself, as
     opposed to one of the registry. A context manager.
     """
 
@@ -77,7 +77,7 @@ class BlobReader:
 
     @property
     def hashed(self) -> int:
-        """How many bytes have been read so far: no part can begin after them."""
+        """The number of bytes read so far; no part can begin after them."""
         return self._hashed
 
     def part(self, start: int, length: int) -> Stream:
@@ -119,7 +119,7 @@ class BlobReader:
             self._position = start
 
     def _next(self, room: int) -> memoryview:
-        """Return the next piece, and hash what of it was not read before."""
+        """Return the next piece, and hash the part of it that was not read before."""
         assert self._chunks is not None
         while not self._left:
             chunk = next(self._chunks, b"")

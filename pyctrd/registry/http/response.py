@@ -28,11 +28,11 @@ from pyctrd.registry.http.retry import DOCUMENT_STALLS, MIN_BYTES_PER_STALL, STA
 
 CHUNK_BYTES: Final = 1 << 20
 
-# One recv returns at most this much; a larger buffer is a waste of memory.
+# One recv returns at most this much; a larger buffer would waste memory.
 _PIECE_BYTES: Final = 1 << 18
 # What has arrived is yielded at least this often, so that the reader can stop, and show progress.
 _YIELD_SECONDS: Final = 1.0
-# To keep a connection, the rest of a small body is read, but hardly waited for.
+# To keep a connection, the rest of a small body is read, with hardly any waiting.
 _MAX_DRAINED_BYTES: Final = 1 << 16
 _DRAIN_SECONDS: Final = 0.2
 
@@ -74,7 +74,7 @@ class Response:
         self.close()
 
     def header(self, name: str) -> str:
-        """Return the value of a header, "" when it is absent."""
+        """Return the value of a header; "" if it is absent."""
         return self._raw.headers.get(name, "")
 
     def header_values(self, name: str) -> list[str]:
@@ -83,7 +83,7 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """The size of the body in bytes as the server states it, None when it does not."""
+        """The size of the body in bytes as stated by the server, or None."""
         text = self.header("Content-Length").strip()
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
@@ -91,7 +91,7 @@ class Response:
         """Yield the body in chunks of at most CHUNK_BYTES, never decoded.
 
         What arrived before a connection broke is yielded before RegistryUnreachable is raised; a connection
-        with fewer than MIN_BYTES_PER_STALL bytes in a stall time-out counts as broken. When all requests were
+        with fewer than MIN_BYTES_PER_STALL bytes in a stall timeout counts as broken. If all requests were
         ended, the error that explains why is raised.
         """
         progress = BodyProgress(self._stall_seconds)
@@ -122,8 +122,8 @@ class Response:
     def read(self, limit: int) -> bytes:
         """Read the whole body of a document.
 
-        Raises RegistryContentError when it has more than `limit` bytes, or takes longer than
-        DOCUMENT_STALLS stall time-outs.
+        Raises RegistryContentError if it has more than `limit` bytes, or takes longer than
+        DOCUMENT_STALLS stall timeouts.
         """
         parts: list[bytes] = []
         size = 0
@@ -145,7 +145,7 @@ class Response:
         )
 
     def excerpt(self) -> bytes:
-        """Return the beginning of an error's body, b"" when it cannot be read, and close the response."""
+        """Return the beginning of an error's body (b"" if it cannot be read), and close the response."""
         started = time.monotonic()
         try:
             return next(self.chunks(), b"")
@@ -167,7 +167,7 @@ class Response:
         self._raw.release_conn()
 
     def _drain(self) -> None:
-        """Read the rest of a small body, if it comes at once: keeping a connection is not worth a wait."""
+        """Read the rest of a small body, if it has arrived: keeping a connection is not worth waiting for."""
         link = getattr(getattr(self._raw, "connection", None), "sock", None)
         if link is not None:
             link.settimeout(_DRAIN_SECONDS)
@@ -204,7 +204,7 @@ class BodyProgress:
 
 
 def unreachable(error: BaseException, url: str, proxy: str | None) -> RegistryUnreachable:
-    """Return the error for a failed request; the query and user of the URL are not part of it."""
+    """Return the error for a failed request, without the query and user of the URL."""
     kind: errors.Kind | None = None
     for cause in errors.chain(error):
         if isinstance(cause, NameResolutionError):

@@ -1,10 +1,11 @@
-"""How often, and for how long, a registry is tried: all numbers of retry and resume, and the waiting budget.
+"""Limits for retries and resumed transfers, and the retry budget.
 
-A request that fails in a way that may pass is sent again after a pause that doubles, or that the registry
-asks for. A body that breaks off is continued at the byte reached, for as long as each connection makes
-progress. All pauses, and the waiting for useless responses, come out of one budget for a session.
+A request with a transient failure is sent again after a pause, which doubles each time or is what the
+registry states. An interrupted body is resumed at the byte reached, as long as each connection makes
+progress. All pauses, and the waiting for useless responses, are charged to one budget per session.
 
-Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter", so that many clients do not come back together.
+Sources: RFC 9110 section 10.2.3 (Retry-After); "full jitter", so that many clients do not retry at the same
+time.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ BUDGET_SECONDS: Final = 300.0
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 STALL_TIMEOUT_SECONDS: Final = 60.0
-# A connection with fewer bytes than this in a whole stall time-out counts as stalled.
+# A connection with fewer bytes than this in a stall timeout counts as stalled.
 MIN_BYTES_PER_STALL: Final = 512
-# In stall time-outs: how long the head of a response may take, and a manifest; a layer, whose progress is
-# shown, has no limit in all.
+# In stall timeouts: how long the head of a response may take, and a manifest; a layer, whose progress is
+# shown, has no total limit.
 HEAD_STALLS: Final = 1.5
 DOCUMENT_STALLS: Final = 3
-# In stall time-outs: how long an error or a redirect may take before it is charged to the budget.
+# In stall timeouts: how long an error or a redirect may take before it is charged to the budget.
 FREE_STALLS: Final = 0.1
 
-# So many connections in a row without progress are the end of a download, a range or an upload. The progress
-# of an upload counts from UPLOAD_PROGRESS_BYTES on: a registry may take a byte at a time for ever.
+# A download, a range or an upload fails after this many connections in a row without progress. For an upload,
+# progress means UPLOAD_PROGRESS_BYTES, since a registry may store one byte at a time forever.
 MAX_FRUITLESS_DOWNLOADS: Final = 3
 MAX_FRUITLESS_RANGES: Final = 2
 MAX_FRUITLESS_UPLOADS: Final = 4
 UPLOAD_PROGRESS_BYTES: Final = 1 << 16
-# So often the parallel ranges of one blob may fail before it is downloaded over one connection.
+# After this many failed parallel ranges, a blob is downloaded over one connection.
 MAX_RANGE_FAILURES: Final = 2
-# One cut may be an accident, and the first host is the nearest one: after two cuts the next host is asked.
+# One cut may be an accident, and the first host is the nearest one; after two cuts the next host is used.
 MAX_CUTS_PER_HOST: Final = 2
 
 
 class Budget:
-    """The seconds that may be spent on waiting for registries in all; thread safe.
+    """The total number of seconds that may be spent on waiting for registries; thread safe.
 
     There is one for a whole session, so that many failures do not add up to a long wait.
     """
@@ -59,7 +60,7 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """The seconds that are left; negative when waiting for responses took more."""
+        """The seconds that are left; negative if waiting for responses took more."""
         return self._left
 
     @property
@@ -68,9 +69,9 @@ class Budget:
         return self._left < 0
 
     def charge(self, since: float, until: float) -> None:
-        """Charge the time that one request waited in vain, by one clock for all of them.
+        """Charge the time that one request has waited in vain.
 
-        Time that several requests wait at once counts once.
+        Time during which several requests wait counts once.
         """
         with self._lock:
             since = max(since, self._charged_until)
@@ -79,7 +80,7 @@ class Budget:
                 self._charged_until = until
 
     def spend(self, seconds: float) -> bool:
-        """Take a pause out of the budget; False, and nothing is taken, when less than that is left."""
+        """Charge a pause to the budget; if less than that is left, charge nothing and return False."""
         with self._lock:
             if seconds > self._left:
                 return False
@@ -88,7 +89,7 @@ class Budget:
 
 
 def seconds_to_wait(attempt: int, retry_after: str = "") -> float:
-    """Return the pause after try number `attempt` (from 1), in seconds."""
+    """Return the pause after attempt number `attempt` (from 1), in seconds."""
     asked = parse_retry_after(retry_after, now=time.time())
     if asked is not None:
         return asked
@@ -97,7 +98,7 @@ def seconds_to_wait(attempt: int, retry_after: str = "") -> float:
 
 
 def parse_retry_after(value: str, *, now: float) -> float | None:
-    """Read Retry-After, seconds or a date, as seconds from now (0 for the past); None when it is neither."""
+    """Read Retry-After, seconds or a date, as seconds from now (0 for the past); None if it is neither."""
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

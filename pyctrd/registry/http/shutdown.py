@@ -15,14 +15,14 @@ from pyctrd.errors import PyctrdError
 # How long uploads may still be cancelled at the registry after the shutdown.
 GRACE_SECONDS: Final = 2.5
 
-# All methods that continue the work; any other one cancels an upload.
+# All methods that continue the work; any other method cancels an upload.
 _WORKING: Final = frozenset({"HEAD", "GET", "POST", "PUT", "PATCH"})
 
 Why: TypeAlias = Callable[[], PyctrdError]
 
 
 class Shutdown:
-    """Whether requests may still be sent, and the sockets to shut down when not. Thread safe."""
+    """Whether requests may still be sent, and the sockets to shut down if not. Thread safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class Shutdown:
         self._begun = threading.Event()
 
     def begin(self, why: Why) -> None:
-        """Shut all connections down; requests under way fail, and `why` makes the error for that."""
+        """Shut down all connections; requests in progress fail with the error that `why` returns."""
         with self._lock:
             if self._why is None:
                 self._until = time.monotonic() + GRACE_SECONDS
@@ -51,13 +51,13 @@ class Shutdown:
             shut_down(connection)
 
     def check(self, method: str) -> None:
-        """Raise the error of the shutdown, if it has begun; for a moment uploads may still be cancelled."""
+        """Raise the error of the shutdown, if it has begun; uploads may be cancelled a little longer."""
         error = self.why()
         if error is not None and (method in _WORKING or time.monotonic() > self._until):
             raise error
 
     def why(self) -> PyctrdError | None:
-        """Return the error of the shutdown; None when it has not begun."""
+        """Return the error of the shutdown; None if it has not begun."""
         return self._why() if self._why is not None else None
 
     def wait(self, seconds: float) -> None:
@@ -69,6 +69,6 @@ class Shutdown:
 
 
 def shut_down(connection: socket.socket) -> None:
-    """Shut a socket down, also while another thread reads from it, and without the farewell of TLS."""
+    """Shut down a socket, even while another thread reads from it, and without a TLS close alert."""
     with suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -13,7 +13,7 @@ from pyctrd.registry.http import errors
 
 
 def load(context: ssl.SSLContext, tls: Tls) -> None:
-    """Load CA files and client certificates; raises RegistryError naming the file that cannot be used."""
+    """Load CA files and client certificates. Raises RegistryError, which names the unusable file."""
     for name in tls.ca_files:
         try:
             _check_regular(name)
@@ -33,12 +33,12 @@ def load(context: ssl.SSLContext, tls: Tls) -> None:
 
 
 def _check_regular(name: str) -> None:
-    """Raise OSError for anything but a regular file: OpenSSL would wait for a pipe for ever."""
+    """Raise OSError for anything but a regular file: OpenSSL would wait for a pipe forever."""
     if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - names are texts here
         raise OSError(errno.EINVAL, "not a regular file")
 
 
 def check(tls: Tls) -> None:
-    """Try to load the files before anything is connected to; raises as `load` does."""
+    """Try to load the files before a connection is opened. Raises the errors of `load`."""
     if tls.ca_files or tls.client_certs:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)

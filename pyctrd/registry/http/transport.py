@@ -1,6 +1,6 @@
-"""HTTP without anything about registries: redirects, retries, and errors that name the cause.
+"""HTTP independent of registries: redirects, retries, and errors that name the cause.
 
-Callers see types of ours only, none of urllib3: Request, Response, RegistryError.
+Callers see only Request, Response and RegistryError, and no types of urllib3.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _log = redact.logger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What to send. `headers` and `body` may hold secrets, so they are in no repr.
+    """What to send. `headers` and `body` may contain secrets, so they are not part of the repr.
 
-    `private` headers and a `body` of bytes are sent to the origin of the URL only, never along with a
-    redirect to another one. `named_by` is the URL of the registry that named this one (as token server, as
+    `private` headers and a `body` of bytes are sent only to the origin of the URL, never to another one
+    after a redirect. `named_by` is the URL of the registry that named this one (as token server, as
     source of a layer): its address decides which addresses this request may reach; "" means that the user
-    chose the URL, which may be any. `tries` is how often to send it, in all.
+    chose the URL, which may be any. `tries` is the total number of attempts.
     """
 
     method: str
@@ -76,7 +76,7 @@ class Request:
 
 
 class Transport:
-    """Sends requests over kept connections; thread safe. Close it, or use it as a context manager."""
+    """Sends requests over reused connections; thread safe. Close it, or use it as a context manager."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Transport:
         self._resolver = resolver
         self._lock = threading.Lock()
         self._pools: dict[tuple[Tls | None, str | None, AddressKind | None, bool], urllib3.PoolManager] = {}
-        # The kind of address that each host:port had when it was connected to.
+        # The kind of address that each host:port had when a connection was opened.
         self._kinds: dict[tuple[str, int], AddressKind] = {}
 
     def __enter__(self) -> Transport:
@@ -107,11 +107,11 @@ class Transport:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; requests under way, and later ones, raise ClientClosed."""
+        """Close all connections; requests in progress and later ones raise ClientClosed."""
         self._end(lambda: ClientClosed("the client is closed"))
 
     def cancel(self) -> None:
-        """Shut all connections down; requests under way, and later ones, raise Cancelled."""
+        """Shut down all connections; requests in progress and later ones raise Cancelled."""
         self._end(lambda: Cancelled("the operation was cancelled"))
 
     def _end(self, why: Why) -> None:
@@ -123,15 +123,15 @@ class Transport:
             pool.clear()
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raises the error of `close` or `cancel` as soon as one is called."""
+        """Sleep. Raises the error of `close` or `cancel` as soon as one is called."""
         self._shutdown.wait(seconds)
 
     def send(self, request: Request) -> Response:
         """Send a request, follow redirects, and retry; return the last response, of any status.
 
-        Raises RegistryUnreachable when there was no response, RegistryError for a redirect that is not
-        followed, or to an address that this request may not reach. TRANSIENT_STATUSES are retried; when tries
-        or budget run out, their response is returned.
+        Raises RegistryUnreachable if there was no response, RegistryError for a redirect that is not
+        followed, or to an address that this request may not reach. TRANSIENT_STATUSES are retried; when the
+        attempts or the budget are used up, their response is returned.
         """
         for attempt in range(1, request.tries):
             try:
@@ -152,7 +152,7 @@ class Transport:
         return self._follow(request)
 
     def _follow(self, request: Request) -> Response:
-        """Send and follow redirects, as far as the registry that names each URL may send us there."""
+        """Send and follow redirects, if the registry that names a URL may direct us there."""
         request = replace(request, named_by=request.named_by or request.url)
         try:
             named_by = urlsplit(request.named_by)
@@ -161,7 +161,7 @@ class Transport:
             raise unreachable(error, request.url, None) from error
         for _hop in range(MAX_REDIRECTS + 1):
             own = _origin(urlsplit(request.url)) == _origin(named_by)
-            # A host that we never connected to ourselves, as one behind a proxy, has no rights.
+            # A host without a direct connection, for example behind a proxy, may not name local addresses.
             response = self._exchange(request, None if own else self._kind(named_by) or AddressKind.PUBLIC)
             location = response.header("Location")
             if response.status not in _REDIRECTS or not location:
@@ -225,7 +225,7 @@ class Transport:
         self, tls: Tls | None, proxy: str | None, sender: AddressKind | None, *, writes: bool
     ) -> urllib3.PoolManager:
         with self._lock:
-            # A connection that may be read from may still be forbidden to write to.
+            # Writing may be forbidden on a connection that may be used for reading.
             key = (tls, proxy, sender, writes)
             if key not in self._pools:
                 self._pools[key] = new_pool(
@@ -256,7 +256,7 @@ class Transport:
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Return all headers, encoded as UTF-8: a media type in a manifest may be any text."""
+    """Return all headers encoded as UTF-8, since a media type in a manifest may be any text."""
     headers = {
         "User-Agent": user_agent(),
         "Accept-Encoding": "identity",
@@ -310,7 +310,7 @@ def _out_of_bounds(request: Request, error: address_guard.Forbidden) -> Registry
 
 
 def _redirected(request: Request, status: int, location: str) -> Request:
-    """Return the request that follows a redirect; nothing private is sent to another origin."""
+    """Return the request after a redirect, without anything private if the origin changes."""
     if not is_url_text(location):
         raise _not_followed(request, "to something that is not a URL")  # http.client unfolds lines
     try:
@@ -334,7 +334,7 @@ def _redirected(request: Request, status: int, location: str) -> Request:
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
         return replace(request, url=url)
     if isinstance(request.body, bytes):
-        # Bodies of bytes are credentials, which are for the first host only.
+        # Bodies of bytes are credentials, which are only for the first host.
         raise _not_followed(request, f"of a {request.method} to {shown}")
     return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
 
