@@ -1,6 +1,6 @@
 """The `pyctrd` command: a group that imports a command's module only when that command is run.
 
-`--help` and `--version` answer from this file alone, so that they cost no import of grpc or rich.
+`--help` and `--version` need only this file, so that they do not import grpc or rich.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class App(Group):
     """A group with lazy commands; `boundary` turns its errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's names
-        """List the commands in the order of COMMANDS, not of the alphabet."""
+        """List the commands in the order of COMMANDS, not alphabetically."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002

@@ -98,7 +98,7 @@ class _Sum:
         """Count a blob that will be transferred later."""
         with self.lock:
             self._planned.setdefault(str(descriptor.digest), descriptor.size)
-        # A bar of the manifests alone would reach 100 % and fall back when they list the layers.
+        # A bar of only the manifests would reach 100 % and then fall back when they list the layers.
         self._is_known |= not (
             mediatypes.is_index(descriptor.media_type) or mediatypes.is_manifest(descriptor.media_type)
         )

@@ -22,7 +22,7 @@ _ARENAS: Final = 2
 def tune() -> None:
     """Reduce the cost of memory management; benchmarks/ measured 10 % of a save's time.
 
-    Start-up makes many objects and no garbage, so the garbage collector runs less often. Pull and save use
+    Startup creates many objects and no garbage, so the garbage collector runs less often. Pull and save use
     chunks of 1 MiB, which glibc would return to the system when freed and fault in again: it now keeps some.
     Other C libraries are left as they are.
     """

@@ -57,7 +57,7 @@ def confirm(question: str, cancel: threading.Event) -> bool:
     End of input and `cancel` count as no.
     """
     with _paused():
-        # Neither click's prompt nor input(): those write to stdout, where an archive may go.
+        # Neither click's prompt nor input(), which write to stdout: it may be the archive.
         click.echo(f"{sanitize(question)} [y/N] ", nl=False, err=True)
         while not _is_answered():
             if cancel.is_set():

@@ -65,7 +65,7 @@ def _print_plan(page: Page, plan: SendResult) -> None:
 
 
 def _what(result: SendResult) -> list[Item]:
-    """Print the digest, and say so if it differs from the source's: people compare them."""
+    """Print the digest, and say so if it differs from the source's, since users compare them."""
     items = [Item("digest", result.target.digest)]
     if result.target.digest != result.original.digest:
         items.append(Item("made from", f"{result.original.digest}, {_what_it_lost(result)}"))

@@ -263,7 +263,7 @@ def _checked_platforms(
 ) -> tuple[str, ...]:
     from pyctrd.oci.platforms import select
 
-    select(values)  # a malformed one is a usage error, before anything is connected
+    select(values)  # an invalid platform is a usage error, before anything is connected
     return values
 
 

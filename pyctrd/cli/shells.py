@@ -80,7 +80,9 @@ def split(line: str, breaks: str) -> tuple[list[str], Typed]:
     """Split a line into its whole words and the unfinished last one."""
     words: list[str] = []
     word, quote, begun = "", "", False
-    before = ""  # of the word: up to the last character at which bash splits words, or to an open quote
+    before = (
+        ""  # the part of the word up to the last character at which bash splits words, or to an open quote
+    )
     for char, quoting, literal in _scan(line):
         if not literal and not quoting and char in _BLANKS:
             words += [word] if begun else []
@@ -91,7 +93,7 @@ def split(line: str, breaks: str) -> tuple[list[str], Typed]:
         if literal or char not in "'\"":
             word += char
         if not literal and (char in breaks or char in "'\""):
-            before = word.removesuffix("@")  # bash replaces that one, too: a host's name might follow
+            before = word.removesuffix("@")  # bash replaces it, too, since the name of a host might follow
     return words, Typed(word, before, quote)
 
 
