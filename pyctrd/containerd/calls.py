@@ -133,7 +133,7 @@ class Calls:
         self._closed = False
         self._silent = False
         self._watching: threading.Thread | None = None
-        self._over = threading.Event()  # wakes the watch thread
+        self._over = threading.Event()  # wakes up the watch thread
 
     def scope(self) -> Calls:
         """Return calls on the same channel that can be ended separately; ending these ends them as well."""
