@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _STANDARD: Final = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _MAGIC: Final = re.compile(r"(?:pipe|socket|anon_inode):.*")
-_MAX_LINKS: Final = 40  # as many as Linux follows
+_MAX_LINKS: Final = 40  # the limit of Linux
 _ACL: Final = "system.posix_acl_access"
 _WRITE_BACK_BYTES: Final = 32 << 20
-_MODE: Final = 0o666  # less the umask, as any program's file
+_MODE: Final = 0o666  # minus the umask, as for files of any program
 
 # Partial files of this process: directory and name.
 _unfinished = set[tuple[int, str]]()
@@ -243,7 +243,7 @@ def _new_part(location: _Location) -> tuple[str, int]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         _unfinished.add((location.directory, part))
         number = os.open(part, flags, mode, dir_fd=location.directory)
-        with suppress(OSError):  # without locks on this file system, nothing removes it either
+        with suppress(OSError):  # without support for locks, other processes do not remove it either
             fcntl.flock(number, fcntl.LOCK_EX)
         if _is_named(number, part, location):
             return part, number

@@ -29,7 +29,7 @@ Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]
 
 _QUEUED_CHUNKS: Final = 8
 _POLL_SECONDS: Final = 0.1
-# How long to wait at the end for a reading thread that hangs in the store's connection.
+# How long to wait at the end for a reading thread that is blocked by the store's connection.
 _JOIN_SECONDS: Final = 2.0
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
