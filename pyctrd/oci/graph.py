@@ -27,7 +27,7 @@ from pyctrd.oci.platforms import Matcher
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 
-# Three levels of indexes are already rare; the limits only stop malicious documents.
+# Even three levels of indexes are rare; the limits only stop malicious documents.
 MAX_DEPTH: Final = 16
 # The entries of one manifest or index, and the descriptors of one image.
 MAX_CHILDREN: Final = 10_000

@@ -68,7 +68,7 @@ def _arm_variant(machine: str, cpuinfo: str, architecture: str) -> str:
             return ""
     model = _cpu_field(cpuinfo, "model name") or ""
     if architecture == "arm" and core == "7" and model.lower().startswith("armv6-compatible"):
-        core = "6"  # the kernel of the first Raspberry Pi says 7
+        core = "6"  # the kernel of the first Raspberry Pi reports 7
     return _ARM_CORES.get(core.lower(), "unknown")
 
 

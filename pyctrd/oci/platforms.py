@@ -362,7 +362,7 @@ def _runnable(platform: Platform) -> Iterator[Platform]:
 
 def _level(variant: str) -> int:
     found = _LEVEL.fullmatch(variant)
-    # amd64 has four levels and arm eight; a document that says v999999999 must not cost memory.
+    # amd64 has four levels and arm eight; a document with v999999999 must not use much memory.
     return min(int(found.group(1)), 64) if found else 0
 
 
