@@ -2,8 +2,8 @@
 
     python -m benchmarks [--size MiB] [--rounds N] [--generation 1.6|1.7|2] [--json FILE]
 
-Every figure is a ratio to ctr: wall-clock time of whole commands, taking turns, the best of the rounds each.
-Peak memory is that of the command's own process, as the kernel counted it.
+Every figure is a ratio to ctr: wall-clock time of whole commands, run alternately, the best of the rounds
+each. Peak memory is that of the command's own process, as reported by the kernel.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Figure:
     pyctrd_peak_mib: float
 
 
-# Runs the command from a small process: what the kernel calls the peak of a child begins with its parent's.
+# The command is started by a small process, since a child inherits the peak memory of its parent.
 _LAUNCHER = """
 import os, sys, time
 start = time.perf_counter()
@@ -65,9 +65,9 @@ print(time.perf_counter() - start, usage.ru_maxrss / 1024, status)
 
 
 def timed(command: Sequence[str | Path], env: dict[str, str]) -> Run:
-    """Run a command to its end; raises RuntimeError when it fails.
+    """Run a command to its end. Raises RuntimeError if it fails.
 
-    What earlier commands wrote is on the disk before: pyctrd syncs its archive, and would wait for it.
+    The disk is synced first: pyctrd syncs its archive, and would wait for writes of earlier commands.
     """
     os.sync()
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, command)]
@@ -156,7 +156,7 @@ def measure(generation: str, size: int, rounds: int) -> list[Figure]:
         daemon = stack.enter_context(Containerd(generation, folder / "containerd", ISOLATED))
         for name, make, limit in (("programs", image.programs, 1.2), ("random", shapes.big, None)):
             publish.push(make(size), registry, f"bench/{name}")
-            # Straight from the registry: the proxy in front of it would cost more than what is measured.
+            # Directly from the registry: the proxy in front of it would take more time than what is measured.
             reference = f"{registry.direct_host}/bench/{name}:latest"
             bench = Bench(daemon, reference, folder)
             bench.ctr("default", "images", "pull", "--plain-http", reference)
@@ -171,7 +171,7 @@ def measure(generation: str, size: int, rounds: int) -> list[Figure]:
 
 
 def main() -> int:
-    """Print the table; exit 1 when a ratio or the memory is over its limit."""
+    """Print the table; exit 1 if a ratio or the memory exceeds its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="MiB of layers (default 512)")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""Images to measure with: real programs, which compress as most layers do; random bytes do not."""
+"""Images for measurements: real programs, which compress like most layers; random bytes do not."""
 
 from __future__ import annotations
 

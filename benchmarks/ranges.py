@@ -1,9 +1,10 @@
-"""Measure one large layer with and without parallel ranges, over lines of several kinds.
+"""Measure one large layer with and without parallel ranges, over networks of several kinds.
 
     python -m benchmarks.ranges [--size MiB] [--rounds N]
 
-Whole `pyctrd pull --no-unpack` commands, taking turns, the best of the rounds each. The lines are made by a
-proxy on 127.0.0.1 that limits each connection, or all of them together, and delays what the client sends.
+Whole `pyctrd pull --no-unpack` commands, run alternately, the best of the rounds each. The networks are
+simulated by a proxy on 127.0.0.1 that limits each connection, or all of them together, and delays data from
+the client.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.support import shapes
 
 @dataclass(frozen=True)
 class Line:
-    """A kind of line; rates in MiB a second, None for unlimited; `at_most` is the ratio that is expected."""
+    """A kind of network; rates in MiB per second, None for unlimited; `at_most` is the expected ratio."""
 
     name: str
     at_most: float
@@ -50,7 +51,7 @@ def bytes_a_second(mib: float | None) -> float | None:
 
 
 def measure(line: Line, port: int, daemon: Containerd, folder: Path, rounds: int) -> dict[str, Run]:
-    """Pull over one line with `off` and `auto` in turn; the best run of each."""
+    """Pull over one network with `off` and `auto` alternately; return the best run of each."""
     best: dict[str, Run] = {}
     with Throttle(
         port,
@@ -69,7 +70,7 @@ def measure(line: Line, port: int, daemon: Containerd, folder: Path, rounds: int
 
 
 def main() -> int:
-    """Print the table; exit 1 when a ratio or the memory is over its limit."""
+    """Print the table; exit 1 if a ratio or the memory exceeds its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ranges", description=__doc__)
     parser.add_argument("--size", type=int, default=128, help="MiB of the layer (default 128)")
     parser.add_argument("--rounds", type=int, default=1)

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: a Python new enough, and a virtual environment with what a task needs.
+# Sourced by the other scripts: finds Python, and creates virtual environments for the tasks.
 # shellcheck shell=bash
 
 export PYCTRD_CACHE="${PYCTRD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pyctrd}"
@@ -7,7 +7,7 @@ mkdir -p "$PYCTRD_CACHE"
 
 say() { printf '\n=== %s\n' "$*" >&2; }
 
-# apt_install PACKAGE...: from the system's own release, and only what is not there yet.
+# apt_install PACKAGE...: from the system's own release, only missing packages.
 apt_install() {
     local missing=() package
     for package in "$@"; do
@@ -19,7 +19,7 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
 }
 
-# find_python: prints a Python of 3.11 or later that can make virtual environments.
+# find_python: prints the path of a Python 3.11 or later that can create virtual environments.
 find_python() {
     local candidate
     for candidate in python3 python3.13 python3.12 python3.11; do
@@ -34,7 +34,7 @@ find_python() {
     echo /usr/bin/python3
 }
 
-# make_venv FOLDER PYTHON KEY PIP-ARGUMENT...: a virtual environment, made anew when KEY (a text) has changed.
+# make_venv FOLDER PYTHON KEY PIP-ARGUMENT...: a virtual environment, created again if KEY (a text) has changed.
 make_venv() {
     local folder=$1 python=$2 key=$3
     shift 3
@@ -48,7 +48,7 @@ make_venv() {
         "$python" -m venv --without-pip "$folder"
         .venv/bin/pip install -q --target "$("$folder/bin/python" -c 'import site; print(site.getsitepackages()[0])')" pip >&2
     fi
-    # Somebody who watches sees what takes so long.
+    # On a terminal, show what takes so long.
     "$folder/bin/python" -m pip install $([ -t 2 ] || echo -q) "$@" >&2
     printf '%s' "$key" >"$folder/.key"
 }
@@ -62,7 +62,7 @@ python_venv() {
     make_venv ".venv-$1" "$(.venv/bin/python -m integration.rig.pythons "$1")" "$(cat pyproject.toml)" -e '.[test]'
 }
 
-# floor_venv: the oldest allowed dependencies, on the oldest Python: they have no wheels for later ones.
+# floor_venv: the oldest allowed dependencies, on the oldest Python, since they lack wheels for later ones.
 floor_venv() {
     local python
     newest_venv

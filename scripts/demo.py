@@ -27,7 +27,7 @@ PYCTRD = [sys.executable, "-m", "pyctrd"]
 
 
 def main() -> int:
-    """Run the demo that the arguments ask for; the exit code is 0 when every step did what it should."""
+    """Run the demo that the arguments select; the exit code is 0 if every step had the expected result."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--address", help="socket of a containerd to use instead of an own one")
     parser.add_argument("--namespace", default=os.environ.get("CONTAINERD_NAMESPACE", "default"))
@@ -82,7 +82,7 @@ def embedded() -> int:
         heading("3. What nerdctl save 2.0.0-2.0.3 did: ensure every platform that it sees")
         registry.clear_requests()
         replayed = folder / "replayed.tar"
-        # The replay runs in a namespace of its own, so that step 4 starts from what ctr left.
+        # The replay runs in a separate namespace, so that step 4 starts from what ctr left.
         source.ctr("images", "pull", "--plain-http", reference, namespace="replay")
         registry.clear_requests()
         save = ("save", "--progress", "none", "--plain-http")
@@ -111,7 +111,7 @@ def embedded() -> int:
 
 
 def complete_platforms(address: str, reference: str) -> list[str]:
-    """Ask the diagnosis, as a script would, which platforms are complete."""
+    """Return the complete platforms, as a script would read them from a diagnosis."""
     command = [*PYCTRD, "-a", address, "diagnose", "--format", "json", reference]
     verdict = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return [row["platform"] for row in verdict["platforms"] if row["complete"]]
@@ -129,7 +129,7 @@ def image(platforms: Sequence[str]) -> Graph:
 
 
 def show_requests(registry: Registry, graph: Graph) -> tuple[int, int]:
-    """Print the registry's own log since it was cleared; give the number of requests, and the bytes."""
+    """Print the registry's log since it was cleared; return the number of requests, and the bytes."""
     requests = registry.requests()
     sizes = [len(graph.blobs.get(request.path.rpartition("/")[2], b"")) for request in requests]
     console.print(f"[yellow]the registry's log: {len(requests)} requests, {size(sum(sizes))}[/]")
@@ -141,7 +141,7 @@ def show_requests(registry: Registry, graph: Graph) -> tuple[int, int]:
 
 
 def on_host(address: str, namespace: str, reference: str) -> int:
-    """Do the job with an image of the host's containerd."""
+    """Run the demo with an image of the host's containerd."""
     heading(f"1. Pull {reference}, as ctr does")
     pyctrd(address, "pull", "--progress", "plain", reference, namespace=namespace)
     heading("2. What is here now, and what would each tool do?")

@@ -28,8 +28,8 @@ PAGE = Path("docs/reliability.md")
 class Group(NamedTuple):
     """A file of tests, and how often each generation runs it in full.
 
-    `apart` is for long-running groups: each generation runs separately, and one that is finished is not run
-    again after an interrupt.
+    `apart` is for long-running groups: each generation runs separately, and finished ones are not run again
+    after an interrupt.
     """
 
     file: str
@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20240, help="random seed (default: %(default)s)")
     arguments = parser.parse_args()
     counts = _counts(arguments)
-    with ThreadPoolExecutor(2) as pool:  # each has its own containerds; running in parallel adds load
+    with ThreadPoolExecutor(2) as pool:  # each test has its own containerds; parallel runs add load
         tasks = {
             title: pool.submit(_run, GROUPS[title], count, arguments.seed) for title, count in counts.items()
         }
@@ -169,7 +169,7 @@ def _head(seed: int) -> str:
 
 
 def _done(group: Group, runs: int, seed: int) -> dict[str, Path]:
-    """Return the files that keep each generation's figures for this commit until the page is written."""
+    """Return the files that store each generation's figures for this commit until the page is written."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
     folder = cache.cache_dir() / "reliability"
     folder.mkdir(parents=True, exist_ok=True)
