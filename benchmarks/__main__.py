@@ -1,6 +1,6 @@
 """Measure pull and save compared with ctr, on the same daemon and registry, in the same run.
 
-    python -m benchmarks [--size MiB] [--rounds N] [--generation 1.6|1.7|2] [--json FILE]
+    python -m benchmarks [--size MiB] [--rounds N] [--generation 1.7] [--json FILE]
 
 Every figure is a ratio to ctr: wall-clock time of whole commands, run alternately, the best of the rounds
 each. Peak memory is that of the command's own process, as reported by the kernel.
@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import image
 from integration.rig import publish
 from integration.rig.containerd import Containerd
-from integration.rig.peers import tool_environment
+from integration.rig.peers import GENERATIONS, NEWEST, tool_environment
 from integration.rig.registry import Registry
 from integration.rig.store import collect_garbage
 from tests.support import shapes
@@ -175,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="MiB of layers (default 512)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--generation", default="2", choices=["1.6", "1.7", "2"])
+    parser.add_argument("--generation", default=NEWEST, choices=GENERATIONS)
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args()
     figures = measure(arguments.generation, arguments.size * MIB, arguments.rounds)

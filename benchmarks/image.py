@@ -35,7 +35,7 @@ def programs(size: int, layers: int = 4) -> Graph:
 
 
 def _binaries() -> Iterator[Path]:
-    daemon = peers.containerd("2")
+    daemon = peers.containerd(peers.NEWEST)
     yield from (daemon.containerd, daemon.ctr, daemon.bin_dir / "containerd-shim-runc-v2")
     yield peers.tool("docker-registry")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.__main__ import ISOLATED, MIB, Bench, Run
 from integration.rig import publish
 from integration.rig.containerd import Containerd
+from integration.rig.peers import NEWEST
 from integration.rig.registry import Registry
 from integration.rig.throttle import Throttle
 from tests.support import shapes
@@ -81,7 +82,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-bench-")))
         registry = stack.enter_context(Registry(folder / "registry"))
-        daemon = stack.enter_context(Containerd("2", folder / "containerd", ISOLATED))
+        daemon = stack.enter_context(Containerd(NEWEST, folder / "containerd", ISOLATED))
         publish.push(shapes.big(arguments.size * MIB, layers=1), registry, "bench/ranges")
         port = int(registry.direct_host.rpartition(":")[2])
         for line in LINES:
