@@ -96,7 +96,7 @@ def test_modules_can_be_imported(name: str) -> None:
     assert module.__name__ == name
 
 
-def test_messages_have_their_module_and_name() -> None:
+def test_messages_can_be_pickled() -> None:
     image = images_pb2.Image(name="docker.io/library/alpine:latest", labels={"a": "1"})
     assert images_pb2.Image.__module__ == "pyctrd.protos.services.images.v1.images_pb2"
     assert pickle.loads(pickle.dumps(image)) == image
