@@ -134,10 +134,10 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             calls = Calls(client, reference, Path(folder))
             work = chance.choice((calls.pull, calls.save, calls.verify, calls.listing))
-            kind = ("close", "time-out", "error")[turn % 3]
+            kind = ("close", "timeout", "error")[turn % 3]
             if kind == "close":
                 outcome = closed(client, work, after)
-            elif kind == "time-out":
+            elif kind == "timeout":
                 outcome = timed_out(client, work, after)
             else:
                 outcome = failed(client, missing)

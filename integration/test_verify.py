@@ -74,9 +74,9 @@ def test_damage_on_disk_is_found_and_repaired(
     (found,) = run(bench, [name]).findings
     assert (found.digest, found.fault, found.images) == (digest_of(graph, part), fault, (name,))
     bench.registry.clear_requests()
-    mended = run(bench, [name], Repair(fetchers=registries))
-    assert mended.ok
-    assert [item.digest for item in mended.findings] == [found.digest]
+    repaired = run(bench, [name], Repair(fetchers=registries))
+    assert repaired.ok
+    assert [item.digest for item in repaired.findings] == [found.digest]
     assert bench.registry.fetched() == {found.digest}
     assert run(bench, [name]).findings == ()
     collect_garbage(bench.containerd, bench.namespace)
@@ -190,8 +190,8 @@ def test_the_command_reports_and_repairs(
     assert f"verify --repair {name}" in told
     (found,) = shell.json("verify", code=4)["findings"]
     assert (found["digest"], found["fault"], found["repaired"]) == (layer, "corrupt", False)
-    mended = shell.json("verify", "--repair", name)
-    assert [item["repaired"] for item in mended["findings"]] == [True]
+    repaired = shell.json("verify", "--repair", name)
+    assert [item["repaired"] for item in repaired["findings"]] == [True]
     shell("verify", "-q")
 
 

@@ -105,7 +105,7 @@ def embedded() -> int:
         console.print(f"complete in the empty containerd: {', '.join(here)}")
 
         good = asked > 0 and unasked == 0 and bool(here)
-        heading(f"Old rule: {asked} requests, {size(asked_bytes)} that nobody asked for. pyctrd: {unasked}.")
+        heading(f"Old rule: {asked} requests, {size(asked_bytes)} not requested. pyctrd: {unasked}.")
     console.print("Everything that was started has been stopped.")
     return 0 if good else 1
 

@@ -131,7 +131,7 @@ def fault(item: Import) -> str | None:
     if top != "pyctrd":
         homes = HOMES.get(top, (item.module,))
         at_home = any(item.module == home or item.module.startswith(f"{home}.") for home in homes)
-        return None if at_home else f"{top} belongs to {', '.join(homes) or 'nobody'}"
+        return None if at_home else f"{top} belongs to {', '.join(homes) or 'no module'}"
     own, other = unit(item.module), unit(item.target)
     allowed = own == other or other in MAY_IMPORT[own].split() or (own == "cli" and not other)
     return None if allowed else f"{own} must not import {other}"

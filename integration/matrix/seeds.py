@@ -26,18 +26,20 @@ class Found:
 
 FOUND = (
     Found("b-2", NEWEST, "pyctrd save works: a manifest was absent, and the image has none for arm64"),
-    Found("b-17", "2.1", "ctr fails: os.features count in Debian's 2.1.9, so the child is left out"),
+    Found("b-17", "2.1", "ctr fails: os.features count in Debian's 2.1.9, so the child is skipped"),
     Found("b-27", "1.7", "pyctrd save fetches nothing: it fetched a layer of a BuildKit cache, then failed"),
     Found("b-33", "2.1", "ctr and nerdctl 2.3 fail for a config that belongs to a child with os.features"),
     Found("b-41", NEWEST, "pyctrd save fetches nothing: it fetched the config of such a cache, then failed"),
     Found("b-51", "1.7", "nerdctl 2.0.3 fetches for the name team/app:1: it asks a host `team`"),
-    Found("b-64", NEWEST, "pyctrd save fetches nothing: as b-41, beside nested indexes"),
+    Found("b-64", NEWEST, "pyctrd save fetches nothing: as b-41, with nested indexes"),
     Found("c-0", NEWEST, "nerdctl fails without the image's index: it reports success"),
-    Found("c-81", NEWEST, "pyctrd save works: a layer in an index was taken for an image of any platform"),
+    Found("c-81", NEWEST, "pyctrd save works: a layer in an index was treated as an image of any platform"),
     Found("c-105", NEWEST, "pyctrd save fetches nothing: it fetched eight blobs, then failed"),
-    Found("c-181", "1.7", "pyctrd save works: as c-81, and the nested index is absent, so nobody can know"),
-    Found("c-211", "1.7", "pyctrd save downloads: no repository was known to have what is missing"),
+    Found("c-181", "1.7", "pyctrd save works: as c-81, and the nested index is absent, so it is unknown"),
+    Found("c-211", "1.7", "pyctrd save downloads: no repository was known to have the missing content"),
     Found("e-10", NEWEST, "pyctrd save fetches nothing: as c-105"),
-    Found("5-73", NEWEST, "pyctrd save fetches nothing: it fetched what is no image, then failed"),
+    Found(
+        "5-73", NEWEST, "pyctrd save fetches nothing: it fetched content of no image, then failed"
+    ),
     Found("f-67", NEWEST, "pyctrd save fetches nothing: as b-41"),
 )

@@ -53,11 +53,11 @@ def test_damaged_blobs_are_found_and_repaired(altered: set[str], absent: set[str
         store.state.blobs[Digest(digest)] = b"\0" + WHOLE[digest][1:]
     for digest in absent:
         store.state.blobs.pop(Digest(digest))
-    mended = run(store, record, repairing=Repair(fetchers=lambda _image: [remote(WHOLE)]))
-    faults = {item.digest: item.fault for item in mended.findings}
+    repaired = run(store, record, repairing=Repair(fetchers=lambda _image: [remote(WHOLE)]))
+    faults = {item.digest: item.fault for item in repaired.findings}
     expected = {digest: "missing" if digest in absent else "corrupt" for digest in altered | absent}
     assert faults == expected
-    assert mended.ok
+    assert repaired.ok
     assert store.state.blobs == WHOLE
     assert run(store, record).findings == ()
     store.state.collect()
