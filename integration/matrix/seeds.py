@@ -38,8 +38,6 @@ FOUND = (
     Found("c-181", "1.7", "pyctrd save works: as c-81, and the nested index is absent, so it is unknown"),
     Found("c-211", "1.7", "pyctrd save downloads: no repository was known to have the missing content"),
     Found("e-10", NEWEST, "pyctrd save fetches nothing: as c-105"),
-    Found(
-        "5-73", NEWEST, "pyctrd save fetches nothing: it fetched content of no image, then failed"
-    ),
+    Found("5-73", NEWEST, "pyctrd save fetches nothing: it fetched content of no image, then failed"),
     Found("f-67", NEWEST, "pyctrd save fetches nothing: as b-41"),
 )
