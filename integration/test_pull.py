@@ -21,8 +21,8 @@ from integration.shell import Shell
 from pyctrd.containerd import Daemon
 from pyctrd.errors import ContentError, NoMatchingPlatform, PyctrdError, RegistryContentError, RegistryError
 from pyctrd.oci.model import Digest
-from pyctrd.oci.platforms import host, select
 from pyctrd.oci.platforms import parse as parse_platform
+from pyctrd.oci.platforms import select
 from pyctrd.oci.reference import parse
 from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.pull import pull as run_pull
@@ -63,7 +63,7 @@ def pull(
         RegistryClient(RegistryOptions()) as registries,
     ):
         remote = registries.remote(parse(reference))
-        return run_pull(store, remote, reference, options or PullOptions(), host=host(), progress=progress)
+        return run_pull(store, remote, reference, options or PullOptions(), progress=progress)
 
 
 def ctr_pull(

@@ -18,7 +18,7 @@ from pyctrd.containerd.namespaces import Namespace
 from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
-from pyctrd.oci.platforms import Matcher, Platforms, Selection, host, select
+from pyctrd.oci.platforms import Platforms, select
 from pyctrd.oci.reference import Reference
 from pyctrd.operations import ensure as _ensure
 from pyctrd.operations import lookup
@@ -121,7 +121,7 @@ class Images:
         with self._working(cancel) as (daemon, registries):
             remote = registries.remote(parsed, parsed.domain)
             sink = one_at_a_time(progress)
-            return _pull.pull(daemon, remote, str(parsed), options, host=host(), progress=sink)
+            return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
 
     def diagnose(self, ref: str, *, platforms: Platforms | None = None) -> Diagnosis:
         """Find out what the store has of an image, what each tool would do, and why content is missing.
@@ -137,7 +137,6 @@ class Images:
                 daemon,
                 _found(daemon, ref),
                 selection,
-                host=host(),
                 snapshotter=daemon.snapshotter,
                 others=_sharing_namespaces(daemon),
                 transfer=daemon.introspection.has_transfer(),
@@ -167,9 +166,8 @@ class Images:
             return _ensure.ensure(
                 daemon,
                 image,
-                _targets(daemon, image, selection),
+                selection.resolve(LocalImage(daemon, image.target).platforms),
                 partial(_fetchers, daemon, registries),
-                wanted=selection.required(host()),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),
@@ -214,14 +212,13 @@ class Images:
             fetchers = partial(_fetchers, daemon, registries)
             if dry_run:
                 images = [_found(daemon, name) for name in names]
-                return _save.plan(daemon, images, options, host=host(), fetchers=fetchers)
+                return _save.plan(daemon, images, options, fetchers=fetchers)
             with _opened(output) as stream:
                 return _save.save(
                     daemon,
                     [_found(daemon, name) for name in names],
                     options,
                     stream,
-                    host=host(),
                     fetchers=fetchers,
                     progress=one_at_a_time(progress),
                 )
@@ -248,7 +245,7 @@ class Images:
             return verify(
                 daemon,
                 [_found(daemon, name) for name in names] if names else _listed(daemon),
-                lambda image: _targets(daemon, image, selection),
+                selection,
                 orphans=not names,
                 repairing=Repair(
                     fetchers=partial(_fetchers, daemon, registries), others=_other_namespaces(daemon)
@@ -297,7 +294,6 @@ class Images:
                 registries.uploader(name, name.domain, chunk_bytes),
                 name,
                 options,
-                host=host(),
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),
             )
@@ -332,10 +328,6 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
         return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
     except DaemonError:
         return False  # a namespace that cannot be listed
-
-
-def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
-    return selection.matcher(host(), local=LocalImage(daemon, image.target).platforms)
 
 
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments
 from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
-from pyctrd.oci import platforms as platforms_
 from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
 from pyctrd.oci.platforms import Platforms
@@ -224,7 +223,6 @@ class Registry:
                 targets.uploader(name, name.domain, chunk_bytes),
                 name,
                 options,
-                host=platforms_.host(),
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),
             )

@@ -45,7 +45,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     default. `labels` are set on the image record.
     """
 
-    platforms: Selection = Selection()
+    platforms: Selection = msgspec.field(default_factory=Selection)
     metadata: Literal["all", "selected"] = "all"
     metadata_only: bool = False
     unpack: bool | None = None
@@ -88,7 +88,6 @@ def pull(
     name: str,
     options: PullOptions,
     *,
-    host: Platform,
     progress: ProgressSink = no_progress,
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
@@ -103,7 +102,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with _naming(remote), store.lease("pull", resumable=True) as leased:
-        result = _Pull(leased, remote, root, options, host, progress).run(name)
+        result = _Pull(leased, remote, root, options, progress).run(name)
     done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
     progress(done)
     return result
@@ -118,16 +117,14 @@ class _Pull:
         remote: Remote,
         root: Descriptor,
         options: PullOptions,
-        host: Platform,
         progress: ProgressSink,
     ) -> None:
         self._store = store
         self._root = root
         self._options = options
-        self._host = host
-        self._matcher = options.platforms.matcher(host)
-        required = () if options.metadata_only else options.platforms.required(host)
-        self._platforms = PlatformCheck(root, required)
+        targets = options.platforms.resolve()
+        self._matcher = targets.matcher
+        self._platforms = PlatformCheck(root, () if options.metadata_only else targets.required)
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
         downloader = Downloader(
@@ -166,7 +163,7 @@ class _Pull:
             self._platforms.before(generation)
             self._downloads.submit(generation)
             if self._options.unpacks:
-                self._unpacking.consider(parents, self._options.platforms, self._host)
+                self._unpacking.consider(parents, self._matcher)
             self._downloads.join()
             parents = generation
         self._platforms.check()

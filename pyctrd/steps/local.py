@@ -9,7 +9,7 @@ from typing import Final
 from pyctrd.errors import AlreadyExists, NotFound, RegistryError
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, IngestStatus, Manifest, Platform
-from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
 from pyctrd.steps.fetch import is_present
 from pyctrd.steps.targets import PlatformCheck
@@ -178,15 +178,14 @@ class LocalImage:
         """Whether the store has a blob."""
         return is_present(self._content, descriptor)
 
-    def missing(self, targets: Matcher, wanted: Sequence[Platform] = ()) -> tuple[Descriptor, ...]:
+    def missing(self, targets: Targets) -> tuple[Descriptor, ...]:
         """Return the missing content of the target platforms, in the order of the walk.
 
-        Without fetchers, the children of an absent manifest are unknown and not included. `wanted` are
-        platforms that the image must have (none: any). Raises NoMatchingPlatform, RegistryError,
-        ContentError, DaemonError.
+        Without fetchers, the children of an absent manifest are unknown and not included. Raises
+        NoMatchingPlatform, RegistryError, ContentError, DaemonError.
         """
-        required = PlatformCheck(self.target, wanted)
-        step = graph.only_platforms(required.watch(self.children), targets)
+        required = PlatformCheck(self.target, targets.required)
+        step = graph.only_platforms(required.watch(self.children), targets.matcher)
         found = self.missing_below(self.target, step)
         if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
             required.check()  # an absent index may have any platform

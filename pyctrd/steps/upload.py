@@ -34,12 +34,12 @@ _SHUTDOWN_SECONDS: Final = 2.0
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which parts of an image to upload, and how.
 
-    Without `platforms`, all of it; with them, `index` says whether its index is pruned, or replaced by its
-    only image ("flatten"). `nondistributable` also uploads layers that are marked as not distributable. A
+    Unless `platforms` are all, `index` says whether the image's index is pruned, or replaced by its only
+    image ("flatten"). `nondistributable` also uploads layers that are marked as not distributable. A
     push leaves out incomplete attestations, unless `platforms` matches them or `attestations` is true.
     """
 
-    platforms: Selection = Selection(all=True)
+    platforms: Selection
     index: PushIndex = "prune"
     nondistributable: bool = False
     attestations: bool = False
