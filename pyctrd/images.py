@@ -19,7 +19,6 @@ from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Platforms, select
-from pyctrd.oci.reference import Reference
 from pyctrd.operations import ensure as _ensure
 from pyctrd.operations import lookup
 from pyctrd.operations import pull as _pull
@@ -29,7 +28,7 @@ from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
 from pyctrd.ports import Fetcher, ImageStore
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
-from pyctrd.registries import LazyRepository, Registries
+from pyctrd.registries import Registries
 from pyctrd.steps.local import LocalImage
 from pyctrd.steps.sources import sources_of
 
@@ -119,7 +118,7 @@ class Images:
         )
         _pull.check_labels(options.labels)
         with self._working(cancel) as (daemon, registries):
-            remote = registries.remote(parsed, parsed.domain)
+            remote = registries.remote(parsed)
             sink = one_at_a_time(progress)
             return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
 
@@ -281,9 +280,7 @@ class Images:
         from pyctrd.operations.push import push
         from pyctrd.steps.upload import send_options
 
-        options = send_options(platforms, index, nondistributable, concurrency)
-        if chunk_bytes is not None:
-            arguments.count("chunk_bytes", chunk_bytes, least=0)
+        options = send_options(platforms, index, nondistributable, chunk_bytes, concurrency)
         name = reference.parse(arguments.text("target", target)) if target else None
         with self._working(cancel) as (daemon, registries):
             image = _found(daemon, ref)
@@ -291,7 +288,7 @@ class Images:
             return push(
                 daemon,
                 image,
-                registries.uploader(name, name.domain, chunk_bytes),
+                registries.uploader(name, options.chunk_bytes),
                 name,
                 options,
                 dry_run=dry_run,
@@ -332,12 +329,7 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
 
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
     sources = sources_of(daemon, image)
-    account = sources[0].domain if sources else ""
-
-    def connect(source: Reference) -> LazyRepository:
-        return LazyRepository(partial(registries.remote, source, account), source)
-
-    return [connect(source) for source in sources]
+    return [registries.remote(source, account=sources[0].domain) for source in sources]
 
 
 def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:
