@@ -227,11 +227,10 @@ class Registry:
             yield self._sources, self._registries
             return
         arguments.event("cancel", cancel)
-        with self._sources.scope() as sources, self._registries.scope() as targets:
-
-            def end() -> None:
-                sources.cancel()
-                targets.cancel()
-
-            with on_cancel(cancel, end):
-                yield sources, targets
+        with (
+            self._sources.scope() as sources,
+            self._registries.scope() as targets,
+            on_cancel(cancel, sources.cancel),
+            on_cancel(cancel, targets.cancel),
+        ):
+            yield sources, targets

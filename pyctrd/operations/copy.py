@@ -41,17 +41,6 @@ def copy(
     if the source does not know the reference, NoMatchingPlatform, InvalidInput, RegistryError,
     RegistryContentError.
     """
-    return _upload(source, source_name, target, name, options, progress).run(dry_run=dry_run)
-
-
-def _upload(
-    source: Remote,
-    source_name: str,
-    target: Uploader,
-    name: Reference,
-    options: SendOptions,
-    progress: ProgressSink,
-) -> Upload:
     root = source.resolve()
     if not graph.has_children(root):
         raise RegistryContentError(
@@ -68,7 +57,7 @@ def _upload(
         pass  # reads every document
     required.check()
     mountable = source.repository if source.host == target.host else ""
-    return Upload(
+    upload = Upload(
         plan=upload_plan.pack(
             root, read, step, index=options.index, nondistributable=options.nondistributable
         ),
@@ -80,6 +69,7 @@ def _upload(
         max_concurrent=options.concurrency,
         progress=progress,
     )
+    return upload.run(dry_run=dry_run)
 
 
 class _Documents:

@@ -6,41 +6,25 @@ requested by the digest in the local documents (nerdctl requests the tag, and ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import msgspec
-
 from pyctrd.oci import graph
-from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, freeze
+from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Fetchers, Store
 from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.local import LocalImage
-from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 
 
-class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
+class EnsureResult(DownloadResult, frozen=True, kw_only=True):
     """What was downloaded, or with `dry_run` what would be.
 
     `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
-    image: ImageRecord
-    fetched: tuple[Descriptor, ...]
-    bytes_fetched: int
-    resumed: Mapping[Descriptor, int] = EMPTY
     dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        freeze(self, "resumed")
-
-    @property
-    def bytes_resumed(self) -> int:
-        """The sum of the bytes in `resumed`."""
-        return sum(self.resumed.values())
 
 
 def ensure(

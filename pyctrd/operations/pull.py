@@ -22,7 +22,7 @@ from pyctrd.errors import (
     require_utf8,
 )
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform, freeze
+from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.ports import ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -30,7 +30,7 @@ from pyctrd.steps import validate
 from pyctrd.steps.docker_legacy import with_image_config
 from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader
 from pyctrd.steps.gc_labels import GcLabels
-from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.unpacking import Unpacking
 from pyctrd.steps.validate import Validator
@@ -61,25 +61,13 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
         return not self.platforms.all if self.unpack is None else self.unpack
 
 
-class PullResult(msgspec.Struct, frozen=True, kw_only=True):
+class PullResult(DownloadResult, frozen=True, kw_only=True):
     """What a pull downloaded, and the platforms that it unpacked.
 
     `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
-    image: ImageRecord
-    fetched: tuple[Descriptor, ...]
-    bytes_fetched: int
     unpacked: tuple[Platform, ...]
-    resumed: Mapping[Descriptor, int] = EMPTY
-
-    def __post_init__(self) -> None:
-        freeze(self, "resumed")
-
-    @property
-    def bytes_resumed(self) -> int:
-        """The sum of the bytes in `resumed`."""
-        return sum(self.resumed.values())
 
 
 def pull(

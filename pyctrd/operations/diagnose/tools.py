@@ -46,7 +46,7 @@ def forecast(survey: Survey, targets: Targets, engine: Engine) -> Tools:
     legacy = platforms.ignoring_features(targets.matcher)
     old = names.found_before_2_3(survey.inspection, survey.image)
     return Tools(
-        ctr_export=_by_the_daemon(survey, targets, engine, survey.inspection.present),
+        ctr_export=_by_the_daemon(survey, targets, engine, survey.inspection.is_present),
         nerdctl_save_2_0_3=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_3, legacy).forecast(),
         nerdctl_save_2_0_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_4, legacy).forecast(),
         nerdctl_save_2_1_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_1_4, legacy).forecast(),
@@ -197,7 +197,7 @@ def _downloads(fetch: Sequence[Descriptor]) -> list[Descriptor]:
 
 def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:
     fetched = {item.digest for item in fetch}
-    return lambda descriptor: descriptor.digest in fetched or survey.inspection.present(descriptor)
+    return lambda descriptor: descriptor.digest in fetched or survey.inspection.is_present(descriptor)
 
 
 # --- pyctrd -----------------------------------------------------------------------------------------------
