@@ -14,7 +14,7 @@ from integration.rig.publish import push
 from pyctrd.client import Client
 from pyctrd.containerd import Daemon
 from pyctrd.oci.model import ImageRecord
-from pyctrd.oci.platforms import host, select
+from pyctrd.oci.platforms import select
 from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.registry import RegistryOptions
@@ -75,8 +75,8 @@ class Bench:
         chosen = SaveOptions(platforms=select(platforms), **{"ensure": "none", **options})
         with self.daemon() as daemon:
             records = [daemon.images.get(name) for name in names]
-            planned = plan(daemon, records, chosen, host=host(), fetchers=no_fetchers)
-            result = save(daemon, records, chosen, output, host=host(), fetchers=no_fetchers)
+            planned = plan(daemon, records, chosen, fetchers=no_fetchers)
+            result = save(daemon, records, chosen, output, fetchers=no_fetchers)
         assert planned.bytes_written == result.bytes_written
         assert planned.fetched == result.fetched == ()
         return result

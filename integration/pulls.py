@@ -7,7 +7,6 @@ from integration.rig.store import State, collect_garbage, snapshot_of
 from integration.scenarios import Mode, Oracle
 from pyctrd.containerd import Daemon
 from pyctrd.oci.model import Digest
-from pyctrd.oci.platforms import host
 from pyctrd.oci.reference import parse
 from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.pull import pull as run_pull
@@ -29,7 +28,7 @@ def pull(
         RegistryClient(RegistryOptions()) as registries,
     ):
         remote = registries.remote(parse(reference))
-        return run_pull(store, remote, reference, options or PullOptions(), host=host(), progress=progress)
+        return run_pull(store, remote, reference, options or PullOptions(), progress=progress)
 
 
 def ctr_pull(

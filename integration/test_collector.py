@@ -31,7 +31,7 @@ from integration.shell import Pause, Shell, archived, layers_of
 from pyctrd.containerd import Daemon
 from pyctrd.oci import reference
 from pyctrd.oci.model import Digest
-from pyctrd.oci.platforms import ALL, host, select
+from pyctrd.oci.platforms import Selection, select
 from pyctrd.operations.ensure import ensure
 from pyctrd.operations.pull import PullOptions, pull
 from pyctrd.operations.save import SaveOptions, save
@@ -91,14 +91,14 @@ class Worker:
         """Pull into an empty namespace, and unpack."""
         self._forget(self.name)
         self.store.must_hold = held_by_a_pull(self.graph)
-        pull(self.store, self.remote, self.name, PullOptions(), host=host())
+        pull(self.store, self.remote, self.name, PullOptions())
         self.counts["pulls"] += 1
 
     def ensure(self) -> None:
         """Fetch the other platform, and content that was pruned meanwhile."""
         self.store.must_hold = {}  # if nothing is missing there is no lease
         image = self.store.images.get(self.name)
-        ensure(self.store, image, ALL, lambda _image: [self.remote])
+        ensure(self.store, image, Selection(all=True).resolve(), lambda _image: [self.remote])
         self.counts["ensures"] += 1
 
     def save(self) -> None:
@@ -107,7 +107,7 @@ class Worker:
         output = io.BytesIO()
         image = self.store.images.get(self.name)
         options = SaveOptions(platforms=select(PLATFORMS))
-        save(self.store, [image], options, output, host=host(), fetchers=lambda _image: [self.remote])
+        save(self.store, [image], options, output, fetchers=lambda _image: [self.remote])
         self.archive = output.getvalue()
         assert whole_blobs(self.archive) == set(self.graph.blobs)
         self.counts["saves"] += 1

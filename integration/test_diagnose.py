@@ -23,7 +23,7 @@ from integration.rig.publish import push
 from integration.rig.store import collect_garbage, prune_references, snapshot_of
 from pyctrd import Client, RegistryOptions
 from pyctrd.containerd import Daemon
-from pyctrd.oci.platforms import host, select
+from pyctrd.oci.platforms import select
 from pyctrd.operations.diagnose import Diagnosis, diagnose
 from tests.support import shapes
 from tests.support.images import Graph, index
@@ -72,7 +72,6 @@ class Bench:
                 daemon,
                 daemon.images.get(name),
                 select(values),
-                host=host(),
                 transfer=daemon.introspection.has_transfer(),
                 version=daemon.version().version,
             )
@@ -322,7 +321,7 @@ def test_content_of_another_namespace_is_found(bench: Bench) -> None:
     bench.remove(layers_of(graph)[1])
     with bench.daemon() as daemon, bench.daemon(first) as other:
         image = daemon.images.get(name)
-        found = diagnose(daemon, image, select([]), host=host(), others=[other])
+        found = diagnose(daemon, image, select([]), others=[other])
     assert codes(found) == {"content_removed", "in_other_namespace"}
     assert found.causes[1].missing == (layers_of(graph)[1],)
 

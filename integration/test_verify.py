@@ -14,8 +14,8 @@ from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from integration.spoiling import altered, blob_file, spoil, truncated
 from pyctrd.containerd import Daemon
-from pyctrd.oci import platforms
 from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.platforms import Selection
 from pyctrd.oci.reference import parse
 from pyctrd.operations.verify import Repair, VerifyResult, verify
 from pyctrd.ports import Fetcher, Store
@@ -29,10 +29,9 @@ pytestmark = pytest.mark.every_generation
 def run(
     bench: Bench, names: Sequence[str], repairing: Repair | None = None, *, orphans: bool = False
 ) -> VerifyResult:
-    target = platforms.only_strict(platforms.host())
     with bench.daemon() as daemon:
         images = [daemon.images.get(name) for name in names]
-        return verify(daemon, images, lambda _image: target, repairing=repairing, orphans=orphans)
+        return verify(daemon, images, Selection(), repairing=repairing, orphans=orphans)
 
 
 @pytest.fixture

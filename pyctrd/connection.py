@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pyctrd import arguments
 from pyctrd.containerd import STALL_SECONDS, Daemon
@@ -17,6 +17,9 @@ from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
     from pyctrd.registry import RegistryOptions
+
+# How often a call that waits for the connection attempt of another one looks at its `cancel`.
+_POLL_SECONDS: Final = 0.5
 
 
 class Working(Protocol):
@@ -51,19 +54,18 @@ class Connection:
         self._registries = Registries(registry, environ)
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
-        self._daemon: Daemon | None = None
+        self._opened: Daemon | None = None
+        self._daemon: Daemon | None = None  # the opened one, once it has answered
         self._ended: Callable[[], PyctrdError] | None = None
-        self._process = os.getpid()
 
     @contextmanager
     def working(self, cancel: threading.Event | None = None) -> Iterator[tuple[Daemon, Registries]]:
         """Provide the containerd and the registries for one call; see Working."""
-        daemon = self._connected()
         if cancel is None:
-            yield daemon, self._registries
+            yield self._connected(), self._registries
             return
         arguments.event("cancel", cancel)
-        scoped = daemon.scope()
+        scoped = self._connected(cancel).scope()
         with self._registries.scope() as registries:
 
             def end() -> None:
@@ -73,43 +75,53 @@ class Connection:
             with on_cancel(cancel, end):
                 yield scoped, registries
 
-    def _connected(self) -> Daemon:
-        if self._is_forked():
-            # gRPC's threads do not survive a fork, so a call would never return.
-            raise ClientClosed(
-                "this client was opened by the parent process and does not work after a fork",
-                hint="create a new Client in the child process",
-            )
+    def _connected(self, cancel: threading.Event | None = None) -> Daemon:
+        self._registries.check_process()
         daemon = self._current()
         if daemon is not None:
             return daemon
-        with self._connecting:  # not the lock that `close` takes: an attempt may last for seconds
-            daemon = self._current()
-            if daemon is not None:
-                return daemon
-            daemon = Daemon.connect(
-                self.address,
-                self.namespace,
-                snapshotter=self._snapshotter or None,
-                environ=self._environ,
-                stall_seconds=self._stall_seconds,
-            )
+        # Not the lock that `close` takes: an attempt may last for seconds.
+        while not self._connecting.acquire(timeout=_POLL_SECONDS):
+            if cancel is not None:
+                arguments.event("cancel", cancel)
+        try:
+            return self._current() or self._connect(cancel)
+        finally:
+            self._connecting.release()
+
+    def _connect(self, cancel: threading.Event | None) -> Daemon:
+        def check(daemon: Daemon) -> None:
             with self._lock:
-                if self._ended is None:
-                    self._daemon = daemon
-                    return daemon
-            daemon.close()
-            raise self._ended()
+                self._check_open()
+                self._opened = daemon  # from now on, `close` and `cancel` end the attempt
+            scoped = daemon.scope()
+            with on_cancel(cancel, scoped.cancel):
+                scoped.version()
+
+        daemon = Daemon.connect(
+            self.address,
+            self.namespace,
+            snapshotter=self._snapshotter or None,
+            environ=self._environ,
+            stall_seconds=self._stall_seconds,
+            check=check,
+        )
+        with self._lock:
+            self._daemon = daemon
+        return daemon
 
     def _current(self) -> Daemon | None:
         with self._lock:
-            if self._ended is not None:
-                raise self._ended()
+            self._check_open()
             return self._daemon
+
+    def _check_open(self) -> None:
+        if self._ended is not None:
+            raise self._ended()
 
     def close(self) -> None:
         """Make calls in progress raise ClientClosed, and close all connections."""
-        if self._is_forked():
+        if self._registries.is_forked:
             return
         self._registries.close()  # first, so that no call is still waiting for a registry
         daemon = self._end(lambda: ClientClosed("the client is closed"))
@@ -118,18 +130,14 @@ class Connection:
 
     def cancel(self) -> None:
         """Make calls in progress raise Cancelled."""
-        if self._is_forked():
+        if self._registries.is_forked:
             return
         self._registries.cancel()
         daemon = self._end(lambda: Cancelled("the operation was cancelled"))
         if daemon is not None:
             daemon.cancel()
 
-    def _is_forked(self) -> bool:
-        """Whether this is a child process: the connections are the parent's, so they are left alone."""
-        return os.getpid() != self._process
-
     def _end(self, why: Callable[[], PyctrdError]) -> Daemon | None:
         with self._lock:
             self._ended = why
-            return self._daemon
+            return self._opened

@@ -18,8 +18,7 @@ from pyctrd.containerd.namespaces import Namespace
 from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
-from pyctrd.oci.platforms import Matcher, Platforms, Selection, host, select
-from pyctrd.oci.reference import Reference
+from pyctrd.oci.platforms import Platforms, select
 from pyctrd.operations import ensure as _ensure
 from pyctrd.operations import lookup
 from pyctrd.operations import pull as _pull
@@ -29,7 +28,7 @@ from pyctrd.operations.pull import PullOptions, PullResult
 from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
 from pyctrd.ports import Fetcher, ImageStore
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
-from pyctrd.registries import LazyRepository, Registries
+from pyctrd.registries import Registries
 from pyctrd.steps.local import LocalImage
 from pyctrd.steps.sources import sources_of
 
@@ -119,9 +118,9 @@ class Images:
         )
         _pull.check_labels(options.labels)
         with self._working(cancel) as (daemon, registries):
-            remote = registries.remote(parsed, parsed.domain)
+            remote = registries.remote(parsed)
             sink = one_at_a_time(progress)
-            return _pull.pull(daemon, remote, str(parsed), options, host=host(), progress=sink)
+            return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
 
     def diagnose(self, ref: str, *, platforms: Platforms | None = None) -> Diagnosis:
         """Find out what the store has of an image, what each tool would do, and why content is missing.
@@ -137,7 +136,6 @@ class Images:
                 daemon,
                 _found(daemon, ref),
                 selection,
-                host=host(),
                 snapshotter=daemon.snapshotter,
                 others=_sharing_namespaces(daemon),
                 transfer=daemon.introspection.has_transfer(),
@@ -167,9 +165,8 @@ class Images:
             return _ensure.ensure(
                 daemon,
                 image,
-                _targets(daemon, image, selection),
+                selection.resolve(LocalImage(daemon, image.target).platforms),
                 partial(_fetchers, daemon, registries),
-                wanted=selection.required(host()),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),
@@ -214,14 +211,13 @@ class Images:
             fetchers = partial(_fetchers, daemon, registries)
             if dry_run:
                 images = [_found(daemon, name) for name in names]
-                return _save.plan(daemon, images, options, host=host(), fetchers=fetchers)
+                return _save.plan(daemon, images, options, fetchers=fetchers)
             with _opened(output) as stream:
                 return _save.save(
                     daemon,
                     [_found(daemon, name) for name in names],
                     options,
                     stream,
-                    host=host(),
                     fetchers=fetchers,
                     progress=one_at_a_time(progress),
                 )
@@ -248,7 +244,7 @@ class Images:
             return verify(
                 daemon,
                 [_found(daemon, name) for name in names] if names else _listed(daemon),
-                lambda image: _targets(daemon, image, selection),
+                selection,
                 orphans=not names,
                 repairing=Repair(
                     fetchers=partial(_fetchers, daemon, registries), others=_other_namespaces(daemon)
@@ -284,9 +280,7 @@ class Images:
         from pyctrd.operations.push import push
         from pyctrd.steps.upload import send_options
 
-        options = send_options(platforms, index, nondistributable, concurrency)
-        if chunk_bytes is not None:
-            arguments.count("chunk_bytes", chunk_bytes, least=0)
+        options = send_options(platforms, index, nondistributable, chunk_bytes, concurrency)
         name = reference.parse(arguments.text("target", target)) if target else None
         with self._working(cancel) as (daemon, registries):
             image = _found(daemon, ref)
@@ -294,10 +288,9 @@ class Images:
             return push(
                 daemon,
                 image,
-                registries.uploader(name, name.domain, chunk_bytes),
+                registries.uploader(name, options.chunk_bytes),
                 name,
                 options,
-                host=host(),
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),
             )
@@ -334,18 +327,9 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
         return False  # a namespace that cannot be listed
 
 
-def _targets(daemon: Daemon, image: ImageRecord, selection: Selection) -> Matcher:
-    return selection.matcher(host(), local=LocalImage(daemon, image.target).platforms)
-
-
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
     sources = sources_of(daemon, image)
-    account = sources[0].domain if sources else ""
-
-    def connect(source: Reference) -> LazyRepository:
-        return LazyRepository(partial(registries.remote, source, account), source)
-
-    return [connect(source) for source in sources]
+    return [registries.remote(source, account=sources[0].domain) for source in sources]
 
 
 def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:

@@ -6,13 +6,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments
 from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
-from pyctrd.oci import platforms as platforms_
 from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
 from pyctrd.oci.platforms import Platforms
@@ -41,6 +40,7 @@ class Registries:
         self._scopes: weakref.WeakSet[Registries] = weakref.WeakSet()
         self._ended: Callable[[], PyctrdError] | None = None
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -48,8 +48,22 @@ class Registries:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a child process: the connections are the parent's, so they are left alone."""
+        return os.getpid() != self._process
+
+    def check_process(self) -> None:
+        """Raise ClientClosed in a forked child: the threads that serve connections do not survive a fork."""
+        if self.is_forked:
+            raise ClientClosed(
+                "this client was opened by the parent process and does not work after a fork",
+                hint="create a new one in the child process",
+            )
+
     def scope(self) -> Registries:
         """Return a copy that can be cancelled and closed separately; closing this closes the copy, too."""
+        self.check_process()
         scope = Registries(self._options, self._environ)
         with self._lock:
             if self._ended is not None:
@@ -69,21 +83,26 @@ class Registries:
 
     def _end(self, why: Callable[[], PyctrdError]) -> list[RegistryClient | Registries]:
         """Refuse to create clients from now on; return the existing ones."""
+        if self.is_forked:
+            return []
         with self._lock:
             self._ended = why
             return [*self._clients.values(), *self._scopes]
 
-    def remote(self, wanted: Reference, account: str) -> Remote:
-        """Return a repository to read from. Raises InvalidInput for an unusable host configuration."""
-        return self.client(account).remote(wanted)
+    def remote(self, wanted: Reference, account: str = "") -> Remote:
+        """Return a repository to read from; `account` is the registry's host unless it is given."""
+        return self.client(account or wanted.domain).remote(wanted)
 
-    def uploader(self, wanted: Reference, account: str, chunk_bytes: int | None = None) -> Uploader:
-        """Return a repository to write to; it uploads larger blobs in chunks of `chunk_bytes`."""
-        more = {} if chunk_bytes is None else {"chunk_bytes": chunk_bytes}
-        return self.client(account).uploader(wanted, **more)
+    def uploader(self, wanted: Reference, chunk_bytes: int | None = None) -> Uploader:
+        """Return a repository to write to; it uploads larger blobs in chunks of `chunk_bytes`.
+
+        Raises InvalidInput for an unusable host configuration.
+        """
+        return self.client(wanted.domain).uploader(wanted, chunk_bytes=chunk_bytes)
 
     def client(self, account: str) -> RegistryClient:
         """Return the client that sends an explicit user name and password to the host `account` only."""
+        self.check_process()
         options = self._options
         key = account if options and options.username else ""
         with self._lock:
@@ -97,37 +116,12 @@ class Registries:
             return self._clients[key]
 
 
-class LazyRepository:
-    """A repository whose configuration is read only when something is fetched. Implements ports.Fetcher.
-
-    A broken registry configuration must not matter for an image that is complete.
-    """
-
-    def __init__(self, connect: Callable[[], Remote], source: Reference) -> None:
-        self._connect = connect
-        self._source = source
-
-    @property
-    def host(self) -> str:
-        """The registry's host[:port]."""
-        return self._source.domain
-
-    @property
-    def repository(self) -> str:
-        """The repository's path."""
-        return self._source.repository
-
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
-        """Open the content of a descriptor at a byte offset."""
-        return self._connect().fetch(descriptor, offset)
-
-
 class Registry:
     """A client for registries that needs no containerd. A context manager; thread safe.
 
     `options` configures access to registries. `source` configures access to the registry that `copy` reads
     from, if it differs; then the user name and password of `options` are only sent to the target's registry.
-    Connects on the first call.
+    Connects on the first call. Every method raises ClientClosed after `close` and in a forked child.
     """
 
     def __init__(
@@ -161,7 +155,7 @@ class Registry:
         Raises RegistryNotFound, RegistryError, InvalidReference.
         """
         parsed = reference.parse(arguments.text("ref", ref))
-        return self._registries.remote(parsed, parsed.domain).resolve()
+        return self._registries.remote(parsed).resolve()
 
     def tags(self, repository: str) -> TagList:
         """Return the tags of a repository, in the registry's order.
@@ -211,9 +205,7 @@ class Registry:
         from pyctrd.operations.copy import copy
         from pyctrd.steps.upload import send_options
 
-        options = send_options(platforms, index, nondistributable, concurrency)
-        if chunk_bytes is not None:
-            arguments.count("chunk_bytes", chunk_bytes, least=0)
+        options = send_options(platforms, index, nondistributable, chunk_bytes, concurrency)
         origin = reference.parse(arguments.text("source", source))
         name = reference.parse(arguments.text("target", target))
         account = name.domain if self._sources is self._registries else origin.domain
@@ -221,10 +213,9 @@ class Registry:
             return copy(
                 sources.remote(origin, account),
                 str(origin),
-                targets.uploader(name, name.domain, chunk_bytes),
+                targets.uploader(name, options.chunk_bytes),
                 name,
                 options,
-                host=platforms_.host(),
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),
             )
@@ -236,11 +227,10 @@ class Registry:
             yield self._sources, self._registries
             return
         arguments.event("cancel", cancel)
-        with self._sources.scope() as sources, self._registries.scope() as targets:
-
-            def end() -> None:
-                sources.cancel()
-                targets.cancel()
-
-            with on_cancel(cancel, end):
-                yield sources, targets
+        with (
+            self._sources.scope() as sources,
+            self._registries.scope() as targets,
+            on_cancel(cancel, sources.cancel),
+            on_cancel(cancel, targets.cancel),
+        ):
+            yield sources, targets

@@ -31,8 +31,11 @@ def until_done(futures: Collection[concurrent.futures.Future[Any]]) -> None:
 
 
 @contextmanager
-def on_cancel(cancel: threading.Event, action: Callable[[], None]) -> Iterator[None]:
+def on_cancel(cancel: threading.Event | None, action: Callable[[], None]) -> Iterator[None]:
     """Run an action in a separate thread as soon as `cancel` is set, while the context is open."""
+    if cancel is None:
+        yield
+        return
     left = threading.Event()
 
     def watch() -> None:

@@ -11,16 +11,15 @@ from pyctrd.errors import MAX_TEXT, InvalidReference, PyctrdError
 from pyctrd.oci import platforms
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Digest, ImageRecord, Platform
-from pyctrd.oci.platforms import select
 from pyctrd.operations import save
 from pyctrd.operations.save import SaveOptions
 from pyctrd.ports import Fetcher
 from tests.support import shapes
 from tests.support.images import Graph, index
 from tests.support.memory import MemoryStore
+from tests.support.selections import selected
 
 NAME = "registry.example/team/app:1"
-HOST = Platform(os="linux", architecture="amd64")
 LONG = "x" * 1_000_000
 
 
@@ -60,9 +59,9 @@ def test_errors_about_images_with_long_names_are_short(shape: str, selection: st
     def nobody(_image: ImageRecord) -> list[Fetcher]:
         return []
 
-    options = SaveOptions(platforms=select([selection]), ensure="none")
+    options = SaveOptions(platforms=selected(selection), ensure="none")
     with pytest.raises(PyctrdError) as caught:
-        save.save(store, [record], options, io.BytesIO(), host=HOST, fetchers=nobody)
+        save.save(store, [record], options, io.BytesIO(), fetchers=nobody)
     assert len(caught.value.message) <= MAX_TEXT
     assert len(caught.value.hint or "") <= MAX_TEXT
     if shape == "many platforms" and selection == "all":
@@ -86,7 +85,7 @@ def test_an_invalid_digest_is_shortened() -> None:
 
 
 def test_platforms_are_found_in_other_spellings() -> None:
-    wanted = select(["linux/amd64,linux/arm64"]).platforms
+    wanted = selected("linux/amd64,linux/arm64").platforms
     assert platforms.uncovered(wanted, [Platform(os="linux", architecture="arm64", variant="v8")]) == [
         wanted[0]
     ]

@@ -19,7 +19,7 @@ from pyctrd.archive.contents import IndexMode
 from pyctrd.errors import InvalidInput
 from pyctrd.oci import platforms, reference
 from pyctrd.oci.model import Digest, ImageRecord, Platform
-from pyctrd.oci.platforms import ALL, Selection, select
+from pyctrd.oci.platforms import Selection
 from pyctrd.operations import copy, ensure, push
 from pyctrd.operations.diagnose import diagnose
 from pyctrd.operations.pull import PullOptions, pull
@@ -32,10 +32,10 @@ from tests.support import shapes
 from tests.support.images import Graph
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
+from tests.support.selections import selected
 
 NAME = "registry.example/team/app:1"
 TARGET = reference.parse("target.example/team/app:2")
-HOST = Platform(os="linux", architecture="amd64")
 ENTRIES = 100
 # How often a command may process one object: in a few walks, and more than once in each.
 OFTEN = 40
@@ -131,24 +131,24 @@ def bench(request: pytest.FixtureRequest, counts: Counts) -> Bench:
 
 
 @pytest.mark.parametrize("metadata", ["all", "selected"])
-@pytest.mark.parametrize("selection", [Selection(), Selection(all=True)])
+@pytest.mark.parametrize("selection", [selected(), selected("all")])
 def test_pull(bench: Bench, counts: Counts, metadata: Any, selection: Selection) -> None:
     bench.store.state.blobs.clear()
     options = PullOptions(platforms=selection, metadata=metadata)
-    pull(bench.store, bench.remote, NAME, options, host=HOST)
+    pull(bench.store, bench.remote, NAME, options)
     counts.check(bench.graph)
     assert max(Counter(bench.remote.done("fetch")).values()) == 1
     labelled = {what: count for what, count in counts.asked.items() if what[0] == "set_labels"}
     assert max(labelled.values()) <= 4
 
 
-@pytest.mark.parametrize("selection", [Selection(), Selection(all=True), Selection(local=True)])
+@pytest.mark.parametrize("selection", [selected(), selected("all"), selected("local")])
 @pytest.mark.parametrize("index", ["keep", "prune", "flatten"])
 def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMode) -> None:
     options = SaveOptions(platforms=selection, index=index)
     planned = None
     with suppress(InvalidInput):
-        planned = plan(bench.store, [bench.record], options, host=HOST, fetchers=bench.fetchers)
+        planned = plan(bench.store, [bench.record], options, fetchers=bench.fetchers)
     counts.check(bench.graph)
     if planned is None:
         assert index == "flatten"  # several images
@@ -156,7 +156,7 @@ def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMo
     counts.asked.clear()
     counts.parsed = counts.matched = 0
     output = io.BytesIO()
-    saved = save(bench.store, [bench.record], options, output, host=HOST, fetchers=bench.fetchers)
+    saved = save(bench.store, [bench.record], options, output, fetchers=bench.fetchers)
     counts.check(bench.graph)
     assert saved.bytes_written == planned.bytes_written
 
@@ -164,12 +164,9 @@ def test_save(bench: Bench, counts: Counts, selection: Selection, index: IndexMo
 @pytest.mark.parametrize("selection", ["all", "local", "linux/amd64"])
 def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
     lost = next(digest for digest, data in bench.graph.blobs.items() if not data.startswith(b"{"))
-    chosen = select([selection])
-    local = LocalImage(bench.store, bench.record.target).platforms()
+    targets = selected(selection).resolve(LocalImage(bench.store, bench.record.target).platforms)
     del bench.store.state.blobs[Digest(lost)]
-    found = ensure.ensure(
-        bench.store, bench.record, chosen.matcher(HOST, local=lambda: local), bench.fetchers
-    )
+    found = ensure.ensure(bench.store, bench.record, targets, bench.fetchers)
     assert [item.digest for item in found.fetched] == [lost]
     counts.check(bench.graph)
 
@@ -179,15 +176,15 @@ def test_ensure(bench: Bench, counts: Counts, selection: str) -> None:
 def test_push_and_copy(bench: Bench, counts: Counts, selection: str, index: PushIndex) -> None:
     if index == "flatten" and selection != "linux/amd64":
         return
-    options = SendOptions(platforms=select([selection]), index=index)
-    push.push(bench.store, bench.record, bench.target, TARGET, options, host=HOST, dry_run=True)
-    push.push(bench.store, bench.record, bench.target, TARGET, options, host=HOST)
+    options = SendOptions(platforms=selected(selection), index=index)
+    push.push(bench.store, bench.record, bench.target, TARGET, options, dry_run=True)
+    push.push(bench.store, bench.record, bench.target, TARGET, options)
     counts.check(bench.graph)
     if selection == "local":
         return
     target = MemoryRepository("target.example")
-    copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST, dry_run=True)
-    copy.copy(bench.remote, NAME, target, TARGET, options, host=HOST)
+    copy.copy(bench.remote, NAME, target, TARGET, options, dry_run=True)
+    copy.copy(bench.remote, NAME, target, TARGET, options)
     assert max(Counter(bench.remote.done("fetch")).values()) == 2
     counts.check(bench.graph)
 
@@ -199,7 +196,7 @@ def test_diagnose(bench: Bench, counts: Counts, selection: str, whole: bool) -> 
         for digest, data in bench.graph.blobs.items():
             if b'"schemaVersion"' not in data:
                 del bench.store.state.blobs[Digest(digest)]
-    found = diagnose(bench.store, bench.record, select([selection]), host=HOST)
+    found = diagnose(bench.store, bench.record, selected(selection))
     assert found.complete == whole
     counts.check(bench.graph, 2 * OFTEN)  # a forecast for each of six tools
 
@@ -207,7 +204,7 @@ def test_diagnose(bench: Bench, counts: Counts, selection: str, whole: bool) -> 
 @pytest.mark.parametrize("repair", [False, True])
 def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
     repairing = Repair(fetchers=bench.fetchers) if repair else None
-    result = verify(bench.store, [bench.record], lambda _image: ALL, orphans=True, repairing=repairing)
+    result = verify(bench.store, [bench.record], selected("all"), orphans=True, repairing=repairing)
     assert result.ok
     assert result.blobs == len(bench.graph.blobs)
     counts.check(bench.graph)
@@ -219,11 +216,17 @@ def test_a_complete_image_is_read_once(counts: Counts, shape: Callable[[], Graph
     """Each document is read once, each blob looked up at most once, and a save reads each layer once."""
     bench = Bench(shape(), counts)
     if what == "save":
-        save(bench.store, [bench.record], SaveOptions(), io.BytesIO(), host=HOST, fetchers=bench.fetchers)
+        save(
+            bench.store,
+            [bench.record],
+            SaveOptions(platforms=selected()),
+            io.BytesIO(),
+            fetchers=bench.fetchers,
+        )
     elif what == "diagnose":
-        diagnose(bench.store, bench.record, Selection(), host=HOST)
+        diagnose(bench.store, bench.record, selected())
     else:
-        ensure.ensure(bench.store, bench.record, select("linux/amd64").matcher(HOST), bench.fetchers)
+        ensure.ensure(bench.store, bench.record, selected().resolve(), bench.fetchers)
     reads = Counter[str]()
     for (method, digest), count in counts.asked.items():
         if method.startswith("read"):

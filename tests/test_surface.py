@@ -40,6 +40,7 @@ from pyctrd import (
     Remedy,
 )
 from tests.containerd.fake import FakeDaemon, serve
+from tests.registry.server import Answer, ScriptedServer
 
 DIGEST = Digest(f"sha256:{64 * '0'}")
 DESCRIPTOR = Descriptor(
@@ -263,24 +264,44 @@ def test_creating_a_client_does_no_io() -> None:
         client.version()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_gets_an_error(client: Client) -> None:
-    assert client.version().version
+def in_a_fork(call: Callable[[], object], close: Callable[[], None]) -> str:
+    """Make a call in a forked child, then close what it was made with; return the message of ClientClosed."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
-            client.version()
+            call()
         except ClientClosed as error:
-            client.close()  # without any effect on the parent's connections
+            close()
             os.write(writer, error.message.encode())
         finally:
             os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader) as pipe:
-        assert "does not work after a fork" in pipe.read()
+        return pipe.read()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_gets_an_error(client: Client) -> None:
     assert client.version().version
+    assert "does not work after a fork" in in_a_fork(client.version, client.close)
+    assert client.version().version
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_connections_to_registries_alone() -> None:
+    with ScriptedServer() as server, Registry(RegistryOptions(plain_http=True)) as registry:
+        server.always("GET", "/v2/team/app/tags/list", Answer(body=b'{"name": "team/app", "tags": ["1"]}'))
+        repository = f"{server.host}/team/app"
+        assert registry.tags(repository).tags == ("1",)
+        for call in (
+            lambda: registry.tags(repository),
+            lambda: registry.copy(f"{repository}:1", f"{repository}:2", cancel=threading.Event()),
+        ):
+            assert "does not work after a fork" in in_a_fork(call, registry.close)
+        assert registry.tags(repository).tags == ("1",)
+        assert len(server.seen) == 2, "the child sent nothing"
 
 
 def test_a_call_ends_at_once_if_cancel_is_already_set(client: Client) -> None:
@@ -289,6 +310,63 @@ def test_a_call_ends_at_once_if_cancel_is_already_set(client: Client) -> None:
     with pytest.raises(Cancelled):
         client.images.pull("registry.invalid/app", cancel=cancel)
     assert client.images.list() == ()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, threading.Event]]:
+    """A client of a containerd that does not answer, and an event for when it is asked."""
+    asked, over, fake = threading.Event(), threading.Event(), FakeDaemon()
+
+    def hang(_request: object, _context: object) -> None:
+        asked.set()
+        over.wait()
+
+    fake.faults["Version"] = hang
+    monkeypatch.setattr("pyctrd.containerd.version.CONNECT_SECONDS", 120)
+    with tempfile.TemporaryDirectory(prefix="pyctrd-", dir="/tmp") as folder:
+        path = Path(folder) / "c.sock"
+        server: grpc.Server = serve(path, fake)
+        with Client(path) as client:
+            yield client, asked
+        over.set()
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize("how", ["the call's event", "cancel", "close"])
+def test_a_connection_attempt_can_be_ended(hanging: tuple[Client, threading.Event], how: str) -> None:
+    client, asked = hanging
+    cancel = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(client.images.verify, cancel=cancel)
+        assert asked.wait(60)
+        {"the call's event": cancel.set, "cancel": client.cancel, "close": client.close}[how]()
+        with pytest.raises(ClientClosed if how == "close" else Cancelled):
+            verified.result(60)
+
+
+class SetWhenSeen(threading.Event):
+    """An event that is set once somebody has seen that it is not."""
+
+    def is_set(self) -> bool:
+        found = super().is_set()
+        self.set()
+        return found
+
+
+def test_a_call_that_waits_for_the_connection_attempt_of_another_can_be_cancelled(
+    hanging: tuple[Client, threading.Event],
+) -> None:
+    client, asked = hanging
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.version)
+        assert asked.wait(60)
+        second = pool.submit(client.images.verify, cancel=SetWhenSeen())
+        with pytest.raises(Cancelled):
+            second.result(60)
+        assert not first.done()
+        client.close()
+        with pytest.raises(ClientClosed):
+            first.result(60)
 
 
 def test_closing_does_not_wait_for_a_connection_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

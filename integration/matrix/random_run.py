@@ -26,7 +26,7 @@ from pyctrd import Client, Diagnosis, ExportForecast, PyctrdError, RegistryOptio
 from pyctrd.containerd import Daemon
 from pyctrd.errors import InvalidReference
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
-from pyctrd.oci.platforms import host, select
+from pyctrd.oci.platforms import select
 from pyctrd.oci.reference import Reference, parse
 from pyctrd.operations.diagnose import diagnose
 
@@ -154,7 +154,6 @@ class RandomMatrix:
                 daemon,
                 image,
                 select(case.ask),
-                host=host(),
                 transfer=daemon.introspection.has_transfer(),
                 version=daemon.version().version,
             )

@@ -15,9 +15,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from pyctrd.archive.layout import ArchiveImage, DockerEntry
-from pyctrd.errors import ArchiveError, ContentError, NotFound
+from pyctrd.errors import ArchiveError, ContentError
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.prune import ORIGINAL_INDEX, Pruner, only_image
 
@@ -113,15 +113,9 @@ def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | 
     """Return a function that finds a manifest's platform, in the index or else in its config."""
 
     def find(descriptor: Descriptor) -> Platform | None:
-        if descriptor.platform is not None:
-            return descriptor.platform
-        config = Manifest.parse(read(descriptor)).config
-        if not mediatypes.is_image_config(config.media_type):
-            return None
         try:
-            found = ImageConfig.parse(read(config)).platform
-            return found if found.os or found.architecture else None  # a signature has none
-        except (NotFound, ContentError):  # not fetched yet (in a plan), or not a config that we understand
+            return graph.platform_of(descriptor, read)
+        except ContentError:  # not a config that we understand
             return None
 
     return find

@@ -19,7 +19,7 @@ import click
 
 from pyctrd.cli.render import title
 from pyctrd.cli.text import duration, sanitize, size
-from pyctrd.progress import no_progress
+from pyctrd.progress import no_progress, one_at_a_time
 
 if TYPE_CHECKING:
     from pyctrd.progress import Progress, ProgressSink
@@ -35,7 +35,9 @@ _SIZED: Final = frozenset({"downloading", "downloaded", "uploading", "uploaded",
 
 
 @contextlib.contextmanager
-def reporting(mode: str, *, quiet: bool = False) -> Iterator[ProgressSink]:
+def reporting(
+    mode: str, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[ProgressSink]:
     """Open the sink for a mode of `--progress`; `quiet` turns `auto` into `none`."""
     chosen = _choose(mode, quiet)
     if chosen == "none":
@@ -44,11 +46,11 @@ def reporting(mode: str, *, quiet: bool = False) -> Iterator[ProgressSink]:
         from pyctrd.cli.bars import Bars
 
         with Bars() as bars:
-            yield _one_at_a_time(bars.show)
+            yield one_at_a_time(bars.show)
     elif chosen == "json":
-        yield _one_at_a_time(_JsonLines().show)
+        yield one_at_a_time(_JsonLines().show)
     else:
-        lines = _PlainLines()
+        lines = PlainLines(clock)
         with _ticking(lines) as sink:
             yield sink
 
@@ -61,18 +63,8 @@ def _choose(mode: str, quiet: bool) -> str:
     return "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
 
 
-def _one_at_a_time(show: Callable[[Progress], None]) -> ProgressSink:
-    lock = threading.Lock()
-
-    def sink(event: Progress) -> None:
-        with lock:
-            show(event)
-
-    return sink
-
-
 @contextlib.contextmanager
-def _ticking(lines: _PlainLines) -> Iterator[ProgressSink]:
+def _ticking(lines: PlainLines) -> Iterator[ProgressSink]:
     """Call `tick` every second while the context is open, never at the same time as `show`."""
     over = threading.Event()
     lock = threading.Lock()
@@ -95,7 +87,7 @@ def _ticking(lines: _PlainLines) -> Iterator[ProgressSink]:
         thread.join()
 
 
-class _PlainLines:
+class PlainLines:
     """For logs: a line per change of state, and one every ten seconds for ongoing work."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -57,8 +57,9 @@ class Daemon:
         snapshotter: str | None = None,
         environ: Mapping[str, str] = os.environ,
         stall_seconds: float = STALL_SECONDS,
+        check: Callable[[Daemon], object] = lambda daemon: daemon.version(),
     ) -> Self:
-        """Connect to containerd, and check that it is one.
+        """Connect to containerd, and check that it is one, by `check`.
 
         The address is a path or `unix://path`. If an argument is None, its value is read from
         CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE or CONTAINERD_SNAPSHOTTER in `environ`, and otherwise is
@@ -69,7 +70,7 @@ class Daemon:
         connection = Connection.open(path, resolve_namespace(namespace, environ), environ, stall_seconds)
         daemon = cls(connection, resolve_snapshotter(snapshotter, environ))
         try:
-            daemon.version()
+            check(daemon)
         except BaseException:
             daemon.close()
             raise

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from pyctrd.errors import ContentError, NoMatchingPlatform
+from pyctrd.errors import ContentError, NoMatchingPlatform, NotFound
 from pyctrd.oci import mediatypes, platforms
 from pyctrd.oci.model import (
     MAX_CONFIG_BYTES,
     MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
+    ImageConfig,
     Index,
     Manifest,
     Platform,
@@ -337,6 +338,23 @@ def _identity(descriptor: Descriptor) -> tuple[Digest, str, object]:
 def is_attestation(descriptor: Descriptor) -> bool:
     """Whether a manifest is an attestation: its platform is unknown/unknown."""
     return descriptor.platform is not None and platforms.is_unknown(descriptor.platform)
+
+
+def platform_of(descriptor: Descriptor, read: ReadDocument) -> Platform | None:
+    """Return a manifest's platform, from the index or else from its config.
+
+    None for an artifact, or if the config is absent. Raises NotFound if the manifest is absent, ContentError.
+    """
+    if descriptor.platform is not None:
+        return descriptor.platform
+    config = Manifest.parse(read(descriptor)).config
+    if not mediatypes.is_image_config(config.media_type):
+        return None
+    try:
+        found = ImageConfig.parse(read(config)).platform
+    except NotFound:
+        return None
+    return found if found.os or found.architecture else None  # a signature has none
 
 
 def is_image(leaf: Descriptor) -> bool:

@@ -391,7 +391,7 @@ def _arm64(platform: Platform, major: int, minor: int) -> Platform:
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """The selected platforms; an empty selection means the host's.
+    """The platforms that the caller selected; an empty selection means the host's.
 
     `all` means every platform of the image, `local` those that are complete in the store.
     """
@@ -399,25 +399,44 @@ class Selection(msgspec.Struct, frozen=True):
     platforms: tuple[Platform, ...] = ()
     all: bool = False
     local: bool = False
+    host: Platform = msgspec.field(default_factory=host)
 
-    def matcher(
-        self, host_platform: Platform, *, local: Callable[[], Sequence[Platform]] | None = None
-    ) -> Matcher:
-        """Return a matcher for exactly these platforms; `local` returns those that are complete in the store.
+    def resolve(self, local: Callable[[], Sequence[Platform]] | None = None) -> Targets:
+        """Return what is selected of an image; `local` returns the platforms that are complete in the store.
 
         Raises InvalidPlatform if the selection is `local` and there is no store.
         """
         if self.all:
-            return ALL
+            return Targets(self, ALL)
         if self.local:
             if local is None:
                 raise InvalidPlatform("platform `local` cannot be used here: there is no local image")
-            return ordered(*local())
-        return ordered(*(self.platforms or (normalize(host_platform),)))
+            complete = tuple(local())
+            return Targets(self, ordered(*complete), complete)
+        chosen = self.platforms or (normalize(self.host),)
+        return Targets(self, ordered(*chosen), chosen, required=chosen)
 
-    def required(self, host_platform: Platform) -> tuple[Platform, ...]:
-        """Return the platforms that an image must have: none for `all` and `local`."""
-        return () if self.all or self.local else self.platforms or (host_platform,)
+
+class Targets(msgspec.Struct, frozen=True):
+    """What a selection means for one image.
+
+    `matcher` matches the selected platforms, and `listed` are these, unless all are selected. `required` are
+    those that the image must have: none for `all` and `local`.
+    """
+
+    selection: Selection
+    matcher: Matcher
+    listed: tuple[Platform, ...] = ()
+    required: tuple[Platform, ...] = ()
+
+    def absent(self, found: Iterable[Platform | None]) -> tuple[Platform, ...]:
+        """Return the required platforms that no manifest is for; one without a platform may be for any."""
+        known: list[Platform] = []
+        for platform in found:
+            if platform is None:
+                return ()
+            known.append(platform)
+        return tuple(uncovered(self.required, known))
 
 
 # What public methods accept as platforms. One string is one value, or several separated by commas.

@@ -13,7 +13,7 @@ from typing import Final
 
 from pyctrd.errors import PyctrdError, RegistryContentError
 from pyctrd.oci import graph
-from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import Chunk, Remote, Uploader
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -32,7 +32,6 @@ def copy(
     name: Reference,
     options: SendOptions,
     *,
-    host: Platform,
     dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
@@ -42,18 +41,6 @@ def copy(
     if the source does not know the reference, NoMatchingPlatform, InvalidInput, RegistryError,
     RegistryContentError.
     """
-    return _upload(source, source_name, target, name, options, host, progress).run(dry_run=dry_run)
-
-
-def _upload(
-    source: Remote,
-    source_name: str,
-    target: Uploader,
-    name: Reference,
-    options: SendOptions,
-    host: Platform,
-    progress: ProgressSink,
-) -> Upload:
     root = source.resolve()
     if not graph.has_children(root):
         raise RegistryContentError(
@@ -63,13 +50,14 @@ def _upload(
         )
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=source_name))
     read = _Documents(source).read
-    required = PlatformCheck(root, options.platforms.required(host))
-    step = upload_plan.chosen(required.watch(graph.read_children(read)), options.platforms.matcher(host))
+    targets = options.platforms.resolve()
+    required = PlatformCheck(root, targets.required)
+    step = upload_plan.chosen(required.watch(graph.read_children(read)), targets.matcher)
     for _descriptor in graph.preorder(root, step):
         pass  # reads every document
     required.check()
     mountable = source.repository if source.host == target.host else ""
-    return Upload(
+    upload = Upload(
         plan=upload_plan.pack(
             root, read, step, index=options.index, nondistributable=options.nondistributable
         ),
@@ -81,6 +69,7 @@ def _upload(
         max_concurrent=options.concurrency,
         progress=progress,
     )
+    return upload.run(dry_run=dry_run)
 
 
 class _Documents:

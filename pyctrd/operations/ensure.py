@@ -6,68 +6,53 @@ requested by the digest in the local documents (nerdctl requests the tag, and ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import msgspec
-
 from pyctrd.oci import graph
-from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, Platform, freeze
-from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Fetchers, Store
 from pyctrd.progress import ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.local import LocalImage
-from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 
 
-class EnsureResult(msgspec.Struct, frozen=True, kw_only=True):
+class EnsureResult(DownloadResult, frozen=True, kw_only=True):
     """What was downloaded, or with `dry_run` what would be.
 
     `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
-    image: ImageRecord
-    fetched: tuple[Descriptor, ...]
-    bytes_fetched: int
-    resumed: Mapping[Descriptor, int] = EMPTY
     dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        freeze(self, "resumed")
-
-    @property
-    def bytes_resumed(self) -> int:
-        """The sum of the bytes in `resumed`."""
-        return sum(self.resumed.values())
 
 
 def ensure(
     store: Store,
     image: ImageRecord,
-    targets: Matcher,
+    targets: Targets,
     fetchers: Fetchers,
     *,
-    wanted: Sequence[Platform] = (),
     dry_run: bool = False,
     concurrency: int = 3,
     progress: ProgressSink = no_progress,
 ) -> EnsureResult:
     """Fetch the missing content of the target platforms into the store, under a lease, with gc labels.
 
-    `wanted` are platforms that the image must have (none: any). If nothing is missing, nothing is written and
-    `fetchers` is not called. `dry_run` changes nothing, and asks a registry only if a manifest is missing,
-    since only the manifest says what else is missing. Raises NoMatchingPlatform, IncompleteContent if another
-    client deletes content in the meantime, LeaseLost, RegistryError, ContentError, DaemonError.
+    If nothing is missing, nothing is written and `fetchers` is not called. `dry_run` changes nothing, and
+    asks a registry only if a manifest is missing, since only the manifest says what else is missing. Raises
+    NoMatchingPlatform, IncompleteContent if another client deletes content in the meantime, LeaseLost,
+    RegistryError, ContentError, DaemonError.
     """
+    missing = LocalImage(store, image.target).missing(targets)
     if dry_run:
-        fetch = _to_fetch(store, image, targets, wanted, fetchers)
-        size = sum(item.size for item in fetch)
-        return EnsureResult(image=image, fetched=fetch, bytes_fetched=size, dry_run=True)
-    if not LocalImage(store, image.target).missing(targets, wanted):
+        if any(map(graph.has_children, missing)):
+            missing = LocalImage(store, image.target, fetchers(image)).missing(targets)
+        size = sum(item.size for item in missing)
+        return EnsureResult(image=image, fetched=missing, bytes_fetched=size, dry_run=True)
+    if not missing:
         return EnsureResult(image=image, fetched=(), bytes_fetched=0)
-    required = PlatformCheck(image.target, wanted)
+    required = PlatformCheck(image.target, targets.required)
     with store.lease("ensure", resumable=True) as leased:
         gc_labels = GcLabels(leased.content, progress)
         downloader = Downloader(leased.content, fetchers(image), claim_present=False, progress=progress)
@@ -76,7 +61,7 @@ def ensure(
         ) as downloads:
             # Labelling existing parents restores lost labels, which have to protect what is fetched now.
             step = graph.labelled(LocalImage(leased, image.target).children, gc_labels.set_labels)
-            step = graph.only_platforms(required.watch(step), targets)
+            step = graph.only_platforms(required.watch(step), targets.matcher)
             for generation in graph.generations(image.target, step):
                 required.before(generation)
                 downloads.submit(generation)
@@ -87,12 +72,3 @@ def ensure(
     return EnsureResult(
         image=image, fetched=tuple(fetched), bytes_fetched=sum(fetched.values()), resumed=resumed
     )
-
-
-def _to_fetch(
-    store: Store, image: ImageRecord, targets: Matcher, wanted: Sequence[Platform], fetchers: Fetchers
-) -> tuple[Descriptor, ...]:
-    found = LocalImage(store, image.target).missing(targets, wanted)
-    if any(map(graph.has_children, found)):
-        return LocalImage(store, image.target, fetchers(image)).missing(targets, wanted)
-    return found

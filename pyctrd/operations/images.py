@@ -8,9 +8,8 @@ import msgspec
 
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.oci import graph, mediatypes, platforms
-from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Manifest, Platform
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.ports import Store
-from pyctrd.steps.unpack import read_config
 
 
 class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +36,7 @@ class _Overview:
         self._store = store
         self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
-        self._read = graph.read_children(
-            lambda item: store.content.read_all(item.digest, limit=MAX_MANIFEST_BYTES)
-        )
+        self._read_children = graph.read_children(self._read)
 
     def of(self, image: ImageRecord) -> ImageOverview:
         """Return the overview of an image."""
@@ -71,7 +68,7 @@ class _Overview:
             return ()
         if key not in self._children:
             try:
-                self._children[key] = self._read(descriptor)
+                self._children[key] = self._read_children(descriptor)
             except (ContentError, NotFound):
                 self._children[key] = ()
         return self._children[key]
@@ -82,13 +79,10 @@ class _Overview:
 
     def _platform_of(self, descriptor: Descriptor) -> Platform | None:
         """Return the platform in the index or else in the config; None for an artifact."""
-        if descriptor.platform is not None:
-            return descriptor.platform
-        config = next(iter(self._step(descriptor)), None)
-        if config is None or not mediatypes.is_image_config(config.media_type):
-            return None
         try:
-            raw = self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
-            return read_config(self._store, Manifest.parse(raw)).platform
+            return graph.platform_of(descriptor, self._read)
         except (ContentError, NotFound):
             return None
+
+    def _read(self, descriptor: Descriptor) -> bytes:
+        return self._store.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))

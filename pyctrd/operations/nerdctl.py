@@ -37,6 +37,7 @@ from pyctrd.oci.model import (
 )
 from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Store
+from pyctrd.steps.local import LocalImage
 
 _Blobs: TypeAlias = Mapping[Digest, Descriptor]
 
@@ -44,7 +45,7 @@ _Blobs: TypeAlias = Mapping[Digest, Descriptor]
 class ContentView(Protocol):
     """Read access to content."""
 
-    def present(self, descriptor: Descriptor) -> bool:
+    def is_present(self, descriptor: Descriptor) -> bool:
         """Whether the content of a descriptor is in the store."""
 
     def read(self, descriptor: Descriptor) -> bytes:
@@ -88,7 +89,7 @@ class Ensured(msgspec.Struct, frozen=True, kw_only=True):
 
 def ensured_by_2_0_3(store: Store, image: ImageRecord) -> tuple[Platform, ...]:
     """Return the platforms that `nerdctl save` 2.0.0 - 2.0.3 would fetch."""
-    return ensure(_StoreView(store), image.target, RELEASE_2_0_3, platforms.ALL).platforms
+    return ensure(LocalImage(store, image.target), image.target, RELEASE_2_0_3, platforms.ALL).platforms
 
 
 def ensure(content: ContentView, target: Descriptor, release: Release, targets: Matcher) -> Ensured:
@@ -147,23 +148,6 @@ class _FetchedBefore:
         return digest in self._common or (digest in self._times and digest not in self._alone)
 
 
-class _StoreView:
-    """The content of a store. Implements ContentView."""
-
-    def __init__(self, store: Store) -> None:
-        self._content = store.content
-
-    def present(self, descriptor: Descriptor) -> bool:
-        try:
-            self._content.info(descriptor.digest)
-        except NotFound:
-            return False
-        return True
-
-    def read(self, descriptor: Descriptor) -> bytes:
-        return self._content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
-
-
 class _Image:
     """An image as nerdctl reads it; parses each document once."""
 
@@ -212,7 +196,7 @@ class _Image:
         if manifest is None:
             return False
         return all(
-            item.digest in fetched or self._content.present(item)
+            item.digest in fetched or self._content.is_present(item)
             for item in (manifest.config, *manifest.layers)
         )
 
@@ -269,7 +253,7 @@ class _Image:
         return [item for item in self._common if mediatypes.is_index(item.media_type)]
 
     def _absent(self, blobs: Iterable[Descriptor]) -> _Blobs:
-        return {item.digest: item for item in blobs if not self._content.present(item)}
+        return {item.digest: item for item in blobs if not self._content.is_present(item)}
 
     def _below(self, index: Descriptor) -> _Children:
         """Return the children of an index; none if it is absent."""

@@ -22,7 +22,7 @@ from pyctrd.errors import (
     require_utf8,
 )
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform, freeze
+from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.ports import ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -30,7 +30,7 @@ from pyctrd.steps import validate
 from pyctrd.steps.docker_legacy import with_image_config
 from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader
 from pyctrd.steps.gc_labels import GcLabels
-from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.unpacking import Unpacking
 from pyctrd.steps.validate import Validator
@@ -45,7 +45,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     default. `labels` are set on the image record.
     """
 
-    platforms: Selection = Selection()
+    platforms: Selection = msgspec.field(default_factory=Selection)
     metadata: Literal["all", "selected"] = "all"
     metadata_only: bool = False
     unpack: bool | None = None
@@ -61,25 +61,13 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
         return not self.platforms.all if self.unpack is None else self.unpack
 
 
-class PullResult(msgspec.Struct, frozen=True, kw_only=True):
+class PullResult(DownloadResult, frozen=True, kw_only=True):
     """What a pull downloaded, and the platforms that it unpacked.
 
     `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
     """
 
-    image: ImageRecord
-    fetched: tuple[Descriptor, ...]
-    bytes_fetched: int
     unpacked: tuple[Platform, ...]
-    resumed: Mapping[Descriptor, int] = EMPTY
-
-    def __post_init__(self) -> None:
-        freeze(self, "resumed")
-
-    @property
-    def bytes_resumed(self) -> int:
-        """The sum of the bytes in `resumed`."""
-        return sum(self.resumed.values())
 
 
 def pull(
@@ -88,7 +76,6 @@ def pull(
     name: str,
     options: PullOptions,
     *,
-    host: Platform,
     progress: ProgressSink = no_progress,
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
@@ -103,7 +90,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with _naming(remote), store.lease("pull", resumable=True) as leased:
-        result = _Pull(leased, remote, root, options, host, progress).run(name)
+        result = _Pull(leased, remote, root, options, progress).run(name)
     done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
     progress(done)
     return result
@@ -118,16 +105,14 @@ class _Pull:
         remote: Remote,
         root: Descriptor,
         options: PullOptions,
-        host: Platform,
         progress: ProgressSink,
     ) -> None:
         self._store = store
         self._root = root
         self._options = options
-        self._host = host
-        self._matcher = options.platforms.matcher(host)
-        required = () if options.metadata_only else options.platforms.required(host)
-        self._platforms = PlatformCheck(root, required)
+        targets = options.platforms.resolve()
+        self._matcher = targets.matcher
+        self._platforms = PlatformCheck(root, () if options.metadata_only else targets.required)
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
         downloader = Downloader(
@@ -166,7 +151,7 @@ class _Pull:
             self._platforms.before(generation)
             self._downloads.submit(generation)
             if self._options.unpacks:
-                self._unpacking.consider(parents, self._options.platforms, self._host)
+                self._unpacking.consider(parents, self._matcher)
             self._downloads.join()
             parents = generation
         self._platforms.check()

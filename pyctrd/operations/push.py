@@ -44,7 +44,6 @@ def push(
     name: Reference,
     options: SendOptions,
     *,
-    host: Platform,
     dry_run: bool = False,
     progress: ProgressSink = no_progress,
 ) -> SendResult:
@@ -56,11 +55,11 @@ def push(
     """
     if dry_run:
         remembered = RememberedStore(store)
-        item = _Item(remembered, image, options, host)
+        item = _Item(remembered, image, options)
         return item.upload(target, name, available=partial(is_present, remembered.content)).run(dry_run=True)
     with store.lease("push") as view:
         leased = RememberedStore(view)
-        found = _Item(leased, image, options, host).upload(
+        found = _Item(leased, image, options).upload(
             target, name, available=partial(pin, leased.content), progress=progress
         )
         result = found.run()
@@ -73,16 +72,16 @@ def push(
 class _Item:
     """One image in a store."""
 
-    def __init__(self, store: Store, image: ImageRecord, options: SendOptions, host: Platform) -> None:
+    def __init__(self, store: Store, image: ImageRecord, options: SendOptions) -> None:
         if not graph.has_children(image.target):
             raise InvalidInput(f"only manifests may be pushed: {image.name} is {image.target.media_type}")
         self._store = store
         self._local = LocalImage(store, image.target)
         self._image = image
         self._options = options
-        selection = options.platforms
-        self._required = PlatformCheck(image.target, selection.required(host))
-        self._matcher = selection.matcher(host, local=self._local.platforms)
+        targets = options.platforms.resolve(self._local.platforms)
+        self._required = PlatformCheck(image.target, targets.required)
+        self._matcher = targets.matcher
         self._pinned = False
         self._whole: dict[Digest, bool] = {}
         self._left_out: dict[Digest, Descriptor] = {}

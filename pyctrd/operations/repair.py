@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import takewhile
 from typing import Final
 
-from pyctrd.errors import AlreadyExists, NotFound, RegistryContentError, RegistryError
+from pyctrd.errors import AlreadyExists, NotFound, RegistryContentError
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.ports import ContentStore, Fetcher, Ingest, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import add_source_label
+from pyctrd.steps.fetch import add_source_label, from_first
 
 _REF: Final = "pyctrd-repair-"
 
@@ -77,26 +78,12 @@ def _fetch(
     descriptor: Descriptor, fetchers: Sequence[Fetcher], ingest: Ingest, progress: ProgressSink
 ) -> Fetcher:
     """Download into an ingest whose digest the store does not know yet, and check it here."""
-    failure: RegistryError | None = None
-    for fetcher in fetchers:
-        if ingest.offset:
-            break  # what an earlier repository has written cannot be undone
-        try:
-            _copy(descriptor, fetcher, ingest, progress)
-            return fetcher
-        except RegistryError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    raise NotFound(
-        f"content {descriptor.digest}: not found",
-        kind="content",
-        name=str(descriptor.digest),
-        hint="no repository is known to have it: pull the image by its full name",
-    )
+    # What an earlier repository has written cannot be undone.
+    untried = takewhile(lambda _fetcher: not ingest.offset, fetchers)
+    return from_first(untried, descriptor, lambda fetcher: _copy(descriptor, fetcher, ingest, progress))
 
 
-def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: ProgressSink) -> None:
+def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: ProgressSink) -> Fetcher:
     check = hashlib.new(descriptor.digest.algorithm)
     with fetcher.fetch(descriptor) as chunks:
         for chunk in chunks:
@@ -117,6 +104,7 @@ def _copy(descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, progress: Pr
     progress(
         Progress(action="downloaded", descriptor=descriptor, offset=descriptor.size, total=descriptor.size)
     )
+    return fetcher
 
 
 def _take_out(view: Store, digest: Digest) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ from pyctrd.errors import LeaseLost, NoMatchingPlatform, NotFound, Remedy
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform, blob_path
-from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.platforms import Matcher, Selection, Targets
 from pyctrd.oci.prune import only_image
 from pyctrd.operations import ensure, nerdctl
 from pyctrd.ports import Fetcher, Fetchers, Store
@@ -41,7 +41,7 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
     index. `reproducible` leaves out what depends on this host.
     """
 
-    platforms: Selection = Selection()
+    platforms: Selection = msgspec.field(default_factory=Selection)
     ensure: EnsureMode = "target"
     index: IndexMode = "keep"
     reproducible: bool = False
@@ -70,7 +70,6 @@ def plan(
     images: Sequence[ImageRecord],
     options: SaveOptions,
     *,
-    host: Platform,
     fetchers: Fetchers,
 ) -> SaveResult:
     """Return what `save` would fetch and write, without changing anything.
@@ -80,7 +79,7 @@ def plan(
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
-    items = _items(RememberedStore(store), images, options, host, fetchers)
+    items = _items(RememberedStore(store), images, options, fetchers)
     for item in items:
         missing, read = item.peek(fetchers)
         fetch.update((descriptor.digest, descriptor) for descriptor in missing)
@@ -104,7 +103,6 @@ def save(
     options: SaveOptions,
     output: IO[bytes],
     *,
-    host: Platform,
     fetchers: Fetchers,
     progress: ProgressSink = no_progress,
 ) -> SaveResult:
@@ -120,7 +118,7 @@ def save(
     try:
         with store.lease("save") as view:
             leased = RememberedStore(view)
-            items = _items(leased, images, options, host, fetchers)
+            items = _items(leased, images, options, fetchers)
             ensured = [result for item in items for result in item.ensure(fetchers, progress)]
             archived = [_pinned(item, fetchers, progress, ensured) for item in items]
             found = layout.build(archived, reproducible=options.reproducible)
@@ -146,11 +144,10 @@ def _items(
     store: RememberedStore,
     images: Sequence[ImageRecord],
     options: SaveOptions,
-    host: Platform,
     fetchers: Fetchers,
 ) -> list[_Item]:
     """Return an item for each image, without duplicates, after checking them all."""
-    items = [_Item(store, image, options, host) for image in {image.name: image for image in images}.values()]
+    items = [_Item(store, image, options) for image in {image.name: image for image in images}.values()]
     for item in items:
         item.check(fetchers)
     return items
@@ -219,15 +216,12 @@ class _Item:
     Its targets are determined before anything is fetched, which could make more platforms `local`.
     """
 
-    def __init__(
-        self, store: RememberedStore, image: ImageRecord, options: SaveOptions, host: Platform
-    ) -> None:
+    def __init__(self, store: RememberedStore, image: ImageRecord, options: SaveOptions) -> None:
         self._store = store
         self._image = image
         self._options = options
-        self._host = host
         self._local = LocalImage(store, image.target)
-        self._targets = options.platforms.matcher(host, local=self._local.platforms)
+        self._targets = options.platforms.resolve(self._local.platforms)
 
     @property
     def name(self) -> str:
@@ -249,54 +243,36 @@ class _Item:
             if self._options.ensure == "none":
                 return
             images = self._listed(self._remote(fetchers(self._image)).read)
-        absent = self._absent(images)
-        if absent is not None:
+        absent = self._targets.absent(item.platform for item in images)
+        if absent or not (images or self._options.platforms.all):
             raise _no_match(self._local, self._image, absent)
         if self._options.index == "flatten":
             only_image(images)
 
     def _listed(self, read: graph.ReadDocument) -> list[Descriptor]:
         """Return the images in the indexes that match the targets."""
-        step = graph.only_platforms(graph.read_children(read), self._targets)
+        step = graph.only_platforms(graph.read_children(read), self._targets.matcher)
         return [item for item in graph.leaves_of(self._image.target, step) if graph.is_image(item)]
-
-    def _absent(self, images: Sequence[Descriptor]) -> Sequence[Platform] | None:
-        """Return the targets that are not among the images; None if all are.
-
-        A manifest without a platform in the index may be for any platform.
-        """
-        selection = self._options.platforms
-        if selection.all:
-            return None
-        if not images:
-            return selection.required(self._host)
-        found = [item.platform for item in images]
-        absent = [
-            platform
-            for platform in selection.platforms
-            if not any(one is None or platforms.only_strict(platform).match(one) for one in found)
-        ]
-        return absent or None
 
     # --- fetch what is missing
 
-    def _wanted(self) -> Iterator[Matcher]:
-        """Yield a matcher for each fetch."""
+    def _wanted(self) -> Iterator[Targets]:
+        """Yield the targets of each fetch."""
         if self._options.ensure == "all":
             fetched = nerdctl.ensured_by_2_0_3(self._store, self._image)
             if fetched:
-                yield platforms.any_of(*fetched)
+                yield Targets(self._options.platforms, platforms.any_of(*fetched), fetched)
         if self._options.ensure != "none":
             yield self._targets
 
     def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
         """Fetch missing content; `fetchers` is only called if something is missing."""
-        for matcher in self._wanted():
-            if self._local.missing(matcher):
+        for targets in self._wanted():
+            if self._local.missing(targets):
                 yield ensure.ensure(
                     self._store.store,
                     self._image,
-                    matcher,
+                    targets,
                     fetchers,
                     concurrency=self._options.concurrency,
                     progress=progress,
@@ -310,11 +286,11 @@ class _Item:
         """Return what would be fetched, and a reader for documents, which may be in a registry."""
         missing: list[Descriptor] = []
         remote: Sequence[Fetcher] = ()
-        for matcher in self._wanted():
-            found = self._local.missing(matcher)
+        for targets in self._wanted():
+            found = self._local.missing(targets)
             if any(map(graph.has_children, found)):
                 remote = remote or fetchers(self._image)
-                found = self._remote(remote).missing(matcher)
+                found = self._remote(remote).missing(targets)
             missing += found
         return missing, self._remote(remote).read
 
@@ -330,7 +306,7 @@ class _Item:
 
     def _step(self, read: graph.ReadDocument) -> graph.Children:
         step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
-        return graph.only_platforms(step, self._targets)
+        return graph.only_platforms(step, self._targets.matcher)
 
     def require(self, read: graph.ReadDocument, available: Collection[Digest]) -> None:
         """Raise IncompleteContent, with all missing content, unless all is `available` or in the store."""
@@ -349,7 +325,7 @@ class _Item:
         return contents(
             self._image,
             read,
-            self._targets,
+            self._targets.matcher,
             preferences=self._preferences(),
             mode=self._options.index,
             sources=self._sources(),
@@ -359,10 +335,10 @@ class _Item:
         """Return the preferences for the manifest that docker loads: if possible, one that runs here."""
         chosen = self._options.platforms
         if chosen.all:
-            return [platforms.only_strict(self._host), platforms.only(self._host), platforms.ALL]
+            return [platforms.only_strict(chosen.host), platforms.only(chosen.host), platforms.ALL]
         if chosen.local:
-            return [platforms.only_strict(self._host), self._targets]
-        return [self._targets]
+            return [platforms.only_strict(chosen.host), self._targets.matcher]
+        return [self._targets.matcher]
 
     def _sources(self) -> dict[str, str]:
         try:

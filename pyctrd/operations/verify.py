@@ -16,11 +16,12 @@ import msgspec
 from pyctrd.errors import ContentError, DaemonError, NotFound, PyctrdError
 from pyctrd.oci import graph
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
-from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.operations import repair
 from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import Downloader
+from pyctrd.steps.local import LocalImage
 
 # missing: not in the store; unreadable: the store cannot read it; truncated: too few bytes; corrupt: wrong
 # bytes; malformed: the right bytes, which do not match their media type.
@@ -66,7 +67,7 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
 def verify(
     store: Store,
     images: Sequence[ImageRecord],
-    targets: Callable[[ImageRecord], Matcher],
+    selection: Selection,
     *,
     orphans: bool = False,
     repairing: Repair | None = None,
@@ -74,7 +75,7 @@ def verify(
 ) -> VerifyResult:
     """Hash the content of images, and with `orphans` also all other blobs of the namespace.
 
-    Absent content is only reported for the platforms in `targets`. With `repairing`, damaged or missing
+    Absent content is only reported for the selected platforms. With `repairing`, damaged or missing
     content of an image is fetched by its digest. Raises DaemonError, DaemonUnreachable; errors of registries
     are in the findings.
     """
@@ -82,7 +83,8 @@ def verify(
         view = stack.enter_context(store.lease("verify --repair")) if repairing else store
         run = _Run(view, repairing, progress)
         for image in images:
-            run.image(image, targets(image))
+            targets = selection.resolve(LocalImage(store, image.target).platforms)
+            run.image(image, targets.matcher)
         if orphans:
             run.rest(info.digest for info in tuple(store.content.list()))
         return run.result()

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pyctrd import redact
@@ -187,26 +188,30 @@ class RegistryClient:
         return listing.referrers(remote, remote.resolve().digest, artifact_type)
 
     def remote(self, reference: Reference) -> Repository:
-        """Return the repository of a reference, to read from. Sends nothing; raises like `endpoints`."""
+        """Return the repository of a reference, to read from; sends nothing.
+
+        The host configuration is read by the first request, which raises as `endpoints` does: that of a
+        registry that is not asked does not matter.
+        """
         return Repository(
             reference,
-            self.endpoints(reference.domain),
+            partial(self.endpoints, reference.domain),
             self._authorizer,
             self._transport,
             range_control=self._range_control,
         )
 
-    def uploader(self, reference: Reference, *, chunk_bytes: int = UPLOAD_CHUNK_BYTES) -> RegistryUploader:
-        """Return the repository of a reference, to write to. Sends nothing; raises like `endpoints`.
+    def uploader(self, reference: Reference, *, chunk_bytes: int | None = None) -> RegistryUploader:
+        """Return the repository of a reference, to write to; sends nothing. Raises as `endpoints` does.
 
-        Blobs larger than `chunk_bytes` are uploaded in chunks; 0 sends every blob whole.
+        Blobs larger than `chunk_bytes` are uploaded in chunks (None: 32 MiB); 0 sends every blob whole.
         """
         return RegistryUploader(
             reference,
             self.endpoints(reference.domain),
             self._authorizer,
             self._transport,
-            chunk_bytes=chunk_bytes,
+            chunk_bytes=UPLOAD_CHUNK_BYTES if chunk_bytes is None else chunk_bytes,
         )
 
     def _configured(self, domain: str) -> tuple[Search, Plan]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, TypeVar
 
@@ -42,17 +43,22 @@ class RepositoryHosts:
     def __init__(
         self,
         reference: Reference,
-        endpoints: Sequence[Endpoint],
+        find_endpoints: Callable[[], Sequence[Endpoint]],
         authorizer: Authorizer,
         transport: Transport,
     ) -> None:
         self.reference = reference
-        self.endpoints = endpoints
+        self._find_endpoints = find_endpoints
         self.authorizer = authorizer
         self.transport = transport
         self._without_tls: set[str] = set()
         self._timed_out: set[Endpoint] = set()
         self._warnings = WarningLog()
+
+    @cached_property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The hosts to ask, in order. Raises InvalidInput for a host configuration that cannot be used."""
+        return self._find_endpoints()
 
     @property
     def host(self) -> str:

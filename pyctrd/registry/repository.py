@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pyctrd.oci.model import Descriptor
 from pyctrd.oci.reference import Reference
@@ -23,13 +23,13 @@ class Repository(RepositoryHosts):
     def __init__(
         self,
         reference: Reference,
-        endpoints: Sequence[Endpoint],
+        find_endpoints: Callable[[], Sequence[Endpoint]],
         authorizer: Authorizer,
         transport: Transport,
         *,
         range_control: RangeControl,
     ) -> None:
-        super().__init__(reference, endpoints, authorizer, transport)
+        super().__init__(reference, find_endpoints, authorizer, transport)
         self._segments = Segments(self)
         self._range_control = range_control
 

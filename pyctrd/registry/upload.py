@@ -54,7 +54,7 @@ class RegistryUploader(RepositoryHosts):
         *,
         chunk_bytes: int = UPLOAD_CHUNK_BYTES,
     ) -> None:
-        super().__init__(reference, endpoints, authorizer, transport)
+        super().__init__(reference, lambda: endpoints, authorizer, transport)
         self._chunk_bytes = chunk_bytes
         self._listing = threading.Lock()
 

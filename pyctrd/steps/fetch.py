@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import tenacity
 
@@ -31,6 +31,8 @@ from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
 from pyctrd.steps.validate import Validator
+
+_T = TypeVar("_T")
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 # The limit for the length of a label's key and value together (pkg/labels/validate.go).
@@ -191,22 +193,13 @@ class Downloader:
                 self._validator.check(descriptor, descriptor.data)
             ingest.write(descriptor.data[ingest.offset :])
             return self._default_source
-        failure: RegistryError | None = None
         resumed = ingest.offset
-        for fetcher in self._fetchers:
-            try:
-                self._copy(descriptor, fetcher, ingest, resumed)
-                return fetcher
-            except RegistryError as error:
-                failure = failure or error
-        if failure is None:
-            raise NotFound(
-                f"content {descriptor.digest}: not found",
-                kind="content",
-                name=str(descriptor.digest),
-                hint="no repository is known to have it: pull the image by its full name",
-            )
-        raise failure
+
+        def copy(fetcher: Fetcher) -> Fetcher:
+            self._copy(descriptor, fetcher, ingest, resumed)
+            return fetcher
+
+        return from_first(self._fetchers, descriptor, copy)
 
     def _copy(self, descriptor: Descriptor, fetcher: Fetcher, ingest: Ingest, resumed: int) -> None:
         self._report("downloading", descriptor, ingest.offset, resumed=resumed)
@@ -290,6 +283,25 @@ def _wrong_bytes(
         host=fetcher.host if fetcher else "",
         repository=fetcher.repository if fetcher else "",
         hint=hint,
+    )
+
+
+def from_first(fetchers: Iterable[Fetcher], descriptor: Descriptor, fetch: Callable[[Fetcher], _T]) -> _T:
+    """Return what `fetch` returns for the first repository that it does not raise a RegistryError for.
+
+    Raises the first RegistryError if all repositories fail, NotFound if there is none.
+    """
+    failure: RegistryError | None = None
+    for fetcher in fetchers:
+        try:
+            return fetch(fetcher)
+        except RegistryError as error:
+            failure = failure or error
+    raise failure or NotFound(
+        f"content {descriptor.digest}: not found",
+        kind="content",
+        name=str(descriptor.digest),
+        hint="no repository is known to have it: pull the image by its full name",
     )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
-from pyctrd.errors import AlreadyExists, NotFound, RegistryError
+from pyctrd.errors import AlreadyExists, NotFound
 from pyctrd.oci import graph, mediatypes, platforms
-from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageConfig, IngestStatus, Manifest, Platform
-from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest, IngestStatus, Platform
+from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
-from pyctrd.steps.fetch import is_present
+from pyctrd.steps.fetch import from_first, is_present
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.validate import Validator
 
@@ -167,7 +167,9 @@ class LocalImage:
         except NotFound:
             if not self._fetchers:
                 raise
-            return _peek(descriptor, self._fetchers)
+            return from_first(
+                self._fetchers, descriptor, lambda fetcher: Validator().fetch(fetcher, descriptor)
+            )
 
     @property
     def children(self) -> graph.Children:
@@ -178,15 +180,14 @@ class LocalImage:
         """Whether the store has a blob."""
         return is_present(self._content, descriptor)
 
-    def missing(self, targets: Matcher, wanted: Sequence[Platform] = ()) -> tuple[Descriptor, ...]:
+    def missing(self, targets: Targets) -> tuple[Descriptor, ...]:
         """Return the missing content of the target platforms, in the order of the walk.
 
-        Without fetchers, the children of an absent manifest are unknown and not included. `wanted` are
-        platforms that the image must have (none: any). Raises NoMatchingPlatform, RegistryError,
-        ContentError, DaemonError.
+        Without fetchers, the children of an absent manifest are unknown and not included. Raises
+        NoMatchingPlatform, RegistryError, ContentError, DaemonError.
         """
-        required = PlatformCheck(self.target, wanted)
-        step = graph.only_platforms(required.watch(self.children), targets)
+        required = PlatformCheck(self.target, targets.required)
+        step = graph.only_platforms(required.watch(self.children), targets.matcher)
         found = self.missing_below(self.target, step)
         if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
             required.check()  # an absent index may have any platform
@@ -212,35 +213,7 @@ class LocalImage:
             if descriptor.digest not in whole:
                 whole[descriptor.digest] = not self.missing_below(descriptor, step)
             if whole[descriptor.digest]:
-                platform = self.platform_of(descriptor)
+                platform = graph.platform_of(descriptor, self.read)
                 if platform is not None and not platforms.is_unknown(platform):
                     complete[platforms.normalize(platform)] = None
         return tuple(complete)
-
-    def platform_of(self, descriptor: Descriptor) -> Platform | None:
-        """Return a manifest's platform, from the index or else from its config.
-
-        None for an artifact, or if the config is absent. Raises NotFound if the manifest is absent.
-        """
-        if descriptor.platform is not None:
-            return descriptor.platform
-        config = Manifest.parse(self.read(descriptor)).config
-        if not mediatypes.is_image_config(config.media_type):
-            return None
-        try:
-            found = ImageConfig.parse(self.read(config)).platform
-        except NotFound:
-            return None
-        return found if found.os or found.architecture else None  # a signature has none
-
-
-def _peek(descriptor: Descriptor, fetchers: Sequence[Fetcher]) -> bytes:
-    """Read a document from a registry into memory, checked against its digest."""
-    failure: RegistryError | None = None
-    for fetcher in fetchers:
-        try:
-            return Validator().fetch(fetcher, descriptor)
-        except RegistryError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from pyctrd.oci.model import Descriptor, Digest
+import msgspec
+
+from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, freeze
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import FetchResult, Stopped
 from pyctrd.waiting import until_done
 
 # How long to wait for the threads after an error: a dead connection must not delay Ctrl-C.
 _SHUTDOWN_SECONDS: Final = 2.0
+
+
+class DownloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was downloaded of an image.
+
+    `resumed` maps the blobs of an interrupted download to the number of bytes that it had already stored.
+    """
+
+    image: ImageRecord
+    fetched: tuple[Descriptor, ...]
+    bytes_fetched: int
+    resumed: Mapping[Descriptor, int] = EMPTY
+
+    def __post_init__(self) -> None:
+        freeze(self, "resumed")
+
+    @property
+    def bytes_resumed(self) -> int:
+        """The sum of the bytes in `resumed`."""
+        return sum(self.resumed.values())
 
 
 class DownloadPool:

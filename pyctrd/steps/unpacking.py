@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from pyctrd.oci import mediatypes, platforms
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, Platform
-from pyctrd.oci.platforms import Selection
+from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Store
 from pyctrd.progress import ProgressSink
 from pyctrd.steps.unpack import read_config, unpack
@@ -57,15 +57,15 @@ class Unpacking:
             concurrent.futures.wait(self._futures, timeout=_SHUTDOWN_SECONDS)
         self._pool.shutdown(wait=kind is None)
 
-    def consider(self, generation: Sequence[Descriptor], selection: Selection, host: Platform) -> None:
-        """Unpack the manifests of a generation that are for a selected platform.
+    def consider(self, generation: Sequence[Descriptor], targets: Matcher) -> None:
+        """Unpack the manifests of a generation that are for a target platform.
 
         All their children must have been submitted to the downloads.
         """
         for descriptor in generation:
             if mediatypes.is_manifest(descriptor.media_type):
                 alone = descriptor.digest == self._target.digest
-                matcher = platforms.ALL if alone else selection.matcher(host)
+                matcher = platforms.ALL if alone else targets
                 self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
 
     def finish(self) -> tuple[Platform, ...]:
@@ -75,7 +75,7 @@ class Unpacking:
             future.result()
         return tuple(self._claimed)
 
-    def _unpack(self, descriptor: Descriptor, matcher: platforms.Matcher) -> None:
+    def _unpack(self, descriptor: Descriptor, matcher: Matcher) -> None:
         if descriptor.platform is not None and not matcher.match(descriptor.platform):
             return
         configured = self._platform_of(descriptor.digest)

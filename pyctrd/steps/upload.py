@@ -34,14 +34,16 @@ _SHUTDOWN_SECONDS: Final = 2.0
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which parts of an image to upload, and how.
 
-    Without `platforms`, all of it; with them, `index` says whether its index is pruned, or replaced by its
-    only image ("flatten"). `nondistributable` also uploads layers that are marked as not distributable. A
-    push leaves out incomplete attestations, unless `platforms` matches them or `attestations` is true.
+    Unless `platforms` are all, `index` says whether the image's index is pruned, or replaced by its only
+    image ("flatten"). `nondistributable` also uploads layers that are marked as not distributable. A
+    push leaves out incomplete attestations, unless `platforms` matches them or `attestations` is true. The
+    target uploads blobs larger than `chunk_bytes` in chunks (None: of its default size; 0: never).
     """
 
-    platforms: Selection = Selection(all=True)
+    platforms: Selection
     index: PushIndex = "prune"
     nondistributable: bool = False
+    chunk_bytes: int | None = None
     attestations: bool = False
     concurrency: int = 3
 
@@ -281,16 +283,23 @@ class _Stoppable:
 
 
 def send_options(
-    platforms: Platforms | None, index: PushIndex, nondistributable: bool, concurrency: int = 3
+    platforms: Platforms | None,
+    index: PushIndex,
+    nondistributable: bool,
+    chunk_bytes: int | None,
+    concurrency: int,
 ) -> SendOptions:
     """Check the arguments of a push or a copy; no platforms means all. Raises InvalidInput."""
     arguments.one_of("index", index, get_args(PushIndex))
+    if chunk_bytes is not None:
+        arguments.count("chunk_bytes", chunk_bytes, least=0)
     arguments.count("concurrency", concurrency)
     everything = platforms is None or platforms == ()
     return SendOptions(
         platforms=Selection(all=True) if everything else select(platforms),
         index=index,
         nondistributable=nondistributable,
+        chunk_bytes=chunk_bytes,
         attestations=not everything,
         concurrency=concurrency,
     )

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from pyctrd.cli.bars import Bars
-from pyctrd.cli.progress import _PlainLines, reporting
+from pyctrd.cli.progress import PlainLines, reporting
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.progress import Action, Progress, no_progress
@@ -288,7 +288,7 @@ class Clock:
 
 def test_plain_reports_progress_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    lines = _PlainLines(clock)
+    lines = PlainLines(clock)
     lines.show(event("downloading", offset=2 * MIB, resumed=2 * MIB))
     lines.show(event("unpacking", LAYERS[1]))
     for second in range(25):
@@ -314,19 +314,33 @@ def test_plain_reports_progress_every_ten_seconds(capsys: pytest.CaptureFixture[
 
 def test_plain_reports_a_stall(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    lines = _PlainLines(clock)
+    lines = PlainLines(clock)
     lines.show(event("uploading", offset=2 * MIB))
     clock.now += 10
     lines.tick()
     assert capsys.readouterr().err.splitlines()[-1].endswith(": uploading, 2.0 MiB / 8.0 MiB, 0 B/s")
 
 
-def test_plain_progress_ticks_without_events(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ticked = threading.Event()
-    monkeypatch.setattr(_PlainLines, "tick", lambda _self: ticked.set())
-    monkeypatch.setattr("pyctrd.cli.progress._TICK_SECONDS", 0.001)
-    with reporting("plain"):
-        assert ticked.wait(60)
-    assert not [thread for thread in threading.enumerate() if thread.name == "pyctrd-progress"]
+class WatchedClock(Clock):
+    """A clock that notes when a thread that is not the test's reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_read = threading.Event()
+
+    def __call__(self) -> float:
+        if threading.current_thread() is not threading.main_thread():
+            self.was_read.set()
+        return super().__call__()
+
+
+def test_plain_progress_ticks_without_events(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = WatchedClock()
+    before = set(threading.enumerate())
+    with reporting("plain", clock=clock) as sink:
+        sink(event("uploading", offset=2 * MIB))
+        clock.now += 10
+        clock.was_read.clear()
+        assert clock.was_read.wait(60)
+    assert capsys.readouterr().err.splitlines()[1].endswith(": uploading, 2.0 MiB / 8.0 MiB, 0 B/s")
+    assert set(threading.enumerate()) <= before

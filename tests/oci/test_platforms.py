@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyctrd.errors import InvalidInput, InvalidPlatform
 from pyctrd.oci import hostplatform, platforms
 from pyctrd.oci.model import Platform
-from pyctrd.oci.platforms import NO_MATCH, Matcher, Selection
+from pyctrd.oci.platforms import NO_MATCH, Matcher, Selection, Targets
 from tests.vectors import rows
 
 # The machine that the tables were made on: missing parts of a platform are taken from the host.
@@ -223,34 +223,54 @@ def test_two_spellings_of_a_platform_are_selected_once() -> None:
 
 def test_the_default_is_exactly_the_host() -> None:
     assert platforms.select([]) == platforms.select(None) == Selection()
-    matcher = Selection().matcher(parse("linux/amd64"))
+    targets = Selection(host=parse("linux/amd64")).resolve()
+    matcher = targets.matcher
+    assert targets.listed == targets.required == (parse("linux/amd64"),)
     assert matcher.match(parse("linux/amd64"))
     assert not matcher.match(parse("linux/386"))
 
 
 def test_the_variant_of_the_host_is_normalized() -> None:
-    matcher = Selection().matcher(Platform(os="linux", architecture="arm64", variant="v8"))
-    assert matcher.match(Platform(os="linux", architecture="arm64"))
+    targets = Selection(host=Platform(os="linux", architecture="arm64", variant="v8")).resolve()
+    assert targets.matcher.match(Platform(os="linux", architecture="arm64"))
 
 
 @pytest.mark.parametrize("selection", [platforms.select(["all"]), platforms.select("all")])
 def test_all_selects_every_platform(selection: Selection) -> None:
     assert selection == Selection(all=True)
-    assert selection.matcher(TABLE_HOST) is platforms.ALL
+    assert selection.resolve() == Targets(selection, platforms.ALL)
 
 
 def test_local_selects_the_complete_platforms() -> None:
     selection = platforms.select(["local"])
     assert selection == Selection(local=True)
     with pytest.raises(InvalidPlatform, match="local"):
-        selection.matcher(TABLE_HOST)
-    matcher = selection.matcher(TABLE_HOST, local=lambda: [parse("linux/arm64")])
-    assert matcher.match(parse("linux/arm64"))
-    assert not matcher.match(TABLE_HOST)
+        selection.resolve()
+    targets = selection.resolve(lambda: [parse("linux/arm64")])
+    assert targets.matcher.match(parse("linux/arm64"))
+    assert not targets.matcher.match(TABLE_HOST)
+    assert (targets.listed, targets.required) == ((parse("linux/arm64"),), ())
 
 
 def test_local_without_complete_platforms_does_not_select_the_host() -> None:
-    assert not platforms.select(["local"]).matcher(TABLE_HOST, local=list).match(TABLE_HOST)
+    assert not Selection(local=True, host=TABLE_HOST).resolve(list).matcher.match(TABLE_HOST)
+
+
+@pytest.mark.parametrize(
+    ("values", "found", "absent"),
+    [
+        ("linux/amd64,linux/s390x", ["linux/arm64", "linux/s390x"], ["linux/amd64"]),
+        ("linux/amd64,linux/s390x", [], ["linux/amd64", "linux/s390x"]),
+        ("linux/amd64", ["linux/arm64", None], []),
+        ("all", [], []),
+        ("local", [], []),
+    ],
+)
+def test_absent_platforms_are_those_not_found(
+    values: str, found: list[str | None], absent: list[str]
+) -> None:
+    targets = platforms.select(values).resolve(lambda: [TABLE_HOST])
+    assert targets.absent(parse(name) if name else None for name in found) == tuple(map(parse, absent))
 
 
 @pytest.mark.parametrize("values", [["all,linux/amd64"], ["local", "linux/amd64"], ["all", "local"]])

@@ -64,10 +64,11 @@ def test_artifacts_and_invalid_documents_have_no_platform() -> None:
     world = World()
     config = world.add("application/vnd.example.config", b"{}")
     artifact = world.document(config, [world.layer("x")])
+    signature = world.document(world.add(mediatypes.OCI_CONFIG, b'{"rootfs": {}}'), [world.layer("y")])
     broken = world.add(mediatypes.OCI_INDEX, b'{"manifests": []}')
     world.content.blobs[broken.digest] = b"not json"
-    items = look(world, artifact, broken, artifact)
-    assert [found(item) for item in items] == [([], [])] * 3
+    items = look(world, artifact, broken, artifact, signature)
+    assert [found(item) for item in items] == [([], [])] * 4
     assert items[0].bytes_here == items[2].bytes_here > 0
 
 

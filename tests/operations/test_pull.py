@@ -23,9 +23,8 @@ from pyctrd.oci.model import (
     Digest,
     ImageConfig,
     ImageRecord,
-    Platform,
 )
-from pyctrd.oci.platforms import parse, select
+from pyctrd.oci.platforms import parse
 from pyctrd.operations.pull import PullOptions, PullResult, pull
 from pyctrd.progress import Progress, no_progress
 from tests.support import shapes
@@ -42,8 +41,8 @@ from tests.support.images import (
 )
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
+from tests.support.selections import selected
 
-HOST = Platform(os="linux", architecture="amd64")
 NAME = "registry.example/team/app:latest"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 MIXED = range(5)  # the children of shapes.mixed()
@@ -66,8 +65,8 @@ class Bench:
             self.events.append(event)
             progress(event)
 
-        options = PullOptions(platforms=select(platforms), **how)
-        return pull(self.store, self.source, NAME, options, host=HOST, progress=watch)
+        options = PullOptions(platforms=selected(*platforms), **how)
+        return pull(self.store, self.source, NAME, options, progress=watch)
 
     @property
     def here(self) -> set[str]:

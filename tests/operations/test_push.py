@@ -20,8 +20,7 @@ from pyctrd.errors import (
 from pyctrd.oci import reference
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.graph import children_in
-from pyctrd.oci.model import Descriptor, Digest, Index, Platform
-from pyctrd.oci.platforms import select
+from pyctrd.oci.model import Descriptor, Digest, Index
 from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import copy, ensure, push
 from pyctrd.progress import Progress
@@ -30,14 +29,14 @@ from tests.support import images, shapes
 from tests.support.images import Graph, reachable
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
+from tests.support.selections import selected
 
 NAME = "registry.example/team/app:1"
-HOST = Platform(os="linux", architecture="amd64")
 SOURCE = "containerd.io/distribution.source.registry.example"
 
 
 def options(*platforms: str, **more: Any) -> SendOptions:
-    return SendOptions(platforms=select(platforms or "all"), **more)
+    return SendOptions(platforms=selected(*(platforms or ["all"])), **more)
 
 
 class Bench:
@@ -57,14 +56,13 @@ class Bench:
             self.target,
             reference.parse(name),
             options(*platforms, **more),
-            host=HOST,
             progress=self.events.append,
         )
 
     def plan(self, *platforms: str) -> SendResult:
         name = reference.parse("registry.example/team/new:2")
         chosen = options(*platforms)
-        return push.push(self.store, self.record, self.target, name, chosen, host=HOST, dry_run=True)
+        return push.push(self.store, self.record, self.target, name, chosen, dry_run=True)
 
 
 def copied(
@@ -74,9 +72,7 @@ def copied(
     source.publish(graph)
     target = target or MemoryRepository("target.example")
     name = reference.parse("target.example/team/app:2")
-    result = copy.copy(
-        source, "source.example/team/app", target, name, options(*platforms, **more), host=HOST
-    )
+    result = copy.copy(source, "source.example/team/app", target, name, options(*platforms, **more))
     return result, source, target
 
 
@@ -303,8 +299,8 @@ def test_a_selected_attestation_must_be_complete(platforms: Sequence[str], more:
     assert bench.target.calls == []
     remedy = caught.value.remedy
     assert remedy is not None
-    chosen = select("all" if remedy.all_platforms else remedy.platforms).matcher(HOST)
-    ensure.ensure(bench.store, bench.record, chosen, lambda _image: [source_of(graph)])
+    chosen = selected(*(["all"] if remedy.all_platforms else remedy.platforms))
+    ensure.ensure(bench.store, bench.record, chosen.resolve(), lambda _image: [source_of(graph)])
     assert bench.push(*platforms, **more).target.digest == graph.digest
 
 
@@ -452,7 +448,6 @@ def test_the_lease_protects_content_during_a_push() -> None:
         bench.target,
         reference.parse("registry.example/team/new:2"),
         options(),
-        host=HOST,
         progress=remove,
     )
     assert bench.target.blobs == reachable(graph)

@@ -20,8 +20,8 @@ from pyctrd.errors import (
     Remedy,
 )
 from pyctrd.oci.errors import IncompleteContent
-from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Index, Platform
-from pyctrd.oci.platforms import ALL, ordered, parse, select, to_string
+from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Index
+from pyctrd.oci.platforms import ALL, ordered, parse, to_string
 from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import nerdctl
 from pyctrd.operations.diagnose.inspection import Inspection
@@ -32,9 +32,9 @@ from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.memory import MemoryStore, State
 from tests.support.repository import MemoryRepository
+from tests.support.selections import HOST, selected
 
 NAME = "registry.example/team/app:1"
-HOST = Platform(os="linux", architecture="amd64")
 SOURCE = "containerd.io/distribution.source.registry.example"
 
 
@@ -66,20 +66,19 @@ class Bench:
         return Archive(output.getvalue(), result)
 
     def save_to(self, output: Any, *platforms: str, **options: Any) -> SaveResult:
-        chosen = SaveOptions(platforms=select(platforms), **options)
+        chosen = SaveOptions(platforms=selected(*platforms), **options)
         return save(
             self.store,
             [self.record],
             chosen,
             output,
-            host=HOST,
             fetchers=self.fetchers,
             progress=self.events.append,
         )
 
     def plan(self, *platforms: str, **options: Any) -> SaveResult:
-        chosen = SaveOptions(platforms=select(platforms), **options)
-        return plan(self.store, [self.record], chosen, host=HOST, fetchers=self.fetchers)
+        chosen = SaveOptions(platforms=selected(*platforms), **options)
+        return plan(self.store, [self.record], chosen, fetchers=self.fetchers)
 
 
 class Archive:
@@ -371,10 +370,10 @@ def test_all_images_are_checked_before_anything_is_fetched() -> None:
     bench = Bench(other, without=foreign_layers(other))
     bench.store.put(graph.blobs)
     records = [bench.record, bench.store.tag("registry.example/team/other:1", graph.root)]
-    options = SaveOptions(platforms=select(["linux/s390x"]))
+    options = SaveOptions(platforms=selected("linux/s390x"))
     runs: list[Callable[[], object]] = [
-        lambda: plan(bench.store, records, options, host=HOST, fetchers=bench.fetchers),
-        lambda: save(bench.store, records, options, io.BytesIO(), host=HOST, fetchers=bench.fetchers),
+        lambda: plan(bench.store, records, options, fetchers=bench.fetchers),
+        lambda: save(bench.store, records, options, io.BytesIO(), fetchers=bench.fetchers),
     ]
     for run in runs:
         with pytest.raises(NoMatchingPlatform, match="team/other:1 has no linux/s390x"):
@@ -392,8 +391,8 @@ def test_an_image_named_twice_is_written_once() -> None:
     graph = shapes.five_platform()
     bench, output = Bench(graph), io.BytesIO()
     records = [bench.record, bench.store.tag("registry.example/team/app:2", graph.root), bench.record]
-    planned = plan(bench.store, records, SaveOptions(), host=HOST, fetchers=bench.fetchers)
-    result = save(bench.store, records, SaveOptions(), output, host=HOST, fetchers=bench.fetchers)
+    planned = plan(bench.store, records, SaveOptions(platforms=selected()), fetchers=bench.fetchers)
+    result = save(bench.store, records, SaveOptions(platforms=selected()), output, fetchers=bench.fetchers)
     archive = Archive(output.getvalue(), result)
     names = [NAME, "registry.example/team/app:2"]
     assert list(planned.images) == list(result.images) == names

@@ -192,7 +192,7 @@ def test_invalid_tls_files(tmp_path: Path, kind: str, key: str) -> None:
         RegistryClient(RegistryOptions(hosts_dir=tmp_path)) as client,
         pytest.raises(InvalidInput, match=rf"cannot use .* {re.escape(str(path))}: not a regular file"),
     ):
-        client.remote(parse("example.org/x"))
+        client.remote(parse("example.org/x")).resolve()
 
 
 def not_a_file(path: Path, kind: str) -> None:

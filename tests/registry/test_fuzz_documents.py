@@ -313,7 +313,7 @@ def test_descriptors(lasting: ScriptedServer, media_type: str, url: str, head: s
     with Transport(resolver=nobody, sleep=lambda _: None) as transport:
         remote = Repository(
             reference.parse(f"{lasting.host}/team/app:v1"),
-            endpoints.plan(lasting.host).endpoints,
+            lambda: endpoints.plan(lasting.host).endpoints,
             Authorizer(transport, Keychain(Path("/none"), environ={})),
             transport,
             range_control=RangeControl(),

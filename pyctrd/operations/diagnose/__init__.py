@@ -25,7 +25,7 @@ from pyctrd.operations.diagnose.model import (
 )
 from pyctrd.operations.diagnose.rows import rows
 from pyctrd.operations.diagnose.survey import Survey
-from pyctrd.operations.diagnose.targets import resolve
+from pyctrd.operations.diagnose.targets import absent_platforms, complete_platforms
 from pyctrd.operations.diagnose.tools import forecast
 from pyctrd.ports import Store
 
@@ -44,9 +44,8 @@ __all__ = [
 def diagnose(
     store: Store,
     image: ImageRecord,
-    targets: Selection,
+    selection: Selection,
     *,
-    host: Platform,
     snapshotter: str = "",
     others: Sequence[Store] = (),
     transfer: bool = True,
@@ -54,7 +53,7 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose an image.
 
-    `targets` are the platforms to check. `snapshotter` is where to look for unpacked layers (empty: the
+    `selection` are the platforms to check. `snapshotter` is where to look for unpacked layers (empty: the
     default one, and those in the image's labels). `others` are the namespaces whose content this one can use;
     they are only asked for missing content. `transfer` says whether the daemon has the transfer service
     (containerd 1.7 and later) that nerdctl 2.3 uses; `version` is the daemon's version (empty: the newest).
@@ -63,21 +62,21 @@ def diagnose(
     """
     inspection = Inspection(store)
     survey = Survey(inspection, image, snapshotter or _default_snapshotter(store))
-    resolved = resolve(targets, host, survey.branches)
-    table = rows(survey.branches, resolved, snapshotter or None)
+    targets = selection.resolve(lambda: complete_platforms(survey.branches))
+    table = rows(survey.branches, targets, snapshotter or None)
     # An absent index may have any platform.
-    absent = () if survey.unread else resolved.absent(survey.branches)
+    absent = () if survey.unread else absent_platforms(targets, survey.branches)
     return Diagnosis(
         image=image.name,
         namespace=store.namespace,
         target=Content.of(image.target),
         snapshotter=survey.snapshotter,
-        targets=("all",) if resolved.all else tuple(map(platforms.format_all, resolved.wanted)),
+        targets=("all",) if selection.all else tuple(map(platforms.format_all, targets.listed)),
         complete=_complete(survey, table, absent),
         absent_platforms=tuple(map(platforms.format_all, absent)),
         platforms=table,
         unread=tuple(map(Content.of, survey.unread)),
-        tools=forecast(survey, targets, resolved, host, engine(version, transfer=transfer)),
+        tools=forecast(survey, targets, engine(version, transfer=transfer)),
         causes=causes(survey, table, absent, tuple(map(Inspection, others))),
     )
 

@@ -126,7 +126,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _reading_error(self, chosen: Descriptor) -> str:
         """Return the error of Go's JSON decoder, or of the config's digest, for other content."""
-        if not self.inspection.present(chosen):
+        if not self.inspection.is_present(chosen):
             return _FAILS
         if mediatypes.is_layer(chosen.media_type):
             first = _FIRST_BYTE.get(re.split("[.+]", chosen.media_type)[-1])

@@ -32,7 +32,7 @@ class Inspection:
         except NotFound:
             return None
 
-    def present(self, descriptor: Descriptor) -> bool:
+    def is_present(self, descriptor: Descriptor) -> bool:
         """Whether the content of a descriptor is in the store."""
         return self.info(descriptor.digest) is not None
 

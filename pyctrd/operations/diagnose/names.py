@@ -11,6 +11,7 @@ from pyctrd.oci import mediatypes, reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.reference import Reference
 from pyctrd.operations.diagnose.inspection import Inspection
+from pyctrd.steps.fetch import host_name
 
 _DIGEST = re.compile("(?:sha256:)?[a-f0-9]{64}")
 
@@ -84,7 +85,7 @@ def is_foreign(inspection: Inspection, image: ImageRecord) -> bool:
     """
     sources = _sources(inspection, image)
     own = _parsed(image.name)
-    return bool(sources) and (own is None or (_host(own.domain), own.path) not in sources)
+    return bool(sources) and (own is None or (host_name(own.domain), own.path) not in sources)
 
 
 def repository(name: str) -> str:
@@ -102,11 +103,6 @@ def _sources(inspection: Inspection, image: ImageRecord) -> set[tuple[str, str]]
         for path in value.split(",")
         if path
     }
-
-
-def _host(domain: str) -> str:
-    """Return the host without its port, as in the labels."""
-    return re.sub(":[0-9]+$", "", domain).strip("[]")
 
 
 def _parsed(name: str) -> Reference | None:

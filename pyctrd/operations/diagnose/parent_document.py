@@ -28,7 +28,7 @@ class ParentDocument:
     @cached_property
     def present(self) -> frozenset[Digest]:
         """The children that are in the store."""
-        return frozenset(child.digest for child in self.children if self._inspection.present(child))
+        return frozenset(child.digest for child in self.children if self._inspection.is_present(child))
 
     @cached_property
     def was_imported_in_part(self) -> bool:

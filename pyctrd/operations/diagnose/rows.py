@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyctrd.oci.model import Digest
+from pyctrd.oci.platforms import Targets
 from pyctrd.operations.diagnose.model import Content, PlatformState
 from pyctrd.operations.diagnose.survey import Branch
-from pyctrd.operations.diagnose.targets import Targets
+from pyctrd.operations.diagnose.targets import is_target
 
 
 def rows(branches: Sequence[Branch], targets: Targets, snapshotter: str | None) -> tuple[PlatformState, ...]:
@@ -29,7 +30,7 @@ def _row(
         platform=branch.platform_text,
         digest=str(branch.descriptor.digest),
         kind=branch.kind,
-        target=targets.includes(branch),
+        target=is_target(targets, branch),
         complete=not missing,
         manifest=branch.present,
         config=branch.config_present if branch.manifest else None,

@@ -179,11 +179,11 @@ class Survey:
             descriptor=descriptor,
             parent=self.parent_of(descriptor),
             through=tuple(self._through(descriptor)),
-            present=self.inspection.present(descriptor),
+            present=self.inspection.is_present(descriptor),
             readable=mediatypes.is_manifest(descriptor.media_type),
             manifest=found.manifest,
             config=found.config,
-            config_present=found.manifest is not None and self.inspection.present(found.manifest.config),
+            config_present=found.manifest is not None and self.inspection.is_present(found.manifest.config),
             layers=found.layers,
             unpacked_in=found.unpacked_in,
         )
@@ -226,7 +226,7 @@ class Survey:
             layers.append(
                 Layer(
                     descriptor=item,
-                    present=self.inspection.present(item),
+                    present=self.inspection.is_present(item),
                     diff_id=diff_id,
                     snapshots={name: snapshot for name, snapshot in found.items() if snapshot},
                 )

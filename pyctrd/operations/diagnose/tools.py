@@ -8,8 +8,8 @@ import msgspec
 
 from pyctrd.errors import NotFound, PyctrdError
 from pyctrd.oci import platforms
-from pyctrd.oci.model import Descriptor, ImageRecord, Platform
-from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.oci.model import Descriptor, ImageRecord
+from pyctrd.oci.platforms import Matcher, Targets
 from pyctrd.oci.reference import Reference
 from pyctrd.operations import nerdctl, save
 from pyctrd.operations.diagnose import names
@@ -18,7 +18,7 @@ from pyctrd.operations.diagnose.export import Export
 from pyctrd.operations.diagnose.model import ExportForecast, SaveForecast, Tools
 from pyctrd.operations.diagnose.names import Named
 from pyctrd.operations.diagnose.survey import Survey
-from pyctrd.operations.diagnose.targets import Targets
+from pyctrd.operations.diagnose.targets import lacks
 from pyctrd.operations.nerdctl import Ensured, Release
 from pyctrd.ports import Fetcher
 from pyctrd.steps.local import LocalImage
@@ -41,12 +41,12 @@ _NO_SOURCE = "no repository is known to have the missing content"
 _NO_PORT = "asks {name}, where the content came from, but the port of that registry is unknown"
 
 
-def forecast(survey: Survey, selection: Selection, targets: Targets, host: Platform, engine: Engine) -> Tools:
+def forecast(survey: Survey, targets: Targets, engine: Engine) -> Tools:
     """Return a forecast for each tool, for the same target platforms."""
     legacy = platforms.ignoring_features(targets.matcher)
     old = names.found_before_2_3(survey.inspection, survey.image)
     return Tools(
-        ctr_export=_by_the_daemon(survey, targets, host, engine, survey.inspection.present),
+        ctr_export=_by_the_daemon(survey, targets, engine, survey.inspection.is_present),
         nerdctl_save_2_0_3=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_3, legacy).forecast(),
         nerdctl_save_2_0_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_0_4, legacy).forecast(),
         nerdctl_save_2_1_4=_Nerdctl(survey, old, nerdctl.RELEASE_2_1_4, legacy).forecast(),
@@ -55,24 +55,24 @@ def forecast(survey: Survey, selection: Selection, targets: Targets, host: Platf
             names.found_from_2_3(survey.inspection, survey.image),
             nerdctl.RELEASE_2_3_0,
             targets.matcher,
-            export=lambda present: _by_transfer(survey, targets, host, engine, present),
+            export=lambda present: _by_transfer(survey, targets, engine, present),
         ).forecast(),
-        pyctrd_save=_pyctrd(survey, selection, targets, host),
+        pyctrd_save=_pyctrd(survey, targets),
     )
 
 
 def _by_the_daemon(
     survey: Survey,
     targets: Targets,
-    host: Platform,
     engine: Engine,
     present: Callable[[Descriptor], bool],
 ) -> ExportForecast:
     """Predict an export by ctr or the transfer service; --all-platforms needs the host's manifest, too."""
+    selection = targets.selection
     export = Export(
         inspection=survey.inspection,
-        matcher=platforms.ordered(host) if targets.all else targets.matcher,
-        all_platforms=targets.all,
+        matcher=platforms.ordered(selection.host) if selection.all else targets.matcher,
+        all_platforms=selection.all,
         present=present,
         skips_absent=engine.skips_absent,
     )
@@ -89,14 +89,13 @@ def _by_the_daemon(
 def _by_transfer(
     survey: Survey,
     targets: Targets,
-    host: Platform,
     engine: Engine,
     present: Callable[[Descriptor], bool],
 ) -> ExportForecast:
     """Predict an export by the transfer service; containerd 1.6 has none, and fails first."""
     if not engine.transfer:
         return ExportForecast(ok=False, error=_NO_TRANSFER, exit_code=1, note=_NEEDS_TRANSFER)
-    return _by_the_daemon(survey, targets, host, engine, present)
+    return _by_the_daemon(survey, targets, engine, present)
 
 
 class _Nerdctl:
@@ -198,23 +197,23 @@ def _downloads(fetch: Sequence[Descriptor]) -> list[Descriptor]:
 
 def _present_after(survey: Survey, fetch: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:
     fetched = {item.digest for item in fetch}
-    return lambda descriptor: descriptor.digest in fetched or survey.inspection.present(descriptor)
+    return lambda descriptor: descriptor.digest in fetched or survey.inspection.is_present(descriptor)
 
 
 # --- pyctrd -----------------------------------------------------------------------------------------------
 
 
-def _pyctrd(survey: Survey, selection: Selection, targets: Targets, host: Platform) -> SaveForecast:
+def _pyctrd(survey: Survey, targets: Targets) -> SaveForecast:
     """Predict `pyctrd save` of the same platforms by a dry run, as far as possible without a registry."""
     image, store = survey.image, survey.inspection.remembered
-    options = save.SaveOptions(platforms=selection)
+    options = save.SaveOptions(platforms=targets.selection)
     try:
-        fetch = save.plan(store, [image], options, host=host, fetchers=_unread).fetched
+        fetch = save.plan(store, [image], options, fetchers=_unread).fetched
         known = certain = True
     except _UnreadError:
-        fetch = LocalImage(store, image.target).missing(targets.matcher)
+        fetch = LocalImage(store, image.target).missing(targets)
         # The plan has passed the indexes in the store; an absent one may have any platform.
-        known, certain = False, not targets.lacks(survey.branches)
+        known, certain = False, not lacks(targets, survey.branches)
     except PyctrdError as error:
         return _ends(error.message, exit_code=error.exit_code)
     downloads = _downloads(fetch)

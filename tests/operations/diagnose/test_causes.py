@@ -7,13 +7,12 @@ import pytest
 
 from pyctrd.errors import Remedy
 from pyctrd.oci import mediatypes
-from pyctrd.oci.model import Descriptor, ImageRecord, Platform
-from pyctrd.oci.platforms import Selection, select
+from pyctrd.oci.model import Descriptor, ImageRecord
 from pyctrd.operations.diagnose import Cause, Diagnosis, diagnose
 from pyctrd.operations.diagnose.causes import CHECKS
 from tests.operations.diagnose.world import NAME, World, record
+from tests.support.selections import selected
 
-HOST = Platform(os="linux", architecture="amd64")
 CRI = {"io.cri-containerd.image": "managed"}
 
 
@@ -24,7 +23,7 @@ def causes(world: World, image: Descriptor | ImageRecord, *others: World) -> tup
 def look(world: World, image: Descriptor | ImageRecord, *others: World) -> Diagnosis:
     stored = image if isinstance(image, ImageRecord) else record(image)
     stores = [other.store for other in others]
-    return diagnose(world.store, stored, Selection(), host=HOST, others=stores)
+    return diagnose(world.store, stored, selected(), others=stores)
 
 
 def codes(found: tuple[Cause, ...]) -> list[str]:
@@ -316,7 +315,7 @@ def test_a_diagnosis_is_encoded_by_msgspec_alone() -> None:
     inner = world.index(world.manifest("linux/s390x", ["d"]))
     target = world.index(native, foreign, inner, world.attestation(native))
     world.remove(inner, foreign, *world.below(native)[1])
-    found = diagnose(world.store, record(target), select(["linux/amd64,linux/mips"]), host=HOST)
+    found = diagnose(world.store, record(target), selected("linux/amd64,linux/mips"))
     document = msgspec.json.decode(msgspec.json.encode(found))
     assert {"image", "namespace", "target", "platforms", "tools", "causes"} <= set(document)
     assert set(document["target"]) == {"mediaType", "digest", "size"}

@@ -7,11 +7,10 @@ import pytest
 
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, ImageRecord, Platform
-from pyctrd.oci.platforms import select
 from pyctrd.operations.diagnose import Diagnosis, diagnose
 from tests.operations.diagnose.world import NAME, World, record
+from tests.support.selections import selected
 
-HOST = Platform(os="linux", architecture="amd64")
 SOURCE = "containerd.io/distribution.source."
 NERDCTLS = ("nerdctl_save_2_0_3", "nerdctl_save_2_0_4", "nerdctl_save_2_1_4", "nerdctl_save_2_3_0")
 TAR = f"{mediatypes.OCI_LAYER_PREFIX}v1.tar"
@@ -20,7 +19,7 @@ BEFORE_2_3 = NERDCTLS[:3]
 
 def look(world: World, image: Descriptor | ImageRecord, *values: str, version: str = "2.3.7") -> Diagnosis:
     stored = image if isinstance(image, ImageRecord) else record(image)
-    return diagnose(world.store, stored, select(values), host=HOST, version=version)
+    return diagnose(world.store, stored, selected(*values), version=version)
 
 
 def bare(descriptor: Descriptor) -> Descriptor:

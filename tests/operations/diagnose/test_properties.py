@@ -5,12 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.oci.model import Descriptor, Platform
-from pyctrd.oci.platforms import select
+from pyctrd.oci.model import Descriptor
 from pyctrd.operations.diagnose import diagnose
 from tests.operations.diagnose.world import World, record
-
-HOST = Platform(os="linux", architecture="amd64")
+from tests.support.selections import selected
 
 
 def lay_out() -> tuple[World, Descriptor]:
@@ -37,7 +35,7 @@ def test_the_parts_of_a_diagnosis_are_consistent(
             world.unlabel(Descriptor(media_type="", digest=parent, size=0), *unlabelled)
     for number in removed:
         del world.content.blobs[blobs[number]]
-    found = diagnose(world.store, record(target), select(values), host=HOST)
+    found = diagnose(world.store, record(target), selected(*values))
 
     # Every missing blob of every row is explained by exactly one cause.
     for row in found.platforms:

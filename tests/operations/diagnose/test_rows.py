@@ -7,16 +7,15 @@ import pytest
 
 from pyctrd.errors import ContentError
 from pyctrd.oci import mediatypes
-from pyctrd.oci.model import Descriptor, Platform
-from pyctrd.oci.platforms import Selection, parse, select
+from pyctrd.oci.model import Descriptor
+from pyctrd.oci.platforms import parse
 from pyctrd.operations.diagnose import Diagnosis, PlatformState, diagnose
 from tests.operations.diagnose.world import World, record
-
-HOST = Platform(os="linux", architecture="amd64")
+from tests.support.selections import selected
 
 
 def look(world: World, target: Descriptor, *values: str, snapshotter: str = "") -> Diagnosis:
-    return diagnose(world.store, record(target), select(values), host=HOST, snapshotter=snapshotter)
+    return diagnose(world.store, record(target), selected(*values), snapshotter=snapshotter)
 
 
 def row_of(diagnosis: Diagnosis, platform: str) -> PlatformState:
@@ -179,11 +178,11 @@ def test_local_selects_the_complete_platforms() -> None:
     target = world.index(native, foreign)
     _, layers = world.below(foreign)
     world.remove(*layers)
-    found = diagnose(world.store, record(target), Selection(local=True), host=HOST)
+    found = diagnose(world.store, record(target), selected("local"))
     assert found.targets == ("linux/amd64",)
     assert found.complete
     world.remove(*world.below(native)[1])
-    nothing = diagnose(world.store, record(target), Selection(local=True), host=HOST)
+    nothing = diagnose(world.store, record(target), selected("local"))
     assert nothing.targets == ()
     assert not nothing.complete
 
@@ -220,6 +219,6 @@ def test_a_document_of_another_type_than_described_is_an_error() -> None:
 def test_the_host_is_the_target_by_default() -> None:
     world = World()
     target = world.index(world.manifest("linux/amd64", ["a"]), world.manifest("linux/arm64", ["b"]))
-    found = diagnose(world.store, record(target), Selection(), host=parse("linux/arm64"))
+    found = diagnose(world.store, record(target), selected(host=parse("linux/arm64")))
     assert found.targets == ("linux/arm64",)
     assert [row.target for row in found.platforms] == [False, True]

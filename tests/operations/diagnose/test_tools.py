@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pyctrd.oci.model import Descriptor, ImageRecord, Platform
-from pyctrd.oci.platforms import parse, select
+from pyctrd.oci.platforms import parse
 from pyctrd.operations.diagnose import Tools, diagnose
 from tests.operations.diagnose.world import World, record
-
-HOST = Platform(os="linux", architecture="amd64")
+from tests.support.selections import HOST, selected
 
 
 def tools(world: World, image: Descriptor | ImageRecord, *values: str, host: Platform = HOST) -> Tools:
     stored = image if isinstance(image, ImageRecord) else record(image)
-    return diagnose(world.store, stored, select(values), host=host).tools
+    return diagnose(world.store, stored, selected(*values, host=host)).tools
 
 
 def five_platforms(world: World) -> tuple[Descriptor, list[Descriptor]]:
@@ -197,7 +196,7 @@ def test_nerdctl_2_3_needs_a_daemon_with_a_transfer_service() -> None:
     target, manifests = five_platforms(world)
     image = record(target)
     layers = tuple(item.digest for item in world.below(manifests[1])[1])
-    found = diagnose(world.store, image, select(["linux/arm64"]), host=HOST, transfer=False).tools
+    found = diagnose(world.store, image, selected("linux/arm64"), transfer=False).tools
     newest = found.nerdctl_save_2_3_0
     assert (newest.fetch, newest.network, newest.ok) == (layers, True, False)
     assert newest.error == "unknown service containerd.services.streaming.v1.Streaming"

@@ -40,7 +40,7 @@ def causes(
 ) -> tuple[Cause, ...]:
     """Return the causes of all missing content, and warnings for unprotected content."""
     found: list[Cause] = []
-    target_present = survey.inspection.present(survey.image.target)
+    target_present = survey.inspection.is_present(survey.image.target)
     if not target_present:
         found.append(absent_documents.target_gone(survey))
     found += absent_documents.indexes_gone(survey)

@@ -27,4 +27,4 @@ def find(gap: Gap) -> Cause | None:
 
 
 def _present(gap: Gap, other: Inspection) -> list[Digest]:
-    return [item.digest for item in gap.missing if other.present(item)]
+    return [item.digest for item in gap.missing if other.is_present(item)]
