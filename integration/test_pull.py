@@ -6,7 +6,7 @@ For deliberate differences, a test shows what ctr and pyctrd do (docs/difference
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -21,6 +21,7 @@ from pyctrd.oci.platforms import parse as parse_platform
 from pyctrd.oci.platforms import select
 from pyctrd.operations.pull import PullOptions
 from tests.support import images, shapes
+from tests.support.images import Graph
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -180,7 +181,7 @@ def test_p4_labels_of_other_tools_are_kept(
     ids=["arm64-only", "386-only", "empty-index", "one-of-two", "selected"],
 )
 def test_p5_a_platform_that_the_image_lacks(
-    graph: object,
+    graph: Callable[[], Graph],
     options: PullOptions,
     named: str,
     oracle: Oracle,
@@ -190,7 +191,6 @@ def test_p5_a_platform_that_the_image_lacks(
     namespace: str,
 ) -> None:
     """The error lists the available platforms, and nothing is left."""
-    assert callable(graph)
     reference = publish.push(graph(), registry, repository)
     with pytest.raises(NoMatchingPlatform, match="no match for platform in manifest") as caught:
         pull(daemon, namespace, reference, options)

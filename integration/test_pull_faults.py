@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ({"corrupt_at": 40}, RegistryContentError, "unexpected commit digest"),
-        ({"status": 404}, RegistryError, "could not fetch content descriptor"),
-        ({"cut_after": 100, "ignore_range": True}, RegistryError, "short read"),
+        (lambda blob: Fault(blob, corrupt_at=40), RegistryContentError, "unexpected commit digest"),
+        (lambda blob: Fault(blob, status=404), RegistryError, "could not fetch content descriptor"),
+        (lambda blob: Fault(blob, cut_after=100, ignore_range=True), RegistryError, "short read"),
     ],
     ids=["corrupt", "missing", "cut-without-range"],
 )
 def test_a_fault_of_a_layer_leaves_nothing(
-    fault: Mapping[str, object],
+    fault: Callable[[str], Fault],
     error: type[PyctrdError],
     words: str,
     oracle: Oracle,
@@ -45,7 +45,7 @@ def test_a_fault_of_a_layer_leaves_nothing(
 ) -> None:
     graph = shapes.single()
     reference = publish.push(graph, registry, repository)
-    registry.add_fault(Fault(f"blobs/{layer_of(graph)}", **fault))  # type: ignore[arg-type]
+    registry.add_fault(fault(f"blobs/{layer_of(graph)}"))
     with pytest.raises(error, match=words) as caught:
         pull(daemon, namespace, reference)
     assert caught.value.exit_code == 5
@@ -156,7 +156,7 @@ def _with_empty_layer() -> Graph:
     ids=["index-called-manifest", "empty-layer"],
 )
 def test_invalid_documents_leave_nothing(
-    graph: object,
+    graph: Callable[[], Graph],
     words: str,
     oracle: Oracle,
     daemon: Containerd,
@@ -164,9 +164,7 @@ def test_invalid_documents_leave_nothing(
     repository: str,
     namespace: str,
 ) -> None:
-    assert callable(graph)
-    made: Graph = graph()
-    reference = _serve(registry, repository, made)
+    reference = _serve(registry, repository, graph())
     with pytest.raises((ContentError, RegistryContentError), match=words):
         pull(daemon, namespace, reference)
     assert_nothing_left(state(daemon, namespace))

@@ -28,6 +28,7 @@ from integration.rig.daemons import (
     TokenService,
 )
 from integration.rig.publish import push, write_layout
+from integration.rig.rehash import damage
 from tests.support import images, shapes
 
 
@@ -141,6 +142,21 @@ def _told(daemon: Containerd, *listing: str) -> dict[str, list[str]]:
                 labels[-1] += f",{part}"
         told[row[0]] = sorted(labels)
     return told
+
+
+def test_damaged_blobs_are_found(fresh_containerd: Containerd, registry: Registry, repository: str) -> None:
+    graph = shapes.single()
+    fresh_containerd.ctr("images", "pull", push(graph, registry, repository))
+    assert damage(fresh_containerd) == []
+    first, second = (layer["digest"] for layer in graph.document()["layers"][:2])
+    blobs = fresh_containerd.root / "root/io.containerd.content.v1.content/blobs"
+    (blobs / first.replace(":", "/")).unlink()
+    place = blobs / second.replace(":", "/")
+    place.chmod(0o644)
+    place.write_bytes(place.read_bytes()[::-1])
+    wrong, absent = damage(fresh_containerd)
+    assert wrong.startswith(f"blob {second.removeprefix('sha256:')} has the bytes of ")
+    assert absent == f"default: content {first} has no blob"
 
 
 def test_a_fault_cuts_the_connection_and_ctr_resumes(

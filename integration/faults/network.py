@@ -102,7 +102,14 @@ LATE = "timed out while waiting"
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 
 CONNECTIONS = (
-    Case("connection-refused", "nothing listens", None, (AT, "connection refused"), asks=0, via="nobody"),
+    Case(
+        "connection-refused",
+        "nothing listens on the port",
+        None,
+        (AT, "connection refused"),
+        asks=0,
+        via="nobody",
+    ),
     Case(
         "no-such-host",
         "the name does not exist",

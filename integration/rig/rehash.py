@@ -14,7 +14,10 @@ _HOME = "root/io.containerd.content.v1.content/blobs"
 
 
 def damage(daemon: Containerd) -> list[str]:
-    """Describe what is wrong with the store, from its files; the daemon must be idle. [] if it is consistent.
+    """Describe what is wrong with the store, from its files; no client may use it. [] if it is consistent.
+
+    The garbage collector may run meanwhile, as after a restart: it removes records before their blobs, so
+    what a record lacks must still be missing when the records are read again.
 
     Problems: a blob whose digest differs from its name; a record of a blob that is missing or has another
     size; an image whose target is missing; a lease without an expiry.
@@ -23,14 +26,20 @@ def damage(daemon: Containerd) -> list[str]:
     meta = bolt.read(daemon.root / "root/io.containerd.metadata.v1.bolt/meta.db")
     found = list(_wrong_bytes(home))
     for namespace in meta.at("v1").buckets:
-        found += [f"{namespace}: {one}" for one in _broken_promises(daemon, namespace, home)]
+        broken = list(_broken_promises(daemon, namespace, home))
+        if broken:
+            again = set(_broken_promises(daemon, namespace, home))
+            found += [f"{namespace}: {one}" for one in broken if one in again]
     return found
 
 
 def _wrong_bytes(home: Path) -> Iterator[str]:
     for blob in sorted(home.glob("*/*")):
-        with blob.open("rb") as file:
-            actual = hashlib.file_digest(file, blob.parent.name).hexdigest()
+        try:
+            with blob.open("rb") as file:
+                actual = hashlib.file_digest(file, blob.parent.name).hexdigest()
+        except FileNotFoundError:  # collected meanwhile
+            continue
         if actual != blob.name:
             yield f"blob {blob.name} has the bytes of {actual}"
 
@@ -39,10 +48,13 @@ def _broken_promises(daemon: Containerd, namespace: str, home: Path) -> Iterator
     state = snapshot_of(daemon, namespace)
     for digest, record in state["content"].items():
         place = home / digest.replace(":", "/")
-        if not place.exists():
+        try:
+            size = place.stat().st_size
+        except FileNotFoundError:
             yield f"content {digest} has no blob"
-        elif place.stat().st_size != record["size"]:
-            yield f"content {digest} has {place.stat().st_size} bytes, its record {record['size']}"
+            continue
+        if size != record["size"]:
+            yield f"content {digest} has {size} bytes, its record {record['size']}"
     for name, image in state["images"].items():
         if image["target"]["digest"] not in state["content"]:
             yield f"image {name} has no target"

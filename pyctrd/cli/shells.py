@@ -80,9 +80,8 @@ def split(line: str, breaks: str) -> tuple[list[str], Typed]:
     """Split a line into its whole words and the unfinished last one."""
     words: list[str] = []
     word, quote, begun = "", "", False
-    before = (
-        ""  # the part of the word up to the last character at which bash splits words, or to an open quote
-    )
+    # The part of the word up to the last character at which bash splits words, or to an open quote.
+    before = ""
     for char, quoting, literal in _scan(line):
         if not literal and not quoting and char in _BLANKS:
             words += [word] if begun else []

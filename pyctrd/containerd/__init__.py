@@ -138,7 +138,7 @@ class Daemon:
                 created = True
                 yield Daemon(self._connection.leased(lease_id), self._snapshotter)
             except BaseException as error:
-                # Closing a client ends its registry connections first, so the error may be all there is.
+                # A closing client ends its registry connections first, perhaps before `is_over` is set.
                 if resumable and (self._connection.is_over or is_interrupt(error)):
                     raise
                 existed = self._release(lease_id, error)

@@ -23,11 +23,7 @@ from tests.registry.uploads import (
 def test_an_upload_is_resumed_at_the_offset_of_the_registry(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry, pauses: list[float]
 ) -> None:
-    def half(seen: Seen) -> Answer:
-        registry.taken += seen.body[:123_456]
-        return Answer(hang_up=True)
-
-    server.once("PATCH", SESSION, registry.patch, half)
+    server.once("PATCH", SESSION, registry.patch, registry.cut_after(123_456))
     source = Source()
     uploader().upload(blob(), source)
     assert registry.taken == DATA
@@ -40,11 +36,7 @@ def test_an_upload_is_resumed_at_the_offset_of_the_registry(
 def test_a_whole_upload_is_resumed_in_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
-    def half(seen: Seen) -> Answer:
-        registry.taken += seen.body[:500_000]
-        return Answer(hang_up=True)
-
-    server.once("PUT", SESSION, half)
+    server.once("PUT", SESSION, registry.cut_after(500_000))
     uploader(chunk_bytes=4_000_000).upload(blob(), Source())
     assert registry.taken == DATA
     assert [one.headers["content-range"] for one in server.seen if one.method == "PATCH"] == [
@@ -158,11 +150,7 @@ def test_a_registry_that_stores_one_byte_at_a_time(
 def test_an_upload_without_chunks_is_resumed_without_chunks(
     server: ScriptedServer, uploader: UploaderMaker, registry: ChunkedRegistry
 ) -> None:
-    def half(seen: Seen) -> Answer:
-        registry.taken += seen.body[:500_000]
-        return Answer(hang_up=True)
-
-    server.once("PUT", SESSION, half)
+    server.once("PUT", SESSION, registry.cut_after(500_000))
     uploader(chunk_bytes=0).upload(blob(), Source())
     assert registry.taken == DATA
     assert calls(server).count("PATCH /uploads/1") == 1

@@ -68,6 +68,15 @@ class ChunkedRegistry:
         self.taken += seen.body
         return Answer(202, headers=self.location())
 
+    def cut_after(self, size: int) -> Callable[[Seen], Answer]:
+        """Return a handler that takes that many bytes of a request, and then closes the connection."""
+
+        def cut(seen: Seen) -> Answer:
+            self.taken += seen.body[:size]
+            return Answer(hang_up=True)
+
+        return cut
+
     def where(self, _seen: Seen) -> Answer:
         return Answer(204, headers=self.location())
 
