@@ -104,7 +104,7 @@ class LoadedImage(msgspec.Struct, frozen=True, kw_only=True):
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did, or with `dry_run` would do.
 
-    `bytes_written` were sent to containerd, and `bytes_present` are those of needed blobs that it had.
+    `bytes_written` were stored, and `bytes_present` are those of needed blobs that containerd had.
     """
 
     images: tuple[LoadedImage, ...]

@@ -216,6 +216,7 @@ class Contents:
         """Write a file of which only its bytes tell the digest."""
         ref = f"pyctrd-load-{secrets.token_hex(8)}"  # nothing can resume it: who knows what it was
         state = hashlib.sha256()
+        written = member.size
         try:
             with content.open_ingest(ref, digest=None, size=member.size) as ingest:
                 for chunk in chunks:
@@ -224,12 +225,13 @@ class Contents:
                 digest = Digest(f"sha256:{state.hexdigest()}")
                 ingest.commit(digest)
         except AlreadyExists:  # it is added to the lease when it is needed
+            written = 0
             content.abort(ref)
         except BaseException:
             content.abort(ref)
             raise
         blob = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=digest, size=member.size)
-        self.written[digest] = member.size
+        self.written[digest] = written
         self._progress(Progress(action="downloaded", descriptor=blob, offset=member.size, total=member.size))
         return digest
 
