@@ -396,7 +396,7 @@ def test_options_that_contradict_each_other_are_refused(bench: Bench) -> None:
         {"cri": True},
     ):
         with pytest.raises(InvalidInput):
-            bench.load(data, **options)  # type: ignore[arg-type]
+            bench.load(data, **options)
 
 
 def test_the_names_that_a_kubelet_needs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

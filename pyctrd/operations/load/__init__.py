@@ -31,7 +31,7 @@ from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Mani
 from pyctrd.oci.platforms import Selection, only_strict
 from pyctrd.operations.load import docker
 from pyctrd.operations.load.contents import Contents, wrong_content
-from pyctrd.operations.load.names import Naming, kubelet_names
+from pyctrd.operations.load.names import Naming, is_name, kubelet_names
 from pyctrd.operations.load.planning import Plan, Planner
 from pyctrd.operations.load.recording import record
 from pyctrd.operations.pull import check_labels
@@ -49,8 +49,6 @@ _LAYER_LABEL = f"{mediatypes.GC_REF}l."
 # What the CRI plugin of containerd looks for (internal/cri/labels/labels.go).
 _MANAGED = {"io.cri-containerd.image": "managed"}
 _KUBELET_NAMESPACE = "k8s.io"
-# The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
-_MAX_NAME_LENGTH = 1024
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +83,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInput("cannot discard layers that are not unpacked")
         for name in filter(None, (self.name, self.base_name)):
             require_utf8(name, "name")
-            if len(name) > _MAX_NAME_LENGTH or not name.isprintable() or " " in name:
+            if not is_name(name):
                 raise InvalidInput(
                     f"invalid name {name[:100]!r}: white space, control characters, or too long"
                 )

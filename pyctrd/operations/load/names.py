@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from pyctrd.archive.images import image_name
-from pyctrd.errors import InvalidReference, NotFound
+from pyctrd.errors import ArchiveError, InvalidReference, NotFound
 from pyctrd.oci import graph, reference
 from pyctrd.oci.model import Descriptor, Digest
 
 # The annotation of referrers, which containerd 2.2 and later list next to the images that they refer to.
 _SUBJECT: Final = "io.containerd.manifest.subject"
+# The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
+_MAX_LENGTH: Final = 1024
 
 
 class Naming:
@@ -34,12 +36,14 @@ class Naming:
     def names(self, entries: Sequence[Descriptor]) -> dict[str, list[Descriptor]]:
         """Return the entries of each name, without those that are not images.
 
-        Raises NotFound if no name begins with the base name.
+        Raises NotFound if no name begins with the base name, ArchiveError for an invalid name.
         """
         found: dict[str, list[Descriptor]] = {}
         others: list[str] = []
         for entry in entries:
             name = image_name(entry.annotations, prefix=self._prefix, only_prefix=self._only)
+            if name and not is_name(name):
+                raise ArchiveError(f"invalid name of an image in the archive: {name[:100]!r}")
             if name:
                 found.setdefault(name, []).append(entry)
             elif entry.annotations.get("io.containerd.image.name"):
@@ -59,6 +63,11 @@ class Naming:
     def is_made(self, name: str) -> bool:
         """Whether a name is not of the archive, but made of the digest."""
         return name.startswith(f"{self._prefix}@")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of an image: containerd would accept any."""
+    return 0 < len(text) <= _MAX_LENGTH and text.isprintable() and " " not in text
 
 
 def _is_image(entry: Descriptor) -> bool:
