@@ -240,6 +240,8 @@ ARCHIVES = (
             "linux/arm64",
         ),
     ),
+    Archive("layout-all", _layout_tar(shapes.five_platform, f"{NAME}:v1"), flags=("--all-platforms",)),
+    Archive("layout-attestation", _layout_tar(shapes.mixed, f"{NAME}:v1"), flags=("--all-platforms",)),
     Archive("layout-no-unpack", _layout_tar(single, f"{NAME}:v1"), flags=("--no-unpack",)),
     Archive(
         "layout-labels",
