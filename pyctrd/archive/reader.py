@@ -15,6 +15,7 @@ import re
 import select
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,8 @@ Source: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 CHUNK_BYTES: Final = 1 << 20
 _POLL_SECONDS: Final = 0.1
+# Ctrl-C ends all programs of a pipeline: the end of the pipe may be seen before the signal is handled.
+_SIGNAL_SECONDS: Final = 0.2
 # What may follow the end-of-archive marker is read, so that the program at the other end of a pipe can end.
 _MAX_TRAILING_BYTES: Final = 1 << 20
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -171,7 +174,14 @@ def _archive(stream: IO[bytes], name: str, check: Callable[[], None]) -> Archive
             return given
         return read(size)
 
-    return _TarStream(Decompressed(replay, compression).read if compression else replay, name)
+    def ended() -> None:
+        """Wait a moment for the signal that may have ended the other program, too."""
+        time.sleep(_SIGNAL_SECONDS)
+        check()
+
+    if compression:
+        return _TarStream(Decompressed(replay, compression, ended).read, name, ended)
+    return _TarStream(replay, name, ended)
 
 
 def _reading(stream: IO[bytes], name: str, check: Callable[[], None]) -> Callable[[int], bytes]:
@@ -291,6 +301,9 @@ class _SeekableInput:
         self.position += count
         return count
 
+    def truncated(self) -> ArchiveError:
+        return truncated(self.position)
+
     def read_at(self, offset: int, size: int) -> bytes:
         """Return the bytes at an offset; fewer than `size` only at the end."""
         found = io.BytesIO()
@@ -344,9 +357,14 @@ class _TarFile:
 class _StreamInput:
     """A stream that is read once. Implements TarInput."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Callable[[int], bytes], ended: Callable[[], None]) -> None:
         self._read = read
+        self._ended = ended
         self.position = 0
+
+    def truncated(self) -> ArchiveError:
+        self._ended()
+        return truncated(self.position)
 
     def some(self, size: int) -> bytes:
         """Return some of the next bytes, none at the end."""
@@ -374,8 +392,8 @@ class _TarStream:
 
     is_seekable = False
 
-    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
-        self._source = _StreamInput(read)
+    def __init__(self, read: Callable[[int], bytes], name: str, ended: Callable[[], None]) -> None:
+        self._source = _StreamInput(read, ended)
         self.name = name
         self.is_terminated = False
 
@@ -393,7 +411,7 @@ class _TarStream:
         while left:
             data = self._source.read(min(left, CHUNK_BYTES))
             if not data:
-                raise truncated(self._source.position)
+                raise self._source.truncated()
             left -= len(data)
             yield data
 

@@ -58,6 +58,9 @@ class TarInput(Protocol):
     def skip(self, size: int) -> int:
         """Pass over bytes; return how many there were, fewer than `size` only at the end."""
 
+    def truncated(self) -> ArchiveError:
+        """Return the error for an archive that ends at the current position, in the middle of a member."""
+
 
 class Header(NamedTuple):
     """A member: its name as written, its size in bytes, where its data begins; `target` of a link."""
@@ -88,7 +91,7 @@ class HeaderReader:
             end = found.offset + found.size + -found.size % BLOCK
             missing = end - self._source.position
             if self._source.skip(missing) < missing and self._source.position < found.offset + found.size:
-                raise truncated(self._source.position)
+                raise self._source.truncated()
 
     def _members(self) -> Iterator[Header]:
         extended: dict[str, str] = {}
@@ -98,7 +101,7 @@ class HeaderReader:
             block = self._block()
             if block is None:
                 if extended:
-                    raise truncated(start)
+                    raise self._source.truncated()
                 return
             kind = block[156:157]
             if kind in (b"x", b"g", b"L", b"K"):
@@ -119,7 +122,7 @@ class HeaderReader:
                 raise ArchiveError("the archive is empty", hint=_DAMAGED)
             return None
         if len(block) < BLOCK:
-            raise _damaged(0, "too short for a header") if start == 0 else truncated(start + len(block))
+            raise _damaged(0, "too short for a header") if start == 0 else self._source.truncated()
         if block == _ZEROS:
             following = self._source.read(BLOCK)
             if following.strip(b"\0"):
@@ -137,7 +140,7 @@ class HeaderReader:
             raise _damaged(start, f"an extended header of {size} bytes")
         data = self._source.read(size + -size % BLOCK)
         if len(data) < size:
-            raise truncated(self._source.position)
+            raise self._source.truncated()
         if kind == b"x":
             extended.update(_records(data[:size], start))
         elif kind != b"g":  # what holds for all members is comments in practice, and ignored by Go

@@ -279,6 +279,28 @@ def test_waiting_for_an_empty_pipe_can_be_ended() -> None:
             list(archive.members())
 
 
+@pytest.mark.parametrize("compression", ["", "gzip"])
+def test_a_signal_that_ended_both_programs_of_a_pipe_is_seen_first(compression: str) -> None:
+    data = Pipe(COMPRESSORS[compression](tar_of({"a": BIG}))[:2000])
+    over = threading.Event()
+    read = data.read
+
+    def watched(size: int = -1) -> bytes:
+        found = read(size)
+        if not found:  # the other program ends, and the signal arrives a little later
+            threading.Timer(0.05, over.set).start()
+        return found
+
+    data.read = watched  # type: ignore[method-assign]
+
+    def check() -> None:
+        if over.is_set():
+            raise Cancelled("stop")
+
+    with open_archive(cast("IO[bytes]", data), check=check) as archive, pytest.raises(Cancelled):
+        contents(archive)
+
+
 # --- anything at all --------------------------------------------------------------------------------------
 
 NAMES = st.lists(st.sampled_from(["a", "b", "blobs", "sha256", "index.json", "x" * 120]), min_size=1).map(
