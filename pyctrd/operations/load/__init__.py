@@ -177,12 +177,19 @@ class _Load:
             skip=options.on_missing == "skip",
         )
         self._gc_labels = GcLabels(store.content, progress)
+
+        def unless_written(event: Progress) -> None:
+            """Report what is there, except for what was written while the archive was read."""
+            written = event.descriptor is not None and self._contents.written.get(event.descriptor.digest)
+            if not (event.action == "exists" and written):
+                progress(event)
+
         self._downloader = Downloader(
             store.content,
             [self._contents],
             claim_present=False,
             label_sources=False,
-            progress=progress,
+            progress=unless_written,
             validator=self._planner.validator,
         )
 
