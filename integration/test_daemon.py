@@ -166,7 +166,7 @@ def test_written_content_is_read_back(client: Daemon, containerd: Containerd, si
         with leased.content.open_ingest(f"layer-{digest}", digest=digest, size=size) as ingest:
             for start in range(0, size, 300_000):
                 ingest.write(data[start : start + 300_000])
-            ingest.commit({"test/label": "1"})
+            ingest.commit(labels={"test/label": "1"})
         info = leased.content.info(digest)
         assert (info.size, info.labels) == (size, {"test/label": "1"})
         assert leased.content.read_all(digest, limit=size) == data

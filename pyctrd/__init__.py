@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.load import LoadedImage, LoadResult, OnMissing
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save import EnsureMode, SaveResult
     from pyctrd.operations.verify import Finding, VerifyResult
@@ -125,10 +126,13 @@ __all__ = [
     "InvalidReference",
     "Lease",
     "LeaseLost",
+    "LoadResult",
+    "LoadedImage",
     "Manifest",
     "Namespace",
     "NoMatchingPlatform",
     "NotFound",
+    "OnMissing",
     "Platform",
     "PlatformState",
     "Platforms",
@@ -194,6 +198,7 @@ _HOMES: Final = {
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
+    "operations.load": ("LoadResult", "LoadedImage", "OnMissing"),
     "operations.save": ("EnsureMode", "SaveResult"),
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),

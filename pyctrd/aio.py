@@ -159,6 +159,7 @@ class AsyncImages(_Part):
     pull = _long(Images.pull)
     ensure = _long(Images.ensure)
     save = _long(Images.save)
+    load = _long(Images.load)
     verify = _long(Images.verify)
     push = _long(Images.push)
 

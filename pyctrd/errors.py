@@ -23,7 +23,7 @@
     |   +-- LeaseLost                    the lease that protected the content was deleted or expired
     |   +-- Unsupported
     +-- DaemonUnreachable            6   no containerd answers at the address
-    +-- ArchiveError                 1   the archive could not be written
+    +-- ArchiveError                 1   the archive could not be written, or is damaged
     +-- ClientClosed                 1   the client was closed, before or during the call
     +-- Cancelled                  130   the caller cancelled the operation
 
@@ -282,7 +282,7 @@ class DaemonUnreachable(PyctrdError):
 
 
 class ArchiveError(PyctrdError):
-    """The archive could not be written; no partial file is left behind."""
+    """The archive could not be written or read, or is damaged; nothing partial is left behind."""
 
 
 class ClientClosed(PyctrdError):

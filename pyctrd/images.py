@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, get_args
+
+import msgspec
 
 from pyctrd import arguments
 from pyctrd.archive.contents import IndexMode
@@ -35,8 +38,10 @@ from pyctrd.steps.sources import sources_of
 if TYPE_CHECKING:
     import threading
 
+    from pyctrd.archive.reader import Source
     from pyctrd.operations.diagnose import Diagnosis
     from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.load import LoadResult, OnMissing
     from pyctrd.operations.verify import VerifyResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
@@ -221,6 +226,70 @@ class Images:
                     fetchers=fetchers,
                     progress=one_at_a_time(progress),
                 )
+
+    def load(
+        self,
+        source: Source,
+        *,
+        platforms: Platforms | None = None,
+        on_missing: OnMissing = "fail",
+        name: str | None = None,
+        base_name: str | None = None,
+        digests: bool = False,
+        cri: bool = False,
+        unpack: bool | None = None,
+        discard_layers: bool = False,
+        labels: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> LoadResult:
+        """Load the images of an archive, as `ctr images import` does, and check that all of them is there.
+
+        `source` is a path, `-` for stdin, or a binary stream: an OCI layout, as a tar or as a folder, or an
+        archive of docker, podman or a build tool. It may be compressed. `on_missing` "skip" leaves out
+        platforms and images that are not completely in it. `name` is the name for its only image. Otherwise,
+        with `base_name`, only names that begin with it are loaded, and it is put before names that are only a
+        tag. `digests` adds a name with the digest. `cri` adds the labels and names without which a kubelet
+        does not see an image; the namespace has to be k8s.io. With `unpack` None, layers are unpacked into
+        the snapshotter, of all platforms only the host's. `discard_layers` lets the garbage collector remove
+        layers that are unpacked. `labels` are set on the images. `dry_run` changes nothing, but reads all of
+        a pipe. `concurrency` is the number of blobs written at once.
+
+        After `cancel`, KeyboardInterrupt and SystemExit, what was written is kept for a day, and the next
+        load resumes. After an error, no image is recorded. Raises ArchiveError, also for an archive that is
+        damaged or malicious, NoMatchingPlatform, IncompleteContent, NotFound if no name begins with
+        `base_name`, ContentError.
+        """
+        from pyctrd.archive.reader import open_archive
+        from pyctrd.operations.load import LoadOptions, OnMissing, load
+
+        arguments.one_of("on_missing", on_missing, get_args(OnMissing))
+        arguments.count("concurrency", concurrency)
+        options = LoadOptions(
+            platforms=select(platforms),
+            on_missing=on_missing,
+            name="" if name is None else arguments.text("name", name),
+            base_name="" if base_name is None else arguments.text("base_name", base_name),
+            digests=digests,
+            cri=cri,
+            unpack=unpack,
+            discard_layers=discard_layers,
+            concurrency=concurrency,
+            labels=arguments.labels("labels", labels),
+        )
+        options.check()
+        with self._working(cancel) as (daemon, _), open_archive(source, check=daemon.check_open) as archive:
+            return load(
+                daemon,
+                archive,
+                msgspec.structs.replace(options, label_all=not daemon.version().is_1),
+                host=host(),
+                today=dt.date.today(),
+                dry_run=dry_run,
+                progress=one_at_a_time(progress),
+            )
 
     def verify(
         self,

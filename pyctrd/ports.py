@@ -115,8 +115,8 @@ class Ingest(Protocol):
     def write(self, data: bytes) -> None:
         """Append bytes at the offset."""
 
-    def commit(self) -> None:
-        """Turn the ingest into content.
+    def commit(self, digest: Digest | None = None) -> None:
+        """Turn the ingest into content; `digest` is needed if it was unknown when the write was opened.
 
         Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to
         the current lease only when it is opened again. Raises FailedPrecondition if the size or the digest is
@@ -146,12 +146,12 @@ class ContentStore(Protocol):
         """Return a whole blob. Raises ContentError if it is larger than `limit` bytes, NotFound."""
 
     def open_ingest(
-        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+        self, ref: str, *, digest: Digest | None, size: int, expected: bool = True
     ) -> AbstractContextManager[Ingest]:
-        """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+        """Open a write of a blob of known size in bytes; leaving the context closes the stream.
 
-        With `expected` false, the store learns the digest only at the commit, so it opens the write even if
-        it already has the blob.
+        With `expected` false, or no digest, the store learns the digest only at the commit, so it opens the
+        write even if it already has the blob.
 
         An ingest that is not committed stays, to be resumed later. Raises AlreadyExists if the namespace has
         the blob (which is then added to the current lease), IngestLocked while another client writes it.

@@ -23,10 +23,8 @@ root = "{root}/root"
 state = "{root}/state"
 # Nothing here needs Kubernetes, tracing or block devices, and each of them costs start-up time or a failure.
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-  "io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.tracing",
-  "io.containerd.monitor.container.v1.restart", "io.containerd.nri.v1.nri",
-  "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.grpc.v1.sandbox-controllers",
+{kubernetes}
+  "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri",
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.zfs",
@@ -38,6 +36,12 @@ disabled_plugins = [
 
 {extra}
 """
+
+
+_KUBERNETES = """\
+  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart",
+  "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.grpc.v1.sandbox-controllers","""
 
 
 class Ctr:
@@ -66,16 +70,18 @@ class Containerd:
     """A running containerd; a context manager that stops it and keeps its log in `root`.
 
     `root` may be any folder: the socket lives in a short-named folder of its own (sun_path holds 107 bytes).
-    `config` is TOML appended to the configuration, e.g. another table of plugins.
+    `config` is TOML appended to the configuration, e.g. another table of plugins. `cri` runs the services
+    for the kubelet, too.
     """
 
-    def __init__(self, generation: str, root: Path, config: str = "") -> None:
+    def __init__(self, generation: str, root: Path, config: str = "", *, cri: bool = False) -> None:
         self.peer = peers.containerd(generation)
         self.generation = generation
         self.version = self.peer.version
         self.root = root
         self.log = root / "containerd.log"
         self._extra = config
+        self._cri = cri
         self._process: Process | None = None
         self._sockets: Path | None = None
 
@@ -87,6 +93,7 @@ class Containerd:
             root=self.root,
             address=self.address,
             extra=self._extra,
+            kubernetes="" if self._cri else _KUBERNETES,
         )
         (self.root / "config.toml").write_text(text)
         try:

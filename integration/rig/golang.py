@@ -18,6 +18,7 @@ from integration.rig.debs import closure, run
 
 CONTAINERD = "github.com/containerd/containerd/v2"
 NERDCTL = "github.com/containerd/nerdctl/v2"
+CRI_TOOLS = "sigs.k8s.io/cri-tools"
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
 # added, and every later download is checked against them.
@@ -33,6 +34,10 @@ SUMS = {
     f"{CONTAINERD}@2.4.2": (
         "h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=",
         "h1:vgLdtvl3prFk1d3ZVqQcsDD5Q9IKM+vAIdU54U85w+I=",
+    ),
+    f"{CRI_TOOLS}@1.34.0": (
+        "h1:KqL9EJ+WgHtz1HR1exezm91n+o8O2uMLs/eHzHJHAWw=",
+        "h1:JyYVG0YFsly+p/hfDfmQcQBNFVHh0+BpMTn49YpasMA=",
     ),
     f"{NERDCTL}@2.0.3": (
         "h1:hdbDSsFHFNehQEbUortBTXpYUOY13bQmLAvtNHBthc8=",
@@ -91,6 +96,11 @@ def _environment() -> dict[str, str]:
 def nerdctl(version: str) -> Path:
     """The nerdctl binary of `version` (one of SUMS); the first call takes minutes."""
     return entry(f"nerdctl/{version}", lambda folder: _build(NERDCTL, version, folder, "nerdctl")) / "nerdctl"
+
+
+def crictl() -> Path:
+    """The crictl binary; the first call takes minutes."""
+    return entry("crictl/1.34.0", lambda folder: _build(CRI_TOOLS, "1.34.0", folder, "crictl")) / "crictl"
 
 
 def containerd(version: str, folder: Path) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "PeerUnavailable",
     "cache_dir",
     "containerd",
+    "crictl",
     "nerdctl",
     "tool",
     "tool_environment",
@@ -130,6 +131,11 @@ def nerdctl(version: str) -> Path:
     return golang.nerdctl(version)
 
 
+def crictl() -> Path:
+    """The real crictl, built from its module; raises PeerUnavailable with the reason."""
+    return golang.crictl()
+
+
 def tool_environment(*first: Path) -> dict[str, str]:
     """This process's environment with the folders `first` in front of PATH."""
     return {**os.environ, "PATH": os.pathsep.join([*map(str, first), os.environ.get("PATH", os.defpath)])}
@@ -143,6 +149,8 @@ def _describe(name: str) -> str:
         return f"{peer.version}  {peer.bin_dir}"
     if kind == "nerdctl":
         return f"{version}  {nerdctl(version)}"
+    if kind == "crictl":
+        return f"1.34.0  {crictl()}"
     path = tool(name)
     spec = TOOLS[name]
     root = path.parent.parent if spec.own_libc_suite else path.parents[2]
@@ -152,7 +160,7 @@ def _describe(name: str) -> str:
 def main(arguments: list[str]) -> int:
     """Get the named peers (default: those that the tests need), print their versions; 1 if one failed."""
     least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
-    rest = [*TOOLS, *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
+    rest = [*TOOLS, "crictl", *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
     names = [one for one in arguments if not one.startswith("-")] or least
     if "--all" in arguments:
         names = list(dict.fromkeys([*least, *rest]))

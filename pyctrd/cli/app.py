@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "diagnose": "Show what content of an image is missing, and why.",
     "ensure": "Fetch the missing content of an image.",
     "save": "Save images to an archive.",
+    "load": "Load the images of an archive.",
     "push": "Push an image to a registry.",
     "copy": "Copy an image between registries.",
     "verify": "Report damaged or missing content.",
@@ -99,7 +100,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Show the version of pyctrd and exit.",
 )
 def app() -> None:
-    """Pull, diagnose, repair, save and push container images through containerd's socket.
+    """Pull, diagnose, repair, save, load and push container images through containerd's socket.
 
     The options below may be given before or after the command.
     """

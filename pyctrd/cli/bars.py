@@ -103,6 +103,10 @@ class _Sum:
             mediatypes.is_index(descriptor.media_type) or mediatypes.is_manifest(descriptor.media_type)
         )
 
+    def expects(self, name: str) -> bool:
+        """Whether a blob was planned."""
+        return name in self._planned
+
     def found(self, name: str, size: int) -> None:
         """Count a blob that was already present."""
         with self.lock:
@@ -280,7 +284,9 @@ class Bars:
         elif event.action in ("mounted", "present"):
             self._sums["upload"].found(str(descriptor.digest), event.total)
         elif event.action == "exists":
-            self._sums["download"].found(str(descriptor.digest), event.total)
+            name = str(descriptor.digest)
+            phase = "write" if self._sums["write"].expects(name) else "download"  # of a load
+            self._sums[phase].found(name, event.total)
         elif event.action == "resolved":
             self._console.print(Text(sanitize(f"{event.detail} {descriptor.digest}"), style="bold"))
 

@@ -21,8 +21,11 @@ _SCOPE: Final = (
 _OPTIONS: Final = {
     "`address`": "--address",
     "`hosts_dir`": "--hosts-dir",
+    "`base_name`": "--base-name",
+    "`digests`": "--digests",
     "`index=flatten`": "--index flatten",
     "`index=prune`": "--index prune",
+    "`name`": "--name",
     "`output`": "-o",
     "`plain_http`": "--plain-http",
     "`platforms`": "--platform",

@@ -13,6 +13,7 @@ _ALIASES: Final = {
     "explain": "registry explain",
     "export": "save",
     "image": "images",
+    "import": "load",
     "list": "images",
     "ls": "images",
     "referrers": "registry referrers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -278,6 +278,26 @@ snapshotter_option = click.option(
     metavar="S",
     shell_complete=completions.snapshotters,
     help="Snapshotter to use.  [env: CONTAINERD_SNAPSHOTTER; default: the server's]",
+)
+
+
+def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        labels[key] = text
+    return labels
+
+
+label_option = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="K=V",
+    callback=_labels,
+    help="Add a label to the image; repeatable.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 progress_option = click.option(

@@ -116,12 +116,12 @@ class ContentService:
 
     @contextmanager
     def open_ingest(
-        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+        self, ref: str, *, digest: Digest | None, size: int, expected: bool = True
     ) -> Iterator[IngestWriter]:
-        """Open a write of a blob of known digest and size in bytes; leaving the context closes the stream.
+        """Open a write of a blob of known size in bytes; leaving the context closes the stream.
 
-        With `expected` false, the store learns the digest only at the commit, so it opens the write even if
-        it already has the blob.
+        With `expected` false, or no digest, the store learns the digest only at the commit, so it opens the
+        write even if it already has the blob.
 
         An ingest that is not committed stays, with everything written so far, to be resumed later. Raises
         AlreadyExists if the namespace has the blob (which is then added to the current lease), IngestLocked
@@ -139,7 +139,7 @@ class ContentService:
         else:
             writer.close(keep=True)
 
-    def _open(self, ref: str, digest: Digest, size: int, expected: bool) -> IngestWriter:
+    def _open(self, ref: str, digest: Digest | None, size: int, expected: bool) -> IngestWriter:
         start = partial(IngestWriter, self._connection, self._stub, ref, digest, size, expected=expected)
         for _ in range(_TRIES):
             with suppress(Overtaken):  # the next try finds the blob, and so adds it to the lease

@@ -62,7 +62,7 @@ class IngestWriter:
         connection: Connection,
         stub: content_pb2_grpc.ContentStub,
         ref: str,
-        digest: Digest,
+        digest: Digest | None,
         size: int,
         *,
         expected: bool = True,
@@ -73,7 +73,7 @@ class IngestWriter:
         self._unanswered = 0
         self._finished = False
         self._requests = _Requests()
-        known = digest if expected else ""
+        known = digest if expected and digest else ""
         self._requests.put(_Request(action=content_pb2.STAT, ref=ref, total=size, expected=known))
         self._call = stub.Write(iter(self._requests))
         try:
@@ -105,14 +105,17 @@ class IngestWriter:
             del self._buffer[:MESSAGE_BYTES]
             self._send(chunk)
 
-    def commit(self, labels: Mapping[str, str] | None = None) -> None:
-        """Turn the ingest into content, with optional labels.
+    def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
+        """Turn the ingest into content; `digest` is needed if it was unknown when the write was opened.
 
         Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to
         the current lease only when it is opened again. Raises FailedPrecondition if the size or the digest is
         not the expected one. Then the ingest stays, and has to be aborted, or the next client would try to
         commit the same bytes.
         """
+        self._digest = digest or self._digest
+        if not self._digest:
+            raise ValueError("a write without a digest can only be committed with one")
         self._flush()
         request = _Request(
             action=content_pb2.COMMIT,
@@ -196,7 +199,7 @@ class IngestWriter:
         self._call.cancel()
 
     def _translate(self, error: grpc.RpcError) -> PyctrdError:
-        return self._connection.translate(error, Subject("content", self._digest))
+        return self._connection.translate(error, Subject("content", self._digest or ""))
 
     def _translate_open(self, error: grpc.RpcError) -> PyctrdError:
         """Translate an error of STAT, for which some codes have a special meaning."""
@@ -204,7 +207,7 @@ class IngestWriter:
         if code is grpc.StatusCode.UNAVAILABLE and _LOCKED in details:
             return IngestLocked(details, code=code.name, kind="ingest", name=self._ref)
         if code is grpc.StatusCode.ALREADY_EXISTS and _OVERTAKEN in details:
-            return Overtaken(details, code=code.name, kind="content", name=self._digest)
+            return Overtaken(details, code=code.name, kind="content", name=self._digest or "")
         if code is grpc.StatusCode.NOT_FOUND and self._connection.lease:
             # Content need not exist to be written, so it is the lease that does not exist.
             lease = self._connection.lease

@@ -19,6 +19,11 @@ class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     revision: str = ""
 
+    @property
+    def is_1(self) -> bool:
+        """Whether this is containerd 1.x."""
+        return self.version.lstrip("v").startswith("1.")
+
 
 def ask_version(connection: Connection) -> DaemonVersion:
     """Return the version. Raises DaemonUnreachable if no containerd answers."""

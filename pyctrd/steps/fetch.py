@@ -70,6 +70,7 @@ class Downloader:
     """Fetches single blobs, each from the first of several repositories that has it.
 
     `claim_present` is for a pull: blobs that are already in the store also get a label for the repository.
+    Without `label_sources`, no blob gets one.
     `validator` checks documents before they are stored. Setting `stop` stops the downloads in progress.
     """
 
@@ -79,9 +80,11 @@ class Downloader:
         fetchers: Sequence[Fetcher],
         *,
         claim_present: bool,
+        label_sources: bool = True,
         progress: ProgressSink = no_progress,
         validator: Validator | None = None,
     ) -> None:
+        self._label_sources = label_sources
         self._validator = validator or Validator()
         self._tainted: set[Digest] = set()
         self._content = content
@@ -114,7 +117,7 @@ class Downloader:
             self._report("exists", descriptor, descriptor.size)
         elif not result.downloaded:
             self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
-        if fetcher is not None:
+        if fetcher is not None and self._label_sources:
             add_source_label(self._content, descriptor.digest, fetcher)
         return result
 

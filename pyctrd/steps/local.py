@@ -69,15 +69,21 @@ class RememberedContent:
         return self._content.read(digest, offset=offset, size=size)
 
     @contextmanager
-    def open_ingest(self, ref: str, *, digest: Digest, size: int, expected: bool = True) -> Iterator[Ingest]:
+    def open_ingest(
+        self, ref: str, *, digest: Digest | None, size: int, expected: bool = True
+    ) -> Iterator[Ingest]:
         try:
             with self._content.open_ingest(ref, digest=digest, size=size, expected=expected) as ingest:
-                self.forget(digest)
+                if digest is not None:
+                    self.forget(digest)
                 yield ingest
         except AlreadyExists:
-            if isinstance(self._infos.get(digest), NotFound):
+            if digest is not None and isinstance(self._infos.get(digest), NotFound):
                 self.forget(digest)
             raise
+        finally:
+            if digest is None:  # any of the absent blobs may be the one that was written
+                self.forget_absent()
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         return self._content.list(filters)

@@ -278,6 +278,16 @@ def test_the_last_line_of_a_large_pull_fits_80_columns() -> None:
     assert last in console.file.getvalue()
 
 
+def test_bars_of_a_load_count_what_is_there_as_not_written() -> None:
+    bars, console = screen()
+    with bars:
+        for layer in LAYERS[:2]:
+            bars.show(event("planned", layer, detail="write"))
+        bars.show(event("exists", LAYERS[0]))
+        bars.show(event("writing", LAYERS[1], LAYERS[1].size))
+        assert drawn(console)[-1].startswith("written 1/1 blob, 1 here")
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0

@@ -55,7 +55,7 @@ def write(client: Daemon, size_of_pieces: int, labels: dict[str, str] | None = N
         for start in range(ingest.offset, len(DATA), size_of_pieces):
             ingest.write(DATA[start : start + size_of_pieces])
         assert ingest.offset == len(DATA)
-        ingest.commit(labels)
+        ingest.commit(labels=labels)
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ class State:
 class MemoryIngest:
     """An open write."""
 
-    def __init__(self, state: State, ref: str, digest: Digest, size: int, lease: str) -> None:
+    def __init__(self, state: State, ref: str, digest: Digest | None, size: int, lease: str) -> None:
         self._state, self._ref, self._digest, self._size, self._lease = state, ref, digest, size, lease
-        new = Unfinished(bytearray(), total=size, expected=digest, leased=bool(lease))
+        new = Unfinished(bytearray(), total=size, expected=digest or "", leased=bool(lease))
         self._data = state.ingests.setdefault(ref, new).data
         state.hold(lease, "ingests", ref)
 
@@ -132,7 +132,9 @@ class MemoryIngest:
     def write(self, data: bytes) -> None:
         self._data += data
 
-    def commit(self) -> None:
+    def commit(self, digest: Digest | None = None) -> None:
+        self._digest = digest or self._digest
+        assert self._digest is not None
         data = bytes(self._data)
         if len(data) != self._size:
             raise self._refused(f'"{self._ref}" failed size validation: {len(data)} != {self._size}')
@@ -146,7 +148,8 @@ class MemoryIngest:
         self._state.hold(self._lease, "content", self._digest)
 
     def _refused(self, message: str) -> FailedPrecondition:
-        return FailedPrecondition(message, code="FAILED_PRECONDITION", kind="content", name=self._digest)
+        name = self._digest or ""
+        return FailedPrecondition(message, code="FAILED_PRECONDITION", kind="content", name=name)
 
 
 class MemoryContent:
@@ -192,9 +195,9 @@ class MemoryContent:
 
     @contextmanager
     def open_ingest(
-        self, ref: str, *, digest: Digest, size: int, expected: bool = True
+        self, ref: str, *, digest: Digest | None, size: int, expected: bool = True
     ) -> Iterator[MemoryIngest]:
-        if expected and digest in self._state.blobs:
+        if expected and digest is not None and digest in self._state.blobs:
             self._state.hold(self._lease, "content", digest)
             raise _exists("content", digest, f"content {digest}: already exists")
         if ref in self._state.open_refs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -17,16 +16,6 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import PullResult
-
-
-def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    labels = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not key or not equals:
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
-        labels[key] = text
-    return labels
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> str:
@@ -63,14 +52,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
     metavar="N",
     help="Maximum number of concurrent downloads.",
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="K=V",
-    callback=_labels,
-    help="Add a label to the image; repeatable.",
-)
+@settings.label_option
 @settings.registry_options
 @settings.format_option("text", "json")
 @settings.progress_option

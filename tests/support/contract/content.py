@@ -159,6 +159,21 @@ class ContentContract:
                     ingest.commit()
             assert leased.content.ingests() == ()
 
+    def test_content_whose_digest_is_known_only_at_its_end(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            for stored in (False, True):
+                with leased.content.open_ingest("x", digest=None, size=SIZE) as ingest:
+                    assert ingest.offset == 0
+                    ingest.write(data)
+                    if stored:
+                        with pytest.raises(AlreadyExists):
+                            ingest.commit(digest)
+                    else:
+                        ingest.commit(digest)
+                assert leased.content.ingests() == ()
+                assert leased.content.read_all(digest, limit=SIZE) == data
+
     def test_content_that_another_client_commits_first(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:

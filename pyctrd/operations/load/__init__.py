@@ -1,0 +1,443 @@
+"""Load: archive -> what is in it -> content store -> snapshots -> image records, under one lease.
+
+A pipe is read once, so its blobs are stored before it is known what they belong to; of a file or a folder,
+only what the images need is read. Either way nothing is recorded until all of the selected platforms is in
+the store. docs/differences.md lists the deliberate differences from `ctr images import`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from pyctrd.archive.images import parse_documents
+from pyctrd.archive.reader import Archive
+from pyctrd.errors import (
+    AlreadyExists,
+    ArchiveError,
+    InvalidInput,
+    NotFound,
+    PyctrdError,
+    RegistryContentError,
+    Remedy,
+    require_utf8,
+)
+from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.errors import IncompleteContent
+from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Manifest, Platform
+from pyctrd.oci.platforms import Selection, only_strict
+from pyctrd.operations.load import docker
+from pyctrd.operations.load.contents import Contents, wrong_content
+from pyctrd.operations.load.names import Naming, is_name, kubelet_names
+from pyctrd.operations.load.planning import Plan, Planner
+from pyctrd.operations.load.recording import record
+from pyctrd.operations.pull import check_labels
+from pyctrd.ports import Store
+from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps.fetch import Downloader, FetchResult, ingest_ref
+from pyctrd.steps.gc_labels import GcLabels
+from pyctrd.steps.pool import DownloadPool
+from pyctrd.steps.unpacking import Unpacking
+from pyctrd.steps.validate import is_document
+
+OnMissing: TypeAlias = Literal["fail", "skip"]
+
+_LAYER_LABEL = f"{mediatypes.GC_REF}l."
+# What the CRI plugin of containerd looks for (internal/cri/labels/labels.go).
+_MANAGED = {"io.cri-containerd.image": "managed"}
+_KUBELET_NAMESPACE = "k8s.io"
+
+
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to load of an archive, and what to do with it.
+
+    `on_missing` "skip" leaves out selected platforms and images that the archive does not have completely.
+    `name` is the name for the only image; otherwise, only names that begin with `base_name` are loaded, if it
+    is not empty, and tags are appended to it. `digests` adds a name with the digest, and `cri` the names
+    and labels that the kubelet needs. With `unpack` None, layers are unpacked, for all platforms only the
+    host's. With `discard_layers`, the garbage collector may remove layers that are unpacked. `label_all` sets
+    gc labels for all children of an index, as ctr 2.x does, not only for those that are loaded.
+    """
+
+    platforms: Selection = Selection()
+    on_missing: OnMissing = "fail"
+    name: str = ""
+    base_name: str = ""
+    digests: bool = False
+    cri: bool = False
+    unpack: bool | None = None
+    discard_layers: bool = False
+    label_all: bool = True
+    snapshotter: str = ""
+    concurrency: int = 3
+    labels: Mapping[str, str] = EMPTY
+
+    def check(self) -> None:
+        """Raise InvalidInput for options that contradict each other, and for invalid labels and names."""
+        if self.name and (self.base_name or self.digests):
+            raise InvalidInput("`name` cannot be combined with `base_name` or `digests`")
+        if self.discard_layers and self.unpack is False:
+            raise InvalidInput("cannot discard layers that are not unpacked")
+        for name in filter(None, (self.name, self.base_name)):
+            require_utf8(name, "name")
+            if not is_name(name):
+                raise InvalidInput(
+                    f"invalid name {name[:100]!r}: white space, control characters, or too long"
+                )
+        check_labels(self.labels)
+
+
+class LoadedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that was loaded, and its platforms; `complete` unless a selected one was missing."""
+
+    name: str
+    target: Descriptor
+    platforms: tuple[Platform, ...]
+    complete: bool
+
+
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load did, or with `dry_run` would do.
+
+    `bytes_written` were stored, and `bytes_present` are those of needed blobs that containerd had.
+    """
+
+    images: tuple[LoadedImage, ...]
+    bytes_written: int
+    bytes_present: int
+    unpacked: tuple[Platform, ...]
+    dry_run: bool = False
+
+
+def load(
+    store: Store,
+    archive: Archive,
+    options: LoadOptions,
+    *,
+    host: Platform,
+    today: dt.date,
+    dry_run: bool = False,
+    progress: ProgressSink = no_progress,
+) -> LoadResult:
+    """Load the images of an archive into the store, and record them.
+
+    `today` is for the names of images that have none. `dry_run` reads the archive, but changes nothing.
+    Raises ArchiveError for an archive that is damaged, broken or malicious, NoMatchingPlatform and
+    IncompleteContent for an image that lacks a selected platform (then no image is recorded), NotFound if no
+    name begins with `base_name`, InvalidInput, LeaseLost, ContentError, DaemonError.
+    """
+    options.check()
+    if options.cri and store.namespace != _KUBELET_NAMESPACE:
+        raise InvalidInput(
+            f"the kubelet sees only the namespace {_KUBELET_NAMESPACE}, not {store.namespace}",
+            remedy=Remedy(namespace=_KUBELET_NAMESPACE),
+        )
+    sink = _as_writing(progress)
+    if dry_run:
+        return _Load(store, archive, options, host, today, sink, writing=False).plan()
+    with store.lease("load", resumable=True) as leased:
+        result = _Load(leased, archive, options, host, today, sink, writing=True).run()
+    for image in result.images:
+        progress(Progress(action="done", descriptor=image.target, detail=image.name))
+    return result
+
+
+class _Load:
+    """One load, under its lease."""
+
+    def __init__(
+        self,
+        store: Store,
+        archive: Archive,
+        options: LoadOptions,
+        host: Platform,
+        today: dt.date,
+        progress: ProgressSink,
+        *,
+        writing: bool,
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._host = host
+        self._progress = progress
+        self._writing = writing
+        self._naming = Naming(options.base_name, today, digests=options.digests)
+        self._matcher = options.platforms.matcher(host)
+        self._contents = Contents(archive, store.content if writing else None, progress)
+        self._planner = Planner(
+            self._contents,
+            store.content,
+            self._adopt if writing else lambda _absent: False,
+            matcher=self._matcher,
+            required=options.platforms.required(host),
+            strict=bool(options.platforms.platforms),
+            skip=options.on_missing == "skip",
+        )
+        self._gc_labels = GcLabels(store.content, progress)
+
+        def unless_written(event: Progress) -> None:
+            """Report what is there, except for what was written while the archive was read."""
+            written = event.descriptor is not None and self._contents.written.get(event.descriptor.digest)
+            if not (event.action == "exists" and written):
+                progress(event)
+
+        self._downloader = Downloader(
+            store.content,
+            [self._contents],
+            claim_present=False,
+            label_sources=False,
+            progress=unless_written,
+            validator=self._planner.validator,
+        )
+
+    # --- what is loaded
+
+    def _plans(self) -> list[Plan]:
+        """Plan all images; with "skip", leave out those of which nothing can be loaded."""
+        plans: list[Plan] = []
+        failure: PyctrdError | None = None
+        for targets in self._by_digest(self._named()):
+            try:
+                plans.append(self._planner.plan(targets))
+            except (NotFound, IncompleteContent) as error:
+                if self._options.on_missing == "fail":
+                    raise
+                failure = failure or error
+        if not plans:
+            raise failure or ArchiveError(
+                "there is no image in the archive", hint="attestations and referrers alone are not loaded"
+            )
+        return plans
+
+    def _entries(self) -> list[Descriptor]:
+        """Return the entries of index.json, or those that docker's manifest.json amounts to."""
+        found = parse_documents(self._contents.documents)
+        if isinstance(found, Index):
+            return list(found.manifests)
+        return list(docker.manifests(found, self._contents, self._store.content))
+
+    def _named(self) -> dict[str, Descriptor]:
+        """Return the image for each name: that of the entries with this name which fits the platforms."""
+        found = self._naming.names(self._entries())
+        fit = {name for name, items in found.items() if any(map(self._planner.fits, items))}
+        # Names that are made here are not missed.
+        found = {
+            name: items
+            for name, items in found.items()
+            if name in fit or not fit or not self._naming.is_made(name)
+        }
+        if self._options.name and found:
+            found = {self._options.name: [item for items in found.values() for item in items]}
+        named = {}
+        for name, items in found.items():
+            fitting = list(graph.by_digest(filter(self._planner.fits, items)).values())
+            if len(fitting) > 1:
+                raise _ambiguous(name, len(fitting), is_given=bool(self._options.name))
+            # What does not fit is planned, too, for the error.
+            named[name] = (fitting or items)[0]
+        return named
+
+    def _by_digest(self, named: Mapping[str, Descriptor]) -> list[dict[str, Descriptor]]:
+        together: dict[object, dict[str, Descriptor]] = {}
+        for name, target in named.items():
+            together.setdefault((target.digest, target.media_type), {})[name] = target
+        return list(together.values())
+
+    def plan(self) -> LoadResult:
+        """Return what would be loaded."""
+        plans = self._plans()
+        written = dict[Digest, int]()
+        present = dict[Digest, int]()
+        for plan in plans:
+            for blob in graph.preorder(plan.target, self._wanted(plan), depends_on=self._planner.fits):
+                there = self._planner.is_stored(blob)
+                (present if there else written)[blob.digest] = blob.size
+        return LoadResult(
+            images=_images(plans),
+            bytes_written=sum(written.values()),
+            bytes_present=sum(present.values()),
+            unpacked=tuple(dict.fromkeys(one for plan in plans for one in self._unpackable(plan))),
+            dry_run=True,
+        )
+
+    def _unpackable(self, plan: Plan) -> list[Platform]:
+        if self._options.unpack is False:
+            return []
+        matcher = self._unpacked.matcher(self._host)
+        alone = not mediatypes.is_index(plan.target.media_type)
+        return [platform for platform in plan.platforms if alone or matcher.match(platform)]
+
+    @property
+    def _unpacked(self) -> Selection:
+        """The platforms to unpack: of all platforms the host's, unless the caller wants to unpack."""
+        chosen = self._options.platforms
+        return Selection() if chosen.all and not self._options.unpack else chosen
+
+    def _wanted(self, plan: Plan) -> graph.Children:
+        """Return the step of a walk over what is loaded, with gc labels."""
+        step = self._planner.children
+
+        def set_labels(digest: Digest, labels: Mapping[str, str]) -> None:
+            if self._options.discard_layers:
+                labels = {key: value for key, value in labels.items() if not key.startswith(_LAYER_LABEL)}
+            if labels:
+                self._gc_labels.set_labels(digest, labels)
+
+        if self._writing and self._options.label_all:
+            step = graph.labelled(step, set_labels)
+        step = self._filtered(step, plan.left_out)
+        if self._writing and not self._options.label_all:
+            step = graph.labelled(step, set_labels)
+        return step
+
+    def _filtered(self, children: graph.Children, left_out: frozenset[Digest]) -> graph.Children:
+        """Leave out what is incomplete, and other platforms.
+
+        If an index has labels for all its children, manifests of other platforms stay, without what they
+        refer to, as in ctr 2.x: then diagnose and ensure know what is missing.
+        """
+
+        def is_wanted(child: Descriptor) -> bool:
+            if child.digest in left_out:
+                return False
+            return self._planner.fits(child) or (
+                self._options.label_all and self._contents.blob(child) is not None
+            )
+
+        def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+            if not self._planner.fits(descriptor):
+                return ()
+            return [child for child in children(descriptor) if is_wanted(child)]
+
+        return step
+
+    # --- load it
+
+    def run(self) -> LoadResult:
+        """Store the images, unpack them, and record them last."""
+        plans = self._plans()
+        unpacked: dict[Platform, None] = {}
+        with DownloadPool(
+            self._store_blob,
+            self._downloader.stop,
+            max_concurrent=self._options.concurrency,
+            progress=self._progress,
+        ) as downloads:
+            for plan in plans:
+                unpacked.update(dict.fromkeys(self._store_image(plan, downloads)))
+            written = {blob.digest: count for blob, count in downloads.downloaded().items()}
+            wanted = downloads.wanted
+        self._gc_labels.check(wanted)
+        record(self._store.images, [image for plan in plans for image in self._records(plan)])
+        written |= self._contents.written
+        sizes = {blob.digest: blob.size for blob in wanted}
+        return LoadResult(
+            images=_images(plans),
+            bytes_written=sum(written.values()),
+            bytes_present=sum(size for digest, size in sizes.items() if not written.get(digest)),
+            unpacked=tuple(unpacked),
+        )
+
+    def _store_image(self, plan: Plan, downloads: DownloadPool) -> tuple[Platform, ...]:
+        """Store and unpack one image, each generation before the next one is read."""
+        with Unpacking(
+            self._store, plan.target, self._options.snapshotter, downloads.wait, self._progress
+        ) as unpacking:
+            parents: Sequence[Descriptor] = ()
+            step = self._wanted(plan)
+            for generation in graph.generations(plan.target, step, depends_on=self._planner.fits):
+                downloads.submit(generation)
+                if self._options.unpack is not False:
+                    unpacking.consider(parents, self._unpacked, self._host)
+                downloads.join()
+                parents = generation
+            return unpacking.finish()
+
+    def _store_blob(self, blob: Descriptor) -> FetchResult:
+        """Store one blob; documents of the archive are in memory by now, and valid."""
+        file = self._contents.blob(blob)
+        if file is not None and is_document(blob):
+            blob = msgspec.structs.replace(blob, data=self._planner.read(blob))
+        try:
+            return self._downloader.fetch(blob)
+        except RegistryContentError as error:
+            raise wrong_content(file.name if file else str(blob.digest), error) from error
+
+    def _adopt(self, blob: Descriptor) -> bool:
+        """Store a blob that another namespace has and that the archive lacks; return whether there is one."""
+        ref = ingest_ref(blob)
+        try:
+            with self._store.content.open_ingest(ref, digest=blob.digest, size=blob.size) as ingest:
+                if ingest.offset == blob.size:
+                    ingest.commit()
+                    return True
+                begun = ingest.offset > 0
+        except AlreadyExists:
+            return True
+        except PyctrdError:
+            return False
+        if not begun:  # or a pull may still resume it
+            self._store.content.abort(ref)
+        return False
+
+    # --- records
+
+    def _records(self, plan: Plan) -> list[ImageRecord]:
+        labels = dict(self._options.labels)
+        if not self._options.cri:
+            return [
+                ImageRecord(name=name, target=target, labels=labels) for name, target in plan.targets.items()
+            ]
+        config = self._config(plan)
+        records = {}
+        for name, target in plan.targets.items():
+            for one in kubelet_names(name, target.digest, config):
+                records[one] = ImageRecord(name=one, target=target, labels={**labels, **_MANAGED})
+        return list(records.values())
+
+    def _config(self, plan: Plan) -> Digest:
+        """Return the config of the image that runs on this host, which is the image's id for the kubelet."""
+        leaves = [
+            leaf
+            for leaf in graph.leaves_of(plan.target, self._wanted(plan))
+            if mediatypes.is_manifest(leaf.media_type)
+        ]
+        ours = [leaf for leaf in leaves if leaf.platform and only_strict(self._host).match(leaf.platform)]
+        return Manifest.parse(self._planner.read((ours or leaves)[0])).config.digest
+
+
+def _images(plans: Sequence[Plan]) -> tuple[LoadedImage, ...]:
+    return tuple(
+        LoadedImage(name=name, target=target, platforms=plan.platforms, complete=plan.complete)
+        for plan in plans
+        for name, target in plan.targets.items()
+    )
+
+
+def _ambiguous(name: str, count: int, *, is_given: bool) -> PyctrdError:
+    if is_given:
+        return InvalidInput(
+            f"cannot give the name {name} to {count} images of the archive",
+            hint="leave out `name`; they are loaded under their own names",
+        )
+    return ArchiveError(
+        f"the archive has {count} images with the name {name}", hint="select one of them with `platforms`"
+    )
+
+
+def _as_writing(progress: ProgressSink) -> ProgressSink:
+    """Return a sink for what reports downloads: here, nothing is downloaded."""
+
+    def report(event: Progress) -> None:
+        if event.action in ("downloading", "downloaded"):
+            event = msgspec.structs.replace(event, action="writing")
+        elif event.action == "planned":
+            event = msgspec.structs.replace(event, detail="write")
+        elif event.action == "waiting":
+            event = msgspec.structs.replace(event, detail="another client is writing it")
+        progress(event)
+
+    return report if progress is not no_progress else progress
