@@ -27,7 +27,7 @@ from integration.scenarios import ORACLES, Oracle
 from pyctrd.archive.reader import Source, open_archive
 from pyctrd.containerd import Daemon
 from pyctrd.errors import PyctrdError
-from pyctrd.oci.platforms import host, select
+from pyctrd.oci.platforms import select
 from pyctrd.operations.load import LoadOptions, LoadResult
 from pyctrd.operations.load import load as run_load
 from tests.support import images, shapes
@@ -82,7 +82,7 @@ def load(
     daemon: Containerd, namespace: str, source: Source, options: LoadOptions | None = None
 ) -> LoadResult:
     with Daemon.connect(str(daemon.address), namespace) as store, open_archive(source) as archive:
-        return run_load(store, archive, options or LoadOptions(), host=host(), today=dt.date.today())
+        return run_load(store, archive, options or LoadOptions(), today=dt.date.today())
 
 
 def options_of(archive: Archive, oracle: Oracle) -> LoadOptions:

@@ -285,7 +285,6 @@ class Images:
                 daemon,
                 archive,
                 msgspec.structs.replace(options, label_all=not daemon.version().is_1),
-                host=host(),
                 today=dt.date.today(),
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),

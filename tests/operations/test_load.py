@@ -21,7 +21,6 @@ from pyctrd.oci.platforms import parse
 from pyctrd.operations.load import LoadOptions, load
 from tests.support import images, shapes
 from tests.support.loading import (
-    HOST,
     NAME,
     TODAY,
     Bench,
@@ -32,6 +31,7 @@ from tests.support.loading import (
     manifest_of,
 )
 from tests.support.memory import MemoryIngest, target_of
+from tests.support.selections import HOST, selected
 from tests.support.tars import COMPRESSORS, tar_of
 
 PIPE = pytest.mark.parametrize("pipe", [False, True], ids=["file", "pipe"])
@@ -172,7 +172,7 @@ def test_of_a_file_only_what_is_missing_is_read(bench: Bench, monkeypatch: pytes
             return found
 
     with open_archive(Watched(data)) as archive:
-        load(bench.store, archive, LoadOptions(), host=HOST, today=TODAY)
+        load(bench.store, archive, LoadOptions(platforms=selected()), today=TODAY)
     assert Watched.read_bytes < 100_000
 
 

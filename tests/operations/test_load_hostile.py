@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from pyctrd.archive import decompress
 from pyctrd.archive.reader import open_archive
 from pyctrd.errors import ArchiveError, PyctrdError
-from pyctrd.oci.model import Platform
 from pyctrd.operations.load import LoadOptions, load
 from tests.support import shapes
 from tests.support.hostile import HOSTILE, files
 from tests.support.memory import MemoryStore
+from tests.support.selections import selected
 from tests.support.tars import COMPRESSORS, Pipe, tar_of
-
-HOST = Platform(os="linux", architecture="amd64")
 
 
 def attempt(store: MemoryStore, data: bytes, *, pipe: bool) -> None:
     source = cast("IO[bytes]", Pipe(data, 100_000)) if pipe else io.BytesIO(data)
     with open_archive(source) as archive:
-        load(store, archive, LoadOptions(), host=HOST, today=dt.date(2026, 11, 27))
+        load(store, archive, LoadOptions(platforms=selected()), today=dt.date(2026, 11, 27))
 
 
 def check_nothing_is_left(store: MemoryStore) -> None:

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from typing import IO, Any, cast
 
 from pyctrd.archive.reader import open_archive
-from pyctrd.oci.model import Digest, Platform
-from pyctrd.oci.platforms import select
+from pyctrd.oci.model import Digest
 from pyctrd.operations.load import LoadOptions, LoadResult, load
 from pyctrd.progress import Progress
 from tests.support import images
 from tests.support.images import Graph, reachable, to_json
 from tests.support.memory import MemoryStore
+from tests.support.selections import selected
 from tests.support.tars import Pipe, tar_of
 
-HOST = Platform(os="linux", architecture="amd64")
 NAME = "registry.example/team/app:latest"
 TODAY = dt.date(2026, 11, 27)
 IMPORT = f"import-{TODAY}"
@@ -60,13 +59,12 @@ class Bench:
         self, data: bytes, *platforms: str, pipe: bool = False, dry_run: bool = False, **how: Any
     ) -> LoadResult:
         source = cast("IO[bytes]", Pipe(data, 100_000)) if pipe else io.BytesIO(data)
-        options = LoadOptions(platforms=select(platforms), **how)
+        options = LoadOptions(platforms=selected(*platforms), **how)
         with open_archive(source) as archive:
             return load(
                 self.store,
                 archive,
                 options,
-                host=HOST,
                 today=TODAY,
                 dry_run=dry_run,
                 progress=self.events.append,

@@ -28,7 +28,7 @@ from pyctrd.errors import (
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Manifest, Platform
-from pyctrd.oci.platforms import Selection, only_strict
+from pyctrd.oci.platforms import Matcher, Selection, only_strict
 from pyctrd.operations.load import docker
 from pyctrd.operations.load.contents import Contents, wrong_content
 from pyctrd.operations.load.names import Naming, is_name, kubelet_names
@@ -62,7 +62,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     gc labels for all children of an index, as ctr 2.x does, not only for those that are loaded.
     """
 
-    platforms: Selection = Selection()
+    platforms: Selection = msgspec.field(default_factory=Selection)
     on_missing: OnMissing = "fail"
     name: str = ""
     base_name: str = ""
@@ -117,7 +117,6 @@ def load(
     archive: Archive,
     options: LoadOptions,
     *,
-    host: Platform,
     today: dt.date,
     dry_run: bool = False,
     progress: ProgressSink = no_progress,
@@ -137,9 +136,9 @@ def load(
         )
     sink = _as_writing(progress)
     if dry_run:
-        return _Load(store, archive, options, host, today, sink, writing=False).plan()
+        return _Load(store, archive, options, today, sink, writing=False).plan()
     with store.lease("load", resumable=True) as leased:
-        result = _Load(leased, archive, options, host, today, sink, writing=True).run()
+        result = _Load(leased, archive, options, today, sink, writing=True).run()
     for image in result.images:
         progress(Progress(action="done", descriptor=image.target, detail=image.name))
     return result
@@ -153,7 +152,6 @@ class _Load:
         store: Store,
         archive: Archive,
         options: LoadOptions,
-        host: Platform,
         today: dt.date,
         progress: ProgressSink,
         *,
@@ -161,19 +159,16 @@ class _Load:
     ) -> None:
         self._store = store
         self._options = options
-        self._host = host
+        self._targets = options.platforms.resolve()
         self._progress = progress
         self._writing = writing
         self._naming = Naming(options.base_name, today, digests=options.digests)
-        self._matcher = options.platforms.matcher(host)
         self._contents = Contents(archive, store.content if writing else None, progress)
         self._planner = Planner(
             self._contents,
             store.content,
             self._adopt if writing else lambda _absent: False,
-            matcher=self._matcher,
-            required=options.platforms.required(host),
-            strict=bool(options.platforms.platforms),
+            targets=self._targets,
             skip=options.on_missing == "skip",
         )
         self._gc_labels = GcLabels(store.content, progress)
@@ -266,15 +261,15 @@ class _Load:
     def _unpackable(self, plan: Plan) -> list[Platform]:
         if self._options.unpack is False:
             return []
-        matcher = self._unpacked.matcher(self._host)
         alone = not mediatypes.is_index(plan.target.media_type)
-        return [platform for platform in plan.platforms if alone or matcher.match(platform)]
+        return [platform for platform in plan.platforms if alone or self._unpacked.match(platform)]
 
     @property
-    def _unpacked(self) -> Selection:
-        """The platforms to unpack: of all platforms the host's, unless the caller wants to unpack."""
+    def _unpacked(self) -> Matcher:
+        """Matches the platforms to unpack: of all platforms the host's, unless the caller wants to unpack."""
         chosen = self._options.platforms
-        return Selection() if chosen.all and not self._options.unpack else chosen
+        by_default = chosen.all and not self._options.unpack
+        return Selection(host=chosen.host).resolve().matcher if by_default else self._targets.matcher
 
     def _wanted(self, plan: Plan) -> graph.Children:
         """Return the step of a walk over what is loaded, with gc labels."""
@@ -351,7 +346,7 @@ class _Load:
             for generation in graph.generations(plan.target, step, depends_on=self._planner.fits):
                 downloads.submit(generation)
                 if self._options.unpack is not False:
-                    unpacking.consider(parents, self._unpacked, self._host)
+                    unpacking.consider(parents, self._unpacked)
                 downloads.join()
                 parents = generation
             return unpacking.finish()
@@ -405,7 +400,8 @@ class _Load:
             for leaf in graph.leaves_of(plan.target, self._wanted(plan))
             if mediatypes.is_manifest(leaf.media_type)
         ]
-        ours = [leaf for leaf in leaves if leaf.platform and only_strict(self._host).match(leaf.platform)]
+        host = self._options.platforms.host
+        ours = [leaf for leaf in leaves if leaf.platform and only_strict(host).match(leaf.platform)]
         return Manifest.parse(self._planner.read((ours or leaves)[0])).config.digest
 
 

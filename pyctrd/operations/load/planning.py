@@ -15,8 +15,8 @@ from pyctrd.amounts import count, listed, size
 from pyctrd.errors import ArchiveError, ContentError, NoMatchingPlatform, NotFound, Remedy
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.errors import IncompleteContent
-from pyctrd.oci.model import Descriptor, Digest, ImageConfig, Manifest, Platform
-from pyctrd.oci.platforms import Matcher
+from pyctrd.oci.model import Descriptor, Digest, Platform
+from pyctrd.oci.platforms import Targets
 from pyctrd.operations.load.contents import Contents
 from pyctrd.ports import ContentStore
 from pyctrd.steps.fetch import is_present
@@ -55,17 +55,13 @@ class Planner:
         content: ContentStore,
         adopt: Callable[[Descriptor], bool],
         *,
-        matcher: Matcher,
-        required: Sequence[Platform],
-        strict: bool,
+        targets: Targets,
         skip: bool,
     ) -> None:
         self._contents = contents
         self._content = content
         self._adopt = adopt
-        self._matcher = matcher
-        self._required = required
-        self._strict = strict
+        self._targets = targets
         self._skip = skip
         self.validator = Validator()
         self._available: dict[Digest, bool] = {}
@@ -104,11 +100,11 @@ class Planner:
     @property
     def children(self) -> graph.Children:
         """The step of a walk, which raises NotFound for an absent document."""
-        return self.validator.watch(graph.read_children(self.read), self._matcher)
+        return self.validator.watch(graph.read_children(self.read), self._targets.matcher)
 
     def fits(self, entry: Descriptor) -> bool:
         """Whether an entry is for a selected platform, or does not say for which it is."""
-        return graph.fits(self._matcher)(entry)
+        return graph.fits(self._targets.matcher)(entry)
 
     def plan(self, targets: Mapping[str, Descriptor]) -> Plan:
         """Plan one image, which has several names.
@@ -127,7 +123,7 @@ class Planner:
 
         step = graph.tolerant(self.children, note, NotFound)
         # What does not fit the platforms is left out at the top of the archive as in an index.
-        fitting = graph.only_platforms(step, self._matcher)
+        fitting = graph.only_platforms(step, self._targets.matcher)
         leaves = list(graph.leaves_of(target, fitting)) if self.fits(target) else []
         missing = {leaf.digest: self._missing(leaf, step) for leaf in leaves}
         whole = [leaf for leaf in leaves if not missing[leaf.digest]]
@@ -140,7 +136,7 @@ class Planner:
             if lacking:
                 raise self._incomplete(names, lacking, found)
             if absent or not images:
-                raise self._no_match(names, target, step, absent or self._required)
+                raise self._no_match(names, target, step, absent or self._targets.required)
         return Plan(
             targets=targets,
             platforms=tuple(dict.fromkeys(platform for platform in found if platform is not None)),
@@ -180,29 +176,22 @@ class Planner:
 
     def _platform_of(self, leaf: Descriptor) -> Platform | None:
         """Return the platform of a manifest, from the index or else its config; None for an artifact."""
-        if leaf.platform is not None:
-            return platforms.normalize(leaf.platform)
-        if not mediatypes.is_manifest(leaf.media_type):
+        if leaf.platform is None and not mediatypes.is_manifest(leaf.media_type):
             return None
-        config = Manifest.parse(self.read(leaf)).config
-        if not mediatypes.is_image_config(config.media_type):
-            return None
-        found = ImageConfig.parse(self.read(config)).platform
-        return platforms.normalize(found) if found.os or found.architecture else None
+        found = graph.platform_of(leaf, self.read)
+        return found and platforms.normalize(found)
 
     def _absent(
         self, target: Descriptor, step: graph.Children, found: Sequence[Platform | None]
-    ) -> list[Platform]:
+    ) -> Sequence[Platform]:
         """Return the selected platforms that the image does not have.
 
         As in ctr, a manifest without a platform may be for any, unless the caller has named platforms.
         """
-        if not self._strict and any(leaf.platform is None for leaf in self._images(target, step)):
-            return []
-        if None in found:
-            return []
-        have = [platform for platform in found if platform is not None]
-        return platforms.uncovered(self._required, have)
+        selected = self._targets.selection.platforms
+        if not selected and any(leaf.platform is None for leaf in self._images(target, step)):
+            return ()
+        return self._targets.absent(found)
 
     def _images(self, target: Descriptor, step: graph.Children) -> Iterator[Descriptor]:
         return filter(graph.is_image, graph.leaves_of(target, step))
