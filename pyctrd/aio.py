@@ -161,6 +161,7 @@ class AsyncImages(_Part):
     save = _long(Images.save)
     verify = _long(Images.verify)
     push = _long(Images.push)
+    sync = _long(Images.sync)
 
 
 class AsyncContentStore(_Part):

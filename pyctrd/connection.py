@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pyctrd import arguments
 from pyctrd.containerd import STALL_SECONDS, Daemon
 from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
-from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
+from pyctrd.containerd.endpoint import parse
+from pyctrd.containerd.ssh import forwarded
+from pyctrd.errors import Cancelled, ClientClosed, InvalidInput, PyctrdError
 from pyctrd.registries import Registries
 from pyctrd.waiting import on_cancel
 
@@ -25,6 +27,14 @@ class Working(Protocol):
     def __call__(
         self, cancel: threading.Event | None = None
     ) -> AbstractContextManager[tuple[Daemon, Registries]]: ...
+
+
+class WorkingWith(Protocol):
+    """Provides the containerd and another one, by its address, for one call; `cancel` stops both."""
+
+    def __call__(
+        self, other: str, cancel: threading.Event | None = None
+    ) -> AbstractContextManager[tuple[Daemon, Daemon]]: ...
 
 
 class Connection:
@@ -52,6 +62,7 @@ class Connection:
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._daemon: Daemon | None = None
+        self._others = set[Daemon]()
         self._ended: Callable[[], PyctrdError] | None = None
         self._process = os.getpid()
 
@@ -72,6 +83,55 @@ class Connection:
 
             with on_cancel(cancel, end):
                 yield scoped, registries
+
+    @contextmanager
+    def working_with(
+        self, other: str, cancel: threading.Event | None = None
+    ) -> Iterator[tuple[Daemon, Daemon]]:
+        """Provide the containerd and another one for one call; see WorkingWith.
+
+        Raises InvalidInput for a malformed address, and for this containerd and its namespace themselves.
+        """
+        endpoint = parse(other, self.namespace)
+        if (
+            not endpoint.host
+            and endpoint.namespace == self.namespace
+            and os.path.realpath(endpoint.path) == os.path.realpath(self.address)
+        ):
+            raise InvalidInput(
+                f"{other} is this containerd and its namespace {self.namespace}",
+                hint="add ?namespace=NAME to the address for another namespace of this containerd",
+            )
+        with self.working(cancel) as (daemon, _), ExitStack() as stack:
+            path, place = endpoint.path, None
+            if endpoint.host:
+                place = stack.enter_context(forwarded(endpoint, daemon.check_open))
+                path = place.path
+            connected = Daemon.connect(
+                path,
+                endpoint.namespace,
+                environ={},  # what it says is about this client's containerd
+                stall_seconds=self._stall_seconds,
+                place=place,
+            )
+            stack.enter_context(connected)
+            if cancel is not None:
+                stack.enter_context(on_cancel(cancel, connected.cancel))
+            with self._ending(connected):
+                yield daemon, connected
+
+    @contextmanager
+    def _ending(self, other: Daemon) -> Iterator[None]:
+        """Let `close` and `cancel` end another daemon's calls, too, while the context is open."""
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended()
+            self._others.add(other)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._others.discard(other)
 
     def _connected(self) -> Daemon:
         if self._is_forked():
@@ -112,24 +172,31 @@ class Connection:
         if self._is_forked():
             return
         self._registries.close()  # first, so that no call is still waiting for a registry
-        daemon = self._end(lambda: ClientClosed("the client is closed"))
-        if daemon is not None:
-            daemon.close()
+        self._end(lambda: ClientClosed("the client is closed"), Daemon.close)
 
     def cancel(self) -> None:
         """Make calls in progress raise Cancelled."""
         if self._is_forked():
             return
         self._registries.cancel()
-        daemon = self._end(lambda: Cancelled("the operation was cancelled"))
-        if daemon is not None:
-            daemon.cancel()
+        self._end(lambda: Cancelled("the operation was cancelled"), Daemon.cancel)
 
     def _is_forked(self) -> bool:
         """Whether this is a child process: the connections are the parent's, so they are left alone."""
         return os.getpid() != self._process
 
-    def _end(self, why: Callable[[], PyctrdError]) -> Daemon | None:
+    def _end(self, why: Callable[[], PyctrdError], end: Callable[[Daemon], None]) -> None:
+        """End the calls of all daemons at once, since each may take a moment to clean up."""
         with self._lock:
             self._ended = why
-            return self._daemon
+            threads = [
+                threading.Thread(target=end, args=(other,), name="pyctrd-end", daemon=True)
+                for other in self._others
+            ]
+            daemon = self._daemon
+        for thread in threads:
+            thread.start()
+        if daemon is not None:
+            end(daemon)
+        for thread in threads:
+            thread.join()

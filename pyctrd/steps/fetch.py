@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import tenacity
 
@@ -38,6 +38,10 @@ MAX_LABEL_BYTES: Final = 4096
 _CHUNK: Final = 1 << 20
 # How often to retry when other clients interfere.
 _TRIES: Final = 10
+
+
+# Sets the labels that say where a blob of the store came from.
+LabelSource: TypeAlias = Callable[[ContentStore, Digest, RepositoryName], None]
 
 
 class Stopped(Exception):
@@ -68,7 +72,8 @@ class Downloader:
     """Fetches single blobs, each from the first of several repositories that has it.
 
     `claim_present` is for a pull: blobs that are already in the store also get a label for the repository.
-    `validator` checks documents before they are stored. Setting `stop` stops the downloads in progress.
+    `validator` checks documents before they are stored. `label` is called for each blob, by default
+    `add_source_label`. Setting `stop` stops the downloads in progress.
     """
 
     def __init__(
@@ -79,8 +84,10 @@ class Downloader:
         claim_present: bool,
         progress: ProgressSink = no_progress,
         validator: Validator | None = None,
+        label: LabelSource | None = None,
     ) -> None:
         self._validator = validator or Validator()
+        self._label = label or add_source_label
         self._tainted: set[Digest] = set()
         self._content = content
         self._fetchers = tuple(fetchers)
@@ -91,7 +98,7 @@ class Downloader:
     def fetch(self, descriptor: Descriptor) -> FetchResult:
         """Make sure that the store and the current lease have a blob; return the bytes downloaded.
 
-        Adds the repository to the blob's `containerd.io/distribution.source.<host>` label.
+        Adds the repository to the blob's `containerd.io/distribution.source.<host>` label, or calls `label`.
         Raises RegistryError, RegistryContentError, DaemonError.
         """
         if descriptor.size == 0:
@@ -113,7 +120,7 @@ class Downloader:
         elif not result.downloaded:
             self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
         if fetcher is not None:
-            add_source_label(self._content, descriptor.digest, fetcher)
+            self._label(self._content, descriptor.digest, fetcher)
         return result
 
     @property
@@ -315,9 +322,27 @@ def add_source_label(content: ContentStore, digest: Digest, source: RepositoryNa
     As in containerd, the key has the host without its port, so two registries on one host share a label
     (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
     """
-    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}"
-    known = content.info(digest).labels.get(key, "")
-    repositories = {name for name in known.split(",") if name} | {source.repository}
-    value = ",".join(sorted(repositories))
-    if value != known and len(key) + len(value) <= MAX_LABEL_BYTES:
-        content.set_labels(digest, {key: value})
+    _add_to_labels(
+        content, digest, {f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}": source.repository}
+    )
+
+
+def copy_source_labels(content: ContentStore, digest: Digest, origin: ContentStore) -> None:
+    """Add the repositories that another store has in its source labels of a blob."""
+    labels = origin.info(digest).labels
+    found = {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+    if found:
+        _add_to_labels(content, digest, found)
+
+
+def _add_to_labels(content: ContentStore, digest: Digest, more: Mapping[str, str]) -> None:
+    """Add repositories, separated by commas, to source labels, unless they become too long."""
+    known = content.info(digest).labels
+    changed = {}
+    for key, added in more.items():
+        repositories = {name for name in f"{known.get(key, '')},{added}".split(",") if name}
+        value = ",".join(sorted(repositories))
+        if value != known.get(key, "") and len(key) + len(value) <= MAX_LABEL_BYTES:
+            changed[key] = value
+    if changed:
+        content.set_labels(digest, changed)
