@@ -170,7 +170,7 @@ class Tunnel:
         if self._refused():
             return self._failed(*self._explained(self._refused()))
         return self._failed(
-            detail or "it does not answer as containerd does",
+            detail.replace(self.path, self._endpoint.path) or "it does not answer as containerd does",
             "if it was just restarted, try again; otherwise see its log (journalctl -u containerd)",
         )
 
