@@ -46,12 +46,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """The address, without the namespace."""
         if not self.host:
             return f"unix://{self.path}"
-        socket = "" if self.path == DEFAULT_ADDRESS else self.path
-        return f"ssh://{self.login}{':' * bool(self.port)}{self.port}{socket}"
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port else ""
+        return f"ssh://{user}{host}{port}{'' if self.path == DEFAULT_ADDRESS else self.path}"
 
     @property
     def login(self) -> str:
-        """`[USER@]HOST`."""
+        """`[USER@]HOST`, as the command line of ssh has it."""
         return f"{self.user}@{self.host}" if self.user else self.host
 
 

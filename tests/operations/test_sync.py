@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pyctrd.errors import (
+    REPAIR_HINT,
     Cancelled,
     ContentError,
     DaemonError,
@@ -389,7 +390,7 @@ def damage(store: MemoryStore, digest: str) -> None:
         ),
         (
             True,
-            f"on {ELSEWHERE}: the store that has it is damaged: find damaged content and replace it (`verify`)",
+            f"on {ELSEWHERE}: the store that has it is damaged: {REPAIR_HINT} (`verify`)",
             None,
         ),
     ],
