@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,11 +15,20 @@ from typing import TypeVar
 import pytest
 
 from integration.bench import Bench
-from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDocker, Dockerd, Registry
+from integration.rig.collector import empty
+from integration.rig.daemons import (
+    ISOLATED_CONTENT,
+    Containerd,
+    ContainerdInDocker,
+    Dockerd,
+    Registry,
+    Sshd,
+)
 from integration.rig.disk import SmallDisk
 from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
 from integration.scenarios import ORACLES, Oracle
 from integration.shell import Shell
+from integration.syncing import Pair
 
 pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
 
@@ -193,6 +203,43 @@ def shell(bench: Bench) -> Shell:
 def target(bench: Bench) -> str:
     """A repository that nothing has been pushed to."""
     return f"{bench.repository}-pushed/new"
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """An sshd that lets root in."""
+    with run_required(Sshd) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A second containerd, of the newest generation; its namespaces share no content."""
+    folder = tmp_path_factory.mktemp("far")
+    with run_required(lambda: Containerd(chosen()[-1], folder, config=ISOLATED_CONTENT)) as daemon:
+        daemon.address.parent.chmod(0o711)  # as /run/containerd is: any user may see the socket
+        yield daemon
+
+
+@pytest.fixture
+def pair(
+    isolated_containerd: Containerd, far: Containerd, sshd: Sshd, registry: Registry, tmp_path: Path
+) -> Iterator[Pair]:
+    """A namespace in two containerds; afterwards no ssh is left, and nothing that a collection leaves."""
+    made = Pair(isolated_containerd, far, sshd, registry, tmp_path)
+    yield made
+    made.check_no_process_is_left()
+    made.drop_leases()
+    for daemon in (isolated_containerd, far):
+        assert empty(daemon, made.namespace) == []
+
+
+@pytest.fixture
+def in_process(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    """The pair, for syncs in this process."""
+    monkeypatch.setenv("PATH", pair.shell.env["PATH"])
+    monkeypatch.setattr(tempfile, "tempdir", str(pair.temporary))
+    return pair
 
 
 # The files that take longest. They run first, since pytest-xdist assigns whole files to workers.

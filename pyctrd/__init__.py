@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.load import LoadedImage, LoadResult, OnMissing
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save import EnsureMode, SaveResult
+    from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -154,6 +155,7 @@ __all__ = [
     "SaveResult",
     "SendResult",
     "SnapshotInfo",
+    "SyncResult",
     "TagList",
     "Tools",
     "Unsupported",
@@ -202,6 +204,7 @@ _HOMES: Final = {
     "operations.save": ("EnsureMode", "SaveResult"),
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
+    "operations.sync": ("SyncResult",),
     "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}

@@ -162,6 +162,7 @@ class AsyncImages(_Part):
     load = _long(Images.load)
     verify = _long(Images.verify)
     push = _long(Images.push)
+    sync = _long(Images.sync)
 
 
 class AsyncContentStore(_Part):

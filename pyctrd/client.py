@@ -46,7 +46,7 @@ class Client:
     ) -> None:
         self._connection = Connection(address, namespace, snapshotter, registry)
         working = self._connection.working
-        self.images = Images(working)
+        self.images = Images(working, self._connection.working_with)
         self.content = ContentStore(working)
         self.leases = Leases(working)
         self.namespaces = Namespaces(working)

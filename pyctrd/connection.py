@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pyctrd import arguments
 from pyctrd.containerd import STALL_SECONDS, Daemon
 from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
-from pyctrd.errors import Cancelled, ClientClosed, PyctrdError
+from pyctrd.containerd.endpoint import parse
+from pyctrd.containerd.ssh import forwarded
+from pyctrd.errors import Cancelled, ClientClosed, InvalidInput, PyctrdError
 from pyctrd.registries import Registries
 from pyctrd.waiting import on_cancel
 
@@ -28,6 +30,14 @@ class Working(Protocol):
     def __call__(
         self, cancel: threading.Event | None = None
     ) -> AbstractContextManager[tuple[Daemon, Registries]]: ...
+
+
+class WorkingWith(Protocol):
+    """Provides the containerd and another one, by its address, for one call; `cancel` stops both."""
+
+    def __call__(
+        self, other: str, cancel: threading.Event | None = None
+    ) -> AbstractContextManager[tuple[Daemon, Daemon]]: ...
 
 
 class Connection:
@@ -56,6 +66,7 @@ class Connection:
         self._connecting = threading.Lock()
         self._opened: Daemon | None = None
         self._daemon: Daemon | None = None  # the opened one, once it has answered
+        self._others = set[Daemon]()
         self._ended: Callable[[], PyctrdError] | None = None
 
     @contextmanager
@@ -74,6 +85,53 @@ class Connection:
 
             with on_cancel(cancel, end):
                 yield scoped, registries
+
+    @contextmanager
+    def working_with(
+        self, other: str, cancel: threading.Event | None = None
+    ) -> Iterator[tuple[Daemon, Daemon]]:
+        """Provide the containerd and another one for one call; see WorkingWith.
+
+        Raises InvalidInput for a malformed address, and for this containerd and its namespace themselves.
+        """
+        endpoint = parse(other, self.namespace)
+        if (
+            not endpoint.host
+            and endpoint.namespace == self.namespace
+            and os.path.realpath(endpoint.path) == os.path.realpath(self.address)
+        ):
+            raise InvalidInput(
+                f"{other} is this containerd and its namespace {self.namespace}",
+                hint="add ?namespace=NAME to the address for another namespace of this containerd",
+            )
+        with self.working(cancel) as (daemon, _), ExitStack() as stack:
+            path, place = endpoint.path, None
+            if endpoint.host:
+                place = stack.enter_context(forwarded(endpoint, daemon.check_open))
+                path = place.path
+            connected = Daemon.connect(
+                path,
+                endpoint.namespace,
+                environ={},  # what it says is about this client's containerd
+                stall_seconds=self._stall_seconds,
+                place=place,
+                check=lambda opened: self._check_other(opened, stack, cancel),
+            )
+            yield daemon, connected
+
+    def _check_other(self, other: Daemon, stack: ExitStack, cancel: threading.Event | None) -> None:
+        """Check that another daemon answers; until `stack` is closed, `close` and `cancel` end its calls."""
+        stack.callback(other.close)
+        with self._lock:
+            self._check_open()
+            self._others.add(other)
+        stack.callback(self._forget, other)
+        stack.enter_context(on_cancel(cancel, other.cancel))
+        other.version()
+
+    def _forget(self, other: Daemon) -> None:
+        with self._lock:
+            self._others.discard(other)
 
     def _connected(self, cancel: threading.Event | None = None) -> Daemon:
         self._registries.check_process()
@@ -124,20 +182,24 @@ class Connection:
         if self._registries.is_forked:
             return
         self._registries.close()  # first, so that no call is still waiting for a registry
-        daemon = self._end(lambda: ClientClosed("the client is closed"))
-        if daemon is not None:
-            daemon.close()
+        self._end(lambda: ClientClosed("the client is closed"), Daemon.close)
 
     def cancel(self) -> None:
         """Make calls in progress raise Cancelled."""
         if self._registries.is_forked:
             return
         self._registries.cancel()
-        daemon = self._end(lambda: Cancelled("the operation was cancelled"))
-        if daemon is not None:
-            daemon.cancel()
+        self._end(lambda: Cancelled("the operation was cancelled"), Daemon.cancel)
 
-    def _end(self, why: Callable[[], PyctrdError]) -> Daemon | None:
+    def _end(self, why: Callable[[], PyctrdError], end: Callable[[Daemon], None]) -> None:
+        """End the calls of all daemons at once, since each may take a moment to clean up."""
         with self._lock:
             self._ended = why
-            return self._opened
+            daemons = [*self._others, *([self._opened] if self._opened else [])]
+        threads = [
+            threading.Thread(target=end, args=(one,), name="pyctrd-end", daemon=True) for one in daemons
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

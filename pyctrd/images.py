@@ -15,7 +15,7 @@ import msgspec
 from pyctrd import arguments
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.output import open_output
-from pyctrd.connection import Working
+from pyctrd.connection import Working, WorkingWith
 from pyctrd.containerd import Daemon
 from pyctrd.containerd.namespaces import Namespace
 from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.diagnose import Diagnosis
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.load import LoadResult, OnMissing
+    from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.verify import VerifyResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
@@ -61,8 +62,9 @@ class Images:
     DaemonError, DaemonUnreachable, ClientClosed and InvalidInput. Each method lists its other errors.
     """
 
-    def __init__(self, working: Working) -> None:
+    def __init__(self, working: Working, working_with: WorkingWith) -> None:
         self._working = working
+        self._working_with = working_with
 
     def list(self) -> tuple[ImageRecord, ...]:
         """Return all images, sorted by name."""
@@ -363,8 +365,69 @@ class Images:
                 progress=one_at_a_time(progress),
             )
 
+    def sync(
+        self,
+        refs: str | Iterable[str],
+        to: str | None = None,
+        *,
+        source: str | None = None,
+        platforms: Platforms | None = None,
+        unpack: bool | None = None,
+        snapshotter: str = "",
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> SyncResult:
+        """Copy images to another containerd, or with `source` from it; only what is missing is sent.
+
+        The other one is `ssh://[USER@]HOST[:PORT][/SOCKET]`, which OpenSSH's client connects to with the
+        user's configuration, or `unix:///SOCKET` on this machine. `?namespace=NAME` at the end chooses its
+        namespace, by default the client's. Without `platforms`, the platform of the machine that receives is
+        copied, as its containerd reports it; `local` means what is complete where the image is. With `unpack`
+        None, layers are unpacked unless `platforms` is `all` or `local`, into the `snapshotter` of the
+        containerd that receives (empty: its default). An interrupted call is resumed by the next one.
+        `dry_run` changes nothing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform and
+        IncompleteContent before anything is sent, ContentError; DaemonUnreachable, with ssh's message.
+        """
+        from pyctrd.operations.sync import Side, SyncOptions, of_side, sync
+
+        arguments.count("concurrency", concurrency)
+        names = arguments.texts("refs", refs)
+        other = _other(to, source)
+        options = SyncOptions(
+            platforms=select(platforms),
+            unpack=unpack,
+            snapshotter=arguments.text("snapshotter", snapshotter),
+            concurrency=concurrency,
+        )
+        with self._working_with(other, cancel) as (daemon, connected):
+            here, there = Side(daemon), Side(connected, connected.address)
+            origin, target = (here, there) if source is None else (there, here)
+            with of_side(origin):
+                images = [_found(daemon if source is None else connected, name) for name in names]
+            receiver = connected.platform() if source is None else None
+            if receiver is not None:
+                selection = msgspec.structs.replace(options.platforms, host=receiver)
+                options = msgspec.structs.replace(options, platforms=selection)
+            return sync(
+                origin,
+                target,
+                images,
+                options,
+                dry_run=dry_run,
+                progress=one_at_a_time(progress),
+            )
+
 
 # --- what the methods share -------------------------------------------------------------------------------
+
+
+def _other(to: str | None, source: str | None) -> str:
+    """Return the address of the other containerd in a sync."""
+    if (to is None) == (source is None):
+        raise InvalidInput("one of to= and source= has to be the address of another containerd")
+    return arguments.text("source", source) if to is None else arguments.text("to", to)
 
 
 def _listed(daemon: Daemon) -> tuple[ImageRecord, ...]:

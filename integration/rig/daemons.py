@@ -8,11 +8,13 @@ from integration.rig.debian_image import container_image
 from integration.rig.engine import Dockerd
 from integration.rig.proxy import Fault, LoggingProxy, Request
 from integration.rig.registry import HTPASSWD, PASSWORD, USER, Certificate, Registry
+from integration.rig.sshd import OTHER_USER, Sshd
 from integration.rig.tokens import TokenService
 
 __all__ = [
     "HTPASSWD",
     "ISOLATED_CONTENT",
+    "OTHER_USER",
     "PASSWORD",
     "USER",
     "Certificate",
@@ -24,6 +26,7 @@ __all__ = [
     "LoggingProxy",
     "Registry",
     "Request",
+    "Sshd",
     "TokenService",
     "container_image",
 ]

@@ -79,6 +79,8 @@ TOOLS = {
     "oras": _Tool("oras", "usr/bin/oras", ("sid", "trixie"), probe="version"),
     # skopeo needs a policy file or this flag.
     "skopeo": _Tool("skopeo", "usr/bin/skopeo", (), "--version", "trixie", ("--insecure-policy",)),
+    # Without -r sshd would start itself again for each connection, without the libraries it came with.
+    "sshd": _Tool("openssh-server", "usr/sbin/sshd", (), "-V", "bookworm", ("-r",)),
     "umoci": _Tool("umoci", "usr/bin/umoci", ("sid", "trixie", "bookworm")),
 }
 

@@ -34,7 +34,8 @@ class Throttle:
     """Listens on a free port of 127.0.0.1 and forwards bytes to `port`; a context manager.
 
     `per_connection` and `in_all` are bytes per second from the server; `delay` is in seconds, applies to data
-    from the client, and so to each round trip once.
+    from the client, and so to each round trip once. `from_client` is bytes per second in the other
+    direction.
     """
 
     def __init__(
@@ -44,17 +45,23 @@ class Throttle:
         per_connection: float | None = None,
         in_all: float | None = None,
         delay: float = 0.0,
+        from_client: float | None = None,
     ) -> None:
         self._port = port
         self._per_connection = per_connection
         self._all = Rate(in_all)
         self._delay = delay
+        self._from_client = Rate(from_client)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._links: list[socket.socket] = []
         self._guard = threading.Lock()
         self._open = 0
         self.most_connections = 0
         """The largest number of concurrent connections."""
+        self.received = 0
+        """Bytes from the clients."""
+        self.sent = 0
+        """Bytes from the server."""
 
     def __enter__(self) -> Throttle:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -108,6 +115,9 @@ class Throttle:
         with suppress(OSError):
             while data := client.recv(_PIECE):
                 time.sleep(self._delay)
+                self._from_client.pay(len(data))
+                with self._guard:
+                    self.received += len(data)
                 server.sendall(data)
         with suppress(OSError):
             server.shutdown(socket.SHUT_WR)
@@ -117,6 +127,8 @@ class Throttle:
         while data := server.recv(_PIECE):
             own.pay(len(data))
             self._all.pay(len(data))
+            with self._guard:
+                self.sent += len(data)
             client.sendall(data)
         with suppress(OSError):
             client.shutdown(socket.SHUT_WR)

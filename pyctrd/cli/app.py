@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "load": "Load the images of an archive.",
     "push": "Push an image to a registry.",
     "copy": "Copy an image between registries.",
+    "sync": "Copy images to or from another containerd.",
     "verify": "Report damaged or missing content.",
     "images": "List images and their complete platforms.",
     "registry": "Inspect registries and list their contents.",

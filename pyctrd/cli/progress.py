@@ -55,6 +55,23 @@ def reporting(
             yield sink
 
 
+@contextlib.contextmanager
+def reporting_later(mode: str, *, quiet: bool = False) -> Iterator[ProgressSink]:
+    """Open the sink with the first event: until then, ssh may ask for a password on the terminal.
+
+    Events must not come from two threads at once.
+    """
+    with contextlib.ExitStack() as stack:
+        opened: list[ProgressSink] = []
+
+        def report(event: Progress) -> None:
+            if not opened:
+                opened.append(stack.enter_context(reporting(mode, quiet=quiet)))
+            opened[0](event)
+
+        yield report
+
+
 def _choose(mode: str, quiet: bool) -> str:
     if mode != "auto":
         return mode

@@ -9,7 +9,13 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
+from pyctrd.containerd.address import (
+    LocalSocket,
+    Place,
+    resolve_address,
+    resolve_namespace,
+    resolve_snapshotter,
+)
 from pyctrd.containerd.calls import STALL_SECONDS
 from pyctrd.containerd.channel import Connection
 from pyctrd.containerd.content import ContentService
@@ -22,6 +28,7 @@ from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import DaemonVersion, ask_version
 from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError, is_interrupt
 from pyctrd.oci.errors import IncompleteContent
+from pyctrd.oci.model import Platform
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
@@ -58,16 +65,19 @@ class Daemon:
         environ: Mapping[str, str] = os.environ,
         stall_seconds: float = STALL_SECONDS,
         check: Callable[[Daemon], object] = lambda daemon: daemon.version(),
+        place: Place | None = None,
     ) -> Self:
         """Connect to containerd, and check that it is one, by `check`.
 
         The address is a path or `unix://path`. If an argument is None, its value is read from
         CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE or CONTAINERD_SNAPSHOTTER in `environ`, and otherwise is
         containerd's default. Later calls raise DaemonUnreachable if the daemon does not answer for
-        `stall_seconds`. Raises DaemonUnreachable, InvalidInput for a malformed address or namespace.
+        `stall_seconds`. `place` explains why it does not, if the socket is forwarded. Raises
+        DaemonUnreachable, InvalidInput for a malformed address or namespace.
         """
         path = resolve_address(address, environ)
-        connection = Connection.open(path, resolve_namespace(namespace, environ), environ, stall_seconds)
+        place = place or LocalSocket(path, environ)
+        connection = Connection.open(path, resolve_namespace(namespace, environ), place, stall_seconds)
         daemon = cls(connection, resolve_snapshotter(snapshotter, environ))
         try:
             check(daemon)
@@ -96,12 +106,16 @@ class Daemon:
 
     @property
     def address(self) -> str:
-        """The path of the socket."""
-        return self._connection.path
+        """The path of the socket, or the address of another machine."""
+        return self._connection.place.name
 
     def version(self) -> DaemonVersion:
         """Return the version. Raises DaemonUnreachable if no containerd answers."""
         return ask_version(self._connection)
+
+    def platform(self) -> Platform | None:
+        """Return the platform of containerd's machine, if containerd reports it."""
+        return self.introspection.platform()
 
     def default_snapshotter(self) -> str:
         """Return the default snapshotter: the caller's, the one in the namespace's label, or containerd's.

@@ -15,7 +15,7 @@ import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pyctrd.errors import DaemonUnreachable, InvalidInput, require_utf8
 
@@ -41,6 +41,43 @@ class FoundSocket(NamedTuple):
 
     owner: str
     path: str
+
+
+class Place(Protocol):
+    """Where a containerd listens, for error messages."""
+
+    @property
+    def name(self) -> str:
+        """The address, as the user writes it."""
+
+    def check(self) -> None:
+        """Raise DaemonUnreachable, with the reason, unless a server listens on the socket."""
+
+    def unreachable(self, detail: str) -> DaemonUnreachable:
+        """Find out why no containerd answers; `detail` is the error of a call through the socket."""
+
+    def silent(self, seconds: float | None = None) -> DaemonUnreachable:
+        """Return the error for a containerd that keeps its socket open but does not answer."""
+
+
+class LocalSocket:
+    """A socket on this machine. Implements Place."""
+
+    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+        self.name = path
+        self._environ = environ
+
+    def check(self) -> None:
+        """Raise DaemonUnreachable, with the reason, unless a server listens on the socket."""
+        check_socket(self.name, self._environ)
+
+    def unreachable(self, detail: str) -> DaemonUnreachable:
+        """Find out why no containerd answers, and which other sockets there are."""
+        return unreachable(self.name, self._environ, detail)
+
+    def silent(self, seconds: float | None = None) -> DaemonUnreachable:
+        """Return the error for a containerd that keeps its socket open but does not answer."""
+        return silent(self.name, seconds)
 
 
 def resolve_address(flag: str | None, environ: Mapping[str, str]) -> str:

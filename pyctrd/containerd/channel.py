@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import grpc
 
-from pyctrd.containerd import address
+from pyctrd.containerd.address import Place
 from pyctrd.containerd.calls import STALL_SECONDS, Call, Calls
 from pyctrd.errors import (
     AlreadyExists,
@@ -99,28 +99,25 @@ class Connection:
         base: grpc.Channel,
         calls: Calls,
         *,
-        path: str,
         namespace: str,
         lease: str,
-        environ: Mapping[str, str],
+        place: Place,
     ) -> None:
         self._base = base
         self._calls = calls
-        self._environ = environ
-        self.path = path
+        self.place = place
         self.namespace = namespace
         self.lease = lease
         self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease))
 
     @classmethod
-    def open(
-        cls, path: str, namespace: str, environ: Mapping[str, str], stall_seconds: float = STALL_SECONDS
-    ) -> Self:
+    def open(cls, path: str, namespace: str, place: Place, stall_seconds: float = STALL_SECONDS) -> Self:
         """Open a channel to the unix socket at `path`. Raises DaemonUnreachable if no server listens there.
 
-        Calls raise DaemonUnreachable if the daemon does not answer any call for `stall_seconds`.
+        Calls raise DaemonUnreachable if the daemon does not answer any call for `stall_seconds`. `place` says
+        why.
         """
-        address.check_socket(path, environ)
+        place.check()
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -135,8 +132,8 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         base = grpc.insecure_channel(f"unix:{quote(path)}", options=options)
-        calls = Calls(base, partial(address.silent, path, stall_seconds), stall_seconds)
-        return cls(base, calls, path=path, namespace=namespace, lease="", environ=environ)
+        calls = Calls(base, partial(place.silent, stall_seconds), stall_seconds)
+        return cls(base, calls, namespace=namespace, lease="", place=place)
 
     def leased(self, lease: str) -> Connection:
         """Return a connection under a lease that shares this channel."""
@@ -154,10 +151,9 @@ class Connection:
         return Connection(
             self._base,
             calls or self._calls,
-            path=self.path,
             namespace=namespace,
             lease=lease,
-            environ=self._environ,
+            place=self.place,
         )
 
     def working(self) -> AbstractContextManager[None]:
@@ -191,7 +187,7 @@ class Connection:
 
     def explain(self, detail: str) -> DaemonUnreachable:
         """Find out why calls fail; `detail` is the error of the last one."""
-        return address.unreachable(self.path, self._environ, detail)
+        return self.place.unreachable(detail)
 
     @contextmanager
     def calling(self, kind: str, name: str) -> Iterator[None]:
@@ -207,7 +203,7 @@ class Connection:
         if code is grpc.StatusCode.UNAVAILABLE:
             return self.explain(details)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and self._calls.is_silent():
-            return address.silent(self.path)
+            return self.place.silent()
         message = details or f"containerd returned {code.name}"
         if subject.name not in message:
             message = f"{subject.kind} {subject.name}: {message}"

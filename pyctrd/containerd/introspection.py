@@ -13,8 +13,11 @@ from google.protobuf import empty_pb2
 
 from pyctrd.containerd.channel import Connection
 from pyctrd.errors import Unsupported
+from pyctrd.oci.model import Platform
 from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
+from pyctrd.protos.types import platform_pb2
 
+DIFF_PLUGIN = "io.containerd.differ.v1"
 SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
 TRANSFER_PLUGIN = "io.containerd.transfer.v1"
 METADATA_PLUGIN = "io.containerd.metadata.v1"
@@ -23,12 +26,14 @@ METADATA_PLUGIN = "io.containerd.metadata.v1"
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin of containerd; `error` says why it did not start, and is empty if it did.
 
-    `exports` are values that it publishes about its state and configuration.
+    `platforms` are those that it works for, the preferred one first; none means any. `exports` are values
+    that it publishes about its state and configuration.
     """
 
     type: str
     id: str
     capabilities: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
     exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     error: str = ""
 
@@ -42,7 +47,7 @@ class IntrospectionService:
 
     def server_uuid(self) -> str:
         """Return the UUID that containerd stores in its root directory."""
-        with self._connection.calling("server", self._connection.path):
+        with self._connection.calling("server", self._connection.place.name):
             return self._stub.Server(empty_pb2.Empty()).uuid
 
     def plugins(self, filters: Sequence[str] = ()) -> Sequence[Plugin]:
@@ -59,6 +64,16 @@ class IntrospectionService:
         """Return the names of the loaded snapshotters."""
         plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
         return sorted(plugin.id for plugin in plugins if not plugin.error)
+
+    def platform(self) -> Platform | None:
+        """Return the platform of containerd's machine, as its diff service or a snapshotter reports it.
+
+        Both are registered with platforms.DefaultSpec (containerd plugins/diff/walking/plugin/plugin.go).
+        """
+        plugins = self.plugins([f"type=={DIFF_PLUGIN}", f"type=={SNAPSHOTTER_PLUGIN}"])
+        preferred = sorted(plugins, key=lambda plugin: (plugin.id != "walking", plugin.type != DIFF_PLUGIN))
+        found = (plugin.platforms[0] for plugin in preferred if plugin.platforms and not plugin.error)
+        return next(found, None)
 
     def shares_content(self) -> bool:
         """Whether a namespace can use the content of any other, which is containerd's default.
@@ -84,12 +99,22 @@ class IntrospectionService:
         )
 
 
+def _to_platform(message: platform_pb2.Platform) -> Platform:
+    return Platform(
+        os=message.os,
+        architecture=message.architecture,
+        variant=message.variant,
+        os_version=message.os_version,
+    )
+
+
 def _to_plugin(message: introspection_pb2.Plugin) -> Plugin:
     error = message.init_err
     return Plugin(
         type=message.type,
         id=message.id,
         capabilities=tuple(message.capabilities),
+        platforms=tuple(map(_to_platform, message.platforms)),
         exports=dict(message.exports),
         error=(error.message or f"code {error.code}") if message.HasField("init_err") else "",
     )

@@ -11,7 +11,7 @@ from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Fetchers, Store
 from pyctrd.progress import ProgressSink, no_progress
-from pyctrd.steps.fetch import Downloader
+from pyctrd.steps.fetch import Downloader, add_source_label
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.local import LocalImage
 from pyctrd.steps.pool import DownloadPool, DownloadResult
@@ -55,7 +55,13 @@ def ensure(
     required = PlatformCheck(image.target, targets.required)
     with store.lease("ensure", resumable=True) as leased:
         gc_labels = GcLabels(leased.content, progress)
-        downloader = Downloader(leased.content, fetchers(image), claim_present=False, progress=progress)
+        downloader = Downloader(
+            leased.content,
+            fetchers(image),
+            claim_present=False,
+            label=add_source_label,
+            progress=progress,
+        )
         with DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=concurrency, progress=progress
         ) as downloads:

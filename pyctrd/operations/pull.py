@@ -28,7 +28,7 @@ from pyctrd.ports import ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
 from pyctrd.steps.docker_legacy import with_image_config
-from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader
+from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, LabelSource, add_source_label
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
@@ -77,11 +77,13 @@ def pull(
     options: PullOptions,
     *,
     progress: ProgressSink = no_progress,
+    label: LabelSource = add_source_label,
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
 
-    Raises NotFound if the registry does not know the reference, NoMatchingPlatform if the image lacks a
-    requested platform (then no image is recorded), IncompleteContent if another client deletes content in the
+    `label` sets the labels that say where a blob came from; by default they name the repository. Raises
+    NotFound if the registry does not know the reference, NoMatchingPlatform if the image lacks a requested
+    platform (then no image is recorded), IncompleteContent if another client deletes content in the
     meantime, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
     would refuse at the end.
     """
@@ -90,7 +92,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with _naming(remote), store.lease("pull", resumable=True) as leased:
-        result = _Pull(leased, remote, root, options, progress).run(name)
+        result = _Pull(leased, remote, root, options, progress, label).run(name)
     done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
     progress(done)
     return result
@@ -106,6 +108,7 @@ class _Pull:
         root: Descriptor,
         options: PullOptions,
         progress: ProgressSink,
+        label: LabelSource,
     ) -> None:
         self._store = store
         self._root = root
@@ -116,7 +119,12 @@ class _Pull:
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
         downloader = Downloader(
-            store.content, [remote], claim_present=True, progress=progress, validator=self._validator
+            store.content,
+            [remote],
+            claim_present=True,
+            progress=progress,
+            validator=self._validator,
+            label=label,
         )
         self._downloads = DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress

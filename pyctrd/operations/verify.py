@@ -20,7 +20,7 @@ from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.operations import repair
 from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import Downloader
+from pyctrd.steps.fetch import Downloader, add_source_label
 from pyctrd.steps.local import LocalImage
 
 # missing: not in the store; unreadable: the store cannot read it; truncated: too few bytes; corrupt: wrong
@@ -209,7 +209,11 @@ class _Run:
     ) -> None:
         if found.fault == "missing":
             downloader = Downloader(
-                self._store.content, fetchers, claim_present=False, progress=self._progress
+                self._store.content,
+                fetchers,
+                claim_present=False,
+                label=add_source_label,
+                progress=self._progress,
             )
             downloader.fetch(descriptor)
         else:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import tenacity
 
@@ -42,6 +42,10 @@ _CHUNK: Final = 1 << 20
 _TRIES: Final = 10
 
 
+# Sets the labels that say where a blob of the store came from.
+LabelSource: TypeAlias = Callable[[ContentStore, Digest, RepositoryName], None]
+
+
 class Stopped(Exception):
     """Stops a worker after another one failed; never raised to a caller."""
 
@@ -69,9 +73,9 @@ def ingest_ref(descriptor: Descriptor) -> str:
 class Downloader:
     """Fetches single blobs, each from the first of several repositories that has it.
 
-    `claim_present` is for a pull: blobs that are already in the store also get a label for the repository.
-    Without `label_sources`, no blob gets one.
-    `validator` checks documents before they are stored. Setting `stop` stops the downloads in progress.
+    `validator` checks documents before they are stored. `label` is called for each blob, to say where it came
+    from; with `claim_present`, which is for a pull, also for those that are already in the store. Setting
+    `stop` stops the downloads in progress.
     """
 
     def __init__(
@@ -80,12 +84,12 @@ class Downloader:
         fetchers: Sequence[Fetcher],
         *,
         claim_present: bool,
-        label_sources: bool = True,
         progress: ProgressSink = no_progress,
         validator: Validator | None = None,
+        label: LabelSource | None = None,
     ) -> None:
-        self._label_sources = label_sources
         self._validator = validator or Validator()
+        self._label = label
         self._tainted: set[Digest] = set()
         self._content = content
         self._fetchers = tuple(fetchers)
@@ -96,7 +100,6 @@ class Downloader:
     def fetch(self, descriptor: Descriptor) -> FetchResult:
         """Make sure that the store and the current lease have a blob; return the bytes downloaded.
 
-        Adds the repository to the blob's `containerd.io/distribution.source.<host>` label.
         Raises RegistryError, RegistryContentError, DaemonError.
         """
         if descriptor.size == 0:
@@ -117,8 +120,8 @@ class Downloader:
             self._report("exists", descriptor, descriptor.size)
         elif not result.downloaded:
             self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
-        if fetcher is not None and self._label_sources:
-            add_source_label(self._content, descriptor.digest, fetcher)
+        if fetcher is not None and self._label is not None:
+            self._label(self._content, descriptor.digest, fetcher)
         return result
 
     @property
@@ -330,9 +333,27 @@ def add_source_label(content: ContentStore, digest: Digest, source: RepositoryNa
     As in containerd, the key has the host without its port, so two registries on one host share a label
     (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
     """
-    key = f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}"
-    known = content.info(digest).labels.get(key, "")
-    repositories = {name for name in known.split(",") if name} | {source.repository}
-    value = ",".join(sorted(repositories))
-    if value != known and len(key) + len(value) <= MAX_LABEL_BYTES:
-        content.set_labels(digest, {key: value})
+    _add_to_labels(
+        content, digest, {f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}": source.repository}
+    )
+
+
+def copy_source_labels(content: ContentStore, digest: Digest, origin: ContentStore) -> None:
+    """Add the repositories that another store has in its source labels of a blob."""
+    labels = origin.info(digest).labels
+    found = {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+    if found:
+        _add_to_labels(content, digest, found)
+
+
+def _add_to_labels(content: ContentStore, digest: Digest, more: Mapping[str, str]) -> None:
+    """Add repositories, separated by commas, to source labels, unless they become too long."""
+    known = content.info(digest).labels
+    changed = {}
+    for key, added in more.items():
+        repositories = {name for name in f"{known.get(key, '')},{added}".split(",") if name}
+        value = ",".join(sorted(repositories))
+        if value != known.get(key, "") and len(key) + len(value) <= MAX_LABEL_BYTES:
+            changed[key] = value
+    if changed:
+        content.set_labels(digest, changed)

@@ -183,7 +183,6 @@ class _Load:
             store.content,
             [self._contents],
             claim_present=False,
-            label_sources=False,
             progress=unless_written,
             validator=self._planner.validator,
         )

@@ -203,9 +203,7 @@ class Contents:
         # Most are layers. A pull uses the same name for a layer's ingest, so that either resumes the other.
         blob = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=digest, size=member.size)
         source = _Passing(self.repository, chunks)
-        downloader = Downloader(
-            content, [source], claim_present=False, label_sources=False, progress=self._progress
-        )
+        downloader = Downloader(content, [source], claim_present=False, progress=self._progress)
         try:
             self.written[digest] = downloader.fetch(blob).downloaded
         except RegistryContentError as error:
