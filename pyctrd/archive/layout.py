@@ -163,7 +163,7 @@ def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
     for image in images:
         if image.docker is not None:
             chosen.setdefault(image.docker.manifest, image.docker)
-            tags.setdefault(image.docker.manifest, []).extend(_repo_tags(image.name))
+            tags.setdefault(image.docker.manifest, []).extend(repo_tags(image.name))
     if not chosen:
         return None
     return gojson.marshal(
@@ -178,7 +178,8 @@ def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
     )
 
 
-def _repo_tags(name: str) -> list[str]:
+def repo_tags(name: str) -> list[str]:
+    """Return an image's name as docker accepts it, none for a name with a digest or without that form."""
     try:
         parsed = reference.parse(name)
     except InvalidReference:
