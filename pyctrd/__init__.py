@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pyctrd.aio import AsyncClient, ProgressStream
+    from pyctrd.archive.compress import Compression
     from pyctrd.archive.contents import IndexMode
     from pyctrd.client import Client
     from pyctrd.containerd.leases import Lease
@@ -75,7 +76,14 @@ if TYPE_CHECKING:
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.pull import PullResult
-    from pyctrd.operations.save import EnsureMode, SaveResult
+    from pyctrd.operations.save.options import (
+        ArchiveFormat,
+        AttestationMode,
+        EnsureMode,
+        OnMissing,
+        SaveResult,
+        Skipped,
+    )
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -89,12 +97,15 @@ __all__ = [
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
+    "ArchiveFormat",
     "AsyncClient",
+    "AttestationMode",
     "AuthenticationFailed",
     "Cancelled",
     "Cause",
     "Client",
     "ClientClosed",
+    "Compression",
     "Content",
     "ContentError",
     "ContentInfo",
@@ -129,6 +140,7 @@ __all__ = [
     "Namespace",
     "NoMatchingPlatform",
     "NotFound",
+    "OnMissing",
     "Platform",
     "PlatformState",
     "Platforms",
@@ -149,6 +161,7 @@ __all__ = [
     "SaveForecast",
     "SaveResult",
     "SendResult",
+    "Skipped",
     "SnapshotInfo",
     "TagList",
     "Tools",
@@ -160,6 +173,7 @@ __all__ = [
 # Module -> the public names it defines. Names not listed here are in pyctrd.errors.
 _HOMES: Final = {
     "aio": ("AsyncClient", "ProgressStream"),
+    "archive.compress": ("Compression",),
     "archive.contents": ("IndexMode",),
     "client": ("Client",),
     "registries": ("Registry",),
@@ -194,7 +208,14 @@ _HOMES: Final = {
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
-    "operations.save": ("EnsureMode", "SaveResult"),
+    "operations.save.options": (
+        "ArchiveFormat",
+        "AttestationMode",
+        "EnsureMode",
+        "OnMissing",
+        "SaveResult",
+        "Skipped",
+    ),
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.verify": ("Finding", "VerifyResult"),

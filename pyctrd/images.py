@@ -10,7 +10,9 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
 from pyctrd import arguments
+from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
+from pyctrd.archive.folder import Folder, open_folder
 from pyctrd.archive.output import open_output
 from pyctrd.connection import Working
 from pyctrd.containerd import Daemon
@@ -25,7 +27,14 @@ from pyctrd.operations import pull as _pull
 from pyctrd.operations import save as _save
 from pyctrd.operations.ensure import EnsureResult
 from pyctrd.operations.pull import PullOptions, PullResult
-from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
+from pyctrd.operations.save import (
+    ArchiveFormat,
+    AttestationMode,
+    EnsureMode,
+    OnMissing,
+    SaveOptions,
+    SaveResult,
+)
 from pyctrd.ports import Fetcher, ImageStore
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.registries import Registries
@@ -180,6 +189,10 @@ class Images:
         platforms: Platforms | None = None,
         ensure: EnsureMode = "target",
         index: IndexMode = "keep",
+        format: ArchiveFormat = "oci",  # noqa: A002 - the name of the option
+        compress: Compression | None = None,
+        attestations: AttestationMode | None = None,
+        on_missing: OnMissing = "fail",
         reproducible: bool = False,
         dry_run: bool = False,
         concurrency: int = 3,
@@ -193,17 +206,36 @@ class Images:
         the network, and "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index` "keep" leaves the index of an
         image as it is, "prune" removes from it what the archive does not contain, and "flatten" replaces it
         by its only image. `reproducible` leaves out what depends on this host. `dry_run` writes nothing, and
-        uses the network only if a manifest is missing. Raises ImageNotFound, AmbiguousReference,
-        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError.
+        uses the network only if a manifest is missing.
+
+        `format` "oci" writes an OCI layout that `docker load` accepts as well, "dir" the same as a folder,
+        and "docker" what `docker save` wrote before Docker 25: one platform of each image, with uncompressed
+        layers. `compress` None chooses by the extension of a path: `.gz`, `.tgz`, `.zst` and `.tzst`.
+        `attestations` "keep" also saves those of the selected platforms, "drop" none, and None only those of
+        all platforms. `on_missing` "skip" leaves out platforms that an image does not have, or whose content
+        is missing and cannot be fetched, as long as anything is left; "warn" logs a warning, too.
+
+        Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
+        ContentError, ArchiveError.
         """
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
         arguments.one_of("index", index, get_args(IndexMode))
+        arguments.one_of("format", format, get_args(ArchiveFormat))
+        arguments.one_of("on_missing", on_missing, get_args(OnMissing))
+        if compress is not None:
+            arguments.one_of("compress", compress, get_args(Compression))
+        if attestations is not None:
+            arguments.one_of("attestations", attestations, get_args(AttestationMode))
         arguments.count("concurrency", concurrency)
         names = arguments.texts("refs", refs)
         options = SaveOptions(
             platforms=select(platforms),
             ensure=ensure,
             index=index,
+            format=format,
+            compression=compress or _compression(output, format),
+            attestations=attestations,
+            on_missing=on_missing,
             reproducible=reproducible,
             concurrency=concurrency,
         )
@@ -212,7 +244,7 @@ class Images:
             if dry_run:
                 images = [_found(daemon, name) for name in names]
                 return _save.plan(daemon, images, options, fetchers=fetchers)
-            with _opened(output) as stream:
+            with _opened(output, format) as stream:
                 return _save.save(
                     daemon,
                     [_found(daemon, name) for name in names],
@@ -351,7 +383,20 @@ def _other_namespaces(
     ]
 
 
-def _opened(output: str | os.PathLike[str] | IO[bytes] | None) -> AbstractContextManager[IO[bytes]]:
+def _compression(output: object, archive_format: ArchiveFormat) -> Compression:
+    """Return the compression that the output's extension stands for."""
+    if archive_format == "dir" or not isinstance(output, str | os.PathLike):
+        return "none"
+    return compression_for(arguments.path("output", output))
+
+
+def _opened(
+    output: str | os.PathLike[str] | IO[bytes] | None, archive_format: ArchiveFormat
+) -> AbstractContextManager[IO[bytes] | Folder]:
+    if archive_format == "dir":
+        if not isinstance(output, str | os.PathLike) or output == "-":
+            raise InvalidInput(f"output={output!r}: `format=dir` needs the path of a folder")
+        return open_folder(arguments.path("output", output))
     if isinstance(output, str | os.PathLike):
         return open_output(output)
     if output is None or not hasattr(output, "write"):

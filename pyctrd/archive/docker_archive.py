@@ -40,10 +40,12 @@ class DockerImage(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
 
 
-def image_of(image: ArchiveImage, read: graph.ReadDocument) -> DockerImage:
+def image_of(image: ArchiveImage, read: graph.ReadDocument, *, planned: bool = False) -> DockerImage:
     """Return the only image in an ArchiveImage.
 
-    Raises InvalidInput if there are several, ArchiveError for what is no image, ContentError.
+    If it is only `planned`, its config is not read, which may be absent: the digests of the layers stand for
+    those of their uncompressed bytes. Raises InvalidInput if there are several, ArchiveError for what is no
+    image, ContentError.
     """
     manifest = Manifest.parse(read(only_image(filter(graph.is_image, image.blobs), "`format=docker`")))
     config = manifest.config
@@ -52,7 +54,11 @@ def image_of(image: ArchiveImage, read: graph.ReadDocument) -> DockerImage:
             f"{image.name}: docker cannot load a config of type {config.media_type}",
             hint="it is not a container image; save it with `format=oci`",
         )
-    diff_ids = ImageConfig.parse(read(config)).rootfs.diff_ids
+    diff_ids = (
+        tuple(layer.digest for layer in manifest.layers)
+        if planned
+        else ImageConfig.parse(read(config)).rootfs.diff_ids
+    )
     if len(diff_ids) != len(manifest.layers):
         raise ContentError(
             f"mismatched image rootfs and manifest layers: {config.digest} has {len(diff_ids)} diff ids, and "
@@ -74,10 +80,15 @@ def layers_of(images: Sequence[DockerImage]) -> dict[Digest, Descriptor]:
     return found
 
 
-def blobs_of(images: Sequence[DockerImage]) -> tuple[Descriptor, ...]:
-    """Return the blobs that the archive is made of, each once."""
-    configs = graph.by_digest(image.config for image in images)
-    return (*configs.values(), *layers_of(images).values())
+def descriptors(images: Sequence[DockerImage]) -> dict[str, Descriptor]:
+    """Return the blobs that the members of the archive are made of, by the members' names."""
+    configs = {_config_name(image.config): image.config for image in images}
+    return configs | {_layer_name(diff_id): layer for diff_id, layer in layers_of(images).items()}
+
+
+def blobs_of(images: Sequence[DockerImage]) -> tuple[Digest, ...]:
+    """Return the digests of these blobs, in the order of the members."""
+    return tuple(item.digest for _name, item in sorted(descriptors(images).items()))
 
 
 def measure(

@@ -41,8 +41,7 @@ class Folder:
 
         The arguments and errors are those of tar.write.
         """
-        needed = sum(item.size for item in layout.entries)
-        files = _Files(self.number, needed, check)
+        files = _Files(self.number, layout.size, check)
         try:
             copy(layout, read, files, progress)
         finally:

@@ -48,7 +48,8 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     this is only the record's target, with its annotations. `companions` become entries without a name.
     `sources` are the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are the
     descriptors of all content; the bytes of those in `generated` are taken from there instead of the store.
-    `platforms` are those of its manifests.
+    `platforms` are those of its manifests. `ambiguous` are those of them that a plain `ctr images import` of
+    containerd 1.x mistakes for others, which its index lists and the archive lacks.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Descriptor, ...] = ()
     generated: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()
+    ambiguous: tuple[Platform, ...] = ()
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def blobs(self) -> tuple[Digest, ...]:
         """The blobs that are read from the store, in the order of writing."""
         return tuple(item.source for item in self.entries if isinstance(item.source, Digest))
+
+    @property
+    def size(self) -> int:
+        """The sum of the members' sizes in bytes."""
+        return sum(item.size for item in self.entries)
 
 
 def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layout:

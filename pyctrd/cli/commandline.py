@@ -20,6 +20,10 @@ _SCOPE: Final = (
 # The library's messages name its arguments in backquotes.
 _OPTIONS: Final = {
     "`address`": "--address",
+    "`compress`": "--compress",
+    "`format=dir`": "--format dir",
+    "`format=docker`": "--format docker",
+    "`format=oci`": "--format oci",
     "`hosts_dir`": "--hosts-dir",
     "`index=flatten`": "--index flatten",
     "`index=prune`": "--index prune",

@@ -64,7 +64,7 @@ class Store(World):
 
     def collect(self, target: Descriptor, name: str = "docker.io/library/app:1") -> ArchiveImage:
         record = ImageRecord(name=name, target=target)
-        return contents(record, self.read, ALL, preferences=[ALL])
+        return contents(record, self.read, lambda step: step, preferences=[ALL])
 
     def archive(self, *images: DockerImage) -> dict[str, bytes]:
         layers = docker_archive.layers_of(images)
