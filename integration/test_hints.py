@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import os
 import re
 import stat
@@ -185,7 +185,7 @@ def test_the_namespace_that_has_it(shell: Shell, pause: Pause) -> None:
     assert shell(*address, "-n", empty, "images", "-q").stderr == b""
 
 
-@pytest.mark.parametrize("ending", ["tar.gz", "TGZ"])
+@pytest.mark.parametrize("ending", ["tar.xz", "TAR.XZ"])
 def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
@@ -193,7 +193,7 @@ def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, end
     archive = shell.folder / f"a b.{ending}"
     plain = archive.read_bytes()
     run(shell, only(text))
-    assert gzip.decompress(archive.read_bytes()) == plain
+    assert lzma.decompress(archive.read_bytes()) == plain
 
 
 def test_a_hostile_name_is_no_program(shell: Shell, pause: Pause) -> None:

@@ -105,9 +105,9 @@ def _one_of_each(
     type=click.Choice([*_ARCHIVES, "text", "json"]),
     multiple=True,
     callback=_one_of_each,
-    help="Format of the archive: oci (an OCI layout with Docker's manifest.json), dir (the same as a folder) "
-    "or docker (as `docker save` before Docker 25: one platform, uncompressed layers); or of the output: text "
-    "or json. Repeatable.  [default: oci, text]",
+    help="Format of the archive: oci (an OCI layout with Docker's manifest.json), dir (the same in a folder) "
+    "or docker (as `docker save` before Docker 25: one platform, uncompressed layers); or of the result: text"
+    " or json. Repeatable.  [default: oci, text]",
 )
 @settings.progress_option
 @settings.quiet_option

@@ -9,7 +9,7 @@ import msgspec
 from pyctrd.amounts import listed
 from pyctrd.archive.contents import contents, require_exportable
 from pyctrd.archive.layout import ArchiveImage
-from pyctrd.errors import NoMatchingPlatform, NotFound, RegistryNotFound, Remedy
+from pyctrd.errors import NoMatchingPlatform, NotFound, RegistryError, Remedy
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
@@ -127,8 +127,8 @@ class SavedImage:
                         concurrency=self._options.concurrency,
                         progress=progress,
                     )
-                except NotFound:
-                    if not self._may_skip:
+                except (NotFound, RegistryError) as error:
+                    if not (self._may_skip and _is_missing(error)):
                         raise
                 self._store.content.forget_absent()
 
@@ -155,8 +155,8 @@ class SavedImage:
                 remote = remote or fetchers(self._image)
                 try:
                     found = self._remote(remote).missing(targets, narrow)
-                except RegistryNotFound:
-                    if not self._may_skip:
+                except RegistryError as error:
+                    if not (self._may_skip and _is_missing(error)):
                         raise
                     found = tuple(item for item in found if not graph.has_children(item))
                     remote = ()
@@ -192,7 +192,8 @@ class SavedImage:
         if not absent:
             return
         error = _incomplete(self._image, tuple(absent.values()), owner)
-        if not self._may_skip or self._image.target.digest in absent:
+        has_parts = mediatypes.is_index(self._image.target.media_type)
+        if not (self._may_skip and has_parts) or self._image.target.digest in absent:
             raise error
         self._leave_out(step, absent, error)
         if not any(map(graph.is_image, graph.leaves_of(self._image.target, self._step(read)))):
@@ -252,6 +253,11 @@ class SavedImage:
         except NotFound:  # a dry run, with an index that is not fetched yet
             return {}
         return {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+
+
+def _is_missing(error: NotFound | RegistryError) -> bool:
+    """Whether a registry says that it does not have something, or there is no registry to ask."""
+    return isinstance(error, NotFound) or error.status == 404
 
 
 # --- errors -----------------------------------------------------------------------------------------------
