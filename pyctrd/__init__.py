@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyctrd.aio import AsyncClient, ProgressStream
     from pyctrd.archive.compress import Compression
     from pyctrd.archive.contents import IndexMode
+    from pyctrd.archive.inventory import Inventory, StoredBlob, StoredImage
     from pyctrd.client import Client
     from pyctrd.containerd.leases import Lease
     from pyctrd.containerd.namespaces import Namespace
@@ -134,6 +135,7 @@ __all__ = [
     "InvalidInput",
     "InvalidPlatform",
     "InvalidReference",
+    "Inventory",
     "Lease",
     "LeaseLost",
     "Manifest",
@@ -163,6 +165,8 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "StoredBlob",
+    "StoredImage",
     "TagList",
     "Tools",
     "Unsupported",
@@ -175,6 +179,7 @@ _HOMES: Final = {
     "aio": ("AsyncClient", "ProgressStream"),
     "archive.compress": ("Compression",),
     "archive.contents": ("IndexMode",),
+    "archive.inventory": ("Inventory", "StoredBlob", "StoredImage"),
     "client": ("Client",),
     "registries": ("Registry",),
     "containerd.leases": ("Lease",),

@@ -13,6 +13,8 @@ from pyctrd import arguments
 from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.folder import Folder, open_folder
+from pyctrd.archive.inventory import Inventory, InventorySource, have_of
+from pyctrd.archive.inventory import read as read_inventory
 from pyctrd.archive.output import open_output
 from pyctrd.connection import Working
 from pyctrd.containerd import Daemon
@@ -193,6 +195,7 @@ class Images:
         compress: Compression | None = None,
         attestations: AttestationMode | None = None,
         on_missing: OnMissing = "fail",
+        have: InventorySource | None = None,
         reproducible: bool = False,
         dry_run: bool = False,
         concurrency: int = 3,
@@ -215,6 +218,10 @@ class Images:
         all platforms. `on_missing` "skip" leaves out platforms that an image does not have, or whose content
         is missing and cannot be fetched, as long as anything is left; "warn" logs a warning, too.
 
+        `have` is the inventory of the namespace that the archive will be loaded into, or a file of it: layers
+        that are there are neither fetched nor written. An import there, also by ctr, is as complete as that
+        of a whole archive; anywhere else it fails.
+
         Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
         ContentError, ArchiveError.
         """
@@ -236,6 +243,7 @@ class Images:
             compression=compress or _compression(output, format),
             attestations=attestations,
             on_missing=on_missing,
+            have=have_of(read_inventory(have)) if have is not None else None,
             reproducible=reproducible,
             concurrency=concurrency,
         )
@@ -253,6 +261,16 @@ class Images:
                     fetchers=fetchers,
                     progress=one_at_a_time(progress),
                 )
+
+    def inventory(self) -> Inventory:
+        """Return what the namespace has, for `have` of a save on another machine.
+
+        `Inventory.to_json` returns what `pyctrd inventory --format json` prints.
+        """
+        from pyctrd.operations.inventory import inventory
+
+        with self._working() as (daemon, _):
+            return inventory(daemon, daemon.introspection.snapshotters())
 
     def verify(
         self,

@@ -210,6 +210,7 @@ Call = Callable[[Client], object]
             lambda c: c.images.save("alpine", "x", attestations=True),
             "attestations=True: must be one of 'keep', 'drop'",
         ),
+        (lambda c: c.images.save("alpine", "x", have=7), "have=7: must be an Inventory, a path or a"),
         (
             lambda c: c.images.save("alpine", "x", on_missing=None),
             "on_missing=None: must be one of 'fail', 'warn', 'skip'",

@@ -30,6 +30,9 @@ from pyctrd.oci.model import Descriptor, Digest, Platform, blob_path
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 
+# The file that says which layers an archive leaves out.
+PRESUMED: Final = "pyctrd.json"
+
 _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -96,10 +99,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return sum(item.size for item in self.entries)
 
 
-def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layout:
+def build(
+    images: Sequence[ArchiveImage], *, reproducible: bool = False, presumed: bytes | None = None
+) -> Layout:
     """Return the layout of an archive: sorted by name, each name once.
 
-    `reproducible` leaves out what depends on where the images were pulled from.
+    `reproducible` leaves out what depends on where the images were pulled from. `presumed` is the content of
+    the file PRESUMED, which comes first: a reader of a stream needs it before the blobs.
     """
     entries = [
         _file("index.json", 0o644, _index_json(images, reproducible)),
@@ -112,7 +118,8 @@ def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layo
     for image in images:
         entries.extend(_blob(item, image.generated) for item in image.blobs)
     named = {item.name: item for item in reversed(entries)}
-    return Layout(entries=tuple(named[name] for name in sorted(named)))
+    first = [] if presumed is None else [_file(PRESUMED, 0o644, presumed)]
+    return Layout(entries=(*first, *(named[name] for name in sorted(named))))
 
 
 def _file(name: str, mode: int, data: bytes) -> Entry:

@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "diagnose": "Show what content of an image is missing, and why.",
     "ensure": "Fetch the missing content of an image.",
     "save": "Save images to an archive.",
+    "inventory": "List what a namespace has, for a smaller archive.",
     "push": "Push an image to a registry.",
     "copy": "Copy an image between registries.",
     "verify": "Report damaged or missing content.",

@@ -96,6 +96,12 @@ def _one_of_each(
     help="Fail if an image lacks a platform, or content is missing and cannot be fetched; or save the other "
     "platforms and images, with or without a warning.",
 )
+@click.option(
+    "--have",
+    metavar="FILE",
+    help="Leave out the layers that the target has: FILE is the output of `pyctrd inventory --format json` "
+    "there, - for stdin.",
+)
 @click.option("--reproducible", is_flag=True, help="Omit host-specific metadata.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, without doing it.")
 @settings.registry_options
@@ -123,6 +129,7 @@ def command(
     index: IndexMode,
     attestations: AttestationMode | None,
     on_missing: OnMissing,
+    have: str | None,
     reproducible: bool,
     dry_run: bool,
     formats: tuple[ArchiveFormat, str],
@@ -146,6 +153,7 @@ def command(
         "compress": compress,
         "attestations": attestations,
         "on_missing": on_missing,
+        "have": have,
         "reproducible": reproducible,
     }
     if dry_run:
@@ -165,6 +173,7 @@ def command(
                 *(["--attestations", attestations] if attestations else []),
                 *(["--on-missing", on_missing] if on_missing != "fail" else []),
                 *(["--format", archive_format] if archive_format != "oci" else []),
+                *(["--have", have] if have else []),
                 *(["--reproducible"] if reproducible else []),
                 "--",
                 *refs,
@@ -214,9 +223,14 @@ def _document(result: SaveResult) -> dict[str, object]:
         "bytes_resumed": result.bytes_resumed,
         "bytes_written": result.bytes_written,
         "compression": result.compression,
+        "presumed": _presumed_of(result),
         "skipped": [_skipped_of(item) for item in result.skipped],
         "import_platforms": [platform_names.to_string(item) for item in result.import_platforms],
     }
+
+
+def _presumed_of(result: SaveResult) -> list[dict[str, object]]:
+    return [{"digest": item.digest, "size": item.size} for item in result.presumed]
 
 
 def _skipped_of(skipped: Skipped) -> dict[str, object]:
@@ -233,8 +247,10 @@ def _print_summary(result: SaveResult, place: str, archive_format: ArchiveFormat
     what = ", ".join(result.images) + (f" ({names})" if names else "")  # an artifact has no platform
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing"
     resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
+    sizes = sum(item.size for item in result.presumed)
+    presumed = f", {amount(result.presumed, sizes)} left out: the target has them" if result.presumed else ""
     skipped = f", {count(len(result.skipped), 'platform')} left out" if result.skipped else ""
-    written = f"{size(result.bytes_written)} written, {fetched} fetched{resumed}{skipped}"
+    written = f"{size(result.bytes_written)} written, {fetched} fetched{resumed}{presumed}{skipped}"
     click.echo(sanitize(f"saved {what} to {place}: {written}"), err=True)
     if result.import_platforms:
         platform = platform_names.to_string(result.import_platforms[0])
@@ -273,6 +289,7 @@ def _show_plan(plan: SaveResult, output_format: str) -> None:
                 "fetch_bytes": plan.bytes_fetched,
                 "write": plan.blobs,
                 "archive_bytes": plan.bytes_written,
+                "presumed": _presumed_of(plan),
                 "skipped": [_skipped_of(item) for item in plan.skipped],
             }
         )
@@ -288,6 +305,11 @@ def _print_plan(page: Page, plan: SaveResult) -> None:
         [
             *([Item("platforms", names)] if names else []),
             Item("would fetch", amount(plan.fetched, plan.bytes_fetched) if plan.fetched else "nothing"),
+            *(
+                [Item("presumed", amount(plan.presumed, sum(item.size for item in plan.presumed)))]
+                if plan.presumed
+                else []
+            ),
             Item("would write", f"{size(plan.bytes_written)}, with {count(len(plan.blobs), 'blob')}"),
         ]
     )

@@ -20,9 +20,11 @@ from pyctrd.archive.docker_archive import DockerImage
 from pyctrd.archive.folder import Folder
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout
 from pyctrd.errors import LeaseLost, NoMatchingPlatform, NotFound, PyctrdError
+from pyctrd.oci import graph
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform, blob_path
 from pyctrd.operations import ensure
+from pyctrd.operations.save.delta import Presumed, document, presumed
 from pyctrd.operations.save.image import SavedImage
 from pyctrd.operations.save.options import (
     ArchiveFormat,
@@ -66,6 +68,7 @@ def plan(
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
+    readers: list[graph.ReadDocument] = []
     docker: list[DockerImage] = []
     skipping = _Skipping(options)
     for item in _items(RememberedStore(store), images, options, fetchers, skipping):
@@ -73,16 +76,18 @@ def plan(
             missing, read = item.peek(fetchers)
             item.require(read, {*fetch, *(descriptor.digest for descriptor in missing)})
             archived.append(item.contents(read))
+            readers.append(read)
             fetch.update((descriptor.digest, descriptor) for descriptor in missing)
             if options.format == "docker":
                 docker.append(docker_archive.image_of(archived[-1], read, planned=True))
     skipping.require(archived)
     skipping.warn()
+    left_out = _presumed(archived, readers, options)
     if options.format == "docker":
         stored = {diff_id: layer.size for diff_id, layer in docker_archive.layers_of(docker).items()}
         members, blobs = docker_archive.build(docker, stored), docker_archive.blobs_of(docker)
     else:
-        members = layout.build(archived, reproducible=options.reproducible)
+        members = _layout(archived, options, left_out)
         blobs = members.blobs
     return SaveResult(
         images=tuple(image.name for image in archived),
@@ -91,6 +96,7 @@ def plan(
         bytes_fetched=sum(descriptor.size for descriptor in fetch.values()),
         blobs=blobs,
         compression=options.compression,
+        presumed=tuple(item.layer for item in left_out),
         bytes_written=members.size if options.format == "dir" else tar.size(members),
         skipped=skipping.found,
         import_platforms=_import_platforms(archived, options),
@@ -130,7 +136,9 @@ def save(
                     archived.append(_pinned(item, fetchers, progress, ensured))
             skipping.require(archived)
             skipping.warn()
-            members = _members(leased, archived, options, progress)
+            documents = LocalImage(leased, archived[0].entries[0])
+            left_out = _presumed(archived, [documents.read] * len(archived), options)
+            members = _members(leased, archived, options, left_out, documents.read, progress)
             written = _write(leased, members, output, options, progress)
             result = SaveResult(
                 images=tuple(image.name for image in archived),
@@ -141,6 +149,7 @@ def save(
                 bytes_written=written,
                 bytes_resumed=sum(done.bytes_resumed for done in ensured),
                 compression=options.compression,
+                presumed=tuple(item.layer for item in left_out),
                 skipped=skipping.found,
                 import_platforms=_import_platforms(archived, options),
             )
@@ -162,7 +171,7 @@ def _items(
     """Return an item for each image, without duplicates, after checking them all."""
     items: list[SavedImage] = []
     for image in {image.name: image for image in images}.values():
-        item = SavedImage(store, image, options)
+        item = SavedImage(store, image, options, fetchers)
         with skipping.without(item):
             item.check(fetchers)
             items.append(item)
@@ -246,20 +255,36 @@ class _Members(NamedTuple):
     blobs: tuple[Digest, ...]
 
 
+def _presumed(
+    archived: Sequence[ArchiveImage], readers: Sequence[graph.ReadDocument], options: SaveOptions
+) -> Sequence[Presumed]:
+    """Return the layers that are left out; `readers` are those of the images' documents."""
+    return presumed(zip(archived, readers, strict=True)) if options.have is not None else ()
+
+
+def _layout(archived: Sequence[ArchiveImage], options: SaveOptions, left_out: Sequence[Presumed]) -> Layout:
+    statement = document(left_out) if options.have is not None else None
+    return layout.build(archived, reproducible=options.reproducible, presumed=statement)
+
+
 def _members(
-    store: RememberedStore, archived: Sequence[ArchiveImage], options: SaveOptions, progress: ProgressSink
+    store: RememberedStore,
+    archived: Sequence[ArchiveImage],
+    options: SaveOptions,
+    left_out: Sequence[Presumed],
+    read_document: graph.ReadDocument,
+    progress: ProgressSink,
 ) -> _Members:
     read = store.content.read
     if options.format != "docker":
-        members = layout.build(archived, reproducible=options.reproducible)
+        members = _layout(archived, options, left_out)
         descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
         return _Members(members, read, descriptors, members.blobs)
 
     def measuring(layer: Descriptor, offset: int) -> None:
         progress(Progress(action="verifying", descriptor=layer, offset=offset, total=layer.size))
 
-    documents = LocalImage(store, archived[0].entries[0])
-    images = [docker_archive.image_of(image, documents.read) for image in archived]
+    images = [docker_archive.image_of(image, read_document) for image in archived]
     layers = docker_archive.layers_of(images)
     members = docker_archive.build(images, docker_archive.measure(layers, read, measuring))
     return _Members(

@@ -16,6 +16,7 @@ from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Matcher, Targets
 from pyctrd.oci.prune import only_image
 from pyctrd.operations import ensure, nerdctl
+from pyctrd.operations.save.delta import without_presumed
 from pyctrd.operations.save.options import SaveOptions, Skipped
 from pyctrd.ports import Fetcher, Fetchers
 from pyctrd.progress import ProgressSink
@@ -31,12 +32,15 @@ class SavedImage:
     is what is left out because it is missing.
     """
 
-    def __init__(self, store: RememberedStore, image: ImageRecord, options: SaveOptions) -> None:
+    def __init__(
+        self, store: RememberedStore, image: ImageRecord, options: SaveOptions, fetchers: Fetchers
+    ) -> None:
         self._store = store
         self._image = image
         self._options = options
         self._local = LocalImage(store, image.target)
         self._targets = options.platforms.resolve(self._local.platforms)
+        self._fetchers = fetchers
         self._left_out = set[Digest]()
         self.skipped: list[Skipped] = []
 
@@ -56,7 +60,19 @@ class SavedImage:
             step = graph.only_platforms(children, self._targets.matcher)
         if self._options.attestations == "drop":
             step = graph.without(step, graph.is_attestation)
-        return graph.without(step, lambda child: child.digest in self._left_out)
+        step = graph.without(step, lambda child: child.digest in self._left_out)
+        if self._options.have is not None:
+            step = without_presumed(step, self._read_config, self._options.have)
+        return step
+
+    def _read_config(self, config: Descriptor) -> bytes:
+        """Read a config, from a registry if it is absent and may be fetched."""
+        try:
+            return self._local.read(config)
+        except NotFound:
+            if self._options.ensure == "none":
+                raise
+            return self._remote(self._fetchers(self._image)).read(config)
 
     # --- check the indexes
 
