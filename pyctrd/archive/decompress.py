@@ -96,11 +96,14 @@ class Decompressed:
     """The decompressed bytes of a stream; frames and members that follow each other are one stream.
 
     `read` returns some bytes of the compressed stream, none at its end. Data after the last frame, e.g. the
-    zeros with which a tape is padded, is ignored.
+    zeros with which a tape is padded, is ignored. `ended` is called before an early end is reported.
     """
 
-    def __init__(self, read: Callable[[int], bytes], compression: str) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], compression: str, ended: Callable[[], None] = lambda: None
+    ) -> None:
         self._input = read
+        self._ended = ended
         self._compression = compression
         self._codec: _Codec = _CODECS[compression]()
         self._given = b""  # read, but not passed to the codec yet
@@ -125,6 +128,7 @@ class Decompressed:
         if self._codec.needs_input:
             data, self._given = self._given or self._more(), b""
             if not data:
+                self._ended()
                 raise ArchiveError(
                     f"unexpected EOF: the {self._compression} data ends after {self._consumed} bytes, in the "
                     "middle of the archive",
