@@ -27,7 +27,7 @@ Report: TypeAlias = Callable[[Entry, int], None]
 
 _QUEUED_CHUNKS: Final = 8
 _POLL_SECONDS: Final = 0.1
-# How long to wait at the end for a reading thread that hangs in the store's connection.
+# How long to wait at the end for a reading thread that is blocked by the store's connection.
 _JOIN_SECONDS: Final = 2.0
 
 

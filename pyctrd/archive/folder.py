@@ -19,7 +19,7 @@ from pyctrd.archive.sink import Sink, explained
 from pyctrd.errors import ArchiveError, InvalidInput
 from pyctrd.ports import Chunk
 
-_FOLDER_MODE: Final = 0o777  # less the umask
+_FOLDER_MODE: Final = 0o777  # minus the umask
 _FILE_MODE: Final = 0o666
 
 

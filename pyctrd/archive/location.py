@@ -13,7 +13,7 @@ from typing import Final
 from pyctrd.errors import ArchiveError
 
 _MAGIC: Final = re.compile(r"(?:pipe|socket|anon_inode):.*")
-_MAX_LINKS: Final = 40  # as many as Linux follows
+_MAX_LINKS: Final = 40  # the limit of Linux
 
 
 class Location:

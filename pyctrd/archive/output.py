@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STANDARD: Final = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 _WRITE_BACK_BYTES: Final = 32 << 20
-_MODE: Final = 0o666  # less the umask, as any program's file
+_MODE: Final = 0o666  # minus the umask, as for files of any program
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def replacing(location: Location, create: Create, mode: int) -> Iterator[int]:
     """Create a new file or folder, which gets the location's name when the context is left without an error.
 
     Until then, what has the name stays as it is; after an error, nothing new is left. What is new has `mode`,
-    less the umask, or the rights of what it replaces. Raises ArchiveError.
+    minus the umask, or the rights of what it replaces. Raises ArchiveError.
     """
     try:
         _remove_orphans(location)
@@ -65,7 +65,7 @@ def _new_part(location: Location, create: Create, mode: int) -> tuple[str, int]:
         part = f".{location.name[:200]}.{secrets.token_hex(4)}.part"
         _unfinished.add((location.directory, part))
         number = create(part, mode, location.directory)
-        with suppress(OSError):  # without locks on this file system, nothing removes it either
+        with suppress(OSError):  # without support for locks, other processes do not remove it either
             fcntl.flock(number, fcntl.LOCK_EX)
         if _is_named(number, part, location):
             return part, number
