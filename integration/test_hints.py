@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import os
 import re
 import stat
@@ -185,15 +185,15 @@ def test_the_command_for_the_namespace_that_has_the_image(shell: Shell, pause: P
     assert shell(*address, "-n", empty, "images", "-q").stderr == b""
 
 
-@pytest.mark.parametrize("ending", ["tar.gz", "TGZ"])
-def test_the_command_for_a_compressed_archive(shell: Shell, pause: Pause, ending: str) -> None:
+@pytest.mark.parametrize("ending", ["tar.xz", "TAR.XZ"])
+def test_an_archive_that_would_not_be_compressed(shell: Shell, pause: Pause, ending: str) -> None:
     told(shell, "pull", "-q", pause.name, code=0)
     text = told(shell, "save", "-o", f"a b.{ending}", pause.name, code=0)
     assert f"a b.{ending} will be an uncompressed tar" in text
     archive = shell.folder / f"a b.{ending}"
     plain = archive.read_bytes()
     run(shell, only(text))
-    assert gzip.decompress(archive.read_bytes()) == plain
+    assert lzma.decompress(archive.read_bytes()) == plain
 
 
 def test_a_hostile_name_is_not_executed(shell: Shell, pause: Pause) -> None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pyctrd.aio import AsyncClient, ProgressStream
+    from pyctrd.archive.compress import Compression
     from pyctrd.archive.contents import IndexMode
+    from pyctrd.archive.inventory import Inventory, StoredBlob, StoredImage
     from pyctrd.client import Client
     from pyctrd.containerd.leases import Lease
     from pyctrd.containerd.namespaces import Namespace
@@ -74,9 +76,16 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
-    from pyctrd.operations.load import LoadedImage, LoadResult, OnMissing
+    from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
     from pyctrd.operations.pull import PullResult
-    from pyctrd.operations.save import EnsureMode, SaveResult
+    from pyctrd.operations.save.options import (
+        ArchiveFormat,
+        AttestationMode,
+        EnsureMode,
+        OnMissing,
+        SaveResult,
+        Skipped,
+    )
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
@@ -91,12 +100,15 @@ __all__ = [
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
+    "ArchiveFormat",
     "AsyncClient",
+    "AttestationMode",
     "AuthenticationFailed",
     "Cancelled",
     "Cause",
     "Client",
     "ClientClosed",
+    "Compression",
     "Content",
     "ContentError",
     "ContentInfo",
@@ -125,8 +137,10 @@ __all__ = [
     "InvalidInput",
     "InvalidPlatform",
     "InvalidReference",
+    "Inventory",
     "Lease",
     "LeaseLost",
+    "LoadOnMissing",
     "LoadResult",
     "LoadedImage",
     "Manifest",
@@ -154,7 +168,10 @@ __all__ = [
     "SaveForecast",
     "SaveResult",
     "SendResult",
+    "Skipped",
     "SnapshotInfo",
+    "StoredBlob",
+    "StoredImage",
     "SyncResult",
     "TagList",
     "Tools",
@@ -166,7 +183,9 @@ __all__ = [
 # Module -> the public names it defines. Names not listed here are in pyctrd.errors.
 _HOMES: Final = {
     "aio": ("AsyncClient", "ProgressStream"),
+    "archive.compress": ("Compression",),
     "archive.contents": ("IndexMode",),
+    "archive.inventory": ("Inventory", "StoredBlob", "StoredImage"),
     "client": ("Client",),
     "registries": ("Registry",),
     "containerd.leases": ("Lease",),
@@ -200,8 +219,15 @@ _HOMES: Final = {
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
-    "operations.load": ("LoadResult", "LoadedImage", "OnMissing"),
-    "operations.save": ("EnsureMode", "SaveResult"),
+    "operations.load": ("LoadOnMissing", "LoadResult", "LoadedImage"),
+    "operations.save.options": (
+        "ArchiveFormat",
+        "AttestationMode",
+        "EnsureMode",
+        "OnMissing",
+        "SaveResult",
+        "Skipped",
+    ),
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.sync": ("SyncResult",),

@@ -13,7 +13,11 @@ from typing import IO, TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from pyctrd import arguments
+from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
+from pyctrd.archive.folder import Folder, open_folder
+from pyctrd.archive.inventory import Inventory, InventorySource, have_of
+from pyctrd.archive.inventory import read as read_inventory
 from pyctrd.archive.output import open_output
 from pyctrd.connection import Working, WorkingWith
 from pyctrd.containerd import Daemon
@@ -28,7 +32,14 @@ from pyctrd.operations import pull as _pull
 from pyctrd.operations import save as _save
 from pyctrd.operations.ensure import EnsureResult
 from pyctrd.operations.pull import PullOptions, PullResult
-from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult
+from pyctrd.operations.save import (
+    ArchiveFormat,
+    AttestationMode,
+    EnsureMode,
+    OnMissing,
+    SaveOptions,
+    SaveResult,
+)
 from pyctrd.ports import Fetcher, ImageStore
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.registries import Registries
@@ -41,7 +52,7 @@ if TYPE_CHECKING:
     from pyctrd.archive.reader import Source
     from pyctrd.operations.diagnose import Diagnosis
     from pyctrd.operations.images import ImageOverview
-    from pyctrd.operations.load import LoadResult, OnMissing
+    from pyctrd.operations.load import LoadOnMissing, LoadResult
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.verify import VerifyResult
     from pyctrd.steps.upload import SendResult
@@ -187,6 +198,11 @@ class Images:
         platforms: Platforms | None = None,
         ensure: EnsureMode = "target",
         index: IndexMode = "keep",
+        format: ArchiveFormat = "oci",  # noqa: A002 - the name of the option
+        compress: Compression | None = None,
+        attestations: AttestationMode | None = None,
+        on_missing: OnMissing = "fail",
+        have: InventorySource | None = None,
         reproducible: bool = False,
         dry_run: bool = False,
         concurrency: int = 3,
@@ -200,17 +216,41 @@ class Images:
         the network, and "all" fetches what nerdctl 2.0.0 - 2.0.3 would. `index` "keep" leaves the index of an
         image as it is, "prune" removes from it what the archive does not contain, and "flatten" replaces it
         by its only image. `reproducible` leaves out what depends on this host. `dry_run` writes nothing, and
-        uses the network only if a manifest is missing. Raises ImageNotFound, AmbiguousReference,
-        NoMatchingPlatform, IncompleteContent, RegistryError, ContentError, ArchiveError.
+        uses the network only if a manifest is missing.
+
+        `format` "oci" writes an OCI layout that `docker load` accepts as well, "dir" the same as a folder,
+        and "docker" what `docker save` wrote before Docker 25: one platform of each image, with uncompressed
+        layers. `compress` None chooses by the extension of a path: `.gz`, `.tgz`, `.zst` and `.tzst`.
+        `attestations` "keep" also saves those of the selected platforms, "drop" none, and None only those of
+        all platforms. `on_missing` "skip" leaves out platforms that an image does not have, or whose content
+        is missing and cannot be fetched, as long as anything is left; "warn" logs a warning, too.
+
+        `have` is the inventory of the namespace that the archive will be loaded into, or a file of it: layers
+        that are there are neither fetched nor written. An import there, also by ctr, is as complete as that
+        of a whole archive; anywhere else it fails.
+
+        Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
+        ContentError, ArchiveError.
         """
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
         arguments.one_of("index", index, get_args(IndexMode))
+        arguments.one_of("format", format, get_args(ArchiveFormat))
+        arguments.one_of("on_missing", on_missing, get_args(OnMissing))
+        if compress is not None:
+            arguments.one_of("compress", compress, get_args(Compression))
+        if attestations is not None:
+            arguments.one_of("attestations", attestations, get_args(AttestationMode))
         arguments.count("concurrency", concurrency)
         names = arguments.texts("refs", refs)
         options = SaveOptions(
             platforms=select(platforms),
             ensure=ensure,
             index=index,
+            format=format,
+            compression=compress or _compression(output, format),
+            attestations=attestations,
+            on_missing=on_missing,
+            have=have_of(read_inventory(have)) if have is not None else None,
             reproducible=reproducible,
             concurrency=concurrency,
         )
@@ -219,7 +259,7 @@ class Images:
             if dry_run:
                 images = [_found(daemon, name) for name in names]
                 return _save.plan(daemon, images, options, fetchers=fetchers)
-            with _opened(output) as stream:
+            with _opened(output, format) as stream:
                 return _save.save(
                     daemon,
                     [_found(daemon, name) for name in names],
@@ -234,7 +274,7 @@ class Images:
         source: Source,
         *,
         platforms: Platforms | None = None,
-        on_missing: OnMissing = "fail",
+        on_missing: LoadOnMissing = "fail",
         name: str | None = None,
         base_name: str | None = None,
         digests: bool = False,
@@ -265,9 +305,9 @@ class Images:
         `base_name`, ContentError.
         """
         from pyctrd.archive.reader import open_archive
-        from pyctrd.operations.load import LoadOptions, OnMissing, load
+        from pyctrd.operations.load import LoadOnMissing, LoadOptions, load
 
-        arguments.one_of("on_missing", on_missing, get_args(OnMissing))
+        arguments.one_of("on_missing", on_missing, get_args(LoadOnMissing))
         arguments.count("concurrency", concurrency)
         options = LoadOptions(
             platforms=select(platforms),
@@ -291,6 +331,16 @@ class Images:
                 dry_run=dry_run,
                 progress=one_at_a_time(progress),
             )
+
+    def inventory(self) -> Inventory:
+        """Return what the namespace has, for `have` of a save on another machine.
+
+        `Inventory.to_json` returns what `pyctrd inventory --format json` prints.
+        """
+        from pyctrd.operations.inventory import inventory
+
+        with self._working() as (daemon, _):
+            return inventory(daemon, daemon.introspection.snapshotters())
 
     def verify(
         self,
@@ -482,7 +532,20 @@ def _other_namespaces(
     ]
 
 
-def _opened(output: str | os.PathLike[str] | IO[bytes] | None) -> AbstractContextManager[IO[bytes]]:
+def _compression(output: object, archive_format: ArchiveFormat) -> Compression:
+    """Return the compression that the output's extension stands for."""
+    if archive_format == "dir" or not isinstance(output, str | os.PathLike):
+        return "none"
+    return compression_for(arguments.path("output", output))
+
+
+def _opened(
+    output: str | os.PathLike[str] | IO[bytes] | None, archive_format: ArchiveFormat
+) -> AbstractContextManager[IO[bytes] | Folder]:
+    if archive_format == "dir":
+        if not isinstance(output, str | os.PathLike) or output == "-":
+            raise InvalidInput(f"output={output!r}: `format=dir` needs the path of a folder")
+        return open_folder(arguments.path("output", output))
     if isinstance(output, str | os.PathLike):
         return open_output(output)
     if output is None or not hasattr(output, "write"):

@@ -49,6 +49,7 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "grpc": ("pyctrd.containerd", "pyctrd.protos"),
     "google": ("pyctrd.containerd", "pyctrd.protos"),
+    "backports": ("pyctrd.archive.compress", "pyctrd.archive.decompress"),
     "urllib3": tuple(f"pyctrd.registry.http.{name}" for name in ("connections", "response", "transport")),
     "click": ("pyctrd.cli",),
     "rich": ("pyctrd.cli",),

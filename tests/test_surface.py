@@ -198,6 +198,32 @@ Call = Callable[[Client], object]
             lambda c: c.images.save("alpine", "x", index="bogus"),
             "index='bogus': must be one of 'keep', 'prune'",
         ),
+        (
+            lambda c: c.images.save("alpine", "x", format="tar"),
+            "format='tar': must be one of 'oci', 'docker', 'dir'",
+        ),
+        (
+            lambda c: c.images.save("alpine", "x", compress="xz"),
+            "compress='xz': must be one of 'none', 'gzip', 'zstd'",
+        ),
+        (
+            lambda c: c.images.save("alpine", "x", attestations=True),
+            "attestations=True: must be one of 'keep', 'drop'",
+        ),
+        (lambda c: c.images.save("alpine", "x", have=7), "have=7: must be an Inventory, a path or a"),
+        (
+            lambda c: c.images.save("alpine", "x", on_missing=None),
+            "on_missing=None: must be one of 'fail', 'warn', 'skip'",
+        ),
+        (lambda c: c.images.save("alpine", "-", format="dir"), "`format=dir` needs the path of a folder"),
+        (
+            lambda c: c.images.save("alpine", "x", format="dir", compress="gzip"),
+            "a folder cannot be compressed",
+        ),
+        (
+            lambda c: c.images.save("alpine", "x", format="docker", index="prune"),
+            "`index=prune` cannot be used with `format=docker`",
+        ),
         (lambda c: c.images.push("alpine", index="keep"), "index='keep': must be one of 'prune', 'flatten'"),
         (
             lambda c: c.images.pull("alpine", metadata="some"),

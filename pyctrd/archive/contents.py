@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from pyctrd.archive.layout import ArchiveImage, DockerEntry
-from pyctrd.errors import ArchiveError, ContentError
-from pyctrd.oci import graph, mediatypes
+from pyctrd.errors import ArchiveError, ContentError, NotFound
+from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Manifest, Platform
 from pyctrd.oci.platforms import Matcher
 from pyctrd.oci.prune import ORIGINAL_INDEX, Pruner, only_image
@@ -27,13 +27,13 @@ IndexMode: TypeAlias = Literal["keep", "prune", "flatten"]
 def contents(
     image: ImageRecord,
     read: graph.ReadDocument,
-    targets: Matcher,
+    narrow: graph.Narrow,
     *,
     preferences: Sequence[Matcher],
     mode: IndexMode = "keep",
     sources: Mapping[str, str] | None = None,
 ) -> ArchiveImage:
-    """Collect an image's content for the target platforms.
+    """Collect an image's content; `narrow` leaves out what does not belong into the archive.
 
     `read` returns a document's bytes, and may raise NotFound. The first of `preferences` that matches
     anything selects the manifest that docker loads; if none does, the image has no entry in manifest.json.
@@ -42,7 +42,7 @@ def contents(
     several images, ContentError.
     """
     require_exportable(image.target)
-    step = graph.only_platforms(graph.read_children(read), targets)
+    step = narrow(graph.read_children(read))
     blobs = tuple(graph.preorder(image.target, step))
     manifests = [item for item in blobs if graph.is_image(item)]
     found = ArchiveImage(
@@ -58,6 +58,7 @@ def contents(
             return _prune(found, read, step)
         if mode == "flatten":
             return _flatten(found, step)
+        return msgspec.structs.replace(found, ambiguous=_ambiguous(found, read))
     return found
 
 
@@ -119,6 +120,22 @@ def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | 
             return None
 
     return find
+
+
+# --- the index as it is -----------------------------------------------------------------------------------
+
+
+def _ambiguous(image: ArchiveImage, read: graph.ReadDocument) -> tuple[Platform, ...]:
+    """Return the platforms for which containerd 1.x needs `--platform` to import the archive.
+
+    Without it, its client also wants what the host can run besides its own platform, e.g. 386 on amd64, as
+    far as the index lists it (containerd 1.7 import.go, platforms.Default).
+    """
+    inside = {blob.digest for blob in image.blobs}
+    step = graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound)
+    leaves = graph.leaves_of(image.entries[0], step)
+    absent = [leaf.platform for leaf in leaves if leaf.platform and leaf.digest not in inside]
+    return tuple(item for item in image.platforms if any(map(platforms.only(item).match, absent)))
 
 
 # --- other forms of the index -----------------------------------------------------------------------------

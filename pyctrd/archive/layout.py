@@ -30,6 +30,9 @@ from pyctrd.oci.model import Descriptor, Digest, Platform, blob_path
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 
+# The file that says which layers an archive leaves out.
+PRESUMED: Final = "pyctrd.json"
+
 _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -48,7 +51,8 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     this is only the record's target, with its annotations. `companions` become entries without a name.
     `sources` are the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are the
     descriptors of all content; the bytes of those in `generated` are taken from there instead of the store.
-    `platforms` are those of its manifests.
+    `platforms` are those of its manifests. `ambiguous` are those of them that a plain `ctr images import` of
+    containerd 1.x mistakes for others, which its index lists and the archive lacks.
     """
 
     name: str
@@ -59,6 +63,7 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Descriptor, ...] = ()
     generated: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
     platforms: tuple[Platform, ...] = ()
+    ambiguous: tuple[Platform, ...] = ()
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +93,19 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """The blobs that are read from the store, in the order of writing."""
         return tuple(item.source for item in self.entries if isinstance(item.source, Digest))
 
+    @property
+    def size(self) -> int:
+        """The sum of the members' sizes in bytes."""
+        return sum(item.size for item in self.entries)
 
-def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layout:
+
+def build(
+    images: Sequence[ArchiveImage], *, reproducible: bool = False, presumed: bytes | None = None
+) -> Layout:
     """Return the layout of an archive: sorted by name, each name once.
 
-    `reproducible` leaves out what depends on where the images were pulled from.
+    `reproducible` leaves out what depends on where the images were pulled from. `presumed` is the content of
+    the file PRESUMED, which comes first: a reader of a stream needs it before the blobs.
     """
     entries = [
         _file("index.json", 0o644, _index_json(images, reproducible)),
@@ -105,7 +118,8 @@ def build(images: Sequence[ArchiveImage], *, reproducible: bool = False) -> Layo
     for image in images:
         entries.extend(_blob(item, image.generated) for item in image.blobs)
     named = {item.name: item for item in reversed(entries)}
-    return Layout(entries=tuple(named[name] for name in sorted(named)))
+    first = [] if presumed is None else [_file(PRESUMED, 0o644, presumed)]
+    return Layout(entries=(*first, *(named[name] for name in sorted(named))))
 
 
 def _file(name: str, mode: int, data: bytes) -> Entry:
@@ -163,7 +177,7 @@ def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
     for image in images:
         if image.docker is not None:
             chosen.setdefault(image.docker.manifest, image.docker)
-            tags.setdefault(image.docker.manifest, []).extend(_repo_tags(image.name))
+            tags.setdefault(image.docker.manifest, []).extend(repo_tags(image.name))
     if not chosen:
         return None
     return gojson.marshal(
@@ -178,7 +192,8 @@ def _manifest_json(images: Iterable[ArchiveImage]) -> bytes | None:
     )
 
 
-def _repo_tags(name: str) -> list[str]:
+def repo_tags(name: str) -> list[str]:
+    """Return an image's name as docker accepts it, none for a name with a digest or without that form."""
     try:
         parsed = reference.parse(name)
     except InvalidReference:

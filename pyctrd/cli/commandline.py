@@ -20,6 +20,11 @@ _SCOPE: Final = (
 # The library's messages name its arguments in backquotes.
 _OPTIONS: Final = {
     "`address`": "--address",
+    "`have`": "--have",
+    "`compress`": "--compress",
+    "`format=dir`": "--format dir",
+    "`format=docker`": "--format docker",
+    "`format=oci`": "--format oci",
     "`hosts_dir`": "--hosts-dir",
     "`base_name`": "--base-name",
     "`digests`": "--digests",

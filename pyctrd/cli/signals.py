@@ -104,8 +104,8 @@ def _end_process(number: int) -> NoReturn:
 
     Takes no lock that another thread may hold.
     """
-    output = sys.modules.get("pyctrd.archive.output")
-    if output is not None:
-        output.remove_unfinished()
+    partial = sys.modules.get("pyctrd.archive.partial")
+    if partial is not None:
+        partial.remove_unfinished()
     screen.restore()
     os._exit(128 + number)

@@ -27,6 +27,8 @@ from pyctrd.oci.platforms import Matcher
 
 Children: TypeAlias = Callable[[Descriptor], Sequence[Descriptor]]
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
+# Wraps a step so that it leaves out children.
+Narrow: TypeAlias = Callable[[Children], Children]
 
 # Even three levels of indexes are rare; the limits only stop malicious documents.
 MAX_DEPTH: Final = 16
@@ -145,6 +147,34 @@ def only_platforms(children: Children, matcher: Matcher) -> Children:
 
     def step(descriptor: Descriptor) -> Sequence[Descriptor]:
         return [child for child in children(descriptor) if wanted(child)]
+
+    return step
+
+
+def with_attestations(children: Children, matcher: Matcher) -> Children:
+    """As `only_platforms`, but keep the attestations of the children of an index that stay."""
+
+    wanted = fits(matcher)
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        found = children(descriptor)
+        if not mediatypes.is_index(descriptor.media_type):
+            return found
+        kept = {item.digest for item in found if wanted(item)}
+        return [
+            item
+            for item in found
+            if item.digest in kept or item.annotations.get(mediatypes.ATTESTED_DIGEST) in kept
+        ]
+
+    return step
+
+
+def without(children: Children, leaves_out: Callable[[Descriptor], bool]) -> Children:
+    """Leave out the children for which `leaves_out` is true."""
+
+    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+        return [child for child in children(descriptor) if not leaves_out(child)]
 
     return step
 

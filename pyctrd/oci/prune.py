@@ -15,16 +15,17 @@ ORIGINAL_INDEX: Final = "io.pyctrd.original-index.digest"
 _LISTED: Final = 8
 
 
-def only_image(images: Iterable[Descriptor]) -> Descriptor:
-    """Return the only image, which replaces its index. Raises InvalidInput if there is none, or several."""
+def only_image(images: Iterable[Descriptor], argument: str = "`index=flatten`") -> Descriptor:
+    """Return the only image. Raises InvalidInput, which names the `argument`, for none or several."""
     found = list(graph.by_digest(images).values())
     if len(found) == 1:
         return found[0]
     listed = [platforms.format_all(item.platform) for item in found if item.platform]
+    several = "`index=prune`" if argument == "`index=flatten`" else "`format=oci`"
     names = ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
     raise InvalidInput(
-        f"`index=flatten` needs one image, but there are {len(found)}{f' ({names})' if names else ''}",
-        hint="choose one with `platforms`, or use `index=prune` for several",
+        f"{argument} needs one image, but there are {len(found)}{f' ({names})' if names else ''}",
+        hint=f"choose one with `platforms`, or use {several} for several",
     )
 
 

@@ -33,6 +33,7 @@ def ensure(
     targets: Targets,
     fetchers: Fetchers,
     *,
+    narrow: graph.Narrow | None = None,
     dry_run: bool = False,
     concurrency: int = 3,
     progress: ProgressSink = no_progress,
@@ -40,14 +41,14 @@ def ensure(
     """Fetch the missing content of the target platforms into the store, under a lease, with gc labels.
 
     If nothing is missing, nothing is written and `fetchers` is not called. `dry_run` changes nothing, and
-    asks a registry only if a manifest is missing, since only the manifest says what else is missing. Raises
-    NoMatchingPlatform, IncompleteContent if another client deletes content in the meantime, LeaseLost,
-    RegistryError, ContentError, DaemonError.
+    asks a registry only if a manifest is missing, since only the manifest says what else is missing. `narrow`
+    is used to leave out content instead of the targets' matcher. Raises NoMatchingPlatform, IncompleteContent
+    if another client deletes content in the meantime, LeaseLost, RegistryError, ContentError, DaemonError.
     """
-    missing = LocalImage(store, image.target).missing(targets)
+    missing = LocalImage(store, image.target).missing(targets, narrow)
     if dry_run:
         if any(map(graph.has_children, missing)):
-            missing = LocalImage(store, image.target, fetchers(image)).missing(targets)
+            missing = LocalImage(store, image.target, fetchers(image)).missing(targets, narrow)
         size = sum(item.size for item in missing)
         return EnsureResult(image=image, fetched=missing, bytes_fetched=size, dry_run=True)
     if not missing:
@@ -67,7 +68,8 @@ def ensure(
         ) as downloads:
             # Labelling existing parents restores lost labels, which have to protect what is fetched now.
             step = graph.labelled(LocalImage(leased, image.target).children, gc_labels.set_labels)
-            step = graph.only_platforms(required.watch(step), targets.matcher)
+            step = required.watch(step)
+            step = narrow(step) if narrow else graph.only_platforms(step, targets.matcher)
             for generation in graph.generations(image.target, step):
                 required.before(generation)
                 downloads.submit(generation)

@@ -30,7 +30,7 @@ from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps.fetch import copy_source_labels, ingest_ref
 from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
-from pyctrd.steps.stored import StoredImage
+from pyctrd.steps.stored import StoredRepository
 from pyctrd.steps.targets import incomplete
 
 _AS_UPLOAD: Mapping[Action, Action] = {
@@ -187,7 +187,7 @@ class _Item:
             with of_side(target):
                 return pull(
                     target.store,
-                    StoredImage(origin, self._image),
+                    StoredRepository(origin, self._image),
                     self._image.name,
                     options,
                     progress=progress,

@@ -186,14 +186,16 @@ class LocalImage:
         """Whether the store has a blob."""
         return is_present(self._content, descriptor)
 
-    def missing(self, targets: Targets) -> tuple[Descriptor, ...]:
+    def missing(self, targets: Targets, narrow: graph.Narrow | None = None) -> tuple[Descriptor, ...]:
         """Return the missing content of the target platforms, in the order of the walk.
 
-        Without fetchers, the children of an absent manifest are unknown and not included. Raises
-        NoMatchingPlatform, RegistryError, ContentError, DaemonError.
+        Without fetchers, the children of an absent manifest are unknown and not included. `narrow` is used
+        to leave out content instead of the targets' matcher. Raises NoMatchingPlatform, RegistryError,
+        ContentError, DaemonError.
         """
         required = PlatformCheck(self.target, targets.required)
-        step = graph.only_platforms(required.watch(self.children), targets.matcher)
+        step = required.watch(self.children)
+        step = narrow(step) if narrow else graph.only_platforms(step, targets.matcher)
         found = self.missing_below(self.target, step)
         if self._fetchers or not any(mediatypes.is_index(item.media_type) for item in found):
             required.check()  # an absent index may have any platform

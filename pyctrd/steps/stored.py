@@ -1,4 +1,4 @@
-"""StoredImage: an image in a store as a repository, so that another store can fetch it from there."""
+"""StoredRepository: an image in a store as a repository, so that another store can fetch it from there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyctrd.oci.model import Descriptor, ImageRecord
 from pyctrd.ports import Chunk, ContentStore
 
 
-class StoredImage:
+class StoredRepository:
     """An image in a content store. Implements ports.Remote."""
 
     def __init__(self, content: ContentStore, image: ImageRecord) -> None:

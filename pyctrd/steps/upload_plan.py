@@ -55,21 +55,7 @@ def chosen(
 
     `leaves_out` excludes further children.
     """
-    fits = graph.fits(matcher)
-
-    def step(descriptor: Descriptor) -> Sequence[Descriptor]:
-        found = children(descriptor)
-        if not mediatypes.is_index(descriptor.media_type):
-            return found
-        digests = {item.digest for item in found if fits(item)}
-        along = (
-            item
-            for item in found
-            if item.digest in digests or item.annotations.get(mediatypes.ATTESTED_DIGEST) in digests
-        )
-        return [item for item in along if not leaves_out(item)]
-
-    return step
+    return graph.without(graph.with_attestations(children, matcher), leaves_out)
 
 
 def pack(

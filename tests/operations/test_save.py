@@ -25,7 +25,8 @@ from pyctrd.oci.platforms import ALL, ordered, parse, to_string
 from pyctrd.oci.prune import ORIGINAL_INDEX
 from pyctrd.operations import nerdctl
 from pyctrd.operations.diagnose.inspection import Inspection
-from pyctrd.operations.save import SaveOptions, SaveResult, _Item, plan, save
+from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
+from pyctrd.operations.save.image import SavedImage
 from pyctrd.ports import Fetcher
 from pyctrd.progress import Progress
 from tests.support import images, shapes
@@ -620,14 +621,14 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
     graph = shapes.single()
     bench = Bench(graph)
     layer = Digest(graph.document()["layers"][0]["digest"])
-    hold = _Item.pin
+    hold = SavedImage.pin
 
-    def late(item: _Item) -> ArchiveImage:
+    def late(item: SavedImage) -> ArchiveImage:
         if not bench.remote.done("fetch"):
             bench.state.blobs.pop(layer, None)
         return hold(item)
 
-    monkeypatch.setattr(_Item, "pin", late)
+    monkeypatch.setattr(SavedImage, "pin", late)
     if mode == "none":
         with pytest.raises(IncompleteContent, match=str(layer)):
             bench.save(ensure=mode)

@@ -17,7 +17,7 @@ from pyctrd.cli.text import size
 from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
-    from pyctrd import LoadResult, OnMissing
+    from pyctrd import LoadOnMissing, LoadResult
 
 
 @click.command("load")
@@ -67,7 +67,7 @@ def command(
     source: str,
     platforms: tuple[str, ...],
     all_platforms: bool,
-    on_missing: OnMissing,
+    on_missing: LoadOnMissing,
     name: str | None,
     base_name: str | None,
     digests: bool,

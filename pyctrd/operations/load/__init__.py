@@ -43,7 +43,7 @@ from pyctrd.steps.pool import DownloadPool
 from pyctrd.steps.unpacking import Unpacking
 from pyctrd.steps.validate import is_document
 
-OnMissing: TypeAlias = Literal["fail", "skip"]
+LoadOnMissing: TypeAlias = Literal["fail", "skip"]
 
 _LAYER_LABEL = f"{mediatypes.GC_REF}l."
 # What the CRI plugin of containerd looks for (internal/cri/labels/labels.go).
@@ -63,7 +63,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     platforms: Selection = msgspec.field(default_factory=Selection)
-    on_missing: OnMissing = "fail"
+    on_missing: LoadOnMissing = "fail"
     name: str = ""
     base_name: str = ""
     digests: bool = False

@@ -1,0 +1,212 @@
+"""Copy the members of a layout to where they are written; blobs are checked against their digests on the way.
+
+Three threads are connected by short queues: one reads from the store, one hashes, and the caller's thread
+writes. Hashing and writing release the interpreter lock. Only a few chunks are in memory.
+
+Source: containerd core/images/archive/exporter.go writeTar, blobRecord.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol, TypeAlias
+
+from pyctrd.archive.layout import Entry, Layout
+from pyctrd.errors import REPAIR, REPAIR_HINT, ArchiveError, DigestMismatch, NotFound
+from pyctrd.oci.model import Digest
+from pyctrd.ports import Chunk
+
+# Opens a blob's bytes, in chunks of at most 1 MiB; raises NotFound.
+Reader: TypeAlias = Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]
+# Called with the number of bytes of a blob that are written.
+Report: TypeAlias = Callable[[Entry, int], None]
+
+_QUEUED_CHUNKS: Final = 8
+_POLL_SECONDS: Final = 0.1
+# How long to wait at the end for a reading thread that is blocked by the store's connection.
+_JOIN_SECONDS: Final = 2.0
+
+
+class Target(Protocol):
+    """Where members are written to, one after the other."""
+
+    def start(self, entry: Entry) -> None:
+        """Start a member."""
+
+    def write(self, data: Chunk) -> None:
+        """Write the next bytes of the member. Raises ArchiveError."""
+
+    def finish(self, entry: Entry) -> None:
+        """Finish the member, of which all bytes are written."""
+
+
+class _Stopped(Exception):
+    """Stops the reading thread after a failed write; never raised to a caller."""
+
+
+def no_report(_entry: Entry, _written: int) -> None:
+    """Ignore progress."""
+
+
+def copy(layout: Layout, read: Reader, target: Target, progress: Report = no_report) -> None:
+    """Write all members to a target. Checks the digest and size of every blob.
+
+    Raises DigestMismatch (`unexpected digest ... copied`), ArchiveError for a wrong size, NotFound (`failed
+    to get reader: content digest ...: not found`), and what the target raises.
+    """
+    with _reading(layout, read) as stream, _Hasher() as hasher:
+        for entry in layout.entries:
+            target.start(entry)
+            if isinstance(entry.source, Digest):
+                hasher.start(entry.source)
+                written = 0
+                for chunk in _exactly(entry, stream):
+                    hasher.feed(chunk)
+                    target.write(chunk)
+                    written += len(chunk)
+                    progress(entry, written)
+                _compare(entry, entry.source, hasher.finish())
+            elif not entry.is_directory:
+                target.write(entry.source)
+            target.finish(entry)
+
+
+def _exactly(entry: Entry, stream: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks of one blob, up to the empty chunk at its end."""
+    rest = entry.size
+    for chunk in stream:
+        if not chunk:
+            break
+        rest -= len(chunk)
+        if rest < 0:
+            raise ArchiveError(f"archive/tar: write too long: {entry.name} has more than {entry.size} bytes")
+        yield chunk
+    if rest:
+        raise ArchiveError(
+            f"unexpected copy size for {entry.name}: {entry.size - rest} bytes instead of {entry.size}",
+            hint=REPAIR_HINT,
+            remedy=REPAIR,
+        )
+
+
+def _compare(entry: Entry, expected: Digest, actual: str) -> None:
+    if actual != expected:
+        raise DigestMismatch(
+            f"unexpected digest {actual} copied: the content store's {entry.name} is corrupt",
+            expected=expected,
+            actual=actual,
+            hint=REPAIR_HINT,
+            remedy=REPAIR,
+        )
+
+
+# --- the reading thread -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[Chunk]]:
+    """Read the blobs of a layout ahead, in order; an empty chunk follows each."""
+    chunks: queue.Queue[Chunk | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
+    stop = threading.Event()
+
+    def put(item: Chunk | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return chunks.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+        raise _Stopped
+
+    thread = threading.Thread(target=_read_all, args=(layout, read, put), name="pyctrd-read", daemon=True)
+    thread.start()
+    try:
+        yield _taken(chunks)
+    finally:
+        stop.set()
+        thread.join(_JOIN_SECONDS)
+
+
+def _read_all(layout: Layout, read: Reader, put: Callable[[Chunk | BaseException | None], None]) -> None:
+    try:
+        for digest in layout.blobs:
+            with read(digest) as blob:
+                for chunk in blob:
+                    if chunk:
+                        put(chunk)
+            put(b"")
+        put(None)
+    except _Stopped:
+        return
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        _put_last(error, put)
+
+
+def _put_last(error: BaseException, put: Callable[[Chunk | BaseException | None], None]) -> None:
+    try:
+        put(error)
+    except _Stopped:
+        return
+
+
+def _without_reader(error: NotFound) -> NotFound:
+    message = f"failed to get reader: {error.message}"
+    return NotFound(
+        message,
+        kind=error.kind,
+        name=error.name,
+        hint=error.hint or REPAIR_HINT,
+        remedy=error.remedy or REPAIR,
+    )
+
+
+def _taken(chunks: queue.Queue[Chunk | BaseException | None]) -> Iterator[Chunk]:
+    while (item := chunks.get()) is not None:
+        if isinstance(item, NotFound):
+            raise _without_reader(item) from item
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+# --- the hashing thread -----------------------------------------------------------------------------------
+
+
+class _Hasher:
+    """Computes the digests of blobs, one after the other, in a separate thread."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Chunk | None] = queue.Queue(_QUEUED_CHUNKS)
+        self._hash = hashlib.sha256()
+        self._algorithm = ""
+        self._thread = threading.Thread(target=self._run, name="pyctrd-hash", daemon=True)
+
+    def __enter__(self) -> _Hasher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def start(self, expected: Digest) -> None:
+        """Start a new blob, with the algorithm of its digest."""
+        self._algorithm = expected.algorithm
+        self._hash = hashlib.new(expected.algorithm)
+
+    def feed(self, chunk: Chunk) -> None:
+        """Add bytes; blocks while the thread is behind."""
+        self._queue.put(chunk)
+
+    def finish(self) -> str:
+        """Return the digest of the bytes since `start`."""
+        self._queue.join()
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+    def _run(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            self._hash.update(chunk)
+            self._queue.task_done()
