@@ -9,7 +9,7 @@ Source: containerd core/images/archive/exporter.go Export, getRecords.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -51,7 +51,7 @@ def contents(
         sources=sources or {},
         docker=_docker_entry(image.target, read, step, preferences),
         blobs=blobs,
-        platforms=tuple(dict.fromkeys(item for item in map(_platform_of(read), manifests) if item)),
+        platforms=tuple(dict.fromkeys(filter(None, (platform_of(item, read) for item in manifests)))),
     )
     if mediatypes.is_index(image.target.media_type):
         if mode == "prune":
@@ -110,16 +110,12 @@ def _choose(target: Descriptor, step: graph.Children, preference: Matcher) -> De
     return choose(target)
 
 
-def _platform_of(read: graph.ReadDocument) -> Callable[[Descriptor], Platform | None]:
-    """Return a function that finds a manifest's platform, in the index or else in its config."""
-
-    def find(descriptor: Descriptor) -> Platform | None:
-        try:
-            return graph.platform_of(descriptor, read)
-        except ContentError:  # not a config that we understand
-            return None
-
-    return find
+def platform_of(descriptor: Descriptor, read: graph.ReadDocument) -> Platform | None:
+    """Return a manifest's platform, from the index or else from its config; None if it is not known."""
+    try:
+        return graph.platform_of(descriptor, read)
+    except ContentError:  # not a config that we understand
+        return None
 
 
 # --- the index as it is -----------------------------------------------------------------------------------

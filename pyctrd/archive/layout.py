@@ -23,15 +23,13 @@ from typing import Any, Final
 
 import msgspec
 
+from pyctrd.archive.presumed import PRESUMED
 from pyctrd.errors import InvalidReference
 from pyctrd.oci import gojson, mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest, Platform, blob_path
 
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
-
-# The file that says which layers an archive leaves out.
-PRESUMED: Final = "pyctrd.json"
 
 _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 

@@ -387,6 +387,20 @@ def platform_of(descriptor: Descriptor, read: ReadDocument) -> Platform | None:
     return found if found.os or found.architecture else None  # a signature has none
 
 
+def chain_ids(
+    config: Descriptor, layers: Sequence[Descriptor], read: ReadDocument
+) -> Sequence[Digest | None]:
+    """Return the chain id of each layer of a manifest, None for all if its config does not say them."""
+    unknown = [None] * len(layers)
+    if not mediatypes.is_image_config(config.media_type):
+        return unknown
+    try:
+        found = ImageConfig.parse(read(config)).rootfs.chain_ids
+    except (NotFound, ContentError):
+        return unknown
+    return found if len(found) == len(layers) else unknown
+
+
 def is_image(leaf: Descriptor) -> bool:
     """Whether this is a manifest that is not an attestation."""
     return mediatypes.is_manifest(leaf.media_type) and not is_attestation(leaf)

@@ -19,12 +19,13 @@ from pyctrd.archive.copying import Reader
 from pyctrd.archive.docker_archive import DockerImage
 from pyctrd.archive.folder import Folder
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout
+from pyctrd.archive.presumed import Presumed, document
 from pyctrd.errors import LeaseLost, NoMatchingPlatform, NotFound, PyctrdError
 from pyctrd.oci import graph
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform, blob_path
 from pyctrd.operations import ensure
-from pyctrd.operations.save.delta import Presumed, document, presumed
+from pyctrd.operations.save.delta import presumed
 from pyctrd.operations.save.image import SavedImage
 from pyctrd.operations.save.options import (
     ArchiveFormat,
