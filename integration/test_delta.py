@@ -20,6 +20,7 @@ from integration.rig.peers import GENERATIONS
 from integration.rig.store import collect_garbage, digests, snapshot_of
 from integration.shell import Shell
 from integration.test_load import engine, reader
+from pyctrd.amounts import size
 from tests.support.images import Graph, Layer, config, index, layer, manifest
 
 __all__ = ["engine", "reader"]
@@ -137,6 +138,66 @@ def test_ctr_completes_a_delta(gap: Gap, discarded: bool) -> None:
     unpacked(gap, new)
     if not discarded:
         assert gap.complete() == set(names)
+
+
+@pytest.mark.parametrize("discarded", [False, True], ids=["blobs", "snapshots only"])
+def test_load_completes_a_delta(gap: Gap, discarded: bool) -> None:
+    """As ctr does, and it says before that it can."""
+    old, new = release(gap.namespace, 1), release(gap.namespace, 2)
+    names = [gap.bench.pull(graph) for graph in (old, new)]
+    gap.saving("save", "--offline", "-o", "old.tar", names[0])
+    gap.loading("load", "-i", "old.tar")
+    if discarded:
+        for digest in layers(old):
+            gap.reader.ctr("content", "rm", digest, namespace=gap.namespace)
+    gap.saving("save", "--offline", "--have", gap.inventory(), "-o", "new.tar", names[1])
+    (loaded,) = gap.loading.json("load", "-i", "new.tar")["images"]
+    assert (loaded["name"], loaded["complete"]) == (names[1], True)
+    collect_garbage(gap.reader, gap.namespace)
+    unpacked(gap, new)
+    left_out = set(layers(new)[:2])
+    kept = digests(gap.reader, gap.namespace) & set(new.blobs)
+    assert kept == (set(new.blobs) - left_out if discarded else set(new.blobs))
+    if discarded:
+        told = gap.loading("load", "--no-unpack", "-i", "new.tar", code=4).stderr.decode()
+        assert "if the layers are unpacked" in told
+
+
+def test_load_gets_the_base_from_another_namespace(gap: Gap) -> None:
+    """ctr does not: it fails with `not found`."""
+    old, new = release(gap.namespace, 1), release(gap.namespace, 2)
+    names = [gap.bench.pull(graph) for graph in (old, new)]
+    gap.saving("save", "--offline", "-o", "old.tar", names[0])
+    gap.load("old.tar")
+    gap.saving("save", "--offline", "--have", gap.inventory(), "-o", "new.tar", names[1])
+    elsewhere = Shell(gap.reader, f"{gap.namespace}-other", gap.bench.folder)
+    (loaded,) = elsewhere.json("load", "-i", "new.tar")["images"]
+    assert loaded["complete"]
+    collect_garbage(gap.reader, elsewhere.namespace)
+    assert digests(gap.reader, elsewhere.namespace) == set(new.blobs)
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["file", "pipe"])
+def test_without_the_base_load_writes_nothing(gap: Gap, pipe: bool) -> None:
+    """It names what is missing, by digest and size."""
+    old, new = release(gap.namespace, 1), release(gap.namespace, 2)
+    names = [gap.bench.pull(graph) for graph in (old, new)]
+    gap.saving("save", "--offline", "-o", "old.tar", names[0])
+    gap.load("old.tar")
+    gap.saving("save", "--offline", "--have", gap.inventory(), "-o", "new.tar", names[1])
+    gap.reader.ctr("images", "rm", "--sync", names[0], namespace=gap.namespace)
+    before = snapshot_of(gap.reader, gap.namespace)
+    assert before["content"] == {}
+    with (gap.bench.folder / "new.tar").open("rb") as archive:
+        done = (
+            gap.loading("load", stdin=archive, code=4)
+            if pipe
+            else gap.loading("load", "-i", "new.tar", code=4)
+        )
+    told = done.stderr.decode()
+    for item in new.document()["layers"][:2]:
+        assert f"{item['digest']} ({size(item['size'])})" in told
+    assert snapshot_of(gap.reader, gap.namespace) == before
 
 
 def chains(gap: Gap) -> set[str]:

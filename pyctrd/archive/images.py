@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from pyctrd.archive.layout import IMAGE_NAME, REF_NAME
+from pyctrd.archive.presumed import PRESUMED
 from pyctrd.errors import ArchiveError, ContentError
 from pyctrd.oci import reference
 from pyctrd.oci.model import Index, convert, parse_json
@@ -23,7 +24,12 @@ LAYOUT: Final = "oci-layout"
 INDEX: Final = "index.json"
 DOCKER_MANIFESTS: Final = "manifest.json"
 # How many bytes of each are read; that of index.json and manifest.json is containerd's.
-DOCUMENT_BYTES: Final[Mapping[str, int]] = {LAYOUT: 4096, INDEX: 20 << 20, DOCKER_MANIFESTS: 20 << 20}
+DOCUMENT_BYTES: Final[Mapping[str, int]] = {
+    LAYOUT: 4096,
+    INDEX: 20 << 20,
+    DOCKER_MANIFESTS: 20 << 20,
+    PRESUMED: 20 << 20,
+}
 
 _VERSION: Final = "1.0.0"
 _HINT: Final = "the archive is broken or malicious; nothing of it was stored"

@@ -24,6 +24,7 @@ from typing import IO, Final, Protocol, TypeAlias
 import msgspec
 
 from pyctrd.archive.decompress import MAGIC_BYTES, Decompressed, compression_of
+from pyctrd.archive.presumed import PRESUMED
 from pyctrd.archive.tar_reader import MAX_MEMBERS, Header, HeaderReader, truncated
 from pyctrd.errors import ArchiveError, InvalidInput, InvalidReference
 from pyctrd.oci.model import Digest
@@ -38,7 +39,7 @@ _SIGNAL_SECONDS: Final = 0.2
 _MAX_TRAILING_BYTES: Final = 1 << 20
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BLOB: Final = re.compile(r"blobs/([^/]+)/([^/]+)")
-_LAYOUT_FILES: Final = ("oci-layout", "index.json", "manifest.json")
+_LAYOUT_FILES: Final = (PRESUMED, "oci-layout", "index.json", "manifest.json")
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from pyctrd.operations.load import docker
 from pyctrd.operations.load.contents import Contents, wrong_content
 from pyctrd.operations.load.names import Naming, is_name, kubelet_names
 from pyctrd.operations.load.planning import Plan, Planner
+from pyctrd.operations.load.presumed import Presumption
 from pyctrd.operations.load.recording import record
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Store
@@ -49,6 +50,7 @@ _LAYER_LABEL = f"{mediatypes.GC_REF}l."
 # What the CRI plugin of containerd looks for (internal/cri/labels/labels.go).
 _MANAGED = {"io.cri-containerd.image": "managed"}
 _KUBELET_NAMESPACE = "k8s.io"
+_GONE = "its snapshot, which would replace it, was removed in the meantime; load the archive again"
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,13 +165,26 @@ class _Load:
         self._progress = progress
         self._writing = writing
         self._naming = Naming(options.base_name, today, digests=options.digests)
-        self._contents = Contents(archive, store.content if writing else None, progress)
+        adopt = self._adopt if writing else lambda _absent: False
+        skip = options.on_missing == "skip"
+        presumption = Presumption(
+            store,
+            adopt,
+            targets=self._targets,
+            snapshotter=options.snapshotter,
+            unpacks=options.unpack is not False,
+            skip=skip,
+        )
+        content = store.content if writing else None
+        self._contents = Contents(archive, content, progress, presumed=presumption.check)
         self._planner = Planner(
             self._contents,
             store.content,
-            self._adopt if writing else lambda _absent: False,
+            adopt,
+            presumption,
             targets=self._targets,
-            skip=options.on_missing == "skip",
+            unpacks=self._unpacks,
+            skip=skip,
         )
         self._gc_labels = GcLabels(store.content, progress)
 
@@ -258,10 +273,13 @@ class _Load:
         )
 
     def _unpackable(self, plan: Plan) -> list[Platform]:
+        return [platform for platform in plan.platforms if self._unpacks(plan.target, platform)]
+
+    def _unpacks(self, target: Descriptor, platform: Platform) -> bool:
+        """Whether an image is unpacked for one of its platforms; a single manifest always is."""
         if self._options.unpack is False:
-            return []
-        alone = not mediatypes.is_index(plan.target.media_type)
-        return [platform for platform in plan.platforms if alone or self._unpacked.match(platform)]
+            return False
+        return not mediatypes.is_index(target.media_type) or self._unpacked.match(platform)
 
     @property
     def _unpacked(self) -> Matcher:
@@ -282,7 +300,7 @@ class _Load:
 
         if self._writing and self._options.label_all:
             step = graph.labelled(step, set_labels)
-        step = self._filtered(step, plan.left_out)
+        step = self._filtered(step, plan.left_out | plan.replaced)
         if self._writing and not self._options.label_all:
             step = graph.labelled(step, set_labels)
         return step
@@ -337,8 +355,14 @@ class _Load:
 
     def _store_image(self, plan: Plan, downloads: DownloadPool) -> tuple[Platform, ...]:
         """Store and unpack one image, each generation before the next one is read."""
+
+        def wait(digest: Digest) -> None:
+            if digest in plan.replaced:
+                raise NotFound(f"content digest {digest}: not found", kind="content", name=digest, hint=_GONE)
+            downloads.wait(digest)
+
         with Unpacking(
-            self._store, plan.target, self._options.snapshotter, downloads.wait, self._progress
+            self._store, plan.target, self._options.snapshotter, wait, self._progress
         ) as unpacking:
             parents: Sequence[Descriptor] = ()
             step = self._wanted(plan)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from pyctrd.archive.images import DOCUMENT_BYTES
+from pyctrd.archive.presumed import PRESUMED
 from pyctrd.archive.reader import Archive, Member, read_member, resolve_links
 from pyctrd.errors import AlreadyExists, ArchiveError, NotFound, PyctrdError, RegistryContentError
 from pyctrd.oci import mediatypes
@@ -58,10 +59,18 @@ class Contents:
     # What the port asks for; errors of this fetcher are raised as ArchiveError, without these.
     host = ""
 
-    def __init__(self, archive: Archive, content: ContentStore | None, progress: ProgressSink) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        content: ContentStore | None,
+        progress: ProgressSink,
+        *,
+        presumed: Callable[[bytes], None] = lambda _statement: None,
+    ) -> None:
         """Read the archive: all of a pipe, only the headers of a file.
 
-        Without `content`, nothing is stored: then the digests of blobs in a pipe are computed. Raises
+        Without `content`, nothing is stored: then the digests of blobs in a pipe are computed. `presumed` is
+        called with what a delta archive states, before anything that follows it is stored. Raises
         ArchiveError.
         """
         self._archive = archive
@@ -80,6 +89,8 @@ class Contents:
             elif member.name in DOCUMENT_BYTES:
                 limit = DOCUMENT_BYTES[member.name]
                 self.documents[member.name] = read_member(archive, member, limit=limit)
+                if member.name == PRESUMED:
+                    presumed(self.documents[member.name])
             else:
                 self._add(self._kept(member) if archive.is_seekable else self._passing(member))
 

@@ -18,6 +18,7 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, Platform
 from pyctrd.oci.platforms import Targets
 from pyctrd.operations.load.contents import Contents
+from pyctrd.operations.load.presumed import Presumption
 from pyctrd.ports import ContentStore
 from pyctrd.steps.fetch import is_present
 from pyctrd.steps.validate import Validator, is_document
@@ -28,13 +29,14 @@ _BROKEN: Final = "the archive is broken or malicious; the document was not store
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """An image to load: its target under each of its names, which differ in annotations only.
 
-    `left_out` are manifests that are incomplete, `platforms` those of the others. `complete` says whether
-    all selected platforms are among them.
+    `left_out` are manifests that are incomplete, `platforms` those of the others. `replaced` are layers that
+    are not stored, since their snapshots exist. `complete` says whether all selected platforms are there.
     """
 
     targets: Mapping[str, Descriptor]
     platforms: tuple[Platform, ...]
     left_out: frozenset[Digest]
+    replaced: frozenset[Digest]
     complete: bool
 
     @property
@@ -46,7 +48,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Planner:
     """Plans the loading of images, one after the other.
 
-    `adopt` tries to get a blob that the archive does not have from another namespace.
+    `adopt` tries to get a blob that the archive does not have from another namespace. `unpacks` says whether
+    an image, given by its target, is unpacked for a platform.
     """
 
     def __init__(
@@ -54,13 +57,17 @@ class Planner:
         contents: Contents,
         content: ContentStore,
         adopt: Callable[[Descriptor], bool],
+        presumption: Presumption,
         *,
         targets: Targets,
+        unpacks: Callable[[Descriptor, Platform], bool],
         skip: bool,
     ) -> None:
         self._contents = contents
         self._content = content
         self._adopt = adopt
+        self._presumption = presumption
+        self._unpacks = unpacks
         self._targets = targets
         self._skip = skip
         self.validator = Validator()
@@ -125,7 +132,8 @@ class Planner:
         # What does not fit the platforms is left out at the top of the archive as in an index.
         fitting = graph.only_platforms(step, self._targets.matcher)
         leaves = list(graph.leaves_of(target, fitting)) if self.fits(target) else []
-        missing = {leaf.digest: self._missing(leaf, step) for leaf in leaves}
+        replaced = {leaf.digest: self._replaced(target, leaf, step) for leaf in leaves}
+        missing = {leaf.digest: self._missing(leaf, step, replaced[leaf.digest]) for leaf in leaves}
         whole = [leaf for leaf in leaves if not missing[leaf.digest]]
         images = [leaf for leaf in whole if not graph.is_attestation(leaf)]
         found = self._platforms(images)
@@ -141,20 +149,40 @@ class Planner:
             targets=targets,
             platforms=tuple(dict.fromkeys(platform for platform in found if platform is not None)),
             left_out=frozenset(leaf.digest for leaf in leaves if missing[leaf.digest]),
+            replaced=frozenset().union(*replaced.values()),
             complete=not lacking and not absent,
         )
 
     # --- what is there
 
-    def _missing(self, leaf: Descriptor, step: graph.Children) -> list[Descriptor]:
-        """Return what is missing of a manifest; validates the documents that are not."""
+    def _missing(
+        self, leaf: Descriptor, step: graph.Children, replaced: frozenset[Digest] = frozenset()
+    ) -> list[Descriptor]:
+        """Return what is missing of a manifest and not replaced; validates the documents that are not."""
         missing = []
         for item in graph.by_digest(graph.preorder(leaf, step)).values():
+            if item.digest in replaced:
+                continue
             if not self._is_available(item):
                 missing.append(item)
             elif is_document(item) and not graph.has_children(item):  # the walk reads the others
                 self.read(item)
         return missing
+
+    def _replaced(self, target: Descriptor, leaf: Descriptor, step: graph.Children) -> frozenset[Digest]:
+        """Return the layers of a manifest that are missing, but whose snapshots exist."""
+        found = list(step(leaf)) if mediatypes.is_manifest(leaf.media_type) else []
+        if not found or all(map(self._is_available, found)):
+            return frozenset()
+        platform = self._platform_of(leaf)
+        if platform is None or not self._unpacks(target, platform):
+            return frozenset()
+        chains = graph.chain_ids(found[0], found[1:], self.read)
+        return frozenset(
+            layer.digest
+            for layer, chain in zip(found[1:], chains, strict=True)
+            if not self._is_available(layer) and self._presumption.is_replaced(layer, chain)
+        )
 
     def is_stored(self, descriptor: Descriptor) -> bool:
         """Whether the store has a blob."""
