@@ -40,7 +40,7 @@ def command(archive: str, output_format: str) -> None:
     if output_format == "json":
         emit_json(_document(found))
     else:
-        _print(open_page(), found)
+        print_info(open_page(), found)
 
 
 def _document(found: ArchiveInfo) -> dict[str, object]:
@@ -57,7 +57,8 @@ def _document(found: ArchiveInfo) -> dict[str, object]:
     }
 
 
-def _print(page: Page, found: ArchiveInfo) -> None:
+def print_info(page: Page, found: ArchiveInfo) -> None:
+    """Print what is in an archive."""
     container = "folder" if found.folder else f"tar, {found.compression or 'not compressed'}"
     page.items(
         [
