@@ -408,6 +408,9 @@ def test_progress_and_cancellation() -> None:
     last = {event.descriptor.digest: event for event in events if event.descriptor}
     assert set(last) == set(layers(graph))
     assert all(event.offset == event.total for event in last.values())
+    events.clear()
+    verify(docker_archive(graph, "app:v1"), progress=events.append)
+    assert {event.detail for event in events[:-1]} == {"layer 0.tar", "layer 1.tar"}
     for call in (
         verify,
         lambda data, **how: pyctrd.inspect_archive(stream(data, pipe=True), cancel=how["cancel"]),

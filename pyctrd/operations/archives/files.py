@@ -23,6 +23,8 @@ from pyctrd.progress import Progress, ProgressSink
 _SMALL_BYTES: Final = 64 << 10
 # ... and no more than this together.
 _MAX_HELD_BYTES: Final = 64 << 20
+# In docker's archives, the names of layers have 64 hexadecimal digits.
+_SHOWN_CHARACTERS: Final = 12
 # Enough to recognize a compression.
 _HEAD_BYTES: Final = 16
 
@@ -101,17 +103,22 @@ class CheckedFiles:
         )
 
     def _chunks(self, member: Member, update: Callable[[bytes], object]) -> Iterator[bytes]:
-        """Yield the bytes of a file, and report them if the digest is known: most large files are layers."""
+        """Yield the bytes of a file. If it is large, which most are that are layers, report the progress."""
         blob = None
-        if member.digest is not None and member.size > _SMALL_BYTES:
+        if member.digest is not None:
             blob = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=member.digest, size=member.size)
+        detail = "" if blob is not None else f"layer {member.name[:_SHOWN_CHARACTERS]}"
         done = 0
         for chunk in self._archive.chunks(member):
             self._check()
             update(chunk)
             done += len(chunk)
-            if blob is not None:
-                self._progress(Progress(action="verifying", descriptor=blob, offset=done, total=member.size))
+            if member.size > _SMALL_BYTES:
+                self._progress(
+                    Progress(
+                        action="verifying", descriptor=blob, offset=done, total=member.size, detail=detail
+                    )
+                )
             yield chunk
 
     def _is_held(self, member: Member, first: bytes) -> bool:
