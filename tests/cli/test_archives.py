@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +243,25 @@ def test_inspect_of_a_pipe_and_without_grpc() -> None:
             timeout=60,
         )
         assert json.loads(done.stdout)["images"][0]["complete"]
+
+
+def test_verify_of_a_silent_pipe_can_be_interrupted() -> None:
+    data = archive_of(shapes.big(4 << 20, layers=2))
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyctrd", "verify", "-", "--progress", "json"],
+        env={**os.environ, "PYTHONPATH": str(Path(pyctrd.__file__).parent.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(data[: 3 << 20])
+        process.stdin.flush()
+        assert json.loads(process.stderr.readline())["action"] == "verifying"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read().endswith(b"pyctrd: interrupted\n")
 
 
 def test_it_fits_a_terminal_of_80_columns() -> None:

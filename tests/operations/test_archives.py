@@ -390,6 +390,15 @@ def test_what_no_statement_names_is_missing_unless_the_target_has_the_blob() -> 
     assert found.detail == "not in the archive or the inventory"
 
 
+def test_a_statement_cannot_excuse_a_missing_config() -> None:
+    graph = shapes.single()
+    config = graph.document()["config"]
+    stated = {"schema": 1, "presumed": [{key: config[key] for key in ("mediaType", "digest", "size")}]}
+    files = layout(entry(graph, NAME), blobs=graph.blobs, without={config["digest"]})
+    found = only(verify(tar_of({"pyctrd.json": to_json(stated), **files})))
+    assert (found.digest, found.fault) == (config["digest"], "missing")
+
+
 def test_a_statement_that_is_none() -> None:
     for statement in (b"[]", b'{"schema":2}', b'{"schema":1,"presumed":[{"digest":"md5:1","size":1}]}'):
         files = layout(entry(shapes.single(), NAME), blobs=shapes.single().blobs)

@@ -188,7 +188,7 @@ class Survey:
             found[leaf] = msgspec.structs.replace(known[key], platform=self._platform_of(leaf))
             if self._is_needed(leaf, found[leaf]):
                 for item in found[leaf].missing:
-                    if item.digest not in self.presumed or self._have is not None:
+                    if not self._is_presumed(item) or self._have is not None:
                         self._note(item, "missing", self._why_missing(item))
         images = {leaf: item for leaf, item in found.items() if not graph.is_attestation(leaf)}
         if root.target.digest not in self._files.blobs:
@@ -222,7 +222,7 @@ class Survey:
             if any(self._is_damaged(item.digest) for item in content):
                 state = "incomplete"
             elif missing:
-                is_delta = self._have is None and all(item.digest in self.presumed for item in missing)
+                is_delta = self._have is None and all(map(self._is_presumed, missing))
                 state = "presumed" if is_delta else "incomplete"
         return ArchivedPlatform(
             platform=None,
@@ -248,7 +248,7 @@ class Survey:
         if self._have is None or not missing:
             return list(missing)
         absent = [item for item in missing if item.digest not in self._have.blobs]
-        if not any(item.digest in self.presumed for item in absent):
+        if not any(map(self._is_presumed, absent)):
             return absent
         chains: dict[Digest, Digest | None] = {}
         if mediatypes.is_manifest(content[0].media_type):
@@ -258,8 +258,12 @@ class Survey:
         return [
             item
             for item in absent
-            if item.digest not in self.presumed or chains.get(item.digest) not in self._have.chain_ids
+            if not self._is_presumed(item) or chains.get(item.digest) not in self._have.chain_ids
         ]
+
+    def _is_presumed(self, item: Descriptor) -> bool:
+        """Whether the archive says that it leaves out a blob, which only layers may be."""
+        return item.digest in self.presumed and not is_document(item)
 
     # --- what has to be there
 
@@ -390,7 +394,7 @@ class Survey:
         name = self._files.missing_files.get(item.digest)
         if name is not None:
             return f"{name!r} not found in the archive{self._files.perhaps_truncated}"
-        if item.digest in self.presumed:
+        if self._is_presumed(item):
             return f"the archive leaves out this layer of {size(item.size)}, but the inventory lacks it"
         return f"not {self._nowhere}"
 
