@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ from integration.bench import Bench
 from integration.rig.measure import measured
 from integration.rig.peers import GENERATIONS
 from integration.rig.store import collect_garbage
-from integration.shell import Shell
+from integration.shell import REPOSITORY_ROOT, Shell
 from integration.test_delta import layers, release
 from integration.test_load_hostile import zeros
 from integration.test_load_parity import made
@@ -196,6 +197,30 @@ def test_a_delta_archive_and_the_inventory_of_its_target(bench: Bench, shell: Sh
     empty("load", "-i", "new.tar", code=4)
 
 
+@NEWEST
+def test_the_commands_of_the_documentation(bench: Bench, shell: Shell) -> None:
+    names = [bench.pull(release(bench.namespace, version)) for version in (1, 2)]
+    target = Shell(bench.containerd, f"{bench.namespace}-target", shell.folder)
+    for file in ("app.tar", "app.tar.zst"):
+        shell("save", "--offline", "-o", file, names[0])
+    bench.ctr("images", "import", shell.folder / "app.tar", namespace=target.namespace)
+    (shell.folder / "pyctrd").write_text(f'#!/bin/sh\nexec {sys.executable} -m pyctrd "$@"\n')
+    (shell.folder / "pyctrd").chmod(0o755)
+    page = (REPOSITORY_ROOT / "docs" / "airgap.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Check an archive\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"^\$ (.*)$", section, re.MULTILINE)
+    assert len(commands) == 6
+    for command in commands:
+        for word, value in (("registry.example.com/team/app:1.5", names[1]), ("k8s.io", target.namespace)):
+            command = command.replace(word, value)  # noqa: PLW2901
+        env = {**shell.env, "PATH": f"{shell.folder}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=shell.folder, env=env, capture_output=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    assert shell.json("verify", "update.tar")["presumed"]
+
+
 # --- hostile ----------------------------------------------------------------------------------------------
 
 
@@ -211,7 +236,7 @@ def check_memory(path: Path, code: int, *, pipe: bool) -> str:
 
 
 def environment() -> Any:
-    return {**os.environ, "PYTHONPATH": str(Path(pyctrd.__file__).parent.parent)}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT)}
 
 
 @pytest.mark.parametrize("pipe", [False, True], ids=["file", "pipe"])

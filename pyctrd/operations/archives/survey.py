@@ -80,7 +80,6 @@ class _Root(msgspec.Struct):
     target: Descriptor
     names: list[str]
     leaves: list[Descriptor] = []
-    absent_indexes: list[Descriptor] = []
 
 
 class Survey:
