@@ -19,6 +19,7 @@ import pytest
 import pyctrd
 from integration.archives import ARCHIVES, Archive
 from integration.bench import Bench
+from integration.rig.daemons import Containerd
 from integration.rig.measure import measured
 from integration.rig.peers import GENERATIONS
 from integration.rig.store import collect_garbage
@@ -169,17 +170,19 @@ def check_damage(shell: Shell, path: Path, file: str) -> None:
 
 @NEWEST
 @pytest.mark.parametrize("discarded", [False, True], ids=["blobs", "snapshots only"])
-def test_a_delta_archive_and_the_inventory_of_its_target(bench: Bench, shell: Shell, discarded: bool) -> None:
+def test_a_delta_archive_and_the_inventory_of_its_target(
+    bench: Bench, shell: Shell, isolated_containerd: Containerd, discarded: bool
+) -> None:
     old, new = release(bench.namespace, 1), release(bench.namespace, 2)
     names = [bench.pull(graph) for graph in (old, new)]
-    target = Shell(bench.containerd, f"{bench.namespace}-target", shell.folder)
-    empty = Shell(bench.containerd, f"{bench.namespace}-empty", shell.folder)
+    far = isolated_containerd
+    target, empty = (Shell(far, f"{bench.namespace}-{name}", shell.folder) for name in ("target", "empty"))
     shell("save", "--offline", "-o", "old.tar", names[0])
-    bench.ctr("images", "import", shell.folder / "old.tar", namespace=target.namespace)
+    far.ctr("images", "import", shell.folder / "old.tar", namespace=target.namespace)
     if discarded:
         for digest in layers(old):
-            bench.ctr("content", "rm", digest, namespace=target.namespace)
-        collect_garbage(bench.containerd, target.namespace)
+            far.ctr("content", "rm", digest, namespace=target.namespace)
+        collect_garbage(far, target.namespace)
     for one, file in ((target, "target.json"), (empty, "empty.json")):
         (shell.folder / file).write_bytes(one("inventory", "--format", "json").stdout)
     shell("save", "--offline", "--have", "target.json", "-o", "new.tar", names[1])
