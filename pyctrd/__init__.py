@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyctrd.archive.compress import Compression
     from pyctrd.archive.contents import IndexMode
     from pyctrd.archive.inventory import Inventory, StoredBlob, StoredImage
+    from pyctrd.archives import inspect_archive, verify_archive
     from pyctrd.client import Client
     from pyctrd.containerd.leases import Lease
     from pyctrd.containerd.namespaces import Namespace
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
         SnapshotInfo,
     )
     from pyctrd.oci.platforms import Platforms
+    from pyctrd.operations.archives import ArchiveInfo, VerifyArchiveResult
+    from pyctrd.operations.archives.survey import ArchivedImage, ArchivedPlatform
     from pyctrd.operations.diagnose import (
         Cause,
         Content,
@@ -101,6 +104,9 @@ __all__ = [
     "AmbiguousReference",
     "ArchiveError",
     "ArchiveFormat",
+    "ArchiveInfo",
+    "ArchivedImage",
+    "ArchivedPlatform",
     "AsyncClient",
     "AttestationMode",
     "AuthenticationFailed",
@@ -176,8 +182,11 @@ __all__ = [
     "TagList",
     "Tools",
     "Unsupported",
+    "VerifyArchiveResult",
     "VerifyResult",
     "__version__",
+    "inspect_archive",
+    "verify_archive",
 ]
 
 # Module -> the public names it defines. Names not listed here are in pyctrd.errors.
@@ -186,11 +195,14 @@ _HOMES: Final = {
     "archive.compress": ("Compression",),
     "archive.contents": ("IndexMode",),
     "archive.inventory": ("Inventory", "StoredBlob", "StoredImage"),
+    "archives": ("inspect_archive", "verify_archive"),
     "client": ("Client",),
     "registries": ("Registry",),
     "containerd.leases": ("Lease",),
     "containerd.namespaces": ("Namespace",),
     "containerd.version": ("DaemonVersion",),
+    "operations.archives": ("ArchiveInfo", "VerifyArchiveResult"),
+    "operations.archives.survey": ("ArchivedImage", "ArchivedPlatform"),
     "operations.diagnose": (
         "Cause",
         "Content",

@@ -36,12 +36,13 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "steps": "amounts arguments errors oci ports progress waiting",
     "operations": "amounts archive errors oci ports progress steps",
     "registries": "arguments errors oci operations ports progress registry steps waiting",
+    "archives": "archive arguments oci operations progress",
     "connection": "arguments containerd errors registries registry waiting",
     "images": "arguments archive connection containerd errors oci operations ports progress registries steps",
     "client": "arguments connection containerd images oci ports registry",
     "aio": "arguments client containerd errors images ports progress registry",
-    "": "aio archive client containerd errors oci operations progress registries registry steps",
-    "cli": "amounts client errors oci progress redact registries registry waiting",
+    "": "aio archive archives client containerd errors oci operations progress registries registry steps",
+    "cli": "amounts archives client errors oci progress redact registries registry waiting",
     "__main__": "cli",
 }
 

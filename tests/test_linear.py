@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from pyctrd.archive.contents import IndexMode
+from pyctrd.archives import verify_archive
 from pyctrd.errors import InvalidInput
 from pyctrd.oci import platforms, reference
 from pyctrd.oci.model import Digest, ImageRecord, Platform
@@ -30,6 +31,7 @@ from pyctrd.steps.upload import SendOptions
 from pyctrd.steps.upload_plan import PushIndex
 from tests.support import shapes
 from tests.support.images import Graph
+from tests.support.loading import archive_of
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 from tests.support.selections import selected
@@ -208,6 +210,17 @@ def test_verify(bench: Bench, counts: Counts, repair: bool) -> None:
     assert result.ok
     assert result.blobs == len(bench.graph.blobs)
     counts.check(bench.graph)
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("platforms", [None, "all", "linux/amd64"])
+def test_verify_archive(counts: Counts, shape: str, platforms: str | None) -> None:
+    graph = IMAGES[shape]()
+    counts.parsed = counts.matched = 0
+    result = verify_archive(io.BytesIO(archive_of(graph)), platforms=platforms)
+    assert result.ok
+    assert result.images[0].complete
+    counts.check(graph)
 
 
 @pytest.mark.parametrize("shape", [shapes.single, shapes.five_platform, shapes.mixed])

@@ -251,6 +251,10 @@ Call = Callable[[Client], object]
         (lambda c: c.images.pull("alpine", labels=7), "labels=7: must map strings to strings"),
         (lambda c: c.images.pull("alpine", labels={"a": 7}), "labels=7: must be a string"),
         (lambda c: c.images.pull("alpine", cancel=True), "cancel=True: must be a threading.Event"),
+        (lambda _: pyctrd.verify_archive(7), "source=7: must be a path or a binary stream"),  # type: ignore[arg-type]
+        (lambda _: pyctrd.verify_archive("x", have=7), "have=7: must be an Inventory, a path or a binary"),  # type: ignore[arg-type]
+        (lambda _: pyctrd.verify_archive("x", platforms="local"), "`local` cannot be used here"),
+        (lambda _: pyctrd.inspect_archive("x", cancel=True), "cancel=True: must be a threading.Event"),  # type: ignore[arg-type]
         (lambda c: c.content.get("nonsense"), "invalid checksum digest format"),
         (lambda c: Client(7), "address=7: must be a path"),  # type: ignore[arg-type]
         (lambda c: Client("tcp://host"), "unsupported address"),

@@ -17,8 +17,8 @@ import msgspec
 from pyctrd.archive.layout import IMAGE_NAME, REF_NAME
 from pyctrd.archive.presumed import PRESUMED
 from pyctrd.errors import ArchiveError, ContentError
-from pyctrd.oci import reference
-from pyctrd.oci.model import Index, convert, parse_json
+from pyctrd.oci import graph, reference
+from pyctrd.oci.model import Descriptor, Index, convert, parse_json
 
 LAYOUT: Final = "oci-layout"
 INDEX: Final = "index.json"
@@ -31,6 +31,10 @@ DOCUMENT_BYTES: Final[Mapping[str, int]] = {
     PRESUMED: 20 << 20,
 }
 
+# The annotation of referrers, which containerd 2.2 and later list next to the images that they refer to.
+_SUBJECT: Final = "io.containerd.manifest.subject"
+# The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
+_MAX_NAME_LENGTH: Final = 1024
 _VERSION: Final = "1.0.0"
 _HINT: Final = "the archive is broken or malicious; nothing of it was stored"
 
@@ -117,3 +121,18 @@ def image_name(annotations: Mapping[str, str], *, prefix: str, only_prefix: bool
     rest = name.removeprefix(prefix)
     begins = name.startswith(prefix) and (not rest or rest[0] in "/:@")
     return name if begins or not only_prefix else ""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of an image: containerd would accept any."""
+    return 0 < len(text) <= _MAX_NAME_LENGTH and text.isprintable() and " " not in text
+
+
+def is_image(entry: Descriptor) -> bool:
+    """Whether an entry is an image of its own; attestations and referrers only accompany one."""
+    return (
+        graph.has_children(entry)
+        and not graph.is_attestation(entry)
+        and not entry.artifact_type
+        and _SUBJECT not in entry.annotations
+    )

@@ -79,6 +79,14 @@ class Archive(Protocol):
         """What the archive is called in messages."""
 
     @property
+    def is_folder(self) -> bool:
+        """Whether this is a folder, not a tar."""
+
+    @property
+    def compression(self) -> str:
+        """The compression of the tar: gzip, zstd, xz or bzip2; "" for none."""
+
+    @property
     def is_seekable(self) -> bool:
         """Whether members can be read in any order, several at once, and more than once."""
 
@@ -151,7 +159,8 @@ def _opened(path: str) -> IO[bytes]:
     if os.isatty(number):
         os.close(number)
         raise InvalidInput(
-            "cowardly refusing to load from a terminal", hint="pass a file, or pipe an archive into stdin"
+            "cowardly refusing to read an archive from a terminal",
+            hint="pass a file, or pipe an archive into stdin",
         )
     return os.fdopen(number, "rb", buffering=0)
 
@@ -181,8 +190,8 @@ def _archive(stream: IO[bytes], name: str, check: Callable[[], None]) -> Archive
         check()
 
     if compression:
-        return _TarStream(Decompressed(replay, compression, ended).read, name, ended)
-    return _TarStream(replay, name, ended)
+        return _TarStream(Decompressed(replay, compression, ended).read, name, compression, ended)
+    return _TarStream(replay, name, "", ended)
 
 
 def _reading(stream: IO[bytes], name: str, check: Callable[[], None]) -> Callable[[int], bytes]:
@@ -330,6 +339,8 @@ class _SeekableInput:
 class _TarFile:
     """An uncompressed tar in a file. Implements Archive."""
 
+    is_folder = False
+    compression = ""
     is_seekable = True
 
     def __init__(self, source: _SeekableInput, name: str) -> None:
@@ -391,11 +402,15 @@ class _StreamInput:
 class _TarStream:
     """A tar in a pipe, or a compressed one. Implements Archive."""
 
+    is_folder = False
     is_seekable = False
 
-    def __init__(self, read: Callable[[int], bytes], name: str, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], name: str, compression: str, ended: Callable[[], None]
+    ) -> None:
         self._source = _StreamInput(read, ended)
         self.name = name
+        self.compression = compression
         self.is_terminated = False
 
     def members(self) -> Iterator[Member]:
@@ -427,6 +442,8 @@ class _Folder:
     checked against its name.
     """
 
+    is_folder = True
+    compression = ""
     is_seekable = True
     is_terminated = True
 

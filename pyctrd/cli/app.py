@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ensure": "Fetch the missing content of an image.",
     "save": "Save images to an archive.",
     "load": "Load the images of an archive.",
+    "inspect": "Show what is in an archive, without loading it.",
     "inventory": "List what a namespace has, for a smaller archive.",
     "push": "Push an image to a registry.",
     "copy": "Copy an image between registries.",

@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from pyctrd.archive.images import parse_documents
+from pyctrd.archive import docker_manifests
+from pyctrd.archive.images import is_name, parse_documents
 from pyctrd.archive.reader import Archive
 from pyctrd.errors import (
     AlreadyExists,
@@ -29,9 +30,8 @@ from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Manifest, Platform
 from pyctrd.oci.platforms import Matcher, Selection, only_strict
-from pyctrd.operations.load import docker
 from pyctrd.operations.load.contents import Contents, wrong_content
-from pyctrd.operations.load.names import Naming, is_name, kubelet_names
+from pyctrd.operations.load.names import Naming, kubelet_names
 from pyctrd.operations.load.planning import Plan, Planner
 from pyctrd.operations.load.presumed import Presumption
 from pyctrd.operations.load.recording import record
@@ -226,7 +226,7 @@ class _Load:
         found = parse_documents(self._contents.documents)
         if isinstance(found, Index):
             return list(found.manifests)
-        return list(docker.manifests(found, self._contents, self._store.content))
+        return list(docker_manifests.manifests(found, self._contents, self._store.content))
 
     def _named(self) -> dict[str, Descriptor]:
         """Return the image for each name: that of the entries with this name which fits the platforms."""

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Final
 
-import msgspec
-
+from pyctrd.archive.files import File
 from pyctrd.archive.images import DOCUMENT_BYTES
 from pyctrd.archive.presumed import PRESUMED
 from pyctrd.archive.reader import Archive, Member, read_member, resolve_links
@@ -35,23 +34,8 @@ _DAMAGED: Final = "the archive was damaged on the way: copy or save it again"
 _HEAD_BYTES: Final = 16
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the archive: its size, and the first bytes.
-
-    `digest` is that of its content, if it is known without reading a seekable archive. Its bytes are `data`,
-    in the `member`, or, if there is neither, in the store.
-    """
-
-    name: str
-    size: int
-    digest: Digest | None = None
-    head: bytes = b""
-    data: bytes | None = None
-    member: Member | None = None
-
-
 class Contents:
-    """The files of an archive, by name and by digest. Implements ports.Fetcher.
+    """The files of an archive, by name and by digest. Implements archive.files.Files and ports.Fetcher.
 
     `written` are the bytes of the blobs that were written to the store while the archive was read.
     """

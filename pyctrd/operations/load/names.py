@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Final
 
-from pyctrd.archive.images import image_name
+from pyctrd.archive.images import image_name, is_image, is_name
 from pyctrd.errors import ArchiveError, InvalidReference, NotFound
-from pyctrd.oci import graph, reference
+from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor, Digest
-
-# The annotation of referrers, which containerd 2.2 and later list next to the images that they refer to.
-_SUBJECT: Final = "io.containerd.manifest.subject"
-# The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
-_MAX_LENGTH: Final = 1024
 
 
 class Naming:
@@ -49,7 +43,7 @@ class Naming:
             elif entry.annotations.get("io.containerd.image.name"):
                 others.append(entry.annotations["io.containerd.image.name"])
         if self._digests or not (found or self._only):
-            for entry in filter(_is_image, entries):
+            for entry in filter(is_image, entries):
                 found.setdefault(f"{self._prefix}@{entry.digest}", []).append(entry)
         if not found and others:
             raise NotFound(
@@ -63,21 +57,6 @@ class Naming:
     def is_made(self, name: str) -> bool:
         """Whether a name is not of the archive, but made of the digest."""
         return name.startswith(f"{self._prefix}@")
-
-
-def is_name(text: str) -> bool:
-    """Whether a text can be the name of an image: containerd would accept any."""
-    return 0 < len(text) <= _MAX_LENGTH and text.isprintable() and " " not in text
-
-
-def _is_image(entry: Descriptor) -> bool:
-    """Whether an entry is an image of its own; attestations and referrers only accompany one."""
-    return (
-        graph.has_children(entry)
-        and not graph.is_attestation(entry)
-        and not entry.artifact_type
-        and _SUBJECT not in entry.annotations
-    )
 
 
 def kubelet_names(name: str, target: Digest, config: Digest) -> list[str]:

@@ -13,23 +13,24 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from pyctrd.archive.decompress import compression_of
+from pyctrd.archive.files import File, Files
 from pyctrd.archive.images import DockerImage, docker_names
 from pyctrd.errors import ArchiveError, ContentError, InvalidReference, NotFound
 from pyctrd.oci import gojson, mediatypes, platforms
 from pyctrd.oci.model import MAX_CONFIG_BYTES, ContentInfo, Descriptor, Digest, ImageConfig
-from pyctrd.operations.load.contents import Contents, File
 from pyctrd.ports import ContentStore
 
 
 def manifests(
-    images: Sequence[DockerImage], contents: Contents, content: ContentStore
+    images: Sequence[DockerImage], files: Files, content: ContentStore | None
 ) -> Iterator[Descriptor]:
     """Yield an index entry for each tag of each image, and one without a name for an image without tags.
 
-    Adds the manifests, and the digests of all files, to `contents`. Raises ArchiveError.
+    Adds the manifests, and the digests of configs and layers, to `files`. Without `content`, no store is
+    asked for compressed layers. Raises ArchiveError.
     """
     for image in images:
-        entry = _manifest(image, contents, content)
+        entry = _manifest(image, files, content)
         try:
             names = [docker_names(tag) for tag in image.repo_tags]
         except InvalidReference as error:
@@ -40,9 +41,9 @@ def manifests(
             yield msgspec.structs.replace(entry, annotations=name)
 
 
-def _manifest(image: DockerImage, contents: Contents, content: ContentStore) -> Descriptor:
-    file = contents.file(image.config)
-    raw = contents.read(file, limit=MAX_CONFIG_BYTES)
+def _manifest(image: DockerImage, files: Files, content: ContentStore | None) -> Descriptor:
+    file = files.file(image.config)
+    raw = files.read(file, limit=MAX_CONFIG_BYTES)
     try:
         parsed = ImageConfig.parse(raw)
         diff_ids = parsed.rootfs.diff_ids
@@ -53,12 +54,11 @@ def _manifest(image: DockerImage, contents: Contents, content: ContentStore) -> 
             f"mismatched image rootfs and manifest layers: {len(diff_ids)} diff ids in {image.config}, "
             f"{len(image.layers)} layers in manifest.json"
         )
-    config = _added(contents, file, Digest.of(raw), mediatypes.DOCKER_CONFIG)
+    config = _added(files, file, Digest.of(raw), mediatypes.DOCKER_CONFIG)
     given = [
-        _layer(contents, contents.file(name), diff_id)
-        for name, diff_id in zip(image.layers, diff_ids, strict=True)
+        _layer(files, files.file(name), diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
     ]
-    present = _compressed(content, {layer.digest for layer in given})
+    present = _compressed(content, {layer.digest for layer in given}) if content is not None else {}
     layers = [present.get(layer.digest, layer) for layer in given]
     document = {
         "schemaVersion": 2,
@@ -70,25 +70,25 @@ def _manifest(image: DockerImage, contents: Contents, content: ContentStore) -> 
     found = parsed.platform
     return Descriptor(
         media_type=mediatypes.DOCKER_MANIFEST,
-        digest=contents.add_document(data),
+        digest=files.add_document(data),
         size=len(data),
         platform=platforms.normalize(found) if found.os or found.architecture else None,
     )
 
 
-def _layer(contents: Contents, file: File, diff_id: Digest) -> Descriptor:
+def _layer(files: Files, file: File, diff_id: Digest) -> Descriptor:
     """Return a layer's descriptor. The digest of an uncompressed one is its diff id, so it need not be read.
 
     That it is, is checked when it is stored.
     """
-    if _is_compressed(contents.head(file)):
-        return _added(contents, file, contents.hash(file), f"{mediatypes.DOCKER_LAYER}.gzip")
+    if _is_compressed(files.head(file)):
+        return _added(files, file, files.hash(file), f"{mediatypes.DOCKER_LAYER}.gzip")
     if file.digest is not None and file.digest != diff_id:
         raise ArchiveError(
             f"wrong diff id: {file.name} in the archive has the digest {file.digest}, the image config has "
             f"{diff_id}"
         )
-    return _added(contents, file, diff_id, mediatypes.DOCKER_LAYER)
+    return _added(files, file, diff_id, mediatypes.DOCKER_LAYER)
 
 
 def _is_compressed(head: bytes) -> bool:
@@ -99,8 +99,8 @@ def _is_compressed(head: bytes) -> bool:
     return compression_of(head) in ("gzip", "zstd")
 
 
-def _added(contents: Contents, file: File, digest: Digest, media_type: str) -> Descriptor:
-    contents.add_blob(digest, file)
+def _added(files: Files, file: File, digest: Digest, media_type: str) -> Descriptor:
+    files.add_blob(digest, file)
     return Descriptor(media_type=media_type, digest=digest, size=file.size)
 
 
