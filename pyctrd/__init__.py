@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         SnapshotInfo,
     )
     from pyctrd.oci.platforms import Platforms
+    from pyctrd.oci.referrers import Referrer
     from pyctrd.operations.diagnose import (
         Cause,
         Content,
@@ -157,6 +158,7 @@ __all__ = [
     "PullResult",
     "PushIndex",
     "PyctrdError",
+    "Referrer",
     "ReferrerList",
     "Registry",
     "RegistryContentError",
@@ -215,6 +217,7 @@ _HOMES: Final = {
         "SnapshotInfo",
     ),
     "oci.platforms": ("Platforms",),
+    "oci.referrers": ("Referrer",),
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),

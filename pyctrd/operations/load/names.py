@@ -11,11 +11,9 @@ from typing import Final
 
 from pyctrd.archive.images import image_name
 from pyctrd.errors import ArchiveError, InvalidReference, NotFound
-from pyctrd.oci import graph, reference
+from pyctrd.oci import graph, reference, referrers
 from pyctrd.oci.model import Descriptor, Digest
 
-# The annotation of referrers, which containerd 2.2 and later list next to the images that they refer to.
-_SUBJECT: Final = "io.containerd.manifest.subject"
 # The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
 _MAX_LENGTH: Final = 1024
 
@@ -76,7 +74,7 @@ def _is_image(entry: Descriptor) -> bool:
         graph.has_children(entry)
         and not graph.is_attestation(entry)
         and not entry.artifact_type
-        and _SUBJECT not in entry.annotations
+        and referrers.SUBJECT not in entry.annotations
     )
 
 
