@@ -221,13 +221,18 @@ def test_two_names_of_an_image_have_the_same_referrers_once() -> None:
     assert len(archive.result.referrers) == 1
 
 
-def test_a_pruned_index_has_no_referrers_but_its_manifests_have() -> None:
+def test_a_pruned_index_has_no_referrers_but_its_manifests_have(caplog: pytest.LogCaptureFixture) -> None:
     graph = shapes.five_platform()
     on_index, on_host = shapes.artifact(subject=graph), shapes.artifact(subject=graph.child(0))
     near = NearSide(graph, on_index, on_host)
     assert listed(near.save(index="prune")) == {on_host.digest: graph.child(0).digest}
+    assert "1 referrer of the index" in caplog.text
+    caplog.clear()
     assert listed(near.save(index="flatten")) == {on_host.digest: graph.child(0).digest}
+    assert "1 referrer of the index" in caplog.text
+    caplog.clear()
     assert set(listed(near.save("all", index="prune"))) == {on_index.digest, on_host.digest}
+    assert caplog.text == ""
 
 
 def test_a_dry_run_counts_referrers_and_fetches_nothing() -> None:

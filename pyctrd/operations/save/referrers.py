@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pyctrd.amounts import count
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import ContentError, NotFound, PyctrdError, RegistryError
 from pyctrd.oci import graph, referrers
@@ -83,13 +84,15 @@ class ReferrerSearch:
         return reading
 
     def _extended(self, image: ImageRecord, archived: ArchiveImage) -> ArchiveImage:
-        # A pruned index is another one than that which the referrers are of.
         subjects = [
             blob
             for blob in graph.by_digest(archived.blobs).values()
             if graph.has_children(blob) and blob.digest not in archived.generated
         ]
-        added = list(self._walk(image, subjects))
+        lists = _Lists(image, self._options, self._sources)
+        added = list(self._walk(image, subjects, lists))
+        if image.target.digest not in {blob.digest for blob in archived.blobs}:
+            self._warn_of_index(image, lists)
         self.found += [referrer for referrer, _ in added]
         return msgspec.structs.replace(
             archived,
@@ -97,11 +100,22 @@ class ReferrerSearch:
             blobs=(*archived.blobs, *(blob for _, blobs in added for blob in blobs)),
         )
 
+    def _warn_of_index(self, image: ImageRecord, lists: _Lists) -> None:
+        """Warn that an index which the archive does not have, since it has a pruned one, has referrers."""
+        found = {
+            item.digest for item in (*self._stored.of(image.target.digest), *lists.of(image.target.digest))
+        }
+        if found:
+            _log.warning(
+                "%s of the index of %s left out: the archive has another index, or none",
+                count(len(found), "referrer"),
+                image.name,
+            )
+
     def _walk(
-        self, image: ImageRecord, subjects: Sequence[Descriptor]
+        self, image: ImageRecord, subjects: Sequence[Descriptor], lists: _Lists
     ) -> Iterator[tuple[Referrer, Sequence[Descriptor]]]:
         """Yield the referrers of the subjects, then their referrers, and so on, each with all its blobs."""
-        lists = _Lists(image, self._options, self._sources)
         level = 0
         while subjects:
             following: list[Descriptor] = []
