@@ -142,29 +142,32 @@ class ReferrerSearch:
                 self._seen.add(target.digest)
                 yield target, number < len(stored)
 
-    # --- fetch, pin and check one
+    # --- check, fetch and pin one
 
     def _taken(self, image: ImageRecord, referrer: Referrer, is_stored: bool) -> Sequence[Descriptor]:
         """Return all blobs of a referrer, which are available then; none if it is left out."""
         try:
-            local = self._peeked(image, referrer) if self._planned else self._pinned(image, referrer)
+            local, missing = self._missing(image, referrer.target)
+            if not is_stored and not _refers(local, referrer):
+                _log.warning(
+                    "%s is listed as a referrer of %s, but has another subject, and is left out",
+                    referrer.target.digest,
+                    referrer.subject,
+                )
+                return ()
+            if missing and self._options.ensure == "none":
+                raise _incomplete(image, missing)
+            if not self._planned:
+                return self._pinned(image, referrer, missing)
         except (NotFound, RegistryError, IncompleteContent) as error:
             is_missing = not isinstance(error, RegistryError) or error.status == 404
             if self._options.on_missing == "fail" or not is_missing:
                 raise
             self._skip(image, referrer, error)
             return ()
-        if not is_stored and not _refers(local, referrer):
-            _log.warning(
-                "%s is listed as a referrer of %s, but has another subject, and is left out",
-                referrer.target.digest,
-                referrer.subject,
-            )
-            return ()
-        blobs = _blobs(local)
-        if self._planned:
-            self._unread.update((item.digest, local) for item in blobs if item.digest in self.missing)
-        return blobs
+        self.missing.update((item.digest, item) for item in missing)
+        self._unread.update((item.digest, local) for item in missing)
+        return _blobs(local)
 
     def _skip(self, image: ImageRecord, referrer: Referrer, error: PyctrdError) -> None:
         missing = error.missing if isinstance(error, IncompleteContent) else (referrer.target,)
@@ -183,35 +186,31 @@ class ReferrerSearch:
             missing = local.missing(self._targets)
         return local, missing
 
-    def _peeked(self, image: ImageRecord, referrer: Referrer) -> LocalImage:
-        local, missing = self._missing(image, referrer.target)
-        if missing and self._options.ensure == "none":
-            raise _incomplete(image, missing)
-        self.missing.update((item.digest, item) for item in missing)
-        return local
-
-    def _pinned(self, image: ImageRecord, referrer: Referrer) -> LocalImage:
-        target = referrer.target
-        local = LocalImage(self._store, target)
-        if self._options.ensure != "none":
-            done = ensure.ensure(
-                self._store.store,
-                msgspec.structs.replace(image, target=target),
-                self._targets,
-                lambda _part: self._fetchers(image),
-                concurrency=self._options.concurrency,
-                progress=self._progress,
-            )
-            if done.fetched:
-                self.ensured.append(done)
-                self._store.content.forget_absent()
-                # So that it is there the next time, as an image's content is.
-                if _refers(local, referrer):
-                    self._store.content.set_labels(referrer.subject, referrers.gc_label(target.digest))
-        absent = [item for item in _blobs(local) if not pin(self._store.content, item)]
+    def _pinned(
+        self, image: ImageRecord, referrer: Referrer, missing: Sequence[Descriptor]
+    ) -> Sequence[Descriptor]:
+        """Fetch what is missing, and pin all of it; return all blobs. Raises IncompleteContent."""
+        if missing:
+            self._fetch(image, referrer)
+        blobs = _blobs(LocalImage(self._store, referrer.target))
+        absent = [item for item in blobs if not pin(self._store.content, item)]
         if absent:
             raise _incomplete(image, absent)
-        return local
+        return blobs
+
+    def _fetch(self, image: ImageRecord, referrer: Referrer) -> None:
+        """Fetch what is missing; it stays in the store as the content of an image does."""
+        done = ensure.ensure(
+            self._store.store,
+            msgspec.structs.replace(image, target=referrer.target),
+            self._targets,
+            lambda _part: self._fetchers(image),
+            concurrency=self._options.concurrency,
+            progress=self._progress,
+        )
+        self.ensured.append(done)
+        self._store.content.forget_absent()
+        self._store.content.set_labels(referrer.subject, referrers.gc_label(referrer.target.digest))
 
 
 class _Lists:
