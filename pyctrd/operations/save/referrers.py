@@ -147,7 +147,10 @@ class ReferrerSearch:
     def _taken(self, image: ImageRecord, referrer: Referrer, is_stored: bool) -> Sequence[Descriptor]:
         """Return all blobs of a referrer, which are available then; none if it is left out."""
         try:
-            local, missing = self._missing(image, referrer.target)
+            local = LocalImage(self._store, referrer.target)
+            missing = local.missing(self._targets)
+            if missing and self._options.ensure != "none":
+                local = LocalImage(self._store, referrer.target, self._fetchers(image))
             if not is_stored and not _refers(local, referrer):
                 _log.warning(
                     "%s is listed as a referrer of %s, but has another subject, and is left out",
@@ -159,6 +162,8 @@ class ReferrerSearch:
                 raise _incomplete(image, missing)
             if not self._planned:
                 return self._pinned(image, referrer, missing)
+            if any(map(graph.has_children, missing)):  # whose children are not known yet
+                missing = local.missing(self._targets)
         except (NotFound, RegistryError, IncompleteContent) as error:
             is_missing = not isinstance(error, RegistryError) or error.status == 404
             if self._options.on_missing == "fail" or not is_missing:
@@ -176,15 +181,6 @@ class ReferrerSearch:
         if self._options.on_missing == "warn":
             _log.warning("%s", message)
         self.skipped.append(Skipped(image=image.name, referrer=digest, missing=missing, message=message))
-
-    def _missing(self, image: ImageRecord, target: Descriptor) -> tuple[LocalImage, Sequence[Descriptor]]:
-        """Return a referrer, and what the store lacks of it; reads absent documents from a registry."""
-        local = LocalImage(self._store, target)
-        missing = local.missing(self._targets)
-        if self._options.ensure != "none" and any(map(graph.has_children, missing)):
-            local = LocalImage(self._store, target, self._fetchers(image))
-            missing = local.missing(self._targets)
-        return local, missing
 
     def _pinned(
         self, image: ImageRecord, referrer: Referrer, missing: Sequence[Descriptor]
