@@ -212,6 +212,17 @@ def test_names_in_annotations_do_not_make_images_of_referrers() -> None:
     assert item["artifactType"] == "application/vnd.example.thing"
 
 
+def test_a_referrer_is_described_by_itself_and_not_by_the_registry() -> None:
+    graph = shapes.single()
+    sbom = shapes.artifact(subject=graph, kind=SBOM, annotations={"own": "yes"})
+    near = NearSide(graph, sbom)
+    listed_as = {"artifactType": "application/wrong", "annotations": {"own": "no"}, "data": "eA=="}
+    near.registry.lists[graph.digest] = [target_of({**sbom.root, **listed_as})]
+    (found,) = near.save().result.referrers
+    assert (found.target.artifact_type, found.target.annotations) == (SBOM, {"own": "yes"})
+    assert found.target.data == b""
+
+
 def test_two_names_of_an_image_have_the_same_referrers_once() -> None:
     graph = shapes.single()
     near = NearSide(graph, shapes.artifact(subject=graph))

@@ -95,11 +95,11 @@ class MemoryRepository:
         yield iter([self.blobs[descriptor.digest][offset:]])
 
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
-        """List the manifests whose subject is a digest, and what a test adds to `lists`."""
+        """List the manifests whose subject is a digest, or what a test has put into `lists` for it."""
         self._note("referrers", subject)
         found = [recognized(Digest(digest), raw) for digest, raw in self.blobs.items()]
         own = [item for item in found if item and _subject(item, self.blobs[item.digest]) == subject]
-        return [*own, *self.lists.get(subject, ())]
+        return self.lists.get(subject, own)
 
     def done(self, what: str) -> list[str]:
         return [name for kind, name in self.calls if kind == what]

@@ -127,10 +127,10 @@ class ReferrerSearch:
                         )
                     graph.check_count(image.target, len(self._seen), graph.MAX_DESCRIPTORS)
                     referrer = Referrer(subject=subject.digest, target=target)
-                    blobs = self._taken(image, referrer, is_stored)
-                    if blobs:
-                        yield referrer, blobs
-                        following += filter(graph.has_children, blobs)
+                    taken = self._taken(image, referrer, is_stored)
+                    if taken:
+                        yield taken
+                        following += filter(graph.has_children, taken[1])
             subjects = following
             level += 1
 
@@ -144,24 +144,33 @@ class ReferrerSearch:
 
     # --- check, fetch and pin one
 
-    def _taken(self, image: ImageRecord, referrer: Referrer, is_stored: bool) -> Sequence[Descriptor]:
-        """Return all blobs of a referrer, which are available then; none if it is left out."""
+    def _taken(
+        self, image: ImageRecord, referrer: Referrer, is_stored: bool
+    ) -> tuple[Referrer, Sequence[Descriptor]] | None:
+        """Return a referrer as it describes itself, and all its blobs, which are available then.
+
+        None if it is left out.
+        """
         try:
             local = LocalImage(self._store, referrer.target)
             missing = local.missing(self._targets)
             if missing and self._options.ensure != "none":
                 local = LocalImage(self._store, referrer.target, self._fetchers(image))
-            if not is_stored and not _refers(local, referrer):
-                _log.warning(
-                    "%s is listed as a referrer of %s, but has another subject, and is left out",
-                    referrer.target.digest,
-                    referrer.subject,
-                )
-                return ()
+            if not is_stored:
+                raw = local.read(referrer.target)
+                if not _refers(referrer, raw):
+                    _log.warning(
+                        "%s is listed as a referrer of %s, but has another subject, and is left out",
+                        referrer.target.digest,
+                        referrer.subject,
+                    )
+                    return None
+                target = referrers.described(referrer.target, raw)
+                referrer = msgspec.structs.replace(referrer, target=target)
             if missing and self._options.ensure == "none":
                 raise _incomplete(image, missing)
             if not self._planned:
-                return self._pinned(image, referrer, missing)
+                return referrer, self._pinned(image, referrer, missing)
             if any(map(graph.has_children, missing)):  # whose children are not known yet
                 missing = local.missing(self._targets)
         except (NotFound, RegistryError, IncompleteContent) as error:
@@ -169,10 +178,10 @@ class ReferrerSearch:
             if self._options.on_missing == "fail" or not is_missing:
                 raise
             self._skip(image, referrer, error)
-            return ()
+            return None
         self.missing.update((item.digest, item) for item in missing)
         self._unread.update((item.digest, local) for item in missing)
-        return _blobs(local)
+        return referrer, _blobs(local)
 
     def _skip(self, image: ImageRecord, referrer: Referrer, error: PyctrdError) -> None:
         missing = error.missing if isinstance(error, IncompleteContent) else (referrer.target,)
@@ -248,9 +257,9 @@ class _Lists:
         return list(found.values())
 
 
-def _refers(local: LocalImage, referrer: Referrer) -> bool:
+def _refers(referrer: Referrer, raw: bytes) -> bool:
     """Whether the bytes of a listed referrer have the subject that it is listed for."""
-    subject = referrers.subject_of(referrer.target, local.read(referrer.target))
+    subject = referrers.subject_of(referrer.target, raw)
     return subject is not None and subject.digest == referrer.subject
 
 
