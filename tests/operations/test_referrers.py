@@ -16,7 +16,6 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher, ReferrerSource
-from pyctrd.steps.referrers import StoredReferrers
 from tests.operations.test_save import Archive
 from tests.support import images, shapes
 from tests.support.images import Blob, Graph
@@ -347,53 +346,6 @@ def test_what_is_listed_with_another_subject_is_left_out(
     assert near.store.content.info(Digest(graph.digest)).labels == {}
     assert set(near.registry.done("fetch")) <= {other.digest}  # none of its blobs
     assert len(near.registry.done("fetch")) <= 2
-
-
-# --- what a store has -------------------------------------------------------------------------------------
-
-
-def test_referrers_in_a_store_are_found_by_their_subject_and_by_labels() -> None:
-    graph = shapes.single()
-    by_subject = shapes.artifact(subject=graph, text="subject")
-    by_label, by_back_reference = shapes.artifact(text="label"), shapes.artifact(text="back")
-    store = MemoryStore()
-    store.put({**graph.blobs, **by_subject.blobs, **by_label.blobs, **by_back_reference.blobs})
-    content = store.content
-    config = by_subject.document()["config"]["digest"]
-    assert StoredReferrers(content).of(Digest(graph.digest)) == []  # nothing would keep its content
-    content.set_labels(Digest(by_subject.digest), {"containerd.io/gc.ref.content.0": config})
-    content.set_labels(Digest(graph.digest), referrers.gc_label(Digest(by_label.digest)))
-    for key in ("containerd.io/gc.bref.content", "containerd.io/gc.bref.content.mine"):
-        content.set_labels(Digest(by_back_reference.digest), {key: graph.digest})
-    found = StoredReferrers(content).of(Digest(graph.digest))
-    wanted = sorted(one.digest for one in (by_subject, by_label, by_back_reference))
-    assert [item.digest for item in found] == wanted
-    assert {item.artifact_type for item in found} == {"application/vnd.example.thing"}
-
-
-def test_what_is_no_manifest_is_no_referrer() -> None:
-    graph = shapes.single()
-    store = MemoryStore()
-    store.put(graph.blobs)
-    texts = [
-        b"",
-        b"no JSON",
-        b"[]",
-        b'{"subject": {}}',
-        b'{"mediaType":"text/plain","subject":{}}',
-        b"{" * 200,
-    ]
-    for text in texts:
-        store.put({str(Digest.of(text)): text})
-        store.content.set_labels(Digest.of(text), {"containerd.io/gc.bref.content": graph.digest})
-    store.content.set_labels(
-        Digest(graph.digest),
-        {
-            "containerd.io/gc.ref.content.referrer.sha256.aaaaaaaaaaaa": f"sha256:{'a' * 64}",
-            "containerd.io/gc.ref.content.referrer.sha256.bbbbbbbbbbbb": "not a digest",
-        },
-    )
-    assert StoredReferrers(store.content).of(Digest(graph.digest)) == []
 
 
 # --- load -------------------------------------------------------------------------------------------------
