@@ -55,6 +55,7 @@ def test_the_json_of_a_load(shell: Shell) -> None:
         ],
         "bytes_present": 0,
         "unpacked": ["linux/amd64"],
+        "referrers": [],
     }
     with (shell.folder / "a.tar").open("rb") as stdin:
         again = json.loads(shell("load", "--format", "json", stdin=stdin).stdout)

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         SnapshotInfo,
     )
     from pyctrd.oci.platforms import Platforms
+    from pyctrd.oci.referrers import Referrer
     from pyctrd.operations.archives import ArchiveInfo, VerifyArchiveResult
     from pyctrd.operations.archives.survey import ArchivedImage, ArchivedPlatform
     from pyctrd.operations.diagnose import (
@@ -163,6 +164,7 @@ __all__ = [
     "PullResult",
     "PushIndex",
     "PyctrdError",
+    "Referrer",
     "ReferrerList",
     "Registry",
     "RegistryContentError",
@@ -227,6 +229,7 @@ _HOMES: Final = {
         "SnapshotInfo",
     ),
     "oci.platforms": ("Platforms",),
+    "oci.referrers": ("Referrer",),
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),

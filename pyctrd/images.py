@@ -40,7 +40,7 @@ from pyctrd.operations.save import (
     SaveOptions,
     SaveResult,
 )
-from pyctrd.ports import Fetcher, ImageStore
+from pyctrd.ports import Fetcher, ImageStore, ReferrerSource
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.registries import Registries
 from pyctrd.steps.local import LocalImage
@@ -203,6 +203,7 @@ class Images:
         attestations: AttestationMode | None = None,
         on_missing: OnMissing = "fail",
         have: InventorySource | None = None,
+        referrers: bool = False,
         reproducible: bool = False,
         dry_run: bool = False,
         concurrency: int = 3,
@@ -229,6 +230,10 @@ class Images:
         that are there are neither fetched nor written. An import there, also by ctr, is as complete as that
         of a whole archive; anywhere else it fails.
 
+        `referrers` also saves the manifests that refer to the saved ones, and to the index: signatures,
+        SBOMs, and what refers to these. Those in the store and those that the registry lists are saved, with
+        `ensure` "none" only the former. `load` keeps them with the image.
+
         Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
         ContentError, ArchiveError.
         """
@@ -251,14 +256,16 @@ class Images:
             attestations=attestations,
             on_missing=on_missing,
             have=have_of(read_inventory(have)) if have is not None else None,
+            referrers=referrers,
             reproducible=reproducible,
             concurrency=concurrency,
         )
         with self._working(cancel) as (daemon, registries):
             fetchers = partial(_fetchers, daemon, registries)
+            sources = partial(_referrer_sources, daemon, registries)
             if dry_run:
                 images = [_found(daemon, name) for name in names]
-                return _save.plan(daemon, images, options, fetchers=fetchers)
+                return _save.plan(daemon, images, options, fetchers=fetchers, referrer_sources=sources)
             with _opened(output, format) as stream:
                 return _save.save(
                     daemon,
@@ -266,6 +273,7 @@ class Images:
                     options,
                     stream,
                     fetchers=fetchers,
+                    referrer_sources=sources,
                     progress=one_at_a_time(progress),
                 )
 
@@ -511,6 +519,11 @@ def _has(images: ImageStore, names: Sequence[str]) -> bool:
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
     sources = sources_of(daemon, image)
     return [registries.remote(source, account=sources[0].domain) for source in sources]
+
+
+def _referrer_sources(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[ReferrerSource]:
+    sources = sources_of(daemon, image)
+    return [registries.referrer_source(source, account=sources[0].domain) for source in sources]
 
 
 def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:

@@ -55,6 +55,20 @@ class Fetcher(RepositoryName, Protocol):
 Fetchers: TypeAlias = Callable[[ImageRecord], Sequence[Fetcher]]
 
 
+class ReferrerSource(RepositoryName, Protocol):
+    """Lists the referrers of manifests in one remote repository."""
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """Return the manifests whose subject is a digest, as the registry lists them.
+
+        Raises RegistryError.
+        """
+
+
+# Returns the repositories to ask for the referrers of an image's manifests.
+ReferrerSources: TypeAlias = Callable[[ImageRecord], Sequence[ReferrerSource]]
+
+
 class Remote(Fetcher, Protocol):
     """A repository that a reference names, with the reference's tag or digest."""
 

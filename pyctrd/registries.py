@@ -16,7 +16,7 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import Descriptor
 from pyctrd.oci.platforms import Platforms
 from pyctrd.oci.reference import Reference
-from pyctrd.ports import Remote, Uploader
+from pyctrd.ports import ReferrerSource, Remote, Uploader
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.waiting import on_cancel
 
@@ -91,6 +91,10 @@ class Registries:
 
     def remote(self, wanted: Reference, account: str = "") -> Remote:
         """Return a repository to read from; `account` is the registry's host unless it is given."""
+        return self.client(account or wanted.domain).remote(wanted)
+
+    def referrer_source(self, wanted: Reference, account: str = "") -> ReferrerSource:
+        """Return a repository to list referrers of; `account` as in `remote`."""
         return self.client(account or wanted.domain).remote(wanted)
 
     def uploader(self, wanted: Reference, chunk_bytes: int | None = None) -> Uploader:

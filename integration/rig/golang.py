@@ -1,4 +1,4 @@
-"""containerd and nerdctl, built from the Go module proxy inside a scratch module.
+"""containerd, nerdctl, crictl and olareg, built from the Go module proxy inside a scratch module.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
 dependency with sum.golang.org, which some networks block. A scratch module that requires the program's module
@@ -19,6 +19,7 @@ from integration.rig.debs import closure, run
 CONTAINERD = "github.com/containerd/containerd/v2"
 NERDCTL = "github.com/containerd/nerdctl/v2"
 CRI_TOOLS = "sigs.k8s.io/cri-tools"
+OLAREG = "github.com/olareg/olareg"
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
 # added, and every later download is checked against them.
@@ -54,6 +55,10 @@ SUMS = {
     f"{NERDCTL}@2.3.5": (
         "h1:auYeWpIM29NUvqWxFvar8HIbSVrGBn6dRPx45rrUApY=",
         "h1:j2i2sTqQ0Z9YaZDI8XroU+NYtP5C1jC4mjtuvYvV0TE=",
+    ),
+    f"{OLAREG}@0.1.1": (
+        "h1:Ui7q93zjcoF+U9U71sgqgZWByDoZOpqHitUXEu2xV+g=",
+        "h1:w8NP4SWrHHtxsFaUiv1lnCnYPm4sN1seCd2h7FK/dc0=",
     ),
 }
 OLDEST_GO = (1, 26, 6)
@@ -101,6 +106,11 @@ def nerdctl(version: str) -> Path:
 def crictl() -> Path:
     """The crictl binary; the first call takes minutes."""
     return entry("crictl/1.34.0", lambda folder: _build(CRI_TOOLS, "1.34.0", folder, "crictl")) / "crictl"
+
+
+def olareg() -> Path:
+    """The olareg binary, a small registry with the referrers API; the first call takes a minute."""
+    return entry("olareg/0.1.1", lambda folder: _build(OLAREG, "0.1.1", folder, "olareg")) / "olareg"
 
 
 def containerd(version: str, folder: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "containerd",
     "crictl",
     "nerdctl",
+    "olareg",
     "tool",
     "tool_environment",
 ]
@@ -138,6 +139,11 @@ def crictl() -> Path:
     return golang.crictl()
 
 
+def olareg() -> Path:
+    """The real olareg, built from its module; raises PeerUnavailable with the reason."""
+    return golang.olareg()
+
+
 def tool_environment(*first: Path) -> dict[str, str]:
     """This process's environment with the folders `first` in front of PATH."""
     return {**os.environ, "PATH": os.pathsep.join([*map(str, first), os.environ.get("PATH", os.defpath)])}
@@ -153,6 +159,8 @@ def _describe(name: str) -> str:
         return f"{version}  {nerdctl(version)}"
     if kind == "crictl":
         return f"1.34.0  {crictl()}"
+    if kind == "olareg":
+        return f"0.1.1  {olareg()}"
     path = tool(name)
     spec = TOOLS[name]
     root = path.parent.parent if spec.own_libc_suite else path.parents[2]
@@ -162,7 +170,7 @@ def _describe(name: str) -> str:
 def main(arguments: list[str]) -> int:
     """Get the named peers (default: those that the tests need), print their versions; 1 if one failed."""
     least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
-    rest = [*TOOLS, "crictl", *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
+    rest = [*TOOLS, "crictl", "olareg", *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
     names = [one for one in arguments if not one.startswith("-")] or least
     if "--all" in arguments:
         names = list(dict.fromkeys([*least, *rest]))

@@ -17,7 +17,7 @@ import msgspec
 from pyctrd.archive.layout import IMAGE_NAME, REF_NAME
 from pyctrd.archive.presumed import PRESUMED
 from pyctrd.errors import ArchiveError, ContentError
-from pyctrd.oci import graph, reference
+from pyctrd.oci import graph, reference, referrers
 from pyctrd.oci.model import Descriptor, Index, convert, parse_json
 
 LAYOUT: Final = "oci-layout"
@@ -31,8 +31,6 @@ DOCUMENT_BYTES: Final[Mapping[str, int]] = {
     PRESUMED: 20 << 20,
 }
 
-# The annotation of referrers, which containerd 2.2 and later list next to the images that they refer to.
-_SUBJECT: Final = "io.containerd.manifest.subject"
 # The server's limit is that of a bolt key, 32 KiB; no reference is longer than this.
 _MAX_NAME_LENGTH: Final = 1024
 _VERSION: Final = "1.0.0"
@@ -134,5 +132,5 @@ def is_image(entry: Descriptor) -> bool:
         graph.has_children(entry)
         and not graph.is_attestation(entry)
         and not entry.artifact_type
-        and _SUBJECT not in entry.annotations
+        and referrers.SUBJECT not in entry.annotations
     )

@@ -25,7 +25,7 @@ import msgspec
 
 from pyctrd.archive.presumed import PRESUMED
 from pyctrd.errors import InvalidReference
-from pyctrd.oci import gojson, mediatypes, reference
+from pyctrd.oci import gojson, graph, mediatypes, reference
 from pyctrd.oci.model import Descriptor, Digest, Platform, blob_path
 
 IMAGE_NAME: Final = "io.containerd.image.name"
@@ -46,7 +46,8 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image in an archive.
 
     `name` is the name of the image record. `entries` become the entries in index.json with that name; usually
-    this is only the record's target, with its annotations. `companions` become entries without a name.
+    this is only the record's target, with its annotations. `companions` become entries without a name,
+    and so do `referrers`, after those of all images.
     `sources` are the `containerd.io/distribution.source.*` labels of the target's blob. `blobs` are the
     descriptors of all content; the bytes of those in `generated` are taken from there instead of the store.
     `platforms` are those of its manifests. `ambiguous` are those of them that a plain `ctr images import` of
@@ -56,6 +57,7 @@ class ArchiveImage(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     entries: tuple[Descriptor, ...]
     companions: tuple[Descriptor, ...] = ()
+    referrers: tuple[Descriptor, ...] = ()
     sources: Mapping[str, str] = msgspec.field(default_factory=dict)
     docker: DockerEntry | None = None
     blobs: tuple[Descriptor, ...] = ()
@@ -141,13 +143,15 @@ def _directories(images: Iterable[ArchiveImage]) -> Iterator[Entry]:
     return (Entry(name=name, mode=0o755, size=0, source=b"") for name in names)
 
 
-def _index_json(images: Iterable[ArchiveImage], reproducible: bool) -> bytes:
+def _index_json(images: Sequence[ArchiveImage], reproducible: bool) -> bytes:
     manifests: list[dict[str, Any]] = []
     for image in images:
         names = {IMAGE_NAME: image.name, REF_NAME: reference.oci_ref_name(image.name)}
         sources = {} if reproducible else dict(image.sources)
         manifests += [_annotated(_clean(item, reproducible), names | sources) for item in image.entries]
         manifests += [_annotated(_clean(item, reproducible), sources) for item in image.companions]
+    referrers = graph.by_digest(item for image in images for item in image.referrers)
+    manifests += [gojson.descriptor(referrers[digest]) for digest in sorted(referrers)]
     return gojson.marshal({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": manifests})
 
 

@@ -16,6 +16,7 @@ from pyctrd.oci.mediatypes import ingest_prefix
 from pyctrd.oci.model import Descriptor, Digest
 
 if TYPE_CHECKING:
+    from pyctrd.oci.referrers import Referrer
     from pyctrd.progress import Progress
 
 
@@ -43,6 +44,19 @@ def _plain(value: Any) -> str:
 def content_of(descriptor: Descriptor) -> dict[str, object]:
     """Return media type, digest and size of a descriptor, as in the JSON schemas."""
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+def referrers_of(referrers: Sequence[Referrer]) -> list[dict[str, object]]:
+    """Return the referrers in an archive, each with its subject, for JSON."""
+    return [
+        {**content_of(item.target), "artifactType": item.target.artifact_type, "subject": item.subject}
+        for item in referrers
+    ]
+
+
+def kind_of(referrer: Referrer) -> str:
+    """Return what a referrer is: its artifact type, or if it has none, its digest."""
+    return referrer.target.artifact_type or short(referrer.target.digest)
 
 
 def resumed_of(resumed: Mapping[Descriptor, int]) -> list[dict[str, object]]:

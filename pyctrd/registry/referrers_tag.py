@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pyctrd.oci import gojson, mediatypes
-from pyctrd.oci.model import Descriptor, Digest, Index, Manifest, parse_json
+from pyctrd.oci import gojson, mediatypes, referrers
+from pyctrd.oci.model import Descriptor, Digest, Index, parse_json
 
 _MAX_ENCODED: Final = 64
 
@@ -16,11 +16,6 @@ _MAX_ENCODED: Final = 64
 def tag_of(subject: Digest) -> str:
     """Return the tag under which the referrers of a digest are listed."""
     return f"{subject.algorithm}-{subject.encoded[:_MAX_ENCODED]}"
-
-
-def subject_of(descriptor: Descriptor, raw: bytes) -> Descriptor | None:
-    """Return the subject of a manifest or an index. Raises ContentError if the bytes are neither."""
-    return _parse(descriptor, raw).subject
 
 
 def listed(descriptor: Descriptor, raw: bytes, present: bytes | None) -> bytes | None:
@@ -33,26 +28,8 @@ def listed(descriptor: Descriptor, raw: bytes, present: bytes | None) -> bytes |
         if any(item.digest == descriptor.digest for item in Index.parse(present).manifests):
             return None
         document = {"manifests": [], **parse_json(present)}
-    document["manifests"].append(_entry(descriptor, raw))
+    document["manifests"].append(gojson.descriptor(referrers.described(descriptor, raw)))
     return gojson.marshal(document)
-
-
-def _entry(descriptor: Descriptor, raw: bytes) -> dict[str, Any]:
-    parsed = _parse(descriptor, raw)
-    kind = parsed.artifact_type or (parsed.config.media_type if isinstance(parsed, Manifest) else "")
-    return gojson.descriptor(
-        Descriptor(
-            media_type=descriptor.media_type,
-            digest=descriptor.digest,
-            size=descriptor.size,
-            annotations=parsed.annotations,
-            artifact_type=kind,
-        )
-    )
-
-
-def _parse(descriptor: Descriptor, raw: bytes) -> Manifest | Index:
-    return Index.parse(raw) if mediatypes.is_index(descriptor.media_type) else Manifest.parse(raw)
 
 
 def descriptor_of(raw: bytes) -> Descriptor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from pyctrd.oci.model import Descriptor
+from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.reference import Reference
-from pyctrd.registry import resolve
+from pyctrd.registry import listing, resolve
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.fetch import BlobRequests
@@ -18,7 +18,10 @@ from pyctrd.registry.ranges import RangedDownload, Segments
 
 
 class Repository(RepositoryHosts):
-    """The repository of one reference, whose hosts are used in order. Implements ports.Remote."""
+    """The repository of one reference, whose hosts are used in order.
+
+    Implements ports.Remote and ports.ReferrerSource.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,10 @@ class Repository(RepositoryHosts):
     def resolve(self) -> Descriptor:
         """Request the descriptor of the reference. Raises NotFound and RegistryError."""
         return resolve.resolve(self)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """List the manifests that refer to a digest. Raises RegistryError; see listing.referrers."""
+        return listing.referrers(self, subject).referrers
 
     @contextlib.contextmanager
     def fetch(self, descriptor: Descriptor, offset: int = 0) -> Iterator[Iterator[bytes]]:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from urllib.parse import urlencode
 
 from pyctrd.errors import AuthenticationFailed, ContentError, InvalidReference, RegistryError
-from pyctrd.oci import mediatypes
+from pyctrd.oci import mediatypes, referrers
 from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import BlobSource
@@ -108,7 +108,7 @@ class RegistryUploader(RepositoryHosts):
         ContentError for an invalid manifest.
         """
         keeps_lists = self._put(descriptor, raw, tag or str(descriptor.digest))
-        subject = referrers_tag.subject_of(descriptor, raw)
+        subject = referrers.subject_of(descriptor, raw)
         if subject is not None and not keeps_lists:
             with self._listing:  # read, change, write: one at a time
                 self._refer(descriptor, raw, subject)

@@ -25,7 +25,7 @@ class GcLabels:
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
         """Set and remember labels of a blob. Raises NotFound, DaemonError."""
-        self._labels[digest] = labels
+        self._labels[digest] = {**self._labels.get(digest, {}), **labels}
         self._content.set_labels(digest, labels)
 
     def check(self, wanted: Sequence[Descriptor]) -> None:

@@ -146,6 +146,10 @@ def test_version_without_a_daemon_shows_the_client_version(output_format: str) -
         (["pull", "-u", "me", "alpine"], "no password"),
         (["save", "--offline", "--ensure", "all", "alpine"], "both --offline and --ensure all"),
         (["save", "--format", "json", "alpine"], "stdout is the archive"),
+        (
+            ["save", "--referrers", "--format", "docker", "-o", "/nonexistent/x.tar", "alpine"],
+            "has no place for referrers",
+        ),
         (["push"], "Missing argument 'REF'"),
         (["push", "alpine", "al pine"], "invalid reference format"),
         (["push", "--index", "keep", "alpine"], "'keep' is not one of 'prune', 'flatten'"),

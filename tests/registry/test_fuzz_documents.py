@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyctrd.errors import ContentError, InvalidInput, InvalidReference, PyctrdError, RegistryError
-from pyctrd.oci import graph, mediatypes, reference
+from pyctrd.oci import graph, mediatypes, reference, referrers
 from pyctrd.oci.model import Descriptor, Digest, Index
 from pyctrd.registry import RegistryClient, RegistryOptions, listing, referrers_tag
 from pyctrd.registry.auth.authorizer import Authorizer
@@ -284,7 +284,7 @@ def test_lists(
 def test_lists_of_referrers_that_are_written(raw: bytes, present: bytes | None, media_type: str) -> None:
     descriptor = described(raw, media_type)
     with suppress(ContentError):
-        subject = referrers_tag.subject_of(descriptor, raw)
+        subject = referrers.subject_of(descriptor, raw)
         assert subject is None or reference.is_tag(referrers_tag.tag_of(subject.digest))
         changed = referrers_tag.listed(descriptor, raw, present)
         before = Index.parse(present).manifests if present is not None else ()

@@ -63,6 +63,14 @@ def test_the_list_of_the_referrers_api(server: ScriptedServer, remote: RemoteMak
     assert (seen.path, seen.headers["accept"]) == (API, mediatypes.OCI_INDEX)
 
 
+def test_a_repository_lists_the_referrers_of_a_digest_without_resolving_anything(
+    server: ScriptedServer, remote: RemoteMaker
+) -> None:
+    server.once("GET", API, index(entry("one")))
+    assert [item.digest for item in remote().referrers(DIGEST)] == digests("one")
+    assert len(server.seen) == 1
+
+
 @pytest.mark.parametrize("manifests", [[], None])
 def test_an_image_without_referrers(server: ScriptedServer, remote: RemoteMaker, manifests: object) -> None:
     server.once("GET", API, index(manifests=manifests))

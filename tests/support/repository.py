@@ -1,13 +1,14 @@
-"""An in-memory repository for push and pull: ports.Uploader and ports.Remote."""
+"""An in-memory repository for push and pull: ports.Uploader, ports.Remote and ports.ReferrerSource."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 from pyctrd.errors import NotFound, RegistryError
 from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.oci.referrers import recognized, subject_of
 from pyctrd.ports import BlobSource
 from tests.support.images import Graph
 from tests.support.memory import target_of
@@ -24,6 +25,7 @@ class MemoryRepository:
         self.neighbours: dict[str, set[str]] = {}
         self.calls: list[tuple[str, str]] = []
         self.broken: set[str] = set()
+        self.lists: dict[str, list[Descriptor]] = {}
 
     def publish(self, graph: Graph, tag: str = "latest") -> None:
         """Add a complete image."""
@@ -92,5 +94,17 @@ class MemoryRepository:
             raise RegistryError(f"{descriptor.digest}: not found", status=404)
         yield iter([self.blobs[descriptor.digest][offset:]])
 
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """List the manifests whose subject is a digest, or what a test has put into `lists` for it."""
+        self._note("referrers", subject)
+        found = [recognized(Digest(digest), raw) for digest, raw in self.blobs.items()]
+        own = [item for item in found if item and _subject(item, self.blobs[item.digest]) == subject]
+        return self.lists.get(subject, own)
+
     def done(self, what: str) -> list[str]:
         return [name for kind, name in self.calls if kind == what]
+
+
+def _subject(descriptor: Descriptor, raw: bytes) -> Digest | None:
+    found = subject_of(descriptor, raw)
+    return found.digest if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.support.images import (
@@ -99,12 +99,20 @@ def without_platforms(*, salt: str = "") -> Graph:
     return index([single("linux/amd64", salt=salt), single("linux/arm64", salt=salt)])
 
 
-def artifact(*, subject: Graph | None = None) -> Graph:
+def artifact(
+    *,
+    subject: Graph | None = None,
+    kind: str = "application/vnd.example.thing",
+    text: str = "a text of an artifact\n",
+    annotations: Mapping[str, str] | None = None,
+) -> Graph:
     """An artifact with an empty config and one text blob; with `subject`, it refers to that one."""
-    members: dict[str, Any] = {"artifactType": "application/vnd.example.thing"}
+    members: dict[str, Any] = {"artifactType": kind}
+    if annotations:
+        members["annotations"] = dict(annotations)
     if subject:
         members["subject"] = {key: subject.root[key] for key in ("mediaType", "digest", "size")}
-    return manifest(Blob(b"{}", OCI_EMPTY), [Blob(b"a text of an artifact\n", "text/plain")], **members)
+    return manifest(Blob(b"{}", OCI_EMPTY), [Blob(text.encode(), "text/plain")], **members)
 
 
 def wasm(layers: int = 2) -> Graph:
@@ -170,16 +178,23 @@ def big(size: int, layers: int = 4, *, seed: int = 0) -> Graph:
 
 
 def signature(
-    kind: str = "application/vnd.dev.cosign.simplesigning.v1+json", diff_ids: Sequence[str] | None = None
+    kind: str = "application/vnd.dev.cosign.simplesigning.v1+json",
+    diff_ids: Sequence[str] | None = None,
+    *,
+    subject: Graph | None = None,
 ) -> Graph:
     """What cosign pushes as `sha256-<digest>.sig`, `.att` or `.sbom`: an image config, another type of layer.
 
-    The config has the given diff ids, by default (like cosign) the digest of the layer itself.
+    The config has the given diff ids, by default (like cosign) the digest of the layer itself. With
+    `subject`, it refers to that one, as with `--registry-referrers-mode=oci-1-1`.
     """
+    members: dict[str, Any] = (
+        {"subject": subject.described_as(annotations=None, platform=None).root} if subject else {}
+    )
     payload = Blob(to_json({"critical": {"type": kind}}), kind)
     stated = [payload.digest] if diff_ids is None else list(diff_ids)
     rootfs = {"type": "layers", "diff_ids": stated}
-    return manifest(config([], on="", os="", architecture="", config={}, rootfs=rootfs), [payload])
+    return manifest(config([], on="", os="", architecture="", config={}, rootfs=rootfs), [payload], **members)
 
 
 def large_config(size: int, *, salt: str = "") -> Graph:

@@ -11,7 +11,7 @@ from pyctrd.amounts import listed
 from pyctrd.cli import settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import content_of, emit_json, open_page
+from pyctrd.cli.render import content_of, emit_json, kind_of, open_page, referrers_of
 from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import size
 from pyctrd.oci.platforms import format_all
@@ -132,6 +132,7 @@ def _document(result: LoadResult) -> dict[str, object]:
         "bytes_written": result.bytes_written,
         "bytes_present": result.bytes_present,
         "unpacked": list(map(format_all, result.unpacked)),
+        "referrers": referrers_of(result.referrers),
     }
 
 
@@ -148,6 +149,11 @@ def _print(page: Page, result: LoadResult) -> None:
         [
             Item(written, size(result.bytes_written) if result.bytes_written else "nothing"),
             *([Item("already present", size(result.bytes_present))] if result.bytes_present else []),
+            *(
+                [Item("referrers", listed([kind_of(item) for item in result.referrers]))]
+                if result.referrers
+                else []
+            ),
             Item(unpacked, listed(list(map(format_all, result.unpacked))) or "no"),
         ]
     )

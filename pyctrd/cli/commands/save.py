@@ -12,7 +12,15 @@ from pyctrd.amounts import listed
 from pyctrd.cli import commandline, settings
 from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import amount, blobs_table, content_of, emit_json, open_page
+from pyctrd.cli.render import (
+    amount,
+    blobs_table,
+    content_of,
+    emit_json,
+    kind_of,
+    open_page,
+    referrers_of,
+)
 from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import count, sanitize, size
 from pyctrd.oci import platforms as platform_names
@@ -102,6 +110,12 @@ def _one_of_each(
     help="Leave out the layers that the target has: FILE is the output of `pyctrd inventory --format json` "
     "there, - for stdin.",
 )
+@click.option(
+    "--referrers",
+    is_flag=True,
+    help="Also save signatures, SBOMs and other referrers of what is saved; what the registry lists is "
+    "fetched.",
+)
 @click.option("--reproducible", is_flag=True, help="Omit host-specific metadata.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, without doing it.")
 @settings.registry_options
@@ -130,6 +144,7 @@ def command(
     attestations: AttestationMode | None,
     on_missing: OnMissing,
     have: str | None,
+    referrers: bool,
     reproducible: bool,
     dry_run: bool,
     formats: tuple[ArchiveFormat, str],
@@ -154,6 +169,7 @@ def command(
         "attestations": attestations,
         "on_missing": on_missing,
         "have": have,
+        "referrers": referrers,
         "reproducible": reproducible,
     }
     if dry_run:
@@ -174,6 +190,7 @@ def command(
                 *(["--on-missing", on_missing] if on_missing != "fail" else []),
                 *(["--format", archive_format] if archive_format != "oci" else []),
                 *(["--have", have] if have else []),
+                *(["--referrers"] if referrers else []),
                 *(["--reproducible"] if reproducible else []),
                 "--",
                 *refs,
@@ -224,6 +241,7 @@ def _document(result: SaveResult) -> dict[str, object]:
         "bytes_written": result.bytes_written,
         "compression": result.compression,
         "presumed": _presumed_of(result),
+        "referrers": referrers_of(result.referrers),
         "skipped": [_skipped_of(item) for item in result.skipped],
         "import_platforms": [platform_names.to_string(item) for item in result.import_platforms],
     }
@@ -237,6 +255,7 @@ def _skipped_of(skipped: Skipped) -> dict[str, object]:
     return {
         "image": skipped.image,
         "platform": platform_names.to_string(skipped.platform) if skipped.platform else "",
+        "referrer": skipped.referrer or "",
         "missing": [content_of(item) for item in skipped.missing],
     }
 
@@ -249,8 +268,16 @@ def _print_summary(result: SaveResult, place: str, archive_format: ArchiveFormat
     resumed = f", {size(result.bytes_resumed)} resumed" if result.bytes_resumed else ""
     sizes = sum(item.size for item in result.presumed)
     presumed = f", {amount(result.presumed, sizes)} left out: the target has them" if result.presumed else ""
-    skipped = f", {count(len(result.skipped), 'platform')} left out" if result.skipped else ""
-    written = f"{size(result.bytes_written)} written, {fetched} fetched{resumed}{presumed}{skipped}"
+    kept = f", with {count(len(result.referrers), 'referrer')}" if result.referrers else ""
+    skipped = "".join(
+        f", {count(len(found), what)} left out"
+        for what, found in (
+            ("platform", [item for item in result.skipped if not item.referrer]),
+            ("referrer", [item for item in result.skipped if item.referrer]),
+        )
+        if found
+    )
+    written = f"{size(result.bytes_written)} written{kept}, {fetched} fetched{resumed}{presumed}{skipped}"
     click.echo(sanitize(f"saved {what} to {place}: {written}"), err=True)
     if result.import_platforms:
         platform = platform_names.to_string(result.import_platforms[0])
@@ -290,6 +317,7 @@ def _show_plan(plan: SaveResult, output_format: str) -> None:
                 "write": plan.blobs,
                 "archive_bytes": plan.bytes_written,
                 "presumed": _presumed_of(plan),
+                "referrers": referrers_of(plan.referrers),
                 "skipped": [_skipped_of(item) for item in plan.skipped],
             }
         )
@@ -308,6 +336,11 @@ def _print_plan(page: Page, plan: SaveResult) -> None:
             *(
                 [Item("presumed", amount(plan.presumed, sum(item.size for item in plan.presumed)))]
                 if plan.presumed
+                else []
+            ),
+            *(
+                [Item("referrers", listed([kind_of(item) for item in plan.referrers]))]
+                if plan.referrers
                 else []
             ),
             Item("would write", f"{size(plan.bytes_written)}, with {count(len(plan.blobs), 'blob')}"),

@@ -30,11 +30,13 @@ from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Manifest, Platform
 from pyctrd.oci.platforms import Matcher, Selection, only_strict
+from pyctrd.oci.referrers import Referrer, gc_label
 from pyctrd.operations.load.contents import Contents, wrong_content
 from pyctrd.operations.load.names import Naming, kubelet_names
 from pyctrd.operations.load.planning import Plan, Planner
 from pyctrd.operations.load.presumed import Presumption
 from pyctrd.operations.load.recording import record
+from pyctrd.operations.load.referrers import ArchivedReferrers
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -105,12 +107,14 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did, or with `dry_run` would do.
 
     `bytes_written` were stored, and `bytes_present` are those of needed blobs that containerd had.
+    `referrers` are the signatures, SBOMs and the like that were stored with the images.
     """
 
     images: tuple[LoadedImage, ...]
     bytes_written: int
     bytes_present: int
     unpacked: tuple[Platform, ...]
+    referrers: tuple[Referrer, ...] = ()
     dry_run: bool = False
 
 
@@ -187,6 +191,7 @@ class _Load:
             skip=skip,
         )
         self._gc_labels = GcLabels(store.content, progress)
+        self._listed: Sequence[Descriptor] = ()
 
         def unless_written(event: Progress) -> None:
             """Report what is there, except for what was written while the archive was read."""
@@ -225,6 +230,7 @@ class _Load:
         """Return the entries of index.json, or those that docker's manifest.json amounts to."""
         found = parse_documents(self._contents.documents)
         if isinstance(found, Index):
+            self._listed = found.manifests
             return list(found.manifests)
         return list(docker_manifests.manifests(found, self._contents, self._store.content))
 
@@ -264,13 +270,28 @@ class _Load:
             for blob in graph.preorder(plan.target, self._wanted(plan), depends_on=self._planner.fits):
                 there = self._planner.is_stored(blob)
                 (present if there else written)[blob.digest] = blob.size
+        referrers = self._referrers(plans)
+        for item in referrers:
+            for blob in graph.preorder(item.target, self._planner.children):
+                there = self._planner.is_stored(blob)
+                (present if there else written)[blob.digest] = blob.size
         return LoadResult(
             images=_images(plans),
             bytes_written=sum(written.values()),
             bytes_present=sum(present.values()),
             unpacked=tuple(dict.fromkeys(one for plan in plans for one in self._unpackable(plan))),
+            referrers=referrers,
             dry_run=True,
         )
+
+    def _referrers(self, plans: Sequence[Plan]) -> tuple[Referrer, ...]:
+        """Return the referrers of what is loaded."""
+        loaded = set[Digest]()
+        for plan in plans:
+            step = self._filtered(self._planner.children, plan.left_out | plan.replaced)
+            reached = graph.preorder(plan.target, step, depends_on=self._planner.fits)
+            loaded.update(blob.digest for blob in reached if graph.has_children(blob))
+        return ArchivedReferrers(self._listed, self._planner).of(loaded)
 
     def _unpackable(self, plan: Plan) -> list[Platform]:
         return [platform for platform in plan.platforms if self._unpacks(plan.target, platform)]
@@ -331,6 +352,7 @@ class _Load:
     def run(self) -> LoadResult:
         """Store the images, unpack them, and record them last."""
         plans = self._plans()
+        referrers = self._referrers(plans)
         unpacked: dict[Platform, None] = {}
         with DownloadPool(
             self._store_blob,
@@ -340,6 +362,8 @@ class _Load:
         ) as downloads:
             for plan in plans:
                 unpacked.update(dict.fromkeys(self._store_image(plan, downloads)))
+            for referrer in referrers:
+                self._store_referrer(referrer, downloads)
             written = {blob.digest: count for blob, count in downloads.downloaded().items()}
             wanted = downloads.wanted
         self._gc_labels.check(wanted)
@@ -351,6 +375,7 @@ class _Load:
             bytes_written=sum(written.values()),
             bytes_present=sum(size for digest, size in sizes.items() if not written.get(digest)),
             unpacked=tuple(unpacked),
+            referrers=referrers,
         )
 
     def _store_image(self, plan: Plan, downloads: DownloadPool) -> tuple[Platform, ...]:
@@ -373,6 +398,14 @@ class _Load:
                 downloads.join()
                 parents = generation
             return unpacking.finish()
+
+    def _store_referrer(self, referrer: Referrer, downloads: DownloadPool) -> None:
+        """Store a referrer, and let its subject protect it from the garbage collector."""
+        step = graph.labelled(self._planner.children, self._gc_labels.set_labels)
+        for generation in graph.generations(referrer.target, step):
+            downloads.submit(generation)
+            downloads.join()
+        self._gc_labels.set_labels(referrer.subject, gc_label(referrer.target.digest))
 
     def _store_blob(self, blob: Descriptor) -> FetchResult:
         """Store one blob; documents of the archive are in memory by now, and valid."""

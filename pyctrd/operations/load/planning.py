@@ -155,6 +155,14 @@ class Planner:
 
     # --- what is there
 
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the archive or the store has a blob."""
+        return self._is_available(descriptor)
+
+    def missing(self, descriptor: Descriptor) -> list[Descriptor]:
+        """Return what is missing of a manifest or an index, of any platform. Raises ArchiveError."""
+        return self._missing(descriptor, graph.tolerant(self.children, lambda _absent: None, NotFound))
+
     def _missing(
         self, leaf: Descriptor, step: graph.Children, replaced: frozenset[Digest] = frozenset()
     ) -> list[Descriptor]:

@@ -36,7 +36,8 @@ from pyctrd.operations.save.options import (
     SaveResult,
     Skipped,
 )
-from pyctrd.ports import Fetchers, Store
+from pyctrd.operations.save.referrers import ReferrerSearch
+from pyctrd.ports import Fetchers, ReferrerSources, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.local import LocalImage, RememberedStore
 
@@ -61,18 +62,20 @@ def plan(
     options: SaveOptions,
     *,
     fetchers: Fetchers,
+    referrer_sources: ReferrerSources = lambda _image: (),
 ) -> SaveResult:
     """Return what `save` would fetch and write, without changing anything.
 
-    Uses the network only if a manifest is absent, since only the manifest says what else is missing, and
-    never with `ensure` "none". Raises what `save` raises before it writes.
+    Uses the network only if a manifest is absent, since only the manifest says what else is missing, or for
+    lists of referrers, and never with `ensure` "none". Raises what `save` raises before it writes.
     """
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
     readers: list[graph.ReadDocument] = []
     docker: list[DockerImage] = []
     skipping = _Skipping(options)
-    for item in _items(RememberedStore(store), images, options, fetchers, skipping):
+    remembered = RememberedStore(store)
+    for item in _items(remembered, images, options, fetchers, skipping):
         with skipping.without(item):
             missing, read = item.peek(fetchers)
             item.require(read, {*fetch, *(descriptor.digest for descriptor in missing)})
@@ -83,7 +86,10 @@ def plan(
                 docker.append(docker_archive.image_of(archived[-1], read, planned=True))
     skipping.require(archived)
     skipping.warn()
-    left_out = _presumed(archived, readers, options)
+    search = ReferrerSearch(remembered, options, fetchers, referrer_sources, planned=True)
+    archived = search.added(images, archived)
+    fetch.update(search.missing)
+    left_out = _presumed(archived, list(map(search.reader, readers)), options)
     if options.format == "docker":
         stored = {diff_id: layer.size for diff_id, layer in docker_archive.layers_of(docker).items()}
         members, blobs = docker_archive.build(docker, stored), docker_archive.blobs_of(docker)
@@ -99,7 +105,8 @@ def plan(
         compression=options.compression,
         presumed=tuple(item.layer for item in left_out),
         bytes_written=members.size if options.format == "dir" else tar.size(members),
-        skipped=skipping.found,
+        referrers=tuple(search.found),
+        skipped=(*skipping.found, *search.skipped),
         import_platforms=_import_platforms(archived, options),
         dry_run=True,
     )
@@ -112,6 +119,7 @@ def save(
     output: IO[bytes] | Folder,
     *,
     fetchers: Fetchers,
+    referrer_sources: ReferrerSources = lambda _image: (),
     progress: ProgressSink = no_progress,
 ) -> SaveResult:
     """Write an archive of images to a binary stream, e.g. from archive.output, or to a folder.
@@ -137,6 +145,9 @@ def save(
                     archived.append(_pinned(item, fetchers, progress, ensured))
             skipping.require(archived)
             skipping.warn()
+            search = ReferrerSearch(leased, options, fetchers, referrer_sources, progress=progress)
+            archived = search.added(images, archived)
+            ensured += search.ensured
             documents = LocalImage(leased, archived[0].entries[0])
             left_out = _presumed(archived, [documents.read] * len(archived), options)
             members = _members(leased, archived, options, left_out, documents.read, progress)
@@ -151,7 +162,8 @@ def save(
                 bytes_resumed=sum(done.bytes_resumed for done in ensured),
                 compression=options.compression,
                 presumed=tuple(item.layer for item in left_out),
-                skipped=skipping.found,
+                referrers=tuple(search.found),
+                skipped=(*skipping.found, *search.skipped),
                 import_platforms=_import_platforms(archived, options),
             )
     except LeaseLost:
