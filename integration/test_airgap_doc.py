@@ -114,7 +114,7 @@ def test_save_on_one_machine_and_load_on_another(
             command = command.replace(word, value)  # noqa: PLW2901
         gap.run(command, dockerd)
         if command == "pyctrd load -i app.tar":
-            assert list(snapshot_of(gap.far, "default")["images"]) == [name]
+            assert name in snapshot_of(gap.far, "default")["images"]
     assert set(ran) == {"pyctrd", "ctr", "nerdctl", "docker", "podman", "kind"}
     for daemon in (gap.far, gap.node):
         images = snapshot_of(daemon, "k8s.io")["images"]
