@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from integration.conftest import peer_required
 from integration.rig import peers
 from integration.rig.daemons import Containerd, Dockerd, Registry
+from integration.rig.podman import Podman
 from integration.rig.publish import push, write_layout
 from pyctrd.client import Client
 from pyctrd.registry import RegistryOptions
@@ -35,11 +37,17 @@ class Workshop:
         self.folder.mkdir(exist_ok=True)
         return self.folder / name
 
-    def run(self, tool: str, *arguments: str | Path) -> None:
+    def run(self, tool: str, *arguments: str | Path, **env: str) -> None:
         """Run one of the peers."""
         with peer_required():
             program = peers.tool(tool)
-        done = subprocess.run([program, *arguments], capture_output=True, check=False, timeout=120)
+        done = subprocess.run(
+            [program, *arguments],
+            env={**os.environ, **env},
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
 
     def layout(self, graph: Graph, name: str) -> Path:
@@ -63,14 +71,17 @@ class Archive:
     """An archive for the tests.
 
     `local_flags` are those that ctr needs where it imports by itself: its default includes linux/386, which
-    it then misses. `not_on` names the oracles that leave something else, with the row of docs/differences.md.
+    it then misses.
     """
 
     name: str
     make: Make
     flags: tuple[str, ...] = ()
     local_flags: tuple[str, ...] = ()
-    not_on: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return its name for pytest."""
+        return self.name
 
 
 def tar_of_folder(folder: Path, path: Path, *, last: Sequence[str] = ()) -> None:
@@ -194,6 +205,39 @@ def _nerdctl(version: str, graph: Callable[[], Graph]) -> Make:
     return make
 
 
+def _podman(form: str, *graphs: Callable[[], Graph]) -> Make:
+    def make(shop: Workshop, path: Path) -> None:
+        with peer_required():
+            podman = Podman(shop.path("podman"))
+        names = []
+        for number, graph in enumerate(graphs):
+            layout = shop.layout(graph(), "v1")
+            found = podman("pull", "-q", f"oci:{layout}:v1").stdout.decode().strip()
+            names.append(f"{NAME}-{number}:v1")
+            podman("tag", found, names[-1])
+        several = ["--multi-image-archive"] if len(names) > 1 else []
+        podman("save", "--format", form, *several, "-o", path, *names)
+
+    return make
+
+
+def _buildkit(kind: str, *flags: str) -> Make:
+    """Build an image from a Dockerfile with the BuildKit in dockerd, and export it."""
+
+    def make(shop: Workshop, path: Path) -> None:
+        engine = shop.docker(True)
+        context = shop.path("context")
+        context.mkdir()
+        (context / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH one /\n")
+        for name in ("amd64", "arm64", "one"):
+            (context / name).write_text(f"{name}\n" * 1000)
+        where = {"DOCKER_HOST": engine.address, "DOCKER_CONFIG": str(shop.folder / "docker-config")}
+        output = f"--output=type={kind},dest={path},name={NAME}:v1"
+        shop.run("buildx", "build", "--progress=plain", output, *flags, context, **where)
+
+    return make
+
+
 def _v1_layers(shop: Workshop, path: Path) -> None:
     """Docker's archive as before 1.10 and as skopeo: the second layer is a link to the first."""
     made = images.layer({"etc/os-release": b"ID=example\n" * 100}, compression="")
@@ -219,6 +263,7 @@ single = shapes.single
 other = lambda: shapes.single(salt="other")  # noqa: E731
 two = lambda: shapes.multi(["linux/amd64", "linux/arm64"], salt="two")  # noqa: E731
 AMD64 = ("--platform", "linux/amd64")
+BOTH = "linux/amd64,linux/arm64"
 
 ARCHIVES = (
     Archive("layout", _layout_tar(single, f"{NAME}:v1")),
@@ -289,6 +334,16 @@ ARCHIVES = (
     Archive("docker", _docker(False, single)),
     Archive("docker-several", _docker(False, single, other)),
     Archive("docker-containerd-store", _docker(True, single)),
+    Archive("podman-docker", _podman("docker-archive", single)),
+    Archive("podman-docker-several", _podman("docker-archive", single, other)),
+    Archive("podman-oci", _podman("oci-archive", single)),
+    Archive("podman-oci-zstd", _podman("oci-archive", lambda: shapes.recompressed("zstd"))),
+    Archive("buildkit-oci", _buildkit("oci", "--provenance=false")),
+    Archive(
+        "buildkit-oci-zstd", _buildkit("oci,compression=zstd,force-compression=true", "--provenance=false")
+    ),
+    Archive("buildkit-oci-attested", _buildkit("oci", "--provenance=mode=max", f"--platform={BOTH}")),
+    Archive("buildkit-docker", _buildkit("docker", "--provenance=false")),
     Archive("nerdctl-2.0.4", _nerdctl("2.0.4", two)),
     Archive("nerdctl-2.3.5", _nerdctl("2.3.5", two)),
     Archive("v1-layers", _v1_layers),

@@ -113,13 +113,8 @@ class Scene:
 class Victim:
     """A running pyctrd with observable progress; its archive on stdout is read and discarded."""
 
-    def __init__(self, scene: Scene, command: Command) -> None:
-        self.process = scene.shell.start(
-            *scene.words(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def __init__(self, shell: Shell, words: Sequence[str], stdin: int = subprocess.DEVNULL) -> None:
+        self.process = shell.start(*words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._lines: list[bytes] = []
         self._more = threading.Condition()
         self._silent = False

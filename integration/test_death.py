@@ -80,7 +80,7 @@ def test_killed_at_random_points(
         story = f"seed {seed}, turn {turn}: {name}, {number.name}, line {line}, {seconds:.3f} s"
         scene = Scene(isolated_containerd, registry, tmp_path / str(turn))
         scene.prepare(command)
-        victim = Victim(scene, command)
+        victim = Victim(scene.shell, scene.words(command))
         victim.live_until(line, seconds)
         code, words = victim.end(number)
         try:

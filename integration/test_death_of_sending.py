@@ -30,7 +30,7 @@ def hit(chance: random.Random, scene: Scene, command: Command, turn: int, check:
     number = SIGNALS[turn % len(SIGNALS)]
     line = chance.randrange(0, 30)
     seconds = chance.uniform(0, 0.5 if line == 0 else 0.02)
-    victim = Victim(scene, command)
+    victim = Victim(scene.shell, scene.words(command))
     victim.live_until(line, seconds)
     code, words = victim.end(number)
     story = f"turn {turn}: {command.arguments[0]}, {number.name}, line {line}, {seconds:.3f} s: exit {code}"

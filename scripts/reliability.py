@@ -40,6 +40,7 @@ class Group(NamedTuple):
 GROUPS = {
     "Garbage collection": Group("integration/test_collector.py", RUNS),
     "Killed processes": Group("integration/test_death.py", RUNS // 2),
+    "Killed loads": Group("integration/test_load_killed.py", 30, apart=True),
     "Concurrent clients": Group("integration/test_neighbours.py", RUNS // 10),
     "Signals": Group("integration/test_signals.py", 1000 // len(peers.GENERATIONS), apart=True),
     "Closing clients": Group("integration/test_lifecycle.py", 100, apart=True),
@@ -66,6 +67,12 @@ and to a pipe, diagnose, images and content. After each, every blob is hashed, i
 complete, there is no partial file (after SIGKILL one that the next run removes), the exit code is the
 documented one, there is no lease without an expiry (and none at all, except after SIGKILL and for an
 interrupted pull or ensure, which the next run resumes), and the next run succeeds.""",
+    "Killed loads": """\
+SIGKILL at random points of `load`: for a file, after a random line of its progress; for a pipe, after a
+random number of bytes. The archive has two images, one of which replaces an older release with a common
+layer. After each kill, every blob is hashed, recorded images are complete, and what was there before still
+is. Then either the lease is deleted, and nothing else than before is left, or the next load comes first;
+both end as a load that was not killed.""",
     "Concurrent clients": """\
 Another client pulls the same image, or one that shares layers, during our pull, and the other way round: no
 blob is downloaded twice, and content, labels and snapshots are those of a pull without other clients.""",

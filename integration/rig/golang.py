@@ -1,4 +1,4 @@
-"""containerd, nerdctl, crictl and olareg, built from the Go module proxy inside a scratch module.
+"""containerd, nerdctl, crictl and olareg, built from the Go module proxy, and sources of other modules.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
 dependency with sum.golang.org, which some networks block. A scratch module that requires the program's module
@@ -7,6 +7,7 @@ and contains that module's own go.sum builds all releases, and go.sum still veri
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,17 @@ CONTAINERD = "github.com/containerd/containerd/v2"
 NERDCTL = "github.com/containerd/nerdctl/v2"
 CRI_TOOLS = "sigs.k8s.io/cri-tools"
 OLAREG = "github.com/olareg/olareg"
+GO_CONTAINERREGISTRY = "github.com/google/go-containerregistry"
+REGCLIENT = "github.com/regclient/regclient"
+STEREOSCOPE = "github.com/anchore/stereoscope"
+CONTAINERS_IMAGE = "go.podman.io/image/v5"
+SOURCES = {
+    GO_CONTAINERREGISTRY: "0.22.1",
+    REGCLIENT: "0.11.7",
+    STEREOSCOPE: "0.4.1",
+    CONTAINERS_IMAGE: "5.42.1",
+}
+"""Modules that are not built: their tests have image archives."""
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
 # added, and every later download is checked against them.
@@ -59,6 +71,22 @@ SUMS = {
     f"{OLAREG}@0.1.1": (
         "h1:Ui7q93zjcoF+U9U71sgqgZWByDoZOpqHitUXEu2xV+g=",
         "h1:w8NP4SWrHHtxsFaUiv1lnCnYPm4sN1seCd2h7FK/dc0=",
+    ),
+    f"{GO_CONTAINERREGISTRY}@0.22.1": (
+        "h1:RZuuSYhTvlDvtsK+NkutoCZ//C0X2ebLK8X8l3ULs84=",
+        "h1:bJR35SK8XgisYmhg/FMQ/5RK0S/XrOAqLBV5/LR2XE0=",
+    ),
+    f"{REGCLIENT}@0.11.7": (
+        "h1:Jsjlnd0ZQ2Blh0vaJtxJ0pU549VajvZ6BTL/4R7noMo=",
+        "h1:nsjcfCoYFqSUbBqmfDOP15PeVZv4EsCpkPU+21vzxPU=",
+    ),
+    f"{STEREOSCOPE}@0.4.1": (
+        "h1:7mxw24JCabbJIAcyvQDjBd2pbzo+0HSFVgjYlE8Zm+k=",
+        "h1:hYJsi3M8a8N1O66u+rMQSgv5TREGM7QIjKBjPPnwiD8=",
+    ),
+    f"{CONTAINERS_IMAGE}@5.42.1": (
+        "h1:I8FkPUeBB1PGpU2W3mfFcG2aMlvAI/x3NdT/sK1IwyY=",
+        "h1:DJl4PlLuZIbJBpN3Wk395Df8xHY9/3eZ1WlWmHlRcF8=",
     ),
 }
 OLDEST_GO = (1, 26, 6)
@@ -124,8 +152,7 @@ def _build(module: str, version: str, folder: Path, *programs: str) -> None:
     with tempfile.TemporaryDirectory(dir=peers_dir()) as made:
         scratch = Path(made)
         zip_sum, mod_sum = SUMS[f"{module}@{version}"]
-        where = run([go(), "mod", "download", "-json", f"{module}@v{version}"], cwd=_empty(scratch), env=env)
-        source = Path(where.partition('"Dir": "')[2].partition('"')[0])
+        source = Path(_download(module, version, scratch)["Dir"])
         own = f"{module} v{version} {zip_sum}\n{module} v{version}/go.mod {mod_sum}\n"
         (scratch / "go.sum").write_text((source / "go.sum").read_text() + own)
         lines = (source / "go.mod").read_text().splitlines()
@@ -140,6 +167,24 @@ def _build(module: str, version: str, folder: Path, *programs: str) -> None:
         for program in programs:
             options: list[str | Path] = ["-mod=mod", "-trimpath", "-ldflags", flags, "-o", folder / program]
             run([go(), "build", *options, f"{module}/cmd/{program}"], cwd=scratch, env=env)
+
+
+@cache
+def source(module: str) -> Path:
+    """The folder with the sources of a module of SOURCES; raises PeerUnavailable with the reason."""
+    version = SOURCES[module]
+    with tempfile.TemporaryDirectory(dir=peers_dir()) as scratch:
+        found = _download(module, version, Path(scratch))
+    if found["Sum"] != SUMS[f"{module}@{version}"][0]:
+        raise PeerUnavailable(f"{module} v{version} has the sum {found['Sum']} now")
+    return Path(found["Dir"])
+
+
+def _download(module: str, version: str, scratch: Path) -> dict[str, str]:
+    """Return what `go mod download -json` says of a module."""
+    command: list[str | Path] = [go(), "mod", "download", "-json", f"{module}@v{version}"]
+    found: dict[str, str] = json.loads(run(command, cwd=_empty(scratch), env=_environment()))
+    return found
 
 
 def _write_tigron(folder: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.rig import golang
+from integration.rig import golang, podman
 from integration.rig.cache import PeerUnavailable, cache_dir, entry
 from integration.rig.debs import closure, package_version, run, runs, through_loader, unpacked
 
@@ -27,6 +27,7 @@ __all__ = [
     "cache_dir",
     "containerd",
     "crictl",
+    "module",
     "nerdctl",
     "olareg",
     "tool",
@@ -71,6 +72,9 @@ class _Tool:
 
 
 TOOLS = {
+    "buildx": _Tool(
+        "docker-buildx", "usr/libexec/docker/cli-plugins/docker-buildx", ("sid", "trixie"), probe="version"
+    ),
     "busybox": _Tool("busybox-static", "usr/bin/busybox", ("trixie", "sid", "bookworm"), probe="true"),
     "containerd-runc": _Tool("runc", "usr/sbin/runc", ("sid", "trixie", "bookworm")),
     "crane": _Tool("crane", "usr/bin/crane", ("sid",), probe="version"),
@@ -144,6 +148,11 @@ def olareg() -> Path:
     return golang.olareg()
 
 
+def module(name: str) -> Path:
+    """The sources of a Go module, whose tests have image archives; raises PeerUnavailable with the reason."""
+    return golang.source(name)
+
+
 def tool_environment(*first: Path) -> dict[str, str]:
     """This process's environment with the folders `first` in front of PATH."""
     return {**os.environ, "PATH": os.pathsep.join([*map(str, first), os.environ.get("PATH", os.defpath)])}
@@ -161,16 +170,28 @@ def _describe(name: str) -> str:
         return f"1.34.0  {crictl()}"
     if kind == "olareg":
         return f"0.1.1  {olareg()}"
+    if kind == "podman":
+        program = podman.program()
+        return f"{package_version(program.parents[2], 'podman')}  {program}"
+    if kind in golang.SOURCES:
+        return f"{golang.SOURCES[kind]}  {module(kind)}"
     path = tool(name)
     spec = TOOLS[name]
-    root = path.parent.parent if spec.own_libc_suite else path.parents[2]
+    root = next(folder for folder in path.parents if (folder / "packages.txt").exists())
     return f"{package_version(root, spec.package)}  {path}"
 
 
 def main(arguments: list[str]) -> int:
     """Get the named peers (default: those that the tests need), print their versions; 1 if one failed."""
     least = [*(f"containerd@{one}" for one in GENERATIONS), "docker-registry"]
-    rest = [*TOOLS, "crictl", "olareg", *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS)]
+    rest = [
+        *TOOLS,
+        "crictl",
+        "olareg",
+        "podman",
+        *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS),
+        *golang.SOURCES,
+    ]
     names = [one for one in arguments if not one.startswith("-")] or least
     if "--all" in arguments:
         names = list(dict.fromkeys([*least, *rest]))

