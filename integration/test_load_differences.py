@@ -1,4 +1,4 @@
-"""What load does other than `ctr images import`, on purpose: docs/differences.md, L1 to L19; L18 is in test_referrers.py."""
+"""What load does other than `ctr images import`, on purpose: L1 to L19 of docs/differences.md, without L18."""
 
 from __future__ import annotations
 
