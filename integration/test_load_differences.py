@@ -1,4 +1,4 @@
-"""What load does other than `ctr images import`, on purpose: L1 to L19 of docs/differences.md, without L18."""
+"""What load does other than `ctr images import`, on purpose: L1 to L19 of docs/differences.md but L18."""
 
 from __future__ import annotations
 
