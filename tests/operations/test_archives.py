@@ -135,6 +135,16 @@ def test_an_archive_without_names_and_what_accompanies_images() -> None:
     assert (found.digest, found.fault, found.images) == (lost, "missing", ())
 
 
+def test_next_to_names_an_entry_without_one_is_no_image() -> None:
+    """As in a load; oras lists the referrers of an image so."""
+    graph, other = shapes.single(), shapes.artifact()
+    data = tar_of(layout(entry(graph, tag="v1"), entry(other), blobs={**graph.blobs, **other.blobs}))
+    result = verify(data)
+    assert [(image.name, image.target.digest) for image in result.images] == [("v1", graph.digest)]
+    assert list(map(format_all, result.platforms)) == ["linux/amd64"]
+    assert [item.digest for item in pyctrd.inspect_archive(stream(data)).others] == [other.digest]
+
+
 def test_one_image_with_two_names_is_one_target() -> None:
     graph = shapes.single()
     lost = layers(graph)[1]

@@ -103,6 +103,17 @@ def test_images_that_list_each_other_s_content_again_and_again(monkeypatch: pyte
         verify(tar_of(archive))
 
 
+def test_many_names_of_an_image_of_which_much_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "_MAX_DESCRIPTORS", 1000)
+    graph = shapes.single(layers=20)
+    named = [{**graph.root, "annotations": {"io.containerd.image.name": f"a:{n}"}} for n in range(100)]
+    whole = {**files(graph), "index.json": to_json({"schemaVersion": 2, "manifests": named})}
+    assert verify(tar_of(whole)).ok
+    lost = {f"blobs/sha256/{item['digest'][7:]}" for item in graph.document()["layers"]}
+    with pytest.raises(ArchiveError, match="names of what is damaged"):
+        verify(tar_of({name: data for name, data in whole.items() if name not in lost}))
+
+
 ARCHIVE = tar_of(files(shapes.single()))
 
 

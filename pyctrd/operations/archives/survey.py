@@ -5,7 +5,7 @@ Nothing ends the survey that concerns one blob: damaged documents are treated as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -78,7 +78,7 @@ class _Root(msgspec.Struct):
     """An entry of index.json, under all of its names."""
 
     target: Descriptor
-    names: list[str]
+    names: dict[str, None] = {}
     leaves: list[Descriptor] = []
 
 
@@ -97,6 +97,7 @@ class Survey:
         self._findings: dict[Digest, Finding] = {}
         self._names: dict[Digest, dict[str, None]] = {}
         self._asking: tuple[str, ...] = ()
+        self._noted = set[Digest]()
         self._validator = Validator()
         self._valid = set[tuple[Digest, str]]()
         self._media_types: dict[Digest, str] = {}
@@ -109,13 +110,14 @@ class Survey:
         self._step = self._validator.watch(self._children, platforms.ALL)
         self.layout: LayoutKind = "oci"
         entries = self._entries()
-        roots = list(_united(entry for entry in entries if _name(entry) or is_image(entry)))
+        # As in a load, an entry without a name is an image only if there is none with a name.
+        roots = _united(filter(_name, entries)) or _united(filter(is_image, entries))
         if not roots:
             raise ArchiveError(
                 "there is no image in the archive", hint="attestations and referrers alone are not images"
             )
         named = {root.target.digest for root in roots}
-        others = list(_united(entry for entry in entries if entry.digest not in named))
+        others = _united(entry for entry in entries if entry.digest not in named)
         self.others = tuple(root.target for root in others)
         # All indexes are read first: what they say of a manifest is compared with its config.
         for root in (*roots, *others):
@@ -157,11 +159,11 @@ class Survey:
 
     def _list(self, root: _Root) -> None:
         """Read the indexes of an image."""
-        self._asking = tuple(root.names)
+        self._ask_for(root.names)
         try:
             root.leaves = list(graph.leaves_of(root.target, self._step))
         except ContentError as error:
-            raise ArchiveError(f"{listed(root.names) or root.target.digest}: {error.message}") from error
+            raise ArchiveError(f"{listed(self._asking) or root.target.digest}: {error.message}") from error
         self._add(len(root.leaves))
         if mediatypes.is_index(root.target.media_type):
             self._state(root.target)
@@ -172,12 +174,15 @@ class Survey:
     def _add(self, count: int) -> None:
         self._count += count
         if self._count > _MAX_DESCRIPTORS:
-            raise ArchiveError(f"the images of the archive have more than {_MAX_DESCRIPTORS} descriptors")
+            raise ArchiveError(
+                f"the images of the archive have more than {_MAX_DESCRIPTORS} descriptors, or names of what "
+                "is damaged"
+            )
 
     # --- images
 
     def _image(self, root: _Root, *, is_image: bool) -> ArchivedImage:
-        self._asking = tuple(root.names)
+        self._ask_for(root.names)
         found: dict[Descriptor, ArchivedPlatform] = {}
         known: dict[tuple[Digest, str], ArchivedPlatform] = {}  # an index may list one for many platforms
         for leaf in root.leaves:
@@ -290,7 +295,7 @@ class Survey:
             found = [item.platform for image in images for item in image.platforms]
             absent = self._targets.absent(found)
             if absent and not any(image.target.digest in self._findings for image in images):
-                self._asking = () if name.startswith("@") else (name,)
+                self._ask_for(() if name.startswith("@") else (name,))
                 has = listed([platforms.format_all(item) for item in dict.fromkeys(found) if item])
                 wanted = listed([platforms.format_all(item) for item in absent])
                 self._note(images[0].target, "missing", f"it is not for {wanted}: it has {has or 'none'}")
@@ -365,7 +370,7 @@ class Survey:
 
     def _check_the_rest(self) -> None:
         """Note damaged blobs that no image has."""
-        self._asking = ()
+        self._ask_for(())
         for digest, file in self._files.blobs.items():
             if digest not in self._findings and self._files.is_hashed(file):
                 found = self._files.hash(file)
@@ -379,7 +384,15 @@ class Survey:
         found = self._findings.get(digest)
         return found is not None and found.fault != "missing"
 
+    def _ask_for(self, names: Iterable[str]) -> None:
+        """Note the problems that are found from here on for the images with these names."""
+        self._asking = tuple(filter(None, names))
+        self._noted.clear()
+
     def _note(self, item: Descriptor, fault: Fault, detail: str) -> None:
+        if item.digest in self._noted:
+            return
+        self._noted.add(item.digest)
         self._findings.setdefault(
             item.digest,
             Finding(
@@ -387,7 +400,8 @@ class Survey:
             ),
         )
         names = self._names.setdefault(item.digest, {})
-        names.update(dict.fromkeys(filter(None, self._asking)))
+        names.update(dict.fromkeys(self._asking))
+        self._add(len(self._asking))
 
     def _why_missing(self, item: Descriptor) -> str:
         name = self._files.missing_files.get(item.digest)
@@ -411,12 +425,10 @@ def _name(entry: Descriptor) -> str:
     return name
 
 
-def _united(entries: Iterable[Descriptor]) -> Iterator[_Root]:
-    """Yield each target once, with its names."""
+def _united(entries: Iterable[Descriptor]) -> list[_Root]:
+    """Return each target once, with its names."""
     found: dict[tuple[Digest, str], _Root] = {}
     for entry in entries:
-        root = found.setdefault((entry.digest, entry.media_type), _Root(target=entry, names=[]))
-        name = _name(entry)
-        if name not in root.names:
-            root.names.append(name)
-    yield from found.values()
+        root = found.setdefault((entry.digest, entry.media_type), _Root(target=entry))
+        root.names[_name(entry)] = None
+    return list(found.values())
