@@ -102,6 +102,18 @@ def _one_of_each(
     help="Leave out the layers that the target has: FILE is the output of `pyctrd inventory --format json` "
     "there, - for stdin.",
 )
+@click.option(
+    "--since",
+    metavar="FILE",
+    multiple=True,
+    help="Leave out the layers of an older archive that was loaded on the target, - for stdin. Repeatable.",
+)
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="Take missing content from an archive, before a registry is asked; not from a compressed one.",
+)
 @click.option("--reproducible", is_flag=True, help="Omit host-specific metadata.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, without doing it.")
 @settings.registry_options
@@ -130,6 +142,8 @@ def command(
     attestations: AttestationMode | None,
     on_missing: OnMissing,
     have: str | None,
+    since: tuple[str, ...],
+    source: str | None,
     reproducible: bool,
     dry_run: bool,
     formats: tuple[ArchiveFormat, str],
@@ -154,6 +168,8 @@ def command(
         "attestations": attestations,
         "on_missing": on_missing,
         "have": have,
+        "since": since,
+        "source": source,
         "reproducible": reproducible,
     }
     if dry_run:
@@ -174,6 +190,8 @@ def command(
                 *(["--on-missing", on_missing] if on_missing != "fail" else []),
                 *(["--format", archive_format] if archive_format != "oci" else []),
                 *(["--have", have] if have else []),
+                *(word for file in since for word in ("--since", file)),
+                *(["--from", source] if source else []),
                 *(["--reproducible"] if reproducible else []),
                 "--",
                 *refs,
