@@ -69,9 +69,7 @@ def test_missing_content_comes_from_an_archive(case: Case, form: str, flag: str)
         source = "docker.tar"
         case.bench.ctr("images", "import", "--local", case.bench.folder / source)
         case.removed = [
-            digest
-            for digest in case.stored
-            if case.bench.ctr("content", "get", digest).stdout[:1] != b"{"
+            digest for digest in case.stored if case.bench.ctr("content", "get", digest).stdout[:1] != b"{"
         ]
         assert len(case.removed) == 3
         case.remove(*case.removed)
