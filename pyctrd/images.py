@@ -16,7 +16,7 @@ from pyctrd import arguments
 from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.folder import Folder, open_folder
-from pyctrd.archive.inventory import Inventory, InventorySource, have_of
+from pyctrd.archive.inventory import Have, Inventory, InventorySource, have_of
 from pyctrd.archive.inventory import read as read_inventory
 from pyctrd.archive.output import open_output
 from pyctrd.connection import Working, WorkingWith
@@ -165,6 +165,7 @@ class Images:
         ref: str,
         *,
         platforms: Platforms | None = None,
+        source: Source | None = None,
         dry_run: bool = False,
         concurrency: int = 3,
         progress: ProgressSink = no_progress,
@@ -172,19 +173,22 @@ class Images:
     ) -> EnsureResult:
         """Fetch the missing content of an image, by digest, without changing the image record.
 
-        If nothing is missing, the network is not used. `dry_run` changes nothing, and uses the network only
-        if a manifest is missing. Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, RegistryError,
-        ContentError.
+        If nothing is missing, the network is not used. `source` is an archive, as for `save`, that is asked
+        before the registries. `dry_run` changes nothing, and uses the network only if a manifest is missing.
+        Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, RegistryError, ContentError,
+        ArchiveError.
         """
+        from pyctrd.operations.archive_source import fetchers_with, open_source
+
         arguments.count("concurrency", concurrency)
         selection = select(platforms)
-        with self._working(cancel) as (daemon, registries):
+        with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
             image = _found(daemon, ref)
             return _ensure.ensure(
                 daemon,
                 image,
                 selection.resolve(LocalImage(daemon, image.target).platforms),
-                partial(_fetchers, daemon, registries),
+                fetchers_with(archive, partial(_fetchers, daemon, registries)),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),
@@ -204,6 +208,8 @@ class Images:
         on_missing: OnMissing = "fail",
         have: InventorySource | None = None,
         referrers: bool = False,
+        since: Source | Sequence[Source] = (),
+        source: Source | None = None,
         reproducible: bool = False,
         dry_run: bool = False,
         concurrency: int = 3,
@@ -228,7 +234,12 @@ class Images:
 
         `have` is the inventory of the namespace that the archive will be loaded into, or a file of it: layers
         that are there are neither fetched nor written. An import there, also by ctr, is as complete as that
-        of a whole archive; anywhere else it fails.
+        of a whole archive; anywhere else it fails. `since` are older archives, all of which were loaded
+        there: their layers, and those that they presume, are left out as well. Of an uncompressed file only
+        the documents are read.
+
+        `source` is an archive that missing content is taken from, and stored, before a registry is asked, or
+        with `ensure` "none" instead of that: an uncompressed tar in a file, or a folder.
 
         `referrers` also saves the manifests that refer to the saved ones, and to the index: signatures,
         SBOMs, and what refers to these. Those in the store and those that the registry lists are saved, with
@@ -237,6 +248,9 @@ class Images:
         Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
         ContentError, ArchiveError.
         """
+        from pyctrd.operations.archive_source import fetchers_with, open_source
+        from pyctrd.operations.save.since import since_list, with_older
+
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
         arguments.one_of("index", index, get_args(IndexMode))
         arguments.one_of("format", format, get_args(ArchiveFormat))
@@ -247,6 +261,8 @@ class Images:
             arguments.one_of("attestations", attestations, get_args(AttestationMode))
         arguments.count("concurrency", concurrency)
         names = arguments.texts("refs", refs)
+        older = since_list(since, have, source)
+        given = have_of(read_inventory(have)) if have is not None else None
         options = SaveOptions(
             platforms=select(platforms),
             ensure=ensure,
@@ -255,25 +271,37 @@ class Images:
             compression=compress or _compression(output, format),
             attestations=attestations,
             on_missing=on_missing,
-            have=have_of(read_inventory(have)) if have is not None else None,
+            have=given or (Have() if older else None),
             referrers=referrers,
             reproducible=reproducible,
             concurrency=concurrency,
         )
-        with self._working(cancel) as (daemon, registries):
-            fetchers = partial(_fetchers, daemon, registries)
+        with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
+            fetchers = fetchers_with(
+                archive, partial(_fetchers, daemon, registries), offline=ensure == "none"
+            )
             sources = partial(_referrer_sources, daemon, registries)
-            if dry_run:
+            with nullcontext() if dry_run else _opened(output, format) as stream:
                 images = [_found(daemon, name) for name in names]
-                return _save.plan(daemon, images, options, fetchers=fetchers, referrer_sources=sources)
-            with _opened(output, format) as stream:
+                have_all = with_older(options.have, older, daemon.check_open)
+                options = msgspec.structs.replace(options, have=have_all)
+                if stream is None:
+                    return _save.plan(
+                        daemon,
+                        images,
+                        options,
+                        fetchers=fetchers,
+                        referrer_sources=sources,
+                        source=archive,
+                    )
                 return _save.save(
                     daemon,
-                    [_found(daemon, name) for name in names],
+                    images,
                     options,
                     stream,
                     fetchers=fetchers,
                     referrer_sources=sources,
+                    source=archive,
                     progress=one_at_a_time(progress),
                 )
 

@@ -295,14 +295,15 @@ def _wrong_bytes(
 def from_first(fetchers: Iterable[Fetcher], descriptor: Descriptor, fetch: Callable[[Fetcher], _T]) -> _T:
     """Return what `fetch` returns for the first repository that it does not raise a RegistryError for.
 
-    Raises the first RegistryError if all repositories fail, NotFound if there is none.
+    Raises the first RegistryError if all repositories fail, that of an archive only if there is no other;
+    NotFound if there is none.
     """
     failure: RegistryError | None = None
     for fetcher in fetchers:
         try:
             return fetch(fetcher)
         except RegistryError as error:
-            failure = failure or error
+            failure = failure if failure is not None and failure.host else error
     raise failure or NotFound(
         f"content {descriptor.digest}: not found",
         kind="content",
@@ -331,8 +332,11 @@ def add_source_label(content: ContentStore, digest: Digest, source: RepositoryNa
     """Add a repository to the source label of a blob: joined with commas, sorted, without duplicates.
 
     As in containerd, the key has the host without its port, so two registries on one host share a label
-    (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel).
+    (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel). An archive has no host and adds
+    none.
     """
+    if not source.host:
+        return
     _add_to_labels(
         content, digest, {f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}": source.repository}
     )

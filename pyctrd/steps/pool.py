@@ -71,7 +71,9 @@ class DownloadPool:
         if kind is not None:
             self._stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
-            concurrent.futures.wait(self._futures.values(), timeout=_SHUTDOWN_SECONDS)
+            # To `wait`, a future that was cancelled before a thread took it never ends.
+            running = [future for future in self._futures.values() if not future.cancelled()]
+            concurrent.futures.wait(running, timeout=_SHUTDOWN_SECONDS)
         self._pool.shutdown(wait=kind is None)
 
     def submit(self, descriptors: Sequence[Descriptor]) -> None:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 @settings.image_argument("ref")
 @settings.platform_option("Platform to complete (default: the host's).")
 @settings.all_platforms_option
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="Take content from an archive, before a registry is asked; not from a compressed one.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, without fetching it.")
 @settings.registry_options
 @settings.format_option("text", "json")
@@ -31,6 +37,7 @@ def command(
     ref: str,
     platforms: tuple[str, ...],
     all_platforms: bool,
+    source: str | None,
     dry_run: bool,
     output_format: str,
     progress: str,
@@ -45,7 +52,7 @@ def command(
     with open_client() as client, reporting("none" if dry_run else progress, quiet=quiet) as sink:
         if not dry_run:
             resumable()
-        result = client.images.ensure(ref, platforms=wanted, dry_run=dry_run, progress=sink)
+        result = client.images.ensure(ref, platforms=wanted, source=source, dry_run=dry_run, progress=sink)
     _show(_document(result), _summary(result), result.fetched or tuple(result.resumed), output_format, quiet)
 
 

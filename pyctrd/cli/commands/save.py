@@ -116,6 +116,18 @@ def _one_of_each(
     help="Also save signatures, SBOMs and other referrers of what is saved; what the registry lists is "
     "fetched.",
 )
+@click.option(
+    "--since",
+    metavar="FILE",
+    multiple=True,
+    help="Leave out the layers of an older archive that was loaded on the target, - for stdin. Repeatable.",
+)
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="Take missing content from an archive, before a registry is asked; not from a compressed one.",
+)
 @click.option("--reproducible", is_flag=True, help="Omit host-specific metadata.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and written, without doing it.")
 @settings.registry_options
@@ -145,6 +157,8 @@ def command(
     on_missing: OnMissing,
     have: str | None,
     referrers: bool,
+    since: tuple[str, ...],
+    source: str | None,
     reproducible: bool,
     dry_run: bool,
     formats: tuple[ArchiveFormat, str],
@@ -170,6 +184,8 @@ def command(
         "on_missing": on_missing,
         "have": have,
         "referrers": referrers,
+        "since": since,
+        "source": source,
         "reproducible": reproducible,
     }
     if dry_run:
@@ -191,6 +207,8 @@ def command(
                 *(["--format", archive_format] if archive_format != "oci" else []),
                 *(["--have", have] if have else []),
                 *(["--referrers"] if referrers else []),
+                *(word for file in since for word in ("--since", file)),
+                *(["--from", source] if source else []),
                 *(["--reproducible"] if reproducible else []),
                 "--",
                 *refs,

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from pyctrd.archive import docker_archive, layout, tar
 from pyctrd.archive.copying import Reader
@@ -41,6 +41,9 @@ from pyctrd.ports import Fetchers, ReferrerSources, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps.local import LocalImage, RememberedStore
 
+if TYPE_CHECKING:
+    from pyctrd.operations.archive_source import ArchiveSource
+
 __all__ = [
     "ArchiveFormat",
     "AttestationMode",
@@ -63,6 +66,7 @@ def plan(
     *,
     fetchers: Fetchers,
     referrer_sources: ReferrerSources = lambda _image: (),
+    source: ArchiveSource | None = None,
 ) -> SaveResult:
     """Return what `save` would fetch and write, without changing anything.
 
@@ -75,7 +79,7 @@ def plan(
     docker: list[DockerImage] = []
     skipping = _Skipping(options)
     remembered = RememberedStore(store)
-    for item in _items(remembered, images, options, fetchers, skipping):
+    for item in _items(remembered, images, options, fetchers, source, skipping):
         with skipping.without(item):
             missing, read = item.peek(fetchers)
             item.require(read, {*fetch, *(descriptor.digest for descriptor in missing)})
@@ -120,10 +124,12 @@ def save(
     *,
     fetchers: Fetchers,
     referrer_sources: ReferrerSources = lambda _image: (),
+    source: ArchiveSource | None = None,
     progress: ProgressSink = no_progress,
 ) -> SaveResult:
     """Write an archive of images to a binary stream, e.g. from archive.output, or to a folder.
 
+    `source` is an archive that `fetchers` ask first; with `ensure` "none", it is the only one they may ask.
     An image that is given twice is written once. Raises NoMatchingPlatform (`no manifest found for platform:
     not found`) and InvalidInput (several images where one fits) before anything is fetched, IncompleteContent
     (`content digest ...: not found`) before the first byte is written; LeaseLost and IncompleteContent also
@@ -137,7 +143,7 @@ def save(
     try:
         with store.lease("save") as view:
             leased = RememberedStore(view)
-            items = _items(leased, images, options, fetchers, skipping)
+            items = _items(leased, images, options, fetchers, source, skipping)
             for item in items:
                 ensured += item.ensure(fetchers, progress)
             for item in items:
@@ -179,12 +185,13 @@ def _items(
     images: Sequence[ImageRecord],
     options: SaveOptions,
     fetchers: Fetchers,
+    source: ArchiveSource | None,
     skipping: _Skipping,
 ) -> list[SavedImage]:
     """Return an item for each image, without duplicates, after checking them all."""
     items: list[SavedImage] = []
     for image in {image.name: image for image in images}.values():
-        item = SavedImage(store, image, options, fetchers)
+        item = SavedImage(store, image, options, fetchers, source)
         with skipping.without(item):
             item.check(fetchers)
             items.append(item)

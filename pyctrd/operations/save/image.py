@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,16 +25,25 @@ from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 from pyctrd.steps.targets import incomplete, nothing_to_save
 
+if TYPE_CHECKING:
+    from pyctrd.operations.archive_source import ArchiveSource
+
 
 class SavedImage:
     """One image of a save.
 
     Its targets are determined before anything is fetched, which could make more platforms `local`. `skipped`
-    is what is left out because it is missing.
+    is what is left out because it is missing. `source` is an archive that `fetchers` ask first, with `ensure`
+    "none" the only one.
     """
 
     def __init__(
-        self, store: RememberedStore, image: ImageRecord, options: SaveOptions, fetchers: Fetchers
+        self,
+        store: RememberedStore,
+        image: ImageRecord,
+        options: SaveOptions,
+        fetchers: Fetchers,
+        source: ArchiveSource | None = None,
     ) -> None:
         self._store = store
         self._image = image
@@ -41,6 +51,7 @@ class SavedImage:
         self._local = LocalImage(store, image.target)
         self._targets = options.platforms.resolve(self._local.platforms)
         self._fetchers = fetchers
+        self._source = source
         self._left_out = set[Digest]()
         self.skipped: list[Skipped] = []
 
@@ -51,6 +62,14 @@ class SavedImage:
     @property
     def _may_skip(self) -> bool:
         return self._options.on_missing != "fail"
+
+    @property
+    def _is_offline(self) -> bool:
+        return self._options.ensure == "none"
+
+    @property
+    def _may_fetch(self) -> bool:
+        return not self._is_offline or self._source is not None
 
     def _narrow(self, children: graph.Children) -> graph.Children:
         """Limit a walk to what is saved."""
@@ -65,12 +84,21 @@ class SavedImage:
             step = without_presumed(step, self._read_config, self._options.have)
         return step
 
+    def _available(self, children: graph.Children) -> graph.Children:
+        """Limit a walk to what is saved, and offline to what is here or in the archive."""
+        step = self._narrow(children)
+        return graph.without(step, lambda child: not self._is_available(child)) if self._is_offline else step
+
+    def _is_available(self, descriptor: Descriptor) -> bool:
+        in_archive = self._source is not None and self._source.has(descriptor)
+        return in_archive or self._local.is_present(descriptor)
+
     def _read_config(self, config: Descriptor) -> bytes:
         """Read a config, from a registry if it is absent and may be fetched."""
         try:
             return self._local.read(config)
         except NotFound:
-            if self._options.ensure == "none":
+            if not self._may_fetch:
                 raise
             return self._remote(self._fetchers(self._image)).read(config)
 
@@ -87,9 +115,14 @@ class SavedImage:
         try:
             images = self._listed(self._local.read)
         except NotFound:
-            if self._options.ensure == "none":
+            if not self._may_fetch:
                 return
-            images = self._listed(self._remote(fetchers(self._image)).read)
+            try:
+                images = self._listed(self._remote(fetchers(self._image)).read)
+            except NotFound:
+                if not self._is_offline:
+                    raise
+                return
         absent = self._targets.absent(item.platform for item in images)
         if absent or not (images or self._options.platforms.all):
             error = _no_match(self._local, self._image, absent)
@@ -121,8 +154,10 @@ class SavedImage:
             fetched = nerdctl.ensured_by_2_0_3(self._store, self._image)
             if fetched:
                 yield Targets(self._options.platforms, platforms.any_of(*fetched), fetched), None
-        if self._options.ensure != "none":
+        if not self._is_offline:
             yield self._targets, self._narrow
+        elif self._source is not None and self._is_available(self._image.target):
+            yield self._targets, self._available
 
     def ensure(self, fetchers: Fetchers, progress: ProgressSink) -> Iterator[ensure.EnsureResult]:
         """Fetch missing content; `fetchers` is only called if something is missing.
@@ -155,7 +190,7 @@ class SavedImage:
             return
         if any(mediatypes.is_index(item.media_type) for item in self._local.missing(self._targets)):
             yield self._image
-        for leaf in list(graph.leaves_of(self._image.target, self._narrow(self._local.children))):
+        for leaf in list(graph.leaves_of(self._image.target, self._available(self._local.children))):
             yield msgspec.structs.replace(self._image, target=leaf)
 
     def _remote(self, fetchers: Sequence[Fetcher]) -> LocalImage:

@@ -51,7 +51,9 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"`index={self.index}` cannot be used with `format=docker`, which has no index"
             )
         if self.format == "docker" and self.have is not None:
-            raise InvalidInput("`format=docker` cannot leave out layers: `have` needs an OCI layout")
+            raise InvalidInput(
+                "`format=docker` cannot leave out layers: `have` and `since` need an OCI layout"
+            )
         if self.format == "docker" and self.referrers:
             raise InvalidInput("`format=docker` has no place for referrers: they need an OCI layout")
         if self.format == "dir" and self.compression != "none":
