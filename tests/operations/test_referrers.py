@@ -16,13 +16,13 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher, ReferrerSource
-from tests.operations.test_save import Archive
 from tests.support import images, shapes
 from tests.support.images import Blob, Graph
 from tests.support.loading import NAME, archive_of, entry, layout
 from tests.support.loading import Bench as FarSide
 from tests.support.memory import MemoryStore, target_of
 from tests.support.repository import MemoryRepository
+from tests.support.saving import Archive
 from tests.support.selections import selected
 from tests.support.tars import tar_of
 

@@ -12,9 +12,9 @@ from pyctrd.errors import InvalidInput
 from pyctrd.oci.model import Digest, ImageConfig
 from pyctrd.operations.inventory import inventory
 from pyctrd.operations.save import SaveOptions, save
-from tests.operations.test_save import Archive, Bench, below, layers
 from tests.support import images, shapes
 from tests.support.images import Graph
+from tests.support.saving import Archive, Bench, below, layers
 from tests.support.selections import selected
 
 

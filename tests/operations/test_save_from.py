@@ -17,10 +17,10 @@ from pyctrd.operations.archive_source import fetchers_with, open_source
 from pyctrd.operations.ensure import ensure
 from pyctrd.operations.save import EnsureMode, SaveOptions, SaveResult, plan, save
 from pyctrd.steps.fetch import from_first
-from tests.operations.test_save import Archive, Bench, layers
 from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.loading import archive_of, docker_archive
+from tests.support.saving import Archive, Bench, layers
 from tests.support.selections import selected
 from tests.support.tars import COMPRESSORS, Pipe
 

@@ -12,9 +12,9 @@ from pyctrd.errors import NoMatchingPlatform, RegistryError
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.platforms import to_string
 from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
-from tests.operations.test_save import NAME, Bench, below, layers
 from tests.support import images, shapes
 from tests.support.images import Graph
+from tests.support.saving import NAME, Bench, below, layers
 from tests.support.selections import selected
 
 THREE = ("linux/amd64", "linux/arm64", "linux/s390x")

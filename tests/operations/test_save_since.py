@@ -14,11 +14,11 @@ from pyctrd.archive.reader import open_archive
 from pyctrd.errors import ArchiveError, InvalidInput
 from pyctrd.oci.model import Digest
 from pyctrd.operations.save.since import have_since, since_list, with_older
-from tests.operations.test_save import Archive, Bench, layers
 from tests.operations.test_save_delta import chain_ids
 from tests.support import images, shapes
 from tests.support.images import Graph, Layer, to_json
 from tests.support.loading import archive_of, docker_archive, entry, layout
+from tests.support.saving import Archive, Bench, layers
 from tests.support.tars import COMPRESSORS, Pipe, tar_of
 
 
