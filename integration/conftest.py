@@ -249,6 +249,7 @@ LONGEST = (
     "test_kill",
     "test_death",
     "test_expensive",
+    "test_load_parity",
     "test_collector",
     "test_signals",
     "test_verify",
