@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
 from integration.scenarios import ORACLES, Oracle
 from integration.shell import Shell
 from integration.syncing import Pair
+from tests.support.signals import ctrl_c_is_not_ignored as ctrl_c_is_not_ignored
 
 pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
 
@@ -36,14 +36,6 @@ _Peer = TypeVar("_Peer")
 
 DISK_BYTES = 2 << 30
 """The limit for the data of a containerd in a container; memory is used only for what it writes."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_not_ignored() -> Iterator[None]:
-    """A shell ignores Ctrl-C in background jobs, which the processes started by tests would inherit."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

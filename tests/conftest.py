@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from pyctrd import redact
+from tests.support.signals import ctrl_c_is_not_ignored as ctrl_c_is_not_ignored
 
 # Tests are deterministic; scripts/fuzz searches for new cases, with many more examples. There is no deadline,
 # since a busy machine makes single examples slow.
