@@ -112,6 +112,10 @@ def test_pull_diagnose_ensure_and_save(shell: Shell, pause: Pause, registry: Reg
     assert set(there["tools"]["pyctrd_save"]["fetch"]) == wanted
     assert registry.requests() == []
 
+    everything = shell.json("diagnose", "--all-platforms", pause.name, code=4)
+    assert (everything["targets"], everything["complete"]) == (["all"], False)
+    assert all(row["target"] for row in everything["platforms"])
+
     plan = shell.json("ensure", "--dry-run", "--platform", FOREIGN, pause.name)
     assert {item["digest"] for item in plan["fetch"]} == wanted
     assert registry.requests() == []

@@ -89,6 +89,18 @@ This file is written by `python -m integration.faults > docs/faults.md`; a test 
   (`integration/test_signals.py`, `integration/test_frozen.py`). The first signal ends the work in order. A
   second one, or 4 seconds, ends the process, which removes partial output. What cannot be removed then
   expires with its lease, within a day.
+- **Names and texts of others** run nothing and are printed as what they are. Every command that is printed
+  or completed is quoted for the shell (`tests/cli/test_commandline.py`, `tests/cli/test_completion.py`,
+  `integration/test_hints.py`). Control and invisible characters are escaped (`tests/cli/test_text.py`), and
+  an error has at most 4,000 characters (`tests/test_errors.py`). A hint never offers what was asked for
+  (`tests/operations/test_save.py`).
+- **Logins.** Credential helpers are looked for in absolute directories of PATH only, and under sudo the
+  caller's files are used only if they belong to the caller and the question is answered with yes
+  (`tests/registry/test_credential_helpers.py`, `integration/test_credentials.py`).
+- **A hostile socket** in place of containerd's: sizes, times, digests and endless lists are checked
+  (`tests/containerd/test_limits.py`).
+- **Arguments** are checked before anything is sent: no `nan` or infinite seconds, no text that is not UTF-8
+  (`tests/cli/test_app.py`, `tests/test_client.py`).
 """
 
 
