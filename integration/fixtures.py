@@ -61,11 +61,14 @@ LOADED = (
     _fixture(STEREOSCOPE, f"{OCI}/duplicate_platform_oci_dir"),
     _fixture(STEREOSCOPE, f"{OCI}/multiplatform_oci_dir"),
     _fixture(STEREOSCOPE, f"{OCI}/single_image_no_platform_oci_dir"),
-    _fixture(REGCLIENT, "testdata/testrepo", *NO_UNPACK),
     _fixture(REGCLIENT, "testdata/external", *NO_UNPACK),
     _fixture(CONTAINERS_IMAGE, "docker/archive/fixtures/almostempty.tar"),
 )
 """Those that load loads."""
+
+
+WITH_REFERRERS = _fixture(REGCLIENT, "testdata/testrepo", *NO_UNPACK)
+"""Loaded, with what refers to its images, which ctr leaves to the garbage collector."""
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,25 @@ def test_load_of_an_archive_of_another_project(archive: Archive, compare: Compar
 
 
 @pytest.mark.parametrize("oracle", MOST_DIFFERENT, ids=str, indirect=True)
+def test_load_of_another_projects_archive_with_referrers(
+    oracle: Oracle, daemon: Containerd, made: Callable[[Archive], Path], namespace: str
+) -> None:
+    """It differs from ctr in what refers to the images, and in the labels that protect it: row L18."""
+    archive = fixtures.WITH_REFERRERS
+    path = made(archive)
+    result = load(daemon, f"{namespace}-ours", path, options_of(archive, oracle))
+    assert import_with_ctr(daemon, oracle, f"{namespace}-ctr", archive, path) == 0
+    ours, theirs = (state(daemon, f"{namespace}-{name}") for name in ("ours", "ctr"))
+    more = {str(item.target.digest) for item in result.referrers}
+    assert more
+    assert more <= ours["content"].keys() - theirs["content"].keys()
+    assert ours["images"] == theirs["images"]
+    for digest, item in theirs["content"].items():
+        labels = ours["content"][digest]["labels"]
+        assert {key: value for key, value in labels.items() if ".referrer." not in key} == item["labels"]
+
+
+@pytest.mark.parametrize("oracle", MOST_DIFFERENT, ids=str, indirect=True)
 @pytest.mark.parametrize("different", fixtures.DIFFERENT, ids=str)
 def test_load_of_a_broken_archive_of_another_project(
     different: fixtures.Different,
