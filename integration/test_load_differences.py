@@ -15,13 +15,17 @@ from integration.loading import load
 from integration.pulls import assert_nothing_left, state
 from integration.rig.daemons import Containerd
 from integration.rig.store import State
-from integration.scenarios import Oracle
+from integration.scenarios import ORACLES, Oracle
 from pyctrd.errors import PyctrdError
 from pyctrd.oci.platforms import select
 from pyctrd.operations.load import LoadOptions
 from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.tars import COMPRESSORS, member, tar_of
+
+# Those that differ: the daemon imports, ctr does, and the ctr of 1.x does.
+_CHOSEN = [oracle for oracle in ORACLES if str(oracle) in ("1.7", "2.4", "2.4-local")]
+pytestmark = pytest.mark.parametrize("oracle", _CHOSEN, ids=str, indirect=True)
 
 
 class Pair:

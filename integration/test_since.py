@@ -22,6 +22,8 @@ __all__ = ["gap", "reader"]
 
 # All generations write the same bytes: test_save.py.
 pytestmark = pytest.mark.parametrize("generation", GENERATIONS[-1:], indirect=True)
+# What does not depend on the containerd that loads.
+on_newest = pytest.mark.parametrize("reader", GENERATIONS[-1:], indirect=True)
 
 
 def names_in(gap: Gap) -> set[str]:
@@ -72,6 +74,7 @@ def test_what_an_older_delta_presumes_counts(gap: Gap) -> None:
     assert gap.complete() == set(names)
 
 
+@on_newest
 @pytest.mark.parametrize("form", ["gzip", "pipe", "dir", "docker"])
 def test_every_form_that_load_reads(gap: Gap, form: str) -> None:
     """Docker's older format has uncompressed layers: they are left out where they are unpacked."""
@@ -118,6 +121,7 @@ def test_several_images_platforms_and_older_archives_with_an_inventory(gap: Gap)
     assert {digest for graph in new for digest in graph.blobs} <= digests(gap.reader, gap.namespace)
 
 
+@on_newest
 def test_a_damaged_older_archive_and_what_is_none(gap: Gap) -> None:
     graph = release(gap.namespace, 1)
     name = gap.bench.pull(graph)
@@ -138,6 +142,7 @@ def test_a_damaged_older_archive_and_what_is_none(gap: Gap) -> None:
     assert not (gap.bench.folder / "new.tar").exists()
 
 
+@on_newest
 def test_the_commands_of_the_page(gap: Gap) -> None:
     """Those of docs/airgap.md, in their order, after the first release was loaded."""
     page = (REPOSITORY_ROOT / "docs" / "airgap.md").read_text(encoding="utf-8")
