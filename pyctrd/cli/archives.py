@@ -16,12 +16,14 @@ from pyctrd.oci.platforms import format_all
 if TYPE_CHECKING:
     from pyctrd import ArchivedImage, ArchivedPlatform, Descriptor
 
+# No image is called so, and for a file that is not there, the error has to be about a file.
+_ENDINGS: Final = (".tar", ".tgz", ".tzst", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2")
 _TONES: Final[dict[str, Tone]] = {"complete": "good", "presumed": "warn", "incomplete": "bad"}
 
 
 def is_archive(argument: str) -> bool:
     """Whether an argument is an archive, not a reference: see the help of `verify`."""
-    if argument == "-" or argument.startswith(("/", "./", "../")):
+    if argument == "-" or argument.startswith(("/", "./", "../")) or argument.lower().endswith(_ENDINGS):
         return True
     try:
         mode = Path(argument).stat().st_mode
@@ -61,7 +63,9 @@ def amounts_of(blobs: Iterable[Descriptor]) -> list[dict[str, object]]:
 def print_image(page: Page, image: ArchivedImage) -> None:
     """Print the name of an image, and what is there of each of its platforms."""
     page.heading(image.name or "(no name)")
-    items = [Item("digest", image.target.digest)]
+    # On lines of their own, so that a longer label does not break the digest.
+    page.items([Item("digest", image.target.digest)])
+    items = []
     if image.attestations:
         items.append(Item("attestations", str(image.attestations)))
     if absent := image.having("absent"):

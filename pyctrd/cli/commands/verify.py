@@ -53,8 +53,8 @@ def command(
 
     Hashes the content of each REF, or of the whole namespace if none is given, or of an archive, for which no
     containerd is needed. An argument is an archive if it is -, an existing file, a folder with a file
-    oci-layout, or begins with / or ./ or ../; any other is a reference. Missing content is reported for the
-    selected platforms only. Exits with 4 if problems remain.
+    oci-layout, begins with / or ./ or ../, or ends like app.tar or app.tar.gz; any other is a reference.
+    Missing content is reported for the selected platforms only. Exits with 4 if problems remain.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     archives = [ref for ref in refs if is_archive(ref)]
