@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Final
 import pytest
 
 from integration.conftest import peer_required
+from integration.pages import commands
 from integration.rig import peers
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, ContainerdInDocker, Dockerd, Registry
 from integration.rig.peers import NEWEST
@@ -22,7 +22,7 @@ from integration.rig.store import snapshot_of
 from integration.shell import REPOSITORY_ROOT
 from tests.support import shapes
 
-PAGE: Final = (REPOSITORY_ROOT / "docs" / "airgap.md").read_text(encoding="utf-8")
+PAGE: Final = "airgap.md"
 IMAGE: Final = "registry.example.com/team/app:1.4"
 K3S: Final = "/run/k3s/containerd/containerd.sock"
 NODE: Final = "kind-control-plane"
@@ -33,13 +33,6 @@ KIND: Final = (
 )
 
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
-
-
-def commands(title: str) -> list[str]:
-    """The commands of a section, in their order."""
-    (section,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"^```console\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 
 class Gap:
@@ -108,10 +101,9 @@ def test_save_on_one_machine_and_load_on_another(
     real = {IMAGE: name, K3S: str(gap.far.address), NODE: gap.node.container}
     config = graph.child(0).document()["config"]["digest"]
     ran = []
-    for command in [*commands("Save on one machine, load on another"), *commands("Load")]:
+    titles = "Save on one machine, load on another", "Load"
+    for command in [command for title in titles for command in commands(PAGE, title, real)]:
         ran.append(command.split()[0])
-        for word, value in real.items():
-            command = command.replace(word, value)  # noqa: PLW2901
         gap.run(command, dockerd)
         if command == "pyctrd load -i app.tar":
             assert name in snapshot_of(gap.far, "default")["images"]

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -19,6 +18,7 @@ import pytest
 import pyctrd
 from integration.archives import ARCHIVES, Archive
 from integration.bench import Bench
+from integration.pages import commands, run
 from integration.rig.daemons import Containerd
 from integration.rig.measure import measured
 from integration.rig.peers import GENERATIONS
@@ -207,20 +207,11 @@ def test_the_commands_of_the_documentation(bench: Bench, shell: Shell) -> None:
     for file in ("app.tar", "app.tar.zst"):
         shell("save", "--offline", "-o", file, names[0])
     bench.ctr("images", "import", shell.folder / "app.tar", namespace=target.namespace)
-    (shell.folder / "pyctrd").write_text(f'#!/bin/sh\nexec {sys.executable} -m pyctrd "$@"\n')
-    (shell.folder / "pyctrd").chmod(0o755)
-    page = (REPOSITORY_ROOT / "docs" / "airgap.md").read_text(encoding="utf-8")
-    section = page.partition("\n## Check an archive\n")[2].partition("\n## ")[0]
-    commands = re.findall(r"^\$ (.*)$", section, re.MULTILINE)
-    assert len(commands) == 6
-    for command in commands:
-        for word, value in (("registry.example.com/team/app:1.5", names[1]), ("k8s.io", target.namespace)):
-            command = command.replace(word, value)  # noqa: PLW2901
-        env = {**shell.env, "PATH": f"{shell.folder}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            ["sh", "-c", command], cwd=shell.folder, env=env, capture_output=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, (command, done.stderr)
+    real = {"registry.example.com/team/app:1.5": names[1], "k8s.io": target.namespace}
+    found = commands("airgap.md", "Check an archive", real)
+    assert len(found) == 6
+    for command in found:
+        run(shell, command)
     assert shell.json("verify", "update.tar")["presumed"]
 
 

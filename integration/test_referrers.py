@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 
+from integration import pages
 from integration.bench import Bench
 from integration.conftest import peer_required, run_required
 from integration.rig import peers
@@ -137,6 +138,19 @@ def test_referrers_are_fetched_saved_loaded_and_kept(
     fresh_containerd.ctr("images", "rm", "--sync", signed.name, namespace=far.namespace)
     collect_garbage(fresh_containerd, far.namespace)
     assert digests(fresh_containerd, far.namespace) == set()
+
+
+@newest
+def test_the_commands_of_the_page(signed: Signed, fresh_containerd: Containerd, shell: Shell) -> None:
+    """Those of docs/airgap.md; the first one is run where the registry is."""
+    far = Shell(fresh_containerd, shell.namespace, shell.folder)
+    real = {"registry.example.com/team/app:v2": signed.name}
+    first, *others = pages.commands("airgap.md", "Signatures and SBOMs", real)
+    assert len(others) == 2
+    pages.run(shell, first)
+    for command in others:
+        pages.run(far, command)
+    assert entries(shell.folder / "on.tar") == signed.subjects
 
 
 @newest

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 
+from integration.pages import commands, run
 from integration.rig.peers import GENERATIONS
 from integration.rig.store import collect_garbage, digests
-from integration.shell import REPOSITORY_ROOT
 from integration.test_delta import Gap, blob, gap, layers, members, release, unpacked
 from integration.test_load import reader
 from tests.support.images import Graph
@@ -145,29 +143,24 @@ def test_a_damaged_older_archive_and_what_is_none(gap: Gap) -> None:
 @on_newest
 def test_the_commands_of_the_page(gap: Gap) -> None:
     """Those of docs/airgap.md, in their order, after the first release was loaded."""
-    page = (REPOSITORY_ROOT / "docs" / "airgap.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## Less to carry\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
-    commands = [line[2:] for line in section.splitlines() if line.startswith("$ ")]
-    assert len(commands) == 6
     old, new = release(gap.namespace, 1), release(gap.namespace, 2)
     names = [gap.bench.pull(graph) for graph in (old, new)]
+    real = {f"registry.example.com/team/app:1.{version}": name for version, name in enumerate(names, 4)}
+    found = commands("airgap.md", "Less to carry", real)
+    assert len(found) == 6
     gap.saving("save", "--offline", "-o", "app.tar", names[0])
     gap.load("app.tar")
     sizes = []
-    for command in commands:
-        verb = command.split()[1]
+    for command in found:
         if "--from" in command:
             gap.bench.ctr("content", "rm", layers(old)[0])
         if command.startswith("ctr "):
             gap.load(command.split()[-1])
-            continue
-        line = command.replace("pyctrd", f"{shlex.quote(sys.executable)} -m pyctrd", 1)
-        for version, name in enumerate(names, 4):
-            line = line.replace(f"registry.example.com/team/app:1.{version}", name)
-        shell = gap.saving if verb == "save" else gap.loading
-        subprocess.run(["sh", "-c", line], cwd=gap.bench.folder, env=shell.env, check=True, timeout=60)
-        if verb == "save":
-            sizes.append((gap.bench.folder / shlex.split(line)[-2]).stat().st_size)
+        elif " save " in command:
+            run(gap.saving, command)
+            sizes.append((gap.bench.folder / shlex.split(command)[-2]).stat().st_size)
+        else:
+            run(gap.loading, command)
     assert sizes[0] == sizes[1] < sizes[2]
     assert gap.complete() == set(names)
     assert layers(old)[0] in digests(gap.bench.containerd, gap.namespace)

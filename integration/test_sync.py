@@ -16,6 +16,7 @@ import pytest
 from integration import figures
 from integration.conftest import chosen
 from integration.killing import comes_true
+from integration.pages import commands, run
 from integration.rig.collector import empty
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.store import State, snapshot_of
@@ -101,6 +102,26 @@ def test_what_is_missing_is_sent_once(pair: Pair, backwards: bool) -> None:
     assert parents(receiver) == parents(sender)
     assert sender["leases"] == {}
     figures.record("sync", pair.near.generation, bytes_missing=total, bytes_on_the_line=moved)
+
+
+@on_newest
+def test_the_commands_of_the_page(pair: Pair) -> None:
+    """Those of docs/airgap.md, with another host and socket."""
+    graph = big(pair.namespace, layers=1)
+    name = pair.pull(graph)
+    real = {
+        "registry.k8s.io/pause:3.10": name,
+        "-n k8s.io": f"-n {pair.namespace}",
+        "ssh://root@edge1/run/k3s/containerd/containerd.sock": pair.address(),
+        "ssh://root@edge1": pair.address(),
+    }
+    found = commands("airgap.md", "Straight into another containerd", real)
+    assert len(found) == 3
+    for command in found:
+        if "--from" in command:
+            pair.near.ctr("images", "rm", "--sync", name, namespace=pair.namespace)
+        run(pair.shell, command)
+        pair.check_complete(name, graph, blobs_for(graph, HERE), far="--from" not in command)
 
 
 @pytest.mark.every_generation
