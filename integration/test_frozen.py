@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import chosen, run_required
-from integration.killing import ARM64, UNREACHABLE, big_for_two, client
+from integration.killing import ARM64, UNREACHABLE, big_for_two, client, comes_true
 from integration.rig.daemons import ISOLATED_CONTENT, Containerd, Registry
 from integration.rig.process import limited
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Shell
 from integration.test_signals import SECONDS
+from tests.support.loading import archive_of
 
 PROGRESS = ("--progress", "json")
 # A command, the step of its progress at which the daemon is stopped, and whether it needs an image.
@@ -119,11 +120,32 @@ def test_a_silent_daemon_is_an_error(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
+def test_one_signal_ends_a_load_in_the_middle_of_a_layer(scene: Scene, number: signal.Signals) -> None:
+    data = archive_of(big_for_two(scene.shell.namespace), "app:v1")
+    with scene.shell.start("load", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(data[: 3 << 20])
+        process.stdin.flush()
+        assert comes_true(lambda: bool(snapshot_of(scene.daemon, scene.shell.namespace)["ingests"]))
+        with scene.frozen():
+            process.send_signal(number)
+            sent = time.monotonic()
+            assert limited(process, 4 * SECONDS).wait() == 128 + number
+            assert time.monotonic() - sent < SECONDS
+    scene.check_afterwards()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "arguments",
+    [("images",), ("content",), ("inventory",), ("diagnose", "alpine"), ("verify",)],
+    ids=lambda arguments: arguments[0],
+)
 def test_a_signal_ends_a_command_on_a_daemon_that_was_already_stopped(
-    scene: Scene, number: signal.Signals
+    scene: Scene, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
     with scene.frozen():
-        process = scene.shell.start("images", stderr=subprocess.PIPE)
+        process = scene.shell.start(*arguments, stderr=subprocess.PIPE)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         process.send_signal(number)
