@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from integration.conftest import peer_required
@@ -15,6 +16,7 @@ from integration.rig import peers
 from integration.rig.daemons import Containerd, Dockerd, Registry
 from integration.rig.podman import Podman
 from integration.rig.publish import push, write_layout
+from pyctrd import IndexMode
 from pyctrd.client import Client
 from pyctrd.registry import RegistryOptions
 from tests.support import images, shapes
@@ -108,11 +110,11 @@ def _exported(generation: str, graph: Callable[[], Graph], *flags: str) -> Make:
     return make
 
 
-def _saved(graph: Callable[[], Graph], index: str, *platforms: str) -> Make:
+def _saved(graph: Callable[[], Graph], index: IndexMode, *platforms: str) -> Make:
     def make(shop: Workshop, path: Path) -> None:
         daemon, namespace, name = shop.pulled(peers.NEWEST, graph())
         with Client(daemon.address, namespace, registry=RegistryOptions(plain_http=True)) as client:
-            client.images.save(name, path, index=index, platforms=platforms or None)  # type: ignore[arg-type]
+            client.images.save(name, path, index=index, platforms=platforms or None)
 
     return make
 
@@ -260,8 +262,8 @@ def _v1_layers(shop: Workshop, path: Path) -> None:
 
 
 single = shapes.single
-other = lambda: shapes.single(salt="other")  # noqa: E731
-two = lambda: shapes.multi(["linux/amd64", "linux/arm64"], salt="two")  # noqa: E731
+other = partial(shapes.single, salt="other")
+two = partial(shapes.multi, ["linux/amd64", "linux/arm64"], salt="two")
 AMD64 = ("--platform", "linux/amd64")
 BOTH = "linux/amd64,linux/arm64"
 

@@ -64,11 +64,11 @@ LOADED = (
     _fixture(REGCLIENT, "testdata/external", *NO_UNPACK),
     _fixture(CONTAINERS_IMAGE, "docker/archive/fixtures/almostempty.tar"),
 )
-"""Those that load loads."""
+"""Archives that ctr and pyctrd load alike."""
 
 
 WITH_REFERRERS = _fixture(REGCLIENT, "testdata/testrepo", *NO_UNPACK)
-"""Loaded, with what refers to its images, which ctr leaves to the garbage collector."""
+"""An archive whose images have referrers, which ctr leaves to the garbage collector."""
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,4 @@ WITHOUT_IMAGE = (
         for name in ("manifest", "name_lookups", "two_images_manifest")
     ),
 )
-"""Those that nobody loads; in that of docker 25, index.json is empty."""
+"""Archives without an image that ctr or pyctrd loads; the index.json of Docker 25's is empty."""

@@ -209,10 +209,11 @@ def test_a_collection_removes_what_is_left_when_the_lease_expires(
         stderr=subprocess.PIPE,
     )
     with process:
-        assert process.stdin is not None
-        process.stdin.write(ARCHIVE[: len(ARCHIVE) // 2])
-        process.stdin.flush()
-        assert comes_true(lambda: unread(process.stdin) == 0)  # type: ignore[arg-type]
+        stdin = process.stdin
+        assert stdin is not None
+        stdin.write(ARCHIVE[: len(ARCHIVE) // 2])
+        stdin.flush()
+        assert comes_true(lambda: unread(stdin) == 0)
         assert place.state()["leases"]
         process.kill()
 

@@ -85,7 +85,7 @@ def test_no_containerd_there(pair: Pair, there_is: str) -> None:
 
 
 @on_newest
-def test_a_socket_on_which_nobody_listens(pair: Pair, there_is: str) -> None:
+def test_a_socket_without_a_listener(pair: Pair, there_is: str) -> None:
     with tempfile.TemporaryDirectory(prefix="pc-", dir="/tmp") as folder:
         socket = Path(folder) / "c.sock"
         code = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"

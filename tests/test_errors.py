@@ -56,12 +56,12 @@ def test_errors_about_images_with_long_names_are_short(shape: str, selection: st
     store.put({digest: data for digest, data in graph.blobs.items() if b'"schemaVersion"' in data})
     record = store.tag(NAME, graph.root)
 
-    def nobody(_image: ImageRecord) -> list[Fetcher]:
+    def no_fetchers(_image: ImageRecord) -> list[Fetcher]:
         return []
 
     options = SaveOptions(platforms=selected(selection), ensure="none")
     with pytest.raises(PyctrdError) as caught:
-        save.save(store, [record], options, io.BytesIO(), fetchers=nobody)
+        save.save(store, [record], options, io.BytesIO(), fetchers=no_fetchers)
     assert len(caught.value.message) <= MAX_TEXT
     assert len(caught.value.hint or "") <= MAX_TEXT
     if shape == "many platforms" and selection == "all":

@@ -380,7 +380,7 @@ def test_a_connection_attempt_can_be_ended(hanging: tuple[Client, threading.Even
 
 
 class SetWhenSeen(threading.Event):
-    """An event that is set once somebody has seen that it is not."""
+    """An event that is set after it was checked once."""
 
     def is_set(self) -> bool:
         found = super().is_set()

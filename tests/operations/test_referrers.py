@@ -175,7 +175,7 @@ def test_a_registry_cannot_make_up_referrers_forever() -> None:
 
 
 def test_manifests_that_refer_to_each_other_end() -> None:
-    """Only labels can make a circle: nobody can compute digests that contain each other."""
+    """Only labels can form a cycle: a digest cannot contain itself."""
     graph = shapes.single()
     one, two = shapes.artifact(text="one"), shapes.artifact(text="two")
     near = NearSide(graph)

@@ -141,7 +141,7 @@ def test_progress_tells_of_each_blob() -> None:
 
 
 @pytest.mark.parametrize("call", ["save", "plan"])
-def test_offline_lists_all_that_is_missing_and_asks_nobody(call: str) -> None:
+def test_offline_lists_all_that_is_missing_and_asks_no_registry(call: str) -> None:
     graph = shapes.five_platform(layers=3)
     gone = layers(graph.child(1))[:2]
     bench, output = Bench(graph, without=gone), io.BytesIO()

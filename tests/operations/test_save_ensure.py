@@ -130,7 +130,7 @@ def test_nerdctl_fetches_a_single_manifests_layers_and_attestations() -> None:
 def test_what_goes_between_the_look_and_the_hold_is_fetched(
     monkeypatch: pytest.MonkeyPatch, mode: Literal["target", "none"]
 ) -> None:
-    """A collector that runs just then; offline there is nobody to ask."""
+    """The collector runs in the meantime; offline, no registry can be asked."""
     graph = shapes.single()
     bench = Bench(graph)
     layer = Digest(graph.document()["layers"][0]["digest"])
