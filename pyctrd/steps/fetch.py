@@ -194,12 +194,13 @@ class Downloader:
             )
 
     def _download(self, descriptor: Descriptor, ingest: Ingest) -> Fetcher | None:
+        resumed = ingest.offset
         if len(descriptor.data) == descriptor.size:
             if validate.is_document(descriptor):
                 self._validator.check(descriptor, descriptor.data)
-            ingest.write(descriptor.data[ingest.offset :])
+            ingest.write(descriptor.data[resumed:])
+            self._report("downloaded", descriptor, descriptor.size, resumed=resumed)
             return self._default_source
-        resumed = ingest.offset
 
         def copy(fetcher: Fetcher) -> Fetcher:
             self._copy(descriptor, fetcher, ingest, resumed)

@@ -238,6 +238,21 @@ def test_a_dry_run_changes_nothing(bench: Bench) -> None:
     assert (again.bytes_written, again.bytes_present) == (0, done.bytes_written)
 
 
+@PIPE
+def test_every_blob_that_is_planned_is_reported_in_the_end(bench: Bench, pipe: bool) -> None:
+    graph = shapes.five_platform(layers=2)
+    for _ in range(2):
+        bench.events.clear()
+        bench.load(archive_of(graph), "all", pipe=pipe)
+        blobs = {
+            action: {
+                item.descriptor.digest for item in bench.events if item.descriptor and item.action == action
+            }
+            for action in ("planned", "writing", "exists")
+        }
+        assert blobs["planned"] == blobs["writing"] | blobs["exists"] == set(graph.blobs)
+
+
 # --- archives that lack something -------------------------------------------------------------------------
 
 
@@ -248,6 +263,21 @@ def test_an_archive_without_the_platform(bench: Bench, pipe: bool) -> None:
         bench.load(archive_of(graph), pipe=pipe)
     assert caught.value.hint == "it has linux/arm64, linux/s390x"
     bench.check_nothing_is_left()
+
+
+@PIPE
+def test_an_archive_whose_index_lists_a_platform_that_it_does_not_have(bench: Bench, pipe: bool) -> None:
+    """As `ctr images export` and `pyctrd save` write it by default."""
+    graph = shapes.multi(["linux/amd64", "linux/arm64"])
+    data = archive_of(graph, without=manifest_of(graph, 1))
+    assert bench.load(data, pipe=pipe).images[0].complete
+    other = Bench()
+    with pytest.raises(NoMatchingPlatform, match="is not in it for linux/arm64") as caught:
+        other.load(data, "linux/arm64", pipe=pipe)
+    assert (caught.value.exit_code, caught.value.hint) == (3, "it has linux/amd64")
+    other.check_nothing_is_left()
+    with pytest.raises(IncompleteContent, match="is incomplete"):
+        other.load(data, "all", pipe=pipe)
 
 
 @PIPE
