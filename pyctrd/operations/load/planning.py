@@ -141,7 +141,9 @@ class Planner:
         lacking = list(graph.by_digest([*absent_indexes, *lacking]).values())
         absent = self._absent(target, step, found)
         if not images or not self._skip:
-            if lacking:
+            # An index lists platforms that the archive does not have: their manifests are absent.
+            not_in_it = {blob.digest for blob in lacking} <= {leaf.digest for leaf in leaves}
+            if lacking and not (absent and not_in_it and self._contents.is_whole):
                 raise self._incomplete(names, lacking, found)
             if absent or not images:
                 raise self._no_match(names, target, step, absent or self._targets.required)
@@ -241,14 +243,14 @@ class Planner:
         if len(lacking) > 1:
             text += f", and {count(len(lacking) - 1, 'more blob')}"
         amount = f"{count(len(lacking), 'blob')}, {size(sum(item.size for item in lacking))}"
-        hint = "the archive does not have them, and this containerd neither"
+        hint = "neither the archive nor this namespace has it: save the image again"
         if not self._contents.is_whole:
             hint = "the archive lacks its end and may be truncated: copy or save it again"
         have = [platforms.format_all(platform) for platform in found if platform is not None]
         if have:
             hint = f"complete in it is {listed(have)}"
         return IncompleteContent(
-            f"{text} of {listed(names)} (missing: {amount})",
+            f"{text}: {listed(names)} is incomplete (missing: {amount})",
             missing=lacking,
             hint=hint,
             remedy=Remedy(platforms=(have[0],)) if have else None,
