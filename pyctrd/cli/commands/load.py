@@ -139,11 +139,10 @@ def _document(result: LoadResult) -> dict[str, object]:
 def _print(page: Page, result: LoadResult) -> None:
     for image in result.images:
         page.line(image.name, "strong")
-        items = [Item("digest", image.target.digest)]
+        page.items([Item("digest", image.target.digest)])  # alone, so that it fits into 80 columns
         if image.platforms:
             names = listed(list(map(format_all, image.platforms)))
-            items.append(Item("platforms", names if image.complete else f"{names} (others are incomplete)"))
-        page.items(items)
+            page.items([Item("platforms", names if image.complete else f"{names} (others are incomplete)")])
     written, unpacked = ("would write", "would unpack") if result.dry_run else ("written", "unpacked")
     page.items(
         [
