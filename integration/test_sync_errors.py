@@ -85,6 +85,13 @@ def test_no_containerd_there(pair: Pair, there_is: str) -> None:
 
 
 @on_newest
+def test_no_socket_on_this_machine(pair: Pair, there_is: str) -> None:
+    words = failing(pair, there_is, "unix:///nonexistent/c.sock")
+    assert "cannot reach containerd at /nonexistent/c.sock: no such file or directory\n" in words
+    assert "or pass its socket as the address to sync with" in words
+
+
+@on_newest
 def test_a_socket_without_a_listener(pair: Pair, there_is: str) -> None:
     with tempfile.TemporaryDirectory(prefix="pc-", dir="/tmp") as folder:
         socket = Path(folder) / "c.sock"

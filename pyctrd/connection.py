@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pyctrd import arguments
 from pyctrd.containerd import STALL_SECONDS, Daemon
-from pyctrd.containerd.address import resolve_address, resolve_namespace, resolve_snapshotter
+from pyctrd.containerd.address import (
+    LocalSocket,
+    Place,
+    resolve_address,
+    resolve_namespace,
+    resolve_snapshotter,
+)
 from pyctrd.containerd.endpoint import parse
 from pyctrd.containerd.ssh import forwarded
 from pyctrd.errors import Cancelled, ClientClosed, InvalidInput, PyctrdError
@@ -105,10 +111,11 @@ class Connection:
                 hint="add ?namespace=NAME to the address for another namespace of this containerd",
             )
         with self.working(cancel) as (daemon, _), ExitStack() as stack:
-            path, place = endpoint.path, None
+            place: Place = LocalSocket(endpoint.path, {}, argument="the address to sync with")
+            path = endpoint.path
             if endpoint.host:
-                place = stack.enter_context(forwarded(endpoint, daemon.check_open))
-                path = place.path
+                place = tunnel = stack.enter_context(forwarded(endpoint, daemon.check_open))
+                path = tunnel.path
             connected = Daemon.connect(
                 path,
                 endpoint.namespace,

@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, Protocol
 
 from pyctrd.errors import DaemonUnreachable, InvalidInput, require_utf8
 
+# The argument that hints name.
+ADDRESS: Final = "`address`"
 DEFAULT_ADDRESS: Final = "/run/containerd/containerd.sock"
 DEFAULT_NAMESPACE: Final = "default"
 _PROBE_SECONDS: Final = 5.0
@@ -61,19 +63,20 @@ class Place(Protocol):
 
 
 class LocalSocket:
-    """A socket on this machine. Implements Place."""
+    """A socket on this machine. Implements Place; `argument` is what hints call the caller's address."""
 
-    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: str, environ: Mapping[str, str], *, argument: str = ADDRESS) -> None:
         self.name = path
         self._environ = environ
+        self._argument = argument
 
     def check(self) -> None:
         """Raise DaemonUnreachable, with the reason, unless a server listens on the socket."""
-        check_socket(self.name, self._environ)
+        check_socket(self.name, self._environ, argument=self._argument)
 
     def unreachable(self, detail: str) -> DaemonUnreachable:
         """Find out why no containerd answers, and which other sockets there are."""
-        return unreachable(self.name, self._environ, detail)
+        return unreachable(self.name, self._environ, detail, argument=self._argument)
 
     def silent(self, seconds: float | None = None) -> DaemonUnreachable:
         """Return the error for a containerd that keeps its socket open but does not answer."""
@@ -152,19 +155,21 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def unreachable(path: str, environ: Mapping[str, str], detail: str = "") -> DaemonUnreachable:
+def unreachable(
+    path: str, environ: Mapping[str, str], detail: str = "", *, argument: str = ADDRESS
+) -> DaemonUnreachable:
     """Find out why no containerd answers at `path`, and return an error that says what to do next.
 
     `detail` is the error of a call through the socket; it is used if the socket accepts connections.
     """
-    problem, advice = _socket_problem(path) or _service_problem(path, detail)
+    problem, advice = _socket_problem(path, argument) or _service_problem(path, detail)
     hints = [advice] if advice else []
     others = [
         found for found in find_sockets(environ) if os.path.realpath(found.path) != os.path.realpath(path)
     ]
     if others:
         names = ", ".join(f"{found.path} ({found.owner})" for found in others)
-        hints.append(f"other containerd sockets on this machine, for `address`: {names}")
+        hints.append(f"other containerd sockets on this machine, for {argument}: {names}")
     return DaemonUnreachable(f"cannot reach containerd at {path}: {problem}", hint="; ".join(hints) or None)
 
 
@@ -178,20 +183,20 @@ def silent(path: str, seconds: float | None = None) -> DaemonUnreachable:
     )
 
 
-def check_socket(path: str, environ: Mapping[str, str]) -> None:
+def check_socket(path: str, environ: Mapping[str, str], *, argument: str = ADDRESS) -> None:
     """Raise DaemonUnreachable, with the reason, unless a server listens on a socket at `path`."""
-    if _socket_problem(path):
-        raise unreachable(path, environ)
+    if _socket_problem(path, argument):
+        raise unreachable(path, environ, argument=argument)
 
 
-def _socket_problem(path: str) -> tuple[str, str] | None:
+def _socket_problem(path: str, argument: str) -> tuple[str, str] | None:
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            return "it is not a socket", "pass the path of containerd's socket as `address`"
+            return "it is not a socket", f"pass the path of containerd's socket as {argument}"
         with _connected(path):
             return None
     except OSError as error:
-        return _explain_os_error(path, error)
+        return _explain_os_error(path, error, argument)
 
 
 def _connected(path: str) -> socket.socket:
@@ -205,11 +210,11 @@ def _connected(path: str) -> socket.socket:
     return client
 
 
-def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
+def _explain_os_error(path: str, error: OSError, argument: str) -> tuple[str, str]:
     start = "start containerd (systemctl start containerd)"
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return "no such file or directory", f"{start}, or pass its socket as `address`"
+            return "no such file or directory", f"{start}, or pass its socket as {argument}"
         case errno.EACCES | errno.EPERM:
             return "permission denied", _permission_hint(path)
         case errno.ECONNREFUSED:
@@ -217,7 +222,7 @@ def _explain_os_error(path: str, error: OSError) -> tuple[str, str]:
         case errno.EPROTOTYPE:
             return (
                 "it is a socket, but not a stream socket",
-                "pass the path of containerd's socket as `address`",
+                f"pass the path of containerd's socket as {argument}",
             )
         case _:
             return error.strerror or str(error), ""

@@ -300,12 +300,8 @@ def _print_summary(result: SaveResult, place: str, archive_format: ArchiveFormat
     if result.import_platforms:
         platform = platform_names.to_string(result.import_platforms[0])
         command = _import_command(place, platform, result.compression, archive_format)
-        click.echo(
-            sanitize(
-                f"hint: containerd 1.x needs --platform to load it, or save with --index prune: {command}"
-            ),
-            err=True,
-        )
+        told = f"hint: for containerd 1.x, save with --index prune, or load it with --platform: {command}"
+        click.echo(sanitize(told), err=True)
 
 
 def _import_command(
