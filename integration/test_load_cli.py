@@ -84,13 +84,13 @@ def test_of_content_that_is_there_nothing_is_sent(
     docker: bool,
 ) -> None:
     sent: list[int] = []
-    send = IngestWriter._send
+    write = IngestWriter.write
 
     def counted(writer: IngestWriter, data: bytes) -> None:
         sent.append(len(data))
-        send(writer, data)
+        write(writer, data)
 
-    monkeypatch.setattr(IngestWriter, "_send", counted)
+    monkeypatch.setattr(IngestWriter, "write", counted)
     path = tmp_path / "a.tar"
     made = large(compression="" if docker else "gzip")
     path.write_bytes(docker_archive(made, "app:v1") if docker else archive_of(made))
