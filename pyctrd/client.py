@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self
 
-from pyctrd import arguments
+from pyctrd import arguments, namespaces
 from pyctrd.connection import Connection, Working
 from pyctrd.containerd.leases import Lease
 from pyctrd.containerd.namespaces import Namespace
 from pyctrd.containerd.version import DaemonVersion
-from pyctrd.images import Images, namespaces_having
+from pyctrd.images import Images
 from pyctrd.oci.model import ContentInfo, Digest, IngestStatus, SnapshotInfo
 from pyctrd.ports import Chunk
 
@@ -167,7 +167,7 @@ class Namespaces:
         """
         wanted: Sequence[str] = arguments.texts("names", names)
         with self._working() as (daemon, _):
-            return namespaces_having(daemon, wanted)
+            return namespaces.having(daemon, wanted)
 
 
 class Snapshots:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from pyctrd import arguments
+from pyctrd import arguments, namespaces
 from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.folder import Folder, open_folder
@@ -21,13 +20,11 @@ from pyctrd.archive.inventory import read as read_inventory
 from pyctrd.archive.output import open_output
 from pyctrd.connection import Working, WorkingWith
 from pyctrd.containerd import Daemon
-from pyctrd.containerd.namespaces import Namespace
-from pyctrd.errors import DaemonError, InvalidInput, NotFound, Remedy
+from pyctrd.errors import InvalidInput
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Platforms, select
 from pyctrd.operations import ensure as _ensure
-from pyctrd.operations import lookup
 from pyctrd.operations import pull as _pull
 from pyctrd.operations import save as _save
 from pyctrd.operations.ensure import EnsureResult
@@ -40,7 +37,7 @@ from pyctrd.operations.save import (
     SaveOptions,
     SaveResult,
 )
-from pyctrd.ports import Fetcher, ImageStore, ReferrerSource
+from pyctrd.ports import Fetcher, ReferrerSource
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 from pyctrd.registries import Registries
 from pyctrd.steps.local import LocalImage
@@ -89,7 +86,7 @@ class Images:
         AmbiguousReference, InvalidReference.
         """
         with self._working() as (daemon, _):
-            return _found(daemon, ref)
+            return namespaces.find_image(daemon, ref)
 
     def overview(self) -> tuple[ImageOverview, ...]:
         """Return all images, sorted by name, with their size in the store and their complete platforms.
@@ -152,10 +149,10 @@ class Images:
         with self._working() as (daemon, _):
             return diagnose(
                 daemon,
-                _found(daemon, ref),
+                namespaces.find_image(daemon, ref),
                 selection,
                 snapshotter=daemon.snapshotter,
-                others=_sharing_namespaces(daemon),
+                others=namespaces.sharing(daemon),
                 transfer=daemon.introspection.has_transfer(),
                 version=daemon.version().version,
             )
@@ -183,7 +180,7 @@ class Images:
         arguments.count("concurrency", concurrency)
         selection = select(platforms)
         with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
-            image = _found(daemon, ref)
+            image = namespaces.find_image(daemon, ref)
             return _ensure.ensure(
                 daemon,
                 image,
@@ -282,7 +279,7 @@ class Images:
             )
             sources = partial(_referrer_sources, daemon, registries)
             with nullcontext() if dry_run else _opened(output, format) as stream:
-                images = [_found(daemon, name) for name in names]
+                images = [namespaces.find_image(daemon, name) for name in names]
                 have_all = with_older(options.have, older, daemon.check_open)
                 options = msgspec.structs.replace(options, have=have_all)
                 if stream is None:
@@ -399,11 +396,11 @@ class Images:
         with self._working(cancel) as (daemon, registries):
             return verify(
                 daemon,
-                [_found(daemon, name) for name in names] if names else _listed(daemon),
+                [namespaces.find_image(daemon, name) for name in names] if names else _listed(daemon),
                 selection,
                 orphans=not names,
                 repairing=Repair(
-                    fetchers=partial(_fetchers, daemon, registries), others=_other_namespaces(daemon)
+                    fetchers=partial(_fetchers, daemon, registries), others=namespaces.others(daemon)
                 )
                 if repair
                 else None,
@@ -439,7 +436,7 @@ class Images:
         options = send_options(platforms, index, nondistributable, chunk_bytes, concurrency)
         name = reference.parse(arguments.text("target", target)) if target else None
         with self._working(cancel) as (daemon, registries):
-            image = _found(daemon, ref)
+            image = namespaces.find_image(daemon, ref)
             name = name or reference.parse(image.name)
             return push(
                 daemon,
@@ -490,8 +487,9 @@ class Images:
         with self._working_with(other, cancel) as (daemon, connected):
             here, there = Side(daemon), Side(connected, connected.address)
             origin, target = (here, there) if source is None else (there, here)
+            sender = daemon if source is None else connected
             with of_side(origin):
-                images = [_found(daemon if source is None else connected, name) for name in names]
+                images = [namespaces.find_image(sender, name) for name in names]
             receiver = connected.platform() if source is None else None
             if receiver is not None:
                 selection = msgspec.structs.replace(options.platforms, host=receiver)
@@ -520,30 +518,6 @@ def _listed(daemon: Daemon) -> tuple[ImageRecord, ...]:
     return tuple(sorted(daemon.images.list(), key=lambda image: image.name))
 
 
-def _found(daemon: Daemon, ref: str) -> ImageRecord:
-    """Find an image. If only other namespaces have it, the error's hint names them."""
-    try:
-        return lookup.find(daemon.images, arguments.text("ref", ref))
-    except NotFound as error:
-        others = namespaces_having(daemon, (ref, error.name))
-        if others:
-            error.hint = f"it is in the namespace {' and in '.join(others)}"
-            error.remedy = Remedy(namespace=others[0])
-        raise
-
-
-def namespaces_having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the other namespaces that have an image with one of these exact names; without names, any."""
-    return tuple(other.namespace for other in _other_namespaces(daemon) if _has(other.images, names))
-
-
-def _has(images: ImageStore, names: Sequence[str]) -> bool:
-    try:
-        return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
-    except DaemonError:
-        return False  # a namespace that cannot be listed
-
-
 def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
     sources = sources_of(daemon, image)
     return [registries.remote(source, account=sources[0].domain) for source in sources]
@@ -552,25 +526,6 @@ def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Seq
 def _referrer_sources(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[ReferrerSource]:
     sources = sources_of(daemon, image)
     return [registries.referrer_source(source, account=sources[0].domain) for source in sources]
-
-
-def _sharing_namespaces(daemon: Daemon) -> Sequence[Daemon]:
-    """Return the other namespaces whose content this one can use without a download."""
-    if daemon.introspection.shares_content():
-        return _other_namespaces(daemon)
-    if not daemon.introspection.has_transfer():  # containerd 1.6, which shares nothing then
-        return []
-    return _other_namespaces(daemon, lambda namespace: namespace.is_shareable)
-
-
-def _other_namespaces(
-    daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True
-) -> Sequence[Daemon]:
-    return [
-        daemon.in_namespace(namespace.name)
-        for namespace in daemon.namespaces.list()
-        if namespace.name != daemon.namespace and wanted(namespace)
-    ]
 
 
 def _compression(output: object, archive_format: ArchiveFormat) -> Compression:

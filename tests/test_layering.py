@@ -38,8 +38,10 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "registries": "arguments errors oci operations ports progress registry steps waiting",
     "archives": "archive arguments oci operations progress",
     "connection": "arguments containerd errors registries registry waiting",
-    "images": "arguments archive connection containerd errors oci operations ports progress registries steps",
-    "client": "arguments connection containerd images oci ports registry",
+    "namespaces": "arguments containerd errors oci operations ports",
+    "images": "arguments archive connection containerd errors namespaces oci operations ports progress "
+    "registries steps",
+    "client": "arguments connection containerd images namespaces oci ports registry",
     "aio": "arguments client containerd errors images ports progress registry",
     "": "aio archive archives client containerd errors oci operations progress registries registry steps",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",

@@ -1,0 +1,56 @@
+"""Find images in the namespaces of a containerd."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from pyctrd import arguments
+from pyctrd.containerd import Daemon
+from pyctrd.containerd.namespaces import Namespace
+from pyctrd.errors import DaemonError, NotFound, Remedy
+from pyctrd.oci.model import ImageRecord
+from pyctrd.operations import lookup
+from pyctrd.ports import ImageStore
+
+
+def find_image(daemon: Daemon, ref: str) -> ImageRecord:
+    """Find an image. If only other namespaces have it, the error's hint names them."""
+    try:
+        return lookup.find(daemon.images, arguments.text("ref", ref))
+    except NotFound as error:
+        found = having(daemon, (ref, error.name))
+        if found:
+            error.hint = f"it is in the namespace {' and in '.join(found)}"
+            error.remedy = Remedy(namespace=found[0])
+        raise
+
+
+def having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the other namespaces that have an image with one of these exact names; without names, any."""
+    return tuple(other.namespace for other in others(daemon) if _has(other.images, names))
+
+
+def _has(images: ImageStore, names: Sequence[str]) -> bool:
+    try:
+        return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
+    except DaemonError:
+        return False  # a namespace that cannot be listed
+
+
+def sharing(daemon: Daemon) -> Sequence[Daemon]:
+    """Return the other namespaces whose content this one can use without a download."""
+    if daemon.introspection.shares_content():
+        return others(daemon)
+    if not daemon.introspection.has_transfer():  # containerd 1.6, which shares nothing then
+        return []
+    return others(daemon, lambda namespace: namespace.is_shareable)
+
+
+def others(daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True) -> Sequence[Daemon]:
+    """Return the other namespaces of a containerd."""
+    return [
+        daemon.in_namespace(namespace.name)
+        for namespace in daemon.namespaces.list()
+        if namespace.name != daemon.namespace and wanted(namespace)
+    ]
