@@ -1,4 +1,4 @@
-"""Measure pull and save compared with ctr, on the same daemon and registry, in the same run.
+"""Measure pull, save and load compared with ctr, on the same daemon and registry, in the same run.
 
     python -m benchmarks [--size MiB] [--rounds N] [--generation 1.7] [--json FILE]
 
@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks import image
@@ -128,6 +129,18 @@ class Bench:
             lambda file: self.pyctrd("default", "save", "--progress", "none", "-o", file, self._reference)
         )
 
+    def import_by_ctr(self, file: Path) -> Run:
+        """Time ctr's import into an empty namespace."""
+        return self._in_empty(lambda name: self.ctr(name, "images", "import", file))
+
+    def load(self, file: Path) -> Run:
+        """Time our load into an empty namespace."""
+        return self._in_empty(lambda name: self.load_into(name, file))
+
+    def load_into(self, namespace: str, file: Path) -> Run:
+        """Time our load into a namespace."""
+        return self.pyctrd(namespace, "load", "--progress", "none", "-i", file)
+
     def _to_file(self, write: Callable[[Path], Run]) -> Run:
         file = self._folder / "archive.tar"
         run = write(file)
@@ -160,13 +173,30 @@ def measure(generation: str, size: int, rounds: int) -> list[Figure]:
             reference = f"{registry.direct_host}/bench/{name}:latest"
             bench = Bench(daemon, reference, folder)
             bench.ctr("default", "images", "pull", "--plain-http", reference)
+            file = folder / f"{name}.tar"
+            bench.pyctrd("default", "save", "--progress", "none", "-o", file, reference)
             what = f"{mib} MiB of {name}"
             figures += [
                 compared(f"save {what} / ctr images export", 1 / 3, rounds, bench.export, bench.save),
                 compared(
                     f"pull {what} / ctr images pull", limit, rounds, bench.pull_by_ctr, bench.pull_by_pyctrd
                 ),
+                compared(
+                    f"load {what} / ctr images import",
+                    None,
+                    rounds,
+                    partial(bench.import_by_ctr, file),
+                    partial(bench.load, file),
+                ),
+                compared(
+                    f"load {what}, all present / ctr images import",
+                    1 / 20,
+                    rounds,
+                    partial(bench.ctr, "default", "images", "import", file),
+                    partial(bench.load_into, "default", file),
+                ),
             ]
+            file.unlink()
     return figures
 
 
