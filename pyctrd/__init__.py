@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pyctrd.archive.inventory import Inventory, StoredBlob, StoredImage
     from pyctrd.archives import inspect_archive, verify_archive
     from pyctrd.client import Client
-    from pyctrd.containerd.leases import Lease
-    from pyctrd.containerd.namespaces import Namespace
-    from pyctrd.containerd.version import DaemonVersion
     from pyctrd.errors import (
         AlreadyExists,
         AmbiguousReference,
@@ -67,6 +64,15 @@ if TYPE_CHECKING:
     )
     from pyctrd.oci.platforms import Platforms
     from pyctrd.oci.referrers import Referrer
+    from pyctrd.oci.resources import (
+        Container,
+        DaemonVersion,
+        Lease,
+        LeaseResource,
+        Namespace,
+        Plugin,
+        SnapshotUsage,
+    )
     from pyctrd.operations.archives import ArchiveInfo, VerifyArchiveResult
     from pyctrd.operations.archives.survey import ArchivedImage, ArchivedPlatform
     from pyctrd.operations.diagnose import (
@@ -116,6 +122,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "Compression",
+    "Container",
     "Content",
     "ContentError",
     "ContentInfo",
@@ -147,6 +154,7 @@ __all__ = [
     "Inventory",
     "Lease",
     "LeaseLost",
+    "LeaseResource",
     "LoadOnMissing",
     "LoadResult",
     "LoadedImage",
@@ -158,6 +166,7 @@ __all__ = [
     "Platform",
     "PlatformState",
     "Platforms",
+    "Plugin",
     "Progress",
     "ProgressSink",
     "ProgressStream",
@@ -178,6 +187,7 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "SnapshotUsage",
     "StoredBlob",
     "StoredImage",
     "SyncResult",
@@ -200,9 +210,6 @@ _HOMES: Final = {
     "archives": ("inspect_archive", "verify_archive"),
     "client": ("Client",),
     "registries": ("Registry",),
-    "containerd.leases": ("Lease",),
-    "containerd.namespaces": ("Namespace",),
-    "containerd.version": ("DaemonVersion",),
     "operations.archives": ("ArchiveInfo", "VerifyArchiveResult"),
     "operations.archives.survey": ("ArchivedImage", "ArchivedPlatform"),
     "operations.diagnose": (
@@ -230,6 +237,15 @@ _HOMES: Final = {
     ),
     "oci.platforms": ("Platforms",),
     "oci.referrers": ("Referrer",),
+    "oci.resources": (
+        "Container",
+        "DaemonVersion",
+        "Lease",
+        "LeaseResource",
+        "Namespace",
+        "Plugin",
+        "SnapshotUsage",
+    ),
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),

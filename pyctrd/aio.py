@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 
 from pyctrd import arguments
 from pyctrd.client import Client, ContentStore, Leases, Namespaces, Snapshots
-from pyctrd.containerd.version import DaemonVersion
 from pyctrd.errors import ClientClosed
 from pyctrd.images import Images
+from pyctrd.oci.resources import DaemonVersion
 from pyctrd.ports import Chunk
 from pyctrd.progress import Progress, no_progress
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments, namespaces
 from pyctrd.connection import Connection, Working
-from pyctrd.containerd.leases import Lease
-from pyctrd.containerd.namespaces import Namespace
-from pyctrd.containerd.version import DaemonVersion
 from pyctrd.images import Images
 from pyctrd.oci.model import ContentInfo, Digest, IngestStatus, SnapshotInfo
+from pyctrd.oci.resources import DaemonVersion, Lease, Namespace
 from pyctrd.ports import Chunk
 
 if TYPE_CHECKING:

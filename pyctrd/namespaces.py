@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from pyctrd import arguments
 from pyctrd.containerd import Daemon
-from pyctrd.containerd.namespaces import Namespace
 from pyctrd.errors import DaemonError, NotFound, Remedy
 from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.resources import Namespace
 from pyctrd.operations import lookup
 from pyctrd.ports import ImageStore
 

@@ -20,6 +20,15 @@ from pyctrd.oci.model import (
     Mount,
     SnapshotInfo,
 )
+from pyctrd.oci.resources import (
+    Container,
+    DaemonVersion,
+    Lease,
+    LeaseResource,
+    Namespace,
+    Plugin,
+    SnapshotUsage,
+)
 
 # Bytes, or a view of a larger message, which avoids a copy.
 Chunk: TypeAlias = bytes | memoryview
@@ -223,6 +232,12 @@ class SnapshotStore(Protocol):
     def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
         """Yield a snapshotter's snapshots in this namespace."""
 
+    def usage(self, snapshotter: str, name: str) -> SnapshotUsage:
+        """Return the disk space of one snapshot, without its parents. Raises NotFound."""
+
+    def mounts(self, snapshotter: str, key: str) -> Sequence[Mount]:
+        """Return the mounts of an active snapshot or a view. Raises NotFound."""
+
 
 class DiffService(Protocol):
     """containerd's diff service."""
@@ -267,3 +282,68 @@ class Store(Protocol):
 
     def collect_garbage(self) -> None:
         """Run the garbage collector and wait for it."""
+
+
+class LeaseStore(Protocol):
+    """containerd's leases service in one namespace."""
+
+    def create(self, lease_id: str, labels: Mapping[str, str]) -> Lease:
+        """Create a lease. Raises AlreadyExists."""
+
+    def delete(self, lease_id: str, *, sync: bool = False) -> None:
+        """Delete a lease; `sync` waits for a run of the garbage collector. Raises NotFound."""
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Lease]:
+        """Return the leases that match any of the filters."""
+
+    def add(self, lease_id: str, resource: LeaseResource) -> None:
+        """Add an object to a lease; adding it again does nothing. Raises NotFound."""
+
+    def remove(self, lease_id: str, resource: LeaseResource) -> None:
+        """Remove an object from a lease. Raises NotFound if there is no such lease."""
+
+    def resources(self, lease_id: str) -> Sequence[LeaseResource]:
+        """Return the objects that a lease protects. Raises NotFound."""
+
+
+class ContainerStore(Protocol):
+    """containerd's containers service in one namespace."""
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Container]:
+        """Return the containers that match any of the filters."""
+
+
+class NamespaceStore(Protocol):
+    """containerd's namespaces service."""
+
+    def list(self) -> Sequence[Namespace]:
+        """Return all namespaces."""
+
+
+class Introspection(Protocol):
+    """containerd's introspection service."""
+
+    def plugins(self, filters: Sequence[str] = ()) -> Sequence[Plugin]:
+        """Return the plugins that match any of the filters."""
+
+
+class Containerd(Store, Protocol):
+    """One namespace of a containerd, with all of its services."""
+
+    @property
+    def leases(self) -> LeaseStore: ...
+    @property
+    def containers(self) -> ContainerStore: ...
+    @property
+    def namespaces(self) -> NamespaceStore: ...
+    @property
+    def introspection(self) -> Introspection: ...
+
+    def version(self) -> DaemonVersion:
+        """Return the version of containerd."""
+
+    def snapshotters(self) -> Sequence[str]:
+        """Return the names of the loaded snapshotters."""
+
+    def in_namespace(self, namespace: str) -> Containerd:
+        """Return another namespace of the same containerd."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from pyctrd.containerd.address import (
 )
 from pyctrd.containerd.calls import STALL_SECONDS
 from pyctrd.containerd.channel import Connection
+from pyctrd.containerd.containers import ContainerService
 from pyctrd.containerd.content import ContentService
 from pyctrd.containerd.diff import DiffService
 from pyctrd.containerd.images import ImageService
@@ -25,10 +26,11 @@ from pyctrd.containerd.introspection import IntrospectionService
 from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lease_resources, new_lease_id
 from pyctrd.containerd.namespaces import NamespaceService
 from pyctrd.containerd.snapshots import SnapshotService
-from pyctrd.containerd.version import DaemonVersion, ask_version
+from pyctrd.containerd.version import ask_version
 from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError, is_interrupt
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Platform
+from pyctrd.oci.resources import DaemonVersion
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
@@ -41,7 +43,7 @@ _LOST_LEASE_ERRORS = (NotFound, IncompleteContent, ContentError, DaemonError)
 
 
 class Daemon:
-    """A containerd, used in one namespace. Implements ports.Store. A context manager; thread safe."""
+    """A containerd, used in one namespace. Implements ports.Containerd. A context manager; thread safe."""
 
     def __init__(self, connection: Connection, snapshotter: str = "") -> None:
         self._connection = connection
@@ -50,6 +52,7 @@ class Daemon:
         self.content = ContentService(connection)
         self.images = ImageService(connection)
         self.leases = LeaseService(connection)
+        self.containers = ContainerService(connection)
         self.namespaces = NamespaceService(connection)
         self.introspection = IntrospectionService(connection)
         self.snapshots = SnapshotService(connection, self.introspection, self.default_snapshotter)
@@ -112,6 +115,10 @@ class Daemon:
     def version(self) -> DaemonVersion:
         """Return the version. Raises DaemonUnreachable if no containerd answers."""
         return ask_version(self._connection)
+
+    def snapshotters(self) -> Sequence[str]:
+        """Return the names of the loaded snapshotters."""
+        return self.introspection.snapshotters()
 
     def platform(self) -> Platform | None:
         """Return the platform of containerd's machine, if containerd reports it."""

@@ -147,4 +147,6 @@ def to_snapshot_info(message: snapshots_pb2.Info) -> SnapshotInfo:
         parent=message.parent,
         kind=_KINDS.get(message.kind, ""),
         labels=dict(message.labels),
+        created_at=to_datetime(message.created_at),
+        updated_at=to_datetime(message.updated_at),
     )

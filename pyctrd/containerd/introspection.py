@@ -5,15 +5,15 @@ Source: containerd api/services/introspection/v1/introspection.proto.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import grpc
-import msgspec
 from google.protobuf import empty_pb2
 
 from pyctrd.containerd.channel import Connection
 from pyctrd.errors import Unsupported
 from pyctrd.oci.model import Platform
+from pyctrd.oci.resources import Plugin
 from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
 from pyctrd.protos.types import platform_pb2
 
@@ -21,21 +21,6 @@ DIFF_PLUGIN = "io.containerd.differ.v1"
 SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
 TRANSFER_PLUGIN = "io.containerd.transfer.v1"
 METADATA_PLUGIN = "io.containerd.metadata.v1"
-
-
-class Plugin(msgspec.Struct, frozen=True, kw_only=True):
-    """A plugin of containerd; `error` says why it did not start, and is empty if it did.
-
-    `platforms` are those that it works for, the preferred one first; none means any. `exports` are values
-    that it publishes about its state and configuration.
-    """
-
-    type: str
-    id: str
-    capabilities: tuple[str, ...] = ()
-    platforms: tuple[Platform, ...] = ()
-    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
-    error: str = ""
 
 
 class IntrospectionService:

@@ -11,13 +11,12 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from pyctrd.containerd import convert
 from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import ContentInfo
+from pyctrd.oci.resources import Lease, LeaseResource
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 
 EXPIRE_LABEL = "containerd.io/gc.expire"
@@ -29,21 +28,6 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 _KIND = "lease"
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease in a namespace."""
-
-    id: str
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
-    created_at: dt.datetime | None = None
-
-
-class LeaseResource(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that a lease protects: `type` is `content`, `ingests` or `snapshots/<snapshotter>`."""
-
-    type: str
-    id: str
 
 
 def new_lease_id() -> str:
@@ -108,6 +92,12 @@ class LeaseService:
         item = leases_pb2.Resource(id=resource.id, type=resource.type)
         with self._connection.calling(_KIND, lease_id):
             self._stub.AddResource(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
+
+    def remove(self, lease_id: str, resource: LeaseResource) -> None:
+        """Remove an object from a lease; if the lease does not have it, nothing happens. Raises NotFound."""
+        item = leases_pb2.Resource(id=resource.id, type=resource.type)
+        with self._connection.calling(_KIND, lease_id):
+            self._stub.DeleteResource(leases_pb2.DeleteResourceRequest(id=lease_id, resource=item))
 
     def resources(self, lease_id: str) -> Sequence[LeaseResource]:
         """Return the objects that a lease protects. Raises NotFound."""

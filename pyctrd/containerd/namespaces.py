@@ -7,27 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from pyctrd.containerd.channel import Connection
+from pyctrd.oci.resources import Namespace
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 
 _KIND = "namespace"
-
-
-class Namespace(msgspec.Struct, frozen=True, kw_only=True):
-    """A namespace and its labels."""
-
-    name: str
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
-
-    @property
-    def is_shareable(self) -> bool:
-        """Whether other namespaces may use its content even if content is isolated.
-
-        Source: containerd core/metadata/content.go isSharedContent.
-        """
-        return self.labels.get("containerd.io/namespace.shareable") == "true"
 
 
 class NamespaceService:

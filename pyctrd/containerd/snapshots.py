@@ -16,6 +16,7 @@ from pyctrd.containerd.introspection import IntrospectionService
 from pyctrd.containerd.listing import bounded
 from pyctrd.errors import DaemonError
 from pyctrd.oci.model import Mount, SnapshotInfo
+from pyctrd.oci.resources import SnapshotUsage
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 
 _KIND = "snapshot"
@@ -74,6 +75,19 @@ class SnapshotService:
         with self._calling(snapshotter, key) as chosen:
             request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=chosen, key=key)
             self._stub.Remove(request, timeout=WORK_SECONDS)
+
+    def usage(self, snapshotter: str, name: str) -> SnapshotUsage:
+        """Return the disk space of one snapshot, without its parents. Raises NotFound."""
+        with self._calling(snapshotter, name) as chosen:
+            request = snapshots_pb2.UsageRequest(snapshotter=chosen, key=name)
+            answer = self._stub.Usage(request, timeout=WORK_SECONDS)
+        return SnapshotUsage(bytes=answer.size, inodes=answer.inodes)
+
+    def mounts(self, snapshotter: str, key: str) -> Sequence[Mount]:
+        """Return the mounts of an active snapshot or a view. Raises NotFound."""
+        with self._calling(snapshotter, key) as chosen:
+            answer = self._stub.Mounts(snapshots_pb2.MountsRequest(snapshotter=chosen, key=key))
+        return convert.to_mounts(answer.mounts)
 
     def list(self, snapshotter: str) -> Generator[SnapshotInfo]:
         """Yield a snapshotter's snapshots in this namespace, as they arrive."""

@@ -6,23 +6,11 @@ Source: containerd api/services/version/v1/version.proto.
 from __future__ import annotations
 
 import grpc
-import msgspec
 from google.protobuf import empty_pb2
 
 from pyctrd.containerd.channel import CONNECT_SECONDS, Connection, status_of
+from pyctrd.oci.resources import DaemonVersion
 from pyctrd.protos.services.version.v1 import version_pb2_grpc
-
-
-class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A containerd's version, e.g. `1.7.24~ds1`, and the commit it was built from, if known."""
-
-    version: str
-    revision: str = ""
-
-    @property
-    def is_1(self) -> bool:
-        """Whether this is containerd 1.x."""
-        return self.version.lstrip("v").startswith("1.")
 
 
 def ask_version(connection: Connection) -> DaemonVersion:

@@ -290,6 +290,8 @@ class SnapshotInfo(_Labelled, frozen=True, kw_only=True):
     name: str
     parent: str = ""
     kind: str = ""
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
 
 
 def parse_json(raw: bytes) -> Any:

@@ -27,7 +27,6 @@ from tests.support.loading import (
     layout,
     manifest_of,
 )
-from tests.support.memory import MemoryStore
 from tests.support.tars import member, tar, tar_of
 
 PIPE = pytest.mark.parametrize("pipe", [False, True], ids=["file", "pipe"])
@@ -124,8 +123,8 @@ def test_options_that_contradict_each_other_are_refused(bench: Bench) -> None:
             bench.load(data, **options)
 
 
-def test_the_names_that_a_kubelet_needs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryStore, "namespace", "k8s.io")
+def test_the_names_that_a_kubelet_needs(bench: Bench) -> None:
+    bench.store.namespace = "k8s.io"
     graph = shapes.mixed()
     bench.load(archive_of(graph, "busybox"), cri=True, labels={"a": "b"})
     config = graph.child(0).document()["config"]["digest"]

@@ -1,4 +1,4 @@
-"""An in-memory ports.Store, with containerd's rules for ingests, leases, labels and garbage collection."""
+"""An in-memory ports.Containerd, with the rules for ingests, leases, labels and garbage collection."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ from pyctrd.oci.model import (
     IngestStatus,
     Mount,
     SnapshotInfo,
+)
+from pyctrd.oci.resources import (
+    Container,
+    DaemonVersion,
+    Lease,
+    LeaseResource,
+    Namespace,
+    Plugin,
+    SnapshotUsage,
 )
 from tests.support.filters import image_is_chosen, is_chosen
 
@@ -70,6 +79,9 @@ class State:
         self.images: dict[str, ImageRecord] = {}
         self.snapshots: dict[tuple[str, str], SnapshotInfo] = {}
         self.leases: dict[str, set[Resource]] = {}
+        self.lease_labels: dict[str, Mapping[str, str]] = {}
+        self.containers: dict[str, Container] = {}
+        self.others: dict[str, State] = {}
         self.lease_ids = itertools.count(1)
 
     def hold(self, lease: str, kind: str, name: str) -> None:
@@ -82,6 +94,7 @@ class State:
         reached = set[Resource]()
         queue = [Resource("content", record.target.digest) for record in self.images.values()]
         queue += [resource for held in self.leases.values() for resource in held]
+        queue += [Resource(f"snapshots/{it.snapshotter}", it.snapshot_key) for it in self.containers.values()]
         while queue:
             resource = queue.pop()
             if resource not in reached:
@@ -325,6 +338,14 @@ class MemorySnapshots:
             )
         del self._state.snapshots[snapshotter or SNAPSHOTTER, key]
 
+    def usage(self, snapshotter: str, name: str) -> SnapshotUsage:
+        self.stat(snapshotter, name)
+        return SnapshotUsage(bytes=4096, inodes=1)
+
+    def mounts(self, snapshotter: str, key: str) -> Sequence[Mount]:
+        self.stat(snapshotter, key)
+        return (Mount(type="memory", source=key),)
+
     def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
         found = tuple(self._state.snapshots.items())
         return (info for (owner, _), info in found if owner == (snapshotter or SNAPSHOTTER))
@@ -356,6 +377,76 @@ class MemoryDiffs:
             raise DaemonError(str(error), code="UNKNOWN", kind="layer", name=descriptor.digest) from error
 
 
+class MemoryLeases:
+    """The leases service."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def create(self, lease_id: str, labels: Mapping[str, str]) -> Lease:
+        if lease_id in self._state.leases:
+            raise _exists("lease", lease_id, f'lease "{lease_id}": already exists')
+        self._state.leases[lease_id] = set()
+        self._state.lease_labels[lease_id] = dict(labels)
+        return Lease(id=lease_id, labels=labels)
+
+    def delete(self, lease_id: str, *, sync: bool = False) -> None:
+        self._get(lease_id)
+        del self._state.leases[lease_id]
+        self._state.lease_labels.pop(lease_id, None)
+        if sync:
+            self._state.collect()
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Lease]:
+        labels = self._state.lease_labels
+        found = [Lease(id=name, labels=labels.get(name, {})) for name in self._state.leases]
+        return tuple(item for item in found if is_chosen(filters, {"id": item.id}, item.labels))
+
+    def add(self, lease_id: str, resource: LeaseResource) -> None:
+        self._get(lease_id).add(Resource(resource.type, resource.id))
+
+    def remove(self, lease_id: str, resource: LeaseResource) -> None:
+        self._get(lease_id).discard(Resource(resource.type, resource.id))
+
+    def resources(self, lease_id: str) -> Sequence[LeaseResource]:
+        return tuple(LeaseResource(type=item.kind, id=item.name) for item in self._get(lease_id))
+
+    def _get(self, lease_id: str) -> set[Resource]:
+        if lease_id not in self._state.leases:
+            raise NotFound(f'lease "{lease_id}": not found', kind="lease", name=lease_id)
+        return self._state.leases[lease_id]
+
+
+class MemoryContainers:
+    """The containers service."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Container]:
+        found = self._state.containers.values()
+        return tuple(item for item in found if is_chosen(filters, {"id": item.id}, item.labels))
+
+
+class MemoryNamespaces:
+    """The namespaces service."""
+
+    def __init__(self, state: State, own: str) -> None:
+        self._state = state
+        self._own = own
+
+    def list(self) -> Sequence[Namespace]:
+        return tuple(Namespace(name=name) for name in sorted({self._own, *self._state.others}))
+
+
+class MemoryIntrospection:
+    """The introspection service."""
+
+    def plugins(self, filters: Sequence[str] = ()) -> Sequence[Plugin]:
+        found = Plugin(type="io.containerd.snapshotter.v1", id=SNAPSHOTTER)
+        return (found,) if is_chosen(filters, {"type": found.type, "id": found.id}, {}) else ()
+
+
 def _exists(kind: str, name: str, message: str) -> AlreadyExists:
     return AlreadyExists(message, code="ALREADY_EXISTS", kind=kind, name=name)
 
@@ -363,17 +454,32 @@ def _exists(kind: str, name: str, message: str) -> AlreadyExists:
 class MemoryStore:
     """A namespace; `state` is what all views of it share."""
 
-    def __init__(self, state: State | None = None, lease: str = "") -> None:
+    def __init__(self, state: State | None = None, lease: str = "", namespace: str = "default") -> None:
         self.state = state or State()
+        self.namespace = namespace
         self._lease = lease
         self.content = MemoryContent(self.state, lease)
         self.images = MemoryImages(self.state)
         self.snapshots = MemorySnapshots(self.state, lease)
         self.diffs = MemoryDiffs(self.state)
+        self.leases = MemoryLeases(self.state)
+        self.containers = MemoryContainers(self.state)
+        self.namespaces = MemoryNamespaces(self.state, namespace)
+        self.introspection = MemoryIntrospection()
 
-    @property
-    def namespace(self) -> str:
-        return "default"
+    def version(self) -> DaemonVersion:
+        return DaemonVersion(version="v2.4.2")
+
+    def snapshotters(self) -> Sequence[str]:
+        return (SNAPSHOTTER,)
+
+    def in_namespace(self, namespace: str) -> MemoryStore:
+        """Return another namespace, which is created if it does not exist."""
+        if namespace == self.namespace:
+            return self
+        other = self.state.others.setdefault(namespace, State())
+        other.others.setdefault(self.namespace, self.state)
+        return MemoryStore(other, namespace=namespace)
 
     def check_open(self) -> None:
         pass
@@ -390,7 +496,7 @@ class MemoryStore:
         name = f"{purpose}-{next(self.state.lease_ids)}"
         self.state.leases[name] = set()
         try:
-            yield MemoryStore(self.state, name)
+            yield MemoryStore(self.state, name, self.namespace)
         except BaseException as error:
             if not (resumable and is_interrupt(error)):
                 del self.state.leases[name]

@@ -1,4 +1,4 @@
-"""Images: the operations on the images of one namespace, as `client.images`."""
+"""What moves content: pull, ensure, save, load, push and sync."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from pyctrd import arguments, namespaces
 from pyctrd.archive.compress import Compression, compression_for
 from pyctrd.archive.contents import IndexMode
 from pyctrd.archive.folder import Folder, open_folder
-from pyctrd.archive.inventory import Have, Inventory, InventorySource, have_of
+from pyctrd.archive.inventory import Have, InventorySource, have_of
 from pyctrd.archive.inventory import read as read_inventory
 from pyctrd.archive.output import open_output
-from pyctrd.connection import Working, WorkingWith
-from pyctrd.containerd import Daemon
 from pyctrd.errors import InvalidInput
+from pyctrd.images.part import Part, fetchers, referrer_sources
 from pyctrd.oci import reference
-from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Platforms, select
 from pyctrd.operations import ensure as _ensure
 from pyctrd.operations import pull as _pull
@@ -37,66 +35,23 @@ from pyctrd.operations.save import (
     SaveOptions,
     SaveResult,
 )
-from pyctrd.ports import Fetcher, ReferrerSource
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
-from pyctrd.registries import Registries
 from pyctrd.steps.local import LocalImage
-from pyctrd.steps.sources import sources_of
 
 if TYPE_CHECKING:
     import threading
 
     from pyctrd.archive.reader import Source
-    from pyctrd.operations.diagnose import Diagnosis
-    from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.load import LoadOnMissing, LoadResult
     from pyctrd.operations.sync import SyncResult
-    from pyctrd.operations.verify import VerifyResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
 Metadata = Literal["all", "selected"]
 
 
-class Images:
-    """The images of one namespace, as `client.images`. Thread safe.
-
-    `ref` is an image's exact name, a reference, or a prefix of its digest or of the id that crictl shows.
-    `platforms` is a string like `linux/arm64` or `arm64,amd64`, a Platform, or an iterable of these; `all`
-    means every platform of the image, `local` those that are complete in the store, and None the host's.
-
-    `progress` is called from one thread at a time. Setting `cancel` makes the call raise Cancelled; what a
-    pull has fetched by then is kept for a day, and the next pull resumes from it. Every method may raise
-    DaemonError, DaemonUnreachable, ClientClosed and InvalidInput. Each method lists its other errors.
-    """
-
-    def __init__(self, working: Working, working_with: WorkingWith) -> None:
-        self._working = working
-        self._working_with = working_with
-
-    def list(self) -> tuple[ImageRecord, ...]:
-        """Return all images, sorted by name."""
-        with self._working() as (daemon, _):
-            return _listed(daemon)
-
-    def get(self, ref: str) -> ImageRecord:
-        """Return an image.
-
-        Raises ImageNotFound (`image "...": not found`; the hint names other namespaces that have it),
-        AmbiguousReference, InvalidReference.
-        """
-        with self._working() as (daemon, _):
-            return namespaces.find_image(daemon, ref)
-
-    def overview(self) -> tuple[ImageOverview, ...]:
-        """Return all images, sorted by name, with their size in the store and their complete platforms.
-
-        Reads every index and manifest in the store. Does not use the network.
-        """
-        from pyctrd.operations.images import overview
-
-        with self._working() as (daemon, _):
-            return overview(daemon, _listed(daemon))
+class Transfers(Part):
+    """The methods of Images that move content."""
 
     def pull(
         self,
@@ -137,26 +92,6 @@ class Images:
             sink = one_at_a_time(progress)
             return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
 
-    def diagnose(self, ref: str, *, platforms: Platforms | None = None) -> Diagnosis:
-        """Find out what the store has of an image, what each tool would do, and why content is missing.
-
-        Does not use the network, and changes nothing. Raises ImageNotFound, AmbiguousReference, and
-        ContentError for a document that does not match its media type.
-        """
-        from pyctrd.operations.diagnose import diagnose
-
-        selection = select(platforms)
-        with self._working() as (daemon, _):
-            return diagnose(
-                daemon,
-                namespaces.find_image(daemon, ref),
-                selection,
-                snapshotter=daemon.snapshotter,
-                others=namespaces.sharing(daemon),
-                transfer=daemon.introspection.has_transfer(),
-                version=daemon.version().version,
-            )
-
     def ensure(
         self,
         ref: str,
@@ -185,7 +120,7 @@ class Images:
                 daemon,
                 image,
                 selection.resolve(LocalImage(daemon, image.target).platforms),
-                fetchers_with(archive, partial(_fetchers, daemon, registries)),
+                fetchers_with(archive, partial(fetchers, daemon, registries)),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),
@@ -274,10 +209,8 @@ class Images:
             concurrency=concurrency,
         )
         with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
-            fetchers = fetchers_with(
-                archive, partial(_fetchers, daemon, registries), offline=ensure == "none"
-            )
-            sources = partial(_referrer_sources, daemon, registries)
+            sources = fetchers_with(archive, partial(fetchers, daemon, registries), offline=ensure == "none")
+            referring = partial(referrer_sources, daemon, registries)
             with nullcontext() if dry_run else _opened(output, format) as stream:
                 images = [namespaces.find_image(daemon, name) for name in names]
                 have_all = with_older(options.have, older, daemon.check_open)
@@ -287,8 +220,8 @@ class Images:
                         daemon,
                         images,
                         options,
-                        fetchers=fetchers,
-                        referrer_sources=sources,
+                        fetchers=sources,
+                        referrer_sources=referring,
                         source=archive,
                     )
                 return _save.save(
@@ -296,8 +229,8 @@ class Images:
                     images,
                     options,
                     stream,
-                    fetchers=fetchers,
-                    referrer_sources=sources,
+                    fetchers=sources,
+                    referrer_sources=referring,
                     source=archive,
                     progress=one_at_a_time(progress),
                 )
@@ -362,48 +295,6 @@ class Images:
                 msgspec.structs.replace(options, label_all=not daemon.version().is_1),
                 today=dt.date.today(),
                 dry_run=dry_run,
-                progress=one_at_a_time(progress),
-            )
-
-    def inventory(self) -> Inventory:
-        """Return what the namespace has, for `have` of a save on another machine.
-
-        `Inventory.to_json` returns what `pyctrd inventory --format json` prints.
-        """
-        from pyctrd.operations.inventory import inventory
-
-        with self._working() as (daemon, _):
-            return inventory(daemon, daemon.introspection.snapshotters())
-
-    def verify(
-        self,
-        refs: str | Iterable[str] = (),
-        *,
-        platforms: Platforms | None = None,
-        repair: bool = False,
-        progress: ProgressSink = no_progress,
-        cancel: threading.Event | None = None,
-    ) -> VerifyResult:
-        """Hash the content of images and report damaged or missing content.
-
-        Without `refs`, check everything in the namespace. `repair` fetches good copies by digest and replaces
-        damaged content in every namespace that has it. Raises ImageNotFound, AmbiguousReference.
-        """
-        from pyctrd.operations.verify import Repair, verify
-
-        selection = select(platforms)
-        names = arguments.texts("refs", refs)
-        with self._working(cancel) as (daemon, registries):
-            return verify(
-                daemon,
-                [namespaces.find_image(daemon, name) for name in names] if names else _listed(daemon),
-                selection,
-                orphans=not names,
-                repairing=Repair(
-                    fetchers=partial(_fetchers, daemon, registries), others=namespaces.others(daemon)
-                )
-                if repair
-                else None,
                 progress=one_at_a_time(progress),
             )
 
@@ -512,20 +403,6 @@ def _other(to: str | None, source: str | None) -> str:
     if (to is None) == (source is None):
         raise InvalidInput("one of to= and source= has to be the address of another containerd")
     return arguments.text("source", source) if to is None else arguments.text("to", to)
-
-
-def _listed(daemon: Daemon) -> tuple[ImageRecord, ...]:
-    return tuple(sorted(daemon.images.list(), key=lambda image: image.name))
-
-
-def _fetchers(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[Fetcher]:
-    sources = sources_of(daemon, image)
-    return [registries.remote(source, account=sources[0].domain) for source in sources]
-
-
-def _referrer_sources(daemon: Daemon, registries: Registries, image: ImageRecord) -> Sequence[ReferrerSource]:
-    sources = sources_of(daemon, image)
-    return [registries.referrer_source(source, account=sources[0].domain) for source in sources]
 
 
 def _compression(output: object, archive_format: ArchiveFormat) -> Compression:

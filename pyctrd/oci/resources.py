@@ -1,0 +1,94 @@
+"""What a containerd has besides content and images: leases, containers, namespaces, snapshots in use.
+
+Source: containerd's api/services, one folder per service.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+
+from pyctrd.oci.model import Platform
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease in a namespace."""
+
+    id: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created_at: dt.datetime | None = None
+
+
+class LeaseResource(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that a lease protects.
+
+    `type` is `content`, `ingests`, `images` (containerd 2) or `snapshots/<snapshotter>`.
+    """
+
+    type: str
+    id: str
+
+
+class Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    """A namespace and its labels."""
+
+    name: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether other namespaces may use its content even if content is isolated.
+
+        Source: containerd core/metadata/content.go isSharedContent.
+        """
+        return self.labels.get("containerd.io/namespace.shareable") == "true"
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """A container: what it runs is `image`, its root filesystem the snapshot `snapshot_key`."""
+
+    id: str
+    image: str = ""
+    snapshotter: str = ""
+    snapshot_key: str = ""
+    runtime: str = ""
+    sandbox: str = ""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+class SnapshotUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The disk space of one snapshot, without its parents: bytes of its blocks, and inodes."""
+
+    bytes: int
+    inodes: int
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A plugin of containerd; `error` says why it did not start, and is empty if it did.
+
+    `platforms` are those that it works for, the preferred one first; none means any. `exports` are values
+    that it publishes about its state and configuration.
+    """
+
+    type: str
+    id: str
+    capabilities: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
+    error: str = ""
+
+
+class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A containerd's version, e.g. `1.7.24~ds1`, and the commit it was built from, if known."""
+
+    version: str
+    revision: str = ""
+
+    @property
+    def is_1(self) -> bool:
+        """Whether this is containerd 1.x."""
+        return self.version.lstrip("v").startswith("1.")
