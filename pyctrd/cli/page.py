@@ -19,13 +19,15 @@ Tone: TypeAlias = Literal["", "good", "bad", "warn", "dim", "strong"]
 class Column(NamedTuple):
     """A column's title; `right` aligns numbers, `brief` columns may be omitted on narrow terminals.
 
-    The text of a `whole` column is never wrapped: it gets a line of its own if a row does not fit.
+    The text of a `whole` column is never wrapped: it gets a line of its own if a row does not fit. Lists show
+    a `wide` column only with `--format wide`.
     """
 
     title: str
     right: bool = False
     brief: bool = False
     whole: bool = False
+    wide: bool = False
 
 
 class Cell(NamedTuple):

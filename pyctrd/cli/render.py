@@ -31,10 +31,10 @@ def open_page() -> Page:
 
 def emit_json(value: Any) -> None:
     """Print one JSON document in ASCII, so that it contains no raw control characters."""
-    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=_plain), indent=2))
+    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json), indent=2))
 
 
-def _plain(value: Any) -> str:
+def plain_json(value: Any) -> str:
     """Return a digest as a plain string: msgspec does not convert subclasses of str."""
     if isinstance(value, Digest):
         return str(value)
