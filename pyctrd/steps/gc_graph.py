@@ -1,0 +1,354 @@
+"""What keeps what in a namespace, by the rules of containerd's garbage collector.
+
+Roots are images, leases, containers, unfinished writes and what has a gc.root label; they refer to content
+and snapshots, which refer to more by their labels. What no root reaches, the next collection removes. The
+rules have grown: see Rules. Source: containerd core/metadata/gc.go (metadata/gc.go in 1.x).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.resources import Lease
+from pyctrd.steps.gc_state import GcState
+
+Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", "ingest"]
+
+EXPIRE_LABEL: Final = "containerd.io/gc.expire"
+ROOT_LABEL: Final = "containerd.io/gc.root"
+FLAT_LABEL: Final = "containerd.io/gc.flat"
+_REF: Final = "containerd.io/gc.ref."
+_BACK_REF: Final = "containerd.io/gc.bref."
+_CONDITION: Final = "containerd.io/gc.cond.snapshot"
+_USED_AT: Final = "containerd.io/gc.cond.value-usedat"
+# A write without a lease is kept for a day (core/metadata/content.go).
+_INGEST_LIFETIME: Final = dt.timedelta(hours=24)
+# Go's time.ParseDuration.
+_DURATION: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_SECONDS: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+
+
+class Node(NamedTuple):
+    """An object that the collector knows: a blob's name is its digest, an ingest's its ref."""
+
+    kind: Kind
+    name: str
+    snapshotter: str = ""
+
+
+class Link(NamedTuple):
+    """One step of a chain of references: `via` is how the object before it refers to this one.
+
+    `via` is a label's key, or `target`, `parent`, `lease`, `snapshot` and `expected` for the fields of
+    records; of a chain's first object, it is what makes it a root: "", or a label's key.
+    """
+
+    node: Node
+    via: str
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the collector of one release does.
+
+    With `images` (since 2.0), images expire, and leases and labels refer to them; with `back_references`
+    (since 2.2), gc.bref labels attach an object to another one; with `conditions` (since 2.3), gc.cond labels
+    keep a snapshot as long as it was used lately.
+    """
+
+    images: bool = True
+    back_references: bool = True
+    conditions: bool = True
+
+    @classmethod
+    def of(cls, version: str) -> Rules:
+        """Return the rules of a version of containerd, e.g. `1.7.24~ds1`; an unknown one has all."""
+        found = re.match(r"v?(\d+)\.(\d+)", version)
+        release = (int(found[1]), int(found[2])) if found else (99, 0)
+        return cls(images=release >= (2, 0), back_references=release >= (2, 2), conditions=release >= (2, 3))
+
+
+# A node, and whether it was reached from a flat lease, whose objects keep nothing by labels.
+_Visit: TypeAlias = tuple[Node, bool]
+
+
+class GcGraph:
+    """The references in a namespace at a moment."""
+
+    def __init__(
+        self, state: GcState, rules: Rules, now: dt.datetime, *, without: Collection[Node] = ()
+    ) -> None:
+        self.state = state
+        self._rules = rules
+        self._now = now
+        self._labels = {node: labels for node, labels in _objects(state) if node not in without}
+        self._back: dict[Node, list[tuple[Node, str]]] = {}
+        self._leased = {
+            item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
+        }
+        if rules.back_references:
+            self._add_back_references()
+        if rules.conditions:
+            self._add_conditions()
+
+    def without(self, removed: Collection[Node]) -> GcGraph:
+        """Return the references that are left when these objects are deleted."""
+        return GcGraph(self.state, self._rules, self._now, without=frozenset(removed))
+
+    def __contains__(self, node: Node) -> bool:
+        """Whether there is such an object."""
+        return node in self._labels
+
+    def __iter__(self) -> Iterator[Node]:
+        """Yield all objects."""
+        return iter(self._labels)
+
+    # --- what is kept -------------------------------------------------------------------------------------
+
+    def collected(self) -> frozenset[Node]:
+        """Return what the next collection removes, which may be expired leases and images, too."""
+        reached = {node for node, _ in self._reached()}
+        return frozenset(node for node in self if node not in reached and self._may_go(node))
+
+    def _may_go(self, node: Node) -> bool:
+        return node.kind != "container" and (node.kind != "image" or self._rules.images)
+
+    def chains(self, node: Node) -> tuple[tuple[Link, ...], ...]:
+        """Return for each root that keeps an object the shortest chain of references to it."""
+        before: dict[_Visit, list[tuple[_Visit, str]]] = {}
+        for visit in self._reached():
+            for target, via in self._references(*visit):
+                before.setdefault(target, []).append((visit, via))
+        roots = dict(self._roots())
+        found: dict[Node, tuple[Link, ...]] = {}
+        known = {(node, False), (node, True)}
+        queue = deque[tuple[_Visit, tuple[Link, ...]]]((visit, ()) for visit in sorted(known))
+        while queue:
+            visit, rest = queue.popleft()
+            if visit in roots and visit[0] not in found:
+                found[visit[0]] = (Link(visit[0], roots[visit]), *rest)
+            for previous, via in before.get(visit, ()):
+                if previous not in known:
+                    known.add(previous)
+                    queue.append((previous, (Link(visit[0], via), *rest)))
+        return tuple(found.values())
+
+    def _reached(self) -> set[_Visit]:
+        """Return what is reached from the roots, which may be objects that do not exist."""
+        reached = {visit for visit, _ in self._roots()}
+        queue = list(reached)
+        while queue:
+            for visit, _ in self._references(*queue.pop()):
+                if visit not in reached:
+                    reached.add(visit)
+                    queue.append(visit)
+        return reached
+
+    def _roots(self) -> Iterator[tuple[_Visit, str]]:
+        for node in self:
+            via = self._root_by(node)
+            if via is not None:
+                yield (node, False), via
+
+    def _root_by(self, node: Node) -> str | None:
+        """Return what makes an object a root: "" for its kind, or a label's key; None if it is none."""
+        state = self.state
+        match node.kind:
+            case "container":
+                return ""
+            case "lease":
+                return None if self.is_expired(state.leases[node.name][0]) else ""
+            case "image":
+                return None if self._rules.images and self.is_expired(state.images[node.name]) else ""
+            case "ingest":
+                started = state.ingests[node.name].started_at
+                fresh = started is None or self._now <= started + _INGEST_LIFETIME
+                return "" if node.name not in self._leased and fresh else None
+            case _:
+                keys = self._labels.get(node, {})
+                if self._rules.back_references:  # since then, any key that begins so
+                    return next((key for key in keys if key.startswith(ROOT_LABEL)), None)
+                return ROOT_LABEL if ROOT_LABEL in keys else None
+
+    def is_expired(self, record: Lease | ImageRecord) -> bool:
+        """Whether a record has a valid expiry that is over."""
+        expiry = _time(record.labels.get(EXPIRE_LABEL, ""))
+        return expiry is not None and self._now > expiry
+
+    # --- references ---------------------------------------------------------------------------------------
+
+    def _references(self, node: Node, flat: bool) -> Iterator[tuple[_Visit, str]]:
+        if not flat:
+            yield from (((target, False), via) for target, via in self._back.get(node, ()))
+        if node not in self:
+            return
+        if node.kind == "lease":
+            yield from self._held(node)
+        else:
+            yield from (((target, flat), via) for target, via in _by_field(self.state, node))
+        if not flat:
+            yield from (((target, False), via) for target, via in self._labelled(node))
+
+    def _held(self, node: Node) -> Iterator[tuple[_Visit, str]]:
+        lease, held = self.state.leases[node.name]
+        flat = FLAT_LABEL in lease.labels
+        for item in held:
+            target = _leased(item.type, item.id)
+            if target is not None and (target.kind != "image" or self._rules.images):
+                yield (target, flat and target.kind != "ingest"), "lease"
+
+    def _labelled(self, node: Node) -> Iterator[tuple[Node, str]]:
+        for key, value in self._labels.get(node, {}).items():
+            target = _by_label(key, value, _REF)
+            if target is not None and (target.kind != "image" or self._rules.images):
+                yield target, key
+
+    def _add_back_references(self) -> None:
+        for node in self:
+            if node.kind == "image" and self._root_by(node) is not None:
+                continue  # it is kept anyway
+            for key, value in self._labels.get(node, {}).items():
+                owner = _by_label(key, value, _BACK_REF)
+                if owner is not None:
+                    self._back.setdefault(owner, []).append((node, key))
+
+    def _add_conditions(self) -> None:
+        for node in self:
+            if node.kind in ("image", "content"):
+                for key, value in self._labels.get(node, {}).items():
+                    target = self._conditional(key, value)
+                    if target is not None:
+                        self._back.setdefault(node, []).append((target, key))
+
+    def _conditional(self, key: str, value: str) -> Node | None:
+        """Return the snapshot that a gc.cond label keeps now."""
+        conditions, bar, name = value.partition("|")
+        if not key.startswith(_CONDITION) or not bar:
+            return None
+        snapshotter = key.removeprefix(_CONDITION).lstrip("./").partition("/")[0]
+        target = Node("snapshot", name, snapshotter)
+        used = [
+            _time(text) for label, text in self._labels.get(target, {}).items() if label.startswith(_USED_AT)
+        ]
+        ages = [self._now - moment for moment in used if moment is not None]
+        holds = any(_condition_holds(condition, ages) for condition in conditions.split(","))
+        return target if holds else None
+
+
+def _objects(state: GcState) -> Iterator[tuple[Node, Mapping[str, str]]]:
+    """Yield all objects with their labels; an ingest has none, and those of a lease refer to nothing."""
+    yield from ((Node("image", name), image.labels) for name, image in state.images.items())
+    yield from ((Node("content", str(digest)), info.labels) for digest, info in state.content.items())
+    for (snapshotter, name), snapshot in state.snapshots.items():
+        yield Node("snapshot", name, snapshotter), snapshot.labels
+    yield from ((Node("lease", name), {}) for name in state.leases)
+    yield from ((Node("container", name), item.labels) for name, item in state.containers.items())
+    yield from ((Node("ingest", ref), {}) for ref in state.ingests)
+
+
+def _by_field(state: GcState, node: Node) -> Iterator[tuple[Node, str]]:
+    """Yield the object that a field of a record refers to."""
+    match node.kind:
+        case "image":
+            yield Node("content", str(state.images[node.name].target.digest)), "target"
+        case "snapshot":
+            parent = state.snapshots[node.snapshotter, node.name].parent
+            if parent:
+                yield Node("snapshot", parent, node.snapshotter), "parent"
+        case "ingest":
+            expected = state.ingests[node.name].expected
+            if expected:
+                yield Node("content", expected), "expected"
+        case "container":
+            container = state.containers[node.name]
+            if container.snapshotter:
+                yield Node("snapshot", container.snapshot_key, container.snapshotter), "snapshot"
+        case _:
+            pass
+
+
+def _condition_holds(condition: str, ages: Sequence[dt.timedelta]) -> bool:
+    found = re.fullmatch(r"usedat([<>])(.*)", condition, re.DOTALL)
+    limit = _duration(found[2]) if found else None
+    if found is None or limit is None:
+        return False
+    return any(age < limit if found[1] == "<" else age > limit for age in ages)
+
+
+def _by_label(key: str, value: str, prefix: str) -> Node | None:
+    """Return the object that a reference label means; the rest of its key after `.` or `/` is a comment."""
+    if not key.startswith(prefix):
+        return None
+    kind, mark, rest = _split(key.removeprefix(prefix))
+    if kind == "snapshot":
+        return Node("snapshot", value, rest.partition("/")[0]) if mark == "." else None
+    if mark not in ("", ".", "/"):
+        return None
+    match kind:
+        case "content" | "image":
+            return Node(kind, value)
+        case "container" if prefix == _BACK_REF:
+            return Node("container", value)
+        case _:
+            return None
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """Split a key after its first word: the word, the next character, and the rest."""
+    word = re.match(r"[a-z]*", key)
+    kind = word[0] if word else ""
+    return kind, key[len(kind) : len(kind) + 1], key[len(kind) + 1 :]
+
+
+def _leased(resource: str, name: str) -> Node | None:
+    kind, _, snapshotter = resource.partition("/")
+    match kind:
+        case "content":
+            return Node("content", name)
+        case "images":
+            return Node("image", name)
+        case "ingests":
+            return Node("ingest", name)
+        case "snapshots":
+            return Node("snapshot", name, snapshotter)
+        case _:
+            return None
+
+
+def _time(text: str) -> dt.datetime | None:
+    """Parse a time as RFC 3339; None if it is not valid, which containerd ignores."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", text):
+        return None
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _duration(text: str) -> dt.timedelta | None:
+    """Parse a duration as Go does, e.g. `1h30m`; None if it is not valid."""
+    sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
+    if rest == "0":
+        return dt.timedelta()
+    parts = _DURATION.findall(rest)
+    if not parts or "".join(number + unit for number, unit in parts) != rest:
+        return None
+    try:
+        return sign * dt.timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    except OverflowError:
+        return None
