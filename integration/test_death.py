@@ -69,7 +69,7 @@ def test_killed_at_random_points(
     seed = f"{figures.seed()}-{generation}"
     chance = random.Random(seed)
     combinations = [(name, number) for name in COMMANDS for number in SIGNALS]
-    count = figures.runs(6)
+    count = figures.runs(6, generation)
     deaths = Counter[str]()
     chosen = [combinations[turn % len(combinations)] for turn in range(count * 2)]
     chance.shuffle(chosen)

@@ -52,7 +52,7 @@ def test_a_killed_push_leaves_a_complete_image_or_none(
     """The tag is set last: a pull gets the complete image, and the next run sets the tag."""
     chance = random.Random(f"{figures.seed()}-{generation}-{name}")
     command = SENDING[name]
-    for turn in range(figures.runs(4)):
+    for turn in range(figures.runs(4, generation)):
         scene = Scene(isolated_containerd, registry, tmp_path / str(turn))
         scene.prepare(command)
 
@@ -83,7 +83,7 @@ def test_a_killed_repair_is_completed_by_the_next_run(
 ) -> None:
     """The damaged copy may already be deleted when the process dies: the next run fetches a good one."""
     chance = random.Random(f"{figures.seed()}-{generation}-repair")
-    for turn in range(figures.runs(4)):
+    for turn in range(figures.runs(4, generation)):
         scene = Scene(isolated_containerd, registry, tmp_path / str(turn))
         scene.prepare(MENDING)
         spoil(scene.daemon, max(layers_of(scene.graph, HERE)), altered)

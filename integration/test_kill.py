@@ -39,7 +39,7 @@ STALL_AFTER = MIB + MIB // 2
 # Long enough that every phase can be hit, and short enough for thirty pulls.
 LINE_BYTES_PER_SECOND = 40 * MIB
 PHASES = ("downloading", "downloaded", "unpacking", "unpacked")
-KILLS = {"1.7": 10, "2.3": 10, "2.4": 20}
+KILLS = {"1.7": 5, "2.3": 5, "2.4": 20}
 
 
 class World(NamedTuple):

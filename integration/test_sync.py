@@ -210,7 +210,7 @@ def test_cut_at_random_points_and_resumed(pair: Pair) -> None:
     """ssh, the connection or pyctrd is killed; nothing is left, and the next run sends only the rest."""
     seed = f"{figures.seed()}-{pair.near.generation}"
     chance = random.Random(seed)
-    count = figures.runs(4)
+    count = figures.runs(4, pair.near.generation)
     graph = big(f"{pair.namespace}{seed}", layers=6)
     name = pair.pull(graph)
     wanted = blobs_for(graph, HERE)
