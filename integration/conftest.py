@@ -69,12 +69,16 @@ def chosen() -> tuple[str, ...]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a containerd once for each current generation.
 
-    With the mark `every_generation` also for 1.6 and 2.1, which are end-of-life but still in use.
+    With the mark `every_generation` also for 1.6 and 2.1, which are end-of-life but still in use; with
+    `two_generations` only for the first and the last of the current ones, which suffices for what is the same
+    on each of them.
     """
     own = any("generation" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "generation" in metafunc.fixturenames and not own:
         every = metafunc.definition.get_closest_marker("every_generation")
-        names = [name for name in chosen() if every or name in CURRENT]
+        two = metafunc.definition.get_closest_marker("two_generations")
+        wanted = GENERATIONS if every else (CURRENT[0], CURRENT[-1]) if two else CURRENT
+        names = [name for name in chosen() if name in wanted]
         metafunc.parametrize("generation", names, indirect=True, scope="session")
 
 

@@ -23,6 +23,8 @@ from pyctrd import Client
 from pyctrd.oci.platforms import host, to_string
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 PLATFORM_COUNT = 5
 LAYER_COUNT = 2
 FOREIGN = "linux/s390x"

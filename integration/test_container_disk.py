@@ -25,6 +25,8 @@ from pyctrd.oci.platforms import parse
 from tests.support import images, shapes
 from tests.support.images import Graph
 
+pytestmark = pytest.mark.two_generations
+
 SMALL, LARGE = 24 * MIB, 512 * MIB
 FAILED, NOT_FOUND = 1, 3
 

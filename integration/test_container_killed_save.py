@@ -33,6 +33,8 @@ from integration.shell import Shell, archived
 from integration.test_ensure import layers_of
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 
 @pytest.fixture
 def shell(contained: ContainerdInDocker, namespace: str, tmp_path: Path) -> Iterator[Shell]:

@@ -22,6 +22,8 @@ from pyctrd.oci.platforms import parse
 from tests.support import images
 from tests.support.images import Graph
 
+pytestmark = pytest.mark.two_generations
+
 USER = 1000
 _CAP_NET_BIND = "\x01\x00\x00\x02\x00\x04" + "\x00" * 14  # struct vfs_cap_data, revision 2, effective
 

@@ -21,6 +21,8 @@ from integration.test_ensure import layers_of
 from integration.test_save import same
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 ARM64 = "linux/arm64"
 
 

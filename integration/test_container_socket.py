@@ -27,6 +27,8 @@ from pyctrd import Progress
 from pyctrd.errors import LeaseLost
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 Middle = tuple[Callable[[], bool], Callable[[], None]]
 
 

@@ -19,6 +19,8 @@ from pyctrd import Client
 from pyctrd.oci.platforms import parse
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 Up = Callable[..., subprocess.CompletedProcess[str]]
 
 

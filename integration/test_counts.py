@@ -16,6 +16,8 @@ from pyctrd.containerd.content import ContentService
 from tests.support import shapes
 from tests.support.images import Graph
 
+pytestmark = pytest.mark.two_generations
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:

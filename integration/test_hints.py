@@ -22,6 +22,8 @@ from pyctrd.containerd import Daemon
 from pyctrd.oci.platforms import host, to_string
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 HOST = to_string(host())
 FOREIGN = "linux/s390x"
 

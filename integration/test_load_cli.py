@@ -22,6 +22,8 @@ from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.loading import archive_of, docker_archive
 
+pytestmark = pytest.mark.two_generations
+
 NAME = "registry.example/team/app:latest"
 
 

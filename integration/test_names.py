@@ -10,6 +10,8 @@ from integration.shell import Shell, on_a_terminal
 from pyctrd.oci.model import ImageRecord
 from tests.support import shapes
 
+pytestmark = pytest.mark.two_generations
+
 ESCAPES = "evil\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\r\nfake: line"
 NAME = f"registry.example/app:{ESCAPES}"
 COMMANDS = [

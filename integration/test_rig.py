@@ -31,6 +31,8 @@ from integration.rig.publish import push, write_layout
 from integration.rig.rehash import damage
 from tests.support import images, shapes
 
+pytestmark = pytest.mark.two_generations
+
 
 def test_a_pull_of_five_platforms_stores_what_the_generation_stores(
     fresh_containerd: Containerd, registry: Registry, repository: str
