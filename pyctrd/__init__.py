@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         Tools,
     )
     from pyctrd.operations.ensure import EnsureResult
-    from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.images.model import ImageOverview, ImagePlatform
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save.options import (
@@ -142,6 +142,7 @@ __all__ = [
     "ImageConfig",
     "ImageNotFound",
     "ImageOverview",
+    "ImagePlatform",
     "ImageRecord",
     "IncompleteContent",
     "Index",
@@ -249,7 +250,7 @@ _HOMES: Final = {
     "progress": ("Progress", "ProgressSink"),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
-    "operations.images": ("ImageOverview",),
+    "operations.images.model": ("ImageOverview", "ImagePlatform"),
     "operations.load": ("LoadOnMissing", "LoadResult", "LoadedImage"),
     "operations.save.options": (
         "ArchiveFormat",

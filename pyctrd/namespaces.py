@@ -47,6 +47,12 @@ def sharing(daemon: Daemon) -> Sequence[Daemon]:
     return others(daemon, lambda namespace: namespace.is_shareable)
 
 
+def all_of(daemon: Daemon) -> Sequence[Daemon]:
+    """Return all namespaces of a containerd, sorted by name."""
+    names = sorted(namespace.name for namespace in daemon.namespaces.list())
+    return [daemon if name == daemon.namespace else daemon.in_namespace(name) for name in names]
+
+
 def others(daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True) -> Sequence[Daemon]:
     """Return the other namespaces of a containerd."""
     return [

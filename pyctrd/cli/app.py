@@ -30,7 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "copy": "Copy an image between registries.",
     "sync": "Copy images to or from another containerd.",
     "verify": "Report damaged or missing content.",
-    "images": "List images and their complete platforms.",
+    "images": "List images, their complete platforms, size and use.",
     "registry": "Inspect registries and list their contents.",
     "content": "List blobs in the content store.",
     "completion": "Print a shell completion script.",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pyctrd import namespaces
+from pyctrd import arguments, namespaces
 from pyctrd.archive.inventory import Inventory
 from pyctrd.images.part import Part, listed
 from pyctrd.oci.model import ImageRecord
 
 if TYPE_CHECKING:
-    from pyctrd.operations.images import ImageOverview
-
-Metadata = Literal["all", "selected"]
+    from pyctrd.operations.images.model import ImageOverview
 
 
 class Records(Part):
@@ -32,15 +31,25 @@ class Records(Part):
         with self._working() as (daemon, _):
             return namespaces.find_image(daemon, ref)
 
-    def overview(self) -> tuple[ImageOverview, ...]:
-        """Return all images, sorted by name, with their size in the store and their complete platforms.
+    def overview(
+        self, filters: str | Iterable[str] = (), *, all_namespaces: bool = False
+    ) -> tuple[ImageOverview, ...]:
+        """Return images, sorted by name, with their size in the store, their platforms and their use.
 
-        Reads every index and manifest in the store. Does not use the network.
+        An image has to match one of containerd's `filters` (`name~=alpine`, `labels.key==value`), and for
+        each key of docker's one of its values: `reference=PATTERN`, `label=KEY[=VALUE]` (all of them),
+        `before=REF`, `since=REF`, and with true or false `dangling`, `complete`, `in-use` and `pinned`.
+        `all_namespaces` lists those of every namespace, by namespace. Reads every index and manifest in the
+        store. Does not use the network. Raises InvalidInput for another filter, ImageNotFound for `before`
+        and `since`.
         """
         from pyctrd.operations.images import overview
+        from pyctrd.operations.images.filters import ImageFilters
 
+        chosen = ImageFilters(arguments.texts("filters", filters))
         with self._working() as (daemon, _):
-            return overview(daemon, listed(daemon))
+            places = namespaces.all_of(daemon) if all_namespaces else [daemon]
+            return tuple(item for place in places for item in overview(place, chosen))
 
     def inventory(self) -> Inventory:
         """Return what the namespace has, for `have` of a save on another machine.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import pytest
 
+from pyctrd.errors import ImageNotFound, InvalidInput
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.oci.platforms import to_string
-from pyctrd.operations.images import ImageOverview, overview
+from pyctrd.oci.resources import Container
+from pyctrd.operations.images import overview
+from pyctrd.operations.images.filters import ImageFilters
+from pyctrd.operations.images.model import ImageOverview
 from tests.operations.diagnose.world import World
 
 
 def look(world: World, *targets: Descriptor) -> Sequence[ImageOverview]:
-    return overview(
-        world.store, [ImageRecord(name=f"image-{n}", target=item) for n, item in enumerate(targets)]
-    )
+    world.images.records = [ImageRecord(name=f"image-{n:02}", target=item) for n, item in enumerate(targets)]
+    return overview(world.containerd)
 
 
 def found(item: ImageOverview) -> tuple[list[str], list[str]]:
@@ -30,12 +34,12 @@ def test_complete_and_incomplete_platforms_and_stored_bytes() -> None:
     before = sum(map(len, world.content.blobs.values()))
     (whole,) = look(world, target)
     assert found(whole) == (["linux/amd64", "linux/arm64"], [])
-    assert whole.bytes_here == before
+    assert whole.bytes == before
     gone = world.below(arm64)[1][0]
     world.remove(gone)
     (item,) = look(world, target)
     assert found(item) == (["linux/amd64"], ["linux/arm64"])
-    assert item.bytes_here == before - gone.size
+    assert item.bytes == before - gone.size
 
 
 @pytest.mark.parametrize("what", ["manifest", "config", "layer", "index"])
@@ -69,7 +73,7 @@ def test_artifacts_and_invalid_documents_have_no_platform() -> None:
     world.content.blobs[broken.digest] = b"not json"
     items = look(world, artifact, broken, artifact, signature)
     assert [found(item) for item in items] == [([], [])] * 4
-    assert items[0].bytes_here == items[2].bytes_here > 0
+    assert items[0].bytes == items[2].bytes > 0
 
 
 def test_a_document_of_many_images_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +89,89 @@ def test_a_document_of_many_images_is_read_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(world.content, "read_all", counted)
     assert len(look(world, *[target] * 50)) == 50
     assert len(reads) == 3
+
+
+def test_bytes_that_images_share() -> None:
+    world = World()
+    one, other = world.manifest("linux/amd64", ["a", "b"]), world.manifest("linux/amd64", ["a", "c"])
+    first, second, again = look(world, one, other, one)
+    shared = world.below(one)[1][0].size + (
+        world.below(one)[0].size if world.below(one)[0].digest == world.below(other)[0].digest else 0
+    )
+    assert first.bytes_shared == second.bytes_shared == shared
+    assert (again.bytes_own, again.bytes_shared) == (first.bytes_own, first.bytes_shared)
+    assert first.bytes_own + second.bytes_own + shared == sum(map(len, world.content.blobs.values()))
+
+
+def record(name: str, target: Descriptor, day: int = 1, **labels: str) -> ImageRecord:
+    created = dt.datetime(2026, 11, day, tzinfo=dt.UTC)
+    return ImageRecord(name=name, target=target, created_at=created, labels=labels)
+
+
+@pytest.fixture
+def listed() -> World:
+    """Three images: one with CRI's records and a container, one that is incomplete, one without a tag."""
+    world = World()
+    app, base = world.manifest("linux/amd64", ["a"]), world.manifest("linux/amd64", ["b"])
+    old = world.manifest("linux/amd64", ["c"])
+    world.remove(world.below(base)[1][0])
+    cri = {"io.cri-containerd.image": "managed"}
+    world.images.records = [
+        record("docker.io/library/app:2", app, 3, **cri, **{"io.cri-containerd.pinned": "pinned"}),
+        record(f"docker.io/library/app@{app.digest}", app, 3, **cri),
+        record(str(world.below(app)[0].digest), app, 3, **cri),
+        record("registry.example/team/base:1", base, 2, team="one"),
+        record(f"registry.example/old@{old.digest}", old, 1, team="two"),
+    ]
+    world.containers.records = [Container(id="c1", image=str(world.below(app)[0].digest))]
+    return world
+
+
+@pytest.mark.parametrize(
+    ("filters", "shown"),
+    [
+        ((), ["app:2", "base:1", "old"]),
+        (("reference=app",), ["app:2"]),
+        (("reference=*/team/*",), ["base:1"]),
+        (("reference=app:2", "reference=registry.example/team/base"), ["app:2", "base:1"]),
+        (("label=team",), ["base:1", "old"]),
+        (("label=team=two",), ["old"]),
+        (("label=team", "label=io.cri-containerd.image"), []),
+        (("dangling=true",), ["old"]),
+        (("dangling=false",), ["app:2", "base:1"]),
+        (("dangling=true", "dangling=false"), ["app:2", "base:1", "old"]),
+        (("before=docker.io/library/app:2",), ["base:1", "old"]),
+        (("since=registry.example/team/base:1",), ["app:2"]),
+        (("complete=false",), ["base:1"]),
+        (("in-use=true",), ["app:2"]),
+        (("pinned=1",), ["app:2"]),
+        (("in-use=false", "complete=true"), ["old"]),
+        (("name~=team", "name==docker.io/library/app:2"), ["app:2", "base:1"]),
+        (("name~=example", "complete=true"), ["old"]),
+    ],
+)
+def test_filters(listed: World, filters: Sequence[str], shown: Sequence[str]) -> None:
+    items = [item for item in overview(listed.containerd, ImageFilters(filters)) if not item.alias_of]
+    assert sorted(item.image.name.rpartition("/")[2].partition("@")[0] for item in items) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", "app", "size>5", "dangling=perhaps", "in-use=", "is-automated=true", "before", "=x"]
+)
+def test_other_filters_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="invalid filter"):
+        ImageFilters([text])
+
+
+def test_before_an_unknown_image(listed: World) -> None:
+    with pytest.raises(ImageNotFound, match="not found"):
+        overview(listed.containerd, ImageFilters(["before=nothing:1"]))
+
+
+def test_records_of_cri_stand_for_one_image(listed: World) -> None:
+    items = overview(listed.containerd)
+    aliases = [item.image.name for item in items if item.alias_of == "docker.io/library/app:2"]
+    assert [name.partition("sha256:")[0] for name in aliases] == ["docker.io/library/app@", ""]
+    assert [item.image.name for item in items if item.alias_of not in ("", "docker.io/library/app:2")] == []
+    assert {item.in_use for item in items if item.image.target == items[0].image.target} == {True}
+    assert {item.pinned for item in items if item.image.target == items[0].image.target} == {True}

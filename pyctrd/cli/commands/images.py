@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pyctrd.cli import commandline, settings
+from pyctrd.cli import commandline, completions, settings
+from pyctrd.cli.lists import Listing, list_options
 from pyctrd.cli.page import Cell, Column
-from pyctrd.cli.render import content_of, digest_cell, emit_json, open_page
+from pyctrd.cli.render import content_of
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import age, moment, sanitize, size
 from pyctrd.oci.platforms import to_string
@@ -19,70 +20,101 @@ from pyctrd.oci.platforms import to_string
 if TYPE_CHECKING:
     from pyctrd import ImageOverview
 
-
 # At most this many platforms are named.
 _NAMED: Final = 3
+_FILTER_HELP: Final = (
+    "Show what matches: reference=PATTERN, label=KEY[=VALUE], before=REF, since=REF, dangling=, complete=, "
+    "in-use=, pinned= with true or false, or a filter of containerd such as name~=alpine; repeatable."
+)
 
 
 @click.command("images")
-@settings.format_option("table", "json")
-@click.option("-q", "--quiet", is_flag=True, help="Print only the names.")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=completions.image_names)
+@list_options(filters=_FILTER_HELP)
+@click.option("-A", "--all-namespaces", is_flag=True, help="List the images of every namespace.")
+@click.option("--all", "all_records", is_flag=True, help="Show the records that CRI made as well.")
 @settings.global_options
-def command(output_format: str, quiet: bool) -> None:
-    """List images and their complete platforms.
+def command(
+    patterns: tuple[str, ...],
+    output_format: str,
+    quiet: bool,
+    filters: tuple[str, ...],
+    all_namespaces: bool,
+    all_records: bool,
+) -> None:
+    """List images, their complete platforms, size and use.
 
     `linux/amd64 (1 of 5)` means that one of five platforms is complete in the content store, `none (0 of 5)`
-    that no platform can be saved or pushed.
+    that no platform can be saved or pushed. OWN is the part of SIZE that no other image refers to. A PATTERN
+    is a name, which may contain * and ?. containerd's CRI records each image also under its digest and its
+    id; the table shows only the name, unless --all is given.
     """
+    chosen = (*filters, *(f"reference={pattern}" for pattern in patterns))
     with open_client() as client:
-        if quiet and output_format != "json":
-            for image in client.images.list():
-                open_page().line(image.name)
-            return
-        images = client.images.overview()
-        elsewhere = client.namespaces.having() if not images and output_format == "table" else ()
+        images = client.images.overview(chosen, all_namespaces=all_namespaces)
+        nothing = not (images or chosen or all_namespaces) and output_format in ("table", "wide")
+        elsewhere = client.namespaces.having() if nothing else ()
         namespace = client.namespace
     if elsewhere:
         _point_to(namespace, elsewhere)
-    if output_format == "json":
-        emit_json([_document(image) for image in images])
-    else:
-        _print(images, dt.datetime.now(dt.UTC))
+    if not all_records and output_format == "table":
+        images = tuple(item for item in images if not item.alias_of)
+    _listing(dt.datetime.now(dt.UTC), spaces=all_namespaces).show(images, output_format, quiet=quiet)
 
 
-def _print(images: Sequence[ImageOverview], now: dt.datetime) -> None:
-    columns = [
-        Column("NAME", whole=True),
-        Column("DIGEST", brief=True),
-        Column("SIZE", right=True),
-        Column("PLATFORMS"),
-        Column("AGE", right=True),
-    ]
-    open_page().table(
-        columns,
-        [
-            (
-                Cell(item.image.name, "strong"),
-                digest_cell(item.image.target.digest),
-                Cell(size(item.bytes_here)),
-                _platforms(item),
-                Cell(_age(item.image.created_at, now)),
-            )
-            for item in images
+def _listing(now: dt.datetime, *, spaces: bool) -> Listing[ImageOverview]:
+    return Listing(
+        columns=[
+            Column("NAMESPACE", wide=not spaces),
+            Column("NAME", whole=True),
+            Column("DIGEST", wide=True),
+            Column("PLATFORMS"),
+            Column("SIZE", right=True),
+            Column("OWN", right=True),
+            Column("AGE", right=True),
+            Column("STATUS"),
+            Column("TYPE", wide=True),
+            Column("CREATED", wide=True),
+            Column("UPDATED", wide=True),
+            Column("LABELS", wide=True),
         ],
+        row=lambda item: (
+            Cell(item.namespace),
+            Cell(item.image.name, "strong"),
+            Cell(item.image.target.digest),
+            _platforms(item),
+            Cell(size(item.bytes)),
+            Cell(size(item.bytes_own)),
+            Cell(_age(item.image.created_at, now)),
+            _status(item),
+            Cell(item.image.target.media_type),
+            Cell(moment(item.image.created_at)),
+            Cell(moment(item.image.updated_at)),
+            Cell(",".join(f"{key}={value}" for key, value in sorted(item.image.labels.items()))),
+        ),
+        document=_document,
+        name=lambda item: item.image.name,
     )
 
 
 def _platforms(item: ImageOverview) -> Cell:
     """Name the complete platforms, with their count if others are incomplete."""
     names = [to_string(platform) for platform in item.complete]
-    total = len(names) + len(item.incomplete)
+    total = len(item.platforms)
     if not total:
         return Cell("?", "dim")
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     if not item.incomplete:
         return Cell(shown, "good")
     return Cell(f"{shown or 'none'} ({len(names)} of {total})", "" if names else "bad")
+
+
+def _status(item: ImageOverview) -> Cell:
+    incomplete = bool(item.platforms) and not item.complete
+    words = ["incomplete"] if incomplete else ["artifact"] if not item.platforms else ["complete"]
+    words += ["in use"] if item.in_use else []
+    words += ["pinned"] if item.pinned else []
+    return Cell(", ".join(words), "bad" if incomplete else "")
 
 
 def _age(created: dt.datetime | None, now: dt.datetime) -> str:
@@ -103,11 +135,19 @@ def _document(item: ImageOverview) -> dict[str, object]:
     image = item.image
     return {
         "name": image.name,
+        "namespace": item.namespace,
         "target": content_of(image.target),
-        "bytes_here": item.bytes_here,
-        "complete": list(map(to_string, item.complete)),
-        "incomplete": list(map(to_string, item.incomplete)),
-        "labels": dict(image.labels),
+        "platforms": [
+            {"platform": to_string(one.platform), "complete": one.complete} for one in item.platforms
+        ],
+        "bytes": item.bytes,
+        "bytes_own": item.bytes_own,
+        "bytes_shared": item.bytes_shared,
         "created_at": moment(image.created_at),
         "updated_at": moment(image.updated_at),
+        "labels": dict(image.labels),
+        "pinned": item.pinned,
+        "in_use": item.in_use,
+        "containers": list(item.containers),
+        "alias_of": item.alias_of,
     }

@@ -15,7 +15,8 @@ from pyctrd.errors import NotFound
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
 from pyctrd.oci.platforms import parse
-from pyctrd.ports import Store
+from pyctrd.oci.resources import Container
+from pyctrd.ports import Containerd, Store
 from tests.support.filters import image_is_chosen
 
 NAME = "registry.example/team/app:1"
@@ -65,6 +66,15 @@ class _Images:
         return [item for item in self.records if image_is_chosen(filters, item)]
 
 
+class _Containers:
+    def __init__(self) -> None:
+        self.records: list[Container] = []
+
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Container]:
+        assert not filters
+        return self.records
+
+
 class World:
     """One namespace with content, labels and snapshots."""
 
@@ -73,10 +83,15 @@ class World:
         self.content = _Content()
         self.snapshots = _Snapshots()
         self.images = _Images()
+        self.containers = _Containers()
 
     @property
     def store(self) -> Store:
         return cast("Store", self)
+
+    @property
+    def containerd(self) -> Containerd:
+        return cast("Containerd", self)
 
     def default_snapshotter(self) -> str:
         return "overlayfs"
