@@ -268,8 +268,8 @@ def test_images_and_content_are_listed(shell: Shell, pause: Pause) -> None:
         digest: info["labels"] for digest, info in state["content"].items()
     }
     assert all(blob["size"] == len(pause.graph.blobs[digest]) for digest, blob in blobs.items())
-    table = shell("images").stdout.decode()
-    assert pause.graph.digest in table
+    assert pause.graph.digest in shell("images", "--format", "wide").stdout.decode()
+    assert pause.name in shell("images").stdout.decode()
     assert all(digest in shell("content").stdout.decode() for digest in blobs)
 
 
