@@ -70,7 +70,7 @@ def _listing(now: dt.datetime, *, spaces: bool) -> Listing[ImageOverview]:
             Column("DIGEST", wide=True),
             Column("PLATFORMS"),
             Column("SIZE", right=True),
-            Column("OWN", right=True),
+            Column("OWN", right=True, brief=True),
             Column("AGE", right=True),
             Column("STATUS"),
             Column("TYPE", wide=True),
