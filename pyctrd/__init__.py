@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         DaemonUnreachable,
         DigestMismatch,
         FailedPrecondition,
+        ImageInUse,
         ImageNotFound,
         IngestLocked,
         InvalidInput,
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
     from pyctrd.registry import Explanation, ReferrerList, RegistryOptions, TagList
+    from pyctrd.steps.removal import KeptImage, Reference, RemovedBlob, RemovedSnapshot, RemoveResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
@@ -140,6 +142,7 @@ __all__ = [
     "FailedPrecondition",
     "Finding",
     "ImageConfig",
+    "ImageInUse",
     "ImageNotFound",
     "ImageOverview",
     "ImagePlatform",
@@ -153,6 +156,7 @@ __all__ = [
     "InvalidPlatform",
     "InvalidReference",
     "Inventory",
+    "KeptImage",
     "Lease",
     "LeaseLost",
     "LeaseResource",
@@ -174,6 +178,7 @@ __all__ = [
     "PullResult",
     "PushIndex",
     "PyctrdError",
+    "Reference",
     "Referrer",
     "ReferrerList",
     "Registry",
@@ -183,6 +188,9 @@ __all__ = [
     "RegistryOptions",
     "RegistryUnreachable",
     "Remedy",
+    "RemoveResult",
+    "RemovedBlob",
+    "RemovedSnapshot",
     "SaveForecast",
     "SaveResult",
     "SendResult",
@@ -260,6 +268,7 @@ _HOMES: Final = {
         "SaveResult",
         "Skipped",
     ),
+    "steps.removal": ("KeptImage", "Reference", "RemoveResult", "RemovedBlob", "RemovedSnapshot"),
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.sync": ("SyncResult",),

@@ -162,6 +162,7 @@ class AsyncImages(_Part):
     save = _long(Images.save)
     load = _long(Images.load)
     verify = _long(Images.verify)
+    remove = _long(Images.remove)
     push = _long(Images.push)
     sync = _long(Images.sync)
 

@@ -8,6 +8,7 @@
     |   +-- ImageNotFound
     |   +-- NoMatchingPlatform
     +-- AmbiguousReference           1
+    +-- ImageInUse                   1   an image that is to be removed is in use or pinned
     +-- IncompleteContent            4   some of an image's content is missing (in pyctrd.oci.errors)
     +-- ContentError                 1   content does not match its digest or media type
     |   +-- DigestMismatch
@@ -45,11 +46,12 @@ class Remedy:
     with these arguments in addition, or with a client for another `namespace`.
     """
 
-    method: Literal["", "images", "pull", "ensure", "save", "verify"] = ""
+    method: Literal["", "images", "pull", "ensure", "save", "verify", "remove"] = ""
     images: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     all_platforms: bool = False
     repair: bool = False
+    force: bool = False
     namespace: str = ""
 
 
@@ -146,6 +148,19 @@ class AmbiguousReference(PyctrdError):
     def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.candidates = tuple(candidates)
+
+
+class ImageInUse(PyctrdError):
+    """An image that is to be removed is in use by a container, or pinned; nothing was removed.
+
+    `images` are the names of these images.
+    """
+
+    def __init__(
+        self, message: str, *, images: Sequence[str], hint: str | None = None, remedy: Remedy | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
+        self.images = tuple(images)
 
 
 class ContentError(PyctrdError):

@@ -39,6 +39,7 @@ class Group(NamedTuple):
 
 GROUPS = {
     "Garbage collection": Group("integration/test_collector.py", RUNS),
+    "Decisions of the garbage collector": Group("integration/test_gc_graph.py", 500, apart=True),
     "Killed processes": Group("integration/test_death.py", RUNS // 2),
     "Killed loads": Group("integration/test_load_killed.py", 30, apart=True),
     "Concurrent clients": Group("integration/test_neighbours.py", RUNS // 10),
@@ -61,6 +62,13 @@ collection: other leases and images are deleted with `--sync`, the daemon collec
 "with prune" `ctr content prune references` runs as well. Each blob is read back and hashed just before the
 lease ends; without prune each image is hashed again afterwards. The other rows inject one fault each during
 a pull, an ensure and a save.""",
+    "Decisions of the garbage collector": """\
+What `rm`, `prune` and `why` predict, compared with the collector of each containerd: random references in
+namespaces of their own, with valid and invalid labels of every kind (references, back references, conditions
+and roots), leases, also flat and expired ones, expired images, unfinished writes, containers, snapshots and
+references that lead nowhere. Images, leases and writes are deleted; the collector removes exactly the
+objects that were predicted, and each object that stays has a chain of references. "lost" counts objects that
+were predicted to stay, "left over" those that were predicted to go.""",
     "Killed processes": """\
 SIGKILL, SIGTERM, SIGINT and SIGHUP at random points of pull, pull --all-platforms, ensure, save to a file
 and to a pipe, diagnose, images and content. After each, every blob is hashed, images are unchanged or

@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "sync": "Copy images to or from another containerd.",
     "verify": "Report damaged or missing content.",
     "images": "List images, their complete platforms, size and use.",
+    "rm": "Remove images, and what only they keep.",
     "registry": "Inspect registries and list their contents.",
     "content": "List blobs in the content store.",
     "completion": "Print a shell completion script.",

@@ -46,6 +46,8 @@ _OPTIONS: Final = {
     "`username` and `password`": "-u USER",
 }
 _OPTION = re.compile("|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True))))
+# The commands whose names differ from those of the methods.
+_COMMANDS: Final = {"remove": "rm"}
 _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
 
 
@@ -84,11 +86,13 @@ def of(remedy: Remedy, settings: Settings) -> str:
     """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:
         return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
-    words = [remedy.method, *_platforms(remedy)]
+    words = [_COMMANDS.get(remedy.method, remedy.method), *_platforms(remedy)]
     if remedy.all_platforms:
         words.append("--all-platforms")
     if remedy.repair:
         words.append("--repair")
+    if remedy.force:
+        words.append("--force")
     if remedy.method == "save" and settings.output:
         words += ["-o", settings.output]
     if remedy.method in _WITH_REGISTRY:

@@ -10,6 +10,7 @@ import click
 # Names that other tools use for our commands.
 _ALIASES: Final = {
     "check": "diagnose",
+    "delete": "rm",
     "explain": "registry explain",
     "export": "save",
     "image": "images",
@@ -17,6 +18,8 @@ _ALIASES: Final = {
     "list": "images",
     "ls": "images",
     "referrers": "registry referrers",
+    "remove": "rm",
+    "rmi": "rm",
     "repair": "verify --repair",
     "tags": "registry tags",
 }

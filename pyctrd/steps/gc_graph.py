@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from pyctrd.oci.gotime import parse_duration, parse_time
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.resources import Lease
 from pyctrd.steps.gc_state import GcState
@@ -30,18 +31,6 @@ _CONDITION: Final = "containerd.io/gc.cond.snapshot"
 _USED_AT: Final = "containerd.io/gc.cond.value-usedat"
 # A write without a lease is kept for a day (core/metadata/content.go).
 _INGEST_LIFETIME: Final = dt.timedelta(hours=24)
-# Go's time.ParseDuration.
-_DURATION: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_SECONDS: Final = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
 
 
 class Node(NamedTuple):
@@ -55,8 +44,8 @@ class Node(NamedTuple):
 class Link(NamedTuple):
     """One step of a chain of references: `via` is how the object before it refers to this one.
 
-    `via` is a label's key, or `target`, `parent`, `lease`, `snapshot` and `expected` for the fields of
-    records; of a chain's first object, it is what makes it a root: "", or a label's key.
+    `via` is a label's key, or `target`, `parent`, `lease` and `snapshot` for the fields of records; of a
+    chain's first object, it is what makes it a root: "", or a label's key.
     """
 
     node: Node
@@ -96,7 +85,9 @@ class GcGraph:
         self.state = state
         self._rules = rules
         self._now = now
-        self._labels = {node: labels for node, labels in _objects(state) if node not in without}
+        self._gone = frozenset(without)
+        self._labels = {node: labels for node, labels in _objects(state) if node not in self._gone}
+        self._before: dict[_Visit, list[tuple[_Visit, str]]] | None = None
         self._back: dict[Node, list[tuple[Node, str]]] = {}
         self._leased = {
             item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
@@ -108,7 +99,7 @@ class GcGraph:
 
     def without(self, removed: Collection[Node]) -> GcGraph:
         """Return the references that are left when these objects are deleted."""
-        return GcGraph(self.state, self._rules, self._now, without=frozenset(removed))
+        return GcGraph(self.state, self._rules, self._now, without=self._gone.union(removed))
 
     def __contains__(self, node: Node) -> bool:
         """Whether there is such an object."""
@@ -129,11 +120,8 @@ class GcGraph:
         return node.kind != "container" and (node.kind != "image" or self._rules.images)
 
     def chains(self, node: Node) -> tuple[tuple[Link, ...], ...]:
-        """Return for each root that keeps an object the shortest chain of references to it."""
-        before: dict[_Visit, list[tuple[_Visit, str]]] = {}
-        for visit in self._reached():
-            for target, via in self._references(*visit):
-                before.setdefault(target, []).append((visit, via))
+        """Return for each root that keeps an object a chain of references to it, the shortest one first."""
+        before = self._referrers()
         roots = dict(self._roots())
         found: dict[Node, tuple[Link, ...]] = {}
         known = {(node, False), (node, True)}
@@ -147,6 +135,15 @@ class GcGraph:
                     known.add(previous)
                     queue.append((previous, (Link(visit[0], via), *rest)))
         return tuple(found.values())
+
+    def _referrers(self) -> Mapping[_Visit, Sequence[tuple[_Visit, str]]]:
+        """Return what refers to each object, of all that is reached from the roots."""
+        if self._before is None:
+            self._before = {}
+            for visit in sorted(self._reached()):
+                for target, via in self._references(*visit):
+                    self._before.setdefault(target, []).append((visit, via))
+        return self._before
 
     def _reached(self) -> set[_Visit]:
         """Return what is reached from the roots, which may be objects that do not exist."""
@@ -187,7 +184,7 @@ class GcGraph:
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         """Whether a record has a valid expiry that is over."""
-        expiry = _time(record.labels.get(EXPIRE_LABEL, ""))
+        expiry = parse_time(record.labels.get(EXPIRE_LABEL, ""))
         return expiry is not None and self._now > expiry
 
     # --- references ---------------------------------------------------------------------------------------
@@ -242,9 +239,8 @@ class GcGraph:
             return None
         snapshotter = key.removeprefix(_CONDITION).lstrip("./").partition("/")[0]
         target = Node("snapshot", name, snapshotter)
-        used = [
-            _time(text) for label, text in self._labels.get(target, {}).items() if label.startswith(_USED_AT)
-        ]
+        labels = self._labels.get(target, {})
+        used = [parse_time(text) for label, text in labels.items() if label.startswith(_USED_AT)]
         ages = [self._now - moment for moment in used if moment is not None]
         holds = any(_condition_holds(condition, ages) for condition in conditions.split(","))
         return target if holds else None
@@ -270,10 +266,6 @@ def _by_field(state: GcState, node: Node) -> Iterator[tuple[Node, str]]:
             parent = state.snapshots[node.snapshotter, node.name].parent
             if parent:
                 yield Node("snapshot", parent, node.snapshotter), "parent"
-        case "ingest":
-            expected = state.ingests[node.name].expected
-            if expected:
-                yield Node("content", expected), "expected"
         case "container":
             container = state.containers[node.name]
             if container.snapshotter:
@@ -284,7 +276,7 @@ def _by_field(state: GcState, node: Node) -> Iterator[tuple[Node, str]]:
 
 def _condition_holds(condition: str, ages: Sequence[dt.timedelta]) -> bool:
     found = re.fullmatch(r"usedat([<>])(.*)", condition, re.DOTALL)
-    limit = _duration(found[2]) if found else None
+    limit = parse_duration(found[2]) if found else None
     if found is None or limit is None:
         return False
     return any(age < limit if found[1] == "<" else age > limit for age in ages)
@@ -328,27 +320,3 @@ def _leased(resource: str, name: str) -> Node | None:
             return Node("snapshot", name, snapshotter)
         case _:
             return None
-
-
-def _time(text: str) -> dt.datetime | None:
-    """Parse a time as RFC 3339; None if it is not valid, which containerd ignores."""
-    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", text):
-        return None
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _duration(text: str) -> dt.timedelta | None:
-    """Parse a duration as Go does, e.g. `1h30m`; None if it is not valid."""
-    sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
-    if rest == "0":
-        return dt.timedelta()
-    parts = _DURATION.findall(rest)
-    if not parts or "".join(number + unit for number, unit in parts) != rest:
-        return None
-    try:
-        return sign * dt.timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
-    except OverflowError:
-        return None

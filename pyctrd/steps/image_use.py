@@ -12,16 +12,19 @@ from pyctrd.oci.resources import Container
 
 PINNED_LABEL: Final = "io.cri-containerd.pinned"
 PINNED: Final = "pinned"
+# CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
+MANAGED_LABEL: Final = "io.cri-containerd.image"
+MANAGED: Final = "managed"
 
 
 class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
     """Who uses an image under any of its names.
 
-    `containers` are the ids of the containers that name one of its records, which for CRI may be the id of
-    its config; `pinned` are the records with CRI's label for pinned images.
+    `containers` maps the ids of the containers that name one of its records to that name, which for CRI may
+    be the id of its config; `pinned` are the records with CRI's label for pinned images.
     """
 
-    containers: tuple[str, ...] = ()
+    containers: Mapping[str, str] = msgspec.field(default_factory=dict)
     pinned: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -37,14 +40,12 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
         targets[image.name] = image.target.digest
         if image.labels.get(PINNED_LABEL) == PINNED:
             pinned.setdefault(image.target.digest, []).append(image.name)
-    running: dict[Digest, list[str]] = {}
-    for container in containers:
+    running: dict[Digest, dict[str, str]] = {}
+    for container in sorted(containers, key=lambda container: container.id):
         target = targets.get(container.image)
         if target is not None:
-            running.setdefault(target, []).append(container.id)
+            running.setdefault(target, {})[container.id] = container.image
     return {
-        digest: ImageUse(
-            containers=tuple(sorted(running.get(digest, ()))), pinned=tuple(sorted(pinned.get(digest, ())))
-        )
+        digest: ImageUse(containers=running.get(digest, {}), pinned=tuple(sorted(pinned.get(digest, ()))))
         for digest in {*pinned, *running}
     }

@@ -39,12 +39,33 @@ class RemovedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """An object in a chain of references, and how the one before it refers to it.
+
+    `kind` is image, content, snapshot, lease, container or ingest. `via` is the key of a label, or `target`,
+    `parent`, `lease` or `snapshot` for the fields of records; for the first object of a chain it is "", or
+    the label because of which it is kept without a reference.
+    """
+
+    kind: str
+    name: str
+    via: str = ""
+    snapshotter: str = ""
+
+
+class KeptImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A removed name whose content stays: `by` is what keeps it, such as other names of the image."""
+
+    name: str
+    by: tuple[Reference, ...] = ()
+
+
 class RemoveResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a removal frees, or would free: images, and all that nothing refers to without them.
 
     `bytes` is what becomes free on the disk: blobs that are not shared, and snapshots. Records and content
     that nothing referred to before, and expired leases and images, are included: the collector takes them at
-    the same time.
+    the same time. `kept` are the images whose content stays although their names are removed.
     """
 
     images: tuple[str, ...] = ()
@@ -52,6 +73,7 @@ class RemoveResult(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[RemovedSnapshot, ...] = ()
     leases: tuple[str, ...] = ()
     ingests: tuple[str, ...] = ()
+    kept: tuple[KeptImage, ...] = ()
 
     @property
     def bytes(self) -> int:

@@ -133,6 +133,10 @@ def test_who_uses_an_image() -> None:
     almost = msgspec.structs.replace(other, labels={PINNED_LABEL: "no"})
     containers = [Container(id="2", image="docker.io/a:1"), Container(id="1", image="sha256:0123")]
     found = uses([target, by_id, almost], [*containers, Container(id="3", image="gone:1"), Container(id="4")])
-    assert found == {target.target.digest: ImageUse(containers=("1", "2"), pinned=("sha256:0123",))}
+    assert found == {
+        target.target.digest: ImageUse(
+            containers={"1": "sha256:0123", "2": "docker.io/a:1"}, pinned=("sha256:0123",)
+        )
+    }
     assert all(found.values())
     assert not ImageUse()
