@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
+    from pyctrd.operations.pin import PinResult
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save.options import (
         ArchiveFormat,
@@ -97,6 +98,8 @@ if TYPE_CHECKING:
         Skipped,
     )
     from pyctrd.operations.sync import SyncResult
+    from pyctrd.operations.tag import TagResult
+    from pyctrd.operations.unpack import UnpackResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -163,6 +166,7 @@ __all__ = [
     "NoMatchingPlatform",
     "NotFound",
     "OnMissing",
+    "PinResult",
     "Platform",
     "PlatformState",
     "Platforms",
@@ -192,7 +196,9 @@ __all__ = [
     "StoredImage",
     "SyncResult",
     "TagList",
+    "TagResult",
     "Tools",
+    "UnpackResult",
     "Unsupported",
     "VerifyArchiveResult",
     "VerifyResult",
@@ -247,6 +253,7 @@ _HOMES: Final = {
         "SnapshotUsage",
     ),
     "progress": ("Progress", "ProgressSink"),
+    "operations.pin": ("PinResult",),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
@@ -262,6 +269,8 @@ _HOMES: Final = {
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.sync": ("SyncResult",),
+    "operations.tag": ("TagResult",),
+    "operations.unpack": ("UnpackResult",),
     "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
