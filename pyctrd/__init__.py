@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images.model import ImageOverview, ImagePlatform
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
+    from pyctrd.operations.pin import PinResult
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save.options import (
         ArchiveFormat,
@@ -98,6 +99,8 @@ if TYPE_CHECKING:
         Skipped,
     )
     from pyctrd.operations.sync import SyncResult
+    from pyctrd.operations.tag import TagResult
+    from pyctrd.operations.unpack import UnpackResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -168,6 +171,7 @@ __all__ = [
     "NoMatchingPlatform",
     "NotFound",
     "OnMissing",
+    "PinResult",
     "Platform",
     "PlatformState",
     "Platforms",
@@ -201,7 +205,9 @@ __all__ = [
     "StoredImage",
     "SyncResult",
     "TagList",
+    "TagResult",
     "Tools",
+    "UnpackResult",
     "Unsupported",
     "VerifyArchiveResult",
     "VerifyResult",
@@ -256,6 +262,7 @@ _HOMES: Final = {
         "SnapshotUsage",
     ),
     "progress": ("Progress", "ProgressSink"),
+    "operations.pin": ("PinResult",),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images.model": ("ImageOverview", "ImagePlatform"),
@@ -272,6 +279,8 @@ _HOMES: Final = {
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.sync": ("SyncResult",),
+    "operations.tag": ("TagResult",),
+    "operations.unpack": ("UnpackResult",),
     "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyctrd.errors import Cancelled, InvalidInput, require_utf8
+
+_MAX_TTL = dt.timedelta(days=36_525)
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
@@ -45,6 +48,14 @@ def labels(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}={value!r}: must map strings to strings")
     return {text(name, key): text(name, item) for key, item in value.items()}
+
+
+def ttl(name: str, value: object) -> dt.timedelta | None:
+    """Return how long an image is kept, unchanged; None means for ever. Raises InvalidInput."""
+    if value is None or (isinstance(value, dt.timedelta) and dt.timedelta() < value <= _MAX_TTL):
+        return value
+    shown = str(value) if isinstance(value, dt.timedelta) else repr(value)
+    raise InvalidInput(f"{name}={shown}: must be a datetime.timedelta of more than 0, at most 100 years")
 
 
 def path(name: str, value: object) -> str:

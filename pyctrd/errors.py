@@ -46,7 +46,7 @@ class Remedy:
     with these arguments in addition, or with a client for another `namespace`.
     """
 
-    method: Literal["", "images", "pull", "ensure", "save", "verify", "remove"] = ""
+    method: Literal["", "images", "pull", "ensure", "save", "verify", "remove", "tag", "pin", "unpin"] = ""
     images: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     all_platforms: bool = False
@@ -258,9 +258,16 @@ class DaemonError(PyctrdError):
     side = "daemon"
 
     def __init__(
-        self, message: str, *, code: str = "UNKNOWN", kind: str = "", name: str = "", hint: str | None = None
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        kind: str = "",
+        name: str = "",
+        hint: str | None = None,
+        remedy: Remedy | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, remedy=remedy)
         self.code = code
         self.kind = kind
         self.name = name

@@ -20,6 +20,11 @@ from pyctrd.cli.settings import Settings, global_options
 # Name -> its line in `pyctrd --help`; tests compare it with the command's own help.
 COMMANDS: Final[Mapping[str, str]] = {
     "pull": "Pull an image from a registry.",
+    "unpack": "Unpack an image that is in the store.",
+    "tag": "Give an image more names.",
+    "pin": "Protect images from removal.",
+    "unpin": "Remove the protection of images.",
+    "label": "Set and remove labels of an image.",
     "diagnose": "Show what content of an image is missing, and why.",
     "ensure": "Fetch the missing content of an image.",
     "save": "Save images to an archive.",

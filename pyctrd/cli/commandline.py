@@ -22,6 +22,7 @@ _OPTIONS: Final = {
     "`address`": "--address",
     "`have`": "--have",
     "`compress`": "--compress",
+    "`force`": "--force",
     "`format=dir`": "--format dir",
     "`format=docker`": "--format docker",
     "`format=oci`": "--format oci",
@@ -41,6 +42,7 @@ _OPTIONS: Final = {
     "`snapshotter`": "--snapshotter",
     "`source`": "--from",
     "`sudo_user_config`": "--sudo-user-config",
+    "`ttl`": "--ttl",
     "`unpack=False`": "--no-unpack",
     "`username`": "-u",
     "`username` and `password`": "-u USER",
@@ -85,7 +87,8 @@ def ctr(settings: Settings, *words: str) -> str:
 def of(remedy: Remedy, settings: Settings) -> str:
     """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:
-        return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
+        scope = ["-n", remedy.namespace] if remedy.namespace else []
+        return join([*scope, *_platforms(remedy), *(["--force"] if remedy.force else [])])
     words = [_COMMANDS.get(remedy.method, remedy.method), *_platforms(remedy)]
     if remedy.all_platforms:
         words.append("--all-platforms")

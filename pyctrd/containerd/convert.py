@@ -125,11 +125,11 @@ def to_ingest_status(message: content_pb2.Status) -> IngestStatus:
 
 
 def to_image_record(message: images_pb2.Image) -> ImageRecord:
-    """Convert an image record."""
+    """Convert an image record. The answer to an update has removed labels with empty values."""
     return ImageRecord(
         name=message.name,
         target=to_descriptor(message.target),
-        labels=dict(message.labels),
+        labels={key: value for key, value in message.labels.items() if value},
         created_at=to_datetime(message.created_at),
         updated_at=to_datetime(message.updated_at),
     )

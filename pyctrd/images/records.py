@@ -1,17 +1,22 @@
-"""Image records: list and find them."""
+"""Image records: list, find, name, pin and label them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime as dt
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pyctrd import arguments, namespaces
 from pyctrd.archive.inventory import Inventory
+from pyctrd.errors import InvalidInput
 from pyctrd.images.part import Part, listed
+from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 
 if TYPE_CHECKING:
     from pyctrd.operations.images.model import ImageOverview
+    from pyctrd.operations.pin import PinResult
+    from pyctrd.operations.tag import TagResult
 
 
 class Records(Part):
@@ -60,3 +65,67 @@ class Records(Part):
 
         with self._working() as (daemon, _):
             return inventory(daemon, daemon.introspection.snapshotters())
+
+    def tag(
+        self, ref: str, names: str | Iterable[str], *, force: bool = False, ttl: dt.timedelta | None = None
+    ) -> TagResult:
+        """Give an image more names, which are completed as by `pull`.
+
+        A name that points at this image already is left as it is, and `force` moves one that points
+        elsewhere; either all names are set or none. New names have the image's labels, except those for the
+        garbage collector. After `ttl`, containerd 2.0 or later removes the names; without it, they do not
+        expire, even if they did before. Raises ImageNotFound, AmbiguousReference, InvalidReference,
+        AlreadyExists, IncompleteContent if the target is missing, FailedPrecondition for a pinned name that
+        would be moved or expire, Unsupported for `ttl` with containerd 1.x.
+        """
+        from pyctrd.operations.tag import tag
+
+        parsed = [reference.parse(name) for name in _some("names", names)]
+        lifetime = arguments.ttl("ttl", ttl)
+        with self._working() as (daemon, _):
+            return tag(daemon, namespaces.find_image(daemon, ref), parsed, force=force, ttl=lifetime)
+
+    def pin(self, refs: str | Iterable[str]) -> PinResult:
+        """Pin images, with all names that point at their targets, so that they stay.
+
+        The kubelet's garbage collection leaves pinned images, and so do `remove` and `prune`. They do not
+        expire any more. Raises ImageNotFound, AmbiguousReference.
+        """
+        from pyctrd.operations.pin import pin
+
+        names = _some("refs", refs)
+        with self._working() as (daemon, _):
+            return pin(daemon, [namespaces.find_image(daemon, name) for name in names])
+
+    def unpin(self, refs: str | Iterable[str]) -> PinResult:
+        """Remove the pins of images, from all names that point at their targets.
+
+        Raises ImageNotFound, AmbiguousReference.
+        """
+        from pyctrd.operations.pin import unpin
+
+        names = _some("refs", refs)
+        with self._working() as (daemon, _):
+            return unpin(daemon, [namespaces.find_image(daemon, name) for name in names])
+
+    def label(self, ref: str, labels: Mapping[str, str], *, force: bool = False) -> ImageRecord:
+        """Set labels of an image record; an empty value removes a label, and other labels stay.
+
+        Labels that the garbage collector or the kubelet reads are set only with `force`. Raises
+        ImageNotFound, AmbiguousReference, and InvalidInput for labels that containerd would refuse.
+        """
+        from pyctrd.operations.label import check, label
+
+        changes = arguments.labels("labels", labels)
+        if not changes:
+            raise InvalidInput("labels: at least one is required")
+        check(arguments.text("ref", ref), changes, force=force)
+        with self._working() as (daemon, _):
+            return label(daemon, namespaces.find_image(daemon, ref), changes)
+
+
+def _some(name: str, values: str | Iterable[str]) -> tuple[str, ...]:
+    found = arguments.texts(name, values)
+    if not found:
+        raise InvalidInput(f"{name}: at least one is required")
+    return found

@@ -1,4 +1,4 @@
-"""What moves content: pull, ensure, save, load, push and sync."""
+"""What moves content: pull, unpack, ensure, save, load, push and sync."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyctrd.archive.reader import Source
     from pyctrd.operations.load import LoadOnMissing, LoadResult
     from pyctrd.operations.sync import SyncResult
+    from pyctrd.operations.unpack import UnpackResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
@@ -62,6 +63,7 @@ class Transfers(Part):
         metadata_only: bool = False,
         unpack: bool | None = None,
         labels: Mapping[str, str] | None = None,
+        ttl: dt.timedelta | None = None,
         concurrency: int = 3,
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
@@ -72,8 +74,12 @@ class Transfers(Part):
         selected platforms. `metadata_only` does not fetch layers. With `unpack` None, layers are unpacked
         into the snapshotter unless all platforms are pulled. `labels` are set on the image. `concurrency` is
         the number of blobs fetched at once. If KeyboardInterrupt or SystemExit ends a pull, what it has
-        fetched is kept as after `cancel`. Raises RegistryNotFound, NoMatchingPlatform, RegistryError,
-        ContentError.
+        fetched is kept as after `cancel`.
+
+        After `ttl`, the next garbage collection of containerd 2.0 or later removes the image, with the
+        content that nothing else uses. Without `ttl`, the image does not expire, even if it did before.
+        Raises RegistryNotFound, NoMatchingPlatform, RegistryError, ContentError; with `ttl` also Unsupported
+        for containerd 1.x, and FailedPrecondition for a pinned image, before anything is done.
         """
         arguments.one_of("metadata", metadata, get_args(Metadata))
         arguments.count("concurrency", concurrency)
@@ -85,12 +91,34 @@ class Transfers(Part):
             unpack=unpack,
             concurrency=concurrency,
             labels=arguments.labels("labels", labels),
+            ttl=arguments.ttl("ttl", ttl),
         )
-        _pull.check_labels(options.labels)
+        _pull.check_options(options)
         with self._working(cancel) as (daemon, registries):
+            _pull.check_expiry(daemon, str(parsed), options)
             remote = registries.remote(parsed)
             sink = one_at_a_time(progress)
             return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
+
+    def unpack(
+        self,
+        ref: str,
+        *,
+        platforms: Platforms | None = None,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> UnpackResult:
+        """Unpack an image that is in the store into the client's snapshotter.
+
+        Layers that are unpacked already are left as they are. Raises ImageNotFound, AmbiguousReference,
+        NoMatchingPlatform, IncompleteContent, ContentError, Unsupported for a snapshotter that is not loaded.
+        """
+        from pyctrd.operations.unpack import unpack
+
+        selection = select(platforms)
+        with self._working(cancel) as (daemon, _):
+            image = namespaces.find_image(daemon, ref)
+            return unpack(daemon, image, selection, progress=one_at_a_time(progress))
 
     def ensure(
         self,

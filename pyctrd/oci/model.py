@@ -16,6 +16,11 @@ from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 import msgspec
 
 from pyctrd.errors import ContentError, InvalidReference
+from pyctrd.oci.expiry import EXPIRE_LABEL, parse_time
+
+# The label that pins an image, and its value (containerd internal/cri/labels/labels.go).
+PINNED_LABEL: Final = "io.cri-containerd.pinned"
+PINNED: Final = "pinned"
 
 # containerd does not read larger manifests (core/remotes/docker/resolver.go, MaxManifestSize).
 MAX_MANIFEST_BYTES: Final = 4 * 1048 * 1048
@@ -253,6 +258,19 @@ class ImageRecord(_Labelled, frozen=True, kw_only=True):
     target: Descriptor
     created_at: dt.datetime | None = None
     updated_at: dt.datetime | None = None
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """When containerd 2.0 or later removes the image; None if it does not expire."""
+        return parse_time(self.labels.get(EXPIRE_LABEL, ""))
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the image is pinned, so that the kubelet's garbage collection and pyctrd leave it.
+
+        Source: containerd internal/cri/store/image/image.go.
+        """
+        return self.labels.get(PINNED_LABEL) == PINNED
 
 
 class ContentInfo(_Labelled, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ client/pull.go, core/transfer/local/pull.go). docs/differences.md lists the deli
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import msgspec
@@ -22,11 +23,12 @@ from pyctrd.errors import (
     require_utf8,
 )
 from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label
 from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
-from pyctrd.ports import ImageStore, Remote, Store
+from pyctrd.ports import Containerd, ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps import validate
+from pyctrd.steps import expiry, validate
 from pyctrd.steps.docker_legacy import with_image_config
 from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, LabelSource, add_source_label
 from pyctrd.steps.gc_labels import GcLabels
@@ -42,7 +44,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     `metadata` "all" stores the manifests and configs of every platform (as ctr 2.x does), "selected" only
     those of the selected platforms (as nerdctl, and ctr 1.6 and 1.7 by default, do). With `unpack` None,
     layers are unpacked unless all platforms are pulled, as in ctr 2.x. An empty `snapshotter` means the
-    default. `labels` are set on the image record.
+    default. `labels` are set on the image record, which expires after `ttl`.
     """
 
     platforms: Selection = msgspec.field(default_factory=Selection)
@@ -52,6 +54,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     snapshotter: str = ""
     concurrency: int = 3
     labels: Mapping[str, str] = EMPTY
+    ttl: dt.timedelta | None = None
 
     @property
     def unpacks(self) -> bool:
@@ -87,7 +90,7 @@ def pull(
     meantime, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
     would refuse at the end.
     """
-    check_labels(options.labels)
+    check_options(options)
     root = remote.resolve()
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
@@ -139,7 +142,7 @@ class _Pull:
             unpacked = unpacking.finish()
         target = with_image_config(self._store.content, self._root)
         self._gc_labels.check(downloads.wanted)
-        image = ImageRecord(name=name, target=target, labels=self._options.labels)
+        image = ImageRecord(name=name, target=target, labels=self._labels())
         return PullResult(
             image=put_record(self._store.images, image),
             fetched=tuple(fetched),
@@ -147,6 +150,13 @@ class _Pull:
             unpacked=unpacked,
             resumed=resumed,
         )
+
+    def _labels(self) -> Mapping[str, str]:
+        """Return the labels of the record; the time until it expires begins when it is complete."""
+        options = self._options
+        if options.ttl is None:
+            return options.labels
+        return {**options.labels, **expire_label(options.ttl, dt.datetime.now(dt.UTC))}
 
     def _fetch(self) -> None:
         """Walk the image, and store each generation before the next one is read.
@@ -174,6 +184,21 @@ class _Pull:
         if self._options.metadata == "selected":
             return graph.only_platforms(step, self._matcher)
         return graph.metadata_of_all(step, self._matcher)
+
+
+def check_options(options: PullOptions) -> None:
+    """Raise InvalidInput for labels that containerd would refuse at the end, or that contradict `ttl`."""
+    check_labels(options.labels)
+    if options.ttl is not None and EXPIRE_LABEL in options.labels:
+        raise InvalidInput(f"cannot specify both `ttl` and the label {EXPIRE_LABEL}")
+
+
+def check_expiry(containerd: Containerd, name: str, options: PullOptions) -> None:
+    """Raise Unsupported or FailedPrecondition if the image is to expire and cannot."""
+    if options.ttl is not None:
+        expiry.check_version(containerd.version())
+        with suppress(NotFound):
+            expiry.check_not_pinned(containerd.images.get(name))
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
@@ -207,10 +232,9 @@ def _refuse_schema1(root: Descriptor) -> None:
 
 
 def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
-    """Create the record, or update the target of an existing one.
+    """Create the record, or update the target of an existing one, which expires only if `image` does.
 
-    Keeps labels of other tools (ctr replaces all labels, and so removes the kubelet's
-    `io.cri-containerd.image`).
+    Keeps other labels (ctr replaces all labels, and so removes the kubelet's `io.cri-containerd.image`).
     """
     while True:
         try:
@@ -218,6 +242,9 @@ def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
         except AlreadyExists:
             fields = ["target", *(f"labels.{key}" for key in image.labels)]
         try:
-            return images.update(image, fields=fields)
+            stored = images.update(image, fields=fields)
+            if EXPIRE_LABEL in stored.labels and EXPIRE_LABEL not in image.labels:
+                return images.update(image, fields=[f"labels.{EXPIRE_LABEL}"])
         except NotFound:
-            continue  # deleted between the two calls
+            continue  # deleted in the meantime
+        return stored

@@ -10,6 +10,8 @@ from pyctrd.errors import NoMatchingPlatform, Remedy
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.ports import Store
+from pyctrd.steps.pin import pin
 
 
 class PlatformCheck:
@@ -103,6 +105,22 @@ def incomplete(
 
 def _amount(blobs: Sequence[Descriptor]) -> str:
     return f"{count(len(blobs), 'blob')}, {size(sum(item.size for item in blobs))}"
+
+
+def require_target(leased: Store, image: ImageRecord) -> None:
+    """Add the target of an image, and with it all that its gc labels keep, to the current lease.
+
+    Raises ImageNotFound if the image has just been deleted, IncompleteContent if only its target is missing.
+    """
+    if pin(leased.content, image.target):
+        return
+    leased.images.get(image.name)
+    raise incomplete(
+        image,
+        [image.target],
+        {},
+        remedy=Remedy(method="ensure", images=(image.name,), all_platforms=True),
+    )
 
 
 def nothing_to_save(image: str, wanted: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -41,8 +41,8 @@ class Unpacking:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pyctrd-unpack")
         self._futures: list[concurrent.futures.Future[None]] = []
         self._configured: dict[Digest, Platform | None] = {}
-        self._unpacked = set[Digest]()
-        self._claimed: dict[Platform, None] = {}
+        self._unpacked: dict[Digest, Digest | None] = {}
+        self._claimed: dict[Platform, Digest | None] = {}
 
     def __enter__(self) -> Self:
         """Return the object."""
@@ -75,6 +75,10 @@ class Unpacking:
             future.result()
         return tuple(self._claimed)
 
+    def top_snapshots(self) -> Mapping[Platform, Digest | None]:
+        """Return the chain id of the top layer of each unpacked platform, None without layers."""
+        return dict(self._claimed)
+
     def _unpack(self, descriptor: Descriptor, matcher: Matcher) -> None:
         if descriptor.platform is not None and not matcher.match(descriptor.platform):
             return
@@ -86,7 +90,7 @@ class Unpacking:
             return
         if descriptor.digest not in self._unpacked:
             manifest = self._manifest(descriptor.digest)
-            unpack(
+            self._unpacked[descriptor.digest] = unpack(
                 self._store,
                 manifest,
                 read_config(self._store, manifest),
@@ -94,8 +98,7 @@ class Unpacking:
                 wait=self._wait,
                 progress=self._progress,
             )
-            self._unpacked.add(descriptor.digest)
-        self._claimed[platform] = None
+        self._claimed[platform] = self._unpacked[descriptor.digest]
 
     def _platform_of(self, digest: Digest) -> Platform | None:
         """Return the platform in a manifest's config, None for artifacts; reads each once."""

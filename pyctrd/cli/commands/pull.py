@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -12,6 +13,7 @@ from pyctrd.cli.page import Item, Page
 from pyctrd.cli.progress import reporting
 from pyctrd.cli.render import amount, content_of, emit_json, open_page, resumed_of
 from pyctrd.cli.session import open_client, resumable
+from pyctrd.cli.text import moment
 from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
     help="Maximum number of concurrent downloads.",
 )
 @settings.label_option
+@settings.ttl_option(
+    "Let containerd 2.0 or later remove the image after this time, e.g. 12h, 7d or 2w.  [default: never]"
+)
 @settings.registry_options
 @settings.format_option("text", "json")
 @settings.progress_option
@@ -68,6 +73,7 @@ def command(
     snapshotter: str | None,
     max_concurrent_downloads: int,
     labels: dict[str, str],
+    ttl: dt.timedelta | None,
     output_format: str,
     progress: str,
     quiet: bool,
@@ -75,7 +81,8 @@ def command(
     """Pull an image from a registry.
 
     Stores the same content as `ctr images pull`, then checks that all of it is there. Existing content is
-    not fetched again, and interrupted downloads are resumed.
+    not fetched again, and interrupted downloads are resumed. A pull without --ttl makes an image stay that
+    would have expired.
     """
     wanted = settings.platforms_of(platforms, all_platforms)
     with open_client(snapshotter=snapshotter) as client, reporting(progress, quiet=quiet) as sink:
@@ -88,6 +95,7 @@ def command(
             unpack=unpack,
             concurrency=max_concurrent_downloads,
             labels=labels,
+            ttl=ttl,
             progress=sink,
         )
     if output_format == "json":
@@ -107,6 +115,7 @@ def _document(result: PullResult) -> dict[str, object]:
         "resumed": resumed_of(result.resumed),
         "bytes_resumed": result.bytes_resumed,
         "unpacked": list(map(format_all, result.unpacked)),
+        "expires_at": moment(result.image.expires_at),
     }
 
 
@@ -117,4 +126,7 @@ def _print(page: Page, result: PullResult) -> None:
     if result.resumed:
         begun = amount(result.resumed, result.bytes_resumed)
         items.append(Item("resumed", f"{begun} from an interrupted download"))
-    page.items([*items, Item("unpacked", listed(list(map(format_all, result.unpacked))) or "no")])
+    items.append(Item("unpacked", listed(list(map(format_all, result.unpacked))) or "no"))
+    if result.image.expires_at:
+        items.append(Item("expires", moment(result.image.expires_at)))
+    page.items(items)

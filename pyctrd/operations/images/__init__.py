@@ -85,7 +85,7 @@ class _Overview:
             bytes_own=own,
             bytes_shared=shared,
             pinned=bool(use.pinned),
-            containers=use.containers,
+            containers=tuple(use.containers),
             alias_of=names.get(digest, "") if _is_alias(image) else "",
         )
 

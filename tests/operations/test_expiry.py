@@ -1,0 +1,90 @@
+"""Images that expire: the time, a pull with and without it, and what is refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from pyctrd.errors import FailedPrecondition, InvalidInput, Remedy, Unsupported
+from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label, parse_time
+from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
+from pyctrd.oci.resources import DaemonVersion
+from pyctrd.operations.pull import PullOptions, check_expiry, pull
+from tests.support import shapes
+from tests.support.memory import MemoryStore
+from tests.support.repository import MemoryRepository
+
+NAME = "registry.example/team/app:latest"
+WEEK = dt.timedelta(days=7)
+
+
+def pulled(store: MemoryStore, **options: Any) -> ImageRecord:
+    remote = MemoryRepository()
+    remote.publish(shapes.single())
+    return pull(store, remote, NAME, PullOptions(**options)).image
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("2026-11-27T19:00:00Z", dt.datetime(2026, 11, 27, 19, tzinfo=dt.UTC)),
+        ("2026-11-27T20:00:00.5+01:00", dt.datetime(2026, 11, 27, 19, 0, 0, 500_000, tzinfo=dt.UTC)),
+        ("2026-11-27 19:00:00Z", None),
+        ("2026-11-27T19:00:00", None),
+        ("2026-13-27T19:00:00Z", None),
+        ("tomorrow", None),
+        ("", None),
+    ],
+)
+def test_times_are_read_as_containerd_reads_them(text: str, parsed: dt.datetime | None) -> None:
+    assert parse_time(text) == parsed
+
+
+def test_a_time_is_rounded_up_to_a_second() -> None:
+    now = dt.datetime(2026, 11, 27, 19, 0, 0, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+    assert expire_label(dt.timedelta(minutes=1), now) == {EXPIRE_LABEL: "2026-11-27T18:01:01Z"}
+    exact = now.replace(microsecond=0)
+    assert expire_label(dt.timedelta(days=36_525), exact) == {EXPIRE_LABEL: "2126-11-28T18:00:00Z"}
+
+
+def test_the_time_begins_when_the_image_is_complete() -> None:
+    store = MemoryStore()
+    begin = dt.datetime.now(dt.UTC)
+    expires = pulled(store, ttl=WEEK, labels={"team": "x"}).expires_at
+    assert expires is not None
+    assert begin + WEEK <= expires <= dt.datetime.now(dt.UTC) + WEEK + dt.timedelta(seconds=1)
+    assert store.images.get(NAME).labels["team"] == "x"
+
+
+def test_a_pull_without_expiry_lets_an_image_stay() -> None:
+    store = MemoryStore()
+    pulled(store, ttl=WEEK, labels={"team": "x"})
+    assert pulled(store).expires_at is None
+    assert store.images.get(NAME).labels == {"team": "x"}
+    assert pulled(store, ttl=WEEK).expires_at is not None
+
+
+def test_the_expiry_cannot_be_given_twice() -> None:
+    with pytest.raises(InvalidInput, match="cannot specify both `ttl` and the label"):
+        pulled(MemoryStore(), ttl=WEEK, labels={EXPIRE_LABEL: "2099-01-01T00:00:00Z"})
+
+
+@pytest.mark.parametrize("version", ["1.6.20~ds1", "v1.7.24"])
+def test_containerd_1_refuses_expiry(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    check_expiry(store, NAME, PullOptions(ttl=WEEK))
+    monkeypatch.setattr(store, "version", lambda: DaemonVersion(version=version))
+    check_expiry(store, NAME, PullOptions())
+    with pytest.raises(Unsupported, match="images do not expire in containerd"):
+        check_expiry(store, NAME, PullOptions(ttl=WEEK))
+
+
+def test_a_pinned_image_cannot_expire() -> None:
+    store = MemoryStore()
+    pulled(store, labels={PINNED_LABEL: PINNED})
+    check_expiry(store, NAME, PullOptions())
+    with pytest.raises(FailedPrecondition, match="is pinned, so it cannot expire") as caught:
+        check_expiry(store, NAME, PullOptions(ttl=WEEK))
+    assert caught.value.remedy == Remedy(method="unpin", images=(NAME,))
