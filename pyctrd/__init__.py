@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         Skipped,
     )
     from pyctrd.operations.sync import SyncResult
+    from pyctrd.operations.usage import ImageUsage, SnapshotTotal, SpaceTotal, UsageResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -147,6 +148,7 @@ __all__ = [
     "ImageOverview",
     "ImagePlatform",
     "ImageRecord",
+    "ImageUsage",
     "IncompleteContent",
     "Index",
     "IndexMode",
@@ -196,13 +198,16 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "SnapshotTotal",
     "SnapshotUsage",
+    "SpaceTotal",
     "StoredBlob",
     "StoredImage",
     "SyncResult",
     "TagList",
     "Tools",
     "Unsupported",
+    "UsageResult",
     "VerifyArchiveResult",
     "VerifyResult",
     "__version__",
@@ -272,6 +277,7 @@ _HOMES: Final = {
     "steps.upload": ("SendResult",),
     "steps.upload_plan": ("PushIndex",),
     "operations.sync": ("SyncResult",),
+    "operations.usage": ("ImageUsage", "SnapshotTotal", "SpaceTotal", "UsageResult"),
     "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}

@@ -157,6 +157,7 @@ class AsyncImages(_Part):
     overview = _awaited(Images.overview)
     diagnose = _awaited(Images.diagnose)
     inventory = _awaited(Images.inventory)
+    usage = _long(Images.usage)
     pull = _long(Images.pull)
     ensure = _long(Images.ensure)
     save = _long(Images.save)
