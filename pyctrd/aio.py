@@ -158,6 +158,7 @@ class AsyncImages(_Part):
     diagnose = _awaited(Images.diagnose)
     inventory = _awaited(Images.inventory)
     usage = _long(Images.usage)
+    prune = _long(Images.prune)
     pull = _long(Images.pull)
     ensure = _long(Images.ensure)
     save = _long(Images.save)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -45,6 +47,25 @@ def labels(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}={value!r}: must map strings to strings")
     return {text(name, key): text(name, item) for key, item in value.items()}
+
+
+def patterns(name: str, value: str | Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Return regular expressions, compiled; a single string is one. Raises InvalidInput."""
+    found = []
+    for item in texts(name, value):
+        try:
+            found.append(re.compile(item))
+        except re.error as error:
+            raise InvalidInput(f"{name}={item!r}: not a regular expression: {error}") from error
+    return tuple(found)
+
+
+def duration(name: str, value: object) -> dt.timedelta | None:
+    """Return a length of time, or None, unchanged. Raises InvalidInput, also for a negative one."""
+    if value is None or (isinstance(value, dt.timedelta) and value >= dt.timedelta()):
+        return value
+    shown = str(value) if isinstance(value, dt.timedelta) else repr(value)
+    raise InvalidInput(f"{name}={shown}: must be a datetime.timedelta of at least 0")
 
 
 def path(name: str, value: object) -> str:
