@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.tag import TagResult
     from pyctrd.operations.unpack import UnpackResult
+    from pyctrd.operations.usage import ImageUsage, SnapshotTotal, SpaceTotal, UsageResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
@@ -150,6 +151,7 @@ __all__ = [
     "ImageOverview",
     "ImagePlatform",
     "ImageRecord",
+    "ImageUsage",
     "IncompleteContent",
     "Index",
     "IndexMode",
@@ -200,7 +202,9 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "SnapshotTotal",
     "SnapshotUsage",
+    "SpaceTotal",
     "StoredBlob",
     "StoredImage",
     "SyncResult",
@@ -209,6 +213,7 @@ __all__ = [
     "Tools",
     "UnpackResult",
     "Unsupported",
+    "UsageResult",
     "VerifyArchiveResult",
     "VerifyResult",
     "__version__",
@@ -281,6 +286,7 @@ _HOMES: Final = {
     "operations.sync": ("SyncResult",),
     "operations.tag": ("TagResult",),
     "operations.unpack": ("UnpackResult",),
+    "operations.usage": ("ImageUsage", "SnapshotTotal", "SpaceTotal", "UsageResult"),
     "operations.verify": ("Finding", "VerifyResult"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}

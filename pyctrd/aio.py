@@ -161,6 +161,8 @@ class AsyncImages(_Part):
     pin = _awaited(Images.pin)
     unpin = _awaited(Images.unpin)
     label = _awaited(Images.label)
+    usage = _long(Images.usage)
+    prune = _long(Images.prune)
     pull = _long(Images.pull)
     unpack = _long(Images.unpack)
     ensure = _long(Images.ensure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -56,6 +57,25 @@ def ttl(name: str, value: object) -> dt.timedelta | None:
         return value
     shown = str(value) if isinstance(value, dt.timedelta) else repr(value)
     raise InvalidInput(f"{name}={shown}: must be a datetime.timedelta of more than 0, at most 100 years")
+
+
+def patterns(name: str, value: str | Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Return regular expressions, compiled; a single string is one. Raises InvalidInput."""
+    found = []
+    for item in texts(name, value):
+        try:
+            found.append(re.compile(item))
+        except re.error as error:
+            raise InvalidInput(f"{name}={item!r}: not a regular expression: {error}") from error
+    return tuple(found)
+
+
+def duration(name: str, value: object) -> dt.timedelta | None:
+    """Return a length of time, or None, unchanged. Raises InvalidInput, also for a negative one."""
+    if value is None or (isinstance(value, dt.timedelta) and value >= dt.timedelta()):
+        return value
+    shown = str(value) if isinstance(value, dt.timedelta) else repr(value)
+    raise InvalidInput(f"{name}={shown}: must be a datetime.timedelta of at least 0")
 
 
 def path(name: str, value: object) -> str:

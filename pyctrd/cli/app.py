@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "verify": "Report damaged or missing content.",
     "images": "List images, their complete platforms, size and use.",
     "rm": "Remove images, and what only they keep.",
+    "usage": "Show the disk space of images, and what can be freed.",
     "registry": "Inspect registries and list their contents.",
     "content": "List blobs in the content store.",
     "completion": "Print a shell completion script.",

@@ -61,10 +61,14 @@ class TerminalPage:
         return Measurement.get(self._console, self._console.options, grid).maximum < self._console.width
 
     def _stack(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> None:
-        """Print `whole` cells on lines of their own, which the terminal may wrap, and the rest below."""
+        """Print `whole` cells on lines of their own, which the terminal may wrap, and the rest below.
+
+        The titles come first, in the same way.
+        """
         rest = [index for index in shown if not columns[index].whole]
-        widths = [max(cell_len(_shown(row[index])) for row in rows) if rows else 0 for index in rest]
-        for row in rows:
+        titles = [Cell(column.title, "dim") for column in columns]
+        widths = [max(cell_len(_shown(row[index])) for row in (titles, *rows)) for index in rest]
+        for row in (titles, *rows) if rows else ():
             for index in shown:
                 if columns[index].whole:
                     self._console.print(_text(row[index].text, row[index].tone), soft_wrap=True)

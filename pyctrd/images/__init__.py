@@ -5,12 +5,13 @@ from __future__ import annotations
 from pyctrd.images.checks import Checks
 from pyctrd.images.records import Records
 from pyctrd.images.removals import Removals
+from pyctrd.images.space import Space
 from pyctrd.images.transfers import Metadata, Transfers
 
 __all__ = ["Images", "Metadata"]
 
 
-class Images(Records, Transfers, Checks, Removals):
+class Images(Records, Space, Transfers, Checks, Removals):
     """The images of one namespace, as `client.images`. Thread safe.
 
     `ref` is an image's exact name, a reference, or a prefix of its digest or of the id that crictl shows.

@@ -67,6 +67,14 @@ class SnapshotUsage(msgspec.Struct, frozen=True, kw_only=True):
     inodes: int
 
 
+class DiskSpace(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system that a folder of containerd is on: its size, and the bytes that are free for it."""
+
+    root: str
+    bytes: int
+    bytes_free: int
+
+
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin of containerd; `error` says why it did not start, and is empty if it did.
 

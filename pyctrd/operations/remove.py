@@ -101,7 +101,7 @@ def _reason(image: ImageRecord, use: ImageUse) -> str:
     belong together, and a container may name any of them.
     """
     managed = image.labels.get(MANAGED_LABEL) == MANAGED
-    containers = [name for name, named in use.containers.items() if managed or named == image.name]
+    containers = [name for name, named in use.named.items() if managed or named == image.name]
     if containers:
         more = ", ..." if len(containers) > _NAMED else ""
         plural = "s" if len(containers) > 1 else ""

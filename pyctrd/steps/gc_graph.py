@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -116,6 +116,11 @@ class GcGraph:
         reached = {node for node, _ in self._reached()}
         return frozenset(node for node in self if node not in reached and self._may_go(node))
 
+    def reached_from(self, nodes: Iterable[Node]) -> frozenset[Node]:
+        """Return these objects, and what they refer to, directly or not; all of it exists."""
+        visits = [(node, False) for node in nodes]
+        return frozenset(node for node, _ in self._followed(visits) if node in self)
+
     def _may_go(self, node: Node) -> bool:
         return node.kind != "container" and (node.kind != "image" or self._rules.images)
 
@@ -147,7 +152,10 @@ class GcGraph:
 
     def _reached(self) -> set[_Visit]:
         """Return what is reached from the roots, which may be objects that do not exist."""
-        reached = {visit for visit, _ in self._roots()}
+        return self._followed(visit for visit, _ in self._roots())
+
+    def _followed(self, visits: Iterable[_Visit]) -> set[_Visit]:
+        reached = set(visits)
         queue = list(reached)
         while queue:
             for visit, _ in self._references(*queue.pop()):

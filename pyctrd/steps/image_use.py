@@ -20,16 +20,21 @@ MANAGED: Final = "managed"
 class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
     """Who uses an image under any of its names.
 
-    `containers` maps the ids of the containers that name one of its records to that name, which for CRI may
-    be the id of its config; `pinned` are the records with CRI's label for pinned images.
+    `named` maps the ids of the containers that name one of its records to that name, which for CRI may be the
+    id of its config; `pinned` are the records with CRI's label for pinned images.
     """
 
-    containers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    named: Mapping[str, str] = msgspec.field(default_factory=dict)
     pinned: tuple[str, ...] = ()
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The ids of the containers."""
+        return tuple(self.named)
 
     def __bool__(self) -> bool:
         """Whether the image is in use or pinned."""
-        return bool(self.containers or self.pinned)
+        return bool(self.named or self.pinned)
 
 
 def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapping[Digest, ImageUse]:
@@ -46,6 +51,6 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
         if target is not None:
             running.setdefault(target, {})[container.id] = container.image
     return {
-        digest: ImageUse(containers=running.get(digest, {}), pinned=tuple(sorted(pinned.get(digest, ()))))
+        digest: ImageUse(named=running.get(digest, {}), pinned=tuple(sorted(pinned.get(digest, ()))))
         for digest in {*pinned, *running}
     }

@@ -135,8 +135,9 @@ def test_who_uses_an_image() -> None:
     found = uses([target, by_id, almost], [*containers, Container(id="3", image="gone:1"), Container(id="4")])
     assert found == {
         target.target.digest: ImageUse(
-            containers={"1": "sha256:0123", "2": "docker.io/a:1"}, pinned=("sha256:0123",)
+            named={"1": "sha256:0123", "2": "docker.io/a:1"}, pinned=("sha256:0123",)
         )
     }
+    assert found[target.target.digest].containers == ("1", "2")
     assert all(found.values())
     assert not ImageUse()
