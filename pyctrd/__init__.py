@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         FailedPrecondition,
         ImageNotFound,
         IngestLocked,
+        InUse,
         InvalidInput,
         InvalidPlatform,
         InvalidReference,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         Index,
         IngestStatus,
         Manifest,
+        Mount,
         Platform,
         SnapshotInfo,
     )
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from pyctrd.oci.resources import (
         Container,
         DaemonVersion,
+        Event,
         Lease,
         LeaseResource,
         Namespace,
@@ -86,7 +89,10 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
+    from pyctrd.operations.ingests import AbortResult, Ingest
+    from pyctrd.operations.leases import LeaseDetails, LeasedSnapshot, LeaseOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
+    from pyctrd.operations.namespaces import NamespaceOverview
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save.options import (
         ArchiveFormat,
@@ -96,17 +102,20 @@ if TYPE_CHECKING:
         SaveResult,
         Skipped,
     )
+    from pyctrd.operations.snapshots import SnapshotLevel, SnapshotSize
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.verify import Finding, VerifyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
     from pyctrd.registry import Explanation, ReferrerList, RegistryOptions, TagList
+    from pyctrd.services.events import EventStream
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
 
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "AbortResult",
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
@@ -135,6 +144,8 @@ __all__ = [
     "DigestMismatch",
     "EnsureMode",
     "EnsureResult",
+    "Event",
+    "EventStream",
     "Explanation",
     "ExportForecast",
     "FailedPrecondition",
@@ -143,9 +154,11 @@ __all__ = [
     "ImageNotFound",
     "ImageOverview",
     "ImageRecord",
+    "InUse",
     "IncompleteContent",
     "Index",
     "IndexMode",
+    "Ingest",
     "IngestLocked",
     "IngestStatus",
     "InvalidInput",
@@ -153,13 +166,18 @@ __all__ = [
     "InvalidReference",
     "Inventory",
     "Lease",
+    "LeaseDetails",
     "LeaseLost",
+    "LeaseOverview",
     "LeaseResource",
+    "LeasedSnapshot",
     "LoadOnMissing",
     "LoadResult",
     "LoadedImage",
     "Manifest",
+    "Mount",
     "Namespace",
+    "NamespaceOverview",
     "NoMatchingPlatform",
     "NotFound",
     "OnMissing",
@@ -187,6 +205,8 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "SnapshotLevel",
+    "SnapshotSize",
     "SnapshotUsage",
     "StoredBlob",
     "StoredImage",
@@ -232,6 +252,7 @@ _HOMES: Final = {
         "Index",
         "IngestStatus",
         "Manifest",
+        "Mount",
         "Platform",
         "SnapshotInfo",
     ),
@@ -240,6 +261,7 @@ _HOMES: Final = {
     "oci.resources": (
         "Container",
         "DaemonVersion",
+        "Event",
         "Lease",
         "LeaseResource",
         "Namespace",
@@ -250,6 +272,11 @@ _HOMES: Final = {
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images": ("ImageOverview",),
+    "operations.ingests": ("AbortResult", "Ingest"),
+    "operations.leases": ("LeaseDetails", "LeaseOverview", "LeasedSnapshot"),
+    "operations.namespaces": ("NamespaceOverview",),
+    "operations.snapshots": ("SnapshotLevel", "SnapshotSize"),
+    "services.events": ("EventStream",),
     "operations.load": ("LoadOnMissing", "LoadResult", "LoadedImage"),
     "operations.save.options": (
         "ArchiveFormat",

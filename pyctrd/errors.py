@@ -22,6 +22,7 @@
     |   +-- IngestLocked
     |   +-- LeaseLost                    the lease that protected the content was deleted or expired
     |   +-- Unsupported
+    +-- InUse                        1   something still refers to, or uses, what was to be removed
     +-- DaemonUnreachable            6   no containerd answers at the address
     +-- ArchiveError                 1   the archive could not be written, or is damaged
     +-- ClientClosed                 1   the client was closed, before or during the call
@@ -41,11 +42,24 @@ from typing import Any, ClassVar, Final, Literal
 class Remedy:
     """A call that solves the problem: a method of `client.images`, and its arguments.
 
-    `method` "images" means `client.images.list`. An empty `method` means the failed call itself, repeated
-    with these arguments in addition, or with a client for another `namespace`.
+    `method` "images" means `client.images.list`; one with a dot is a method of another part of the client. An
+    empty `method` means the failed call itself, repeated with these arguments in addition. The call needs a
+    client for `namespace`, if one is given.
     """
 
-    method: Literal["", "images", "pull", "ensure", "save", "verify"] = ""
+    method: Literal[
+        "",
+        "images",
+        "pull",
+        "ensure",
+        "save",
+        "verify",
+        "content.list",
+        "content.ingests",
+        "leases.list",
+        "namespaces.list",
+        "snapshots.list",
+    ] = ""
     images: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     all_platforms: bool = False
@@ -243,9 +257,16 @@ class DaemonError(PyctrdError):
     side = "daemon"
 
     def __init__(
-        self, message: str, *, code: str = "UNKNOWN", kind: str = "", name: str = "", hint: str | None = None
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        kind: str = "",
+        name: str = "",
+        hint: str | None = None,
+        remedy: Remedy | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, remedy=remedy)
         self.code = code
         self.kind = kind
         self.name = name
@@ -272,6 +293,30 @@ class LeaseLost(DaemonError):
 
 class Unsupported(DaemonError):
     """This containerd does not have the requested service or snapshotter."""
+
+
+class InUse(PyctrdError):
+    """Something still refers to an object that was to be removed, or a client uses it; nothing was done.
+
+    `kind` and `name` identify the object, `users` what refers to it.
+    """
+
+    side = "daemon"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        name: str,
+        users: Sequence[str] = (),
+        hint: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
+        self.kind = kind
+        self.name = name
+        self.users = tuple(users)
 
 
 class DaemonUnreachable(PyctrdError):

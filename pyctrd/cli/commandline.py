@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from pyctrd.cli.settings import RegistryArguments, Settings
@@ -22,6 +23,7 @@ _OPTIONS: Final = {
     "`address`": "--address",
     "`have`": "--have",
     "`compress`": "--compress",
+    "`force`": "--force",
     "`format=dir`": "--format dir",
     "`format=docker`": "--format docker",
     "`format=oci`": "--format oci",
@@ -44,6 +46,14 @@ _OPTIONS: Final = {
     "`unpack=False`": "--no-unpack",
     "`username`": "-u",
     "`username` and `password`": "-u USER",
+}
+# The commands of methods that are not named like them.
+_COMMANDS: Final = {
+    "content.list": "content ls",
+    "content.ingests": "ingests ls",
+    "leases.list": "leases ls",
+    "namespaces.list": "namespaces ls",
+    "snapshots.list": "snapshots ls",
 }
 _OPTION = re.compile("|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True))))
 _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
@@ -84,7 +94,9 @@ def of(remedy: Remedy, settings: Settings) -> str:
     """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:
         return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
-    words = [remedy.method, *_platforms(remedy)]
+    if remedy.namespace:
+        settings = replace(settings, namespace=remedy.namespace)
+    words = [*_COMMANDS.get(remedy.method, remedy.method).split(), *_platforms(remedy)]
     if remedy.all_platforms:
         words.append("--all-platforms")
     if remedy.repair:

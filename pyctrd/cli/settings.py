@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -281,7 +283,10 @@ snapshotter_option = click.option(
 )
 
 
-def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+def parse_labels(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    """Parse the values of a `--label` option."""
     labels = {}
     for value in values:
         key, equals, text = value.partition("=")
@@ -296,9 +301,39 @@ label_option = click.option(
     "labels",
     multiple=True,
     metavar="K=V",
-    callback=_labels,
+    callback=parse_labels,
     help="Add a label to the image; repeatable.",
 )
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800}
+_MAX_TTL = dt.timedelta(days=36_525)
+
+
+def duration(text: str) -> dt.timedelta:
+    """Parse a length of time: `90s`, `30m`, `12h`, `7d` or `2w`. Raises BadParameter."""
+    found = re.fullmatch(r"([0-9]+)([smhdw])", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a time like 90s, 30m, 12h, 7d or 2w")
+    try:
+        return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    except (OverflowError, ValueError):  # int() refuses thousands of digits
+        raise click.BadParameter(f"{text[:20]!r} is too long") from None
+
+
+def ttl_option(help_text: str) -> Callable[[_F], _F]:
+    """Add `--ttl`; the value is checked before anything is connected."""
+    return click.option("--ttl", metavar="TIME", callback=_ttl, help=help_text)
+
+
+def _ttl(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dt.timedelta | None:
+    if text is None:
+        return None
+    found = duration(text)
+    if not dt.timedelta() < found <= _MAX_TTL:
+        raise click.BadParameter(f"{text!r}: must be more than 0, and at most 100 years")
+    return found
+
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 progress_option = click.option(
     "--progress",

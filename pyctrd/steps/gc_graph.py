@@ -16,12 +16,11 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from pyctrd.oci.model import ImageRecord
-from pyctrd.oci.resources import Lease
+from pyctrd.oci.resources import EXPIRE_LABEL, Lease, parse_time
 from pyctrd.steps.gc_state import GcState
 
 Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", "ingest"]
 
-EXPIRE_LABEL: Final = "containerd.io/gc.expire"
 ROOT_LABEL: Final = "containerd.io/gc.root"
 FLAT_LABEL: Final = "containerd.io/gc.flat"
 _REF: Final = "containerd.io/gc.ref."
@@ -187,7 +186,7 @@ class GcGraph:
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         """Whether a record has a valid expiry that is over."""
-        expiry = _time(record.labels.get(EXPIRE_LABEL, ""))
+        expiry = parse_time(record.labels.get(EXPIRE_LABEL, ""))
         return expiry is not None and self._now > expiry
 
     # --- references ---------------------------------------------------------------------------------------
@@ -243,7 +242,9 @@ class GcGraph:
         snapshotter = key.removeprefix(_CONDITION).lstrip("./").partition("/")[0]
         target = Node("snapshot", name, snapshotter)
         used = [
-            _time(text) for label, text in self._labels.get(target, {}).items() if label.startswith(_USED_AT)
+            parse_time(text)
+            for label, text in self._labels.get(target, {}).items()
+            if label.startswith(_USED_AT)
         ]
         ages = [self._now - moment for moment in used if moment is not None]
         holds = any(_condition_holds(condition, ages) for condition in conditions.split(","))
@@ -328,16 +329,6 @@ def _leased(resource: str, name: str) -> Node | None:
             return Node("snapshot", name, snapshotter)
         case _:
             return None
-
-
-def _time(text: str) -> dt.datetime | None:
-    """Parse a time as RFC 3339; None if it is not valid, which containerd ignores."""
-    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", text):
-        return None
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _duration(text: str) -> dt.timedelta | None:
