@@ -259,18 +259,18 @@ def test_images_and_content_are_listed(shell: Shell, pause: Pause) -> None:
     shell("pull", pause.name)
     state = snapshot_of(shell.containerd, shell.namespace)
     assert shell("images", "-q").stdout.decode().split() == [pause.name]
-    assert shell("content", "-q").stdout.decode().split() == sorted(shell.have())
+    assert shell("content", "ls", "-q").stdout.decode().split() == sorted(shell.have())
     [image] = shell.json("images")
     assert (image["name"], image["target"]["digest"]) == (pause.name, pause.graph.digest)
     assert image["labels"] == state["images"][pause.name]["labels"]
-    blobs = {blob["digest"]: blob for blob in shell.json("content")}
+    blobs = {blob["digest"]: blob for blob in shell.json("content", "ls")}
     assert {digest: blob["labels"] for digest, blob in blobs.items()} == {
         digest: info["labels"] for digest, info in state["content"].items()
     }
     assert all(blob["size"] == len(pause.graph.blobs[digest]) for digest, blob in blobs.items())
     assert pause.graph.digest in shell("images", "--format", "wide").stdout.decode()
     assert pause.name in shell("images").stdout.decode()
-    assert all(digest in shell("content").stdout.decode() for digest in blobs)
+    assert all(digest in shell("content", "ls").stdout.decode() for digest in blobs)
 
 
 def test_images_are_found_by_digest(shell: Shell, pause: Pause) -> None:

@@ -48,7 +48,7 @@ COMMANDS = {
     "save to a pipe": Command(("save", "--platform", FOREIGN, *PROGRESS), fetches=(HERE, FOREIGN)),
     "diagnose": Command(("diagnose",), fetches=(HERE,)),
     "images": Command(("images",), on_image=False, fetches=(HERE,)),
-    "content": Command(("content",), on_image=False, fetches=(HERE,)),
+    "content": Command(("content", "ls"), on_image=False, fetches=(HERE,)),
 }
 
 

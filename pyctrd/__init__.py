@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ImageInUse,
         ImageNotFound,
         IngestLocked,
+        InUse,
         InvalidInput,
         InvalidPlatform,
         InvalidReference,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         Index,
         IngestStatus,
         Manifest,
+        Mount,
         Platform,
         SnapshotInfo,
     )
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from pyctrd.oci.resources import (
         Container,
         DaemonVersion,
+        Event,
         Lease,
         LeaseResource,
         Namespace,
@@ -87,7 +90,10 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images.model import ImageOverview, ImagePlatform
+    from pyctrd.operations.ingests import AbortResult, Ingest
+    from pyctrd.operations.leases import LeaseDetails, LeasedSnapshot, LeaseOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
+    from pyctrd.operations.namespaces import NamespaceOverview
     from pyctrd.operations.pin import PinResult
     from pyctrd.operations.pull import PullResult
     from pyctrd.operations.save.options import (
@@ -98,6 +104,7 @@ if TYPE_CHECKING:
         SaveResult,
         Skipped,
     )
+    from pyctrd.operations.snapshots import SnapshotLevel, SnapshotSize
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.tag import TagResult
     from pyctrd.operations.unpack import UnpackResult
@@ -106,6 +113,7 @@ if TYPE_CHECKING:
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
     from pyctrd.registry import Explanation, ReferrerList, RegistryOptions, TagList
+    from pyctrd.services.events import EventStream
     from pyctrd.steps.removal import KeptImage, Reference, RemovedBlob, RemovedSnapshot, RemoveResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
@@ -113,6 +121,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "AbortResult",
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
@@ -141,6 +150,8 @@ __all__ = [
     "DigestMismatch",
     "EnsureMode",
     "EnsureResult",
+    "Event",
+    "EventStream",
     "Explanation",
     "ExportForecast",
     "FailedPrecondition",
@@ -152,9 +163,11 @@ __all__ = [
     "ImagePlatform",
     "ImageRecord",
     "ImageUsage",
+    "InUse",
     "IncompleteContent",
     "Index",
     "IndexMode",
+    "Ingest",
     "IngestLocked",
     "IngestStatus",
     "InvalidInput",
@@ -163,13 +176,18 @@ __all__ = [
     "Inventory",
     "KeptImage",
     "Lease",
+    "LeaseDetails",
     "LeaseLost",
+    "LeaseOverview",
     "LeaseResource",
+    "LeasedSnapshot",
     "LoadOnMissing",
     "LoadResult",
     "LoadedImage",
     "Manifest",
+    "Mount",
     "Namespace",
+    "NamespaceOverview",
     "NoMatchingPlatform",
     "NotFound",
     "OnMissing",
@@ -202,6 +220,8 @@ __all__ = [
     "SendResult",
     "Skipped",
     "SnapshotInfo",
+    "SnapshotLevel",
+    "SnapshotSize",
     "SnapshotTotal",
     "SnapshotUsage",
     "SpaceTotal",
@@ -252,6 +272,7 @@ _HOMES: Final = {
         "Index",
         "IngestStatus",
         "Manifest",
+        "Mount",
         "Platform",
         "SnapshotInfo",
     ),
@@ -260,6 +281,7 @@ _HOMES: Final = {
     "oci.resources": (
         "Container",
         "DaemonVersion",
+        "Event",
         "Lease",
         "LeaseResource",
         "Namespace",
@@ -271,6 +293,11 @@ _HOMES: Final = {
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
     "operations.images.model": ("ImageOverview", "ImagePlatform"),
+    "operations.ingests": ("AbortResult", "Ingest"),
+    "operations.leases": ("LeaseDetails", "LeaseOverview", "LeasedSnapshot"),
+    "operations.namespaces": ("NamespaceOverview",),
+    "operations.snapshots": ("SnapshotLevel", "SnapshotSize"),
+    "services.events": ("EventStream",),
     "operations.load": ("LoadOnMissing", "LoadResult", "LoadedImage"),
     "operations.save.options": (
         "ArchiveFormat",

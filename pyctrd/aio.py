@@ -11,17 +11,22 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from pyctrd import arguments
-from pyctrd.client import Client, ContentStore, Leases, Namespaces, Snapshots
+from pyctrd.client import Client
 from pyctrd.errors import ClientClosed
 from pyctrd.images import Images
-from pyctrd.oci.resources import DaemonVersion
+from pyctrd.oci.resources import DaemonVersion, Event, Plugin
 from pyctrd.ports import Chunk
 from pyctrd.progress import Progress, no_progress
+from pyctrd.services.content import ContentStore
+from pyctrd.services.events import EventStream
+from pyctrd.services.leases import Leases
+from pyctrd.services.namespaces import Namespaces
+from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from pyctrd.registry import RegistryOptions
@@ -72,8 +77,16 @@ class _Threads:
     def __init__(self, count: int) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="pyctrd-async")
 
-    async def run(self, work: Callable[[], _T], cancel: threading.Event | None = None) -> _T:
-        """Run work in a thread; if the task is cancelled, set `cancel` and wait for the work to stop."""
+    async def run(
+        self,
+        work: Callable[[], _T],
+        cancel: threading.Event | None = None,
+        closing: Callable[[], None] | None = None,
+    ) -> _T:
+        """Run work in a thread; if the task is cancelled, end the work and wait for it to stop.
+
+        The work ends when `cancel` is set, or when `closing` is called.
+        """
         try:
             future = self._pool.submit(work)
         except RuntimeError:  # the pool is shut down
@@ -85,6 +98,8 @@ class _Threads:
             if not future.cancel():
                 if cancel is not None:
                     cancel.set()
+                if closing is not None:
+                    closing()
                 await asyncio.wait({waiting}, timeout=_STOP_SECONDS)
             if waiting.done() and not waiting.cancelled():
                 waiting.exception()  # mark it as retrieved: the task raises CancelledError instead
@@ -178,9 +193,17 @@ class AsyncContentStore(_Part):
     """The content store of one namespace; see ContentStore."""
 
     list = _awaited(ContentStore.list)
+    find = _awaited(ContentStore.find)
     get = _awaited(ContentStore.get)
     read = _awaited(ContentStore.read)
+    is_document = _awaited(ContentStore.is_document)
+    document = _awaited(ContentStore.document)
+    save = _long(ContentStore.save)
+    label = _awaited(ContentStore.label)
+    remove = _awaited(ContentStore.remove)
     ingests = _awaited(ContentStore.ingests)
+    abort = _awaited(ContentStore.abort)
+    fetch = _long(ContentStore.fetch)
 
     @asynccontextmanager
     async def open(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[Chunk]]:
@@ -203,12 +226,20 @@ class AsyncLeases(_Part):
     """The leases of one namespace; see Leases."""
 
     list = _awaited(Leases.list)
+    overview = _awaited(Leases.overview)
+    inspect = _awaited(Leases.inspect)
+    create = _awaited(Leases.create)
+    remove = _awaited(Leases.remove)
 
 
 class AsyncNamespaces(_Part):
     """The namespaces of one containerd; see Namespaces."""
 
     list = _awaited(Namespaces.list)
+    overview = _awaited(Namespaces.overview)
+    create = _awaited(Namespaces.create)
+    label = _awaited(Namespaces.label)
+    remove = _awaited(Namespaces.remove)
     having = _awaited(Namespaces.having)
 
 
@@ -217,6 +248,65 @@ class AsyncSnapshots(_Part):
 
     list = _awaited(Snapshots.list)
     snapshotters = _awaited(Snapshots.snapshotters)
+    usage = _long(Snapshots.usage)
+    tree = _awaited(Snapshots.tree)
+    mounts = _awaited(Snapshots.mounts)
+    remove = _awaited(Snapshots.remove)
+
+
+class AsyncEventStream:
+    """Events as an async iterator, and an async context manager that closes it; see EventStream.
+
+    It uses a thread of the client as long as it waits.
+    """
+
+    def __init__(self, threads: _Threads, opened: Callable[[], EventStream]) -> None:
+        self._threads = threads
+        self._opened = opened
+        self._stream: EventStream | None = None
+
+    async def _open(self) -> EventStream:
+        if self._stream is None:
+            self._stream = await self._threads.run(self._opened)
+        return self._stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        stream = await self._open()
+        try:
+            found = await self._threads.run(lambda: next(stream, None), closing=stream.close)
+        except BaseException:
+            stream.close()
+            raise
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    async def close(self) -> None:
+        """End the subscription."""
+        if self._stream is not None:
+            self._stream.close()
+
+    async def __aenter__(self) -> Self:
+        """Subscribe, and return the stream."""
+        await self._open()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """End the subscription."""
+        await self.close()
+
+
+class AsyncEvents(_Part):
+    """The events of one containerd; see Events."""
+
+    def stream(
+        self, filters: str | Iterable[str] = (), *, cancel: threading.Event | None = None
+    ) -> AsyncEventStream:
+        """Return the events from the first step on, or from entering the context on; see Events.stream."""
+        return AsyncEventStream(self._threads, lambda: self._part.stream(filters, cancel=cancel))
 
 
 class AsyncClient:
@@ -242,6 +332,7 @@ class AsyncClient:
         self.leases = AsyncLeases(self._threads, self._client.leases)
         self.namespaces = AsyncNamespaces(self._threads, self._client.namespaces)
         self.snapshots = AsyncSnapshots(self._threads, self._client.snapshots)
+        self.events = AsyncEvents(self._threads, self._client.events)
 
     def __repr__(self) -> str:
         return f"AsyncClient({self.address!r}, {self.namespace!r})"
@@ -283,3 +374,7 @@ class AsyncClient:
     async def version(self) -> DaemonVersion:
         """Return containerd's version."""
         return await self._threads.run(self._client.version)
+
+    async def plugins(self, filters: str | Iterable[str] = ()) -> tuple[Plugin, ...]:
+        """Return the plugins of containerd; see Client.plugins."""
+        return await self._threads.run(lambda: self._client.plugins(filters))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
-from pyctrd import arguments, namespaces
-from pyctrd.connection import Connection, Working
+from pyctrd import arguments
+from pyctrd.connection import Connection
 from pyctrd.images import Images
-from pyctrd.oci.model import ContentInfo, Digest, IngestStatus, SnapshotInfo
-from pyctrd.oci.resources import DaemonVersion, Lease, Namespace
-from pyctrd.ports import Chunk
+from pyctrd.oci.resources import DaemonVersion, Plugin
+from pyctrd.services.content import ContentStore
+from pyctrd.services.events import Events
+from pyctrd.services.leases import Leases
+from pyctrd.services.namespaces import Namespaces
+from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from pyctrd.registry import RegistryOptions
-
-_MAX_READ_BYTES = 64 << 20
 
 
 class Client:
@@ -45,10 +45,11 @@ class Client:
         self._connection = Connection(address, namespace, snapshotter, registry)
         working = self._connection.working
         self.images = Images(working, self._connection.working_with)
-        self.content = ContentStore(working)
+        self.content = ContentStore(working, self.images)
         self.leases = Leases(working)
         self.namespaces = Namespaces(working)
         self.snapshots = Snapshots(working)
+        self.events = Events(working)
 
     def __repr__(self) -> str:
         return f"Client({self.address!r}, {self.namespace!r})"
@@ -91,101 +92,11 @@ class Client:
         with self._connection.working() as (daemon, _):
             return daemon.version()
 
+    def plugins(self, filters: str | Iterable[str] = ()) -> tuple[Plugin, ...]:
+        """Return the plugins of containerd, sorted by type and id, and why some did not start.
 
-class ContentStore:
-    """The content store of one namespace, as `client.content`."""
-
-    def __init__(self, working: Working) -> None:
-        self._working = working
-
-    def list(self) -> tuple[ContentInfo, ...]:
-        """Return all blobs, sorted by digest."""
-        with self._working() as (daemon, _):
-            return tuple(sorted(daemon.content.list(), key=lambda info: info.digest))
-
-    def get(self, digest: str) -> ContentInfo:
-        """Return the size and labels of a blob. Raises NotFound (`content digest ...: not found`)."""
-        wanted = Digest(arguments.text("digest", digest))
-        with self._working() as (daemon, _):
-            return daemon.content.info(wanted)
-
-    def read(self, digest: str, *, limit: int = _MAX_READ_BYTES) -> bytes:
-        """Return a blob's bytes. Raises NotFound, and ContentError for a blob larger than `limit` bytes.
-
-        Raises DigestMismatch if the bytes no longer match the digest.
+        Filters have containerd's syntax, e.g. `type==io.containerd.snapshotter.v1` or `id==overlayfs`.
         """
-        wanted = Digest(arguments.text("digest", digest))
-        with self._working() as (daemon, _):
-            return daemon.content.read_all(wanted, limit=limit)
-
-    def open(self, digest: str, *, offset: int = 0) -> AbstractContextManager[Iterator[Chunk]]:
-        """Open a blob at an offset; the context manager returns its bytes in chunks of at most 1 MiB.
-
-        The bytes are not checked against the digest. Raises NotFound on entering the context or at the first
-        chunk.
-        """
-        wanted = Digest(arguments.text("digest", digest))
-        arguments.count("offset", offset, least=0)
-        with self._working() as (daemon, _):
-            return daemon.content.read(wanted, offset=offset)
-
-    def ingests(self) -> tuple[IngestStatus, ...]:
-        """Return the unfinished writes."""
-        with self._working() as (daemon, _):
-            return tuple(daemon.content.ingests())
-
-
-class Leases:
-    """The leases of one namespace, as `client.leases`."""
-
-    def __init__(self, working: Working) -> None:
-        self._working = working
-
-    def list(self) -> tuple[Lease, ...]:
-        """Return all leases, sorted by id."""
-        with self._working() as (daemon, _):
-            return tuple(sorted(daemon.leases.list(), key=lambda lease: lease.id))
-
-
-class Namespaces:
-    """The namespaces of one containerd, as `client.namespaces`."""
-
-    def __init__(self, working: Working) -> None:
-        self._working = working
-
-    def list(self) -> tuple[Namespace, ...]:
-        """Return all namespaces, sorted by name."""
-        with self._working() as (daemon, _):
-            return tuple(sorted(daemon.namespaces.list(), key=lambda namespace: namespace.name))
-
-    def having(self, names: str | Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the other namespaces that have an image with one of these exact names.
-
-        Without `names`, return those that have any image.
-        """
-        wanted: Sequence[str] = arguments.texts("names", names)
-        with self._working() as (daemon, _):
-            return namespaces.having(daemon, wanted)
-
-
-class Snapshots:
-    """The snapshots of one namespace, as `client.snapshots`."""
-
-    def __init__(self, working: Working) -> None:
-        self._working = working
-
-    def snapshotters(self) -> tuple[str, ...]:
-        """Return the names of the snapshotters that containerd has loaded."""
-        with self._working() as (daemon, _):
-            return tuple(daemon.introspection.snapshotters())
-
-    def list(self, snapshotter: str | None = None) -> tuple[SnapshotInfo, ...]:
-        """Return the snapshots of a snapshotter (None: the client's), sorted by name.
-
-        Raises Unsupported if the snapshotter is not loaded.
-        """
-        with self._working() as (daemon, _):
-            chosen = (
-                arguments.text("snapshotter", snapshotter) if snapshotter else daemon.default_snapshotter()
-            )
-            return tuple(sorted(daemon.snapshots.list(chosen), key=lambda snapshot: snapshot.name))
+        wanted = arguments.texts("filters", filters)
+        with self._connection.working() as (daemon, _):
+            return tuple(sorted(daemon.introspection.plugins(wanted), key=lambda item: (item.type, item.id)))

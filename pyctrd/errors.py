@@ -23,6 +23,7 @@
     |   +-- IngestLocked
     |   +-- LeaseLost                    the lease that protected the content was deleted or expired
     |   +-- Unsupported
+    +-- InUse                        1   something still refers to, or uses, what was to be removed
     +-- DaemonUnreachable            6   no containerd answers at the address
     +-- ArchiveError                 1   the archive could not be written, or is damaged
     +-- ClientClosed                 1   the client was closed, before or during the call
@@ -42,11 +43,28 @@ from typing import Any, ClassVar, Final, Literal
 class Remedy:
     """A call that solves the problem: a method of `client.images`, and its arguments.
 
-    `method` "images" means `client.images.list`. An empty `method` means the failed call itself, repeated
-    with these arguments in addition, or with a client for another `namespace`.
+    `method` "images" means `client.images.list`; one with a dot is a method of another part of the client. An
+    empty `method` means the failed call itself, repeated with these arguments in addition. The call needs a
+    client for `namespace`, if one is given.
     """
 
-    method: Literal["", "images", "pull", "ensure", "save", "verify", "remove", "tag", "pin", "unpin"] = ""
+    method: Literal[
+        "",
+        "images",
+        "pull",
+        "ensure",
+        "save",
+        "verify",
+        "remove",
+        "tag",
+        "pin",
+        "unpin",
+        "content.list",
+        "content.ingests",
+        "leases.list",
+        "namespaces.list",
+        "snapshots.list",
+    ] = ""
     images: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     all_platforms: bool = False
@@ -148,19 +166,6 @@ class AmbiguousReference(PyctrdError):
     def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.candidates = tuple(candidates)
-
-
-class ImageInUse(PyctrdError):
-    """An image that is to be removed is in use by a container, or pinned; nothing was removed.
-
-    `images` are the names of these images.
-    """
-
-    def __init__(
-        self, message: str, *, images: Sequence[str], hint: str | None = None, remedy: Remedy | None = None
-    ) -> None:
-        super().__init__(message, hint=hint, remedy=remedy)
-        self.images = tuple(images)
 
 
 class ContentError(PyctrdError):
@@ -294,6 +299,43 @@ class LeaseLost(DaemonError):
 
 class Unsupported(DaemonError):
     """This containerd does not have the requested service or snapshotter."""
+
+
+class InUse(PyctrdError):
+    """Something still refers to an object that was to be removed, or a client uses it; nothing was done.
+
+    `kind` and `name` identify the object, `users` what refers to it.
+    """
+
+    side = "daemon"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        name: str,
+        users: Sequence[str] = (),
+        hint: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
+        self.kind = kind
+        self.name = name
+        self.users = tuple(users)
+
+
+class ImageInUse(InUse):
+    """Images that are to be removed are in use by containers, or pinned; nothing was removed.
+
+    `images` are the names of these images.
+    """
+
+    def __init__(
+        self, message: str, *, images: Sequence[str], hint: str | None = None, remedy: Remedy | None = None
+    ) -> None:
+        super().__init__(message, kind="image", name=images[0] if images else "", hint=hint, remedy=remedy)
+        self.images = tuple(images)
 
 
 class DaemonUnreachable(PyctrdError):

@@ -229,8 +229,8 @@ class SnapshotStore(Protocol):
     def remove(self, snapshotter: str, key: str) -> None:
         """Remove a snapshot. Raises NotFound."""
 
-    def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
-        """Yield a snapshotter's snapshots in this namespace."""
+    def list(self, snapshotter: str, filters: Sequence[str] = ()) -> Iterator[SnapshotInfo]:
+        """Yield the snapshots of a snapshotter in this namespace that match any of the filters."""
 
     def usage(self, snapshotter: str, name: str) -> SnapshotUsage:
         """Return the disk space of one snapshot, without its parents. Raises NotFound."""
@@ -318,6 +318,15 @@ class NamespaceStore(Protocol):
 
     def list(self) -> Sequence[Namespace]:
         """Return all namespaces."""
+
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> Namespace:
+        """Create a namespace. Raises AlreadyExists."""
+
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        """Set labels without changing the others; an empty value removes a label. Raises NotFound."""
+
+    def delete(self, name: str) -> None:
+        """Delete an empty namespace. Raises NotFound, FailedPrecondition if it is not empty."""
 
 
 class Introspection(Protocol):

@@ -41,9 +41,11 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "namespaces": "arguments containerd errors oci operations ports",
     "images": "arguments archive connection containerd errors namespaces oci operations ports progress "
     "registries steps",
-    "client": "arguments connection images namespaces oci ports registry",
-    "aio": "arguments client errors images oci ports progress registry",
-    "": "aio archive archives client errors oci operations progress registries registry steps",
+    "services": "archive arguments connection containerd errors images namespaces oci operations "
+    "ports progress",
+    "client": "arguments connection images oci registry services",
+    "aio": "arguments client errors images oci ports progress registry services",
+    "": "aio archive archives client errors oci operations progress registries registry services steps",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",
     "__main__": "cli",
 }

@@ -18,13 +18,20 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Sink:
     """Writes to the output, buffered or not, counts the bytes, and explains errors.
 
-    `needed` is the size of the whole archive in bytes, None if it is not known.
+    `needed` is the size of the whole output in bytes, None if it is not known, and `what` its name in errors.
     """
 
-    def __init__(self, output: IO[bytes], needed: int | None, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        output: IO[bytes],
+        needed: int | None,
+        check: Callable[[], None],
+        what: str = "the archive",
+    ) -> None:
         self._output = output
         self._needed = needed
         self._check = check
+        self._what = what
         self.written = 0
 
     def write(self, data: Chunk) -> None:
@@ -46,7 +53,7 @@ class Sink:
             return 0
         if not isinstance(count, int) or not 0 < count <= len(view):
             raise ArchiveError(
-                f"cannot write the archive: write() of the output returned {count!r} for {len(view)} bytes",
+                f"cannot write {self._what}: write() of the output returned {count!r} for {len(view)} bytes",
                 hint="it has to return the number of bytes written, as files do",
             )
         return count
@@ -59,21 +66,21 @@ class Sink:
             raise self._explained(error) from error
 
     def _explained(self, error: OSError) -> ArchiveError:
-        return explained(error, needed=self._needed, written=self.written)
+        return explained(error, needed=self._needed, written=self.written, what=self._what)
 
 
-def explained(error: OSError, *, needed: int | None, written: int) -> ArchiveError:
+def explained(error: OSError, *, needed: int | None, written: int, what: str = "the archive") -> ArchiveError:
     """Return the error of a failed write, after `written` bytes of the `needed` ones."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         amount = f": {needed} bytes are needed" if needed is not None else ""
         return ArchiveError(
-            f"cannot write the archive: {reason}{amount}",
+            f"cannot write {what}: {reason}{amount}",
             hint="free some space, or choose another file as `output`",
         )
     if isinstance(error, BrokenPipeError):
         whole = f" of {needed}" if needed is not None else ""
         return ArchiveError(
-            f"cannot write the archive: {reason}: the reader closed the pipe after {written}{whole} bytes"
+            f"cannot write {what}: {reason}: the reader closed the pipe after {written}{whole} bytes"
         )
-    return ArchiveError(f"cannot write the archive: {reason}")
+    return ArchiveError(f"cannot write {what}: {reason}")

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from pyctrd.cli.settings import RegistryArguments, Settings
@@ -47,9 +48,16 @@ _OPTIONS: Final = {
     "`username`": "-u",
     "`username` and `password`": "-u USER",
 }
+# The commands of methods that are not named like them.
+_COMMANDS: Final = {
+    "content.list": "content ls",
+    "content.ingests": "ingests ls",
+    "leases.list": "leases ls",
+    "namespaces.list": "namespaces ls",
+    "snapshots.list": "snapshots ls",
+    "remove": "rm",
+}
 _OPTION = re.compile("|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True))))
-# The commands whose names differ from those of the methods.
-_COMMANDS: Final = {"remove": "rm"}
 _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
 
 
@@ -89,7 +97,9 @@ def of(remedy: Remedy, settings: Settings) -> str:
     if not remedy.method:
         scope = ["-n", remedy.namespace] if remedy.namespace else []
         return join([*scope, *_platforms(remedy), *(["--force"] if remedy.force else [])])
-    words = [_COMMANDS.get(remedy.method, remedy.method), *_platforms(remedy)]
+    if remedy.namespace:
+        settings = replace(settings, namespace=remedy.namespace)
+    words = [*_COMMANDS.get(remedy.method, remedy.method).split(), *_platforms(remedy)]
     if remedy.all_platforms:
         words.append("--all-platforms")
     if remedy.repair:

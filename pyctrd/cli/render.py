@@ -69,6 +69,11 @@ def digest_cell(digest: str) -> Cell:
     return Cell(digest, brief=short(digest))
 
 
+def key_cell(key: str) -> Cell:
+    """Return the cell of a snapshot's key: a chain id is short on a terminal, any other name stays whole."""
+    return digest_cell(key) if key.startswith("sha256:") else Cell(key)
+
+
 def blobs_table(page: Page, blobs: Sequence[Descriptor]) -> None:
     """Print a table of blobs; nothing if there are none."""
     if blobs:

@@ -283,7 +283,10 @@ snapshotter_option = click.option(
 )
 
 
-def _labels(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+def parse_labels(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    """Parse the values of a `--label` option."""
     labels = {}
     for value in values:
         key, equals, text = value.partition("=")
@@ -298,7 +301,7 @@ label_option = click.option(
     "labels",
     multiple=True,
     metavar="K=V",
-    callback=_labels,
+    callback=parse_labels,
     help="Add a label to the image; repeatable.",
 )
 

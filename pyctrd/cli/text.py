@@ -17,7 +17,9 @@ __all__ = [
     "sanitize",
     "seconds",
     "short",
+    "since",
     "size",
+    "until",
 ]
 
 _AGES: Final = (
@@ -103,6 +105,16 @@ def age(value: float) -> str:
         if value >= 2 * length:
             return f"{value / length:.0f} {name}"
     return f"{max(value, 0):.0f} s"
+
+
+def since(when: dt.datetime | None, now: dt.datetime) -> str:
+    """Format how long ago a time was; empty for None."""
+    return age((now - when).total_seconds()) if when else ""
+
+
+def until(when: dt.datetime, now: dt.datetime) -> str:
+    """Format how far ahead a time is: `in 23 h`."""
+    return f"in {age((when - now).total_seconds())}"
 
 
 def seconds(value: float) -> str:

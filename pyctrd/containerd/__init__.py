@@ -21,6 +21,7 @@ from pyctrd.containerd.channel import Connection
 from pyctrd.containerd.containers import ContainerService
 from pyctrd.containerd.content import ContentService
 from pyctrd.containerd.diff import DiffService
+from pyctrd.containerd.events import EventService
 from pyctrd.containerd.images import ImageService
 from pyctrd.containerd.introspection import IntrospectionService
 from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lease_resources, new_lease_id
@@ -57,6 +58,7 @@ class Daemon:
         self.introspection = IntrospectionService(connection)
         self.snapshots = SnapshotService(connection, self.introspection, self.default_snapshotter)
         self.diffs = DiffService(connection)
+        self.events = EventService(connection)
 
     @classmethod
     def connect(

@@ -42,6 +42,8 @@ _CLEANUP: Final = frozenset(
         "/containerd.services.snapshots.v1.Snapshots/Remove",
     }
 )
+# Nothing may happen for hours.
+_QUIET: Final = "/containerd.services.events.v1.Events/Subscribe"
 # These are not cancelled at once: a Write first flushes what it has to the store.
 _FINISHING: Final = _CLEANUP | {"/containerd.services.content.v1.Content/Write"}
 
@@ -104,7 +106,9 @@ class Call:
     def is_idle(self) -> bool:
         """Whether a thread has waited too long for the next message of a stream."""
         since = self._waits_since
-        return since is not None and time.monotonic() - since > IDLE_SECONDS
+        if since is None or self.method == _QUIET:
+            return False
+        return time.monotonic() - since > IDLE_SECONDS
 
 
 class Calls:

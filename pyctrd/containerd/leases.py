@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from pyctrd.containerd import convert
 from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
+from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import ContentInfo
-from pyctrd.oci.resources import Lease, LeaseResource
+from pyctrd.oci.resources import PURPOSE_LABEL, Lease, LeaseResource
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 
-EXPIRE_LABEL = "containerd.io/gc.expire"
-PURPOSE_LABEL = "pyctrd.io/command"
 LIFETIME = dt.timedelta(hours=24)
 # The limit for the length of a label's key and value together (pkg/labels/validate.go).
 _LABEL_BYTES = 4096

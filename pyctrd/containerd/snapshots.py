@@ -89,10 +89,10 @@ class SnapshotService:
             answer = self._stub.Mounts(snapshots_pb2.MountsRequest(snapshotter=chosen, key=key))
         return convert.to_mounts(answer.mounts)
 
-    def list(self, snapshotter: str) -> Generator[SnapshotInfo]:
-        """Yield a snapshotter's snapshots in this namespace, as they arrive."""
+    def list(self, snapshotter: str, filters: Sequence[str] = ()) -> Generator[SnapshotInfo]:
+        """Yield the snapshots of a snapshotter that match any of the filters, as they arrive."""
         with self._calling(snapshotter, "list") as chosen:
-            call = self._stub.List(snapshots_pb2.ListSnapshotsRequest(snapshotter=chosen))
+            call = self._stub.List(snapshots_pb2.ListSnapshotsRequest(snapshotter=chosen, filters=filters))
             try:
                 for answer in bounded(call, _KIND):
                     yield from map(convert.to_snapshot_info, answer.info)

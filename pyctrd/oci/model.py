@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 import msgspec
 
 from pyctrd.errors import ContentError, InvalidReference
-from pyctrd.oci.expiry import EXPIRE_LABEL, parse_time
+from pyctrd.oci.expiry import expiry_of
 
 # The label that pins an image, and its value (containerd internal/cri/labels/labels.go).
 PINNED_LABEL: Final = "io.cri-containerd.pinned"
@@ -262,7 +262,7 @@ class ImageRecord(_Labelled, frozen=True, kw_only=True):
     @property
     def expires_at(self) -> dt.datetime | None:
         """When containerd 2.0 or later removes the image; None if it does not expire."""
-        return parse_time(self.labels.get(EXPIRE_LABEL, ""))
+        return expiry_of(self.labels)
 
     @property
     def is_pinned(self) -> bool:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
+from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.model import Platform
+
+PURPOSE_LABEL: Final = "pyctrd.io/command"
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +23,21 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     created_at: dt.datetime | None = None
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """When the lease expires; None if it does not, or if containerd ignores its label as invalid."""
+        return expiry_of(self.labels)
+
+    @property
+    def purpose(self) -> str:
+        """The command that created the lease, if that was pyctrd's."""
+        return self.labels.get(PURPOSE_LABEL, "")
+
+    def is_expired(self, now: dt.datetime) -> bool:
+        """Whether the lease has expired, so that it protects nothing any more."""
+        expiry = self.expires_at
+        return expiry is not None and now > expiry
 
 
 class LeaseResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +107,34 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     platforms: tuple[Platform, ...] = ()
     exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     error: str = ""
+
+    @property
+    def status(self) -> Literal["ok", "skip", "error"]:
+        """`ok`, `error`, or `skip` for a plugin that this machine does not support or need.
+
+        Source: containerd cmd/ctr/commands/plugins/plugins.go, github.com/containerd/plugin ErrSkipPlugin.
+        """
+        if not self.error:
+            return "ok"
+        return "skip" if "skip plugin" in self.error else "error"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened in a containerd.
+
+    `kind` and `action` name it as Docker does, e.g. `container` and `die`; `name` is the object's: an image's
+    name, a container's id, a digest, a snapshot's key. `payload` are the fields of containerd's message; it
+    is None if `type_url` is unknown.
+    """
+
+    time: dt.datetime | None
+    namespace: str
+    topic: str
+    kind: str
+    action: str
+    name: str
+    type_url: str
+    payload: Mapping[str, Any] | None
 
 
 class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):

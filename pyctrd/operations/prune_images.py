@@ -17,11 +17,12 @@ from typing import Final, Self
 import msgspec
 
 from pyctrd.errors import InvalidInput
+from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.image_names import has_tag, repository
 from pyctrd.oci.model import Digest, SnapshotInfo
 from pyctrd.oci.resources import DiskSpace, Lease, LeaseResource
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import EXPIRE_LABEL, GcGraph, Node
+from pyctrd.steps.gc_graph import GcGraph, Node
 from pyctrd.steps.gc_state import GcState
 from pyctrd.steps.image_use import uses
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph

@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.gotime import parse_duration, parse_time
 from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.resources import Lease
@@ -22,7 +23,6 @@ from pyctrd.steps.gc_state import GcState
 
 Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", "ingest"]
 
-EXPIRE_LABEL: Final = "containerd.io/gc.expire"
 ROOT_LABEL: Final = "containerd.io/gc.root"
 FLAT_LABEL: Final = "containerd.io/gc.flat"
 _REF: Final = "containerd.io/gc.ref."
@@ -192,7 +192,7 @@ class GcGraph:
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         """Whether a record has a valid expiry that is over."""
-        expiry = parse_time(record.labels.get(EXPIRE_LABEL, ""))
+        expiry = expiry_of(record.labels)
         return expiry is not None and self._now > expiry
 
     # --- references ---------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ from typing import Final
 
 import msgspec
 
-from pyctrd.oci.model import Digest, ImageRecord
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import Container
 
-PINNED_LABEL: Final = "io.cri-containerd.pinned"
-PINNED: Final = "pinned"
 # CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
 MANAGED_LABEL: Final = "io.cri-containerd.image"
 MANAGED: Final = "managed"

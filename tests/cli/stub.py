@@ -11,8 +11,13 @@ from unittest import mock
 import pytest
 
 from pyctrd.cli.app import app
-from pyctrd.client import Client, ContentStore, Leases, Namespaces, Snapshots
+from pyctrd.client import Client
 from pyctrd.images import Images
+from pyctrd.services.content import ContentStore
+from pyctrd.services.events import Events
+from pyctrd.services.leases import Leases
+from pyctrd.services.namespaces import Namespaces
+from pyctrd.services.snapshots import Snapshots
 
 
 class Result(NamedTuple):
@@ -40,6 +45,7 @@ PARTS: dict[str, type] = {
     "leases": Leases,
     "namespaces": Namespaces,
     "snapshots": Snapshots,
+    "events": Events,
 }
 
 

@@ -40,6 +40,7 @@ CODES = {
     "DaemonError": 1,
     "AlreadyExists": 1,
     "ImageInUse": 1,
+    "InUse": 1,
     "FailedPrecondition": 1,
     "IngestLocked": 1,
     "LeaseLost": 1,

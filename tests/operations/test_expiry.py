@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyctrd.errors import FailedPrecondition, InvalidInput, Remedy, Unsupported
-from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label, parse_time
+from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label, expiry_of
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
 from pyctrd.oci.resources import DaemonVersion
 from pyctrd.operations.pull import PullOptions, check_expiry, pull
@@ -39,7 +39,7 @@ def pulled(store: MemoryStore, **options: Any) -> ImageRecord:
     ],
 )
 def test_times_are_read_as_containerd_reads_them(text: str, parsed: dt.datetime | None) -> None:
-    assert parse_time(text) == parsed
+    assert expiry_of({EXPIRE_LABEL: text}) == parsed
 
 
 def test_a_time_is_rounded_up_to_a_second() -> None:

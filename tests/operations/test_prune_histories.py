@@ -17,11 +17,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyctrd.oci.model import Digest
+from pyctrd.oci.expiry import EXPIRE_LABEL
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest
 from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
-from pyctrd.steps.gc_graph import EXPIRE_LABEL, Node
-from pyctrd.steps.image_use import PINNED, PINNED_LABEL
+from pyctrd.steps.gc_graph import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.ageing import AgeingStore
 from tests.support.memory import Resource

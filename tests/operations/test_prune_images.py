@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pyctrd.errors import InvalidInput, Unsupported
-from pyctrd.oci.model import Digest
+from pyctrd.oci.expiry import EXPIRE_LABEL
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest
 from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
-from pyctrd.steps.gc_graph import EXPIRE_LABEL
-from pyctrd.steps.image_use import PINNED, PINNED_LABEL
 from pyctrd.steps.removal import RemoveResult
 from tests.support.ageing import AgeingStore
 

@@ -7,10 +7,9 @@ import datetime as dt
 import msgspec
 import pytest
 
-from pyctrd.oci.model import Digest, SnapshotInfo
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, SnapshotInfo
 from pyctrd.oci.resources import Container, SnapshotUsage
 from pyctrd.operations.usage import ImageUsage, SpaceTotal, UsageResult, usage
-from pyctrd.steps.image_use import PINNED, PINNED_LABEL
 from tests.support.memory import SNAPSHOTTER, MemoryStore, Resource, Unfinished
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)

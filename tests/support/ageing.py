@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import ContentInfo, Digest, ImageRecord, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import Container, DaemonVersion, Lease, SnapshotUsage
-from pyctrd.steps.gc_graph import EXPIRE_LABEL
 from tests.support.memory import (
     SNAPSHOTTER,
     MemoryContent,
@@ -85,10 +85,10 @@ class AgeingSnapshots(MemorySnapshots):
 
     _state: AgeingState
 
-    def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
+    def list(self, snapshotter: str, filters: Sequence[str] = ()) -> Iterator[SnapshotInfo]:
         return (
             msgspec.structs.replace(item, updated_at=self._state.times.get(("snapshot", item.name)))
-            for item in super().list(snapshotter)
+            for item in super().list(snapshotter, filters)
         )
 
     def usage(self, snapshotter: str, name: str) -> SnapshotUsage:

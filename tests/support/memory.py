@@ -82,6 +82,7 @@ class State:
         self.lease_labels: dict[str, Mapping[str, str]] = {}
         self.containers: dict[str, Container] = {}
         self.others: dict[str, State] = {}
+        self.own_labels: Mapping[str, str] = {}
         self.lease_ids = itertools.count(1)
 
     def hold(self, lease: str, kind: str, name: str) -> None:
@@ -346,9 +347,10 @@ class MemorySnapshots:
         self.stat(snapshotter, key)
         return (Mount(type="memory", source=key),)
 
-    def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
+    def list(self, snapshotter: str, filters: Sequence[str] = ()) -> Iterator[SnapshotInfo]:
         found = tuple(self._state.snapshots.items())
-        return (info for (owner, _), info in found if owner == (snapshotter or SNAPSHOTTER))
+        owned = (info for (owner, _), info in found if owner == (snapshotter or SNAPSHOTTER))
+        return (info for info in owned if is_chosen(filters, {"name": info.name}, info.labels))
 
 
 class MemoryDiffs:
@@ -436,7 +438,37 @@ class MemoryNamespaces:
         self._own = own
 
     def list(self) -> Sequence[Namespace]:
-        return tuple(Namespace(name=name) for name in sorted({self._own, *self._state.others}))
+        states = {self._own: self._state, **self._state.others}
+        return tuple(Namespace(name=name, labels=states[name].own_labels) for name in sorted(states))
+
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> Namespace:
+        if name in (self._own, *self._state.others):
+            raise _exists("namespace", name, f'namespace "{name}": already exists')
+        made = self._state.others[name] = State()
+        made.own_labels = dict(labels or {})
+        return Namespace(name=name, labels=made.own_labels)
+
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        state = self._get(name)
+        merged = {**state.own_labels, **labels}
+        state.own_labels = {key: value for key, value in merged.items() if value}
+
+    def delete(self, name: str) -> None:
+        state = self._get(name)
+        if state.images or state.blobs or state.snapshots:
+            raise FailedPrecondition(
+                f'namespace "{name}" must be empty, but it still has images: failed precondition',
+                code="FAILED_PRECONDITION",
+                kind="namespace",
+                name=name,
+            )
+        self._state.others.pop(name, None)
+
+    def _get(self, name: str) -> State:
+        found = self._state if name == self._own else self._state.others.get(name)
+        if found is None:
+            raise NotFound(f'namespace "{name}": not found', kind="namespace", name=name)
+        return found
 
 
 class MemoryIntrospection:

@@ -99,14 +99,15 @@ def command(
             progress=sink,
         )
     if output_format == "json":
-        emit_json(_document(result))
+        emit_json(result_document(result))
     elif quiet:
         open_page().line(result.image.name)
     else:
-        _print(open_page(), result)
+        print_result(open_page(), result)
 
 
-def _document(result: PullResult) -> dict[str, object]:
+def result_document(result: PullResult) -> dict[str, object]:
+    """Return what a pull did, for JSON."""
     return {
         "image": result.image.name,
         "target": content_of(result.image.target),
@@ -119,7 +120,8 @@ def _document(result: PullResult) -> dict[str, object]:
     }
 
 
-def _print(page: Page, result: PullResult) -> None:
+def print_result(page: Page, result: PullResult) -> None:
+    """Print what a pull did."""
     page.line(result.image.name, "strong")
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing, already complete"
     items = [Item("digest", result.image.target.digest), Item("fetched", fetched)]
