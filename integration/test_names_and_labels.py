@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shlex
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from integration.bench import Bench
+from integration.conftest import peer_required
+from integration.rig import peers
+from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
-from pyctrd import Client, ImageNotFound, ImageRecord
+from pyctrd import Client, ImageNotFound, ImageRecord, InvalidInput
 from tests.support import shapes
 from tests.support.loading import archive_of
 
@@ -107,7 +112,7 @@ def test_a_pull_without_expiry_and_a_pin_let_an_image_stay(
 # --- names ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_generation
+@pytest.mark.two_generations
 def test_a_tag_is_as_ctr_makes_it(bench: Bench, shell: Shell, client: Client) -> None:
     load(client, shell.folder)
     client.images.label(NAME, {"team": "x"})
@@ -141,7 +146,7 @@ def test_no_content_is_lost_if_the_source_is_deleted_at_the_same_time(
     bench: Bench, client: Client, tmp_path: Path
 ) -> None:
     tagged = 0
-    for _ in range(12):
+    for _ in range(6):
         target = load(client, tmp_path).target
         everything = set(snapshot_of(bench.containerd, bench.namespace)["content"])
         start = threading.Barrier(2)
@@ -173,29 +178,31 @@ def test_no_content_is_lost_if_the_source_is_deleted_at_the_same_time(
 
 @pytest.mark.every_generation
 def test_labels_and_pins_are_set_and_removed(bench: Bench, shell: Shell, client: Client) -> None:
+    def labels() -> dict[str, dict[str, str]]:
+        images = snapshot_of(bench.containerd, bench.namespace)["images"]
+        return {name: image["labels"] for name, image in images.items()}
+
     load(client, shell.folder)
-    shell("tag", NAME, NEW)
+    client.images.tag(NAME, NEW)
     longest = "v" * (4096 - len("long"))
-    assert shell.json("label", NAME, "a=1", "b=2", f"long={longest}")["labels"]["long"] == longest
-    assert b"4097 bytes" in shell("label", NAME, f"long={longest}x", code=2).stderr
-    assert shell.json("label", NAME, "a-", "b=", "long-", "c=3")["labels"] == {"c": "3"}
-    pins = shell.json("pin", NAME)["images"]
-    assert {image["name"]: image["pinned"] for image in pins} == {NAME: True, NEW: True}
-    images = snapshot_of(bench.containerd, bench.namespace)["images"]
-    assert (images[NAME]["labels"], images[NEW]["labels"]) == ({"c": "3", PIN: "pinned"}, {PIN: "pinned"})
+    client.images.label(NAME, {"a": "1", "b": "2", "long": longest})
+    assert labels() == {NAME: {"a": "1", "b": "2", "long": longest}, NEW: {}}
+    with pytest.raises(InvalidInput, match="4097 bytes"):
+        client.images.label(NAME, {"long": f"{longest}x"})
+    assert b"4097 bytes" in bench.ctr("images", "label", NAME, f"long={longest}x", check=False).stderr
+    assert client.images.label(NAME, {"a": "", "b": "", "long": "", "c": "3"}).labels == {"c": "3"}
+    assert [image.is_pinned for image in client.images.pin(NAME).images] == [True, True]
+    assert labels() == {NAME: {"c": "3", PIN: "pinned"}, NEW: {PIN: "pinned"}}
     refused = shell("label", NAME, f"{PIN}-", code=2).stderr
     assert b"the kubelet does not remove images that have it" in refused
     shell(*hint(refused))
-    images = snapshot_of(bench.containerd, bench.namespace)["images"]
-    assert (images[NAME]["labels"], images[NEW]["labels"]) == ({"c": "3"}, {})
-    shell("label", NAME, "--force", f"{PIN}=pinned")
-    assert not client.images.get(NEW).is_pinned
+    assert labels() == {NAME: {"c": "3"}, NEW: {}}
 
 
 # --- unpack -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_generation
+@pytest.mark.two_generations
 def test_unpack_makes_what_a_pull_by_ctr_makes(bench: Bench, shell: Shell, client: Client) -> None:
     graph = shapes.five_platform(3, salt=bench.namespace)
     name = push(graph, bench.registry, bench.repository)
@@ -238,3 +245,55 @@ def test_unpack_names_the_command_that_fetches_missing_layers(
         bench.ctr("images", "unmount", "--rm", target)
     assert done["snapshots"][1]["snapshot"].encode() in mounted
     assert {key: item for key, item in after.items() if item["kind"] == "Committed"} == before
+
+
+# --- the kubelet ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.two_generations
+def test_the_kubelet_sees_pins_and_names_and_keeps_nothing_that_has_expired(
+    generation: str, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    name = push(shapes.five_platform(2), registry, repository)
+    with (
+        peer_required(),
+        Containerd(generation, tmp_path, cri=True) as daemon,
+        Client(str(daemon.address), "k8s.io") as client,
+    ):
+        address = f"unix://{daemon.address}"
+        crictl = [peers.crictl(), "-r", address, "-i", address]
+
+        def seen() -> list[tuple[set[str], bool]] | None:
+            """Return the tags of each image that the kubelet sees, and whether it is pinned."""
+            done = subprocess.run([*crictl, "images", "-o", "json"], capture_output=True, check=False)
+            if done.returncode:
+                return None  # it is starting
+            return [(set(image["repoTags"]), image["pinned"]) for image in json.loads(done.stdout)["images"]]
+
+        def wait_for(expected: list[tuple[set[str], bool]]) -> None:
+            deadline = time.monotonic() + 60
+            while (found := seen()) != expected:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.1)
+
+        wait_for([])
+        client.images.pull(name)
+        client.images.tag(name, NEW)
+        wait_for([({name, NEW}, False)])
+        client.images.pin(NEW)
+        wait_for([({name, NEW}, True)])
+        subprocess.run([*crictl, "rmi", "--prune"], check=True, capture_output=True)
+        assert seen() == [({name, NEW}, True)]
+        client.images.unpin(name)
+        wait_for([({name, NEW}, False)])
+        subprocess.run([*crictl, "rmi", "--prune"], check=True, capture_output=True)
+        wait_for([])
+        if daemon.is_1:
+            return
+        client.images.pull(name, ttl=dt.timedelta(seconds=5))
+        wait_for([({name}, False)])
+        wait_for_expiry(client.images.get(name))
+        collect_garbage(daemon, "k8s.io")
+        wait_for([])
+        left = snapshot_of(daemon, "k8s.io")
+        assert (left["images"], left["content"]) == ({}, {})
