@@ -261,7 +261,7 @@ def test_the_kubelet_sees_pins_and_names_and_keeps_nothing_that_has_expired(
         Client(str(daemon.address), "k8s.io") as client,
     ):
         address = f"unix://{daemon.address}"
-        crictl = [peers.crictl(), "-r", address, "-i", address]
+        crictl = [str(peers.crictl()), "-r", address, "-i", address]
 
         def seen() -> list[tuple[set[str], bool]] | None:
             """Return the tags of each image that the kubelet sees, and whether it is pinned."""

@@ -7,21 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import re
 from typing import Final
 
 EXPIRE_LABEL: Final = "containerd.io/gc.expire"
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)")
-
-
-def parse_time(text: str) -> dt.datetime | None:
-    """Parse a time as RFC 3339; None if it is not valid, which containerd ignores."""
-    if not _TIME.fullmatch(text):
-        return None
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def expire_label(ttl: dt.timedelta, now: dt.datetime) -> dict[str, str]:

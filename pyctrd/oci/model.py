@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 import msgspec
 
 from pyctrd.errors import ContentError, InvalidReference
-from pyctrd.oci.expiry import EXPIRE_LABEL, parse_time
+from pyctrd.oci.expiry import EXPIRE_LABEL
+from pyctrd.oci.gotime import parse_time
 
 # The label that pins an image, and its value (containerd internal/cri/labels/labels.go).
 PINNED_LABEL: Final = "io.cri-containerd.pinned"

@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from pyctrd.oci.model import Digest, ImageRecord
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import Container
 
-PINNED_LABEL: Final = "io.cri-containerd.pinned"
-PINNED: Final = "pinned"
+__all__ = ["MANAGED", "MANAGED_LABEL", "PINNED", "PINNED_LABEL", "ImageUse", "uses"]
+
 # CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
 MANAGED_LABEL: Final = "io.cri-containerd.image"
 MANAGED: Final = "managed"
@@ -43,7 +43,7 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
     pinned: dict[Digest, list[str]] = {}
     for image in images:
         targets[image.name] = image.target.digest
-        if image.labels.get(PINNED_LABEL) == PINNED:
+        if image.is_pinned:
             pinned.setdefault(image.target.digest, []).append(image.name)
     running: dict[Digest, dict[str, str]] = {}
     for container in sorted(containers, key=lambda container: container.id):

@@ -15,10 +15,11 @@ from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import Digest, ImageRecord, Manifest, Platform
 from pyctrd.oci.platforms import only
 from pyctrd.ports import ImageStore, Store
+from pyctrd.steps import image_use
 from pyctrd.steps.local import LocalImage
 
 NAMESPACE: Final = "k8s.io"
-MANAGED: Final = {"io.cri-containerd.image": "managed"}
+MANAGED: Final = {image_use.MANAGED_LABEL: image_use.MANAGED}
 
 
 def put_expiring_id(store: Store, image: ImageRecord, host: Platform) -> None:
