@@ -28,7 +28,7 @@ from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord,
 from pyctrd.oci.platforms import Selection
 from pyctrd.ports import Containerd, ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps import expiry, validate
+from pyctrd.steps import expiry, kubelet, validate
 from pyctrd.steps.docker_legacy import with_image_config
 from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, LabelSource, add_source_label
 from pyctrd.steps.gc_labels import GcLabels
@@ -143,6 +143,8 @@ class _Pull:
         target = with_image_config(self._store.content, self._root)
         self._gc_labels.check(downloads.wanted)
         image = ImageRecord(name=name, target=target, labels=self._labels())
+        if kubelet.MANAGED.items() <= image.labels.items() and EXPIRE_LABEL in image.labels:
+            kubelet.put_expiring_id(self._store, image, self._options.platforms.host)
         return PullResult(
             image=put_record(self._store.images, image),
             fetched=tuple(fetched),
@@ -156,7 +158,8 @@ class _Pull:
         options = self._options
         if options.ttl is None:
             return options.labels
-        return {**options.labels, **expire_label(options.ttl, dt.datetime.now(dt.UTC))}
+        managed = kubelet.MANAGED if self._store.namespace == kubelet.NAMESPACE else {}
+        return {**options.labels, **managed, **expire_label(options.ttl, dt.datetime.now(dt.UTC))}
 
     def _fetch(self) -> None:
         """Walk the image, and store each generation before the next one is read.
@@ -244,7 +247,8 @@ def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
         try:
             stored = images.update(image, fields=fields)
             if EXPIRE_LABEL in stored.labels and EXPIRE_LABEL not in image.labels:
-                return images.update(image, fields=[f"labels.{EXPIRE_LABEL}"])
+                stored = images.update(image, fields=[f"labels.{EXPIRE_LABEL}"])
+                kubelet.keep_id(images, image)
         except NotFound:
             continue  # deleted in the meantime
         return stored

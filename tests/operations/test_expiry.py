@@ -5,41 +5,37 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyctrd.errors import FailedPrecondition, InvalidInput, Remedy, Unsupported
-from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label, expiry_of
+from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
+from pyctrd.oci.platforms import host, select, to_string
 from pyctrd.oci.resources import DaemonVersion
 from pyctrd.operations.pull import PullOptions, check_expiry, pull
 from tests.support import shapes
+from tests.support.images import Graph
 from tests.support.memory import MemoryStore
 from tests.support.repository import MemoryRepository
 
 NAME = "registry.example/team/app:latest"
 WEEK = dt.timedelta(days=7)
+SINGLE = shapes.single()
 
 
-def pulled(store: MemoryStore, **options: Any) -> ImageRecord:
+def pulled(store: MemoryStore, graph: Graph = SINGLE, **options: Any) -> ImageRecord:
     remote = MemoryRepository()
-    remote.publish(shapes.single())
+    remote.publish(graph)
     return pull(store, remote, NAME, PullOptions(**options)).image
 
 
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("2026-11-27T19:00:00Z", dt.datetime(2026, 11, 27, 19, tzinfo=dt.UTC)),
-        ("2026-11-27T20:00:00.5+01:00", dt.datetime(2026, 11, 27, 19, 0, 0, 500_000, tzinfo=dt.UTC)),
-        ("2026-11-27 19:00:00Z", None),
-        ("2026-11-27T19:00:00", None),
-        ("2026-13-27T19:00:00Z", None),
-        ("tomorrow", None),
-        ("", None),
-    ],
-)
-def test_times_are_read_as_containerd_reads_them(text: str, parsed: dt.datetime | None) -> None:
-    assert expiry_of({EXPIRE_LABEL: text}) == parsed
+@pytest.mark.parametrize(("text", "year"), [("2099-01-01T00:00:00Z", 2099), ("soon", None), ("", None)])
+def test_a_record_expires_only_at_a_valid_time(text: str, year: int | None) -> None:
+    record = ImageRecord(name=NAME, target=MemoryStore().tag(NAME, SINGLE.root).target)
+    assert record.expires_at is None
+    expires = msgspec.structs.replace(record, labels={EXPIRE_LABEL: text}).expires_at
+    assert (expires and expires.year) == year
 
 
 def test_a_time_is_rounded_up_to_a_second() -> None:
@@ -88,3 +84,45 @@ def test_a_pinned_image_cannot_expire() -> None:
     with pytest.raises(FailedPrecondition, match="is pinned, so it cannot expire") as caught:
         check_expiry(store, NAME, PullOptions(ttl=WEEK))
     assert caught.value.remedy == Remedy(method="unpin", images=(NAME,))
+
+
+# --- the kubelet's namespace ------------------------------------------------------------------------------
+
+
+def id_of(graph: Graph) -> str:
+    return str(graph.document()["config"]["digest"])
+
+
+def test_the_id_for_the_kubelet_expires_with_the_image() -> None:
+    """Its services create the id, without an expiry, for a name that does not have their label."""
+    graph = shapes.multi([to_string(host()), "linux/s390x"])
+    store = MemoryStore(namespace="k8s.io")
+    image = pulled(store, graph, ttl=WEEK)
+    assert image.labels["io.cri-containerd.image"] == "managed"
+    assert store.images.get(id_of(graph.child(0))).labels == image.labels
+    assert len(store.images.list()) == 2
+    later = pulled(store, graph, ttl=2 * WEEK).labels[EXPIRE_LABEL]
+    pulled(store, graph, ttl=WEEK)
+    assert store.images.get(id_of(graph.child(0))).labels[EXPIRE_LABEL] == later
+    pulled(store, graph)
+    assert [record.expires_at for record in store.images.list()] == [None, None]
+
+
+def test_an_id_that_does_not_expire_is_left() -> None:
+    graph = shapes.single(to_string(host()))
+    store = MemoryStore(namespace="k8s.io")
+    store.tag(id_of(graph), graph.root)
+    pulled(store, graph, ttl=WEEK)
+    assert store.images.get(id_of(graph)).labels == {}
+
+
+def test_there_is_no_id_for_another_platform_or_namespace_or_without_expiry() -> None:
+    foreign = shapes.multi(["linux/s390x"])
+    selection = select("linux/s390x")
+    for store, graph, options in (
+        (MemoryStore(namespace="k8s.io"), foreign, {"ttl": WEEK, "platforms": selection}),
+        (MemoryStore(), shapes.single(), {"ttl": WEEK}),
+        (MemoryStore(namespace="k8s.io"), shapes.single(), {}),
+    ):
+        pulled(store, graph, **options)
+        assert list(store.state.images) == [NAME]

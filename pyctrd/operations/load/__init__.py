@@ -40,6 +40,7 @@ from pyctrd.operations.load.referrers import ArchivedReferrers
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
+from pyctrd.steps import kubelet
 from pyctrd.steps.fetch import Downloader, FetchResult, ingest_ref
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.pool import DownloadPool
@@ -49,9 +50,6 @@ from pyctrd.steps.validate import is_document
 LoadOnMissing: TypeAlias = Literal["fail", "skip"]
 
 _LAYER_LABEL = f"{mediatypes.GC_REF}l."
-# What the CRI plugin of containerd looks for (internal/cri/labels/labels.go).
-_MANAGED = {"io.cri-containerd.image": "managed"}
-_KUBELET_NAMESPACE = "k8s.io"
 _GONE = "its snapshot, which would replace it, was removed in the meantime; load the archive again"
 
 
@@ -135,10 +133,10 @@ def load(
     name begins with `base_name`, InvalidInput, LeaseLost, ContentError, DaemonError.
     """
     options.check()
-    if options.cri and store.namespace != _KUBELET_NAMESPACE:
+    if options.cri and store.namespace != kubelet.NAMESPACE:
         raise InvalidInput(
-            f"the kubelet sees only the namespace {_KUBELET_NAMESPACE}, not {store.namespace}",
-            remedy=Remedy(namespace=_KUBELET_NAMESPACE),
+            f"the kubelet sees only the namespace {kubelet.NAMESPACE}, not {store.namespace}",
+            remedy=Remedy(namespace=kubelet.NAMESPACE),
         )
     sink = _as_writing(progress)
     if dry_run:
@@ -446,7 +444,7 @@ class _Load:
         records = {}
         for name, target in plan.targets.items():
             for one in kubelet_names(name, target.digest, config):
-                records[one] = ImageRecord(name=one, target=target, labels={**labels, **_MANAGED})
+                records[one] = ImageRecord(name=one, target=target, labels={**labels, **kubelet.MANAGED})
         return list(records.values())
 
     def _config(self, plan: Plan) -> Digest:
