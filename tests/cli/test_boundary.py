@@ -29,6 +29,7 @@ CODES = {
     "ImageNotFound": 3,
     "NoMatchingPlatform": 3,
     "AmbiguousReference": 1,
+    "ImageInUse": 1,
     "IncompleteContent": 4,
     "ContentError": 1,
     "DigestMismatch": 1,
@@ -60,7 +61,7 @@ def make(kind: type[PyctrdError]) -> PyctrdError:
     """Create an error of any class, with empty strings for its other arguments."""
     wanted = inspect.signature(kind).parameters.values()
     named: dict[str, Any] = {
-        item.name: () if item.name in ("missing", "candidates") else ""
+        item.name: () if item.name in ("missing", "candidates", "images") else ""
         for item in wanted
         if item.kind is item.KEYWORD_ONLY and item.default is item.empty
     }
