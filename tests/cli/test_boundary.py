@@ -40,7 +40,6 @@ CODES = {
     "RegistryContentError": 5,
     "DaemonError": 1,
     "AlreadyExists": 1,
-    "ImageInUse": 1,
     "FailedPrecondition": 1,
     "IngestLocked": 1,
     "LeaseLost": 1,
