@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from pyctrd.operations.unpack import UnpackResult
     from pyctrd.operations.usage import ImageUsage, SnapshotTotal, SpaceTotal, UsageResult
     from pyctrd.operations.verify import Finding, VerifyResult
+    from pyctrd.operations.why import WhyResult
     from pyctrd.progress import Progress, ProgressSink
     from pyctrd.registries import Registry
     from pyctrd.registry import Explanation, ReferrerList, RegistryOptions, TagList
@@ -236,6 +237,7 @@ __all__ = [
     "UsageResult",
     "VerifyArchiveResult",
     "VerifyResult",
+    "WhyResult",
     "__version__",
     "inspect_archive",
     "verify_archive",
@@ -315,6 +317,7 @@ _HOMES: Final = {
     "operations.unpack": ("UnpackResult",),
     "operations.usage": ("ImageUsage", "SnapshotTotal", "SpaceTotal", "UsageResult"),
     "operations.verify": ("Finding", "VerifyResult"),
+    "operations.why": ("WhyResult",),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

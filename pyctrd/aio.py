@@ -183,6 +183,7 @@ class AsyncImages(_Part):
     ensure = _long(Images.ensure)
     save = _long(Images.save)
     load = _long(Images.load)
+    why = _awaited(Images.why)
     verify = _long(Images.verify)
     remove = _long(Images.remove)
     push = _long(Images.push)

@@ -77,6 +77,7 @@ def made(kind: type[PyctrdError]) -> PyctrdError:
     values: dict[str, Any] = {
         "missing": [DESCRIPTOR],
         "candidates": ["a", "b"],
+        "images": ["a", "b"],
         "remedy": Remedy(method="ensure", images=("a",)),
         "status": 404,
     }
@@ -255,6 +256,9 @@ Call = Callable[[Client], object]
         (lambda _: pyctrd.verify_archive("x", have=7), "have=7: must be an Inventory, a path or a binary"),  # type: ignore[arg-type]
         (lambda _: pyctrd.verify_archive("x", platforms="local"), "`local` cannot be used here"),
         (lambda _: pyctrd.inspect_archive("x", cancel=True), "cancel=True: must be a threading.Event"),  # type: ignore[arg-type]
+        (lambda c: c.images.remove([]), "refs: name at least one image"),
+        (lambda c: c.images.remove(7), "refs=7: must be a string or an iterable"),
+        (lambda c: c.images.why(7), "name=7: must be a string"),
         (lambda c: c.content.get("nonsense"), "invalid checksum digest format"),
         (lambda c: Client(7), "address=7: must be a path"),  # type: ignore[arg-type]
         (lambda c: Client("tcp://host"), "unsupported address"),

@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "sync": "Copy images to or from another containerd.",
     "verify": "Report damaged or missing content.",
     "images": "List images, their complete platforms, size and use.",
+    "why": "Show what keeps a blob, a snapshot or an image.",
     "rm": "Remove images, and what only they keep.",
     "usage": "Show the disk space of images, and what can be freed.",
     "registry": "Inspect registries and list their contents.",

@@ -1,4 +1,4 @@
-"""What removes images."""
+"""What removes images, and what says why something is still here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pyctrd.images.part import Part
 if TYPE_CHECKING:
     import threading
 
+    from pyctrd.operations.why import WhyResult
     from pyctrd.steps.removal import RemoveResult
 
 
 class Removals(Part):
-    """The methods of Images that remove them."""
+    """The methods of Images that remove them, and say what keeps them."""
 
     def remove(
         self,
@@ -54,4 +55,18 @@ class Removals(Part):
                 options,
                 find=partial(namespaces.find_image, daemon),
                 now=dt.datetime.now(dt.UTC),
+            )
+
+    def why(self, name: str) -> WhyResult:
+        """Return the chains of references that keep something from the garbage collector.
+
+        `name` is that of an image, the digest of a blob, the key of a snapshot (of an image's, the chain id),
+        or a prefix of either. Raises NotFound, ImageNotFound, and AmbiguousReference for a prefix of several.
+        """
+        from pyctrd.operations.why import why
+
+        wanted = arguments.text("name", name)
+        with self._working() as (daemon, _):
+            return why(
+                daemon, wanted, find=partial(namespaces.find_image, daemon), now=dt.datetime.now(dt.UTC)
             )

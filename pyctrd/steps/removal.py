@@ -44,13 +44,17 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is image, content, snapshot, lease, container or ingest. `via` is the key of a label, or `target`,
     `parent`, `lease` or `snapshot` for the fields of records; for the first object of a chain it is "", or
-    the label because of which it is kept without a reference.
+    the label because of which it is kept without a reference. `here` is false for an object that does not
+    exist, to which others are attached. `purpose` says which command of pyctrd made a lease.
     """
 
     kind: str
     name: str
     via: str = ""
     snapshotter: str = ""
+    here: bool = True
+    expires_at: dt.datetime | None = None
+    purpose: str = ""
 
 
 class KeptImage(msgspec.Struct, frozen=True, kw_only=True):
