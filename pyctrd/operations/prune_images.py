@@ -24,7 +24,7 @@ from pyctrd.oci.resources import DiskSpace, Lease, LeaseResource
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
 from pyctrd.steps.gc_state import GcState
-from pyctrd.steps.image_use import uses
+from pyctrd.steps.image_use import all_uses, uses
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 
 # How long a pull makes no progress until what it has left is taken for a leftover.
@@ -167,8 +167,7 @@ class _Choice:
         self._policy = policy
         self._now = now
         self._images = sorted(_images(graph), key=lambda image: image.age)
-        state = graph.state
-        self._used = uses(state.images.values(), state.containers.values())
+        self._used = all_uses(graph)
 
     def nodes(self, removal: Removal, disk: Callable[[], DiskSpace]) -> frozenset[Node]:
         """Return what to remove."""
