@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "images": "List images, their complete platforms, size and use.",
     "rm": "Remove images, and what only they keep.",
     "usage": "Show the disk space of images, and what can be freed.",
+    "prune": "Remove images by policies, and what interrupted pulls left.",
     "registry": "Inspect registries and list their contents.",
     "content": "List, read, label and remove blobs in the content store.",
     "ingests": "List and abort unfinished writes.",
