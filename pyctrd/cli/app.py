@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "why": "Show what keeps a blob, a snapshot or an image.",
     "rm": "Remove images, and what only they keep.",
     "usage": "Show the disk space of images, and what can be freed.",
+    "prune": "Remove images by policies, and what interrupted pulls left.",
     "registry": "Inspect registries and list their contents.",
     "content": "List, read, label and remove blobs in the content store.",
     "ingests": "List and abort unfinished writes.",

@@ -11,6 +11,8 @@ import click
 _ALIASES: Final = {
     "check": "diagnose",
     "delete": "rm",
+    "df": "usage",
+    "du": "usage",
     "explain": "registry explain",
     "export": "save",
     "image": "images",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Space(Part):
         expired: bool = False,
         leftovers: bool = False,
         dry_run: bool = False,
+        confirm: Callable[[RemoveResult], bool] | None = None,
         cancel: threading.Event | None = None,
     ) -> RemoveResult:
         """Remove images by policies, and run the garbage collector; return what is gone.
@@ -60,6 +61,7 @@ class Space(Part):
         `expired` removes images whose expiry is over, which containerd 2 does by itself, as it does with
         leases, and `leftovers` what interrupted pulls have left: writes without progress for an hour, and
         their leases. What nothing refers to is removed in any case. `dry_run` returns what would be gone.
+        `confirm` is called with that before anything is removed; if it returns false, nothing is.
 
         Raises InvalidInput without any policy, Unsupported if the free space is not known.
         """
@@ -80,4 +82,11 @@ class Space(Part):
         policy.check()
         with self._working(cancel) as (daemon, _):
             now = dt.datetime.now(dt.UTC)
-            return prune(daemon, policy, now, disk=partial(disk_space, daemon), dry_run=dry_run)
+            return prune(
+                daemon,
+                policy,
+                now,
+                disk=partial(disk_space, daemon),
+                confirm=confirm or (lambda _planned: True),
+                dry_run=dry_run,
+            )

@@ -24,7 +24,7 @@ from pyctrd.oci.resources import DiskSpace, Lease, LeaseResource
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
 from pyctrd.steps.gc_state import GcState
-from pyctrd.steps.image_use import uses
+from pyctrd.steps.image_use import all_uses, uses
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 
 # How long a pull makes no progress until what it has left is taken for a leftover.
@@ -109,21 +109,30 @@ def prune(
     now: dt.datetime,
     *,
     disk: Callable[[], DiskSpace],
+    confirm: Callable[[RemoveResult], bool] = lambda _planned: True,
     dry_run: bool = False,
 ) -> RemoveResult:
     """Remove what a policy says, and run the garbage collector; return what is gone.
 
-    `disk` is asked only for `until_free`. With `dry_run` nothing is changed, and the result is what would be
-    gone. Raises InvalidInput, Unsupported if `disk` is not known, DaemonError.
+    `disk` is asked only for `until_free`, and `confirm` before anything is removed. With `dry_run` nothing is
+    changed, and the result is what would be gone. Raises InvalidInput, Unsupported if `disk` is not known,
+    DaemonError.
     """
     policy.check()
+    missing = policy.until_free.missing(disk()) if policy.until_free is not None else None
     graph = read_graph(store, now)
     removal = Removal(store, graph)
-    chosen = _Choice(graph, policy, now).nodes(removal, disk)
-    planned = removal.predict(chosen)
-    if dry_run:
-        return planned
-    return removal.carry_out(_unchanged(store, graph, chosen))
+    chosen = _Choice(graph, policy, now).nodes(removal, missing)
+    result = removal.predict(chosen)
+    if not dry_run:
+        if not confirm(_with_missing(result, missing)):
+            return RemoveResult()
+        result = removal.carry_out(_unchanged(store, graph, chosen))
+    return _with_missing(result, missing)
+
+
+def _with_missing(result: RemoveResult, missing: int | None) -> RemoveResult:
+    return msgspec.structs.replace(result, bytes_missing=max(0, (missing or 0) - result.bytes))
 
 
 def _unchanged(store: Containerd, graph: GcGraph, chosen: Collection[Node]) -> frozenset[Node]:
@@ -167,19 +176,17 @@ class _Choice:
         self._policy = policy
         self._now = now
         self._images = sorted(_images(graph), key=lambda image: image.age)
-        state = graph.state
-        self._used = uses(state.images.values(), state.containers.values())
+        self._used = all_uses(graph)
 
-    def nodes(self, removal: Removal, disk: Callable[[], DiskSpace]) -> frozenset[Node]:
-        """Return what to remove."""
+    def nodes(self, removal: Removal, missing: int | None) -> frozenset[Node]:
+        """Return what to remove; `missing` is how many bytes are enough, None if all of it is to go."""
         others = set[Node]()
         if self._policy.expired:
             others.update(self._expired())
         if self._policy.leftovers:
             others.update(_leftovers(self._graph, self._now))
         images: Sequence[_Image] = tuple(self._removable())
-        if self._policy.until_free is not None:
-            missing = self._policy.until_free.missing(disk())
+        if missing is not None:
             images = _Enough(self._graph, removal, images, others).of(missing)
         return frozenset(others.union(*(image.nodes for image in images)))
 

@@ -16,7 +16,7 @@ from pyctrd.oci.image_names import first_name
 from pyctrd.oci.model import EMPTY, Digest, freeze
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import read_graph
 from pyctrd.steps.snapshot_sizes import SnapshotSizes
 
@@ -117,7 +117,7 @@ class _Usage:
         graph = read_graph(store, now)
         state = graph.state
         sizes = dict(SnapshotSizes(store).of(node for node in graph if node.kind == "snapshot"))
-        used = uses(state.images.values(), state.containers.values())
+        used = all_uses(graph)
         removable = [
             Node("image", name) for name, image in state.images.items() if image.target.digest not in used
         ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import Container
+from pyctrd.steps.gc_graph import GcGraph, Node
 
 # CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
 MANAGED_LABEL: Final = "io.cri-containerd.image"
@@ -52,3 +54,49 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
         digest: ImageUse(named=running.get(digest, {}), pinned=tuple(sorted(pinned.get(digest, ()))))
         for digest in {*pinned, *running}
     }
+
+
+def all_uses(graph: GcGraph) -> Mapping[Digest, ImageUse]:
+    """Return who uses the images, as `uses` does, also if the tag that a container names has moved since.
+
+    Such a container still runs on the snapshots of the image that it was made from.
+    """
+    state = graph.state
+    found = dict(uses(state.images.values(), state.containers.values()))
+    running = _configs_of_containers(graph)
+    if not running:
+        return found
+    names: dict[Digest, list[Node]] = {}
+    for name, image in state.images.items():
+        names.setdefault(image.target.digest, []).append(Node("image", name))
+    for target, nodes in names.items():
+        use = found.get(target, ImageUse())
+        if not use.named:
+            reached = graph.reached_from(nodes)
+            named = {container: name for node in reached for container, name in running.get(node, ())}
+            if named:
+                found[target] = msgspec.structs.replace(use, named=named)
+    return found
+
+
+def _configs_of_containers(graph: GcGraph) -> Mapping[Node, Sequence[tuple[str, str]]]:
+    """Return the containers, with the image that each names, by the content that their snapshots are from.
+
+    The config of an image refers to its top snapshot. Of the snapshots that a container's is on, the first
+    one counts that any content refers to: with user namespaces, another one is in between.
+    """
+    state = graph.state
+    configs: dict[tuple[str, str], list[Node]] = {}
+    for digest, info in state.content.items():
+        for key, name in info.labels.items():
+            if key.startswith(GC_REF_SNAPSHOT):
+                snapshotter = key.removeprefix(GC_REF_SNAPSHOT).partition("/")[0]
+                configs.setdefault((snapshotter, name), []).append(Node("content", str(digest)))
+    found: dict[Node, list[tuple[str, str]]] = {}
+    for container in state.containers.values():
+        below = (container.snapshotter, container.snapshot_key)
+        while below in state.snapshots and below not in configs:
+            below = (below[0], state.snapshots[below].parent)
+        for node in configs.get(below, ()):
+            found.setdefault(node, []).append((container.id, container.image))
+    return found

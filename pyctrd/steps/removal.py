@@ -18,6 +18,7 @@ from pyctrd.oci.model import Digest
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node, Rules
 from pyctrd.steps.gc_state import read_state
+from pyctrd.steps.snapshot_sizes import SnapshotSizes
 
 
 class RemovedBlob(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,8 @@ class RemoveResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `bytes` is what becomes free on the disk: blobs that are not shared, and snapshots. Records and content
     that nothing referred to before, and expired leases and images, are included: the collector takes them at
-    the same time. `kept` are the images whose content stays although their names are removed.
+    the same time. `kept` are the images whose content stays although their names are removed, and
+    `bytes_missing` what prune could not free for `until_free`.
     """
 
     images: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class RemoveResult(msgspec.Struct, frozen=True, kw_only=True):
     leases: tuple[str, ...] = ()
     ingests: tuple[str, ...] = ()
     kept: tuple[KeptImage, ...] = ()
+    bytes_missing: int = 0
 
     @property
     def bytes(self) -> int:
@@ -103,7 +106,7 @@ class Removal:
         self._store = store
         self._graph = graph
         self._shared: frozenset[Digest] | None = None
-        self._sizes: dict[Node, int] = {}
+        self._sizes = SnapshotSizes(store)
 
     def predict(self, removed: Collection[Node]) -> RemoveResult:
         """Return what is gone when these objects are deleted and the collector has run.
@@ -122,13 +125,13 @@ class Removal:
         by_kind: dict[str, list[Node]] = {}
         for node in sorted(nodes):
             by_kind.setdefault(node.kind, []).append(node)
-        snapshots = [(node, self._size(node)) for node in by_kind.get("snapshot", ())]
+        snapshots = self._sizes.of(by_kind.get("snapshot", ()))
         return RemoveResult(
             images=_names(by_kind.get("image", ())),
             blobs=tuple(map(self._blob, by_kind.get("content", ()))),
             snapshots=tuple(
                 RemovedSnapshot(snapshotter=node.snapshotter, key=node.name, bytes=size)
-                for node, size in snapshots
+                for node, size in snapshots.items()
             ),
             leases=_names(by_kind.get("lease", ())),
             ingests=_names(by_kind.get("ingest", ())),
@@ -182,13 +185,6 @@ class Removal:
                 if info.digest in content
             )
         return self._shared
-
-    def _size(self, node: Node) -> int:
-        if node not in self._sizes:
-            self._sizes[node] = 0
-            with suppress(NotFound):  # it was removed after it was listed
-                self._sizes[node] = self._store.snapshots.usage(node.snapshotter, node.name).bytes
-        return self._sizes[node]
 
     def _still_here(self, nodes: Collection[Node]) -> frozenset[Node]:
         """Return what is not gone: another client refers to it since the references were read."""

@@ -24,7 +24,7 @@ from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
 from pyctrd.steps.gc_graph import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.ageing import AgeingStore
-from tests.support.memory import Resource
+from tests.support.memory import SNAPSHOTTER, Resource
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -32,6 +32,7 @@ REPOSITORIES = ("registry.example/app", "registry.example/team/db", "docker.io/l
 TAGS = ("1", "2", "latest")
 KEEPS = ("latest$", "/team/", "app:1", "nothing")
 STEPS = 30
+TOP = f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"
 
 
 class History:
@@ -200,9 +201,21 @@ class History:
         names = self.names_of(target)
         return (
             any(container.image in names for container in self.state.containers.values())
+            or self.state.labels[target].get(TOP, "none") in self.running()
             or any(self.state.images[name].labels.get(PINNED_LABEL) == PINNED for name in names)
             or any(pattern.search(name) for pattern in policy.keep for name in names)
         )
+
+    def running(self) -> set[str]:
+        """Return the snapshots that containers were made from, as far as an image has them still."""
+        tops = {labels[TOP] for labels in self.state.labels.values() if TOP in labels}
+        found = set[str]()
+        for container in self.state.containers.values():
+            name = self.state.snapshots[SNAPSHOTTER, container.snapshot_key].parent
+            while name and name not in tops:
+                name = self.state.snapshots[SNAPSHOTTER, name].parent
+            found.add(name)
+        return found
 
     def changed(self, target: Digest) -> dt.datetime:
         times = [self.state.images[name].updated_at for name in self.names_of(target)]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyctrd.errors import InvalidInput, Unsupported
@@ -71,6 +72,32 @@ def test_unused_removes_what_no_container_uses(store: AgeingStore) -> None:
     result = pruned(store, unused=True)
     assert result.images == (f"{APP}:free",)
     assert result.bytes == len(b"layer of free") + len(f"document of {APP}:free")
+
+
+def test_a_container_whose_tag_has_moved_still_uses_its_image(store: AgeingStore) -> None:
+    store.add_snapshot("base")
+    store.add_snapshot("top", "base")
+    old = store.add_image(b"old", [b"layer"], "top")
+    for name in (f"{APP}:latest", f"{APP}@{old}"):
+        store.name(name, old)
+    store.name(f"{APP}:base", store.add_image(b"base image", [], "base"))
+    store.run("c", f"{APP}:latest")
+    store.name(f"{APP}:latest", store.add_image(b"new", []))
+    assert pruned(store, unused=True).images == (f"{APP}:base",)
+
+
+def test_with_user_namespaces_there_is_a_snapshot_in_between(store: AgeingStore) -> None:
+    for parent, name in (("", "base"), ("base", "top"), ("top", "top-1000-1000")):
+        store.add_snapshot(name, parent)
+    old = store.add_image(b"old", [b"layer"], "top")
+    for name in (f"{APP}:1", f"{APP}@{old}"):
+        store.name(name, old)
+    store.run("c", f"{APP}:1")
+    store.state.snapshots["memory", "rw-c"] = msgspec.structs.replace(
+        store.state.snapshots["memory", "rw-c"], parent="top-1000-1000"
+    )
+    store.name(f"{APP}:1", store.add_image(b"new", []))
+    assert pruned(store, unused=True).images == ()
 
 
 def test_pinned_images_stay(store: AgeingStore) -> None:

@@ -161,8 +161,10 @@ class AgeingStore(MemoryStore):
         self.state.images[name] = msgspec.structs.replace(record, labels=labels, updated_at=self.state.now)
 
     def run(self, container: str, image: str) -> None:
-        """Start a container of an image, with a snapshot of its own."""
-        self.add_snapshot(f"rw-{container}", kind="active")
+        """Start a container of an image, with a snapshot of its own on that of the image."""
+        target = self.state.images[image].target.digest
+        parent = self.state.labels[target].get(f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}", "")
+        self.add_snapshot(f"rw-{container}", parent, kind="active")
         self.state.containers[container] = Container(
             id=container, image=image, snapshotter=SNAPSHOTTER, snapshot_key=f"rw-{container}"
         )

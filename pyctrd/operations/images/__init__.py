@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.oci import graph, mediatypes, platforms
+from pyctrd.oci.image_names import has_tag
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
-from pyctrd.operations.images.filters import ImageFilters, has_tag
+from pyctrd.operations.images.filters import ImageFilters
 from pyctrd.operations.images.model import ImageOverview, ImagePlatform
 from pyctrd.ports import Containerd
 from pyctrd.steps.image_use import ImageUse, uses

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from pyctrd.errors import InvalidInput, InvalidReference
 from pyctrd.oci import reference
+from pyctrd.oci.image_names import has_tag
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations import lookup
 from pyctrd.operations.images.model import ImageOverview
@@ -86,14 +87,6 @@ class ImageFilters:
             wanted = {_flag("dangling", value) for value in values}
             tests.append(lambda image: (image.target.digest not in tagged) in wanted)
         return tests
-
-
-def has_tag(name: str) -> bool:
-    """Whether a record's name has a tag; CRI also records an image under its digest and its config's."""
-    try:
-        return bool(reference.parse(name).tag) and not name.startswith("sha256:")
-    except InvalidReference:
-        return False
 
 
 def _is_named(name: str, pattern: str) -> bool:
