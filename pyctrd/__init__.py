@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         SaveForecast,
         Tools,
     )
+    from pyctrd.operations.doctor.model import Advice, DoctorFinding, DoctorReport, SkippedCheck
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "Advice",
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
@@ -133,6 +135,8 @@ __all__ = [
     "Diagnosis",
     "Digest",
     "DigestMismatch",
+    "DoctorFinding",
+    "DoctorReport",
     "EnsureMode",
     "EnsureResult",
     "Explanation",
@@ -186,6 +190,7 @@ __all__ = [
     "SaveResult",
     "SendResult",
     "Skipped",
+    "SkippedCheck",
     "SnapshotInfo",
     "SnapshotUsage",
     "StoredBlob",
@@ -221,6 +226,7 @@ _HOMES: Final = {
         "SaveForecast",
         "Tools",
     ),
+    "operations.doctor.model": ("Advice", "DoctorFinding", "DoctorReport", "SkippedCheck"),
     "operations.ensure": ("EnsureResult",),
     "oci.errors": ("IncompleteContent",),
     "oci.model": (

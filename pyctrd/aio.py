@@ -11,7 +11,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -24,6 +24,7 @@ from pyctrd.ports import Chunk
 from pyctrd.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from pyctrd.operations.doctor.model import DoctorReport
     from pyctrd.registry import RegistryOptions
 
 _P = ParamSpec("_P")
@@ -275,3 +276,17 @@ class AsyncClient:
     async def version(self) -> DaemonVersion:
         """Return containerd's version."""
         return await self._threads.run(self._client.version)
+
+    async def doctor(
+        self,
+        *,
+        check: str | Iterable[str] = (),
+        skip: str | Iterable[str] = (),
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> DoctorReport:
+        """Find out what is wrong with the containerd and its machine, and what helps; see Client.doctor."""
+        stop = cancel or threading.Event()
+        return await self._threads.run(
+            lambda: self._client.doctor(check=check, skip=skip, hosts_dir=hosts_dir, cancel=stop), cancel=stop
+        )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments, namespaces
 from pyctrd.connection import Connection, Working
+from pyctrd.errors import DaemonUnreachable
 from pyctrd.images import Images
 from pyctrd.oci.model import ContentInfo, Digest, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import DaemonVersion, Lease, Namespace
 from pyctrd.ports import Chunk
 
 if TYPE_CHECKING:
+    from pyctrd.operations.doctor.model import DoctorReport
     from pyctrd.registry import RegistryOptions
 
 _MAX_READ_BYTES = 64 << 20
@@ -90,6 +96,43 @@ class Client:
         """Return containerd's version."""
         with self._connection.working() as (daemon, _):
             return daemon.version()
+
+    def doctor(
+        self,
+        *,
+        check: str | Iterable[str] = (),
+        skip: str | Iterable[str] = (),
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> DoctorReport:
+        """Find out what is wrong with the containerd and its machine, in all namespaces, and what helps.
+
+        `check` and `skip` choose checks, or findings by their codes. `hosts_dir` replaces the usual
+        directories with hosts.toml files. Also works if containerd does not answer, which is a finding then.
+        Changes nothing; only if containerd is not on this machine, a lease is created to read its clock, and
+        removed at once. Raises InvalidInput for an unknown check.
+        """
+        from pyctrd.hostfacts import HostFacts
+        from pyctrd.operations.doctor import doctor
+
+        host = HostFacts(
+            self.address,
+            dict(os.environ),
+            None if hosts_dir is None else Path(arguments.path("hosts_dir", hosts_dir)),
+        )
+        work = partial(
+            doctor,
+            host=host,
+            now=dt.datetime.now(dt.UTC),
+            only=arguments.texts("check", check),
+            skip=arguments.texts("skip", skip),
+        )
+        with ExitStack() as stack:
+            try:
+                daemon, _ = stack.enter_context(self._connection.working(cancel))
+            except DaemonUnreachable as error:
+                return work(None, unreachable=error)
+            return work(daemon)
 
 
 class ContentStore:

@@ -39,10 +39,11 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "archives": "archive arguments oci operations progress",
     "connection": "arguments containerd errors registries registry waiting",
     "namespaces": "arguments containerd errors oci operations ports",
+    "hostfacts": "containerd operations registry",
     "images": "arguments archive connection containerd errors namespaces oci operations ports progress "
     "registries steps",
-    "client": "arguments connection images namespaces oci ports registry",
-    "aio": "arguments client errors images oci ports progress registry",
+    "client": "arguments connection errors hostfacts images namespaces oci operations ports registry",
+    "aio": "arguments client errors images oci operations ports progress registry",
     "": "aio archive archives client errors oci operations progress registries registry steps",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",
     "__main__": "cli",

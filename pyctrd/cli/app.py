@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "copy": "Copy an image between registries.",
     "sync": "Copy images to or from another containerd.",
     "verify": "Report damaged or missing content.",
+    "doctor": "Find out what is wrong with this machine's containerd, and what helps.",
     "images": "List images and their complete platforms.",
     "registry": "Inspect registries and list their contents.",
     "content": "List blobs in the content store.",

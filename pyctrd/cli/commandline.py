@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from pyctrd.cli.settings import RegistryArguments, Settings
@@ -78,6 +79,15 @@ def pyctrd(settings: Settings, *words: str) -> str:
 def ctr(settings: Settings, *words: str) -> str:
     """Return a ctr command; its global options are the same as ours."""
     return join(["ctr", *_scope(settings), *words])
+
+
+def complete(words: tuple[str, ...], settings: Settings) -> str:
+    """Return a command line for the containerd of this run, if it is one of pyctrd's that names no other."""
+    if words[0] != "pyctrd" or "--address" in words:
+        return join(words)
+    if words[1] != "-n":
+        return pyctrd(settings, *words[1:])
+    return pyctrd(replace(settings, namespace=words[2]), *words[3:])
 
 
 def of(remedy: Remedy, settings: Settings) -> str:
