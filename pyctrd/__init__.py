@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         SaveForecast,
         Tools,
     )
+    from pyctrd.operations.doctor.model import Advice, DoctorFinding, DoctorReport, SkippedCheck
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.images.model import ImageOverview, ImagePlatform
     from pyctrd.operations.ingests import AbortResult, Ingest
@@ -123,6 +124,7 @@ __version__: Final = "0.1.0"
 
 __all__ = [
     "AbortResult",
+    "Advice",
     "AlreadyExists",
     "AmbiguousReference",
     "ArchiveError",
@@ -149,6 +151,8 @@ __all__ = [
     "Diagnosis",
     "Digest",
     "DigestMismatch",
+    "DoctorFinding",
+    "DoctorReport",
     "EnsureMode",
     "EnsureResult",
     "Event",
@@ -220,6 +224,7 @@ __all__ = [
     "SaveResult",
     "SendResult",
     "Skipped",
+    "SkippedCheck",
     "SnapshotInfo",
     "SnapshotLevel",
     "SnapshotSize",
@@ -263,6 +268,7 @@ _HOMES: Final = {
         "SaveForecast",
         "Tools",
     ),
+    "operations.doctor.model": ("Advice", "DoctorFinding", "DoctorReport", "SkippedCheck"),
     "operations.ensure": ("EnsureResult",),
     "oci.errors": ("IncompleteContent",),
     "oci.model": (

@@ -29,6 +29,7 @@ from pyctrd.services.namespaces import Namespaces
 from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from pyctrd.operations.doctor.model import DoctorReport
     from pyctrd.registry import RegistryOptions
 
 _P = ParamSpec("_P")
@@ -379,3 +380,17 @@ class AsyncClient:
     async def plugins(self, filters: str | Iterable[str] = ()) -> tuple[Plugin, ...]:
         """Return the plugins of containerd; see Client.plugins."""
         return await self._threads.run(lambda: self._client.plugins(filters))
+
+    async def doctor(
+        self,
+        *,
+        check: str | Iterable[str] = (),
+        skip: str | Iterable[str] = (),
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> DoctorReport:
+        """Find out what is wrong with the containerd and its machine, and what helps; see Client.doctor."""
+        stop = cancel or threading.Event()
+        return await self._threads.run(
+            lambda: self._client.doctor(check=check, skip=skip, hosts_dir=hosts_dir, cancel=stop), cancel=stop
+        )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import threading
 from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments
 from pyctrd.connection import Connection
+from pyctrd.errors import DaemonUnreachable
 from pyctrd.images import Images
 from pyctrd.oci.resources import DaemonVersion, Plugin
 from pyctrd.services.content import ContentStore
@@ -17,6 +23,7 @@ from pyctrd.services.namespaces import Namespaces
 from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from pyctrd.operations.doctor.model import DoctorReport
     from pyctrd.registry import RegistryOptions
 
 
@@ -100,3 +107,40 @@ class Client:
         wanted = arguments.texts("filters", filters)
         with self._connection.working() as (daemon, _):
             return tuple(sorted(daemon.introspection.plugins(wanted), key=lambda item: (item.type, item.id)))
+
+    def doctor(
+        self,
+        *,
+        check: str | Iterable[str] = (),
+        skip: str | Iterable[str] = (),
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> DoctorReport:
+        """Find out what is wrong with the containerd and its machine, in all namespaces, and what helps.
+
+        `check` and `skip` choose checks, or findings by their codes. `hosts_dir` replaces the usual
+        directories with hosts.toml files. Also works if containerd does not answer, which is a finding then.
+        Changes nothing; only if containerd is not on this machine, a lease is created to read its clock, and
+        removed at once. Raises InvalidInput for an unknown check.
+        """
+        from pyctrd.hostfacts import HostFacts
+        from pyctrd.operations.doctor import doctor
+
+        host = HostFacts(
+            self.address,
+            dict(os.environ),
+            None if hosts_dir is None else Path(arguments.path("hosts_dir", hosts_dir)),
+        )
+        work = partial(
+            doctor,
+            host=host,
+            now=dt.datetime.now(dt.UTC),
+            only=arguments.texts("check", check),
+            skip=arguments.texts("skip", skip),
+        )
+        with ExitStack() as stack:
+            try:
+                daemon, _ = stack.enter_context(self._connection.working(cancel))
+            except DaemonUnreachable as error:
+                return work(None, unreachable=error)
+            return work(daemon)

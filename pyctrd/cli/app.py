@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "rm": "Remove images, and what only they keep.",
     "usage": "Show the disk space of images, and what can be freed.",
     "prune": "Remove images by policies, and what interrupted pulls left.",
+    "doctor": "Find out what is wrong with this machine's containerd, and what helps.",
     "registry": "Inspect registries and list their contents.",
     "content": "List, read, label and remove blobs in the content store.",
     "ingests": "List and abort unfinished writes.",

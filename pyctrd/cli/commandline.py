@@ -92,6 +92,15 @@ def ctr(settings: Settings, *words: str) -> str:
     return join(["ctr", *_scope(settings), *words])
 
 
+def complete(words: tuple[str, ...], settings: Settings) -> str:
+    """Return a command line for the containerd of this run, if it is one of pyctrd's that names no other."""
+    if words[0] != "pyctrd" or "--address" in words:
+        return join(words)
+    if words[1] != "-n":
+        return pyctrd(settings, *words[1:])
+    return pyctrd(replace(settings, namespace=words[2]), *words[3:])
+
+
 def of(remedy: Remedy, settings: Settings) -> str:
     """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:

@@ -11,10 +11,11 @@ import msgspec
 
 from pyctrd.errors import AmbiguousReference, ImageNotFound, InvalidReference, NotFound, Remedy
 from pyctrd.oci import reference
+from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.gotime import parse_time
 from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import EXPIRE_LABEL, GcGraph, Link, Node
+from pyctrd.steps.gc_graph import GcGraph, Link, Node
 from pyctrd.steps.image_use import ImageUse, uses
 from pyctrd.steps.removal import Reference, read_graph
 

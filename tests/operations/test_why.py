@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from pyctrd.errors import AmbiguousReference, ImageNotFound, NotFound, Remedy
-from pyctrd.oci.model import Digest, SnapshotInfo
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, SnapshotInfo
 from pyctrd.oci.resources import Container, LeaseResource
 from pyctrd.operations import lookup
 from pyctrd.operations.why import WhyResult, why
-from pyctrd.steps.image_use import PINNED, PINNED_LABEL
 from tests.support import shapes
 from tests.support.images import Graph
 from tests.support.memory import SNAPSHOTTER, MemoryStore

@@ -120,7 +120,7 @@ def _entry(root: Path, domain: str) -> Path | None:
 def _read_directory(path: Path) -> HostDirectory:
     try:
         names = tuple(sorted(os.listdir(path)))  # noqa: PTH208 - the names are what is wanted
-        text = _read(path / "hosts.toml") if "hosts.toml" in names else None
+        text = read_file(path / "hosts.toml") if "hosts.toml" in names else None
         files = tuple(name for name in names if name.endswith((".crt", ".cert", ".key")))
         files = tuple(name for name in files if (path / name).is_file() or not (path / name).exists())
     except OSError as error:
@@ -129,7 +129,8 @@ def _read_directory(path: Path) -> HostDirectory:
     return HostDirectory(path, text or None, files)
 
 
-def _read(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """Return the text of a file. Raises OSError, and InvalidInput if it is too large or not UTF-8."""
     # Opened without blocking: it may be a pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,0 +1,53 @@
+"""The result of `doctor`, whose JSON encoding is documented in docs/json.md."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Severity: TypeAlias = Literal["error", "warning", "info"]
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """What helps: a sentence, and the command that does it, if there is one.
+
+    `commands` are the words of a command line; several of them are a pipeline. `pyctrd` means pyctrd with the
+    address of the client.
+    """
+
+    text: str
+    commands: tuple[tuple[str, ...], ...] = ()
+
+
+class DoctorFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something wrong with a machine's containerd, or worth knowing about it.
+
+    `code` is stable, `what` one sentence, `evidence` what was found.
+    """
+
+    code: str
+    severity: Severity
+    what: str
+    evidence: tuple[str, ...]
+    remedy: Advice
+
+
+class SkippedCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A check that could not be made, or not completely, and why."""
+
+    check: str
+    reason: str
+
+
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The findings, errors first; the names of the checks that were made, and those that could not be."""
+
+    findings: tuple[DoctorFinding, ...]
+    checks: tuple[str, ...]
+    skipped: tuple[SkippedCheck, ...]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a finding is an error."""
+        return any(finding.severity == "error" for finding in self.findings)
