@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pytest
+
 from integration.rig.cri import NAMESPACE, Node, Pod, runnable
 from integration.rig.daemons import Registry
 from integration.rig.publish import push
@@ -149,3 +151,17 @@ def test_the_sandbox_image_stays_pinned(node: Node, on_node: Shell, pod: Pod) ->
             lambda _: snapshot_of(node.containerd, NAMESPACE)["images"][name]["labels"].get(PIN) == "pinned"
         )
         node.wait_until(lambda crictl: (crictl.image(name) or {})["pinned"])
+
+
+@pytest.mark.two_generations
+def test_an_image_that_was_broken_when_containerd_started(node: Node, on_node: Shell, pulled: str) -> None:
+    """`ensure` fetches its config, but CRI shows it only after its record has changed."""
+    image = node.crictl.image(pulled)
+    assert image
+    node.containerd.ctr("content", "rm", image["id"], namespace=NAMESPACE)
+    node.restart()
+    node.wait_until(lambda crictl: not crictl.image(pulled))
+    on_node("ensure", pulled)
+    assert node.crictl.image(pulled) is None
+    node.containerd.ctr("images", "label", pulled, "any=change", namespace=NAMESPACE)
+    node.wait_until(lambda crictl: crictl.image(pulled))
