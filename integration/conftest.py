@@ -15,6 +15,7 @@ import pytest
 
 from integration.bench import Bench
 from integration.rig.collector import empty
+from integration.rig.cri import NAMESPACE, Node, Pod, runnable
 from integration.rig.daemons import (
     ISOLATED_CONTENT,
     Containerd,
@@ -25,6 +26,7 @@ from integration.rig.daemons import (
 )
 from integration.rig.disk import SmallDisk
 from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
+from integration.rig.publish import push
 from integration.scenarios import ORACLES, Oracle
 from integration.shell import Shell
 from integration.syncing import Pair
@@ -151,6 +153,40 @@ def contained(
             daemon = ContainerdInDocker(dockerd, generation, folder, ISOLATED_CONTENT)
             stack.enter_context(daemon)
         yield daemon
+
+
+@pytest.fixture(scope="module")
+def node(
+    generation: str, session_registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """A containerd with the CRI plugin for one file's tests, which share its namespace k8s.io."""
+    with peer_required():
+        sandbox = push(runnable("sandbox"), session_registry, "pause", "1")
+    with run_required(
+        lambda: Node(generation, tmp_path_factory.mktemp(f"node-{generation}"), sandbox)
+    ) as one:
+        yield one
+
+
+@pytest.fixture
+def on_node(node: Node, tmp_path: Path) -> Shell:
+    """The command line in the node's k8s.io."""
+    return Shell(node.containerd, NAMESPACE, tmp_path)
+
+
+@pytest.fixture
+def pulled(node: Node, registry: Registry, repository: str) -> str:
+    """An image that crictl has pulled on the node, and that is not in use."""
+    name = push(runnable(repository, platforms=2), registry, repository, "v1")
+    node.crictl("pull", name)
+    return name
+
+
+@pytest.fixture
+def pod(node: Node, pulled: str) -> Iterator[Pod]:
+    """A pod that runs the image `pulled`."""
+    with node.pod(pulled) as running:
+        yield running
 
 
 @pytest.fixture

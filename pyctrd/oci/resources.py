@@ -66,10 +66,15 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container: what it runs is `image`, its root filesystem the snapshot `snapshot_key`."""
+    """A container: what it runs is `image`, its root filesystem the snapshot `snapshot_key`.
+
+    `image` is a name, which may have moved to another image since. Containers of CRI also have `image_id`,
+    the digest of the image's config.
+    """
 
     id: str
     image: str = ""
+    image_id: str = ""
     snapshotter: str = ""
     snapshot_key: str = ""
     runtime: str = ""

@@ -47,7 +47,8 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
             pinned.setdefault(image.target.digest, []).append(image.name)
     running: dict[Digest, dict[str, str]] = {}
     for container in sorted(containers, key=lambda container: container.id):
-        target = targets.get(container.image)
+        # CRI's records also have the id, which is right even if the name has moved to another image.
+        target = targets.get(container.image_id) or targets.get(container.image)
         if target is not None:
             running.setdefault(target, {})[container.id] = container.image
     return {

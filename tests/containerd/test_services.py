@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.containerd import Daemon, convert, leases
+from pyctrd.containerd import Daemon, containers, convert, leases
 from pyctrd.containerd.content import data_of
 from pyctrd.errors import (
     ContentError,
@@ -22,6 +22,7 @@ from pyctrd.errors import (
 )
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
+from pyctrd.protos.services.containers.v1 import containers_pb2
 from pyctrd.protos.services.content.v1 import content_pb2
 from tests.containerd.fake import FakeDaemon, fault
 
@@ -233,3 +234,24 @@ def test_messages_of_any_other_form_are_parsed_by_protobuf(data: bytes, later: b
     parts = [content_pb2.ReadContentResponse(data=item).SerializeToString() for item in (data, later)]
     assert data_of(b"".join(parts)) == later  # the last value counts
     assert data_of(parts[0] + b"\x18\x01") == data  # a field of a later version
+
+
+@pytest.mark.parametrize(
+    ("record", "image_id"),
+    [
+        (
+            b'{"Version":"v1","Metadata":{"ID":"c","ImageRef":"sha256:0123","Config":{"image":{}}}}',
+            "sha256:0123",
+        ),
+        (b'{"Version":"v1","Metadata":{}}', ""),
+        (b'{"Metadata":{"ImageRef":7}}', ""),
+        (b"\xff", ""),
+        (None, ""),
+    ],
+)
+def test_the_image_of_a_container_of_cri(record: bytes | None, image_id: str) -> None:
+    message = containers_pb2.Container(id="c", image="docker.io/a:1")
+    if record is not None:
+        message.extensions["io.cri-containerd.container.metadata"].value = record
+    found = containers.to_container(message)
+    assert (found.image, found.image_id) == ("docker.io/a:1", image_id)

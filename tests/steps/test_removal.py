@@ -141,3 +141,12 @@ def test_who_uses_an_image() -> None:
     assert found[target.target.digest].containers == ("1", "2")
     assert all(found.values())
     assert not ImageUse()
+
+
+def test_a_container_of_cri_uses_the_image_that_it_was_made_from() -> None:
+    """Not the one that its name has moved to since, unless nothing else is known."""
+    old = MemoryStore().tag("sha256:0123", shapes.single().root)
+    new = MemoryStore().tag("docker.io/a:1", shapes.five_platform().root)
+    container = Container(id="1", image="docker.io/a:1", image_id="sha256:0123")
+    assert set(uses([old, new], [container])) == {old.target.digest}
+    assert set(uses([new], [container])) == {new.target.digest}

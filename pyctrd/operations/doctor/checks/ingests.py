@@ -8,8 +8,8 @@ from typing import Final
 
 from pyctrd.amounts import count, size
 from pyctrd.oci.model import IngestStatus
-from pyctrd.oci.resources import Lease
-from pyctrd.operations.doctor.checks.leases import PURPOSE_LABEL, age
+from pyctrd.oci.resources import PURPOSE_LABEL, Lease
+from pyctrd.operations.doctor.checks.leases import age
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding
 from pyctrd.steps.gc_state import GcState

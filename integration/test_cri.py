@@ -1,0 +1,167 @@
+"""What crictl and the kubelet see of the namespace k8s.io while pyctrd works there; facts in docs/cri.md."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from integration.rig.cri import NAMESPACE, Node, Pod, runnable
+from integration.rig.daemons import Registry
+from integration.rig.publish import push
+from integration.rig.store import snapshot_of
+from integration.shell import Shell
+from tests.support.images import Graph
+
+MANAGED = {"io.cri-containerd.image": "managed"}
+PIN = "io.cri-containerd.pinned"
+
+
+class View(NamedTuple):
+    """What the kubelet sees, and the records behind it."""
+
+    images: list[dict[str, Any]]
+    status: Any
+    records: Any
+
+
+def view(node: Node, name: str) -> View:
+    status = node.crictl.json("inspecti", name)["status"]
+    return View(node.crictl.images(), status, snapshot_of(node.containerd, NAMESPACE)["images"])
+
+
+def config_of(graph: Graph) -> str:
+    return str(graph.child(0).document()["config"]["digest"])
+
+
+def test_a_pod_of_the_rig_uses_its_image(node: Node, pod: Pod) -> None:
+    """The container's record names the image as the pod does, and its snapshot has the container's id."""
+    ids = node.crictl("ps", "-q", "--state", "Running").stdout.decode().split()
+    assert ids == [pod.container]
+    rows = node.containerd.ctr("containers", "ls", namespace=NAMESPACE).stdout.decode()
+    assert {row.split()[0]: row.split()[1] for row in rows.splitlines()[1:]}[pod.container] == pod.image
+    snapshots = snapshot_of(node.containerd, NAMESPACE)["snapshots"]["overlayfs"]
+    assert {snapshots[pod.container]["kind"], snapshots[pod.sandbox]["kind"]} == {"Active"}
+
+
+def test_commands_that_leave_the_images_as_they_are(node: Node, on_node: Shell, pod: Pod) -> None:
+    name, host = pod.image, pod.image.partition("/")[0]
+    before, used = view(node, name), node.crictl.used_bytes()
+    for command in (
+        ("images", "--all"),
+        ("diagnose", name),
+        ("ensure", name),
+        ("pull", name),
+        ("save", name, "-o", "image.tar"),
+        ("verify",),
+        ("inventory",),
+        ("content",),
+        ("push", name, f"{host}/pushed/copy:v1", "--platform", "linux/amd64"),
+        ("load", "--cri", "-i", "image.tar"),
+    ):
+        on_node(*command)
+        assert view(node, name)[:2] == before[:2], command
+    assert node.crictl.used_bytes() == used
+    after = view(node, name).records
+    # Nothing is added, and no label of CRI is lost.
+    assert {one: record["target"]["digest"] for one, record in after.items()} == {
+        one: record["target"]["digest"] for one, record in before.records.items()
+    }
+    assert all(record["labels"].items() >= MANAGED.items() for record in after.values())
+
+
+def test_an_image_pulled_by_pyctrd_starts_a_pod(
+    node: Node, on_node: Shell, registry: Registry, repository: str
+) -> None:
+    """CRI gives it the label and the record with its id, which the kubelet's pods use."""
+    graph = runnable(repository)
+    name = push(graph, registry, repository, "v1")
+    on_node("pull", name)
+    node.wait_until(lambda crictl: crictl.image(name))
+    image = node.crictl.image(name)
+    assert image
+    assert (image["id"], image["repoTags"], image["repoDigests"]) == (config_of(graph), [name], [])
+    # The label comes after the image is known.
+    node.wait_until(lambda _: snapshot_of(node.containerd, NAMESPACE)["images"][name]["labels"])
+    records = snapshot_of(node.containerd, NAMESPACE)["images"]
+    assert records[name]["labels"] == records[config_of(graph)]["labels"] == MANAGED
+    registry.clear_requests()
+    with node.pod(config_of(graph)):
+        assert [one for one in registry.requests() if repository in one.path] == []
+
+
+def test_what_other_clients_change_is_seen_at_once(node: Node, pulled: str) -> None:
+    """A tag, each of the three records deleted, and the label for pinned images, by ctr."""
+    crictl, records = node.crictl, snapshot_of(node.containerd, NAMESPACE)["images"]
+    image = crictl.image(pulled)
+    assert image
+    (digest,), own, other = image["repoDigests"], image["id"], f"{pulled}-other"
+    assert {pulled, digest, own} <= set(records)
+
+    def ctr(*arguments: str) -> None:
+        node.containerd.ctr("images", *arguments, namespace=NAMESPACE)
+
+    def shown() -> dict[str, Any]:
+        return crictl.image(own) or {}
+
+    ctr("tag", pulled, other)
+    node.wait_until(lambda _: other in shown()["repoTags"])
+    for name in (own, digest, pulled):
+        ctr("label", name, f"{PIN}=pinned")
+        node.wait_until(lambda _: shown()["pinned"])
+        ctr("label", name, f"{PIN}=")
+        node.wait_until(lambda _: not shown()["pinned"])
+    ctr("rm", pulled)
+    node.wait_until(lambda _: shown()["repoTags"] == [other])
+    ctr("rm", digest)
+    node.wait_until(lambda _: shown()["repoDigests"] == [])
+    ctr("rm", own)
+    assert shown()["repoTags"] == [other], "the image has its id from its config, not from the record"
+    ctr("rm", other)
+    node.wait_until(lambda _: not shown())
+
+
+def test_a_container_keeps_its_image_in_use_after_its_tag_has_moved(
+    node: Node, on_node: Shell, registry: Registry, repository: str, pod: Pod
+) -> None:
+    """Its record has only the name, which is another image's now."""
+    old = snapshot_of(node.containerd, NAMESPACE)["images"][pod.image]["target"]["digest"]
+    new = runnable(f"{repository} moved")
+    assert push(new, registry, repository, "v1") == pod.image
+    node.crictl("pull", pod.image)
+    in_use = {image["target"]["digest"]: image["in_use"] for image in on_node.json("images", "--all")}
+    assert in_use[old]
+    assert not in_use[new.digest]
+
+
+def test_the_sandbox_image_stays_pinned(node: Node, on_node: Shell, pod: Pod) -> None:
+    """CRI has its name in its configuration. 2.x undoes another client's unpin at once, 1.7 when it pulls."""
+    (sandbox,) = [image for image in node.crictl.images() if image["pinned"]]
+    (name,) = sandbox["repoTags"]
+    pinned = {image["name"] for image in on_node.json("images", "--all") if image["pinned"]}
+    assert pinned == {name, sandbox["id"], *sandbox["repoDigests"]}
+    for record in pinned:
+        node.containerd.ctr("images", "label", record, f"{PIN}=", namespace=NAMESPACE)
+    if node.containerd.is_1:
+        node.wait_until(lambda crictl: not (crictl.image(name) or {})["pinned"])
+        node.crictl("pull", name)
+        node.wait_until(lambda crictl: (crictl.image(name) or {})["pinned"])
+    else:
+        node.wait_until(
+            lambda _: snapshot_of(node.containerd, NAMESPACE)["images"][name]["labels"].get(PIN) == "pinned"
+        )
+        node.wait_until(lambda crictl: (crictl.image(name) or {})["pinned"])
+
+
+@pytest.mark.two_generations
+def test_an_image_that_was_broken_when_containerd_started(node: Node, on_node: Shell, pulled: str) -> None:
+    """`ensure` fetches its config, but CRI shows it only after its record has changed."""
+    image = node.crictl.image(pulled)
+    assert image
+    node.containerd.ctr("content", "rm", image["id"], namespace=NAMESPACE)
+    node.restart()
+    node.wait_until(lambda crictl: not crictl.image(pulled))
+    on_node("ensure", pulled)
+    assert node.crictl.image(pulled) is None
+    node.containerd.ctr("images", "label", pulled, "any=change", namespace=NAMESPACE)
+    node.wait_until(lambda crictl: crictl.image(pulled))
