@@ -20,12 +20,22 @@ from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
-from pyctrd import Client, ImageNotFound, ImageRecord, InvalidInput
+from pyctrd import (
+    AlreadyExists,
+    Client,
+    ImageNotFound,
+    ImageRecord,
+    IncompleteContent,
+    InvalidInput,
+    Unsupported,
+)
 from tests.support import shapes
 from tests.support.loading import archive_of
 
 NAME = "registry.example/team/app:v1"
 NEW = "registry.example/team/app:stable"
+EXPIRED = {"containerd.io/gc.expire": "2020-01-01T00:00:00Z"}
+LATE = {"containerd.io/gc.expire": "2099-01-01T00:00:00Z"}
 PIN = "io.cri-containerd.pinned"
 
 
@@ -35,11 +45,12 @@ def client(bench: Bench) -> Iterator[Client]:
         yield opened
 
 
-def load(client: Client, folder: Path, name: str = NAME, *, unpack: bool = False) -> ImageRecord:
+def load(client: Client, folder: Path, name: str = NAME, *, salt: str = "") -> ImageRecord:
     """Load an image that no other test has."""
     archive = folder / "image.tar"
-    archive.write_bytes(archive_of(shapes.five_platform(2, salt=client.namespace), name))
-    client.images.load(archive, platforms="all", unpack=unpack)
+    graph = shapes.five_platform(2, salt=salt + client.namespace)
+    archive.write_bytes(archive_of(graph, name))
+    client.images.load(archive, platforms="all", unpack=False)
     return client.images.get(name)
 
 
@@ -67,22 +78,21 @@ def test_an_image_expires_with_its_content_or_is_refused(bench: Bench, shell: Sh
     if bench.is_old:
         done = shell("pull", "--ttl", "1s", name, code=1)
         assert b"pyctrd: images do not expire in containerd 1." in done.stderr
+        assert b"leave out --ttl" in done.stderr
         assert bench.registry.requests() == []
         assert snapshot_of(bench.containerd, bench.namespace) == before
-        shell("pull", name)
-        assert b"leave out --ttl" in shell("tag", "--ttl", "1s", name, NEW, code=1).stderr
+        client.images.pull(name)
+        with pytest.raises(Unsupported):
+            client.images.tag(name, NEW, ttl=dt.timedelta(days=1))
         assert list(snapshot_of(bench.containerd, bench.namespace)["images"]) == [name]
         return
-    shell.json("pull", "--ttl", "1h", name)
-    collect_garbage(bench.containerd, bench.namespace)
-    client.images.tag(name, NEW, ttl=dt.timedelta(hours=1))
     assert shell.json("pull", "--ttl", "1s", name)["expires_at"] != ""
+    client.images.tag(name, NEW, ttl=dt.timedelta(hours=1))
     wait_for_expiry(client.images.get(name))
     collect_garbage(bench.containerd, bench.namespace)
     left = snapshot_of(bench.containerd, bench.namespace)
     assert (list(left["images"]), len(left["content"]), len(left["snapshots"])) == ([NEW], 4, 1)
-    (expiring,) = client.images.tag(NEW, NEW, ttl=dt.timedelta(seconds=1)).tagged
-    wait_for_expiry(expiring)
+    client.images.label(NEW, EXPIRED, force=True)
     collect_garbage(bench.containerd, bench.namespace)
     left = snapshot_of(bench.containerd, bench.namespace)
     assert (left["images"], left["content"], left["snapshots"], left["leases"]) == ({}, {}, {}, {})
@@ -92,21 +102,20 @@ def test_an_image_expires_with_its_content_or_is_refused(bench: Bench, shell: Sh
 def test_a_pull_without_expiry_and_a_pin_let_an_image_stay(
     bench: Bench, shell: Shell, client: Client
 ) -> None:
-    if bench.is_old:
-        return
     name = push(shapes.single(salt=bench.namespace), bench.registry, bench.repository)
-    client.images.pull(name, ttl=dt.timedelta(seconds=1), labels={"team": "x"})
-    wait_for_expiry(client.images.get(name))
+    client.images.pull(name, labels={"team": "x", **LATE}, metadata_only=True)
     assert client.images.pull(name).image.labels == {"team": "x"}
-    (expired,) = client.images.tag(name, NEW, ttl=dt.timedelta(seconds=1)).tagged
-    wait_for_expiry(expired)
+    client.images.tag(name, NEW)
+    client.images.label(NEW, LATE, force=True)
     client.images.pin(name)
     collect_garbage(bench.containerd, bench.namespace)
     assert {image.name: image.expires_at for image in client.images.list()} == {name: None, NEW: None}
-    stderr = shell("pull", "--ttl", "1s", name, code=1).stderr
+    if bench.is_old:
+        return
+    stderr = shell("pull", "--ttl", "1h", name, code=1).stderr
     assert b"is pinned, so it cannot expire" in stderr
     shell(*hint(stderr))
-    shell("pull", "--ttl", "1h", name)
+    assert client.images.pull(name, ttl=dt.timedelta(hours=1)).image.expires_at is not None
 
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -124,16 +133,49 @@ def test_a_tag_is_as_ctr_makes_it(bench: Bench, shell: Shell, client: Client) ->
 
 
 @pytest.mark.two_generations
+def test_tagging_differs_from_ctr_on_purpose(bench: Bench, client: Client, tmp_path: Path) -> None:
+    """N1, N2, N3, N5 of docs/differences.md."""
+    target = load(client, tmp_path).target
+    client.images.label(NAME, {"team": "x", **LATE}, force=True)
+    bench.ctr("images", "tag", NAME, "app")
+    images = snapshot_of(bench.containerd, bench.namespace)["images"]
+    assert set(images) == {NAME, "app"}
+    assert images["app"]["labels"].keys() == ({"team", *LATE} if bench.is_old else set())
+    (tagged,) = client.images.tag(NAME, "app").tagged
+    assert (tagged.name, tagged.labels) == ("docker.io/library/app:latest", {"team": "x"})
+
+    other = load(client, tmp_path, "registry.example/other:1", salt="other")
+    client.images.label(tagged.name, {"owner": "y"})
+    moved = bench.ctr("images", "tag", other.name, tagged.name, check=False)
+    if bench.is_old:
+        assert b"already exists" in moved.stderr
+        assert bench.ctr("images", "tag", NAME, tagged.name, check=False).returncode == 1
+    else:
+        assert moved.returncode == 0
+        assert (client.images.get(tagged.name).target.digest, client.images.get(tagged.name).labels) == (
+            other.target.digest,
+            {},
+        )
+    with pytest.raises(AlreadyExists):
+        client.images.tag(NAME if not bench.is_old else other.name, tagged.name)
+
+    bench.ctr("content", "rm", str(target.digest))
+    bench.ctr("images", "tag", NAME, "registry.example/dangling:1")
+    with pytest.raises(IncompleteContent):
+        client.images.tag(NAME, NEW)
+
+
+@pytest.mark.two_generations
 def test_a_name_moves_only_by_the_command_in_the_hint(bench: Bench, shell: Shell, client: Client) -> None:
     load(client, shell.folder)
     other = push(shapes.single(salt=bench.namespace), bench.registry, bench.repository)
     client.images.pull(other)
-    shell("tag", other, NEW)
+    client.images.tag(other, NEW)
     before = snapshot_of(bench.containerd, bench.namespace)
     stderr = shell("tag", NAME, "registry.example/team/app:new", NEW, code=1).stderr
     assert f'pyctrd: image "{NEW}": already exists: it points at'.encode() in stderr
     assert snapshot_of(bench.containerd, bench.namespace) == before
-    shell("pin", NEW)
+    client.images.pin(NEW)
     pinned = shell(*hint(stderr), code=1).stderr
     shell(*hint(pinned))
     shell(*hint(stderr))
@@ -189,7 +231,10 @@ def test_labels_and_pins_are_set_and_removed(bench: Bench, shell: Shell, client:
     assert labels() == {NAME: {"a": "1", "b": "2", "long": longest}, NEW: {}}
     with pytest.raises(InvalidInput, match="4097 bytes"):
         client.images.label(NAME, {"long": f"{longest}x"})
-    assert b"4097 bytes" in bench.ctr("images", "label", NAME, f"long={longest}x", check=False).stderr
+    assert (
+        b"greater than maximum size (4096 bytes)"
+        in bench.ctr("images", "label", NAME, f"long={longest}x", check=False).stderr
+    )
     assert client.images.label(NAME, {"a": "", "b": "", "long": "", "c": "3"}).labels == {"c": "3"}
     assert [image.is_pinned for image in client.images.pin(NAME).images] == [True, True]
     assert labels() == {NAME: {"c": "3", PIN: "pinned"}, NEW: {PIN: "pinned"}}
@@ -206,7 +251,7 @@ def test_labels_and_pins_are_set_and_removed(bench: Bench, shell: Shell, client:
 def test_unpack_makes_what_a_pull_by_ctr_makes(bench: Bench, shell: Shell, client: Client) -> None:
     graph = shapes.five_platform(3, salt=bench.namespace)
     name = push(graph, bench.registry, bench.repository)
-    shell("pull", "--no-unpack", name)
+    client.images.pull(name, unpack=False)
     assert snapshot_of(bench.containerd, bench.namespace)["snapshots"] == {}
     done = shell.json("unpack", name)
     assert (done["layers"], [item["platform"] for item in done["snapshots"]]) == (3, ["linux/amd64"])

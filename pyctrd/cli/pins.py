@@ -42,8 +42,9 @@ def show(result: PinResult, *, pinned: bool, output_format: str, quiet: bool) ->
 
 
 def _result(record: ImageRecord, changed: bool, pinned: bool) -> Cell:
+    """Return what was done; the words are short, since names are long."""
     if record.is_pinned != pinned:
         return Cell("pinned again" if record.is_pinned else "unpinned again", "warn")
     if not changed:
-        return Cell("already pinned" if pinned else "was not pinned")
+        return Cell("already")
     return Cell("pinned" if pinned else "unpinned", "good")

@@ -39,8 +39,12 @@ class TerminalPage:
         self._console.print(Text(sanitize(text), style="bold"))
 
     def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph."""
-        self._console.print(Padding(_text(text, tone), (0, 0, 0, indent)))
+        """Print a paragraph; a single word, such as a name, is never broken."""
+        words = _text(text, tone)
+        if " " in text:
+            self._console.print(Padding(words, (0, 0, 0, indent)))
+        else:
+            self._console.print(Text(" " * indent) + words, soft_wrap=True)
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table without borders; long cells are wrapped, not truncated."""

@@ -60,4 +60,4 @@ def _instead(name: str, key: str, value: str) -> tuple[str, Remedy]:
     if key == PINNED_LABEL and value in (PINNED, ""):
         method = Remedy(method="pin" if value else "unpin", images=(name,))
         return "for all names of the image", method
-    return "if you know that, set it anyway", Remedy(force=True)
+    return "to change it anyway", Remedy(force=True)

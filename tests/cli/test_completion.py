@@ -119,6 +119,8 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
         ("pyctrd save 127.0.0.1:5000/team/app:1.1", "pyctrd save 127.0.0.1:5000/team/app:1.1 "),
         ("pyctrd save 127.0.0.1:", "pyctrd save 127.0.0.1:5000/team/app:1."),
         ("pyctrd save x 127.0.0.1:5000/team/app:1.", "pyctrd save x 127.0.0.1:5000/team/app:1."),
+        ("pyctrd pin 127.0.0.1:5000/team/app:1.1", "pyctrd pin 127.0.0.1:5000/team/app:1.1 "),
+        ("pyctrd tag x 127.0.0.1:5000/team/app:1.1", "pyctrd tag x 127.0.0.1:5000/team/app:1.1 "),
         (
             "true; pyctrd diagnose docker.io/library/alpine:",
             "true; pyctrd diagnose docker.io/library/alpine:3.20 ",

@@ -147,6 +147,16 @@ def test_names_are_never_wrapped(width: int) -> None:
     assert ("sha256:0123456789ab" in stream.getvalue()) == (width == 160)
 
 
+@pytest.mark.parametrize("indent", [0, 2])
+def test_a_line_of_one_word_is_never_broken(indent: int) -> None:
+    page, stream = terminal(40, color_system=None)
+    page.line("registry.example/" + 80 * "x", "strong", indent=indent)
+    page.line("several words that are wrapped, because they are a paragraph", indent=indent)
+    name, *paragraph = stream.getvalue().splitlines()
+    assert name == " " * indent + "registry.example/" + 80 * "x"
+    assert len(paragraph) == 2
+
+
 def test_short_names_fit_the_table_of_a_narrow_terminal() -> None:
     page, stream = terminal(80, color_system=None)
     page.table(WHOLE, OF_IMAGES[:1])

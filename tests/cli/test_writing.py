@@ -138,9 +138,9 @@ PINNED_RECORD, OTHER = record("a:1", **{PINNED_LABEL: PINNED}), record("b:1")
     ("command", "changed", "words"),
     [
         ("pin", ("a:1", "b:1"), ["pinned", "unpinned again"]),
-        ("pin", (), ["already pinned", "unpinned again"]),
+        ("pin", (), ["already", "unpinned again"]),
         ("unpin", ("a:1", "b:1"), ["pinned again", "unpinned"]),
-        ("unpin", (), ["pinned again", "was not pinned"]),
+        ("unpin", (), ["pinned again", "already"]),
     ],
 )
 def test_pin_and_unpin_print_each_record(
@@ -165,7 +165,7 @@ def test_pin_and_unpin_print_each_record(
 def test_labels_are_set_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = with_outcome(monkeypatch, record(b="2", a="1=x"))
     result = run("label", NAME, "a=1=x", "gone-", "empty=", "dash-=x")
-    assert result.stdout.splitlines() == [NAME, "a: 1=x", "b: 2"]
+    assert result.stdout.splitlines() == [NAME, "  a=1=x", "  b=2"]
     changes = {"a": "1=x", "gone": "", "empty": "", "dash-": "x"}
     call = calls(opened, "label")
     assert (call.args, call.kwargs) == ((NAME, changes), {"force": False})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.page import Item
 from pyctrd.cli.render import content_of, emit_json, open_page
 from pyctrd.cli.session import open_client
 
@@ -49,5 +48,5 @@ def command(ref: str, changes: dict[str, str], force: bool, output_format: str, 
         return
     page = open_page()
     page.line(image.name, "" if quiet else "strong")
-    if not quiet:
-        page.items([Item(key, value) for key, value in sorted(image.labels.items())])
+    for key, value in sorted(image.labels.items()) if not quiet else ():
+        page.line(f"{key}={value}", indent=2)
