@@ -138,7 +138,7 @@ def test_one_signal_ends_a_load_in_the_middle_of_a_layer(scene: Scene, number: s
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 @pytest.mark.parametrize(
     "arguments",
-    [("images",), ("content",), ("inventory",), ("diagnose", "alpine"), ("verify",)],
+    [("images",), ("content", "ls"), ("events",), ("inventory",), ("diagnose", "alpine"), ("verify",)],
     ids=lambda arguments: arguments[0],
 )
 def test_a_signal_ends_a_command_on_a_daemon_that_was_already_stopped(

@@ -60,6 +60,7 @@ class Remedy:
         "pin",
         "unpin",
         "content.list",
+        "content.save",
         "content.ingests",
         "leases.list",
         "namespaces.list",

@@ -18,7 +18,7 @@ from pyctrd import AsyncClient, Client, ClientClosed, InvalidInput, InvalidRefer
 from pyctrd.images import Images
 from tests.containerd.fake import FakeDaemon, serve
 
-PARTS = ("images", "content", "leases", "namespaces", "snapshots")
+PARTS = ("images", "content", "leases", "namespaces", "snapshots", "events")
 
 
 @pytest.fixture

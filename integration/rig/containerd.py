@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from integration.rig import peers
-from integration.rig.process import Process, ending, remove_folder, unix_answers, unmount_below
+from integration.rig.process import Process, ending, limited, remove_folder, unix_answers, unmount_below
 
 START_SECONDS = 30.0
 ISOLATED_CONTENT = """
@@ -56,14 +58,27 @@ class Ctr:
         self, *arguments: str | Path, namespace: str = "default", check: bool = True, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `ctr ARGUMENTS`; raises AssertionError with ctr's words when `check` and it fails."""
-        command = [self._program, "--address", self._address, "--namespace", namespace, *arguments]
         done = subprocess.run(
-            command, input=stdin, capture_output=True, env=self._env, timeout=600, check=False
+            self._command(arguments, namespace),
+            input=stdin,
+            capture_output=True,
+            env=self._env,
+            timeout=600,
+            check=False,
         )
         if check and done.returncode:
             words = done.stderr.decode(errors="replace").strip()
             raise AssertionError(f"ctr {' '.join(map(str, arguments))}: exit {done.returncode}: {words}")
         return done
+
+    def start(
+        self, *arguments: str | Path, namespace: str = "default", **how: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start `ctr ARGUMENTS` with a time limit."""
+        return limited(subprocess.Popen(self._command(arguments, namespace), env=self._env, **how))
+
+    def _command(self, arguments: Sequence[str | Path], namespace: str) -> list[str | Path]:
+        return [self._program, "--address", self._address, "--namespace", namespace, *arguments]
 
 
 class Containerd:

@@ -51,6 +51,7 @@ _OPTIONS: Final = {
 # The commands of methods that are not named like them.
 _COMMANDS: Final = {
     "content.list": "content ls",
+    "content.save": "content get",
     "content.ingests": "ingests ls",
     "leases.list": "leases ls",
     "namespaces.list": "namespaces ls",

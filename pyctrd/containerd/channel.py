@@ -219,10 +219,14 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     return error.code(), error.details() or ""
 
 
-# The kernel's errors, which containerd passes on in its message, with an unspecific code.
+# Errors that containerd passes on in its message, most of them the kernel's, with an unspecific code.
 _ADVICE: Final[Mapping[str, str]] = {
     "no space left on device": (
         "containerd's disk is full: free some space (see df; delete unused images), and try again"
+    ),
+    "filters: parse error": (
+        "a filter is FIELD==VALUE, FIELD!=VALUE or FIELD~=REGEXP, several joined by commas; quote a field's "
+        'part with dots or slashes: labels."example.com/team"==web'
     ),
     "disk quota exceeded": "containerd's disk quota is used up: free some space, and try again",
     "read-only file system": (

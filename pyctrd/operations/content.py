@@ -117,7 +117,11 @@ def document(content: ContentStore, digest: Digest, *, indent: bool = True) -> s
         raw = content.read_all(digest, limit=MAX_CONFIG_BYTES)
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             return (msgspec.json.format(raw, indent=2) if indent else raw).decode()
-    raise ContentError(f"content {digest} is not a JSON document", hint="get its bytes instead")
+    raise ContentError(
+        f"content {digest} is not a JSON document",
+        hint="get its bytes",
+        remedy=Remedy(method="content.save", images=(digest,)),
+    )
 
 
 # --- labels -----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from contextlib import suppress
 import msgspec
 
 from pyctrd.amounts import listed
-from pyctrd.errors import FailedPrecondition, NotFound
-from pyctrd.oci.model import SnapshotInfo
+from pyctrd.errors import FailedPrecondition, NotFound, Remedy
+from pyctrd.oci.model import Mount, SnapshotInfo
 from pyctrd.ports import Store
 
 
@@ -61,6 +61,16 @@ def _walk(children: Mapping[str, Sequence[SnapshotInfo]]) -> Iterator[SnapshotLe
         info, depth = stack.pop()
         yield SnapshotLevel(snapshot=info, depth=depth)
         stack += [(child, depth + 1) for child in reversed(children.get(info.name, ()))]
+
+
+def mounts(store: Store, snapshotter: str, key: str) -> tuple[Mount, ...]:
+    """Return the mounts of an active snapshot or a view. Raises NotFound, FailedPrecondition."""
+    try:
+        return tuple(store.snapshots.mounts(snapshotter, key))
+    except FailedPrecondition as error:
+        error.hint = "only an active snapshot or a view can be mounted; list the snapshots"
+        error.remedy = Remedy(method="snapshots.list")
+        raise
 
 
 def remove(store: Store, snapshotter: str, keys: Sequence[str]) -> tuple[str, ...]:

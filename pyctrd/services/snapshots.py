@@ -64,7 +64,7 @@ class Snapshots:
         """Return the mounts that show an active snapshot or a view. Raises NotFound, FailedPrecondition."""
         wanted = arguments.text("key", key)
         with self._working() as (daemon, _):
-            return tuple(daemon.snapshots.mounts(_chosen(daemon, snapshotter), wanted))
+            return _snapshots.mounts(daemon, _chosen(daemon, snapshotter), wanted)
 
     def remove(self, keys: str | Iterable[str], *, snapshotter: str | None = None) -> tuple[str, ...]:
         """Remove snapshots, children before their parents, and return their keys in this order.

@@ -18,12 +18,14 @@ import grpc
 from google.protobuf import empty_pb2
 
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+from pyctrd.protos.services.events.v1 import events_pb2, events_pb2_grpc
 from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
 from pyctrd.protos.services.introspection.v1 import introspection_pb2, introspection_pb2_grpc
 from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 from pyctrd.protos.services.namespaces.v1 import namespace_pb2, namespace_pb2_grpc
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 from pyctrd.protos.services.version.v1 import version_pb2, version_pb2_grpc
+from pyctrd.protos.types import event_pb2
 from tests.support.filters import image_is_chosen
 
 Fault = Callable[[Any, grpc.ServicerContext], None]
@@ -51,6 +53,8 @@ class FakeDaemon:
         self.leases: dict[str, dict[str, str]] = {}
         self.namespace_labels: dict[str, str] = {}
         self.images: list[images_pb2.Image] = []
+        self.events: list[event_pb2.Envelope] = []
+        self.waits_for_events = True
         self.message_bytes = 16 << 20
         self.endless: dict[str, Callable[[], Any]] = {}
         self.write_ended = threading.Event()
@@ -233,6 +237,19 @@ class FakeIntrospection(introspection_pb2_grpc.IntrospectionServicer):
         return introspection_pb2.PluginsResponse(plugins=[broken, working])
 
 
+class FakeEvents(events_pb2_grpc.EventsServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def Subscribe(
+        self, request: events_pb2.SubscribeRequest, context: grpc.ServicerContext
+    ) -> Iterator[event_pb2.Envelope]:
+        yield from self.daemon.events
+        self.daemon.seen("Subscribe", request, context)
+        while self.daemon.waits_for_events and context.is_active():
+            time.sleep(0.02)
+
+
 class FakeVersion(version_pb2_grpc.VersionServicer):
     def __init__(self, daemon: FakeDaemon) -> None:
         self.daemon = daemon
@@ -264,6 +281,7 @@ def serve(path: Path, daemon: FakeDaemon) -> grpc.Server:
     snapshots_pb2_grpc.add_SnapshotsServicer_to_server(_new(FakeSnapshots, daemon), server)
     introspection_pb2_grpc.add_IntrospectionServicer_to_server(_new(FakeIntrospection, daemon), server)
     version_pb2_grpc.add_VersionServicer_to_server(_new(FakeVersion, daemon), server)
+    events_pb2_grpc.add_EventsServicer_to_server(_new(FakeEvents, daemon), server)
     server.start()
     return server
 

@@ -5,29 +5,14 @@ from __future__ import annotations
 import click
 
 from pyctrd.cli import settings
+from pyctrd.cli.labels import changes_argument
 from pyctrd.cli.render import content_of, emit_json, open_page
 from pyctrd.cli.session import open_client
 
 
-def _changes(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
-    changes: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals and key.endswith("-"):
-            key = key[:-1]
-        elif not equals:
-            raise click.BadParameter(f"{word!r} is neither KEY=VALUE nor KEY-, which removes the label")
-        if not key:
-            raise click.BadParameter(f"{word!r} has no key")
-        if changes.get(key, value) != value:
-            raise click.BadParameter(f"{key!r} is given twice, with different values")
-        changes[key] = value
-    return changes
-
-
 @click.command("label")
 @settings.image_argument("ref")
-@click.argument("changes", nargs=-1, required=True, metavar="K=V|K-...", callback=_changes)
+@changes_argument
 @click.option(
     "--force", is_flag=True, help="Also change labels that the garbage collector or the kubelet reads."
 )
