@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Remedy,
         Unsupported,
     )
+    from pyctrd.oci.details import HistoryEntry, ImageDetails
     from pyctrd.oci.errors import IncompleteContent
     from pyctrd.oci.model import (
         ContentInfo,
@@ -90,8 +91,10 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.doctor.model import Advice, DoctorFinding, DoctorReport, SkippedCheck
     from pyctrd.operations.ensure import EnsureResult
+    from pyctrd.operations.history import HistoryStep
     from pyctrd.operations.images.model import ImageOverview, ImagePlatform
     from pyctrd.operations.ingests import AbortResult, Ingest
+    from pyctrd.operations.inspect import ImageInfo, ManifestInfo, UnpackedImage
     from pyctrd.operations.leases import LeaseDetails, LeasedSnapshot, LeaseOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
     from pyctrd.operations.namespaces import NamespaceOverview
@@ -161,8 +164,12 @@ __all__ = [
     "ExportForecast",
     "FailedPrecondition",
     "Finding",
+    "HistoryEntry",
+    "HistoryStep",
     "ImageConfig",
+    "ImageDetails",
     "ImageInUse",
+    "ImageInfo",
     "ImageNotFound",
     "ImageOverview",
     "ImagePlatform",
@@ -190,6 +197,7 @@ __all__ = [
     "LoadResult",
     "LoadedImage",
     "Manifest",
+    "ManifestInfo",
     "Mount",
     "Namespace",
     "NamespaceOverview",
@@ -238,6 +246,7 @@ __all__ = [
     "TagResult",
     "Tools",
     "UnpackResult",
+    "UnpackedImage",
     "Unsupported",
     "UsageResult",
     "VerifyArchiveResult",
@@ -270,6 +279,7 @@ _HOMES: Final = {
     ),
     "operations.doctor.model": ("Advice", "DoctorFinding", "DoctorReport", "SkippedCheck"),
     "operations.ensure": ("EnsureResult",),
+    "oci.details": ("HistoryEntry", "ImageDetails"),
     "oci.errors": ("IncompleteContent",),
     "oci.model": (
         "ContentInfo",
@@ -300,12 +310,14 @@ _HOMES: Final = {
     "operations.pin": ("PinResult",),
     "operations.pull": ("PullResult",),
     "registry": ("Explanation", "ReferrerList", "RegistryOptions", "TagList"),
+    "operations.history": ("HistoryStep",),
     "operations.images.model": ("ImageOverview", "ImagePlatform"),
     "operations.ingests": ("AbortResult", "Ingest"),
     "operations.leases": ("LeaseDetails", "LeaseOverview", "LeasedSnapshot"),
     "operations.namespaces": ("NamespaceOverview",),
     "operations.snapshots": ("SnapshotLevel", "SnapshotSize"),
     "services.events": ("EventStream",),
+    "operations.inspect": ("ImageInfo", "ManifestInfo", "UnpackedImage"),
     "operations.load": ("LoadOnMissing", "LoadResult", "LoadedImage"),
     "operations.save.options": (
         "ArchiveFormat",

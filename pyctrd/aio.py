@@ -171,6 +171,8 @@ class AsyncImages(_Part):
     list = _awaited(Images.list)
     get = _awaited(Images.get)
     overview = _awaited(Images.overview)
+    inspect = _awaited(Images.inspect)
+    history = _awaited(Images.history)
     diagnose = _awaited(Images.diagnose)
     inventory = _awaited(Images.inventory)
     tag = _awaited(Images.tag)

@@ -20,6 +20,7 @@ __all__ = [
     "since",
     "size",
     "until",
+    "without_breaks",
 ]
 
 _AGES: Final = (
@@ -53,6 +54,11 @@ def sanitize(text: str, *, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if char in keep or is_visible(char) else _escape(char) for char in text)
+
+
+def without_breaks(text: str) -> str:
+    """Replace tabs, line breaks and runs of spaces by single spaces."""
+    return " ".join(text.split())
 
 
 def is_visible(char: str) -> bool:

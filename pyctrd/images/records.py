@@ -11,10 +11,13 @@ from pyctrd.archive.inventory import Inventory
 from pyctrd.errors import InvalidInput
 from pyctrd.images.part import Part, listed
 from pyctrd.oci import reference
-from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.platforms import Platforms, select
 
 if TYPE_CHECKING:
+    from pyctrd.operations.history import HistoryStep
     from pyctrd.operations.images.model import ImageOverview
+    from pyctrd.operations.inspect import ImageInfo
     from pyctrd.operations.pin import PinResult
     from pyctrd.operations.tag import TagResult
 
@@ -55,6 +58,34 @@ class Records(Part):
         with self._working() as (daemon, _):
             places = namespaces.all_of(daemon) if all_namespaces else [daemon]
             return tuple(item for place in places for item in overview(place, chosen))
+
+    def inspect(self, ref: str, platforms: Platforms | None = None) -> ImageInfo:
+        """Return all that is known about an image, and the documents of the selected platforms.
+
+        With `platforms` None, the host's platform is selected, or if the image has none, a complete one, or
+        else the first. Does not use the network. Raises ImageNotFound, AmbiguousReference,
+        NoMatchingPlatform, and ContentError for a document that does not match its media type.
+        """
+        from pyctrd.operations.inspect import inspect
+
+        selection = select(platforms)
+        with self._working() as (daemon, _):
+            image = namespaces.find_image(daemon, ref)
+            return inspect(daemon, image, selection, snapshotter=daemon.snapshotter)
+
+    def history(self, ref: str, platform: str | Platform | None = None) -> tuple[HistoryStep, ...]:
+        """Return the steps of an image's build with their layers, the latest first, as docker does.
+
+        The platform is selected as for `inspect`. Raises ImageNotFound, AmbiguousReference,
+        NoMatchingPlatform, IncompleteContent if the manifest or the config is missing, and ContentError for a
+        document that does not match its media type.
+        """
+        from pyctrd.operations.history import history
+
+        selection = select(platform)
+        with self._working() as (daemon, _):
+            image = namespaces.find_image(daemon, ref)
+            return history(daemon, image, selection, snapshotter=daemon.snapshotter)
 
     def inventory(self) -> Inventory:
         """Return what the namespace has, for `have` of a save on another machine.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
 from pyctrd.errors import DaemonError, InvalidReference, NotFound
 from pyctrd.oci import mediatypes, reference
-from pyctrd.oci.model import Descriptor, ImageRecord
+from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord
 from pyctrd.oci.reference import Reference
 from pyctrd.ports import Store
 from pyctrd.steps.fetch import host_name
@@ -22,15 +22,25 @@ def sources_of(store: Store, image: ImageRecord) -> list[Reference]:
     tag, and comes last. The labels do not have the registry's port, which the name of another image may have.
     """
     own = _named(image.name)
-    bare = dict.fromkeys(_labelled_sources(store, image.target))
+    labelled = fetched_from(store, [_labels(store, image.target)], own)
+    agreed = own is not None and (not labelled or own in labelled)
+    ordered = [own, *labelled] if agreed else [*labelled, own]
+    return list(dict.fromkeys(item for item in ordered if item is not None))
+
+
+def fetched_from(
+    store: Store, labels: Iterable[Mapping[str, str]], own: Reference | None = None
+) -> list[Reference]:
+    """Return the repositories that blobs were fetched from, by their labels, without tags.
+
+    The labels do not have the registry's port: it is taken from `own`, or from the name of another image.
+    """
+    bare = dict.fromkeys(source for one in labels for source in _labelled(one))
     known: dict[tuple[str, str], dict[Reference, None]] = {}
     for item in [own, *_with_ports(store, bare)]:
         if item is not None:
             known.setdefault((host_name(item.domain), item.repository), {})[item] = None
-    labelled = [item for one in bare for item in known.get((host_name(one.domain), one.repository), (one,))]
-    agreed = own is not None and (not labelled or own in labelled)
-    ordered = [own, *labelled] if agreed else [*labelled, own]
-    return list(dict.fromkeys(item for item in ordered if item is not None))
+    return [item for one in bare for item in known.get((host_name(one.domain), one.repository), (one,))]
 
 
 def _with_ports(store: Store, bare: Collection[Reference]) -> list[Reference | None]:
@@ -62,12 +72,14 @@ def _named(name: str) -> Reference | None:
     return msgspec.structs.replace(parsed, tag="", digest=None)
 
 
-def _labelled_sources(store: Store, target: Descriptor) -> Iterator[Reference]:
-    """Yield the repositories in the target's labels, which do not have the registry's port."""
+def _labels(store: Store, target: Descriptor) -> Mapping[str, str]:
     try:
-        labels = store.content.info(target.digest).labels
+        return store.content.info(target.digest).labels
     except NotFound:
-        return
+        return EMPTY
+
+
+def _labelled(labels: Mapping[str, str]) -> Iterator[Reference]:
     for key, value in sorted(labels.items()):
         if key.startswith(mediatypes.DISTRIBUTION_SOURCE):
             host = key.removeprefix(mediatypes.DISTRIBUTION_SOURCE)

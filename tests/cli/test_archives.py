@@ -93,11 +93,7 @@ def test_an_archive_that_is_not_there() -> None:
     assert "cannot read absent.tar: No such file or directory" in result.stderr
 
 
-def test_inspect_names_the_commands_for_stored_images() -> None:
-    result = run("inspect", "alpine:3.20")
-    assert result.exit_code == 2
-    assert "'alpine:3.20' is not an archive" in result.stderr
-    assert "`pyctrd images` and `pyctrd diagnose`" in result.stderr
+def test_an_archive_to_inspect_that_is_not_there() -> None:
     result = run("inspect", "./absent.tar")
     assert (result.exit_code, "cannot read ./absent.tar: No such file" in result.stderr) == (1, True)
 
@@ -116,6 +112,7 @@ def test_inspect_names_the_commands_for_stored_images() -> None:
         (["verify", "--have", "absent.json", "a.tar"], "cannot read the inventory absent.json"),
         (["verify", "--have", "a.tar", "a.tar"], "a.tar is not an inventory"),
         (["inspect"], "Missing argument"),
+        (["inspect", "--platform", "linux/amd64", "a.tar"], "--platform is for images, and a.tar is an"),
         (["inspect", "a.tar", "a.tar"], "unexpected extra argument"),
     ],
 )
