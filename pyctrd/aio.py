@@ -156,6 +156,7 @@ class AsyncImages(_Part):
     get = _awaited(Images.get)
     overview = _awaited(Images.overview)
     diagnose = _awaited(Images.diagnose)
+    diagnose_all = _awaited(Images.diagnose_all)
     inventory = _awaited(Images.inventory)
     pull = _long(Images.pull)
     ensure = _long(Images.ensure)

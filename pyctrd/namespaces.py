@@ -47,6 +47,11 @@ def sharing(daemon: Daemon) -> Sequence[Daemon]:
     return others(daemon, lambda namespace: namespace.is_shareable)
 
 
+def all_of(daemon: Daemon) -> Sequence[Daemon]:
+    """Return all namespaces of a containerd, sorted by name."""
+    return sorted([daemon, *others(daemon)], key=lambda one: one.namespace)
+
+
 def others(daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True) -> Sequence[Daemon]:
     """Return the other namespaces of a containerd."""
     return [

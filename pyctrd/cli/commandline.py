@@ -84,9 +84,7 @@ def of(remedy: Remedy, settings: Settings) -> str:
     """Return the command of a remedy, or only the options to add if it repeats the same call."""
     if not remedy.method:
         return join([*(["-n", remedy.namespace] if remedy.namespace else []), *_platforms(remedy)])
-    words = [remedy.method, *_platforms(remedy)]
-    if remedy.all_platforms:
-        words.append("--all-platforms")
+    words = [remedy.method, *_selection(remedy)]
     if remedy.repair:
         words.append("--repair")
     if remedy.method == "save" and settings.output:
@@ -98,6 +96,13 @@ def of(remedy: Remedy, settings: Settings) -> str:
     if any(image.startswith("-") for image in images):
         words.append("--")
     return pyctrd(settings, *words, *images)
+
+
+def for_all(remedy: Remedy, settings: Settings, *, all_namespaces: bool) -> str:
+    """Return the command of a remedy for all images, instead of those that it names."""
+    everywhere = ["-A"] if all_namespaces else []
+    words = [remedy.method, "--all", *everywhere, *_selection(remedy), *_registry(settings.registry)]
+    return pyctrd(settings, *words)
 
 
 def with_options(text: str) -> str:
@@ -117,6 +122,10 @@ def _scope(settings: Settings) -> Iterator[str]:
         chosen = getattr(settings, name) or usual
         if chosen != default or usual != default:
             yield from (option, chosen)
+
+
+def _selection(remedy: Remedy) -> list[str]:
+    return [*_platforms(remedy), *(["--all-platforms"] if remedy.all_platforms else [])]
 
 
 def _platforms(remedy: Remedy) -> Iterator[str]:
