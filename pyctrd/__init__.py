@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         Tools,
     )
     from pyctrd.operations.ensure import EnsureResult
+    from pyctrd.operations.ensure_all import EnsureAllResult, EnsuredImage
     from pyctrd.operations.images import ImageOverview
     from pyctrd.operations.load import LoadedImage, LoadOnMissing, LoadResult
     from pyctrd.operations.pull import PullResult
@@ -135,8 +136,10 @@ __all__ = [
     "DiagnosisSummary",
     "Digest",
     "DigestMismatch",
+    "EnsureAllResult",
     "EnsureMode",
     "EnsureResult",
+    "EnsuredImage",
     "Explanation",
     "ExportForecast",
     "FailedPrecondition",
@@ -225,6 +228,7 @@ _HOMES: Final = {
         "Tools",
     ),
     "operations.ensure": ("EnsureResult",),
+    "operations.ensure_all": ("EnsureAllResult", "EnsuredImage"),
     "oci.errors": ("IncompleteContent",),
     "oci.model": (
         "ContentInfo",

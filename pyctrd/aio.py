@@ -160,6 +160,7 @@ class AsyncImages(_Part):
     inventory = _awaited(Images.inventory)
     pull = _long(Images.pull)
     ensure = _long(Images.ensure)
+    ensure_all = _long(Images.ensure_all)
     save = _long(Images.save)
     load = _long(Images.load)
     verify = _long(Images.verify)

@@ -30,6 +30,9 @@ _WORDS: Final = {
 }
 
 
+_NO_PLATFORM: Final = "no_such_platform"
+
+
 class Diagnoses:
     """The output of a diagnosis of many images, in every format."""
 
@@ -88,9 +91,12 @@ class Diagnoses:
         if not bad:
             page.line(f"{count(len(rows), 'image')}, all complete" if rows else "no images", "good")
             return
-        page.line(f"{len(bad)} of {count(len(rows), 'image')} incomplete", "bad")
+        told = f"{len(bad)} of {count(len(rows), 'image')} incomplete"
         if any(item.remedy and item.remedy.method == "ensure" for item in bad):
+            page.line(f"{told}; this fetches what they lack:", "bad")
             page.command(fix_all)
+        else:
+            page.line(told, "bad")
 
     def _object(self, item: DiagnosisSummary) -> Mapping[str, object]:
         return {
@@ -107,7 +113,7 @@ class Diagnoses:
         name = f"{item.image} (+{count(more, 'name')})" if more else item.image
         cells = (
             Cell(name, "strong"),
-            Cell("complete", "good") if item.complete else Cell("incomplete", "bad"),
+            _status(item),
             _missing(item),
             Cell(_words(item)),
             Cell(self._command(item)),
@@ -117,6 +123,16 @@ class Diagnoses:
     def _command(self, item: DiagnosisSummary) -> str:
         there = replace(self._settings, namespace=item.namespace)
         return commandline.of(item.remedy, there) if item.remedy else ""
+
+
+def _status(item: DiagnosisSummary) -> Cell:
+    if item.complete:
+        return Cell("complete", "good")
+    if item.error:
+        return Cell("unreadable", "bad")
+    if item.cause and item.cause.code == _NO_PLATFORM and not item.missing_blobs:
+        return Cell("no platform", "warn")
+    return Cell("incomplete", "bad")
 
 
 def _missing(item: DiagnosisSummary) -> Cell:
@@ -132,6 +148,6 @@ def _words(item: DiagnosisSummary) -> str:
         return item.error.message
     if item.cause is None:
         return ""
-    if item.cause.code == "no_such_platform":
+    if item.cause.code == _NO_PLATFORM:
         return f"no {item.cause.platform} in it"
     return _WORDS.get(item.cause.code, item.cause.code)

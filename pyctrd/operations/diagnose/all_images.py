@@ -6,9 +6,9 @@ selected platforms are read, once for all records of the same target; only incom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyctrd.errors import ContentError, DaemonError, PyctrdError, Unsupported
 from pyctrd.oci.model import Digest, ImageRecord
@@ -49,6 +49,21 @@ def diagnose_all(
     )
 
 
+class Incomplete(NamedTuple):
+    """The incomplete images, with the records of one target together, and the number of complete records."""
+
+    groups: tuple[tuple[ImageRecord, ...], ...]
+    complete: int
+
+
+def incomplete(store: Store, selection: Selection) -> Incomplete:
+    """Return the incomplete images of a namespace; those with unreadable documents are, too.
+
+    The first record of each target is the one with the best name: a tag rather than a digest or an id.
+    """
+    return _Namespace(ListedInspection(store), selection, "", lambda _store: ()).incomplete()
+
+
 class _Namespace:
     """The images of one namespace."""
 
@@ -68,12 +83,25 @@ class _Namespace:
     def summaries(self) -> list[DiagnosisSummary]:
         """Return the summaries, sorted by name."""
         images = self._inspection.store.images.list()
-        groups: dict[tuple[Digest, str], list[ImageRecord]] = {}
-        for image in images:
-            groups.setdefault((image.target.digest, image.target.media_type), []).append(image)
         alias_of = aliases(images)
-        found = [summary for group in groups.values() for summary in self._of_one_target(group, alias_of)]
+        found = [summary for group in _groups(images) for summary in self._of_one_target(group, alias_of)]
         return sorted(found, key=lambda item: item.image)
+
+    def incomplete(self) -> Incomplete:
+        """Return the groups of incomplete records, sorted by name."""
+        found: list[tuple[ImageRecord, ...]] = []
+        complete = 0
+        for group in _groups(self._inspection.store.images.list()):
+            try:
+                whole = self._is_complete(group[0])
+            except (ContentError, DaemonError):
+                whole = False
+            self._inspection.shrink()
+            if whole:
+                complete += len(group)
+            else:
+                found.append(tuple(sorted(group, key=_preference)))
+        return Incomplete(tuple(sorted(found, key=lambda group: group[0].name)), complete)
 
     def _of_one_target(
         self, images: Sequence[ImageRecord], alias_of: dict[str, str]
@@ -139,6 +167,18 @@ class _Namespace:
             alias_of=alias,
             **fields,
         )
+
+
+def _groups(images: Iterable[ImageRecord]) -> Iterable[Sequence[ImageRecord]]:
+    """Return the images with the records of one target together."""
+    groups: dict[tuple[Digest, str], list[ImageRecord]] = {}
+    for image in images:
+        groups.setdefault((image.target.digest, image.target.media_type), []).append(image)
+    return groups.values()
+
+
+def _preference(image: ImageRecord) -> tuple[bool, str]:
+    return "sha256:" in image.name, image.name
 
 
 def _main_cause(found: Sequence[Cause], judged: Verdict) -> Cause | None:
