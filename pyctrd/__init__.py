@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         Cause,
         Content,
         Diagnosis,
+        DiagnosisSummary,
         ExportForecast,
         PlatformState,
         SaveForecast,
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     )
     from pyctrd.operations.doctor.model import Advice, DoctorFinding, DoctorReport, SkippedCheck
     from pyctrd.operations.ensure import EnsureResult
+    from pyctrd.operations.ensure_all import EnsureAllResult, EnsuredImage
     from pyctrd.operations.history import HistoryStep
     from pyctrd.operations.images.model import ImageOverview, ImagePlatform
     from pyctrd.operations.ingests import AbortResult, Ingest
@@ -152,12 +154,15 @@ __all__ = [
     "DaemonVersion",
     "Descriptor",
     "Diagnosis",
+    "DiagnosisSummary",
     "Digest",
     "DigestMismatch",
     "DoctorFinding",
     "DoctorReport",
+    "EnsureAllResult",
     "EnsureMode",
     "EnsureResult",
+    "EnsuredImage",
     "Event",
     "EventStream",
     "Explanation",
@@ -272,6 +277,7 @@ _HOMES: Final = {
         "Cause",
         "Content",
         "Diagnosis",
+        "DiagnosisSummary",
         "ExportForecast",
         "PlatformState",
         "SaveForecast",
@@ -280,6 +286,7 @@ _HOMES: Final = {
     "operations.doctor.model": ("Advice", "DoctorFinding", "DoctorReport", "SkippedCheck"),
     "operations.ensure": ("EnsureResult",),
     "oci.details": ("HistoryEntry", "ImageDetails"),
+    "operations.ensure_all": ("EnsureAllResult", "EnsuredImage"),
     "oci.errors": ("IncompleteContent",),
     "oci.model": (
         "ContentInfo",

@@ -49,8 +49,7 @@ def sharing(daemon: Daemon) -> Sequence[Daemon]:
 
 def all_of(daemon: Daemon) -> Sequence[Daemon]:
     """Return all namespaces of a containerd, sorted by name."""
-    names = sorted(namespace.name for namespace in daemon.namespaces.list())
-    return [daemon if name == daemon.namespace else daemon.in_namespace(name) for name in names]
+    return sorted([daemon, *others(daemon)], key=lambda one: one.namespace)
 
 
 def others(daemon: Daemon, wanted: Callable[[Namespace], bool] = lambda _namespace: True) -> Sequence[Daemon]:

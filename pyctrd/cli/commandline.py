@@ -109,9 +109,7 @@ def of(remedy: Remedy, settings: Settings) -> str:
         return join([*scope, *_platforms(remedy), *(["--force"] if remedy.force else [])])
     if remedy.namespace:
         settings = replace(settings, namespace=remedy.namespace)
-    words = [*_COMMANDS.get(remedy.method, remedy.method).split(), *_platforms(remedy)]
-    if remedy.all_platforms:
-        words.append("--all-platforms")
+    words = [*_COMMANDS.get(remedy.method, remedy.method).split(), *_selection(remedy)]
     if remedy.repair:
         words.append("--repair")
     if remedy.force:
@@ -125,6 +123,13 @@ def of(remedy: Remedy, settings: Settings) -> str:
     if any(image.startswith("-") for image in images):
         words.append("--")
     return pyctrd(settings, *words, *images)
+
+
+def for_all(remedy: Remedy, settings: Settings, *, all_namespaces: bool) -> str:
+    """Return the command of a remedy for all images, instead of those that it names."""
+    everywhere = ["-A"] if all_namespaces else []
+    words = [remedy.method, "--all", *everywhere, *_selection(remedy), *_registry(settings.registry)]
+    return pyctrd(settings, *words)
 
 
 def with_options(text: str) -> str:
@@ -144,6 +149,10 @@ def _scope(settings: Settings) -> Iterator[str]:
         chosen = getattr(settings, name) or usual
         if chosen != default or usual != default:
             yield from (option, chosen)
+
+
+def _selection(remedy: Remedy) -> list[str]:
+    return [*_platforms(remedy), *(["--all-platforms"] if remedy.all_platforms else [])]
 
 
 def _platforms(remedy: Remedy) -> Iterator[str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from pyctrd.amounts import MOST_LISTED, listed
 from pyctrd.cli import commandline
+from pyctrd.cli.installed import Installed
 from pyctrd.cli.page import Cell, Column, Item, Page, Tone
 from pyctrd.cli.render import digest_cell
 from pyctrd.cli.settings import Settings
-from pyctrd.cli.text import count, size
+from pyctrd.cli.text import count, short, size
 from pyctrd.errors import Remedy
 from pyctrd.oci.mediatypes import ingest_prefix
 
 if TYPE_CHECKING:
-    from pyctrd import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast
+    from pyctrd import Cause, Diagnosis, ExportForecast, PlatformState, SaveForecast, Tools
 
 _COLUMNS: Final = (
     Column("PLATFORM"),
@@ -29,6 +32,8 @@ _COLUMNS: Final = (
     Column("NOTE"),
     Column("DIGEST", brief=True),
 )
+# The first release of nerdctl that each forecast is for.
+_FIRST: Final = ((2, 0, 0), (2, 0, 4), (2, 1, 4), (2, 3, 0))
 # Replaces the platform's name while causes are compared; no platform contains it.
 _PLACEHOLDER: Final = "\0"
 
@@ -39,12 +44,14 @@ def document(diagnosis: Diagnosis, settings: Settings) -> dict[str, object]:
         {**msgspec.structs.asdict(cause), "remedy": commandline.of(cause.remedy, settings)}
         for cause in diagnosis.causes
     ]
-    return {**msgspec.structs.asdict(diagnosis), "causes": causes}
+    fix = commandline.of(diagnosis.remedy, settings) if diagnosis.remedy else None
+    return {**msgspec.structs.asdict(diagnosis), "causes": causes, "remedy": fix}
 
 
-def render(diagnosis: Diagnosis, page: Page, settings: Settings) -> None:
-    """Print a diagnosis on a page."""
+def render(diagnosis: Diagnosis, page: Page, settings: Settings, tools: Installed | None = None) -> None:
+    """Print a diagnosis on a page, with predictions for `tools`, or with None for all that are known."""
     target = diagnosis.target
+    page.line(_verdict(diagnosis, settings), "good" if diagnosis.complete else "bad")
     page.line(diagnosis.image, "strong")
     page.line(
         f"{ingest_prefix(target.media_type)} {target.digest}, {size(target.size)}, "
@@ -52,10 +59,11 @@ def render(diagnosis: Diagnosis, page: Page, settings: Settings) -> None:
         "dim",
     )
     page.line("")
-    page.table(_COLUMNS, [_row(row) for row in diagnosis.platforms])
+    page.table(_COLUMNS, [_row(row) for row in diagnosis.platforms if row.kind != "attestation"])
+    _attestations([row for row in diagnosis.platforms if row.kind == "attestation"], page)
     _gaps(diagnosis, page)
     page.heading(f"Predicted results for {_targets(diagnosis)}")
-    _tools(diagnosis, page)
+    _tools(diagnosis, page, tools)
     explanations = _explanations(diagnosis)
     if explanations:
         page.heading("Causes and fixes")
@@ -113,6 +121,62 @@ def _note(row: PlatformState) -> Cell:
     return Cell("; ".join(filter(None, (about, state))), tone)
 
 
+def _attestations(rows: Sequence[PlatformState], page: Page) -> None:
+    """Print one line about all attestations: there may be one for each platform."""
+    if not rows:
+        return
+    lacking = [row for row in rows if not row.complete]
+    target = any(row.target for row in rows)
+    if not lacking:
+        page.line(f"{count(len(rows), 'attestation')}: complete", "dim")
+        return
+    missing = {item.digest: item.size for row in lacking for item in row.missing}
+    least = "" if all(row.missing_known for row in lacking) else "at least "
+    page.line(
+        f"{count(len(rows), 'attestation')}: {len(lacking)} incomplete, {least}{_amount(missing)} missing",
+        "bad" if target else "dim",
+    )
+
+
+def _verdict(diagnosis: Diagnosis, settings: Settings) -> str:
+    """Return one sentence: whether the image is complete, what it lacks, and the command that fetches it."""
+    if diagnosis.complete:
+        return f"complete: {_targets(diagnosis)}"
+    lacks = _lacks(diagnosis)
+    parts = [f"{name} lacks {what}" for name, what in lacks]
+    parts += [f"the index {short(item.digest)} is missing" for item in diagnosis.unread]
+    if diagnosis.absent_platforms:
+        parts.append(f"the image has no {listed(diagnosis.absent_platforms)}")
+    if not parts:
+        parts.append(f"{_targets(diagnosis)} is complete")
+    if diagnosis.remedy is None:
+        return f"incomplete: {', '.join(parts)}"
+    several = len(diagnosis.missing) > 1 or not diagnosis.missing_known
+    fix = commandline.of(diagnosis.remedy, settings)
+    return f"incomplete: {', '.join(parts)}; `{fix}` fetches {'them' if several else 'it'}"
+
+
+def _lacks(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    """Return what each target platform lacks; many platforms are summed up."""
+    groups: dict[str, list[PlatformState]] = {}
+    for row in diagnosis.platforms:
+        if row.target and not row.complete:
+            name = row.platform if row.kind == "image" and row.platform else f"the {row.kind}"
+            groups.setdefault(name, []).append(row)
+    if len(groups) > MOST_LISTED:
+        groups = {count(len(groups), "platform"): [row for rows in groups.values() for row in rows]}
+    return [(name, _lack(rows)) for name, rows in groups.items()]
+
+
+def _lack(rows: Sequence[PlatformState]) -> str:
+    least = "" if all(row.missing_known for row in rows) else "at least "
+    return least + _amount({item.digest: item.size for row in rows for item in row.missing})
+
+
+def _amount(sizes: Mapping[str, int]) -> str:
+    return f"{count(len(sizes), 'blob')}, {size(sum(sizes.values()))}"
+
+
 def _gaps(diagnosis: Diagnosis, page: Page) -> None:
     """Print what is not in the table: platforms the image does not have, and missing indexes."""
     if diagnosis.absent_platforms:
@@ -123,25 +187,33 @@ def _gaps(diagnosis: Diagnosis, page: Page) -> None:
         page.line(f"The index {item.digest} is missing, and its children are unknown.", "bad")
 
 
-def _tools(diagnosis: Diagnosis, page: Page) -> None:
+def _tools(diagnosis: Diagnosis, page: Page, here: Installed | None) -> None:
     tools = diagnosis.tools
-    saves = (
+    nerdctl = _nerdctl(tools, here.nerdctl) if here else _releases(tools)
+    items = [Item(name, *_save(forecast), _notes(forecast.note)) for name, forecast in nerdctl]
+    if here is None or here.ctr:
+        items.insert(0, Item("ctr images export", *_end(tools.ctr_export), _notes(tools.ctr_export.note)))
+    items.append(Item("pyctrd save", *_save(tools.pyctrd_save), _notes(tools.pyctrd_save.note)))
+    page.items(items)
+    if here:
+        page.line("--all-tools shows those that are not installed here, too", "dim")
+
+
+def _releases(tools: Tools) -> list[tuple[str, SaveForecast]]:
+    return [
         ("nerdctl save 2.0.0 - 2.0.3", tools.nerdctl_save_2_0_3),
         ("nerdctl save 2.0.4 - 2.1.3", tools.nerdctl_save_2_0_4),
         ("nerdctl save 2.1.4 - 2.2", tools.nerdctl_save_2_1_4),
         ("nerdctl save 2.3+", tools.nerdctl_save_2_3_0),
-        ("pyctrd save", tools.pyctrd_save),
-    )
-    page.items(
-        [
-            Item("ctr images export", *_export(tools.ctr_export), _notes(tools.ctr_export.note)),
-            *(Item(name, *_save(forecast), _notes(forecast.note)) for name, forecast in saves),
-        ]
-    )
+    ]
 
 
-def _export(forecast: ExportForecast) -> tuple[str, Tone]:
-    return _end(forecast)
+def _nerdctl(tools: Tools, version: tuple[int, int, int] | None) -> list[tuple[str, SaveForecast]]:
+    """Return the forecast for one release of nerdctl; none for 1.x, which no forecast is for."""
+    if version is None or version < _FIRST[0]:
+        return []
+    (_, forecast) = _releases(tools)[bisect.bisect(_FIRST, version) - 1]
+    return [(f"nerdctl save {'.'.join(map(str, version))}", forecast)]
 
 
 def _save(forecast: SaveForecast) -> tuple[str, Tone]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import click
-import msgspec
 
 from pyctrd.cli import settings
 from pyctrd.cli.page import Cell, Column, PlainPage
-from pyctrd.cli.render import emit_json, open_page, plain_json
+from pyctrd.cli.render import emit_json, emit_json_line, open_page
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -36,7 +34,7 @@ class Listing(Generic[_T]):
             emit_json([self.document(thing) for thing in things])
         elif output_format == "jsonl":
             for thing in things:
-                click.echo(json.dumps(msgspec.to_builtins(self.document(thing), enc_hook=plain_json)))
+                emit_json_line(self.document(thing))
         elif quiet:
             for thing in things:
                 open_page().line(self.name(thing))

@@ -34,6 +34,11 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json), indent=2))
 
 
+def emit_json_line(value: Any) -> None:
+    """Print one JSON document on one line."""
+    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json)))
+
+
 def plain_json(value: Any) -> str:
     """Return a digest as a plain string: msgspec does not convert subclasses of str."""
     if isinstance(value, Digest):

@@ -65,17 +65,16 @@ class TerminalPage:
         return Measurement.get(self._console, self._console.options, grid).maximum < self._console.width
 
     def _stack(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> None:
-        """Print `whole` cells on lines of their own, which the terminal may wrap, and the rest below.
+        """Print `whole` cells on lines that the terminal may wrap: the first above the rest, others below.
 
         The titles come first, in the same way.
         """
+        first, *others = (index for index in shown if columns[index].whole)
         rest = [index for index in shown if not columns[index].whole]
         titles = [Cell(column.title, "dim") for column in columns]
         widths = [max(cell_len(_shown(row[index])) for row in (titles, *rows)) for index in rest]
         for row in (titles, *rows) if rows else ():
-            for index in shown:
-                if columns[index].whole:
-                    self._console.print(_text(row[index].text, row[index].tone), soft_wrap=True)
+            self._console.print(_text(row[first].text, row[first].tone), soft_wrap=True)
             line = Table.grid(padding=(0, 2, 0, 0))
             for index, width in zip(rest, widths, strict=True):
                 line.add_column(
@@ -83,6 +82,10 @@ class TerminalPage:
                 )
             line.add_row(*(_text(_shown(row[index]), row[index].tone) for index in rest))
             self._console.print(Padding(line, (0, 0, 0, 4)))
+            for index in others:
+                if row[index].text:
+                    text = _text(f"    {row[index].text}", row[index].tone)
+                    self._console.print(text, soft_wrap=True)
 
     def items(self, items: Sequence[Item]) -> None:
         """Print terms and texts in two columns."""

@@ -14,7 +14,7 @@ from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
 if TYPE_CHECKING:
     import threading
 
-    from pyctrd.operations.diagnose import Diagnosis
+    from pyctrd.operations.diagnose import Diagnosis, DiagnosisSummary
     from pyctrd.operations.verify import VerifyResult
 
 Metadata = Literal["all", "selected"]
@@ -41,6 +41,26 @@ class Checks(Part):
                 others=namespaces.sharing(daemon),
                 transfer=daemon.introspection.has_transfer(),
                 version=daemon.version().version,
+            )
+
+    def diagnose_all(
+        self, *, platforms: Platforms | None = None, all_namespaces: bool = False
+    ) -> tuple[DiagnosisSummary, ...]:
+        """Find out which images of the namespace are incomplete, why, and what fetches what they lack.
+
+        `all_namespaces` also looks at the other namespaces. An image that does not have a selected platform
+        is not complete, either: its cause is `no_such_platform`, and there is no remedy. Does not use the
+        network, and changes nothing. Raises DaemonError.
+        """
+        from pyctrd.operations.diagnose import diagnose_all
+
+        selection = select(platforms)
+        with self._working() as (daemon, _):
+            return diagnose_all(
+                namespaces.all_of(daemon) if all_namespaces else [daemon],
+                selection,
+                snapshotter=daemon.snapshotter,
+                sharing=lambda store: namespaces.sharing(daemon.in_namespace(store.namespace)),
             )
 
     def verify(

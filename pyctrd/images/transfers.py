@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import threading
 
     from pyctrd.archive.reader import Source
+    from pyctrd.operations.ensure_all import EnsureAllResult
     from pyctrd.operations.load import LoadOnMissing, LoadResult
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.unpack import UnpackResult
@@ -149,6 +150,40 @@ class Transfers(Part):
                 image,
                 selection.resolve(LocalImage(daemon, image.target).platforms),
                 fetchers_with(archive, partial(fetchers, daemon, registries)),
+                dry_run=dry_run,
+                concurrency=concurrency,
+                progress=one_at_a_time(progress),
+            )
+
+    def ensure_all(
+        self,
+        *,
+        platforms: Platforms | None = None,
+        all_namespaces: bool = False,
+        source: Source | None = None,
+        dry_run: bool = False,
+        concurrency: int = 3,
+        progress: ProgressSink = no_progress,
+        cancel: threading.Event | None = None,
+    ) -> EnsureAllResult:
+        """Fetch the missing content of every incomplete image of the namespace, or of all namespaces.
+
+        An error of one image is in its result, and the others are fetched nevertheless. The arguments are
+        those of `ensure`. Raises ArchiveError, DaemonError if the images cannot be listed, and
+        DaemonUnreachable.
+        """
+        from pyctrd.operations.archive_source import fetchers_with, open_source
+        from pyctrd.operations.ensure_all import ensure_all
+
+        arguments.count("concurrency", concurrency)
+        selection = select(platforms)
+        with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
+            return ensure_all(
+                namespaces.all_of(daemon) if all_namespaces else [daemon],
+                selection,
+                lambda store: fetchers_with(
+                    archive, partial(fetchers, daemon.in_namespace(store.namespace), registries)
+                ),
                 dry_run=dry_run,
                 concurrency=concurrency,
                 progress=one_at_a_time(progress),

@@ -107,6 +107,15 @@ class RememberedContent:
         self._infos.pop(digest, None)
         self._bytes -= len(self._documents.pop(digest, b""))
 
+    def shrink(self, limit: int) -> bool:
+        """Empty the cache if its documents have more than `limit` bytes; return whether it was emptied."""
+        if self._bytes <= limit:
+            return False
+        self._infos.clear()
+        self._documents.clear()
+        self._bytes = 0
+        return True
+
     def forget_absent(self) -> None:
         """Drop all absent blobs from the cache, since something has been fetched."""
         self._infos = {key: info for key, info in self._infos.items() if not isinstance(info, NotFound)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from pyctrd.cli.diagnosis import render
+from pyctrd.cli.installed import Installed, installed
 from pyctrd.cli.page import PlainPage
 from pyctrd.cli.settings import Settings
 from pyctrd.errors import Remedy
@@ -139,9 +141,70 @@ def test_the_table_has_a_row_for_each_manifest(lines: list[str]) -> None:
         ["linux/arm64", "here", "here", "1/2", "3.0 MiB", "no", "target, incomplete", DIGESTS[1]],
         ["linux/s390x", "here", "here", "1/2", "3.0 MiB", "no", "incomplete", DIGESTS[2]],
         ["linux/ppc64le", "here", "here", "1/2", "3.0 MiB", "no", "incomplete", DIGESTS[3]],
-        ["attestation", "here", "here", "2/2", "-", "overlayfs", "for linux/amd64; complete", DIGESTS[4]],
         ["linux/386", "missing", "?", "?", "> 500 B", "overlayfs", "incomplete", DIGESTS[5]],
+        ["1 attestation: complete"],
     ]
+
+
+FIX = f"pyctrd ensure --platform linux/arm64 {NAME}"
+
+
+def test_the_verdict_is_the_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    fix = Remedy(method="ensure", images=(NAME,), platforms=("linux/arm64",))
+    for how, expected in (
+        (
+            {"remedy": fix},
+            f"incomplete: linux/arm64 lacks 1 blob, 3.0 MiB; `{FIX}` fetches it",
+        ),
+        ({"complete": True}, "complete: linux/arm64"),
+        (
+            {"platforms": (), "absent_platforms": ("linux/riscv64",)},
+            "incomplete: the image has no linux/riscv64",
+        ),
+    ):
+        render(diagnosis(**how), PlainPage(), Settings())
+        assert capsys.readouterr().out.splitlines()[:2] == [expected, NAME]
+
+
+def test_attestations_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        state(number, "unknown/unknown", kind="attestation", attestation_for="linux/amd64", **how)
+        for number, how in enumerate(({}, LACKING, LACKING))
+    ]
+    render(diagnosis(platforms=tuple(rows)), PlainPage(), Settings())
+    assert "3 attestations: 2 incomplete, 1 blob, 3.0 MiB missing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("here", "expected"),
+    [
+        (Installed(), ["pyctrd save"]),
+        (Installed(ctr=True), ["ctr images export", "pyctrd save"]),
+        (Installed(nerdctl=(1, 7, 7)), ["pyctrd save"]),
+        (Installed(nerdctl=(2, 0, 3)), ["nerdctl save 2.0.3", "pyctrd save"]),
+        (Installed(ctr=True, nerdctl=(2, 2, 1)), ["ctr images export", "nerdctl save 2.2.1", "pyctrd save"]),
+    ],
+)
+def test_installed_tools_are_shown(
+    capsys: pytest.CaptureFixture[str], here: Installed, expected: list[str]
+) -> None:
+    render(diagnosis(), PlainPage(), Settings(), here)
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Predicted results for linux/arm64") + 1
+    end = lines.index("--all-tools shows those that are not installed here, too")
+    assert [line.partition(":")[0] for line in lines[start:end] if not line.startswith(" ")] == expected
+
+
+def test_tools_are_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert installed() == Installed()
+    for name, script in (("ctr", "exit 1"), ("nerdctl", "echo nerdctl version 2.1.6-rc.1")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    assert installed() == Installed(ctr=True, nerdctl=(2, 1, 6))
+    (tmp_path / "nerdctl").write_text("not a program")
+    assert installed() == Installed(ctr=True)
 
 
 def test_each_tool_is_shown(lines: list[str]) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyctrd.errors import Unsupported
 from pyctrd.oci import platforms
-from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Selection
+from pyctrd.operations.diagnose.all_images import diagnose_all
 from pyctrd.operations.diagnose.causes import causes
 from pyctrd.operations.diagnose.engine import engine
 from pyctrd.operations.diagnose.inspection import Inspection
@@ -18,26 +18,29 @@ from pyctrd.operations.diagnose.model import (
     Cause,
     Content,
     Diagnosis,
+    DiagnosisSummary,
     ExportForecast,
     PlatformState,
     SaveForecast,
     Tools,
+    missing_of,
 )
-from pyctrd.operations.diagnose.rows import rows
 from pyctrd.operations.diagnose.survey import Survey
-from pyctrd.operations.diagnose.targets import absent_platforms, complete_platforms
 from pyctrd.operations.diagnose.tools import forecast
+from pyctrd.operations.diagnose.verdict import default_snapshotter, remedy_for, verdict
 from pyctrd.ports import Store
 
 __all__ = [
     "Cause",
     "Content",
     "Diagnosis",
+    "DiagnosisSummary",
     "ExportForecast",
     "PlatformState",
     "SaveForecast",
     "Tools",
     "diagnose",
+    "diagnose_all",
 ]
 
 
@@ -61,38 +64,21 @@ def diagnose(
     not loaded, DaemonError, DaemonUnreachable.
     """
     inspection = Inspection(store)
-    survey = Survey(inspection, image, snapshotter or _default_snapshotter(store))
-    targets = selection.resolve(lambda: complete_platforms(survey.branches))
-    table = rows(survey.branches, targets, snapshotter or None)
-    # An absent index may have any platform.
-    absent = () if survey.unread else absent_platforms(targets, survey.branches)
+    survey = Survey(inspection, image, snapshotter or default_snapshotter(store))
+    found = verdict(survey, selection, snapshotter)
+    targets = found.targets
+    unread = tuple(map(Content.of, survey.unread))
     return Diagnosis(
         image=image.name,
         namespace=store.namespace,
         target=Content.of(image.target),
         snapshotter=survey.snapshotter,
         targets=("all",) if selection.all else tuple(map(platforms.format_all, targets.listed)),
-        complete=_complete(survey, table, absent),
-        absent_platforms=tuple(map(platforms.format_all, absent)),
-        platforms=table,
-        unread=tuple(map(Content.of, survey.unread)),
+        complete=found.complete,
+        absent_platforms=tuple(map(platforms.format_all, found.absent)),
+        platforms=found.rows,
+        unread=unread,
         tools=forecast(survey, targets, engine(version, transfer=transfer)),
-        causes=causes(survey, table, absent, tuple(map(Inspection, others))),
+        remedy=remedy_for(image.name, selection, found, missing_of(found.rows, unread)),
+        causes=causes(survey, found.rows, found.absent, tuple(map(Inspection, others))),
     )
-
-
-def _default_snapshotter(store: Store) -> str:
-    """Return the default snapshotter; empty if it is not loaded, which does not prevent a diagnosis."""
-    try:
-        return store.default_snapshotter()
-    except Unsupported:
-        return ""
-
-
-def _complete(survey: Survey, table: Sequence[PlatformState], absent: Sequence[Platform]) -> bool:
-    """Whether all content of the target platforms is in the store.
-
-    An absent nested index counts as missing, since what a tool would export from it is unknown.
-    """
-    chosen = [row for row in table if row.target]
-    return bool(chosen) and not absent and not survey.unread and all(row.complete for row in chosen)

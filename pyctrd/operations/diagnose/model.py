@@ -5,11 +5,12 @@ Digests are plain strings here, since msgspec does not encode subclasses of str 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self, TypeAlias
 
 import msgspec
 
-from pyctrd.errors import Remedy
+from pyctrd.errors import PyctrdError, Remedy
 from pyctrd.oci.model import Descriptor
 
 Kind: TypeAlias = Literal["image", "attestation", "artifact", "other"]
@@ -124,7 +125,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     `complete` is true if all content of the target platforms is in the store; it determines the exit code.
     `targets` are the requested platforms, and `absent_platforms` those that the image does not have. `unread`
-    are absent indexes, whose platforms are unknown.
+    are absent indexes, whose platforms are unknown. `remedy` is the call that fetches all that the target
+    platforms lack; None if the image is complete, or nothing can be fetched.
     """
 
     image: str
@@ -138,3 +140,48 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     unread: tuple[Content, ...]
     tools: Tools
     causes: tuple[Cause, ...]
+    remedy: Remedy | None = None
+
+    @property
+    def missing(self) -> tuple[Content, ...]:
+        """What is known to be missing of the target platforms, each blob once."""
+        return missing_of(self.platforms, self.unread)
+
+    @property
+    def missing_bytes(self) -> int:
+        """The total size of `missing` in bytes."""
+        return sum(item.size for item in self.missing)
+
+    @property
+    def missing_known(self) -> bool:
+        """Whether `missing` is all: an absent manifest or index may list more."""
+        return not self.unread and all(row.missing_known for row in self.platforms if row.target)
+
+
+class DiagnosisSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The diagnosis of one of many images.
+
+    `complete`, `missing_bytes` and `missing_known` are those of its Diagnosis. `cause` is the first cause of
+    what the target platforms lack, and `remedy` the call that fetches it: None for a complete image, and for
+    one that does not have the platform. `alias_of` is another name of the same content, for the records that
+    CRI creates next to a tag (`name@digest`, `sha256:...`). `error` is set if a document cannot be read; then
+    the image counts as incomplete.
+    """
+
+    image: str
+    namespace: str
+    target: Content
+    complete: bool
+    missing_blobs: int = 0
+    missing_bytes: int = 0
+    missing_known: bool = True
+    cause: Cause | None = None
+    remedy: Remedy | None = None
+    alias_of: str = ""
+    error: PyctrdError | None = None
+
+
+def missing_of(rows: Sequence[PlatformState], unread: Sequence[Content]) -> tuple[Content, ...]:
+    """Return what target rows and absent indexes lack, each blob once."""
+    lacked = [item for row in rows if row.target for item in row.missing]
+    return tuple({item.digest: item for item in (*unread, *lacked)}.values())

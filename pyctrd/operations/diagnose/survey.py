@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -12,6 +13,7 @@ import msgspec
 from pyctrd.errors import ContentError, InvalidReference, NotFound, Unsupported
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import Descriptor, Digest, ImageConfig, ImageRecord, Manifest, Platform, SnapshotInfo
+from pyctrd.oci.platforms import Targets
 from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.diagnose.model import Kind
 from pyctrd.operations.diagnose.parent_document import ParentDocument
@@ -116,7 +118,7 @@ class Survey:
         self.snapshotter = snapshotter
         self._parents: dict[Digest, Descriptor] = {}
         self._documents: dict[tuple[Digest, str], ParentDocument] = {}
-        self._contents: dict[tuple[Digest, str], _Contents] = {}
+        self._contents: dict[tuple[Digest, str, bool], _Contents] = {}
         self.unread: list[Descriptor] = []
 
     @cached_property
@@ -130,7 +132,7 @@ class Survey:
         branches: list[Branch] = []
         rows = 0
         for item in graph.preorder(self.image.target, step):
-            if not mediatypes.is_index(item.media_type):
+            if not mediatypes.is_index(item.media_type) and self._is_wanted(item):
                 branches.append(self._branch(item))
                 rows += 1 + len(branches[-1].layers)
                 graph.check_count(self.image.target, rows, _MAX_ROWS)
@@ -165,6 +167,16 @@ class Survey:
         """Return a blob's labels."""
         return self.inspection.labels(digest)
 
+    def for_image(self, image: ImageRecord) -> Survey:
+        """Return the same survey for another record of the same target."""
+        other = copy.copy(self)
+        other.image = image
+        return other
+
+    def _is_wanted(self, _manifest: Descriptor) -> bool:
+        """Whether a manifest gets a branch."""
+        return True
+
     def _below_index(self, descriptor: Descriptor) -> Sequence[Descriptor]:
         if not mediatypes.is_index(descriptor.media_type):
             return ()
@@ -190,12 +202,10 @@ class Survey:
 
     def _read(self, descriptor: Descriptor) -> _Contents:
         """Read a manifest, once for all platforms that it is listed for."""
-        key = descriptor.digest, descriptor.media_type
+        key = descriptor.digest, descriptor.media_type, descriptor.platform is None
         if key not in self._contents:
             manifest = self._manifest(descriptor)
-            config = None
-            if manifest is not None and mediatypes.is_image_config(manifest.config.media_type):
-                config = self.inspection.config(manifest.config)
+            config = self._config(descriptor, manifest)
             layers = self._layers(manifest, config)
             chain = [layer for layer in layers if mediatypes.is_layer(layer.descriptor.media_type)]
             unpacked_in = tuple(chain[-1].snapshots) if chain else ()
@@ -210,6 +220,11 @@ class Survey:
             return Manifest.parse(self.inspection.read(descriptor))
         except NotFound:
             return None
+
+    def _config(self, _descriptor: Descriptor, manifest: Manifest | None) -> ImageConfig | None:
+        if manifest is None or not mediatypes.is_image_config(manifest.config.media_type):
+            return None
+        return self.inspection.config(manifest.config)
 
     def _layers(self, manifest: Manifest | None, config: ImageConfig | None) -> tuple[Layer, ...]:
         """Match the manifest's layers with the config's diff ids; only file system layers have one."""
@@ -247,6 +262,25 @@ class Survey:
         prefix = mediatypes.GC_REF_SNAPSHOT
         labelled = [key.removeprefix(prefix) for key in self.labels(config.digest) if key.startswith(prefix)]
         return list(dict.fromkeys(filter(None, [self.snapshotter, *sorted(labelled)])))
+
+
+class TargetSurvey(Survey):
+    """A survey of the manifests that may be targets, without snapshots: whether they are complete."""
+
+    def __init__(self, inspection: Inspection, image: ImageRecord, targets: Targets) -> None:
+        super().__init__(inspection, image, "")
+        self._targets = targets
+
+    def _is_wanted(self, manifest: Descriptor) -> bool:
+        matcher = self._targets.matcher
+        listed = [*self._through(manifest), *filter(None, [manifest.platform])]
+        return all(map(matcher.match, listed))
+
+    def _config(self, descriptor: Descriptor, manifest: Manifest | None) -> ImageConfig | None:
+        return super()._config(descriptor, manifest) if descriptor.platform is None else None
+
+    def _snapshotters(self, config: Descriptor) -> list[str]:  # noqa: ARG002 - they need not be known
+        return []
 
 
 def _links(config: ImageConfig) -> tuple[tuple[Digest, Digest], ...]:

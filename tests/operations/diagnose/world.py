@@ -51,6 +51,9 @@ class _Snapshots:
             raise NotFound(f"snapshot {name} does not exist: not found", kind="snapshot", name=name)
         return self.by_name[snapshotter, name]
 
+    def list(self, snapshotter: str) -> Iterator[SnapshotInfo]:
+        return (info for (owner, _), info in self.by_name.items() if owner == snapshotter)
+
 
 class _Images:
     def __init__(self) -> None:
@@ -92,6 +95,9 @@ class World:
     @property
     def containerd(self) -> Containerd:
         return cast("Containerd", self)
+
+    def check_open(self) -> None:
+        pass
 
     def default_snapshotter(self) -> str:
         return "overlayfs"
