@@ -335,8 +335,10 @@ def test_the_kubelet_sees_pins_and_names_and_keeps_nothing_that_has_expired(
         wait_for([])
         if daemon.is_1:
             return
-        client.images.pull(name, ttl=dt.timedelta(seconds=5))
-        wait_for([({name}, False)])
+        client.images.pull(name)
+        wait_for([({name}, False)])  # its id is recorded, too
+        assert len(client.images.list()) == 2
+        client.images.pull(name, ttl=dt.timedelta(seconds=2))
         wait_for_expiry(client.images.get(name))
         collect_garbage(daemon, "k8s.io")
         wait_for([])

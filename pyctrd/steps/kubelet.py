@@ -23,10 +23,10 @@ MANAGED: Final = {image_use.MANAGED_LABEL: image_use.MANAGED}
 
 
 def put_expiring_id(store: Store, image: ImageRecord, host: Platform) -> None:
-    """Create the record of an image's id with the expiry that the image is to have.
+    """Create or update the record of an image's id so that it expires with the image.
 
-    Otherwise the kubelet's services would create one that does not expire, and keeps the content. A record
-    that does not expire is left, since other names may use it.
+    Otherwise the kubelet's services would create one that does not expire, and keeps the content. If the
+    image has other names that stay, or expire later, so does its id.
     """
     name = _image_id(store, image, host)
     if name is None:
@@ -38,12 +38,25 @@ def put_expiring_id(store: Store, image: ImageRecord, host: Platform) -> None:
             store.images.create(wanted)
         except AlreadyExists:
             try:
-                before = store.images.get(name).labels.get(EXPIRE_LABEL, "")
-                if before and before < labels[EXPIRE_LABEL]:
+                if _may_expire(store.images, wanted, image.name):
                     store.images.update(wanted, fields=[f"labels.{EXPIRE_LABEL}"])
             except NotFound:
                 continue  # deleted in the meantime
         return
+
+
+def _may_expire(images: ImageStore, wanted: ImageRecord, name: str) -> bool:
+    """Whether nothing needs the existing record of an id longer than the name that expires."""
+    existing = images.get(wanted.name)
+    if existing.is_pinned or existing.target.digest != wanted.target.digest:
+        return False
+    until = wanted.expires_at
+    found = images.list([f"target.digest=={wanted.target.digest}"])
+    return until is not None and all(
+        record.expires_at is not None and record.expires_at <= until
+        for record in found
+        if record.name not in (wanted.name, name)
+    )
 
 
 def keep_id(images: ImageStore, image: ImageRecord) -> None:

@@ -101,19 +101,35 @@ def test_the_id_for_the_kubelet_expires_with_the_image() -> None:
     assert image.labels["io.cri-containerd.image"] == "managed"
     assert store.images.get(id_of(graph.child(0))).labels == image.labels
     assert len(store.images.list()) == 2
-    later = pulled(store, graph, ttl=2 * WEEK).labels[EXPIRE_LABEL]
-    pulled(store, graph, ttl=WEEK)
-    assert store.images.get(id_of(graph.child(0))).labels[EXPIRE_LABEL] == later
+    for ttl in (2 * WEEK, WEEK / 2):
+        image = pulled(store, graph, ttl=ttl)
+        assert store.images.get(id_of(graph.child(0))).labels == image.labels
     pulled(store, graph)
     assert [record.expires_at for record in store.images.list()] == [None, None]
 
 
-def test_an_id_that_does_not_expire_is_left() -> None:
+@pytest.mark.parametrize(
+    ("other", "id_labels", "expires"),
+    [
+        (None, {}, True),
+        ({EXPIRE_LABEL: "2020-01-01T00:00:00Z"}, {}, True),
+        ({EXPIRE_LABEL: "2099-01-01T00:00:00Z"}, {}, False),
+        ({}, {}, False),
+        (None, {PINNED_LABEL: PINNED}, False),
+    ],
+)
+def test_an_existing_id_expires_unless_another_name_needs_it(
+    other: dict[str, str] | None, id_labels: dict[str, str], expires: bool
+) -> None:
     graph = shapes.single(to_string(host()))
     store = MemoryStore(namespace="k8s.io")
-    store.tag(id_of(graph), graph.root)
+    target = pulled(store, graph).target
+    store.images.create(ImageRecord(name=id_of(graph), target=target, labels=id_labels))
+    if other is not None:
+        store.images.create(ImageRecord(name="other:1", target=target, labels=other))
     pulled(store, graph, ttl=WEEK)
-    assert store.images.get(id_of(graph)).labels == {}
+    record = store.images.get(id_of(graph))
+    assert (record.expires_at is not None, record.is_pinned) == (expires, PINNED_LABEL in id_labels)
 
 
 def test_there_is_no_id_for_another_platform_or_namespace_or_without_expiry() -> None:

@@ -16,8 +16,9 @@ from pyctrd.cli.session import open_client
 def command(refs: tuple[str, ...], output_format: str, quiet: bool) -> None:
     """Protect images from removal.
 
-    Pins every name that points at the same target. The kubelet does not remove pinned images, nor do
-    `pyctrd rm` and `pyctrd prune`; `ctr` and `nerdctl` do. Pinned images do not expire.
+    Pins every name that points at the same target. The kubelet does not remove pinned images, nor does
+    `pyctrd prune`, nor `pyctrd rm` without --force; ctr and nerdctl do. Pinned images do not expire. A pull
+    still moves a pinned name if the tag has moved in the registry.
     """
     with open_client() as client:
         result = client.images.pin(refs)
