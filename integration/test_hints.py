@@ -170,6 +170,24 @@ def test_the_command_to_remove_damaged_content_without_an_image(
     assert shell.have() == set()
 
 
+def test_the_commands_that_list_what_was_meant(shell: Shell, pause: Pause) -> None:
+    told(shell, "pull", pause.name, code=0)
+    layer = min(layers_of(pause.graph, HOST))
+    snapshot = told(shell, "snapshots", "ls", "-q", code=0).split()[0]
+    cases = (
+        (("content", "info", "nothing"), 2, pause.graph.digest),
+        (("content", "info", "sha256:0123456789abcdef"), 3, pause.graph.digest),
+        (("leases", "rm", "nothing"), 3, "ID"),
+        (("ingests", "abort", "nothing"), 3, "REF"),
+        (("namespaces", "rm", "nothing"), 3, shell.namespace),
+        (("namespaces", "rm", shell.namespace), 1, pause.name),
+        (("snapshots", "mounts", snapshot), 1, snapshot),
+    )
+    for arguments, code, shown in cases:
+        assert shown in run(shell, only(told(shell, *arguments, code=code))), arguments
+    assert only(told(shell, "content", "read", layer, code=1)).endswith(f"content get {layer}")
+
+
 def test_the_command_for_the_namespace_that_has_the_image(shell: Shell, pause: Pause) -> None:
     address = ("-a", str(shell.containerd.address))
     empty = f"{shell.namespace}-empty"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -182,3 +184,32 @@ def test_nothing_is_removed_if_one_is_unknown(store: MemoryStore) -> None:
     with pytest.raises(NotFound):
         content.remove(store, [LAYER, f"sha256:{64 * '0'}"], now=NOW)
     assert set(store.state.blobs) == {JSON, LAYER}
+
+
+def counted(method: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        calls.append(method.__qualname__)
+        return method(*args)
+
+    return call
+
+
+def test_calls_do_not_grow_with_the_number_of_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    digests = [Digest.of(bytes([number])) for number in range(200)]
+    store.put(dict.fromkeys(digests, b"x"))
+    for number in range(3):
+        store.leases.create(str(number), {})
+    calls: list[str] = []
+    for service, method in (
+        (store.images, "list"),
+        (store.content, "list"),
+        (store.leases, "list"),
+        (store.leases, "resources"),
+    ):
+        monkeypatch.setattr(service, method, counted(getattr(service, method), calls))
+    content.users(store, digests, NOW)
+    assert sorted(calls) == [
+        *("MemoryContent.list", "MemoryImages.list", "MemoryLeases.list"),
+        *(3 * ["MemoryLeases.resources"]),
+    ]

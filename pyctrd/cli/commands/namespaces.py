@@ -34,12 +34,8 @@ def command() -> None:
 def ls(output_format: str, quiet: bool) -> None:
     """List namespaces, with their images and containers."""
     with open_client() as client:
-        if quiet and output_format in ("table", "wide"):
-            for namespace in client.namespaces.list():
-                click.echo(sanitize(namespace.name))
-            return
         found = client.namespaces.overview()
-    NAMESPACES.show(found, output_format)
+    NAMESPACES.show(found, output_format, quiet=quiet)
 
 
 NAMESPACES: Listing[NamespaceOverview] = Listing(

@@ -135,7 +135,7 @@ def _branch(level: SnapshotLevel) -> Cell:
 
 
 TREE: Listing[SnapshotLevel] = Listing(
-    columns=[Column("KEY"), Column("KIND")],
+    columns=[Column("KEY", whole=True), Column("KIND")],
     row=lambda level: (_branch(level), Cell(level.snapshot.kind)),
     document=lambda level: {**_document(level.snapshot), "depth": level.depth},
     name=lambda level: level.snapshot.name,
