@@ -138,7 +138,7 @@ class HostFacts:
         return merged
 
     def _imported(self, folder: Path, name: str) -> Iterator[Path]:
-        pattern = name if name.startswith("/") else str(folder / name)
+        pattern = os.path.normpath(folder / name)
         if "*" not in pattern:
             yield Path(pattern)
             return
