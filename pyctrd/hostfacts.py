@@ -62,6 +62,7 @@ class HostFacts:
             owner=_user(found.st_uid),
             group=_group(found.st_gid) if found.st_gid else "",
             mode=found.st_mode if stat.S_ISSOCK(found.st_mode) else None,
+            is_open=_is_open(Path(os.path.realpath(self._address))),
             others=others,
         )
 
@@ -137,7 +138,7 @@ class HostFacts:
         return merged
 
     def _imported(self, folder: Path, name: str) -> Iterator[Path]:
-        pattern = name if name.startswith("/") else str(folder / name)
+        pattern = os.path.normpath(folder / name)
         if "*" not in pattern:
             yield Path(pattern)
             return
@@ -159,6 +160,14 @@ class HostFacts:
             if os.access(inside, os.X_OK):
                 return inside / folder.lstrip("/")
         return Path(folder)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether any user may reach a file through the folders above it."""
+    try:
+        return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+    except OSError:
+        return False
 
 
 def _pitfall(found: HostsPitfall) -> Pitfall:

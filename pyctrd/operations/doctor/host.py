@@ -14,12 +14,14 @@ class SocketFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A socket: who may use it, and the sockets of other containerds on this machine, with their product.
 
     `mode` are the permission bits, None if there is no socket or it cannot be seen. `group` is "" for root's.
+    `is_open` is false if the folders above keep other users away from it.
     """
 
     path: str
     owner: str = ""
     group: str = ""
     mode: int | None = None
+    is_open: bool = True
     others: tuple[tuple[str, str], ...] = ()
 
 

@@ -37,8 +37,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
     yield DoctorFinding(
         code="slow-decompression",
         severity="info",
-        what="containerd unpacks gzip layers with Go's library, which takes about twice as long as a "
-        "program for that",
+        what="containerd decompresses gzip layers with Go's library, which is slower than a program for that",
         evidence=(
             f"{'neither ' if len(programs) > 1 else 'no '}{names} in its PATH: {':'.join(process.path)}",
             *disabled,

@@ -19,7 +19,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
     facts = examination.host.socket()
     if examination.unreachable is not None:
         yield _unreachable(facts, examination.unreachable)
-    if facts.mode is None:
+    if facts.mode is None or not facts.is_open:
         return
     if facts.mode & stat.S_IWOTH:
         yield DoctorFinding(
