@@ -45,7 +45,7 @@ class Builder:
         for image in state.images.values():
             daemon.images.create(image)
         for container in state.containers.values():
-            self._add_container(container)
+            self.add_container(container)
         holders = {item.id: name for name, (_, held) in state.leases.items() for item in held}
         for name, (lease, held) in state.leases.items():
             daemon.leases.create(name, lease.labels)
@@ -53,7 +53,7 @@ class Builder:
                 if item.type != "ingests":
                     daemon.leases.add(name, item)
         for ref in state.ingests:
-            self._start_write(ref, holders.get(ref))
+            self.start_write(ref, holders.get(ref))
 
     def _add_snapshot(self, snapshotter: str, snapshot: SnapshotInfo) -> None:
         snapshots = self._daemon.snapshots
@@ -63,7 +63,7 @@ class Builder:
             snapshots.prepare(snapshotter, f"make-{snapshot.name}", snapshot.parent)
             snapshots.commit(snapshotter, snapshot.name, f"make-{snapshot.name}", snapshot.labels)
 
-    def _add_container(self, container: Container) -> None:
+    def add_container(self, container: Container) -> None:
         message = containers_pb2.Container(
             id=container.id,
             image=container.image,
@@ -76,7 +76,7 @@ class Builder:
         request = containers_pb2.CreateContainerRequest(container=message)
         self._containers.Create(request, metadata=(("containerd-namespace", self._daemon.namespace),))
 
-    def _start_write(self, ref: str, lease: str | None) -> None:
+    def start_write(self, ref: str, lease: str | None) -> None:
         metadata = [("containerd-namespace", self._daemon.namespace)]
         if lease is not None:
             metadata.append(("containerd-lease", lease))

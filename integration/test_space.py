@@ -1,4 +1,4 @@
-"""`pyctrd usage` compared with `du` of containerd's folders."""
+"""`pyctrd usage` compared with `du` of containerd's folders, and `pyctrd prune` as users run it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from integration.rig.daemons import Containerd, Registry
 from integration.rig.publish import push
 from integration.shell import Shell
+from pyctrd.containerd import Daemon
+from pyctrd.containerd.disk import disk_space
 from tests.support import images
 from tests.support.images import Graph
 
@@ -80,3 +82,31 @@ def test_usage_equals_du(here: Shell, registry: Registry, repository: str) -> No
     assert found["bytes"] == found["blobs"]["bytes"] + found["snapshots"]["bytes"]
     assert {image["bytes_shared"] for image in found["images"] if image["name"] in names} != {0}
     assert found["blobs"]["reclaimable"] == found["blobs"]["bytes"]
+
+
+@pytest.mark.every_generation
+def test_prune_knows_the_free_space(here: Shell, registry: Registry, repository: str) -> None:
+    """For --until-free, the file system of containerd's content is measured."""
+    name = push(built(images.random_layer(10_000)), registry, repository)
+    here("pull", "--plain-http", name)
+    root = here.containerd.root / "root/io.containerd.content.v1.content"
+    with Daemon.connect(str(here.containerd.address)) as daemon:
+        found, status = disk_space(daemon), os.statvfs(root)
+    assert (found.root, found.bytes) == (str(root), status.f_blocks * status.f_frsize)
+    assert found.bytes_free == pytest.approx(status.f_bavail * status.f_frsize, abs=1 << 30)
+
+    enough = here.json("prune", "--until-free", "1", "--dry-run")
+    assert (enough["images"], enough["bytes_missing"]) == ([], 0)
+    impossible = here.json("prune", "--until-free", "100%", "--force")
+    assert impossible["images"] == [name]
+    assert impossible["bytes_missing"] > 0
+    assert not here.json("usage")["blobs"]["count"]
+
+
+@pytest.mark.two_generations
+def test_prune_without_a_terminal_needs_force(here: Shell) -> None:
+    refused = here("prune", "--unused", code=2)
+    assert b"use --force, or --dry-run" in refused.stderr
+    assert b"nothing is removed without a policy" in here("prune", "-f", code=2).stderr
+    assert b"must be a size like 20G" in here("prune", "-f", "--until-free", "much", code=2).stderr
+    assert b"not a regular expression" in here("prune", "-f", "--unused", "--keep", "(", code=2).stderr
