@@ -7,10 +7,12 @@ rules have grown: see Rules. Source: containerd core/metadata/gc.go (metadata/gc
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -25,6 +27,7 @@ Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", 
 
 ROOT_LABEL: Final = "containerd.io/gc.root"
 FLAT_LABEL: Final = "containerd.io/gc.flat"
+_PREFIX: Final = "containerd.io/gc."
 _REF: Final = "containerd.io/gc.ref."
 _BACK_REF: Final = "containerd.io/gc.bref."
 _CONDITION: Final = "containerd.io/gc.cond.snapshot"
@@ -74,6 +77,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 # A node, and whether it was reached from a flat lease, whose objects keep nothing by labels.
 _Visit: TypeAlias = tuple[Node, bool]
+# An object that is referred to, and how.
+_Target: TypeAlias = tuple[Node, str]
 
 
 class GcGraph:
@@ -83,58 +88,53 @@ class GcGraph:
         self, state: GcState, rules: Rules, now: dt.datetime, *, without: Collection[Node] = ()
     ) -> None:
         self.state = state
-        self._rules = rules
-        self._now = now
+        self._all = _Everything(state, rules, now)
         self._gone = frozenset(without)
-        self._labels = {node: labels for node, labels in _objects(state) if node not in self._gone}
         self._before: dict[_Visit, list[tuple[_Visit, str]]] | None = None
-        self._back: dict[Node, list[tuple[Node, str]]] = {}
-        self._leased = {
-            item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
-        }
-        if rules.back_references:
-            self._add_back_references()
-        if rules.conditions:
-            self._add_conditions()
 
     def without(self, removed: Collection[Node]) -> GcGraph:
         """Return the references that are left when these objects are deleted."""
-        return GcGraph(self.state, self._rules, self._now, without=self._gone.union(removed))
+        left = copy.copy(self)
+        left._gone = self._gone.union(removed)
+        left._before = None
+        return left
 
     def __contains__(self, node: Node) -> bool:
         """Whether there is such an object."""
-        return node in self._labels
+        return node in self._all.labels and node not in self._gone
 
     def __iter__(self) -> Iterator[Node]:
         """Yield all objects."""
-        return iter(self._labels)
+        return (node for node in self._all.labels if node not in self._gone)
 
-    # --- what is kept -------------------------------------------------------------------------------------
+    def is_expired(self, record: Lease | ImageRecord) -> bool:
+        """Whether a record has a valid expiry that is over."""
+        return self._all.is_expired(record)
 
     def collected(self) -> frozenset[Node]:
         """Return what the next collection removes, which may be expired leases and images, too."""
         reached = {node for node, _ in self._reached()}
-        return frozenset(node for node in self if node not in reached and self._may_go(node))
+        return frozenset(node for node in self if node not in reached and self._all.may_go(node))
 
     def reached_from(self, nodes: Iterable[Node]) -> frozenset[Node]:
         """Return these objects, and what they refer to, directly or not; all of it exists."""
         visits = [(node, False) for node in nodes]
         return frozenset(node for node, _ in self._followed(visits) if node in self)
 
-    def _may_go(self, node: Node) -> bool:
-        return node.kind != "container" and (node.kind != "image" or self._rules.images)
-
     def chains(self, node: Node) -> tuple[tuple[Link, ...], ...]:
-        """Return for each root that keeps an object a chain of references to it, the shortest one first."""
+        """Return for each root that keeps an object a chain of references, the shortest one first.
+
+        A link may be an object that does not exist: others can be attached to it by back references.
+        """
         before = self._referrers()
-        roots = dict(self._roots())
         found: dict[Node, tuple[Link, ...]] = {}
         known = {(node, False), (node, True)}
         queue = deque[tuple[_Visit, tuple[Link, ...]]]((visit, ()) for visit in sorted(known))
         while queue:
             visit, rest = queue.popleft()
-            if visit in roots and visit[0] not in found:
-                found[visit[0]] = (Link(visit[0], roots[visit]), *rest)
+            root, flat = visit
+            if not flat and root in self._all.roots and root in self:
+                found[root] = (Link(root, self._all.roots[root]), *rest)
             for previous, via in before.get(visit, ()):
                 if previous not in known:
                     known.add(previous)
@@ -152,7 +152,7 @@ class GcGraph:
 
     def _reached(self) -> set[_Visit]:
         """Return what is reached from the roots, which may be objects that do not exist."""
-        return self._followed(visit for visit, _ in self._roots())
+        return self._followed((root, False) for root in self._all.roots if root not in self._gone)
 
     def _followed(self, visits: Iterable[_Visit]) -> set[_Visit]:
         reached = set(visits)
@@ -164,15 +164,59 @@ class GcGraph:
                     queue.append(visit)
         return reached
 
-    def _roots(self) -> Iterator[tuple[_Visit, str]]:
-        for node in self:
-            via = self._root_by(node)
-            if via is not None:
-                yield (node, False), via
+    def _references(self, node: Node, flat: bool) -> Iterator[tuple[_Visit, str]]:
+        if not flat:
+            yield from self._left(self._all.attached.get(node, ()))
+        if node not in self:
+            return
+        if node.kind == "lease":
+            yield from self._all.held(node)
+            return
+        for target, via in self._all.fields(node):
+            yield (target, flat), via
+        if not flat:
+            for target, via in self._all.labelled(node):
+                yield (target, False), via
+            yield from self._left(self._all.conditional.get(node, ()))
+
+    def _left(self, targets: Iterable[_Target]) -> Iterator[tuple[_Visit, str]]:
+        return (((target, False), via) for target, via in targets if target not in self._gone)
+
+
+class _Everything:
+    """All objects of a namespace with their references, whatever may be deleted.
+
+    `attached` are the objects that attach themselves to one, which need not exist; `conditional` those that
+    an image or a blob keeps by a condition that holds now.
+    """
+
+    def __init__(self, state: GcState, rules: Rules, now: dt.datetime) -> None:
+        self._state = state
+        self._rules = rules
+        self._now = now
+        self.labels = {node: _for_collector(labels) for node, labels in _objects(state)}
+        self._leased = {
+            item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
+        }
+        self.roots = {node: via for node in self.labels if (via := self._root_by(node)) is not None}
+        self.attached: dict[Node, list[_Target]] = {}
+        self.conditional: dict[Node, list[_Target]] = {}
+        if rules.back_references:
+            self._add_back_references()
+        if rules.conditions:
+            self._add_conditions()
+
+    def may_go(self, node: Node) -> bool:
+        """Whether the collector removes objects of this kind."""
+        return node.kind != "container" and (node.kind != "image" or self._rules.images)
+
+    def is_expired(self, record: Lease | ImageRecord) -> bool:
+        expiry = expiry_of(record.labels)
+        return expiry is not None and self._now > expiry
 
     def _root_by(self, node: Node) -> str | None:
         """Return what makes an object a root: "" for its kind, or a label's key; None if it is none."""
-        state = self.state
+        state = self._state
         match node.kind:
             case "container":
                 return ""
@@ -185,60 +229,47 @@ class GcGraph:
                 fresh = started is None or self._now <= started + _INGEST_LIFETIME
                 return "" if node.name not in self._leased and fresh else None
             case _:
-                keys = self._labels.get(node, {})
+                keys = (key for key, _ in self.labels[node])
                 if self._rules.back_references:  # since then, any key that begins so
                     return next((key for key in keys if key.startswith(ROOT_LABEL)), None)
                 return ROOT_LABEL if ROOT_LABEL in keys else None
 
-    def is_expired(self, record: Lease | ImageRecord) -> bool:
-        """Whether a record has a valid expiry that is over."""
-        expiry = expiry_of(record.labels)
-        return expiry is not None and self._now > expiry
+    def fields(self, node: Node) -> Iterator[_Target]:
+        """Yield the object that a field of a record refers to."""
+        return _by_field(self._state, node)
 
-    # --- references ---------------------------------------------------------------------------------------
-
-    def _references(self, node: Node, flat: bool) -> Iterator[tuple[_Visit, str]]:
-        if not flat:
-            yield from (((target, False), via) for target, via in self._back.get(node, ()))
-        if node not in self:
-            return
-        if node.kind == "lease":
-            yield from self._held(node)
-        else:
-            yield from (((target, flat), via) for target, via in _by_field(self.state, node))
-        if not flat:
-            yield from (((target, False), via) for target, via in self._labelled(node))
-
-    def _held(self, node: Node) -> Iterator[tuple[_Visit, str]]:
-        lease, held = self.state.leases[node.name]
+    def held(self, node: Node) -> Iterator[tuple[_Visit, str]]:
+        """Yield what a lease holds."""
+        lease, held = self._state.leases[node.name]
         flat = FLAT_LABEL in lease.labels
         for item in held:
             target = _leased(item.type, item.id)
             if target is not None and (target.kind != "image" or self._rules.images):
                 yield (target, flat and target.kind != "ingest"), "lease"
 
-    def _labelled(self, node: Node) -> Iterator[tuple[Node, str]]:
-        for key, value in self._labels.get(node, {}).items():
+    def labelled(self, node: Node) -> Iterator[_Target]:
+        """Yield what the labels of an object refer to."""
+        for key, value in self.labels[node]:
             target = _by_label(key, value, _REF)
             if target is not None and (target.kind != "image" or self._rules.images):
                 yield target, key
 
     def _add_back_references(self) -> None:
-        for node in self:
-            if node.kind == "image" and self._root_by(node) is not None:
+        for node, labels in self.labels.items():
+            if node.kind == "image" and node in self.roots:
                 continue  # it is kept anyway
-            for key, value in self._labels.get(node, {}).items():
+            for key, value in labels:
                 owner = _by_label(key, value, _BACK_REF)
                 if owner is not None:
-                    self._back.setdefault(owner, []).append((node, key))
+                    self.attached.setdefault(owner, []).append((node, key))
 
     def _add_conditions(self) -> None:
-        for node in self:
+        for node, labels in self.labels.items():
             if node.kind in ("image", "content"):
-                for key, value in self._labels.get(node, {}).items():
+                for key, value in labels:
                     target = self._conditional(key, value)
                     if target is not None:
-                        self._back.setdefault(node, []).append((target, key))
+                        self.conditional.setdefault(node, []).append((target, key))
 
     def _conditional(self, key: str, value: str) -> Node | None:
         """Return the snapshot that a gc.cond label keeps now."""
@@ -247,11 +278,16 @@ class GcGraph:
             return None
         snapshotter = key.removeprefix(_CONDITION).lstrip("./").partition("/")[0]
         target = Node("snapshot", name, snapshotter)
-        labels = self._labels.get(target, {})
-        used = [parse_time(text) for label, text in labels.items() if label.startswith(_USED_AT)]
+        labels = self.labels.get(target, ())
+        used = [parse_time(text) for label, text in labels if label.startswith(_USED_AT)]
         ages = [self._now - moment for moment in used if moment is not None]
         holds = any(_condition_holds(condition, ages) for condition in conditions.split(","))
         return target if holds else None
+
+
+def _for_collector(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the labels that the collector reads."""
+    return tuple(item for item in labels.items() if item[0].startswith(_PREFIX))
 
 
 def _objects(state: GcState) -> Iterator[tuple[Node, Mapping[str, str]]]:
@@ -291,19 +327,29 @@ def _condition_holds(condition: str, ages: Sequence[dt.timedelta]) -> bool:
 
 
 def _by_label(key: str, value: str, prefix: str) -> Node | None:
-    """Return the object that a reference label means; the rest of its key after `.` or `/` is a comment."""
+    """Return the object that a reference label means."""
+    meaning = _meaning(key, prefix)
+    return Node(meaning[0], value, meaning[1]) if meaning else None
+
+
+@lru_cache(4096)
+def _meaning(key: str, prefix: str) -> tuple[Kind, str] | None:
+    """Return the kind and the snapshotter that the key of a reference label means.
+
+    The rest of the key after `.` or `/` is a comment.
+    """
     if not key.startswith(prefix):
         return None
     kind, mark, rest = _split(key.removeprefix(prefix))
     if kind == "snapshot":
-        return Node("snapshot", value, rest.partition("/")[0]) if mark == "." else None
+        return ("snapshot", rest.partition("/")[0]) if mark == "." else None
     if mark not in ("", ".", "/"):
         return None
     match kind:
         case "content" | "image":
-            return Node(kind, value)
+            return kind, ""
         case "container" if prefix == _BACK_REF:
-            return Node("container", value)
+            return "container", ""
         case _:
             return None
 
