@@ -15,7 +15,7 @@ from pyctrd.ports import ImageStore
 
 
 def find_image(daemon: Daemon, ref: str) -> ImageRecord:
-    """Find an image. If only other namespaces have it, the error's hint names them."""
+    """Find an image. If only other namespaces have it, or a similar name, the error's hint names them."""
     try:
         return lookup.find(daemon.images, arguments.text("ref", ref))
     except NotFound as error:
@@ -23,7 +23,21 @@ def find_image(daemon: Daemon, ref: str) -> ImageRecord:
         if found:
             error.hint = f"it is in the namespace {' and in '.join(found)}"
             error.remedy = Remedy(namespace=found[0])
+        elif error.remedy and error.remedy.method == "pull":  # there is nothing similar here
+            _point_to_similar(daemon, error)
         raise
+
+
+def _point_to_similar(daemon: Daemon, error: NotFound) -> None:
+    for other in others(daemon):
+        try:
+            names = lookup.similar(other.images, error.name)
+        except DaemonError:
+            continue  # a namespace that cannot be listed
+        if names:
+            error.hint = f"did you mean {', '.join(names)} in the namespace {other.namespace}?"
+            error.remedy = None
+            return
 
 
 def having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:

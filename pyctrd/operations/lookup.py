@@ -88,14 +88,18 @@ def _by_digest(images: ImageStore, text: str, prefix: str) -> ImageRecord | None
 
 def _preference(record: ImageRecord) -> tuple[bool, str]:
     """Sort names with a tag before those with a digest (CRI creates `name@digest` and `sha256:...`)."""
-    return "sha256:" in record.name, record.name
+    return _preferred(record.name)
+
+
+def _preferred(name: str) -> tuple[bool, str]:
+    return "sha256:" in name, name
 
 
 def _not_found(images: ImageStore, text: str, name: str) -> ImageNotFound:
-    similar = _similar(images, name)
+    found = similar(images, name)
     remedy: Remedy | None = None
-    if similar:
-        hint = f"did you mean {', '.join(similar)}?"
+    if found:
+        hint = f"did you mean {', '.join(found)}?"
     elif reference.digest_prefix(text):
         hint, remedy = "list the images", Remedy(method="images")
     else:
@@ -103,13 +107,26 @@ def _not_found(images: ImageStore, text: str, name: str) -> ImageNotFound:
     return ImageNotFound(f'image "{text}": not found', kind="image", name=name, hint=hint, remedy=remedy)
 
 
-def _similar(images: ImageStore, name: str) -> list[str]:
-    """Return names in the same repository, then in repositories with a similar name."""
+def similar(images: ImageStore, name: str) -> list[str]:
+    """Return the names that may be meant: in the same repository, in one with the same last part (another
+    registry), and in repositories with a similar name; with the same tag first in each.
+    """
     names: dict[str, list[str]] = {}
     for record in images.list():
-        names.setdefault(_repository(record.name), []).append(record.name)
-    close = difflib.get_close_matches(_repository(name), names, n=_MAX_SIMILAR, cutoff=_CUTOFF)
-    return [found for repository in close for found in names[repository]][:_MAX_SIMILAR]
+        if reference.digest_prefix(record.name) is None:  # CRI's ids
+            names.setdefault(_repository(record.name), []).append(record.name)
+    own, tag = _repository(name), _tag(name)
+    elsewhere = sorted(
+        (other for other in names if _last(other) == _last(own)),
+        key=lambda other: (all(_tag(found) != tag for found in names[other]), other),
+    )
+    close = difflib.get_close_matches(own, names, n=_MAX_SIMILAR, cutoff=_CUTOFF)
+    near = dict.fromkeys([*([own] if own in names else []), *elsewhere, *close])
+    found = (
+        sorted(names[repository], key=lambda found: (_tag(found) != tag, *_preferred(found)))
+        for repository in near
+    )
+    return [name for several in found for name in several][:_MAX_SIMILAR]
 
 
 def _repository(name: str) -> str:
@@ -118,3 +135,14 @@ def _repository(name: str) -> str:
         return msgspec.structs.replace(reference.parse(name), tag="", digest=None).familiar
     except InvalidReference:
         return name
+
+
+def _last(repository: str) -> str:
+    return repository.rpartition("/")[2]
+
+
+def _tag(name: str) -> str:
+    try:
+        return reference.parse(name).tag
+    except InvalidReference:
+        return ""

@@ -15,7 +15,7 @@ import msgspec
 
 from pyctrd.errors import ContentError, DaemonError, NotFound, PyctrdError
 from pyctrd.oci import graph
-from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord
+from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.operations import repair
 from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
@@ -31,7 +31,8 @@ Fault: TypeAlias = Literal["missing", "unreadable", "truncated", "corrupt", "mal
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A damaged or missing blob.
 
-    `images` are the names of the images that need it; empty if there are none. `repaired` is true if it has
+    `images` are the names of the images that need it; empty if there are none. `platform` is the one that
+    the first of them needs it for; None if that is unknown, or it is for all. `repaired` is true if it has
     been replaced by a good copy. `detail` is a message for people.
     """
 
@@ -41,6 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     media_type: str = ""
     images: tuple[str, ...] = ()
+    platform: Platform | None = None
     repaired: bool = False
 
 
@@ -100,6 +102,7 @@ class _Run:
         self._sizes: dict[Digest, int] = {}
         self._findings: dict[Digest, Finding] = {}
         self._sound = set[Digest]()
+        self._platform: Platform | None = None  # that the blob is for that is being checked
 
     def result(self) -> VerifyResult:
         findings = sorted(self._findings.values(), key=lambda item: item.digest)
@@ -112,6 +115,7 @@ class _Run:
         needed = _Needed(targets)
         for generation in graph.generations(image.target, self._step(image, needed), depends_on=needed.has):
             for descriptor in generation:
+                self._platform = needed.platform.get(descriptor.digest)
                 self._check(descriptor, image, needed=needed.has(descriptor))
 
     def rest(self, digests: Iterable[Digest]) -> None:
@@ -186,6 +190,7 @@ class _Run:
             size=descriptor.size,
             media_type=descriptor.media_type,
             images=(image.name,) if image else (),
+            platform=self._platform if image else None,
         )
         self._findings[descriptor.digest] = found
         return found
@@ -227,6 +232,7 @@ class _Needed:
         self._targets = targets
         self._unneeded = set[Digest]()
         self._needed = set[Digest]()
+        self.platform: dict[Digest, Platform | None] = {}
 
     def has(self, descriptor: Descriptor) -> bool:
         return descriptor.digest not in self._unneeded or descriptor.digest in self._needed
@@ -235,6 +241,7 @@ class _Needed:
         wanted = self.has(parent)
         for child in children:
             fits = child.platform is None or self._targets.match(child.platform)
+            self.platform.setdefault(child.digest, child.platform or self.platform.get(parent.digest))
             (self._needed if wanted and fits else self._unneeded).add(child.digest)
         return children
 

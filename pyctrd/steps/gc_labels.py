@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pyctrd.amounts import size
 from pyctrd.errors import NotFound
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Descriptor, Digest
@@ -36,8 +37,8 @@ class GcLabels:
         missing = [descriptor for descriptor in wanted if not self._is_kept(descriptor)]
         if missing:
             raise IncompleteContent(
-                f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs "
-                "disappeared in the meantime)",
+                f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs, "
+                f"{size(sum(item.size for item in missing))}, disappeared in the meantime)",
                 missing=missing,
                 hint="another client deleted content while it was being fetched; try again",
             )

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -20,6 +21,8 @@ from pyctrd.cli.archives import is_archive
 from pyctrd.cli.commands import inspect
 from pyctrd.cli.terminal import TerminalPage
 from pyctrd.errors import ImageNotFound
+from pyctrd.oci.model import Digest, Platform
+from pyctrd.operations.verify import Finding, VerifyResult
 from tests.cli.stub import Result, run, with_outcome
 from tests.operations.test_archives import blob, delta, inventory, layers
 from tests.support import shapes
@@ -294,3 +297,32 @@ def test_it_fits_a_terminal_of_80_columns() -> None:
     row = next(line for line in lines if line.startswith("linux/arm/v7"))
     assert "complete" in row
     assert any(line.rstrip().endswith(graph.digest) for line in lines)
+
+
+def test_missing_content_is_summed_up_by_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    amd64, arm64 = Platform(os="linux", architecture="amd64"), Platform(os="linux", architecture="arm64")
+    findings = [
+        Finding(
+            digest=Digest.of(bytes([number])),
+            fault="missing",
+            detail=f"content digest {Digest.of(bytes([number]))}: not found",
+            size=1 << 20,
+            images=("registry.example/app:1",),
+            platform=amd64 if number < 3 else arm64,
+        )
+        for number in range(5)
+    ]
+    with_outcome(monkeypatch, VerifyResult(blobs=1, bytes_hashed=9, findings=tuple(findings)))
+    result = run("verify", "registry.example/app:1")
+    assert result.exit_code == 4
+    assert result.stdout.splitlines()[:5] == [
+        "1 blob, 9 B hashed: 5 problems found",
+        "missing: linux/amd64: 3 blobs, 3.0 MiB of registry.example/app:1",
+        f"content digest {findings[0].digest}: not found (and 2 more blobs)",
+        "missing: linux/arm64: 2 blobs, 2.0 MiB of registry.example/app:1",
+        f"content digest {findings[3].digest}: not found (and 1 more blob)",
+    ]
+    fixed = tuple(msgspec.structs.replace(item, repaired=True) for item in findings)
+    with_outcome(monkeypatch, VerifyResult(blobs=1, bytes_hashed=9, findings=fixed))
+    lines = run("verify", "--repair", "registry.example/app:1").stdout.splitlines()
+    assert lines[1] == "missing: linux/amd64: 3 blobs, 3.0 MiB of registry.example/app:1 (all repaired)"

@@ -182,6 +182,32 @@ def test_the_error_for_an_unknown_name_suggests_similar_names(images: Images, te
     assert "team/app" not in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # The same repository, in another registry, the same tag first.
+        ("alpine", ["docker.io/library/alpine:3.19", "mirror.example/hub/alpine:3.18"]),
+        ("quay.io/x/alpine:3.18", ["mirror.example/hub/alpine:3.18", "docker.io/library/alpine:3.19"]),
+        ("app:9", ["registry.example/team/app:1", "registry.example/team/app:2"]),
+        ("registry.example/team/app:2-x", ["registry.example/team/app:1", "registry.example/team/app:2"]),
+        ("other.example/app:2", ["registry.example/team/app:2", "registry.example/team/app:1"]),
+        ("nothing/like-it", []),
+    ],
+)
+def test_similar_names(text: str, expected: list[str]) -> None:
+    names = [
+        "docker.io/library/alpine:3.19",
+        "mirror.example/hub/alpine:3.18",
+        "registry.example/team/app:1",
+        "registry.example/team/app:2",
+        f"registry.example/team/app@{BEEF}",
+        str(CAFE),
+    ]
+    found = lookup.similar(Images(dict.fromkeys(names, BEEF)), text)
+    assert found[: len(expected)] == expected
+    assert bool(found) == bool(expected)
+
+
 def test_without_similar_names_the_hint_is_to_pull(images: Images) -> None:
     with pytest.raises(NotFound) as caught:
         lookup.find(images, "quay.io/prometheus/node-exporter:v1.8")

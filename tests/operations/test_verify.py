@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyctrd.oci import platforms
 from pyctrd.oci.model import Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.operations.verify import Repair, VerifyResult, verify
@@ -132,3 +133,15 @@ def test_progress_counts_bytes() -> None:
     verify(store, [record], Selection(all=True), progress=events.append)
     assert {event.action for event in events} == {"verifying"}
     assert sum(event.offset for event in events) == sum(map(len, shapes.single().blobs.values()))
+
+
+def test_missing_content_has_its_platform() -> None:
+    graph = shapes.multi(["linux/amd64", "linux/arm64"], 2)
+    store = MemoryStore()
+    layers = {one["digest"]: on for on in (0, 1) for one in graph.child(on).document()["layers"]}
+    store.put(graph.blobs, without=layers)
+    image = store.tag("registry.example/app:1", graph.root)
+    result = run(store, image)
+    found = {item.digest: platforms.to_string(item.platform) for item in result.findings if item.platform}
+    names = ["linux/amd64", "linux/arm64"]
+    assert found == {digest: names[on] for digest, on in layers.items()}

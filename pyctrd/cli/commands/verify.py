@@ -12,7 +12,7 @@ from pyctrd.cli import commandline, settings
 from pyctrd.cli.archives import amounts_of, image_document, is_archive, print_image, print_presumed
 from pyctrd.cli.page import Cell, Column, Page
 from pyctrd.cli.progress import reporting
-from pyctrd.cli.render import digest_cell, emit_json, open_page
+from pyctrd.cli.render import amount, digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.text import count, size
@@ -100,6 +100,7 @@ def _document(finding: Finding) -> dict[str, object]:
         "fault": finding.fault,
         "detail": finding.detail,
         "images": list(finding.images),
+        "platform": format_all(finding.platform) if finding.platform else None,
         "repaired": finding.repaired,
     }
 
@@ -180,6 +181,14 @@ def _print(page: Page, result: VerifyResult, *, in_archive: bool = False) -> Non
         page.line(f"{hashed}: no problems found", "good")
         return
     page.line(f"{hashed}: {count(len(result.findings), 'problem')} found", "bad")
+    missing = [item for item in result.findings if item.fault == "missing"]
+    if len(missing) < len(result.findings):
+        damaged = [item for item in result.findings if item.fault != "missing"]
+        _damaged(page, damaged, in_archive=in_archive)
+    _missing(page, missing)
+
+
+def _damaged(page: Page, findings: Sequence[Finding], *, in_archive: bool) -> None:
     repaired = [] if in_archive else [Column("REPAIRED")]
     page.table(
         [Column("DIGEST"), Column("FAULT"), *repaired, Column("SIZE", right=True), Column("IMAGE")],
@@ -191,14 +200,38 @@ def _print(page: Page, result: VerifyResult, *, in_archive: bool = False) -> Non
                 Cell(size(item.size)),
                 Cell(", ".join(item.images) or "-"),
             )
-            for item in result.findings
+            for item in findings
         ],
     )
-    for item in result.findings:
+    for item in findings:
         if not item.repaired:
             page.line(f"{item.digest}: {item.detail}", "dim")
-    if any(item.fault == "malformed" for item in result.findings):
+    if any(item.fault == "malformed" for item in findings):
         page.line("malformed content matches its digest: the image was built wrongly and cannot be repaired")
+
+
+def _missing(page: Page, findings: Sequence[Finding]) -> None:
+    """Print what is missing by image and platform: an image may lack hundreds of blobs."""
+    groups: dict[tuple[tuple[str, ...], str], list[Finding]] = {}
+    for item in findings:
+        platform = format_all(item.platform) if item.platform else ""
+        groups.setdefault((item.images, platform), []).append(item)
+    for (images, platform), group in groups.items():
+        repaired = sum(item.repaired for item in group)
+        parts = (
+            f"missing: {platform}:" if platform else "missing:",
+            amount(group, sum(item.size for item in group)),
+            f"of {', '.join(images)}" if images else "",
+            f"({'all' if repaired == len(group) else repaired} repaired)" if repaired else "",
+        )
+        page.line(" ".join(filter(None, parts)), "good" if repaired == len(group) else "bad")
+        left = [item for item in group if not item.repaired]
+        if left:
+            first = (
+                left[0].detail if left[0].digest in left[0].detail else f"{left[0].digest}: {left[0].detail}"
+            )
+            more = f" (and {count(len(left) - 1, 'more blob')})" if len(left) > 1 else ""
+            page.line(f"{first}{more}", "dim")
 
 
 def _advise(page: Page, result: VerifyResult, again: Remedy) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from pyctrd.amounts import count
+from pyctrd.amounts import count, size
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import ContentError, NotFound, PyctrdError, RegistryError
 from pyctrd.oci import graph, referrers
@@ -269,7 +269,8 @@ def _blobs(local: LocalImage) -> list[Descriptor]:
 
 def _incomplete(image: ImageRecord, absent: Sequence[Descriptor]) -> IncompleteContent:
     return IncompleteContent(
-        f"content digest {absent[0].digest}: not found: it belongs to a referrer of {image.name}",
+        f"content digest {absent[0].digest}: not found: it belongs to a referrer of {image.name} "
+        f"(missing: {count(len(absent), 'blob')}, {size(sum(item.size for item in absent))})",
         missing=absent,
         hint="save it with network access, or without what is missing by `on_missing`",
     )
