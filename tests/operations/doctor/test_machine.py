@@ -138,7 +138,9 @@ def test_a_disk(disk: DiskSpace, codes: list[str]) -> None:
     found = clinic.findings("disk")
     assert [item.code for item in found] == codes
     assert all(item.severity == ("error" if item.code.endswith("full") else "warning") for item in found)
-    assert all(item.remedy.commands == (("pyctrd", "prune", "--unused"),) for item in found)
+    for item in found:
+        policy = ("--until-free", "15%") if item.code.startswith("disk") else ("--unused",)
+        assert item.remedy.commands == (("pyctrd", "-n", "default", "prune", *policy),)
 
 
 def test_each_disk_is_reported_once() -> None:
