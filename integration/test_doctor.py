@@ -64,7 +64,6 @@ class Patient:
         data = b""
         for words in finding.remedy.commands:
             if words[0] == "pyctrd":
-                self.shell_input = data
                 data = self._pyctrd(words[1:], data)
             else:
                 subprocess.run(words, check=True)
@@ -153,11 +152,15 @@ def test_a_name_in_two_namespaces(patient: Patient) -> None:
     assert patient.look("namespaces") == ()
 
 
-def test_an_image_that_the_kubelet_would_not_see(patient: Patient) -> None:
-    name = patient.pull(NAMESPACE)
-    (found,) = patient.look("kubelet")
-    assert name in found.what
-    patient.treat(found)
+def test_images_that_the_kubelet_would_not_see(patient: Patient) -> None:
+    labelled = patient.pull(NAMESPACE)
+    unseen = push(shapes.single(salt="unseen"), patient.registry, f"{patient.repository}/unseen")
+    patient.containerd.ctr("images", "pull", "--plain-http", unseen, namespace=NAMESPACE)
+    invisible, records = patient.look("kubelet")
+    assert invisible.evidence == (f"{unseen} has no label io.cri-containerd.image=managed",)
+    assert records.evidence[0].startswith(f"{labelled}: there is no record sha256:")
+    patient.treat(invisible)
+    patient.treat(records)
     assert patient.look("kubelet") == ()
 
 
