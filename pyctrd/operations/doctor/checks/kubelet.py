@@ -39,13 +39,13 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             if not MANAGED.items() <= image.labels.items():
                 unlabelled[name] = f"{name} has no label {_LABEL}"
             elif absent:
-                lacking[name] = f"{name}: there is no record {' and no record '.join(absent)}"
+                lacking[name] = f"{name} has no record of its {' and its '.join(absent)}"
         if unlabelled:
             yield _finding(
                 CODES[0],
                 "warning",
-                f"the kubelet may not see {count(len(unlabelled), 'image')}, and pull them again, or fail "
-                "without a network",
+                f"{count(len(unlabelled), 'image')} that the kubelet may not see: it pulls what it does not "
+                "see, and fails without a network",
                 unlabelled,
             )
         if lacking:
@@ -78,16 +78,16 @@ def _finding(code: str, severity: Severity, what: str, images: Mapping[str, str]
 def _absent(
     examination: Examination, space: Containerd, image: ImageRecord, images: Mapping[str, ImageRecord]
 ) -> list[str]:
-    """Return the records of the image's id and digest that do not exist, as far as they are known."""
+    """Return which of the image's records do not exist, those of its id and of its digest."""
     configs = [str(config) for config in _configs(examination, space, image)]
     if not configs:
         return []  # its id is unknown
     try:
-        names = kubelet_names(image.name, image.target.digest, image.target.digest)[:2]
+        _, by_digest, _ = kubelet_names(image.name, image.target.digest, image.target.digest)
     except InvalidReference:
         return []  # the kubelet cannot use this name
-    ids = [] if any(config in images for config in configs) else [min(configs)]
-    return [*ids, *(name for name in names if name not in images)]
+    found = [] if any(config in images for config in configs) else ["id"]
+    return [*found, *([] if by_digest in images else ["digest"])]
 
 
 def _configs(examination: Examination, space: Containerd, image: ImageRecord) -> list[Digest]:
