@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +15,7 @@ from pyctrd.cli import checkup
 from pyctrd.cli.settings import Settings
 from pyctrd.cli.terminal import TerminalPage
 from pyctrd.errors import InvalidInput
+from pyctrd.operations.doctor.checks import CHECKS
 from tests.cli.stub import run, with_outcome
 
 NAME = "registry.example/team/app:1"
@@ -135,6 +138,14 @@ def test_names_are_not_broken_in_two_on_a_narrow_terminal() -> None:
     assert any(NAME in line for line in lines)
     assert any("sha256:" + 64 * "0" in line for line in lines)
     assert f"   $ pyctrd -n k8s.io pull {NAME}" in lines
+
+
+def test_codes_are_documented() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "json.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`.*`) \|$", text, re.MULTILINE))
+    assert {name: re.findall("`([a-z-]+)`", codes) for name, codes in rows.items()} == {
+        name: list(check.codes) for name, check in CHECKS.items()
+    }
 
 
 def test_without_a_containerd(tmp_path: object) -> None:

@@ -14,9 +14,6 @@ from pyctrd.operations.doctor.host import Host
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_state import GcState, read_state
 
-# The kubelet's images are in this namespace (containerd internal/cri/constants/constants.go).
-KUBELET_NAMESPACE = "k8s.io"
-
 
 class CannotCheck(Exception):
     """A check cannot be made; the text says why."""

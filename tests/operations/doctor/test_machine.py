@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -13,7 +14,7 @@ from pyctrd.oci.resources import Lease
 from pyctrd.operations.doctor import checks, known_codes
 from pyctrd.operations.doctor.checks.release import ENDS
 from pyctrd.operations.doctor.host import DiskSpace, Pitfall, ProcessFacts
-from tests.operations.doctor.clinic import CONTENT, DAY, HOUR, NOW, OVERLAYFS, Clinic
+from tests.operations.doctor.clinic import CONTENT, CRI, DAY, HOUR, NOW, OVERLAYFS, Clinic
 
 UNREACHABLE = DaemonUnreachable(
     "cannot reach containerd at /run/c.sock: permission denied", hint="run as root"
@@ -138,7 +139,9 @@ def test_a_disk(disk: DiskSpace, codes: list[str]) -> None:
     found = clinic.findings("disk")
     assert [item.code for item in found] == codes
     assert all(item.severity == ("error" if item.code.endswith("full") else "warning") for item in found)
-    assert all(item.remedy.commands == (("pyctrd", "prune", "--unused"),) for item in found)
+    for item in found:
+        policy = ("--until-free", "15%") if item.code.startswith("disk") else ("--unused",)
+        assert item.remedy.commands == (("pyctrd", "-n", "default", "prune", *policy),)
 
 
 def test_each_disk_is_reported_once() -> None:
@@ -269,6 +272,35 @@ def test_a_healthy_machine() -> None:
     assert (report.findings, report.skipped) == ((), ())
     assert report.checks == tuple(checks.CHECKS)
     assert not report.has_errors
+
+
+def test_records_and_documents_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clinic = Clinic("default", "k8s.io")
+    clinic.loaded.append(CRI)
+    for space in clinic.spaces.values():
+        targets = [space.manifest("linux/amd64", [f"{number}", "common"]) for number in range(20)]
+        for number in range(100):
+            space.name(targets[number % 20], f"registry.example/app:{number}")
+        space.remove(space.below(targets[0])[1][1])
+        space.unpack("0", "common")
+    calls = Counter[str]()
+    for space in clinic.spaces.values():
+        for service, method in (("images", "list"), ("content", "list"), ("content", "read_all")):
+            of = getattr(space, service)
+            monkeypatch.setattr(of, method, _counted(calls, f"{service}.{method}", getattr(of, method)))
+    found = {item.code for item in clinic.report().findings}
+    assert {"layers-discarded", "name-repeated", "kubelet-image-invisible"} <= found
+    assert (calls["images.list"], calls["content.list"]) == (2, 2)
+    manifests = 20  # the same ones in both namespaces
+    assert calls["content.read_all"] <= manifests + 2 * 100  # and configs of images without a layer
+
+
+def _counted(calls: Counter[str], name: str, method: Callable[..., object]) -> Callable[..., object]:
+    def call(*args: object, **named: object) -> object:
+        calls[name] += 1
+        return method(*args, **named)
+
+    return call
 
 
 def test_errors_come_first() -> None:

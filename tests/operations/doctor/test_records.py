@@ -272,20 +272,25 @@ def test_an_image_that_the_kubelet_sees() -> None:
     assert clinic.findings("kubelet") == ()
 
 
-def test_an_image_that_the_kubelet_does_not_see() -> None:
+def test_images_that_the_kubelet_does_not_see() -> None:
     clinic = Clinic("k8s.io")
-    target = image(clinic.space)
-    config = clinic.space.below(target)[0]
+    managed(clinic.space)
+    image(clinic.space, OTHER)
     (found,) = clinic.findings("kubelet")
     assert (found.code, found.severity) == ("kubelet-image-invisible", "warning")
-    assert found.evidence == (
-        "it has no label io.cri-containerd.image=managed",
-        f"there is no record {config.digest}",
-        f"there is no record registry.example/team/app@{target.digest}",
-    )
+    assert found.evidence == (f"{OTHER} has no label io.cri-containerd.image=managed",)
     save, load = found.remedy.commands
-    assert save[-1] == NAME
+    assert save == ("pyctrd", "-n", "k8s.io", "save", "--platform", "local", OTHER)
     assert load == ("pyctrd", "-n", "k8s.io", "load", "--cri")
+
+
+def test_images_without_the_records_of_the_kubelet() -> None:
+    clinic = Clinic("k8s.io")
+    image(clinic.space, image="managed")
+    (found,) = clinic.findings("kubelet")
+    assert (found.code, found.severity) == ("kubelet-image-records", "info")
+    assert found.evidence == (f"{NAME} has no record of its id and its digest",)
+    assert found.remedy.commands[0][-1] == NAME
 
 
 def test_other_namespaces_are_not_the_kubelets() -> None:

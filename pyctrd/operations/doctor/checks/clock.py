@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from pyctrd.amounts import count
 from pyctrd.errors import NotFound
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.resources import PURPOSE_LABEL
@@ -43,8 +44,8 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             code="clock-set-back",
             severity="warning",
-            what=f"{len(future)} records are from the future: a clock was or is wrong, so leases and images "
-            "expire too late or too early",
+            what=f"{count(len(future), 'record')} with a time in the future: a clock was or is wrong, so "
+            "leases and images expire too late or too early",
             evidence=(f"it is {examination.now:%Y-%m-%dT%H:%M:%SZ} here", *(text for _, text in future[:5])),
             remedy=_SYNCHRONIZE,
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 from pyctrd.amounts import count, size
 from pyctrd.oci.model import IngestStatus
-from pyctrd.oci.resources import PURPOSE_LABEL, Lease
+from pyctrd.oci.resources import Lease
 from pyctrd.operations.doctor.checks.leases import age
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding
@@ -61,7 +61,7 @@ def _describe(ingest: IngestStatus, writers: Mapping[str, Lease], now: dt.dateti
     last = ingest.updated_at or ingest.started_at
     assert last is not None
     lease = writers.get(ingest.ref)
-    purpose = lease.labels.get(PURPOSE_LABEL) if lease else None
+    purpose = lease.purpose if lease else ""
     writer = (
         f"written by pyctrd {purpose}"
         if purpose

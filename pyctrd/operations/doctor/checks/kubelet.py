@@ -5,64 +5,89 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pyctrd.amounts import count
 from pyctrd.errors import InvalidReference
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import Digest, ImageRecord
-from pyctrd.operations.doctor.examination import KUBELET_NAMESPACE, Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.examination import Examination
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, Severity
 from pyctrd.operations.load.names import kubelet_names
 from pyctrd.ports import Containerd
+from pyctrd.steps.kubelet import MANAGED, NAMESPACE
 
-CODES: Final = ("kubelet-image-invisible",)
+CODES: Final = ("kubelet-image-invisible", "kubelet-image-records")
 
-_LABEL: Final = "io.cri-containerd.image"
+_LABEL: Final = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+_SHOWN: Final = 20
 
 
 def find(examination: Examination) -> Iterator[DoctorFinding]:
     """Find images of the kubelet's namespace without the label and the records that its runtime adds.
 
-    Source: containerd internal/cri/server/images/image_pull.go (createOrUpdateImageReference).
+    The runtime sees every image that is recorded while it runs, but adds no record with the digest.
+    Source: containerd internal/cri/server/images/image_pull.go (PullImage, UpdateImage).
     """
     for space in examination.spaces:
-        if space.namespace != KUBELET_NAMESPACE:
+        if space.namespace != NAMESPACE:
             continue
         images = examination.state(space).images
+        unlabelled, lacking = dict[str, str](), dict[str, str]()
         for name, image in sorted(images.items()):
             if name.startswith("sha256:") or "@" in name:
                 continue
-            lacks = _lacks(examination, space, image, images)
-            if lacks:
-                yield DoctorFinding(
-                    code="kubelet-image-invisible",
-                    severity="warning",
-                    what=f"the kubelet may not see {name}, and pull it again or fail without a network",
-                    evidence=tuple(lacks),
-                    remedy=Advice(
-                        text="load it again from its own archive with the records that the kubelet needs",
-                        commands=(
-                            ("pyctrd", "-n", KUBELET_NAMESPACE, "save", "--platform", "local", name),
-                            ("pyctrd", "-n", KUBELET_NAMESPACE, "load", "--cri"),
-                        ),
-                    ),
-                )
+            absent = _absent(examination, space, image, images)
+            if not MANAGED.items() <= image.labels.items():
+                unlabelled[name] = f"{name} has no label {_LABEL}"
+            elif absent:
+                lacking[name] = f"{name} has no record of its {' and its '.join(absent)}"
+        if unlabelled:
+            yield _finding(
+                CODES[0],
+                "warning",
+                f"{count(len(unlabelled), 'image')} that the kubelet may not see: it pulls what it does not "
+                "see, and fails without a network",
+                unlabelled,
+            )
+        if lacking:
+            yield _finding(
+                CODES[1],
+                "info",
+                f"{count(len(lacking), 'image')} without records that the kubelet's pulls add: a pod that "
+                "names one by its digest pulls it again",
+                lacking,
+            )
 
 
-def _lacks(
+def _finding(code: str, severity: Severity, what: str, images: Mapping[str, str]) -> DoctorFinding:
+    more = [f"and {len(images) - _SHOWN} more"] if len(images) > _SHOWN else []
+    return DoctorFinding(
+        code=code,
+        severity=severity,
+        what=what,
+        evidence=(*list(images.values())[:_SHOWN], *more),
+        remedy=Advice(
+            text="load them again from an archive of themselves, with the records that the kubelet needs",
+            commands=(
+                ("pyctrd", "-n", NAMESPACE, "save", "--platform", "local", *images),
+                ("pyctrd", "-n", NAMESPACE, "load", "--cri"),
+            ),
+        ),
+    )
+
+
+def _absent(
     examination: Examination, space: Containerd, image: ImageRecord, images: Mapping[str, ImageRecord]
 ) -> list[str]:
-    found = [] if image.labels.get(_LABEL) == "managed" else [f"it has no label {_LABEL}=managed"]
-    configs = _configs(examination, space, image)
+    """Return which of the image's records do not exist, those of its id and of its digest."""
+    configs = [str(config) for config in _configs(examination, space, image)]
     if not configs:
-        return found  # its id is unknown
+        return []  # its id is unknown
     try:
-        wanted = {one for config in configs for one in kubelet_names(image.name, image.target.digest, config)}
+        _, by_digest, _ = kubelet_names(image.name, image.target.digest, image.target.digest)
     except InvalidReference:
         return []  # the kubelet cannot use this name
-    ids = {str(config) for config in configs}
-    if not ids & {name for name in images if images[name].target.digest == image.target.digest}:
-        found.append(f"there is no record {min(ids)}")
-    found += [f"there is no record {one}" for one in sorted(wanted - ids) if one not in images]
-    return found
+    found = [] if any(config in images for config in configs) else ["id"]
+    return [*found, *([] if by_digest in images else ["digest"])]
 
 
 def _configs(examination: Examination, space: Containerd, image: ImageRecord) -> list[Digest]:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pyctrd.amounts import count, listed
-from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.resources import Lease, LeaseResource
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding, Severity
-from pyctrd.steps.gc_graph import FLAT_LABEL, GcGraph, Rules
+from pyctrd.steps.gc_graph import FLAT_LABEL
 
 CODES: Final = ("lease-expired", "lease-without-expiry")
 
@@ -25,12 +24,9 @@ _MOST_REMOVED: Final = 100
 
 def find(examination: Examination) -> Iterator[DoctorFinding]:
     """Find leases that are over, and old ones that are never over."""
-    rules = Rules.of(examination.version.version)
     for space in examination.spaces:
-        state = examination.state(space)
-        graph = GcGraph(state, rules, examination.now)
-        leases = sorted(state.leases.values(), key=lambda item: item[0].id)
-        expired = [item for item in leases if graph.is_expired(item[0])]
+        leases = sorted(examination.state(space).leases.values(), key=lambda item: item[0].id)
+        expired = [item for item in leases if item[0].is_expired(examination.now)]
         yield from _found(
             "lease-expired",
             "info",
@@ -55,7 +51,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
 
 def _is_endless(lease: Lease, now: dt.datetime) -> bool:
     """Whether a lease is old and does not expire; a flat one belongs to a cache, like that of BuildKit."""
-    if EXPIRE_LABEL in lease.labels or FLAT_LABEL in lease.labels:
+    if lease.expires_at is not None or FLAT_LABEL in lease.labels:
         return False
     return lease.created_at is None or now - lease.created_at > STALE
 
@@ -84,9 +80,8 @@ def _found(
 
 
 def _age(lease: Lease, now: dt.datetime) -> str:
-    expiry = lease.labels.get(EXPIRE_LABEL)
-    if expiry:
-        return f", expired at {expiry}"
+    if lease.expires_at is not None:
+        return f", expired at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     if lease.created_at is None:
         return ""
     return f", {age(now - lease.created_at)} old"
@@ -101,8 +96,7 @@ def age(span: dt.timedelta) -> str:
 
 
 def _purpose(lease: Lease) -> str:
-    purpose = lease.purpose
-    return f", of pyctrd {purpose}" if purpose else ""
+    return f", of pyctrd {lease.purpose}" if lease.purpose else ""
 
 
 def _held(held: Sequence[LeaseResource]) -> str:
