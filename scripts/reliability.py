@@ -40,6 +40,7 @@ class Group(NamedTuple):
 GROUPS = {
     "Garbage collection": Group("integration/test_collector.py", RUNS),
     "Decisions of the garbage collector": Group("integration/test_gc_graph.py", 500, apart=True),
+    "Prune": Group("integration/test_prune.py", 500, apart=True),
     "Killed processes": Group("integration/test_death.py", RUNS // 2),
     "Killed loads": Group("integration/test_load_killed.py", 30, apart=True),
     "Concurrent clients": Group("integration/test_neighbours.py", RUNS // 10),
@@ -69,6 +70,12 @@ and roots), leases, also flat and expired ones, expired images, unfinished write
 references that lead nowhere. Images, leases and writes are deleted; the collector removes exactly the
 objects that were predicted, and each object that stays has a chain of references. "lost" counts objects that
 were predicted to stay, "left over" those that were predicted to go.""",
+    "Prune": """\
+Random images of common layers in namespaces that share blobs, with names by digest, pins, expiries,
+containers, leases and unfinished writes; each namespace is pruned by random policies. What the dry run lists
+is what is gone from containerd's own files, and du of the folders shrinks by as many bytes as it says, within
+a block per blob. "lost" counts objects that were predicted to stay, "left over" those that were predicted to
+go.""",
     "Killed processes": """\
 SIGKILL, SIGTERM, SIGINT and SIGHUP at random points of pull, pull --all-platforms, ensure, save to a file
 and to a pipe, diagnose, images and content. After each, every blob is hashed, images are unchanged or

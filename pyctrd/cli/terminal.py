@@ -39,9 +39,9 @@ class TerminalPage:
         self._console.print(Text(sanitize(text), style="bold"))
 
     def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph; a single word, such as a name, is never broken."""
+        """Print a paragraph; a word, such as a name, is never broken."""
         words = _text(text, tone)
-        if " " in text:
+        if max(map(cell_len, words.plain.split()), default=0) + indent <= self._console.width:
             self._console.print(Padding(words, (0, 0, 0, indent)))
         else:
             self._console.print(Text(" " * indent) + words, soft_wrap=True)

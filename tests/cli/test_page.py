@@ -148,12 +148,14 @@ def test_names_are_never_wrapped(width: int) -> None:
 
 
 @pytest.mark.parametrize("indent", [0, 2])
-def test_a_line_of_one_word_is_never_broken(indent: int) -> None:
+def test_a_word_of_a_line_is_never_broken(indent: int) -> None:
     page, stream = terminal(40, color_system=None)
     page.line("registry.example/" + 80 * "x", "strong", indent=indent)
+    page.line("would remove registry.example/" + 80 * "x", indent=indent)
     page.line("several words that are wrapped, because they are a paragraph", indent=indent)
-    name, *paragraph = stream.getvalue().splitlines()
+    name, named, *paragraph = stream.getvalue().splitlines()
     assert name == " " * indent + "registry.example/" + 80 * "x"
+    assert named == " " * indent + "would remove registry.example/" + 80 * "x"
     assert len(paragraph) == 2
 
 

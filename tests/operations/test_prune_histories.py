@@ -11,16 +11,17 @@ from __future__ import annotations
 import datetime as dt
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyctrd.oci.expiry import EXPIRE_LABEL
-from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
+from pyctrd.operations.usage import usage
 from pyctrd.steps.gc_graph import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.ageing import AgeingStore
@@ -57,6 +58,7 @@ class History:
         for _ in range(STEPS):
             self.rng.choice(acts)()
             self.store.advance(self.rng.random() * self.rng.choice((0.02, 1, 4)) * DAY)
+        self.check_usage()
         self.prune()
 
     # --- what clients do ---
@@ -162,6 +164,23 @@ class History:
                 quiet = self.state.times[kind, name] <= self.state.now - dt.timedelta(hours=1)
                 assert self.state.is_over(leases[lease]) or (policy.leftovers and quiet)
         self.prunes += 1
+
+    def check_usage(self) -> None:
+        """Compare what can be freed, in all and by each image, with what removals would free."""
+        now = self.state.now
+        found = usage(self.store, now)
+        removal = Removal(self.store, read_graph(self.store, now))
+        planned = prune(self.store, PrunePolicy(unused=True), now, disk=no_disk, dry_run=True)
+        assert found.blobs.reclaimable + found.snapshots.reclaimable == planned.bytes
+        assert found.blobs.bytes == sum(map(len, self.state.blobs.values()))
+        if self.state.images_expire and any(map(self.state.is_over, labels_of(self.state.images.values()))):
+            return  # what such images have goes with any other
+        garbage = removal.predict(()).bytes
+        for image in found.images:
+            nodes = [Node("image", name) for name in image.names]
+            free = 0 if image.in_use or image.pinned else removal.predict(nodes).bytes - garbage
+            assert image.bytes_reclaimable == free
+            assert image.bytes_own + image.bytes_shared == image.bytes_blobs + image.bytes_snapshots
 
     def policy(self) -> tuple[PrunePolicy, int]:
         rng = self.rng
@@ -278,6 +297,14 @@ class History:
     def is_there(self, nodes: set[Node], removal: Removal, removed: set[Node]) -> bool:
         """Whether the collector leaves records that are not removed."""
         return not nodes & removal.going(removed)
+
+
+def no_disk() -> DiskSpace:
+    raise AssertionError("only until_free asks for the free space")
+
+
+def labels_of(images: Iterable[ImageRecord]) -> Iterator[Mapping[str, str]]:
+    return (image.labels for image in images)
 
 
 def tagged(name: str) -> bool:
