@@ -38,10 +38,10 @@ class TerminalPage:
         self._console.print()
         self._console.print(Text(sanitize(text), style="bold"))
 
-    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph; a single word, such as a name, is never broken."""
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0, whole: bool = False) -> None:
+        """Print a paragraph; a single word, such as a name, and a `whole` text are never broken."""
         words = _text(text, tone)
-        if " " in text:
+        if " " in text and not whole:
             self._console.print(Padding(words, (0, 0, 0, indent)))
         else:
             self._console.print(Text(" " * indent) + words, soft_wrap=True)
