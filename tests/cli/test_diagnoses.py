@@ -150,7 +150,7 @@ def test_all_namespaces_and_platforms_are_in_the_command() -> None:
     result = run("diagnose", "-A", "--platform", "linux/arm64")
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["NAMESPACE", "IMAGE", "STATUS", "MISSING", "CAUSE", "FIX"]
-    assert lines[-1] == "   $ pyctrd ensure --all -A --platform linux/arm64"
+    assert "   $ pyctrd ensure --all -A --platform linux/arm64" in lines
 
 
 def test_markdown_has_a_table() -> None:
