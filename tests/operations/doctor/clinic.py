@@ -13,7 +13,7 @@ from typing import cast
 
 from pyctrd.errors import DaemonUnreachable, NotFound
 from pyctrd.oci.model import Descriptor, ImageRecord, IngestStatus, SnapshotInfo
-from pyctrd.oci.resources import Container, DaemonVersion, Lease, LeaseResource, Namespace, Plugin
+from pyctrd.oci.resources import DaemonVersion, Lease, LeaseResource, Namespace, Plugin
 from pyctrd.operations.doctor import doctor
 from pyctrd.operations.doctor.host import ConfigFile, DiskSpace, Pitfall, ProcessFacts, SocketFacts
 from pyctrd.operations.doctor.model import DoctorFinding, DoctorReport
@@ -57,14 +57,6 @@ class _Leases:
         del self.held[lease_id]
 
 
-class _Containers:
-    def __init__(self) -> None:
-        self.records: list[Container] = []
-
-    def list(self, filters: Sequence[str] = ()) -> Sequence[Container]:
-        return self.records
-
-
 class Space(World):
     """A namespace of the containerd. Implements ports.Containerd, as far as doctor uses it."""
 
@@ -72,10 +64,9 @@ class Space(World):
         super().__init__(namespace)
         self.clinic = clinic
         self.leases = _Leases(clinic.clock)
-        self.containers = _Containers()
         self.writes: list[IngestStatus] = []
         self.content.ingests = lambda: self.writes  # type: ignore[attr-defined]
-        self.snapshots.list = self._list_snapshots  # type: ignore[attr-defined]
+        self.snapshots.list = self._list_snapshots  # type: ignore[method-assign]
         self.namespaces = clinic
         self.introspection = clinic
 
