@@ -77,7 +77,7 @@ def embedded() -> int:
         source.ctr("images", "pull", "--plain-http", reference)
 
         heading("2. What is here now, and what would each tool do?")
-        pyctrd(str(source.address), "diagnose", reference)
+        pyctrd(str(source.address), "diagnose", "--all-tools", reference)
 
         heading("3. What nerdctl save 2.0.0-2.0.3 did: ensure every platform that it sees")
         registry.clear_requests()
@@ -145,7 +145,7 @@ def on_host(address: str, namespace: str, reference: str) -> int:
     heading(f"1. Pull {reference}, as ctr does")
     pyctrd(address, "pull", "--progress", "plain", reference, namespace=namespace)
     heading("2. What is here now, and what would each tool do?")
-    pyctrd(address, "diagnose", reference, namespace=namespace)
+    pyctrd(address, "diagnose", "--all-tools", reference, namespace=namespace)
     heading("3. What nerdctl save 2.0.0-2.0.3 would fetch (nothing is fetched now)")
     plan = ("save", "--dry-run", "-o", "-")
     pyctrd(address, *plan, "--ensure", "all", reference, namespace=namespace)

@@ -75,7 +75,7 @@ class Diagnoses:
             Column("STATUS"),
             Column("MISSING", right=True),
             Column("CAUSE"),
-            Column("FIX", whole=True),
+            Column("FIX", brief=True),
         ]
         return Listing(columns=columns, row=self._row, document=self._object, name=lambda item: item.image)
 
@@ -92,11 +92,12 @@ class Diagnoses:
             page.line(f"{count(len(rows), 'image')}, all complete" if rows else "no images", "good")
             return
         told = f"{len(bad)} of {count(len(rows), 'image')} incomplete"
-        if any(item.remedy and item.remedy.method == "ensure" for item in bad):
-            page.line(f"{told}; this fetches what they lack:", "bad")
-            page.command(fix_all)
-        else:
-            page.line(told, "bad")
+        # A narrow terminal has no room for the command of each row.
+        fixes = [fix_all] if any(item.remedy and item.remedy.method == "ensure" for item in bad) else []
+        fixes += [self._command(item) for item in bad if item.remedy and item.remedy.method != "ensure"]
+        page.line(f"{told}; this fetches what they lack:" if fixes else told, "bad")
+        for command in fixes:
+            page.command(command)
 
     def _object(self, item: DiagnosisSummary) -> Mapping[str, object]:
         return {

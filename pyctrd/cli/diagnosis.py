@@ -51,8 +51,8 @@ def document(diagnosis: Diagnosis, settings: Settings) -> dict[str, object]:
 def render(diagnosis: Diagnosis, page: Page, settings: Settings, tools: Installed | None = None) -> None:
     """Print a diagnosis on a page, with predictions for `tools`, or with None for all that are known."""
     target = diagnosis.target
-    page.line(_verdict(diagnosis, settings), "good" if diagnosis.complete else "bad")
-    page.line(diagnosis.image, "strong")
+    page.line(_verdict(diagnosis, settings), "good" if diagnosis.complete else "bad", whole=True)
+    page.line(diagnosis.image, "strong", whole=True)
     page.line(
         f"{ingest_prefix(target.media_type)} {target.digest}, {size(target.size)}, "
         f"namespace {diagnosis.namespace}",

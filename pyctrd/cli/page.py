@@ -53,8 +53,8 @@ class Page(Protocol):
     def heading(self, text: str) -> None:
         """Begin a section."""
 
-    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph, wrapped on terminals."""
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0, whole: bool = False) -> None:
+        """Print a paragraph, wrapped on terminals; if it is `whole`, so that names in it can be copied."""
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """Print a table."""
@@ -76,7 +76,7 @@ class PlainPage:
         """Begin a section after an empty line."""
         click.echo(f"\n{sanitize(text)}")
 
-    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:  # noqa: ARG002 - no tones here
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0, whole: bool = False) -> None:  # noqa: ARG002
         """Print a line."""
         click.echo(" " * indent + sanitize(text))
 
@@ -121,7 +121,7 @@ class MarkdownPage:
         """Begin a section."""
         click.echo(f"\n### {_markdown(text)}\n")
 
-    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0, whole: bool = False) -> None:  # noqa: ARG002
         """Print a paragraph; an indented one continues a list item."""
         strong = "**" if tone == "strong" else ""
         click.echo(f"{' ' * indent}{strong}{_markdown(text)}{strong}\n")

@@ -38,10 +38,10 @@ class TerminalPage:
         self._console.print()
         self._console.print(Text(sanitize(text), style="bold"))
 
-    def line(self, text: str, tone: Tone = "", *, indent: int = 0) -> None:
-        """Print a paragraph; a word, such as a name, is never broken."""
+    def line(self, text: str, tone: Tone = "", *, indent: int = 0, whole: bool = False) -> None:
+        """Print a paragraph; a word, such as a name, is never broken, nor is a `whole` text."""
         words = _text(text, tone)
-        if max(map(cell_len, words.plain.split()), default=0) + indent <= self._console.width:
+        if not whole and max(map(cell_len, words.plain.split()), default=0) + indent <= self._console.width:
             self._console.print(Padding(words, (0, 0, 0, indent)))
         else:
             self._console.print(Text(" " * indent) + words, soft_wrap=True)

@@ -7,12 +7,12 @@ clock of its own.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from pyctrd.errors import DaemonUnreachable, NotFound
-from pyctrd.oci.model import Descriptor, ImageRecord, IngestStatus, SnapshotInfo
+from pyctrd.oci.model import Descriptor, ImageRecord, IngestStatus
 from pyctrd.oci.resources import DaemonVersion, Lease, LeaseResource, Namespace, Plugin
 from pyctrd.operations.doctor import doctor
 from pyctrd.operations.doctor.host import ConfigFile, DiskSpace, Pitfall, ProcessFacts, SocketFacts
@@ -66,7 +66,7 @@ class Space(World):
         self.leases = _Leases(clinic.clock)
         self.writes: list[IngestStatus] = []
         self.content.ingests = lambda: self.writes  # type: ignore[attr-defined]
-        self.snapshots.list = self._list_snapshots  # type: ignore[attr-defined]
+        self.snapshots.list = self._list_snapshots  # type: ignore[method-assign]
         self.namespaces = clinic
         self.introspection = clinic
 
@@ -78,9 +78,6 @@ class Space(World):
 
     def in_namespace(self, namespace: str) -> Space:
         return self.clinic.spaces[namespace]
-
-    def _list_snapshots(self, snapshotter: str) -> Iterator[SnapshotInfo]:
-        return (info for (owner, _), info in self.snapshots.by_name.items() if owner == snapshotter)
 
     def name(self, target: Descriptor, name: str, **labels: str) -> ImageRecord:
         """Add an image record; in labels, `_` stands for a dot after the prefix of the kubelet's."""
