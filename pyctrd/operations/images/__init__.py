@@ -13,7 +13,7 @@ from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.operations.images.documents import Documents
 from pyctrd.operations.images.filters import ImageFilters
-from pyctrd.operations.images.model import ImageOverview, ImagePlatform, Status
+from pyctrd.operations.images.model import ImageOverview, ImagePlatform, ImageStatus
 from pyctrd.ports import Containerd
 from pyctrd.steps.image_use import ImageUse, uses
 
@@ -66,7 +66,7 @@ class _Overview:
         self._used = used
         self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
         self._content: dict[Digest, frozenset[Digest]] = {}
-        self._states: dict[Digest, tuple[Status, tuple[ImagePlatform, ...]]] = {}
+        self._states: dict[Digest, tuple[ImageStatus, tuple[ImagePlatform, ...]]] = {}
         self._users = Counter[Digest]()
 
     def add(self, images: Iterable[ImageRecord]) -> None:
@@ -106,7 +106,9 @@ class _Overview:
             if mediatypes.is_image_config(descriptor.media_type) and descriptor.digest in self._sizes:
                 yield self._documents.labels(self._store, descriptor)
 
-    def _walk(self, target: Descriptor) -> tuple[frozenset[Digest], tuple[Status, tuple[ImagePlatform, ...]]]:
+    def _walk(
+        self, target: Descriptor
+    ) -> tuple[frozenset[Digest], tuple[ImageStatus, tuple[ImagePlatform, ...]]]:
         found = set[Digest]()
         states: dict[Platform, bool] = {}
         whole = True
@@ -125,7 +127,7 @@ class _Overview:
         named = tuple(ImagePlatform(platform=name, complete=complete) for name, complete in states.items())
         return frozenset(found), (self._status(target, named, whole=whole), named)
 
-    def _status(self, target: Descriptor, states: Sequence[ImagePlatform], *, whole: bool) -> Status:
+    def _status(self, target: Descriptor, states: Sequence[ImagePlatform], *, whole: bool) -> ImageStatus:
         if target.digest not in self._sizes:
             return "unavailable"
         ours = [item for item in states if self._host.match(item.platform)]

@@ -10,7 +10,7 @@ import msgspec
 
 from pyctrd.oci.model import Descriptor, ImageRecord, Platform
 
-Status: TypeAlias = Literal["complete", "incomplete", "unavailable"]
+ImageStatus: TypeAlias = Literal["complete", "incomplete", "unavailable"]
 
 
 class ImagePlatform(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
 
     namespace: str
     image: ImageRecord
-    status: Status = "unavailable"
+    status: ImageStatus = "unavailable"
     platforms: tuple[ImagePlatform, ...] = ()
     bytes_own: int = 0
     bytes_shared: int = 0
