@@ -45,19 +45,19 @@ class Records(Part):
         """Return images, sorted by name, with their size in the store, their platforms and their use.
 
         An image has to match one of containerd's `filters` (`name~=alpine`, `labels.key==value`), and for
-        each key of docker's one of its values: `reference=PATTERN`, `label=KEY[=VALUE]` (all of them),
-        `before=REF`, `since=REF`, and with true or false `dangling`, `complete`, `in-use` and `pinned`.
-        `all_namespaces` lists those of every namespace, by namespace. Reads every index and manifest in the
-        store. Does not use the network. Raises InvalidInput for another filter, ImageNotFound for `before`
-        and `since`.
+        each key of docker's one of its values: `reference=PATTERN` (`*` and `?` do not match a slash),
+        `label=KEY[=VALUE]` (of the record or of a config; all of them), `before=REF`, `since=REF` and
+        `until=TIME` (when the record was created; also `24h` ago), and with true or false `dangling`,
+        `complete`, `in-use` and `pinned`. `all_namespaces` lists those of every namespace, by namespace.
+        Reads every index and manifest in the store. Does not use the network. Raises InvalidInput for
+        another filter, ImageNotFound for `before` and `since`.
         """
         from pyctrd.operations.images import overview
         from pyctrd.operations.images.filters import ImageFilters
 
         chosen = ImageFilters(arguments.texts("filters", filters))
         with self._working() as (daemon, _):
-            places = namespaces.all_of(daemon) if all_namespaces else [daemon]
-            return tuple(item for place in places for item in overview(place, chosen))
+            return overview(namespaces.all_of(daemon) if all_namespaces else [daemon], chosen)
 
     def inspect(self, ref: str, platforms: Platforms | None = None) -> ImageInfo:
         """Return all that is known about an image, and the documents of the selected platforms.

@@ -9,15 +9,16 @@ Source: OCI image-spec config.md.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
+from pyctrd.oci.gotime import parse_time
 from pyctrd.oci.model import EMPTY, ImageConfig, freeze, parse_json
 
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+# Go's zero time, which means unknown.
+_ZERO: Final = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,10 +96,5 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _time(value: Any) -> dt.datetime | None:
-    """Parse a time as RFC 3339; None for Go's zero time, which means unknown."""
-    if not isinstance(value, str) or not _TIME.fullmatch(value) or value.startswith("0001-01-01T00:00:00"):
-        return None
-    try:
-        return dt.datetime.fromisoformat(value)
-    except ValueError:
-        return None
+    found = parse_time(value) if isinstance(value, str) else None
+    return None if found == _ZERO else found

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
+from pyctrd.oci.model import Digest, ImageRecord
+
+# CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
+# Source: containerd internal/cri/labels/labels.go.
+MANAGED_LABEL: Final = "io.cri-containerd.image"
+MANAGED: Final = "managed"
 _DIGEST = re.compile(r"@?sha(?:256|384|512):[0-9a-f]+$")
 
 
@@ -30,3 +37,26 @@ def repository(name: str) -> str:
     rest = _DIGEST.sub("", name)
     path, slash, last = rest.rpartition("/")
     return f"{path}{slash}{last.partition(':')[0]}"
+
+
+def aliases(images: Iterable[ImageRecord]) -> Mapping[str, str]:
+    """Return which records CRI made beside another name of the same target, with that name.
+
+    `name@digest` stands for a tag of that name, an id for the first name. All other records are left out.
+    """
+    names: dict[Digest, list[str]] = {}
+    made: list[ImageRecord] = []
+    for image in images:
+        if image.labels.get(MANAGED_LABEL) == MANAGED and not has_tag(image.name):
+            made.append(image)
+        else:
+            names.setdefault(image.target.digest, []).append(image.name)
+    found: dict[str, str] = {}
+    for image in sorted(made, key=lambda image: (not repository(image.name), image.name)):
+        known = names.setdefault(image.target.digest, [])
+        same = [name for name in known if repository(image.name) in ("", repository(name))]
+        if same:
+            found[image.name] = first_name(same)
+        else:
+            known.append(image.name)
+    return found

@@ -10,10 +10,11 @@ import msgspec
 
 from pyctrd.errors import ImageInUse, InvalidReference, Remedy
 from pyctrd.oci import reference
+from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
-from pyctrd.steps.image_use import MANAGED, MANAGED_LABEL, ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, uses
 from pyctrd.steps.removal import KeptImage, Reference, Removal, RemoveResult, read_graph
 
 # At most this many images are named in an error, and containers of each.

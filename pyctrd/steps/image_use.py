@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import msgspec
 
@@ -11,10 +10,6 @@ from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import Container
 from pyctrd.steps.gc_graph import GcGraph, Node
-
-# CRI's label for the records that it keeps: a tag, `name@digest` and the id of the config, of each image.
-MANAGED_LABEL: Final = "io.cri-containerd.image"
-MANAGED: Final = "managed"
 
 
 class ImageUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,16 +10,15 @@ from __future__ import annotations
 from typing import Final
 
 from pyctrd.errors import AlreadyExists, NotFound
-from pyctrd.oci import graph
+from pyctrd.oci import graph, image_names
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import Digest, ImageRecord, Manifest, Platform
 from pyctrd.oci.platforms import only
 from pyctrd.ports import ImageStore, Store
-from pyctrd.steps import image_use
 from pyctrd.steps.local import LocalImage
 
 NAMESPACE: Final = "k8s.io"
-MANAGED: Final = {image_use.MANAGED_LABEL: image_use.MANAGED}
+MANAGED: Final = {image_names.MANAGED_LABEL: image_names.MANAGED}
 
 
 def put_expiring_id(store: Store, image: ImageRecord, host: Platform) -> None:

@@ -27,6 +27,7 @@ def image(complete: tuple[str, ...], incomplete: tuple[str, ...]) -> ImageOvervi
     return ImageOverview(
         namespace="default",
         image=record,
+        status="complete",
         bytes_own=2 << 20,
         bytes_shared=3 << 20,
         platforms=tuple(ImagePlatform(platform=parse(name), complete=state) for name, state in states),
@@ -40,7 +41,8 @@ def image(complete: tuple[str, ...], incomplete: tuple[str, ...]) -> ImageOvervi
         ((), ALL, "none (0 of 5)", "incomplete"),
         (ALL[:2], (), "linux/amd64, linux/arm64", "complete"),
         (ALL[:4], ALL[4:], "linux/amd64, linux/arm64, linux/arm/v7, ... (4 of 5)", "complete"),
-        ((), (), "?", "artifact"),
+        ((), (), "-", "complete"),
+        ((), (), "?", "unavailable"),
     ],
 )
 def test_the_table_lists_complete_platforms(
@@ -50,7 +52,7 @@ def test_the_table_lists_complete_platforms(
     shown: str,
     status: str,
 ) -> None:
-    with_outcome(monkeypatch, (image(complete, incomplete),))
+    with_outcome(monkeypatch, (msgspec.structs.replace(image(complete, incomplete), status=status),))
     header, row = run("images").stdout.splitlines()
     assert header.split() == ["NAME", "PLATFORMS", "SIZE", "OWN", "AGE", "STATUS"]
     assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [
@@ -76,13 +78,29 @@ def test_the_records_of_cri_are_folded_in_the_table_only(monkeypatch: pytest.Mon
     assert row.endswith("complete, in use, pinned")
     assert len(run("images", "--all").stdout.splitlines()) == 3
     assert len(json.loads(run("images", "--format", "json").stdout)) == 2
-    assert run("images", "-q").stdout.split() == [shown.image.name]
+    assert run("images", "-q", "*").stdout.split() == [shown.image.name]
     wide = run("images", "--format", "wide").stdout.splitlines()
     assert wide[0].split() == [
         *("NAMESPACE", "NAME", "DIGEST", "PLATFORMS", "SIZE", "OWN", "AGE", "STATUS"),
         *("TYPE", "CREATED", "UPDATED", "LABELS"),
     ]
     assert run("images", "-A").stdout.split()[0] == "NAMESPACE"
+
+
+def test_an_alias_is_shown_if_its_name_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = image(ALL, ())
+    record = msgspec.structs.replace(shown.image, name="sha256:0123")
+    with_outcome(monkeypatch, (msgspec.structs.replace(shown, image=record, alias_of="app:1"),))
+    assert run("images", "-f", "name==sha256:0123").stdout.splitlines()[1].startswith("sha256:0123 ")
+
+
+def test_names_alone_need_no_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = msgspec.structs.replace(image(ALL, ()).image, labels={"io.cri-containerd.image": "managed"})
+    names = [tag, msgspec.structs.replace(tag, name="sha256:0123")]
+    client = with_outcome(monkeypatch, tuple(names)).return_value
+    assert run("images", "-q").stdout.split() == [tag.name]
+    assert run("images", "-q", "--all").stdout.split() == [item.name for item in names]
+    assert not client.images.overview.called
 
 
 def test_patterns_and_filters_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from pyctrd.errors import ImageInUse, ImageNotFound, Remedy
+from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
 from pyctrd.oci.resources import Container
 from pyctrd.operations import lookup
 from pyctrd.operations.remove import RemoveOptions, remove
-from pyctrd.steps.image_use import MANAGED, MANAGED_LABEL
 from pyctrd.steps.removal import KeptImage, Reference, RemoveResult
 from tests.support import shapes
 from tests.support.memory import MemoryStore

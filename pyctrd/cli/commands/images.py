@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -11,21 +11,23 @@ import click
 
 from pyctrd.cli import commandline, completions, settings
 from pyctrd.cli.lists import Listing, list_options
-from pyctrd.cli.page import Cell, Column
-from pyctrd.cli.render import content_of
+from pyctrd.cli.page import Cell, Column, Tone
+from pyctrd.cli.render import content_of, open_page
 from pyctrd.cli.session import open_client
 from pyctrd.cli.text import age, moment, sanitize, size
+from pyctrd.oci.image_names import aliases
 from pyctrd.oci.platforms import to_string
 
 if TYPE_CHECKING:
-    from pyctrd import ImageOverview
+    from pyctrd import ImageOverview, ImageRecord
 
 # At most this many platforms are named.
 _NAMED: Final = 3
 _FILTER_HELP: Final = (
-    "Show what matches: reference=PATTERN, label=KEY[=VALUE], before=REF, since=REF, dangling=, complete=, "
-    "in-use=, pinned= with true or false, or a filter of containerd such as name~=alpine; repeatable."
+    "Show what matches: reference=PATTERN, label=KEY[=VALUE], before=REF, since=REF, until=TIME, dangling=, "
+    "complete=, in-use=, pinned= with true or false, or a filter of containerd like name~=alpine; repeatable."
 )
+_TONES: Final[Mapping[str, Tone]] = {"complete": "good", "incomplete": "bad", "unavailable": "bad"}
 
 
 @click.command("images")
@@ -45,21 +47,34 @@ def command(
     """List images, their complete platforms, size and use.
 
     `linux/amd64 (1 of 5)` means that one of five platforms is complete in the content store, `none (0 of 5)`
-    that no platform can be saved or pushed. OWN is the part of SIZE that no other image refers to. A PATTERN
-    is a name, which may contain * and ?. containerd's CRI records each image also under its digest and its
-    id; the table shows only the name, unless --all is given.
+    that no platform can be saved or pushed. OWN is the part of SIZE that no other image refers to. STATUS is
+    that of the host's platform: complete, incomplete, or unavailable if not even the index is here. A PATTERN
+    is a name, which may contain * and ? (no slash). containerd's CRI records each image also under its digest
+    and its id; the table shows only the name, unless --all is given.
     """
     chosen = (*filters, *(f"reference={pattern}" for pattern in patterns))
+    table = output_format in ("table", "wide")
     with open_client() as client:
+        if quiet and table and not chosen and not all_namespaces:  # which does not need the content
+            _print_names(client.images.list(), all_records=all_records)
+            return
         images = client.images.overview(chosen, all_namespaces=all_namespaces)
-        nothing = not (images or chosen or all_namespaces) and output_format in ("table", "wide")
+        nothing = not (images or chosen or all_namespaces) and table
         elsewhere = client.namespaces.having() if nothing else ()
         namespace = client.namespace
     if elsewhere:
         _point_to(namespace, elsewhere)
     if not all_records and output_format == "table":
-        images = tuple(item for item in images if not item.alias_of)
+        names = {(item.namespace, item.image.name) for item in images}
+        images = tuple(item for item in images if (item.namespace, item.alias_of) not in names)
     _listing(dt.datetime.now(dt.UTC), spaces=all_namespaces).show(images, output_format, quiet=quiet)
+
+
+def _print_names(images: Sequence[ImageRecord], *, all_records: bool) -> None:
+    hidden = {} if all_records else aliases(images)
+    for image in images:
+        if image.name not in hidden:
+            open_page().line(image.name)
 
 
 def _listing(now: dt.datetime, *, spaces: bool) -> Listing[ImageOverview]:
@@ -102,7 +117,7 @@ def _platforms(item: ImageOverview) -> Cell:
     names = [to_string(platform) for platform in item.complete]
     total = len(item.platforms)
     if not total:
-        return Cell("?", "dim")
+        return Cell("-" if item.status == "complete" else "?", "dim")
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     if not item.incomplete:
         return Cell(shown, "good")
@@ -110,11 +125,8 @@ def _platforms(item: ImageOverview) -> Cell:
 
 
 def _status(item: ImageOverview) -> Cell:
-    incomplete = bool(item.platforms) and not item.complete
-    words = ["incomplete"] if incomplete else ["artifact"] if not item.platforms else ["complete"]
-    words += ["in use"] if item.in_use else []
-    words += ["pinned"] if item.pinned else []
-    return Cell(", ".join(words), "bad" if incomplete else "")
+    notes = (item.status, "in use" if item.in_use else "", "pinned" if item.pinned else "")
+    return Cell(", ".join(filter(None, notes)), _TONES[item.status])
 
 
 def _age(created: dt.datetime | None, now: dt.datetime) -> str:

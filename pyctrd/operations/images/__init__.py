@@ -4,61 +4,69 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
-from pyctrd.errors import ContentError, NotFound
+from pyctrd.errors import ContentError
 from pyctrd.oci import graph, mediatypes, platforms
-from pyctrd.oci.image_names import has_tag
+from pyctrd.oci.image_names import aliases
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
+from pyctrd.oci.platforms import Matcher, Selection
+from pyctrd.operations.images.documents import Documents
 from pyctrd.operations.images.filters import ImageFilters
-from pyctrd.operations.images.model import ImageOverview, ImagePlatform
+from pyctrd.operations.images.model import ImageOverview, ImagePlatform, ImageStatus
 from pyctrd.ports import Containerd
 from pyctrd.steps.image_use import ImageUse, uses
 
 
-def overview(store: Containerd, filters: ImageFilters | None = None) -> tuple[ImageOverview, ...]:
-    """Return an overview of the images that match, sorted by name.
+def overview(
+    stores: Sequence[Containerd], filters: ImageFilters | None = None, selection: Selection | None = None
+) -> tuple[ImageOverview, ...]:
+    """Return an overview of the images of namespaces that match, sorted by namespace and name.
 
-    Content is listed once, and a document that images share is read once. Raises DaemonError, and for a
-    filter that names an image, ImageNotFound.
+    Content, images and containers of a namespace are listed once, and a document is read once, however many
+    images and namespaces have it. `selection` has the host's platform. Raises DaemonError, and for a filter
+    that names an image, ImageNotFound.
     """
+    filters = filters or ImageFilters()
+    host = (selection or Selection()).resolve().matcher
+    named = filters.find(stores)
+    documents = Documents(labels=filters.needs_labels)
+    return tuple(item for store in stores for item in _of(store, filters, named, documents, host))
+
+
+def _of(
+    store: Containerd,
+    filters: ImageFilters,
+    named: Mapping[str, ImageRecord],
+    documents: Documents,
+    host: Matcher,
+) -> Iterator[ImageOverview]:
     images = sorted(store.images.list(), key=lambda image: image.name)
-    chosen = filters.chosen(store, images) if filters else images
+    chosen = filters.chosen(store, images, named)
     if not chosen:
-        return ()
-    used = uses(images, store.containers.list())
-    found = _Overview(store, used)
+        return
+    found = _Overview(store, documents, host, uses(images, store.containers.list()))
     found.add(images)
-    names = _names_of(images)
-    items = (found.of(image, names) for image in chosen)
-    return tuple(item for item in items if filters is None or filters.matches(item))
-
-
-# CRI's label for the records that it made (containerd internal/cri/labels/labels.go).
-_CRI_LABEL = "io.cri-containerd.image"
-
-
-def _names_of(images: Iterable[ImageRecord]) -> Mapping[Digest, str]:
-    """Return the first name with a tag of each target; the images are sorted by name."""
-    names: dict[Digest, str] = {}
-    for image in images:
-        if has_tag(image.name):
-            names.setdefault(image.target.digest, image.name)
-    return names
-
-
-def _is_alias(image: ImageRecord) -> bool:
-    return _CRI_LABEL in image.labels and not has_tag(image.name)
+    names = aliases(images)
+    for image in chosen:
+        item = found.of(image, names.get(image.name, ""))
+        if filters.matches(item, partial(found.labels, image.target)):
+            yield item
 
 
 class _Overview:
-    def __init__(self, store: Containerd, used: Mapping[Digest, ImageUse]) -> None:
+    """The images of one namespace."""
+
+    def __init__(
+        self, store: Containerd, documents: Documents, host: Matcher, used: Mapping[Digest, ImageUse]
+    ) -> None:
         self._store = store
+        self._documents = documents
+        self._host = host
         self._used = used
         self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
-        self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
-        self._read_children = graph.read_children(self._read)
         self._content: dict[Digest, frozenset[Digest]] = {}
-        self._platforms: dict[Digest, tuple[ImagePlatform, ...]] = {}
+        self._states: dict[Digest, tuple[ImageStatus, tuple[ImagePlatform, ...]]] = {}
         self._users = Counter[Digest]()
 
     def add(self, images: Iterable[ImageRecord]) -> None:
@@ -66,11 +74,11 @@ class _Overview:
         for image in images:
             target = image.target
             if target.digest not in self._content:
-                self._content[target.digest], self._platforms[target.digest] = self._walk(target)
+                self._content[target.digest], self._states[target.digest] = self._walk(target)
                 self._users.update(self._content[target.digest])
 
-    def of(self, image: ImageRecord, names: Mapping[Digest, str]) -> ImageOverview:
-        """Return the overview of an image that was added; `names` are those with a tag, by target."""
+    def of(self, image: ImageRecord, alias_of: str) -> ImageOverview:
+        """Return the overview of an image that was added."""
         digest = image.target.digest
         own = shared = 0
         for blob in self._content[digest]:
@@ -79,58 +87,74 @@ class _Overview:
             else:
                 shared += self._sizes[blob]
         use = self._used.get(digest, ImageUse())
+        status, states = self._states[digest]
         return ImageOverview(
             namespace=self._store.namespace,
             image=image,
-            platforms=self._platforms[digest],
+            status=status,
+            platforms=states,
             bytes_own=own,
             bytes_shared=shared,
             pinned=bool(use.pinned),
-            containers=tuple(use.containers),
-            alias_of=names.get(digest, "") if _is_alias(image) else "",
+            containers=use.containers,
+            alias_of=alias_of,
         )
 
-    def _walk(self, target: Descriptor) -> tuple[frozenset[Digest], tuple[ImagePlatform, ...]]:
+    def labels(self, target: Descriptor) -> Iterator[Mapping[str, str]]:
+        """Yield the labels in the configs of an image that are in the store."""
+        for descriptor in self._below(target):
+            if mediatypes.is_image_config(descriptor.media_type) and descriptor.digest in self._sizes:
+                yield self._documents.labels(self._store, descriptor)
+
+    def _walk(
+        self, target: Descriptor
+    ) -> tuple[frozenset[Digest], tuple[ImageStatus, tuple[ImagePlatform, ...]]]:
         found = set[Digest]()
         states: dict[Platform, bool] = {}
+        whole = True
         for descriptor in self._below(target):
             if descriptor.digest in self._sizes:
                 found.add(descriptor.digest)
+            else:
+                whole = False
+            if graph.has_children(descriptor):
+                whole = whole and bool(self._children(descriptor))
             if mediatypes.is_manifest(descriptor.media_type):
                 platform = self._platform_of(descriptor)
                 if platform is not None and not platforms.is_unknown(platform):
                     known = platforms.normalize(platform)
                     states[known] = states.get(known, False) or self._is_complete(descriptor)
-        named = (ImagePlatform(platform=name, complete=complete) for name, complete in states.items())
-        return frozenset(found), tuple(named)
+        named = tuple(ImagePlatform(platform=name, complete=complete) for name, complete in states.items())
+        return frozenset(found), (self._status(target, named, whole=whole), named)
+
+    def _status(self, target: Descriptor, states: Sequence[ImagePlatform], *, whole: bool) -> ImageStatus:
+        if target.digest not in self._sizes:
+            return "unavailable"
+        ours = [item for item in states if self._host.match(item.platform)]
+        if ours:
+            whole = min(ours, key=lambda item: self._host.rank(item.platform)).complete
+        elif states:
+            whole = any(item.complete for item in states)
+        return "complete" if whole else "incomplete"
 
     def _below(self, root: Descriptor) -> Iterator[Descriptor]:
         try:
-            yield from graph.preorder(root, self._step)
+            yield from graph.preorder(root, self._children)
         except ContentError:
             return  # it is nested too deeply, or too large
 
-    def _step(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        key = (descriptor.digest, descriptor.media_type)
+    def _children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
         if descriptor.digest not in self._sizes:
             return ()
-        if key not in self._children:
-            try:
-                self._children[key] = self._read_children(descriptor)
-            except (ContentError, NotFound):
-                self._children[key] = ()
-        return self._children[key]
+        return self._documents.children(self._store, descriptor)
 
     def _is_complete(self, manifest: Descriptor) -> bool:
-        children = self._step(manifest)
+        children = self._children(manifest)
         return bool(children) and all(child.digest in self._sizes for child in children)
 
-    def _platform_of(self, descriptor: Descriptor) -> Platform | None:
+    def _platform_of(self, manifest: Descriptor) -> Platform | None:
         """Return the platform in the index or else in the config; None for an artifact."""
-        try:
-            return graph.platform_of(descriptor, self._read)
-        except (ContentError, NotFound):
-            return None
-
-    def _read(self, descriptor: Descriptor) -> bytes:
-        return self._store.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
+        if manifest.platform is not None:
+            return manifest.platform
+        configs = [item for item in self._children(manifest)[:1] if item.digest in self._sizes]
+        return self._documents.platform(self._store, configs[0]) if configs else None

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
 import msgspec
 
-from pyctrd.oci.model import ImageRecord, Platform
+from pyctrd.oci.model import Descriptor, ImageRecord, Platform
+
+ImageStatus: TypeAlias = Literal["complete", "incomplete", "unavailable"]
 
 
 class ImagePlatform(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,16 +27,46 @@ class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
     the same target are one image. `containers` are the ids of the containers that were made from it, under
     any of its names. Unreadable content counts as absent. `alias_of` is the name that stands for this one, if
     containerd's CRI made this record beside it (`name@digest`, or the id that crictl shows).
+
+    `status` is that of the host's platform, as `ctr images check` reports it; if the image has no such
+    platform, it is complete if any of its platforms is, and an artifact if all of its content is in the
+    store. It is unavailable if not even the target is.
     """
 
     namespace: str
     image: ImageRecord
+    status: ImageStatus = "unavailable"
     platforms: tuple[ImagePlatform, ...] = ()
     bytes_own: int = 0
     bytes_shared: int = 0
     pinned: bool = False
     containers: tuple[str, ...] = ()
     alias_of: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the record."""
+        return self.image.name
+
+    @property
+    def target(self) -> Descriptor:
+        """The target of the record."""
+        return self.image.target
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the record."""
+        return self.image.labels
+
+    @property
+    def created_at(self) -> dt.datetime | None:
+        """When the record was created."""
+        return self.image.created_at
+
+    @property
+    def updated_at(self) -> dt.datetime | None:
+        """When the record was updated."""
+        return self.image.updated_at
 
     @property
     def bytes(self) -> int:
