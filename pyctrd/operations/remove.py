@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -11,10 +11,10 @@ import msgspec
 from pyctrd.errors import ImageInUse, InvalidReference, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
-from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
+from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import KeptImage, Reference, Removal, RemoveResult, read_graph
 
 # At most this many images are named in an error, and containers of each.
@@ -78,12 +78,8 @@ def _is_id(text: str, image: ImageRecord) -> bool:
 def _check_unused(names: Iterable[str], graph: GcGraph, refs: Sequence[str]) -> None:
     """Raise ImageInUse if a container needs one of these records, or one is pinned."""
     state = graph.state
-    used = uses(state.images.values(), state.containers.values())
-    reasons = {
-        name: reason
-        for name in names
-        if (reason := _reason(state.images[name], used.get(state.images[name].target.digest, ImageUse())))
-    }
+    used = all_uses(graph)
+    reasons = {name: reason for name in names if (reason := _reason(state.images, name, used))}
     if reasons:
         texts = [f'image "{name}" {reason}' for name, reason in reasons.items()]
         more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
@@ -95,14 +91,23 @@ def _check_unused(names: Iterable[str], graph: GcGraph, refs: Sequence[str]) -> 
         )
 
 
-def _reason(image: ImageRecord, use: ImageUse) -> str:
+def _reason(images: Mapping[str, ImageRecord], name: str, used: Mapping[Digest, ImageUse]) -> str:
     """Say why a record has to stay; "" if it may go.
 
     Another name of an image in use may go: the container's own record stays. CRI's records of one image
-    belong together, and a container may name any of them.
+    belong together, and a container may name any of them; or its name may have moved to another image.
     """
+    image = images[name]
+    use = used.get(image.target.digest, ImageUse())
     managed = image.labels.get(MANAGED_LABEL) == MANAGED
-    containers = [name for name, named in use.named.items() if managed or named == image.name]
+    containers = [
+        container
+        for container, named in use.named.items()
+        if managed
+        or named == name
+        or named not in images
+        or images[named].target.digest != image.target.digest
+    ]
     if containers:
         more = ", ..." if len(containers) > _NAMED else ""
         plural = "s" if len(containers) > 1 else ""

@@ -11,12 +11,11 @@ import msgspec
 
 from pyctrd.errors import AmbiguousReference, ImageNotFound, InvalidReference, NotFound, Remedy
 from pyctrd.oci import reference
-from pyctrd.oci.expiry import EXPIRE_LABEL
-from pyctrd.oci.gotime import parse_time
+from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Link, Node
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import Reference, read_graph
 
 # What the client that made a lease or a record says about it.
@@ -77,10 +76,9 @@ def _by_id(
 
 
 def _image(graph: GcGraph, image: ImageRecord) -> WhyResult:
-    state = graph.state
     node, target = Node("image", image.name), Node("content", str(image.target.digest))
     others = (chain for chain in graph.chains(target) if node not in {link.node for link in chain})
-    used = uses(state.images.values(), state.containers.values()).get(image.target.digest, ImageUse())
+    used = all_uses(graph).get(image.target.digest, ImageUse())
     return WhyResult(
         objects=(_of(graph, Link(node, "")),),
         chains=tuple(_chain(graph, chain) for chain in (*graph.chains(node), *others)),
@@ -110,7 +108,7 @@ def _of(graph: GcGraph, link: Link) -> Reference:
         via=link.via,
         snapshotter=node.snapshotter,
         here=node in graph,
-        expires_at=parse_time(labels.get(EXPIRE_LABEL, "")),
+        expires_at=expiry_of(labels),
         purpose=labels.get(_PURPOSE_LABEL, ""),
     )
 
