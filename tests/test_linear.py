@@ -5,11 +5,14 @@ Only counts are compared: documents read, parsed and labelled, requests to the s
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,20 +22,23 @@ from pyctrd.archive.contents import IndexMode
 from pyctrd.archives import verify_archive
 from pyctrd.errors import InvalidInput
 from pyctrd.oci import platforms, reference
-from pyctrd.oci.model import Digest, ImageRecord, Platform
+from pyctrd.oci.mediatypes import OCI_MANIFEST
+from pyctrd.oci.model import Digest, ImageRecord, Platform, SnapshotInfo
 from pyctrd.oci.platforms import Selection
-from pyctrd.operations import copy, ensure, push
+from pyctrd.operations import copy, ensure, lookup, push
 from pyctrd.operations.diagnose import diagnose
 from pyctrd.operations.pull import PullOptions, pull
+from pyctrd.operations.remove import RemoveOptions, remove
 from pyctrd.operations.save import SaveOptions, plan, save
 from pyctrd.operations.verify import Repair, verify
+from pyctrd.operations.why import why
 from pyctrd.steps.local import LocalImage
 from pyctrd.steps.upload import SendOptions
 from pyctrd.steps.upload_plan import PushIndex
 from tests.support import shapes
 from tests.support.images import Graph
 from tests.support.loading import archive_of
-from tests.support.memory import MemoryStore
+from tests.support.memory import SNAPSHOTTER, MemoryStore
 from tests.support.repository import MemoryRepository
 from tests.support.selections import selected
 
@@ -248,3 +254,108 @@ def test_a_complete_image_is_read_once(counts: Counts, shape: Callable[[], Graph
     assert {digest: count for digest, count in reads.items() if count > 1} == {}
     assert bench.record.target.digest in reads
     assert not any(method == "set_labels" for method, _digest in counts.asked)
+
+
+# --- namespaces with many images --------------------------------------------------------------------------
+
+SIZES = (100, 10_000)
+
+
+def crowded(count: int) -> MemoryStore:
+    """A namespace of images with a manifest, a config and a layer each, and a base layer that all share."""
+    store = MemoryStore()
+    state = store.state
+    base = Digest.of(b"base")
+    state.blobs[base] = b"base"
+    state.snapshots[SNAPSHOTTER, "base"] = SnapshotInfo(name="base", kind="committed")
+    for number in range(count):
+        manifest, config, layer = (Digest.of(f"{kind} {number}".encode()) for kind in ("m", "c", "l"))
+        state.blobs |= dict.fromkeys((manifest, config, layer), b"x")
+        state.labels[manifest] = {
+            f"containerd.io/gc.ref.content.{key}": digest
+            for key, digest in (("config", config), ("l.0", base), ("l.1", layer))
+        }
+        state.labels[config] = {f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}": f"top {number}"}
+        top = SnapshotInfo(name=f"top {number}", parent="base", kind="committed")
+        state.snapshots[SNAPSHOTTER, top.name] = top
+        store.tag(
+            f"docker.io/library/app:{number}", {"mediaType": OCI_MANIFEST, "digest": manifest, "size": 1}
+        )
+    return store
+
+
+class CountedService:
+    """A service that counts the calls that come from outside, by `service.method`."""
+
+    def __init__(self, counts: Counter[str], title: str, service: object) -> None:
+        self._counts, self._title, self._service = counts, title, service
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._service, name)
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            self._counts[f"{self._title}.{name}"] += 1
+            return method(*args, **kwargs)
+
+        return counting
+
+
+def calls_of(store: MemoryStore) -> Counter[str]:
+    """Count the calls of all services from now on."""
+    counts = Counter[str]()
+    for title in ("content", "images", "snapshots", "leases", "containers", "namespaces"):
+        setattr(store, title, CountedService(counts, title, getattr(store, title)))
+    return counts
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def many(request: pytest.FixtureRequest) -> tuple[MemoryStore, int]:
+    return crowded(request.param), request.param
+
+
+@pytest.mark.parametrize("what", ["rm --dry-run", "why", "rm"])
+def test_calls_do_not_grow_with_the_images_of_a_namespace(what: str, many: tuple[MemoryStore, int]) -> None:
+    """Of one image: each kind of record is listed, at most twice, and only what goes is asked for."""
+    store, count = many
+    store = MemoryStore(store.state)
+    calls = calls_of(store)
+    find, now = partial(lookup.find, store.images), dt.datetime.now(dt.UTC)
+    if what == "why":
+        found = why(store, Digest.of(b"base"), find=find, now=now)
+        assert len(found.chains) == count
+    else:
+        options = RemoveOptions(dry_run=what != "rm")
+        name = f"docker.io/library/app:{8 if what == 'rm' else 7}"
+        result = remove(store, [name], options, find=find, now=now)
+        assert (len(result.blobs), len(result.snapshots)) == (3, 1)
+    assert calls["snapshots.usage"] == (0 if what == "why" else 1)
+    assert max(calls.values()) <= 2
+    assert calls.total() <= 20
+
+
+def test_calls_for_the_removal_of_many_images(many: tuple[MemoryStore, int]) -> None:
+    """A dry run looks each name up and asks for the size of each snapshot, once; nothing for each blob."""
+    store = MemoryStore(many[0].state)
+    names = sorted(store.state.images)
+    calls = calls_of(store)
+    find, now = partial(lookup.find, store.images), dt.datetime.now(dt.UTC)
+    result = remove(store, names, RemoveOptions(dry_run=True), find=find, now=now)
+    assert len(result.images) == len(names)
+    assert len(result.snapshots) == len(store.state.snapshots)
+    assert calls.pop("images.get") == len(names)
+    assert calls.pop("snapshots.usage") == len(result.snapshots)
+    assert calls.total() <= 20
+
+
+def test_memory_grows_with_the_records_only() -> None:
+    """What a removal needs is a small multiple of the list of records."""
+    store = crowded(2000)
+    objects = len(store.state.images) + len(store.state.blobs) + len(store.state.snapshots)
+    find, now = partial(lookup.find, store.images), dt.datetime.now(dt.UTC)
+    tracemalloc.start()
+    try:
+        remove(store, ["docker.io/library/app:7"], RemoveOptions(dry_run=True), find=find, now=now)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / objects < 3000
