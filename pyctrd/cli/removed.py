@@ -63,7 +63,10 @@ def _rows(result: RemoveResult) -> Iterator[Sequence[Cell]]:
 
 
 def _amounts(result: RemoveResult) -> str:
-    parts = [count(len(result.blobs), "blob"), count(len(result.snapshots), "snapshot")]
+    amounts = {"blob": len(result.blobs), "snapshot": len(result.snapshots)}
+    parts = [count(number, name) for name, number in amounts.items() if number]
+    if not parts:
+        return "nothing"
     shared = sum(blob.shared for blob in result.blobs)
     verb = "stays" if shared == 1 else "stay"
     stay = f"; {count(shared, 'blob')} {verb} on the disk for another namespace" if shared else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -11,14 +11,13 @@ import msgspec
 
 from pyctrd.errors import AmbiguousReference, ImageNotFound, InvalidReference, NotFound, Remedy
 from pyctrd.oci import reference
-from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.model import ImageRecord
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Link, Node
 from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import Reference, read_graph
 
-# What the client that made a lease or a record says about it.
+# The command that a lease of pyctrd is for (containerd/leases.py).
 _PURPOSE_LABEL: Final = "pyctrd.io/command"
 _LISTED: Final = 8
 
@@ -101,23 +100,16 @@ def _chain(graph: GcGraph, chain: Iterable[Link]) -> tuple[Reference, ...]:
 
 def _of(graph: GcGraph, link: Link) -> Reference:
     node = link.node
-    labels = _labels(graph, node)
+    lease = graph.state.leases[node.name][0] if node.kind == "lease" else None
     return Reference(
         kind=node.kind,
         name=node.name,
         via=link.via,
         snapshotter=node.snapshotter,
         here=node in graph,
-        expires_at=expiry_of(labels),
-        purpose=labels.get(_PURPOSE_LABEL, ""),
+        expires_at=graph.expiry_of(node),
+        purpose=lease.labels.get(_PURPOSE_LABEL, "") if lease else "",
     )
-
-
-def _labels(graph: GcGraph, node: Node) -> Mapping[str, str]:
-    """Return the labels of an image or a lease."""
-    if node in graph and node.kind == "image":
-        return graph.state.images[node.name].labels
-    return graph.state.leases[node.name][0].labels if node in graph and node.kind == "lease" else {}
 
 
 def _named(graph: GcGraph, name: str) -> list[Node]:

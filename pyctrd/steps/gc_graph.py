@@ -111,6 +111,10 @@ class GcGraph:
         """Whether a record has a valid expiry that is over."""
         return self._all.is_expired(record)
 
+    def expiry_of(self, node: Node) -> dt.datetime | None:
+        """Return when an image or a lease expires; None for never, which an image of containerd 1.x does."""
+        return self._all.expiry_of(node) if node in self else None
+
     def collected(self) -> frozenset[Node]:
         """Return what the next collection removes, which may be expired leases and images, too."""
         reached = {node for node, _ in self._reached()}
@@ -214,16 +218,22 @@ class _Everything:
         expiry = expiry_of(record.labels)
         return expiry is not None and self._now > expiry
 
+    def expiry_of(self, node: Node) -> dt.datetime | None:
+        if node.kind == "lease":
+            return expiry_of(self._state.leases[node.name][0].labels)
+        if node.kind == "image" and self._rules.images:
+            return expiry_of(self._state.images[node.name].labels)
+        return None
+
     def _root_by(self, node: Node) -> str | None:
         """Return what makes an object a root: "" for its kind, or a label's key; None if it is none."""
         state = self._state
         match node.kind:
             case "container":
                 return ""
-            case "lease":
-                return None if self.is_expired(state.leases[node.name][0]) else ""
-            case "image":
-                return None if self._rules.images and self.is_expired(state.images[node.name]) else ""
+            case "lease" | "image":
+                expiry = self.expiry_of(node)
+                return None if expiry is not None and self._now > expiry else ""
             case "ingest":
                 started = state.ingests[node.name].started_at
                 fresh = started is None or self._now <= started + _INGEST_LIFETIME

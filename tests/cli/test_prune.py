@@ -148,4 +148,4 @@ def test_the_question_does_not_spoil_json() -> None:
 def test_there_is_no_question_if_nothing_would_go(monkeypatch: pytest.MonkeyPatch, prune: Any) -> None:
     monkeypatch.setattr(screen, "is_interactive", lambda: True)
     prune.side_effect = lambda **named: named["confirm"](RemoveResult()) and RemoveResult()
-    assert run("prune", "--unused").stdout.splitlines()[-1] == "freed 0 B: 0 blobs and 0 snapshots"
+    assert run("prune", "--unused").stdout.splitlines()[-1] == "freed nothing"

@@ -46,8 +46,13 @@ def test_a_removal_prints_a_summary(monkeypatch: pytest.MonkeyPatch, option: str
     with_outcome(monkeypatch, RemoveResult(images=("app:1",), blobs=RESULT.blobs[:1]))
     assert run("rm", option, "app:1").stdout.splitlines() == [
         "removed app:1",
-        f"{begin} 3.0 MiB: 1 blob and 0 snapshots",
+        f"{begin} 3.0 MiB: 1 blob",
     ]
+
+
+def test_a_removal_may_free_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outcome(monkeypatch, RemoveResult(images=("app:1",)))
+    assert run("rm", "app:1").stdout.splitlines()[-1] == "freed nothing"
 
 
 def test_quiet_prints_the_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,13 +52,26 @@ def test_chains_are_printed_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_what_uses_an_image_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = Reference(kind="image", name="app:1")
-    result = WhyResult(objects=(image,), chains=((image,),), containers=("c1",), pinned=("app:1",))
+def test_an_image_has_its_record_what_else_keeps_its_content_and_who_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = Reference(kind="image", name="app:1", expires_at=SOON)
+    result = WhyResult(objects=(image,), chains=((image,), CHAINS[0]), containers=("c1",), pinned=("app:1",))
     with_outcome(monkeypatch, result)
     assert run("why", "x").stdout.splitlines() == [
-        *("image app:1 is kept by 1 chain of references:", "", "  image app:1", ""),
+        "image app:1 stays until it is removed, or expires in 23 h",
+        *("its content is also kept by 1 chain of references:", ""),
+        *("  lease 1-ab (pull, expires in 23 h)", f"    holds: blob {SHORT}", ""),
         *("container c1 uses it", "app:1 is pinned for Kubernetes"),
+    ]
+
+
+def test_of_an_image_that_only_its_record_keeps_that_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Reference(kind="image", name="app:1")
+    with_outcome(monkeypatch, WhyResult(objects=(image,), chains=((image,),), containers=("c1",)))
+    assert run("why", "x").stdout.splitlines() == [
+        "image app:1 stays until it is removed",
+        "container c1 uses it",
     ]
 
 

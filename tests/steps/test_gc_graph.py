@@ -103,6 +103,16 @@ def test_expired_images_go_since_2() -> None:
         assert not any(collected(made).values())
 
 
+def test_when_images_and_leases_expire() -> None:
+    labels = {"containerd.io/gc.expire": FUTURE}
+    made = state(images={"i": (A, labels)}, leases={"l": (labels, []), "m": ({}, [])})
+    when = dt.datetime(2026, 11, 27, 13, tzinfo=dt.UTC)
+    nodes = [Node("image", "i"), Node("lease", "l"), Node("lease", "m"), Node("image", "gone")]
+    for version, image in (("v2.4.2", when), ("v1.7.24", None)):
+        graph = GcGraph(made, RULES[version], NOW)
+        assert [graph.expiry_of(node) for node in nodes] == [image, when, None, None]
+
+
 def test_a_flat_lease_keeps_nothing_by_labels() -> None:
     held = [LeaseResource(type="content", id=str(A)), LeaseResource(type="snapshots/overlayfs", id="top")]
     for labels, gone in (({}, set()), ({"containerd.io/gc.flat": ""}, {str(B)})):

@@ -77,17 +77,25 @@ def _link(item: Reference) -> dict[str, object]:
 
 def _show(page: Page, result: WhyResult, now: dt.datetime) -> None:
     names = " and ".join(_name(item) for item in result.objects)
-    if result.chains:
-        page.line(f"{names} is kept by {count(len(result.chains), 'chain')} of references:", "strong")
-    else:
+    own = [chain for chain in result.chains if chain == result.objects]
+    others = [chain for chain in result.chains if chain != result.objects]
+    if own:
+        (record,) = result.objects
+        expiry = f", or {_expiry(record.expires_at, now)}" if record.expires_at else ""
+        page.line(f"{names} stays until it is removed{expiry}", "strong")
+    if others:
+        what = f"{'its content' if result.objects[0].kind == 'image' else names} is"
+        also = " also" if own else ""
+        page.line(f"{what}{also} kept by {count(len(others), 'chain')} of references:", "strong")
+    elif not own:
         page.line(f"nothing keeps {names}: the next garbage collection removes it", "warn")
-    for chain in result.chains[:_SHOWN]:
+    for chain in others[:_SHOWN]:
         page.line("")
         _show_chain(page, chain, now)
-    if len(result.chains) > _SHOWN:
+    if len(others) > _SHOWN:
         page.line("")
-        page.line(f"... and {len(result.chains) - _SHOWN} more: see --format json")
-    if result.containers or result.pinned:
+        page.line(f"... and {len(others) - _SHOWN} more: see --format json")
+    if others and (result.containers or result.pinned):
         page.line("")
     for container in result.containers:
         page.line(f"container {container} uses it")
