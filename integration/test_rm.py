@@ -153,3 +153,24 @@ def test_the_content_of_another_namespace_frees_nothing(pair: Pair) -> None:
     where = told(shell, "why", min(pair.own(0)), code=3)
     assert f"hint: it is in the namespace {other}: -n {other}" in where
     shell.containerd.ctr("images", "rm", "--sync", name, namespace=other)
+
+
+# --- deliberate differences from ctr and nerdctl (docs/differences.md) -----------------------------------
+
+
+def test_pinned_images_stay_and_a_missing_one_stops_the_removal(pair: Pair) -> None:
+    """D3 and D5: ctr removes the pinned image, and the rest if one is missing; D4: an id has all names."""
+    shell, (name, other) = pair.shell, pair.names
+    missing = f"{name}-missing"
+    before = pair.state()
+    assert "not found" in pair("rm", other, missing, code=3)
+    assert pair.state() == before
+    pair("pin", name)
+    assert "is pinned (label io.cri-containerd.pinned)" in pair("rm", other, name, code=1)
+    assert other in pair.state()["images"]
+    ctr = shell.containerd.ctr
+    ctr("images", "tag", other, f"{other}-2", namespace=shell.namespace)
+    pair("rm", pair.graphs[1].digest)
+    assert set(pair.state()["images"]) == {name}
+    assert ctr("images", "rm", missing, name, namespace=shell.namespace, check=False).returncode == 0
+    assert pair.state()["images"] == {}
