@@ -193,7 +193,8 @@ def test_the_lease_of_a_write_in_progress_is_not_removed(client: Client, bench: 
             with pytest.raises(InUse, match="is in use by pull: busy is being written right now"):
                 client.leases.remove([lease.id])
         assert client.leases.list() == (lease,)
-        assert client.leases.remove([lease.id]) == (lease,)
+        assert client.leases.remove([lease.id], sync=True) == (lease,)
+        assert client.content.ingests() == ()  # collected with its lease
         daemon.leases.create(lease.id, lease.labels)  # for the end of this test's own work
 
 
