@@ -16,7 +16,7 @@ import pytest
 from integration.bench import Bench
 from integration.rig.daemons import Containerd
 from integration.rig.store import digests, snapshot_of
-from integration.shell import Shell
+from integration.shell import Shell, on_a_terminal
 from pyctrd import (
     Client,
     DaemonUnreachable,
@@ -71,6 +71,11 @@ def test_content_is_shown_as_ctr_shows_it(bench: Bench, client: Client, shell: S
     assert shown.count(b"\n") > 10
     assert json.loads(shown) == json.loads(stored)
     assert client.images.get(name).target.digest == graph.digest
+    layer = next(info.digest for info in client.content.list() if not client.content.is_document(info.digest))
+    code, text = on_a_terminal(shell, "content", "get", layer)
+    assert (code, "cowardly refusing" in text) == (2, True)
+    code, text = on_a_terminal(shell, "content", "get", graph.digest)
+    assert (code, text.strip().encode()) == (0, stored)
 
 
 def test_content_is_labelled_and_removed_as_by_ctr(bench: Bench, shell: Shell, graph: Graph) -> None:
@@ -188,7 +193,8 @@ def test_the_lease_of_a_write_in_progress_is_not_removed(client: Client, bench: 
             with pytest.raises(InUse, match="is in use by pull: busy is being written right now"):
                 client.leases.remove([lease.id])
         assert client.leases.list() == (lease,)
-        assert client.leases.remove([lease.id]) == (lease,)
+        assert client.leases.remove([lease.id], sync=True) == (lease,)
+        assert client.content.ingests() == ()  # collected with its lease
         daemon.leases.create(lease.id, lease.labels)  # for the end of this test's own work
 
 
@@ -202,6 +208,9 @@ def test_namespaces_are_those_of_ctr(bench: Bench, client: Client, shell: Shell,
     rows = {row[0]: row[1:] for row in table(bench.ctr("namespaces", "ls").stdout)}
     assert rows[name] == ["b=2,c=3"]
     assert {item.name for item in client.namespaces.list()} == rows.keys()
+    bench.ctr("namespaces", "label", f"{name}-theirs", "a=1")
+    assert f"{name}-theirs" in {item.name for item in client.namespaces.list()}
+    shell("namespaces", "label", f"{name}-ours", "a=1", code=3)
     bench.pull(graph)
     counts = {row["name"]: row["images"] for row in shell.json("namespaces", "ls")}
     assert (counts[name], counts[bench.namespace]) == (0, 1)

@@ -356,3 +356,6 @@ class Containerd(Store, Protocol):
 
     def in_namespace(self, namespace: str) -> Containerd:
         """Return another namespace of the same containerd."""
+
+    def under_lease(self, lease_id: str) -> Containerd:
+        """Return this namespace under an existing lease, which gets what is written or opened through it."""

@@ -95,6 +95,10 @@ class Daemon:
         """Return a daemon for another namespace that shares this channel."""
         return Daemon(self._connection.in_namespace(namespace))
 
+    def under_lease(self, lease_id: str) -> Daemon:
+        """Return a daemon under an existing lease that shares this channel."""
+        return Daemon(self._connection.leased(lease_id), self._snapshotter)
+
     def scope(self) -> Daemon:
         """Return a daemon that shares this channel, and whose `cancel` only stops its own calls."""
         return Daemon(self._connection.scope(), self._snapshotter)

@@ -183,8 +183,10 @@ def _find(store: Containerd, lease_id: str) -> Lease:
 
 def _check_idle(store: Containerd, lease: Lease) -> None:
     held = {item.id for item in _resources(store, lease.id) if item.type == "ingests"}
+    # Opened without the lease, a write would be kept for another day (core/metadata/content.go Writer).
+    leased = store.under_lease(lease.id)
     writing = [
-        status.ref for status in store.content.ingests() if status.ref in held and is_active(store, status)
+        status.ref for status in store.content.ingests() if status.ref in held and is_active(leased, status)
     ]
     if writing:
         by = f" by {lease.purpose}" if lease.purpose else ""

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from pyctrd import arguments
@@ -208,6 +209,8 @@ class ContentStore:
 
 def _opened(output: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
     if isinstance(output, str | os.PathLike):
+        if Path(output).is_dir():
+            raise InvalidInput(f"{os.fspath(output)}: is a directory", hint="pass a file as `output`")
         return open_output(output)
     if not hasattr(output, "write"):
         raise InvalidInput(f"output={output!r}: must be a path or a binary stream")

@@ -86,7 +86,7 @@ LISTS: dict[tuple[str, ...], tuple[Any, str, dict[str, Any]]] = {
     ),
     ("snapshots", "tree"): (
         tuple(SnapshotLevel(snapshot=item, depth=depth) for depth, item in enumerate((SNAPSHOT, WORK))),
-        f"\\_ {WORK.name}",
+        f"\\_ {WORK.name} (active)",
         {"key": DIGEST, "depth": 0},
     ),
     ("plugins",): (
@@ -159,7 +159,7 @@ def test_a_deep_tree_keeps_its_names_whole(monkeypatch: pytest.MonkeyPatch) -> N
     with_outcome(monkeypatch, levels)
     lines = run("snapshots", "tree").stdout.splitlines()[1:]
     assert max(map(len, lines)) < 80
-    assert lines[1].startswith("\\_ layer-1 ")
+    assert lines[1] == "\\_ layer-1"
     assert "\\_ (126) layer-126" in lines[-1]
 
 

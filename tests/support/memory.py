@@ -513,6 +513,9 @@ class MemoryStore:
         other.others.setdefault(self.namespace, self.state)
         return MemoryStore(other, namespace=namespace)
 
+    def under_lease(self, lease_id: str) -> MemoryStore:
+        return MemoryStore(self.state, lease_id, self.namespace)
+
     def check_open(self) -> None:
         pass
 

@@ -126,17 +126,19 @@ def tree(snapshotter: str | None, output_format: str, quiet: bool) -> None:
 
 
 def _branch(level: SnapshotLevel) -> Cell:
-    name = key_cell(level.snapshot.name)
-    if not level.depth:
-        return name
-    deeper = f"({level.depth}) " if level.depth > _MAX_INDENT else ""
-    indent = " " * (min(level.depth, _MAX_INDENT) - 1) + f"\\_ {deeper}"
-    return Cell(f"{indent}{name.text}", brief=f"{indent}{name.brief or name.text}")
+    """Return a line of the tree; what is not committed says so."""
+    key, kind = key_cell(level.snapshot.name), level.snapshot.kind
+    indent = ""
+    if level.depth:
+        deeper = f"({level.depth}) " if level.depth > _MAX_INDENT else ""
+        indent = " " * (min(level.depth, _MAX_INDENT) - 1) + f"\\_ {deeper}"
+    suffix = f" ({kind})" if kind != "committed" else ""
+    return Cell(f"{indent}{key.text}{suffix}", brief=f"{indent}{key.brief or key.text}{suffix}")
 
 
 TREE: Listing[SnapshotLevel] = Listing(
-    columns=[Column("KEY", whole=True), Column("KIND")],
-    row=lambda level: (_branch(level), Cell(level.snapshot.kind)),
+    columns=[Column("KEY", whole=True)],
+    row=lambda level: (_branch(level),),
     document=lambda level: {**_document(level.snapshot), "depth": level.depth},
     name=lambda level: level.snapshot.name,
 )
