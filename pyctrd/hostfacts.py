@@ -22,8 +22,8 @@ from pyctrd.registry.config.pitfalls import HostsPitfall, pitfalls
 _CONFIG: Final = "/etc/containerd/config.toml"
 _PEER: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 _PROBE_SECONDS: Final = 5.0
-# What serves containerd's API: k3s has it built in.
-_PROGRAMS: Final = frozenset({"containerd", "k3s-server", "k3s-agent", "containerd-main"})
+# Also in k3s, k0s, microk8s and Docker, which start a containerd of their own.
+_PROGRAM: Final = "containerd"
 # Folders of containerd's configuration may be imported by many files.
 _MOST_IMPORTS: Final = 100
 
@@ -73,7 +73,7 @@ class HostFacts:
     @cached_property
     def _process(self) -> ProcessFacts | None:
         pid = _listener(self._address)
-        if pid is None or _text(Path(f"/proc/{pid}/comm")) not in _PROGRAMS:
+        if pid is None or _text(Path(f"/proc/{pid}/comm")) != _PROGRAM:
             return None  # a tunnel to another machine, for example
         variables = _variables(pid)
         path = None if variables is None else tuple(filter(None, variables.get("PATH", "").split(":")))

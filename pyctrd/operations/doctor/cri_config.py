@@ -25,7 +25,6 @@ class CriConfig(msgspec.Struct, frozen=True, kw_only=True):
     section: str
     discard_unpacked_layers: bool = False
     sandbox_image: str = ""
-    config_path: str = ""
 
 
 def read(settings: Mapping[str, Any]) -> CriConfig:
@@ -37,7 +36,6 @@ def read(settings: Mapping[str, Any]) -> CriConfig:
             section=f"[plugins.'{_IMAGES}']",
             discard_unpacked_layers=images.get("discard_unpacked_layers") is True,
             sandbox_image=_text(_table(images, "pinned_images"), "sandbox"),
-            config_path=_text(_table(images, "registry"), "config_path"),
         )
     name = _CRI if _CRI in plugins or settings.get("version") == 2 else _FIRST
     cri = _table(plugins, name)
@@ -45,7 +43,6 @@ def read(settings: Mapping[str, Any]) -> CriConfig:
         section=f'[plugins."{name}".containerd]',
         discard_unpacked_layers=_table(cri, "containerd").get("discard_unpacked_layers") is True,
         sandbox_image=_text(cri, "sandbox_image"),
-        config_path=_text(_table(cri, "registry"), "config_path"),
     )
 
 

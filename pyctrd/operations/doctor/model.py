@@ -20,6 +20,11 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     commands: tuple[tuple[str, ...], ...] = ()
 
 
+def operands(*names: str) -> tuple[str, ...]:
+    """Return names as the last words of a command, so that none is taken for an option."""
+    return ("--", *names) if any(name.startswith("-") for name in names) else names
+
+
 class DoctorFinding(msgspec.Struct, frozen=True, kw_only=True):
     """Something wrong with a machine's containerd, or worth knowing about it.
 

@@ -127,6 +127,13 @@ def test_a_lease_still_protects_what_lost_its_labels() -> None:
     assert found.evidence[-1] == "a lease still protects 1 of them"
 
 
+def test_a_name_that_looks_like_an_option() -> None:
+    clinic = Clinic()
+    clinic.space.unlabel(image(clinic.space, "--all"), "l.")
+    (found,) = clinic.findings("gc-labels")
+    assert found.remedy.commands == (("pyctrd", "-n", "default", "pull", "--", "--all"),)
+
+
 def test_content_that_another_image_protects_is_safe() -> None:
     clinic = Clinic()
     target = image(clinic.space)

@@ -10,7 +10,7 @@ from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import Descriptor, ImageRecord
 from pyctrd.operations.doctor import cri_config
 from pyctrd.operations.doctor.examination import CannotCheck, Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.ports import Containerd
 
 CODES: Final = ("layers-discarded", "discard-unpacked-layers")
@@ -92,6 +92,8 @@ def _finding(namespace: str, found: dict[str, dict[str, Descriptor]], *, by_cri:
         ),
         remedy=Advice(
             text="fetch them again if the images are to be exported or pushed",
-            commands=(("pyctrd", "-n", namespace, "ensure", *(names if len(names) == 1 else ["--all"])),),
+            commands=(
+                ("pyctrd", "-n", namespace, "ensure", *(operands(*names) if len(names) == 1 else ["--all"])),
+            ),
         ),
     )

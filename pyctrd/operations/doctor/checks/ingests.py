@@ -11,7 +11,7 @@ from pyctrd.oci.model import IngestStatus
 from pyctrd.oci.resources import Lease
 from pyctrd.operations.doctor.checks.leases import age
 from pyctrd.operations.doctor.examination import Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.steps.gc_state import GcState
 
 CODES: Final = ("ingest-stale",)
@@ -40,7 +40,14 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             remedy=Advice(
                 text="repeat the pull, which resumes them, or abort them",
                 commands=(
-                    ("pyctrd", "-n", space.namespace, "ingests", "abort", *(item.ref for item in shown)),
+                    (
+                        "pyctrd",
+                        "-n",
+                        space.namespace,
+                        "ingests",
+                        "abort",
+                        *operands(*(item.ref for item in shown)),
+                    ),
                 ),
             ),
         )

@@ -10,7 +10,7 @@ from pyctrd.errors import InvalidReference
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import Digest, ImageRecord
 from pyctrd.operations.doctor.examination import Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding, Severity
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, Severity, operands
 from pyctrd.operations.load.names import kubelet_names
 from pyctrd.ports import Containerd
 from pyctrd.steps.kubelet import MANAGED, NAMESPACE
@@ -68,7 +68,7 @@ def _finding(code: str, severity: Severity, what: str, images: Mapping[str, str]
         remedy=Advice(
             text="load them again from an archive of themselves, with the records that the kubelet needs",
             commands=(
-                ("pyctrd", "-n", NAMESPACE, "save", "--platform", "local", *images),
+                ("pyctrd", "-n", NAMESPACE, "save", "--platform", "local", *operands(*images)),
                 ("pyctrd", "-n", NAMESPACE, "load", "--cri"),
             ),
         ),

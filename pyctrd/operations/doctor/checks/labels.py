@@ -10,7 +10,7 @@ import msgspec
 from pyctrd.amounts import count, listed, size
 from pyctrd.oci.model import ContentInfo, Descriptor, ImageRecord
 from pyctrd.operations.doctor.examination import Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node, Rules
 
@@ -65,7 +65,7 @@ def _finding(
         ),
         remedy=Advice(
             text="pull the image again: what is here is not downloaded, and gets its labels back",
-            commands=(("pyctrd", "-n", space.namespace, "pull", name),),
+            commands=(("pyctrd", "-n", space.namespace, "pull", *operands(name)),),
         ),
     )
 

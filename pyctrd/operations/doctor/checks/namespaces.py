@@ -8,7 +8,7 @@ from typing import Final
 from pyctrd.amounts import count, listed
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.doctor.examination import Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 
 CODES: Final = ("name-differs", "name-repeated")
 
@@ -43,14 +43,16 @@ def _different(name: str, images: Mapping[str, ImageRecord], shared: str, addres
     return DoctorFinding(
         code="name-differs",
         severity="warning",
-        what=f"{name} is not the same image in every namespace: it depends on the namespace what runs",
+        what=f"{name} is not the same image in every namespace: what runs depends on the namespace",
         evidence=(
             *(f"in {space} it is {image.target.digest}" for space, image in images.items()),
             shared,
         ),
         remedy=Advice(
             text=f"copy the one that is right over the other, e.g. that of {newest} to {other}",
-            commands=(("pyctrd", "-n", newest, "sync", name, f"unix://{address}?namespace={other}"),),
+            commands=(
+                ("pyctrd", "-n", newest, "sync", *operands(name, f"unix://{address}?namespace={other}")),
+            ),
         ),
     )
 
@@ -70,7 +72,7 @@ def _repeated(spaces: tuple[str, ...], names: list[str], shared: str) -> DoctorF
         remedy=Advice(
             text=f"remove them from a namespace where nobody uses them, e.g. from {spare}; what containers "
             "need is not removed",
-            commands=(("pyctrd", "-n", spare, "rm", *names),),
+            commands=(("pyctrd", "-n", spare, "rm", *operands(*names)),),
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import Final
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.doctor import cri_config
 from pyctrd.operations.doctor.examination import Examination
-from pyctrd.operations.doctor.model import Advice, DoctorFinding
+from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.steps.kubelet import NAMESPACE
 
 CODES: Final = ("sandbox-image-unpinned", "sandbox-image-absent")
@@ -35,7 +35,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             evidence=(where,),
             remedy=Advice(
                 text="pull it; without a network, load it with `pyctrd load --cri`",
-                commands=(("pyctrd", "-n", NAMESPACE, "pull", configured),),
+                commands=(("pyctrd", "-n", NAMESPACE, "pull", *operands(configured)),),
             ),
         )
     names = [configured] if configured else [name for name in images if _is_pause(name)]
@@ -47,7 +47,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             what=f"the sandbox image {name} is not pinned: if the kubelet removes it, no pod starts until "
             "it is pulled again",
             evidence=(where or "its name is that of a sandbox image", f"it has no label {PINNED_LABEL}"),
-            remedy=Advice(text="pin it", commands=(("pyctrd", "-n", NAMESPACE, "pin", name),)),
+            remedy=Advice(text="pin it", commands=(("pyctrd", "-n", NAMESPACE, "pin", *operands(name)),)),
         )
 
 
