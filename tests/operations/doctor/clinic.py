@@ -66,7 +66,6 @@ class Space(World):
         self.leases = _Leases(clinic.clock)
         self.writes: list[IngestStatus] = []
         self.content.ingests = lambda: self.writes  # type: ignore[attr-defined]
-        self.snapshots.list = self._list_snapshots  # type: ignore[method-assign]
         self.namespaces = clinic
         self.introspection = clinic
 
