@@ -61,7 +61,7 @@ def commands(text: str) -> list[str]:
     return re.findall(r"(?:^hint: (?:.*: )?|^ +\$ )((?:pyctrd|ctr) .*)$", text, re.MULTILINE)
 
 
-def run(shell: Shell, command: str) -> str:
+def run(shell: Shell, command: str, *, code: int = 0) -> str:
     done = subprocess.run(
         ["bash", "--norc", "-c", command],
         env=shell.env,
@@ -70,7 +70,7 @@ def run(shell: Shell, command: str) -> str:
         check=False,
         timeout=120,
     )
-    assert done.returncode == 0, f"{command}\n{done.stderr.decode()}"
+    assert done.returncode == code, f"{command}\n{done.stderr.decode()}"
     return done.stdout.decode()
 
 

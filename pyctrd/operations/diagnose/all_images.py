@@ -6,11 +6,12 @@ selected platforms are read, once for all records of the same target; only incom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pyctrd.errors import ContentError, DaemonError, PyctrdError, Unsupported
+from pyctrd.oci.image_names import aliases, has_tag
 from pyctrd.oci.model import Digest, ImageRecord
 from pyctrd.oci.platforms import Selection
 from pyctrd.operations.diagnose.causes import causes
@@ -19,7 +20,6 @@ from pyctrd.operations.diagnose.model import Cause, Content, DiagnosisSummary, m
 from pyctrd.operations.diagnose.survey import Survey, TargetSurvey
 from pyctrd.operations.diagnose.verdict import Verdict, default_snapshotter, remedy_for, verdict
 from pyctrd.ports import Store
-from pyctrd.steps.cri_names import aliases
 
 
 def diagnose_all(
@@ -104,7 +104,7 @@ class _Namespace:
         return Incomplete(tuple(sorted(found, key=lambda group: group[0].name)), complete)
 
     def _of_one_target(
-        self, images: Sequence[ImageRecord], alias_of: dict[str, str]
+        self, images: Sequence[ImageRecord], alias_of: Mapping[str, str]
     ) -> Iterator[DiagnosisSummary]:
         self._inspection.store.check_open()
         try:
@@ -178,7 +178,7 @@ def _groups(images: Iterable[ImageRecord]) -> Iterable[Sequence[ImageRecord]]:
 
 
 def _preference(image: ImageRecord) -> tuple[bool, str]:
-    return "sha256:" in image.name, image.name
+    return not has_tag(image.name), image.name
 
 
 def _main_cause(found: Sequence[Cause], judged: Verdict) -> Cause | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pyctrd.errors import ContentError, NoMatchingPlatform, Unsupported
 from pyctrd.oci import platforms
+from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
 from pyctrd.oci.model import ContentInfo, Digest, ImageRecord
 from pyctrd.oci.platforms import Selection
 from pyctrd.operations.diagnose import DiagnosisSummary, diagnose, diagnose_all
@@ -180,6 +181,9 @@ def test_cri_records_of_an_image_are_aliases_of_its_tag() -> None:
     for name in ("registry.example/team/app:1", "registry.example/team/app:2", by_digest, config):
         store.tag(name, graph.root)
     store.tag(f"elsewhere.example/app@{graph.digest}", graph.root)
+    for name, image in store.state.images.items():
+        managed = msgspec.structs.replace(image, labels={MANAGED_LABEL: MANAGED})
+        store.state.images[name] = managed
     found = {item.image: item.alias_of for item in diagnose_all([store], selection_of([]))}
     assert found == {
         "registry.example/team/app:1": "",
