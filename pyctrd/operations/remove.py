@@ -14,7 +14,7 @@ from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import KeptImage, Reference, Removal, RemoveResult, read_graph
 
 # At most this many images are named in an error, and containers of each.
@@ -78,7 +78,7 @@ def _is_id(text: str, image: ImageRecord) -> bool:
 def _check_unused(names: Iterable[str], graph: GcGraph, refs: Sequence[str]) -> None:
     """Raise ImageInUse if a container needs one of these records, or one is pinned."""
     state = graph.state
-    used = uses(state.images.values(), state.containers.values())
+    used = all_uses(graph)
     reasons = {
         name: reason
         for name in names
