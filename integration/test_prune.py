@@ -198,7 +198,7 @@ def test_what_a_dry_run_says_is_what_is_gone(
     generation: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Random images in namespaces that share blobs, each of which is pruned by random policies."""
-    count = figures.runs(10)
+    count = figures.runs(8)
     rng = random.Random(f"{figures.seed()} {generation}")
     totals = Counter[str]()
     with (

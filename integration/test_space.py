@@ -72,6 +72,10 @@ def test_usage_equals_du(here: Shell, registry: Registry, repository: str) -> No
     os.sync()
     blobs = daemon.root / "root/io.containerd.content.v1.content/blobs/sha256"
 
+    empty = here("-n", "other", "usage").stderr.decode()
+    hint = empty.partition("hint: pyctrd ")[2].split()
+    assert here(*hint).stdout == here("usage").stdout  # the namespace that has images
+
     found = here.json("usage")
     files = list(blobs.iterdir())
     assert found["blobs"]["count"] == len(files)

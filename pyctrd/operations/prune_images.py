@@ -136,19 +136,31 @@ def _with_missing(result: RemoveResult, missing: int | None) -> RemoveResult:
 
 
 def _unchanged(store: Containerd, graph: GcGraph, chosen: Collection[Node]) -> frozenset[Node]:
-    """Return the chosen objects without images that are in use or were changed since they were read.
+    """Return the chosen objects without those that are in use or were changed since they were read.
 
     Sizes are known by now, so that only the deletions follow.
     """
+    state = graph.state
     images = {image.name: image for image in store.images.list()}
     used = set(uses(images.values(), store.containers.list()))
-    read = graph.state.images
+    read = state.images
     for name in images.keys() | read.keys():
         if images.get(name) != read.get(name):
             used.update(each[name].target.digest for each in (images, read) if name in each)
-    return frozenset(
-        node for node in chosen if node.kind != "image" or read[node.name].target.digest not in used
-    )
+    written = {ingest.ref for ingest in store.content.ingests() if state.ingests.get(ingest.ref) != ingest}
+
+    def is_unchanged(node: Node) -> bool:
+        match node.kind:
+            case "image":
+                return read[node.name].target.digest not in used
+            case "lease":
+                return not any(
+                    item.type == "ingests" and item.id in written for item in state.leases[node.name][1]
+                )
+            case _:
+                return node.name not in written
+
+    return frozenset(filter(is_unchanged, chosen))
 
 
 class _Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,25 +278,25 @@ class _Enough:
 
     def of(self, missing: int) -> Sequence[_Image]:
         """Return images that free so many bytes together, and without any of them fewer."""
-        chosen: list[_Image] = []
+        chosen: dict[Digest, _Image] = {}
         freed = set[Node]()
         bytes_freed = self._bytes(self._before)
         for image in self._images:
             if bytes_freed >= missing:
                 break
-            chosen.append(image)
+            chosen[image.target] = image
             held = self._held_by(image)
             self._holders.subtract(held)
             new = {node for node in held if not self._holders[node]}
             freed |= new
             bytes_freed += self._bytes(new)
-        for image in tuple(reversed(chosen)):
+        for image in tuple(reversed(chosen.values())):
             lost = freed.intersection(self._held_by(image))
             if bytes_freed - self._bytes(lost) >= missing:
-                chosen.remove(image)
+                del chosen[image.target]
                 freed -= lost
                 bytes_freed -= self._bytes(lost)
-        return chosen
+        return tuple(chosen.values())
 
     def _held_by(self, image: _Image) -> frozenset[Node]:
         """Return what an image keeps, as far as it goes when all images do."""

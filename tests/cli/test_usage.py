@@ -74,6 +74,19 @@ def test_verbose_lists_the_images_largest_first() -> None:
     assert rows("--format", "wide")[6][2:5] == ["DIGEST", "BLOBS", "SNAPSHOTS"]
 
 
+def test_an_empty_namespace_points_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = with_outcome(monkeypatch, UsageResult()).return_value
+    client.namespaces.having.return_value = ("k8s.io", "moby")
+    client.namespace = "default"
+    result = run("usage")
+    assert result.stdout.splitlines()[-1].split() == ["total", "0", "images", "0", "B", "0", "B"]
+    assert result.stderr.splitlines() == [
+        "pyctrd: no images in namespace default, but in k8s.io, moby",
+        "hint: pyctrd -n k8s.io usage",
+    ]
+    assert run("usage", "--format", "json").stderr == run("usage", "-A").stderr == ""
+
+
 def test_json_has_the_fields_of_the_contract() -> None:
     found = json.loads(run("usage", "--format", "json").stdout)
     assert set(found) == {"images", "blobs", "snapshots", "ingests", "bytes", "reclaimable"}

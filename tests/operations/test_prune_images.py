@@ -17,6 +17,7 @@ from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
 from pyctrd.steps.removal import RemoveResult
 from tests.support.ageing import AgeingStore
+from tests.support.memory import Unfinished
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -331,7 +332,7 @@ def test_leftovers_are_what_interrupted_pulls_leave(store: AgeingStore) -> None:
     del store.state.ingests["done"]
     store.add_snapshot("extract-123 sha256:x", kind="active")
     store.state.hold("unpacking", "snapshots/memory", "extract-123 sha256:x")
-    store.state.ingests["alone"] = store.state.ingests["layer"].__class__(bytearray(b"x"))
+    store.state.ingests["alone"] = Unfinished(bytearray(b"x"))
     store.stamp("ingest", "alone")
     assert pruned(store, leftovers=True) == RemoveResult()  # they may still be running
     store.advance(HOUR)
@@ -383,6 +384,34 @@ def test_what_narrows_images_needs_images(store: AgeingStore, narrow: dict[str, 
     with pytest.raises(InvalidInput, match="add dangling, unused or until_free"):
         prune(store, PrunePolicy(**policy), NOW, disk=no_disk)
     prune(store, PrunePolicy(dangling=True, **policy), NOW, disk=no_disk)
+
+
+def test_a_pull_that_goes_on_meanwhile_is_no_leftover(store: AgeingStore) -> None:
+    """While the user reads the question, the write of one lease goes on, and one without a lease."""
+    for number in (1, 2):
+        store.start_pull(f"lease {number}", f"layer {number}", b"half", lifetime=DAY)
+        store.state.ingests[f"alone {number}"] = Unfinished(bytearray(b"x"))
+        store.stamp("ingest", f"alone {number}")
+    store.advance(HOUR)
+
+    def confirm(planned: RemoveResult) -> bool:
+        assert planned.leases == ("lease 1", "lease 2")
+        store.advance(dt.timedelta(minutes=1))
+        store.stamp("ingest", "layer 1")
+        store.stamp("ingest", "alone 1")
+        return True
+
+    result = prune(store, PrunePolicy(leftovers=True), store.state.now, disk=no_disk, confirm=confirm)
+    assert (result.leases, result.ingests) == (("lease 2",), ("alone 2", "layer 2"))
+
+
+def test_nothing_is_removed_unless_confirmed(store: AgeingStore) -> None:
+    add(store, f"{APP}:1")
+    asked: list[RemoveResult] = []
+    policy = PrunePolicy(unused=True)
+    assert prune(store, policy, NOW, disk=no_disk, confirm=asked.append) == RemoveResult()  # type: ignore[arg-type]
+    assert [one.images for one in asked] == [(f"{APP}:1",)]
+    assert store.state.images
 
 
 @pytest.mark.parametrize("change", ["run", "pin", "move", "name"])

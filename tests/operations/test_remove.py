@@ -10,6 +10,7 @@ import pytest
 
 from pyctrd.errors import ImageInUse, ImageNotFound, Remedy
 from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
+from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import PINNED, PINNED_LABEL, ImageRecord, SnapshotInfo
 from pyctrd.oci.resources import Container
 from pyctrd.operations import lookup
@@ -141,6 +142,20 @@ def test_an_image_is_in_use_if_the_name_of_its_container_has_moved(store: Memory
         run(store, str(digest))
     with pytest.raises(ImageInUse, match="is in use by container web"):
         run(store, "free:1")
+
+
+def test_an_image_of_cri_is_in_use_if_the_tag_of_its_container_has_moved(store: MemoryStore) -> None:
+    cri(store)
+    snapshots = store.state.snapshots
+    snapshots[SNAPSHOTTER, "top"] = SnapshotInfo(name="top", kind="committed")
+    snapshots[SNAPSHOTTER, "rw"] = SnapshotInfo(name="rw", parent="top", kind="active")
+    target = store.state.images[APP].target.digest
+    store.content.set_labels(target, {f"{GC_REF_SNAPSHOT}{SNAPSHOTTER}": "top"})
+    store.state.containers["c"] = Container(
+        id="c", image="docker.io/library/free:1", snapshotter=SNAPSHOTTER, snapshot_key="rw"
+    )
+    with pytest.raises(ImageInUse, match="is in use by container c: nothing"):
+        run(store, APP)
 
 
 def test_a_pinned_image_is_refused(store: MemoryStore) -> None:

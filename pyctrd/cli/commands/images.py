@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from pyctrd.cli import commandline, completions, settings
+from pyctrd.cli import completions, settings
 from pyctrd.cli.lists import Listing, list_options
+from pyctrd.cli.namespaces import elsewhere_hint
 from pyctrd.cli.page import Cell, Column, Tone
 from pyctrd.cli.render import content_of, open_page
 from pyctrd.cli.session import open_client
-from pyctrd.cli.text import age, moment, sanitize, size
+from pyctrd.cli.text import age, moment, size
 from pyctrd.oci.image_names import aliases
 from pyctrd.oci.platforms import to_string
 
@@ -63,7 +63,7 @@ def command(
         elsewhere = client.namespaces.having() if nothing else ()
         namespace = client.namespace
     if elsewhere:
-        _point_to(namespace, elsewhere)
+        elsewhere_hint(namespace, elsewhere, "images")
     if not all_records and output_format == "table":
         names = {(item.namespace, item.image.name) for item in images}
         images = tuple(item for item in images if (item.namespace, item.alias_of) not in names)
@@ -131,16 +131,6 @@ def _status(item: ImageOverview) -> Cell:
 
 def _age(created: dt.datetime | None, now: dt.datetime) -> str:
     return age((now - created).total_seconds()) if created else ""
-
-
-def _point_to(namespace: str, elsewhere: Sequence[str]) -> None:
-    """Print to stderr which namespaces have images: an empty list often means the wrong namespace."""
-    chosen = click.get_current_context().ensure_object(settings.Settings)
-    command = commandline.pyctrd(replace(chosen, namespace=elsewhere[0]), "images")
-    click.echo(
-        sanitize(f"pyctrd: no images in namespace {namespace}, but in {', '.join(elsewhere)}"), err=True
-    )
-    click.echo(sanitize(f"hint: {command}"), err=True)
 
 
 def _document(item: ImageOverview) -> dict[str, object]:

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from pyctrd.cli import settings
+from pyctrd.cli.namespaces import elsewhere_hint
 from pyctrd.cli.page import Cell, Column, Page, PlainPage
 from pyctrd.cli.render import digest_cell, emit_json, open_page, plain_json
 from pyctrd.cli.session import open_client
@@ -38,6 +39,11 @@ def command(all_namespaces: bool, verbose: bool, output_format: str) -> None:
     """
     with open_client() as client:
         found = client.images.usage(all_namespaces=all_namespaces)
+        nothing = not (found.images or all_namespaces) and output_format in ("table", "wide")
+        elsewhere = client.namespaces.having() if nothing else ()
+        namespace = client.namespace
+    if elsewhere:
+        elsewhere_hint(namespace, elsewhere, "usage")
     if output_format == "json":
         emit_json(_document(found))
     elif output_format == "jsonl":
