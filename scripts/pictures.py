@@ -39,6 +39,10 @@ APP, NEXT, BASE = (
 PAUSE, LONG = "registry.k8s.io/pause:3.10", "registry.example/team/platform/observability/collector:2026.11.4"
 
 
+def _layer(name: str, size: int, seed: int) -> images.Layer:
+    return images.random_layer(size, seed) if size else images.layer({name: b"#"})
+
+
 class Scene(NamedTuple):
     """A command line to show. `shown` says at which width and in which theme docs/ has it, if at all."""
 
@@ -54,7 +58,8 @@ SCENES: Final = (
     Scene("diagnose", ("diagnose", PAUSE)),
     Scene("inspect", ("inspect", APP), (160, "dark")),
     Scene("history", ("history", APP)),
-    Scene("why", ("why", BASE), (80, "dark")),
+    Scene("why", ("why", str(_layer("base", 7 << 20, 1).digest)[:19]), (80, "dark")),
+    Scene("why-image", ("why", BASE)),
     Scene("usage", ("usage", "--verbose"), (80, "light")),
     Scene("rm", ("rm", "--dry-run", APP)),
     Scene("prune", ("prune", "--unused", "--keep-last", "1", "--dry-run"), (80, "light")),
@@ -114,10 +119,6 @@ def stable(text: str) -> str:
     return text
 
 
-def _layer(name: str, size: int, seed: int) -> images.Layer:
-    return images.random_layer(size, seed) if size else images.layer({name: b"#"})
-
-
 def _image(layers: list[images.Layer], *steps: str, platforms: tuple[str, ...] = ("linux/amd64",)) -> Graph:
     history = [{"created": "2026-11-20T08:00:00Z", "created_by": step} for step in steps]
     return images.index(
@@ -171,7 +172,7 @@ def picture(scene: Scene, output: str, width: int, theme: str) -> str:
     """Return the SVG of what a terminal of that width shows."""
     command = f"$ pyctrd {' '.join(scene.command)}"
     text = Text.from_ansi(output.replace("\r\n", "\n").rstrip("\n"))
-    text = Text(command, style="bold").append("\n").append_text(text)
+    text = Text.assemble((command, "bold"), "\n", text)
     lines = [part for line in text.split() for part in cut(line, width)]
     colours = THEMES[theme]
     classes: dict[str, str] = {}
