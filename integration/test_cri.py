@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
 from integration.rig.cri import NAMESPACE, Node, Pod, runnable
 from integration.rig.daemons import Registry
 from integration.rig.publish import push
 from integration.rig.store import snapshot_of
 from integration.shell import Shell
+from pyctrd.cli.app import app
 from tests.support.images import Graph
 
 MANAGED = {"io.cri-containerd.image": "managed"}
@@ -44,22 +47,62 @@ def test_a_pod_of_the_rig_uses_its_image(node: Node, pod: Pod) -> None:
     assert {snapshots[pod.container]["kind"], snapshots[pod.sandbox]["kind"]} == {"Active"}
 
 
-def test_commands_that_leave_the_images_as_they_are(node: Node, on_node: Shell, pod: Pod) -> None:
+class Here:
+    """Runs command lines in this process, since there are many."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self._env = {
+            "CONTAINERD_ADDRESS": str(node.containerd.address),
+            "CONTAINERD_NAMESPACE": NAMESPACE,
+            "DOCKER_CONFIG": str(folder),
+        }
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, arguments, env=self._env)
+        assert done.exit_code == code, f"pyctrd {' '.join(arguments)}: exit {done.exit_code}\n{done.output}"
+        return done.stdout
+
+
+@pytest.fixture
+def here(node: Node, tmp_path: Path) -> Here:
+    return Here(node, tmp_path)
+
+
+def test_commands_that_leave_the_images_as_they_are(node: Node, here: Here, pod: Pod, tmp_path: Path) -> None:
     name, host = pod.image, pod.image.partition("/")[0]
     before, used = view(node, name), node.crictl.used_bytes()
+    archive, digest = str(tmp_path / "image.tar"), before.records[name]["target"]["digest"]
     for command in (
-        ("images", "--all"),
+        ("images", "-A"),
+        ("inspect", name),
+        ("history", name),
+        ("diagnose",),
         ("diagnose", name),
         ("ensure", name),
+        ("ensure", "--all"),
         ("pull", name),
-        ("save", name, "-o", "image.tar"),
+        ("unpack", name),
+        ("save", name, "-o", archive),
         ("verify",),
         ("inventory",),
-        ("content",),
+        ("why", name),
+        ("usage",),
+        ("content", "ls"),
+        ("content", "read", digest),
+        ("content", "fetch", name),
+        ("ingests", "ls"),
+        ("leases", "ls"),
+        ("namespaces", "ls"),
+        ("snapshots", "tree"),
+        ("plugins",),
         ("push", name, f"{host}/pushed/copy:v1", "--platform", "linux/amd64"),
-        ("load", "--cri", "-i", "image.tar"),
+        ("load", "--cri", "-i", archive),
+        ("tag", name, name),
+        ("label", name, "team=a"),
+        ("rm", "--force", "--dry-run", name),
+        ("prune", "--unused", "--dry-run"),
     ):
-        on_node(*command)
+        here(*command)
         assert view(node, name)[:2] == before[:2], command
     assert node.crictl.used_bytes() == used
     after = view(node, name).records
@@ -68,6 +111,41 @@ def test_commands_that_leave_the_images_as_they_are(node: Node, on_node: Shell, 
         one: record["target"]["digest"] for one, record in before.records.items()
     }
     assert all(record["labels"].items() >= MANAGED.items() for record in after.values())
+
+
+def test_what_a_pod_uses_or_the_kubelet_keeps_is_not_removed(
+    node: Node, here: Here, registry: Registry, repository: str, pod: Pod
+) -> None:
+    """Another image goes with all of its records, and the kubelet sees that it is gone."""
+    before = view(node, pod.image)
+    (sandbox,) = [image["repoTags"][0] for image in before.images if image["pinned"]]
+    here("rm", pod.image, code=1)
+    here("rm", before.status["id"], code=1)
+    here("rm", sandbox, code=1)
+    assert view(node, pod.image) == before
+    other = push(runnable(f"{repository} other"), registry, f"{repository}-other", "v1")
+    node.crictl("pull", other)
+    here("prune", "--unused", "--yes")
+    node.wait_until(lambda crictl: not crictl.image(other))
+    assert [record for record in view(node, pod.image).records if repository in record] == [
+        record for record in before.records if repository in record
+    ]
+    assert view(node, pod.image).status == before.status
+    assert node.crictl.image(sandbox)
+
+
+def test_tags_and_pins_are_seen_by_the_kubelet(node: Node, here: Here, pulled: str) -> None:
+    new = f"{pulled}-new"
+    here("tag", pulled, new)
+    node.wait_until(lambda crictl: new in (crictl.image(pulled) or {})["repoTags"])
+    here("pin", pulled)
+    node.wait_until(lambda crictl: (crictl.image(new) or {})["pinned"])
+    here("rm", new, code=1)
+    here("unpin", pulled)
+    node.wait_until(lambda crictl: not (crictl.image(new) or {})["pinned"])
+    here("rm", "--all-names", pulled)
+    node.wait_until(lambda crictl: not crictl.image(pulled))
+    assert not [name for name in snapshot_of(node.containerd, NAMESPACE)["images"] if name.startswith(pulled)]
 
 
 def test_an_image_pulled_by_pyctrd_starts_a_pod(

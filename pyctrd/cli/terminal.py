@@ -73,12 +73,17 @@ class TerminalPage:
         rest = [index for index in shown if not columns[index].whole]
         titles = [Cell(column.title, "dim") for column in columns]
         widths = [max(cell_len(_shown(row[index])) for row in (titles, *rows)) for index in rest]
+        if (excess := 4 + sum(widths) + 2 * len(widths) - self._console.width) > 0:
+            # The widest one takes more lines, at its spaces; without that, rich cuts the last one off.
+            widest = widths.index(max(widths))
+            words = " ".join(_shown(row[rest[widest]]) for row in (titles, *rows)).split()
+            widths[widest] = max(widths[widest] - excess, *map(cell_len, words))
         for row in (titles, *rows) if rows else ():
             self._console.print(_text(row[first].text, row[first].tone), soft_wrap=True)
             line = Table.grid(padding=(0, 2, 0, 0))
             for index, width in zip(rest, widths, strict=True):
                 line.add_column(
-                    justify="right" if columns[index].right else "left", overflow="fold", min_width=width
+                    justify="right" if columns[index].right else "left", overflow="fold", width=width
                 )
             line.add_row(*(_text(_shown(row[index]), row[index].tone) for index in rest))
             self._console.print(Padding(line, (0, 0, 0, 4)))

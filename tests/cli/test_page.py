@@ -172,3 +172,21 @@ def test_a_table_without_rows_is_only_a_header() -> None:
     page, stream = terminal(30, color_system=None)
     page.table(WHOLE, [])
     assert stream.getvalue().split()[0] == "NAME"
+
+
+def test_the_widest_cell_below_a_name_is_wrapped_so_that_the_last_one_is_whole() -> None:
+    columns = [Column("NAME", whole=True), Column("PLATFORMS"), Column("SIZE", right=True), Column("STATUS")]
+    platforms = "linux/amd64, linux/arm64, linux/ppc64le, ... (4 of 5)"
+    rows = [
+        (Cell(NAMES[2]), Cell(platforms), Cell("10.9 MiB"), Cell("complete, in use")),
+        (Cell(NAMES[0]), Cell("linux/amd64"), Cell("7.0 MiB"), Cell("incomplete")),
+    ]
+    page, stream = terminal(80, color_system=None)
+    page.table(columns, rows)
+    lines = stream.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in lines if NAMES[2] not in line)
+    assert sum("complete, in use" in line for line in lines) == 1
+    assert [line.index("STATUS") for line in lines if "STATUS" in line] == [
+        line.index("incomplete") for line in lines if "incomplete" in line
+    ]
+    assert all(word in stream.getvalue().split() for word in platforms.split())
