@@ -51,7 +51,9 @@ def document(diagnosis: Diagnosis, settings: Settings) -> dict[str, object]:
 def render(diagnosis: Diagnosis, page: Page, settings: Settings, tools: Installed | None = None) -> None:
     """Print a diagnosis on a page, with predictions for `tools`, or with None for all that are known."""
     target = diagnosis.target
-    page.line(_verdict(diagnosis, settings), "good" if diagnosis.complete else "bad", whole=True)
+    page.line(_verdict(diagnosis), "good" if diagnosis.complete else "bad")
+    if diagnosis.remedy is not None:
+        page.command(commandline.of(diagnosis.remedy, settings))
     page.line(diagnosis.image, "strong", whole=True)
     page.line(
         f"{ingest_prefix(target.media_type)} {target.digest}, {size(target.size)}, "
@@ -138,8 +140,8 @@ def _attestations(rows: Sequence[PlatformState], page: Page) -> None:
     )
 
 
-def _verdict(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return one sentence: whether the image is complete, what it lacks, and the command that fetches it."""
+def _verdict(diagnosis: Diagnosis) -> str:
+    """Return one sentence: whether the image is complete, and what it lacks."""
     if diagnosis.complete:
         return f"complete: {_targets(diagnosis)}"
     lacks = _lacks(diagnosis)
@@ -152,8 +154,7 @@ def _verdict(diagnosis: Diagnosis, settings: Settings) -> str:
     if diagnosis.remedy is None:
         return f"incomplete: {', '.join(parts)}"
     several = len(diagnosis.missing) > 1 or not diagnosis.missing_known
-    fix = commandline.of(diagnosis.remedy, settings)
-    return f"incomplete: {', '.join(parts)}; `{fix}` fetches {'them' if several else 'it'}"
+    return f"incomplete: {', '.join(parts)}; this fetches {'them' if several else 'it'}:"
 
 
 def _lacks(diagnosis: Diagnosis) -> list[tuple[str, str]]:
