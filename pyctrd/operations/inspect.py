@@ -20,7 +20,7 @@ from pyctrd.operations.diagnose.survey import Branch, Survey
 from pyctrd.operations.history import HistoryStep, steps
 from pyctrd.operations.selected import default_snapshotter, selected
 from pyctrd.ports import Containerd
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, uses_in
 from pyctrd.steps.sources import fetched_from
 
 
@@ -105,7 +105,7 @@ def inspect(
     states = _states(survey, chosen, selection)
     found = [_manifest(store, survey, branch, states[id(branch)]) for branch in chosen]
     records = store.images.list([f"target.digest=={image.target.digest}"])
-    use = uses(records, store.containers.list()).get(image.target.digest, ImageUse())
+    use = uses_in(store, records).get(image.target.digest, ImageUse())
     return ImageInfo(
         namespace=store.namespace,
         image=image,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -9,7 +10,9 @@ import msgspec
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import Container
-from pyctrd.steps.gc_graph import GcGraph, Node
+from pyctrd.ports import Containerd
+from pyctrd.steps.gc_graph import GcGraph, Node, Rules
+from pyctrd.steps.gc_state import read_state
 
 
 class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,16 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
         digest: ImageUse(named=running.get(digest, {}), pinned=tuple(sorted(pinned.get(digest, ()))))
         for digest in {*pinned, *running}
     }
+
+
+def uses_in(store: Containerd, images: Iterable[ImageRecord]) -> Mapping[Digest, ImageUse]:
+    """Return who uses the images of a namespace; reads its references only if it has containers.
+
+    Raises DaemonError.
+    """
+    if not store.containers.list():
+        return uses(images, ())
+    return all_uses(GcGraph(read_state(store), Rules.of(store.version().version), dt.datetime.now(dt.UTC)))
 
 
 def all_uses(graph: GcGraph) -> Mapping[Digest, ImageUse]:

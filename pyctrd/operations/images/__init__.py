@@ -15,7 +15,7 @@ from pyctrd.operations.images.documents import Documents
 from pyctrd.operations.images.filters import ImageFilters
 from pyctrd.operations.images.model import ImageOverview, ImagePlatform, ImageStatus
 from pyctrd.ports import Containerd
-from pyctrd.steps.image_use import ImageUse, uses
+from pyctrd.steps.image_use import ImageUse, uses_in
 
 
 def overview(
@@ -45,7 +45,7 @@ def _of(
     chosen = filters.chosen(store, images, named)
     if not chosen:
         return
-    found = _Overview(store, documents, host, uses(images, store.containers.list()))
+    found = _Overview(store, documents, host, uses_in(store, images))
     found.add(images)
     names = aliases(images)
     for image in chosen:

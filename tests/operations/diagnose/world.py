@@ -13,9 +13,18 @@ import msgspec
 
 from pyctrd.errors import NotFound
 from pyctrd.oci import graph, mediatypes
-from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, Platform, RootFS, SnapshotInfo
+from pyctrd.oci.model import (
+    ContentInfo,
+    Descriptor,
+    Digest,
+    ImageRecord,
+    IngestStatus,
+    Platform,
+    RootFS,
+    SnapshotInfo,
+)
 from pyctrd.oci.platforms import parse
-from pyctrd.oci.resources import Container
+from pyctrd.oci.resources import Container, DaemonVersion, Lease
 from pyctrd.ports import Containerd, Store
 from tests.support.filters import image_is_chosen
 
@@ -40,6 +49,9 @@ class _Content:
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         assert self.info(digest).size <= limit
         return self.blobs[digest]
+
+    def ingests(self) -> Sequence[IngestStatus]:
+        return ()
 
 
 class _Snapshots:
@@ -78,6 +90,12 @@ class _Containers:
         return self.records
 
 
+class _Leases:
+    def list(self, filters: Sequence[str] = ()) -> Sequence[Lease]:
+        assert not filters
+        return ()
+
+
 class World:
     """One namespace with content, labels and snapshots."""
 
@@ -87,6 +105,7 @@ class World:
         self.snapshots = _Snapshots()
         self.images = _Images()
         self.containers = _Containers()
+        self.leases: Any = _Leases()
 
     @property
     def store(self) -> Store:
@@ -98,6 +117,12 @@ class World:
 
     def check_open(self) -> None:
         pass
+
+    def version(self) -> DaemonVersion:
+        return DaemonVersion(version="v2.4.2")
+
+    def snapshotters(self) -> Sequence[str]:
+        return ("overlayfs",)
 
     def default_snapshotter(self) -> str:
         return "overlayfs"
