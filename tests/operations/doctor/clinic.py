@@ -65,7 +65,7 @@ class Space(World):
         self.clinic = clinic
         self.leases = _Leases(clinic.clock)
         self.writes: list[IngestStatus] = []
-        self.content.ingests = lambda: self.writes  # type: ignore[attr-defined]
+        self.content.ingests = lambda: self.writes  # type: ignore[method-assign]
         self.namespaces = clinic
         self.introspection = clinic
 
