@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from pyctrd.cli import settings
-from pyctrd.cli.commands.pull import print_result, result_document
+from pyctrd.cli.commands.pull import show_result
 from pyctrd.cli.group import Group
 from pyctrd.cli.labels import changes_argument, labels_text
 from pyctrd.cli.lists import CONTAINERD_FILTERS, Listing, list_options
@@ -210,9 +210,4 @@ def fetch(
             labels=labels,
             progress=sink,
         )
-    if output_format == "json":
-        emit_json(result_document(result))
-    elif quiet:
-        open_page().line(result.image.name)
-    else:
-        print_result(open_page(), result)
+    show_result(result, output_format, quiet=quiet)

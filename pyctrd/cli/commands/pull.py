@@ -98,15 +98,20 @@ def command(
             ttl=ttl,
             progress=sink,
         )
+    show_result(result, output_format, quiet=quiet)
+
+
+def show_result(result: PullResult, output_format: str, *, quiet: bool) -> None:
+    """Print what a pull did, in a format."""
     if output_format == "json":
-        emit_json(result_document(result))
+        emit_json(_document(result))
     elif quiet:
         open_page().line(result.image.name)
     else:
-        print_result(open_page(), result)
+        _print(open_page(), result)
 
 
-def result_document(result: PullResult) -> dict[str, object]:
+def _document(result: PullResult) -> dict[str, object]:
     """Return what a pull did, for JSON."""
     return {
         "image": result.image.name,
@@ -120,7 +125,7 @@ def result_document(result: PullResult) -> dict[str, object]:
     }
 
 
-def print_result(page: Page, result: PullResult) -> None:
+def _print(page: Page, result: PullResult) -> None:
     """Print what a pull did."""
     page.line(result.image.name, "strong")
     fetched = amount(result.fetched, result.bytes_fetched) if result.fetched else "nothing, already complete"
