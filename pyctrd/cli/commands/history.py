@@ -56,7 +56,7 @@ def listing(now: dt.datetime, *, whole: bool = False) -> Listing[HistoryStep]:
             Column("CREATED BY"),
             Column("SIZE", right=True),
             Column("UNPACKED", right=True),
-            Column("COMMENT"),
+            Column("COMMENT", brief=True),
             Column("DIFF ID", wide=True),
             Column("SNAPSHOT", wide=True),
         ],
