@@ -120,7 +120,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     help="Show the version of pyctrd and exit.",
 )
 def app() -> None:
-    """Pull, diagnose, repair, save, load and push container images through containerd's socket.
+    """Pull, check, repair, move and remove container images through containerd's socket.
 
     The options below may be given before or after the command.
     """
