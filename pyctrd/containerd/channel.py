@@ -24,6 +24,7 @@ from pyctrd.errors import (
     DaemonUnreachable,
     FailedPrecondition,
     ImageNotFound,
+    InvalidInput,
     NotFound,
     PyctrdError,
     Unsupported,
@@ -205,6 +206,8 @@ class Connection:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and self._calls.is_silent():
             return self.place.silent()
         message = details or f"containerd returned {code.name}"
+        if _BAD_FILTER in message:
+            return InvalidInput(f"invalid filter: {message}", hint=_FILTER_SYNTAX)
         if subject.name not in message:
             message = f"{subject.kind} {subject.name}: {message}"
         if code is grpc.StatusCode.NOT_FOUND:
@@ -219,14 +222,16 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     return error.code(), error.details() or ""
 
 
+# containerd pkg/filters/parser.go.
+_BAD_FILTER: Final = "filters: parse error"
+_FILTER_SYNTAX: Final = (
+    "a filter is FIELD==VALUE, FIELD!=VALUE or FIELD~=REGEXP, several joined by commas; quote a field's "
+    'part with dots or slashes: labels."example.com/team"==web'
+)
 # Errors that containerd passes on in its message, most of them the kernel's, with an unspecific code.
 _ADVICE: Final[Mapping[str, str]] = {
     "no space left on device": (
         "containerd's disk is full: free some space (see df; delete unused images), and try again"
-    ),
-    "filters: parse error": (
-        "a filter is FIELD==VALUE, FIELD!=VALUE or FIELD~=REGEXP, several joined by commas; quote a field's "
-        'part with dots or slashes: labels."example.com/team"==web'
     ),
     "disk quota exceeded": "containerd's disk quota is used up: free some space, and try again",
     "read-only file system": (

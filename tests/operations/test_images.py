@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pyctrd.errors import DaemonError, ImageNotFound, InvalidInput
+from pyctrd.errors import ImageNotFound, InvalidInput
 from pyctrd.oci import mediatypes
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.oci.platforms import Selection, parse, to_string
@@ -263,16 +263,3 @@ def test_namespaces_share_documents_and_nothing_else(monkeypatch: pytest.MonkeyP
     assert len(reads) == len(set(reads)) == 2
     since = overview([one.containerd, other.containerd], ImageFilters(["before=later:1"]), HOST)
     assert [item.namespace for item in since] == ["one", "other"]
-
-
-def test_a_filter_that_containerd_refuses(listed: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = listed.images.list()
-
-    def refuse(filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
-        if filters:
-            raise DaemonError("filters: parse error: [name ]: expected value", code="INVALID_ARGUMENT")
-        return records
-
-    monkeypatch.setattr(listed.images, "list", refuse)
-    with pytest.raises(InvalidInput, match="invalid filter: filters: parse error"):
-        overview([listed.containerd], ImageFilters(["name=="]))

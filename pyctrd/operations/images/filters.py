@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from pyctrd.errors import DaemonError, ImageNotFound, InvalidInput, InvalidReference
+from pyctrd.errors import ImageNotFound, InvalidInput, InvalidReference
 from pyctrd.oci import reference
 from pyctrd.oci.gotime import parse_duration, parse_time
 from pyctrd.oci.image_names import has_tag
@@ -89,18 +89,10 @@ class ImageFilters:
         """
         chosen: Iterable[ImageRecord] = images
         if self._containerd:
-            names = self._by_containerd(store)
+            names = {image.name for image in store.images.list(self._containerd)}
             chosen = (image for image in images if image.name in names)
         tests = self._tests(images, named)
         return [image for image in chosen if all(test(image) for test in tests)]
-
-    def _by_containerd(self, store: Containerd) -> frozenset[str]:
-        try:
-            return frozenset(image.name for image in store.images.list(self._containerd))
-        except DaemonError as error:
-            if error.code != "INVALID_ARGUMENT":
-                raise
-            raise InvalidInput(f"invalid filter: {error.message}") from error
 
     def matches(self, item: ImageOverview, labels: Callable[[], Iterable[Mapping[str, str]]]) -> bool:
         """Whether an image matches the filters on what is known only after reading it.
