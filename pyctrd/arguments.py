@@ -66,7 +66,7 @@ def patterns(name: str, value: str | Iterable[str]) -> tuple[re.Pattern[str], ..
         try:
             found.append(re.compile(item))
         except re.error as error:
-            raise InvalidInput(f"{name}={item!r}: not a regular expression: {error}") from error
+            raise InvalidInput(f"`{name}`: {item!r} is not a regular expression: {error}") from error
     return tuple(found)
 
 

@@ -22,6 +22,7 @@ from pyctrd.oci.image_names import has_tag, repository
 from pyctrd.oci.model import Digest, SnapshotInfo
 from pyctrd.oci.resources import DiskSpace, Lease, LeaseResource
 from pyctrd.ports import Containerd
+from pyctrd.steps import kubelet
 from pyctrd.steps.gc_graph import GcGraph, Node
 from pyctrd.steps.gc_state import GcState
 from pyctrd.steps.image_use import all_uses, uses
@@ -33,7 +34,6 @@ POLICIES: Final = (
     *("dangling", "unused", "older_than", "keep_last"),
     *("until_free", "expired", "leftovers"),
 )
-_CRI_NAMESPACE: Final = "k8s.io"
 _EXTRACTION: Final = "extract-"
 _FREE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:(%)|([KMGT])?(?:i?B)?)", re.ASCII)
 _NEVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -56,7 +56,7 @@ class FreeSpace(msgspec.Struct, frozen=True, kw_only=True):
         found = _FREE.fullmatch(value) if isinstance(value, str) else None
         amount = float(found[1]) if found else 0
         if found is None or amount <= 0 or (found[2] and amount > 100):
-            raise InvalidInput(f"until_free={value!r}: must be a size like 20G, or a percentage like 15%")
+            raise InvalidInput(f"`until_free`: {value!r} is not a size like 20G, or a percentage like 15%")
         if found[2]:
             return cls(percent=amount)
         return cls(bytes=math.ceil(amount * 1024 ** " KMGT".index(found[3] or " ")))
@@ -92,14 +92,14 @@ class PrunePolicy(msgspec.Struct, frozen=True, kw_only=True):
         """Raise InvalidInput if there is nothing to remove, or if it is not clear which images."""
         if not (self.is_about_images or self.expired or self.leftovers):
             raise InvalidInput(
-                f"no policy: nothing is removed without one of {', '.join(POLICIES)}",
-                hint="dangling removes images without a tag, unused all that no container uses",
+                f"nothing is removed without a policy: {', '.join(f'`{name}`' for name in POLICIES)}",
+                hint="`dangling` removes images without a tag, `unused` all that no container uses",
             )
         chosen = self.dangling or self.unused or self.until_free is not None
         if self.narrows and not chosen and (self.expired or self.leftovers):
             raise InvalidInput(
-                "older_than and keep_last are about images, expired and leftovers are not: add dangling, "
-                "unused or until_free, which say which images to remove"
+                "`older_than` and `keep_last` are about images, `expired` and `leftovers` are not: add "
+                "`dangling`, `unused` or `until_free`, which say which images to remove"
             )
 
 
@@ -243,7 +243,7 @@ class _Choice:
             if self._is_kept(image):
                 continue
             over = [name for name in image.names if self._graph.is_expired(images[name])]
-            if over and self._graph.state.namespace == _CRI_NAMESPACE:
+            if over and self._graph.state.namespace == kubelet.NAMESPACE:
                 left = any(has_tag(name) for name in image.names if name not in over)
                 over = [] if left else list(image.names)
             yield from (Node("image", name) for name in over)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,12 +71,26 @@ def test_without_a_policy_nothing_is_removed(prune: Any, arguments: tuple[str, .
 @pytest.mark.parametrize(
     "arguments", [("--keep-last", "1", "--expired"), ("--older-than", "1h", "--leftovers")]
 )
-def test_limits_for_images_need_images(prune: Any, arguments: tuple[str, ...]) -> None:
-    result = run("prune", *arguments, "-f")
+def test_limits_for_images_need_images(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """Refused by the library before it connects, in the words of the command line."""
+    absent = ("-a", str(tmp_path / "c.sock"))
+    result = run("prune", *absent, *arguments, "-f")
     assert result.exit_code == 2
     assert "add --dangling, --unused or --until-free" in result.stderr
-    assert run("prune", *arguments, "--all", "-f").exit_code == 0
-    assert prune.call_count == 1
+    assert run("prune", *absent, *arguments, "--all", "-f").exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--until-free", "20Q"), "--until-free: '20Q' is not a size like 20G, or a percentage"),
+        (("--unused", "--keep", "("), "--keep: '(' is not a regular expression"),
+    ],
+)
+def test_values_that_the_library_refuses(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    result = run("prune", "-a", str(tmp_path / "c.sock"), *arguments, "-f")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize(

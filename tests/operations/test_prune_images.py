@@ -274,7 +274,7 @@ def test_amounts_of_free_space(text: object, expected: FreeSpace) -> None:
     "text", ["", "G", "0", "0%", "101%", "-1G", "20X", "1e9", "20 G G", 0, -1, True, 1.5, None]
 )
 def test_other_amounts_are_refused(text: object) -> None:
-    with pytest.raises(InvalidInput, match=r"until_free=.*must be a size like 20G"):
+    with pytest.raises(InvalidInput, match=r"`until_free`: .* is not a size like 20G"):
         FreeSpace.parse(text)
 
 
@@ -372,7 +372,7 @@ def test_what_nothing_refers_to_goes_in_any_case(store: AgeingStore) -> None:
 @pytest.mark.parametrize("policy", [{}, {"keep": (re.compile("x"),)}])
 def test_without_a_policy_nothing_is_removed(store: AgeingStore, policy: dict[str, Any]) -> None:
     add(store, f"{APP}:1")
-    with pytest.raises(InvalidInput, match="no policy: nothing is removed without one of dangling, unused"):
+    with pytest.raises(InvalidInput, match="nothing is removed without a policy: `dangling`, `unused`"):
         prune(store, PrunePolicy(**policy), NOW, disk=no_disk)
     assert store.state.images
 
@@ -381,7 +381,7 @@ def test_without_a_policy_nothing_is_removed(store: AgeingStore, policy: dict[st
 @pytest.mark.parametrize("other", ["expired", "leftovers"])
 def test_what_narrows_images_needs_images(store: AgeingStore, narrow: dict[str, Any], other: str) -> None:
     policy: dict[str, Any] = {**narrow, other: True}
-    with pytest.raises(InvalidInput, match="add dangling, unused or until_free"):
+    with pytest.raises(InvalidInput, match="add `dangling`, `unused` or `until_free`"):
         prune(store, PrunePolicy(**policy), NOW, disk=no_disk)
     prune(store, PrunePolicy(dangling=True, **policy), NOW, disk=no_disk)
 

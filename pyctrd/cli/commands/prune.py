@@ -68,7 +68,10 @@ def command(dry_run: bool, force: bool, quiet: bool, output_format: str, **polic
     does by itself. --leftovers removes unfinished writes without progress for an hour, and their leases.
     Whatever nothing refers to goes in any case, as it does when containerd collects garbage.
     """
-    _check(**policies)
+    if not any(
+        value is not None and value is not False for name, value in policies.items() if name != "keep"
+    ):
+        raise click.UsageError(f"nothing is removed without a policy: {_POLICIES}")
     if not (force or dry_run or screen.is_interactive()):
         raise click.UsageError(
             "there is no terminal to ask on: use --force, or --dry-run to see what would go"
@@ -90,29 +93,6 @@ def command(dry_run: bool, force: bool, quiet: bool, output_format: str, **polic
             result = msgspec.structs.replace(result, images=(), leases=(), ingests=())
         removed.show(page, result, dry_run=dry_run)
         _show_missing(page, result)
-
-
-def _check(
-    *,
-    dangling: bool,
-    unused: bool,
-    older_than: dt.timedelta | None,
-    keep_last: int | None,
-    until_free: str | None,
-    expired: bool,
-    leftovers: bool,
-    **_others: object,
-) -> None:
-    """Raise UsageError for policies that the library refuses, with the names of the options."""
-    narrows = older_than is not None or keep_last is not None
-    chooses = dangling or unused or until_free is not None
-    if not (narrows or chooses or expired or leftovers):
-        raise click.UsageError(f"nothing is removed without a policy: {_POLICIES}")
-    if narrows and not chooses and (expired or leftovers):
-        raise click.UsageError(
-            "--older-than and --keep-last are about images, --expired and --leftovers are not: add "
-            "--dangling, --unused or --until-free, which say which images to remove"
-        )
 
 
 def _confirm(page: Page | None, planned: RemoveResult, *, cancel: threading.Event) -> bool:
