@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 
@@ -11,6 +10,8 @@ from pyctrd.amounts import listed
 from pyctrd.errors import FailedPrecondition, NotFound, Remedy
 from pyctrd.oci.model import Mount, SnapshotInfo
 from pyctrd.ports import Store
+from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.snapshot_sizes import SnapshotSizes
 
 
 class SnapshotSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +38,12 @@ def sizes(store: Store, snapshotter: str, keys: Sequence[str] = ()) -> tuple[Sna
         infos = [store.snapshots.stat(snapshotter, key) for key in dict.fromkeys(keys)]
     else:
         infos = sorted(store.snapshots.list(snapshotter), key=lambda info: info.name)
-    found = []
-    for info in infos:
-        store.check_open()
-        with suppress(NotFound):  # it was removed after it was listed
-            usage = store.snapshots.usage(snapshotter, info.name)
-            found.append(SnapshotSize(snapshot=info, bytes=usage.bytes, inodes=usage.inodes))
-    return tuple(found)
+    nodes = {Node("snapshot", info.name, snapshotter): info for info in infos}
+    return tuple(
+        SnapshotSize(snapshot=nodes[node], bytes=usage.bytes, inodes=usage.inodes)
+        for node, usage in SnapshotSizes(store).usage_of(nodes).items()
+        if usage is not None
+    )
 
 
 def tree(store: Store, snapshotter: str) -> tuple[SnapshotLevel, ...]:
@@ -67,7 +67,7 @@ def mounts(store: Store, snapshotter: str, key: str) -> tuple[Mount, ...]:
     """Return the mounts of an active snapshot or a view. Raises NotFound, FailedPrecondition."""
     try:
         return tuple(store.snapshots.mounts(snapshotter, key))
-    except FailedPrecondition as error:
+    except (NotFound, FailedPrecondition) as error:
         error.hint = "only an active snapshot or a view can be mounted; list the snapshots"
         error.remedy = Remedy(method="snapshots.list")
         raise

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pyctrd.errors import NotFound
-from pyctrd.ports import Containerd
+from pyctrd.oci.resources import SnapshotUsage
+from pyctrd.ports import Store
 from pyctrd.steps.gc_graph import Node
 from pyctrd.waiting import until_done
 
@@ -17,17 +18,24 @@ _BATCH: Final = 256
 
 
 class SnapshotSizes:
-    """Asks containerd for the bytes of snapshots, several at a time, and remembers them.
+    """Asks containerd for the disk space of snapshots, several at a time, and remembers them.
 
     There is no list of sizes in the API of containerd: each snapshot takes a call.
     """
 
-    def __init__(self, store: Containerd) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._sizes: dict[Node, int] = {}
+        self._sizes: dict[Node, SnapshotUsage | None] = {}
 
     def of(self, nodes: Iterable[Node]) -> Mapping[Node, int]:
-        """Return the bytes of snapshots, without their parents; 0 for one that is gone meanwhile.
+        """Return the bytes of snapshots, without their parents; 0 for one that was removed meanwhile.
+
+        Raises DaemonError.
+        """
+        return {node: usage.bytes if usage else 0 for node, usage in self.usage_of(nodes).items()}
+
+    def usage_of(self, nodes: Iterable[Node]) -> Mapping[Node, SnapshotUsage | None]:
+        """Return the disk space of snapshots, without their parents; None for one that was removed meanwhile.
 
         Raises DaemonError.
         """
@@ -51,8 +59,8 @@ class SnapshotSizes:
                         future.cancel()
                 self._sizes.update((node, future.result()) for node, future in batch.items())
 
-    def _ask(self, node: Node) -> int:
+    def _ask(self, node: Node) -> SnapshotUsage | None:
         try:
-            return self._store.snapshots.usage(node.snapshotter, node.name).bytes
+            return self._store.snapshots.usage(node.snapshotter, node.name)
         except NotFound:
-            return 0
+            return None
