@@ -8,6 +8,8 @@ target; or, as crictl shows it, that of the image's config, which containerd's C
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -41,6 +43,17 @@ def find(images: ImageStore, text: str) -> ImageRecord:
     if record is None:
         raise _not_found(images, text, name or text)
     return record
+
+
+@contextmanager
+def without_a_pull() -> Iterator[None]:
+    """Replace the hint to pull an image that is not found: it is no help to a caller who wants to lose it."""
+    try:
+        yield
+    except ImageNotFound as error:
+        if error.remedy is not None and error.remedy.method == "pull":
+            error.hint, error.remedy = "list the images", Remedy(method="images")
+        raise
 
 
 def _check_text(text: str) -> None:

@@ -11,7 +11,8 @@ import msgspec
 from pyctrd.errors import ImageInUse, InvalidReference, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
-from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
+from pyctrd.oci.model import PINNED_LABEL, Digest, ImageRecord
+from pyctrd.operations.lookup import without_a_pull
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node
 from pyctrd.steps.image_use import ImageUse, all_uses
@@ -43,7 +44,8 @@ def remove(
     Nothing is removed if one of them is not found, in use or pinned. Raises ImageNotFound, ImageInUse,
     DaemonError.
     """
-    found = {ref: find(ref) for ref in refs}
+    with without_a_pull():
+        found = {ref: find(ref) for ref in refs}
     graph = read_graph(store, now)
     images = graph.state.images
     chosen = set[str]()
@@ -112,7 +114,7 @@ def _reason(images: Mapping[str, ImageRecord], name: str, used: Mapping[Digest, 
         more = ", ..." if len(containers) > _NAMED else ""
         plural = "s" if len(containers) > 1 else ""
         return f"is in use by container{plural} {', '.join(containers[:_NAMED])}{more}"
-    pinned = image.labels.get(PINNED_LABEL) == PINNED
+    pinned = image.is_pinned
     return f"is pinned (label {PINNED_LABEL})" if pinned or (managed and use.pinned) else ""
 
 

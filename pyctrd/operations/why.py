@@ -12,13 +12,12 @@ import msgspec
 from pyctrd.errors import AmbiguousReference, ImageNotFound, InvalidReference, NotFound, Remedy
 from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
+from pyctrd.operations.lookup import without_a_pull
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Link, Node
 from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import Reference, read_graph
 
-# The command that a lease of pyctrd is for (containerd/leases.py).
-_PURPOSE_LABEL: Final = "pyctrd.io/command"
 _LISTED: Final = 8
 
 
@@ -59,7 +58,8 @@ def why(store: Containerd, text: str, *, find: Callable[[str], ImageRecord], now
         return _objects(graph, nodes)
     if (prefix := reference.digest_prefix(text)) is not None:
         return _by_id(store, graph, text, prefix, find)
-    image = find(text)
+    with without_a_pull():
+        image = find(text)
     return _image(graph, images.get(image.name, image))
 
 
@@ -108,7 +108,7 @@ def _of(graph: GcGraph, link: Link) -> Reference:
         snapshotter=node.snapshotter,
         here=node in graph,
         expires_at=graph.expiry_of(node),
-        purpose=lease.labels.get(_PURPOSE_LABEL, "") if lease else "",
+        purpose=lease.purpose if lease else "",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
-from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
+from pyctrd.oci.model import Digest, ImageRecord
 from pyctrd.oci.resources import Container
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Node, Rules
@@ -41,7 +41,7 @@ def uses(images: Iterable[ImageRecord], containers: Iterable[Container]) -> Mapp
     pinned: dict[Digest, list[str]] = {}
     for image in images:
         targets[image.name] = image.target.digest
-        if image.labels.get(PINNED_LABEL) == PINNED:
+        if image.is_pinned:
             pinned.setdefault(image.target.digest, []).append(image.name)
     running: dict[Digest, dict[str, str]] = {}
     for container in sorted(containers, key=lambda container: container.id):

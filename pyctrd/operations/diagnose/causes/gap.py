@@ -13,6 +13,7 @@ from pyctrd.oci.model import Descriptor, Digest, Platform
 from pyctrd.operations.diagnose.inspection import Inspection
 from pyctrd.operations.diagnose.model import Cause
 from pyctrd.operations.diagnose.survey import Branch, Layer, Survey
+from pyctrd.steps.kubelet import NAMESPACE
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         if self.survey.image.labels.get("io.cri-containerd.image"):
             found.append("the image record has the label io.cri-containerd.image")
-        if self.survey.inspection.store.namespace == "k8s.io":
+        if self.survey.inspection.store.namespace == NAMESPACE:
             found.append("the namespace is k8s.io, which the kubelet uses")
         return tuple(found)
 

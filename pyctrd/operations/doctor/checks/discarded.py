@@ -7,6 +7,7 @@ from typing import Final
 
 from pyctrd.amounts import count, size
 from pyctrd.oci import graph, mediatypes
+from pyctrd.oci.image_names import MANAGED_LABEL
 from pyctrd.oci.model import Descriptor, ImageRecord
 from pyctrd.operations.doctor import cri_config
 from pyctrd.operations.doctor.examination import CannotCheck, Examination
@@ -52,7 +53,7 @@ def _layers(examination: Examination) -> Iterator[DoctorFinding]:
             if not name.startswith("sha256:") and (gone := _gone(examination, space, image, unpacked))
         }
         if found:
-            by_cri = any(state.images[name].labels.get("io.cri-containerd.image") for name in found)
+            by_cri = any(state.images[name].labels.get(MANAGED_LABEL) for name in found)
             yield _finding(space.namespace, found, by_cri=by_cri)
 
 

@@ -9,6 +9,7 @@ from pyctrd.amounts import count, listed
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
+from pyctrd.steps.kubelet import NAMESPACE
 
 CODES: Final = ("name-differs", "name-repeated")
 
@@ -63,7 +64,7 @@ def _changed(image: ImageRecord) -> str:
 
 def _repeated(spaces: tuple[str, ...], names: list[str], shared: str) -> DoctorFinding:
     # The kubelet needs what it has; the others are there because somebody wanted to look at them.
-    spare = next((space for space in spaces if space != "k8s.io"), spaces[0])
+    spare = next((space for space in spaces if space != NAMESPACE), spaces[0])
     return DoctorFinding(
         code="name-repeated",
         severity="info",

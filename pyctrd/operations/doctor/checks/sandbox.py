@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.model import PINNED_LABEL
 from pyctrd.operations.doctor import cri_config
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.steps.kubelet import NAMESPACE
 
 CODES: Final = ("sandbox-image-unpinned", "sandbox-image-absent")
-
-PINNED_LABEL: Final = "io.cri-containerd.pinned"
 
 
 def find(examination: Examination) -> Iterator[DoctorFinding]:
@@ -39,7 +37,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             ),
         )
     names = [configured] if configured else [name for name in images if _is_pause(name)]
-    loose = [name for name in names if name in images and not _is_pinned(images[name])]
+    loose = [name for name in names if name in images and not images[name].is_pinned]
     for name in loose:
         yield DoctorFinding(
             code="sandbox-image-unpinned",
@@ -65,7 +63,3 @@ def _is_pause(name: str) -> bool:
     """Whether this is a tag of an image named pause, as all known sandbox images are."""
     path, _, tag = name.rpartition(":")
     return bool(tag) and path.rpartition("/")[2] == "pause"
-
-
-def _is_pinned(image: ImageRecord) -> bool:
-    return image.labels.get(PINNED_LABEL) == "pinned"
