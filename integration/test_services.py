@@ -112,7 +112,7 @@ def test_fetch_leaves_what_ctr_leaves(bench: Bench, shell: Shell, graph: Graph) 
 
 
 @pytest.mark.every_generation
-def test_only_writes_that_nobody_has_open_are_aborted(bench: Bench, client: Client) -> None:
+def test_only_writes_that_no_client_has_open_are_aborted(bench: Bench, client: Client) -> None:
     writing = bench.containerd.ctr.start(
         *("content", "ingest", "--expected-size", "100", "busy"),
         namespace=bench.namespace,

@@ -40,7 +40,7 @@ def repository(name: str) -> str:
 
 
 def aliases(images: Iterable[ImageRecord]) -> Mapping[str, str]:
-    """Return which records CRI made beside another name of the same target, with that name.
+    """Return the records that CRI made in addition to a name of the same target, each with that name.
 
     `name@digest` stands for a tag of that name, an id for the first name. All other records are left out.
     """

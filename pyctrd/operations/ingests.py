@@ -1,4 +1,4 @@
-"""Unfinished writes: whose they are, and aborting those that nobody continues."""
+"""Unfinished writes: list them with their writer, and abort those that no client has open."""
 
 from __future__ import annotations
 

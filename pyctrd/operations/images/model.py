@@ -26,7 +26,7 @@ class ImageOverview(msgspec.Struct, frozen=True, kw_only=True):
     `bytes_own` are those of content that no other image refers to, `bytes_shared` the others; records with
     the same target are one image. `containers` are the ids of the containers that were made from it, under
     any of its names. Unreadable content counts as absent. `alias_of` is the name that stands for this one, if
-    containerd's CRI made this record beside it (`name@digest`, or the id that crictl shows).
+    containerd's CRI made this record in addition to it (`name@digest`, or the id that crictl shows).
 
     `status` is that of the host's platform, as `ctr images check` reports it; if the image has no such
     platform, it is complete if any of its platforms is, and an artifact if all of its content is in the

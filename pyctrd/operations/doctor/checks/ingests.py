@@ -1,4 +1,4 @@
-"""Unfinished writes that nobody continues."""
+"""Unfinished writes that have not grown for an hour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyctrd.steps.gc_state import GcState
 
 CODES: Final = ("ingest-stale",)
 
-# Every client gives up on a connection that brings nothing for a few minutes.
+# Every client aborts a connection that stalls for a few minutes.
 STALE: Final = dt.timedelta(hours=1)
 _MOST_REMOVED: Final = 100
 
@@ -74,7 +74,7 @@ def _describe(ingest: IngestStatus, writers: Mapping[str, Lease], now: dt.dateti
         if purpose
         else f"held by the lease {lease.id}"
         if lease
-        else ("without a lease: containerd removes it a day after it began")
+        else ("without a lease: containerd removes it a day after it was started")
     )
     total = f" of {size(ingest.total)}" if ingest.total else ""
     return f"{ingest.ref}: {size(ingest.offset)}{total}, unchanged for {age(now - last)}, {writer}"

@@ -1,4 +1,4 @@
-"""Leases that protect content for nobody."""
+"""Expired leases, and old ones that never expire."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_REMOVED: Final = 100
 
 
 def find(examination: Examination) -> Iterator[DoctorFinding]:
-    """Find leases that are over, and old ones that are never over."""
+    """Find expired leases, and leases without an expiry that are older than a day."""
     for space in examination.spaces:
         leases = sorted(examination.state(space).leases.values(), key=lambda item: item[0].id)
         expired = [item for item in leases if item[0].is_expired(examination.now)]
@@ -43,7 +43,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
             [] if space.namespace == _DOCKER else endless,
             lambda number: (
                 f"{count(number, 'lease')} without an expiry, older than a day: what they hold "
-                "stays until somebody removes them"
+                "stays until they are removed"
             ),
             lambda lease: _age(lease, examination.now),
         )

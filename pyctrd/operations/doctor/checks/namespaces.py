@@ -37,7 +37,7 @@ def find(examination: Examination) -> Iterator[DoctorFinding]:
 
 
 def _different(name: str, images: Mapping[str, ImageRecord], shared: str, address: str) -> DoctorFinding:
-    # The record that was changed last is likely the one that somebody wants.
+    # The record that was changed last is likely the current one.
     order = sorted(images, key=lambda space: _changed(images[space]))
     newest = order[-1]
     other = next(s for s in reversed(order) if images[s].target.digest != images[newest].target.digest)
@@ -63,7 +63,7 @@ def _changed(image: ImageRecord) -> str:
 
 
 def _repeated(spaces: tuple[str, ...], names: list[str], shared: str) -> DoctorFinding:
-    # The kubelet needs what it has; the others are there because somebody wanted to look at them.
+    # The kubelet needs its own records; copies in other namespaces are mostly from debugging.
     spare = next((space for space in spaces if space != NAMESPACE), spaces[0])
     return DoctorFinding(
         code="name-repeated",
@@ -71,7 +71,7 @@ def _repeated(spaces: tuple[str, ...], names: list[str], shared: str) -> DoctorF
         what=f"{count(len(names), 'image')} in several namespaces: {' and '.join(spaces)}",
         evidence=(listed(names), shared),
         remedy=Advice(
-            text=f"remove them from a namespace where nobody uses them, e.g. from {spare}; what containers "
+            text=f"remove them from a namespace where they are not used, e.g. from {spare}; what containers "
             "need is not removed",
             commands=(("pyctrd", "-n", spare, "rm", *operands(*names)),),
         ),
