@@ -46,5 +46,5 @@ def _result(record: ImageRecord, changed: bool, pinned: bool) -> Cell:
     if record.is_pinned != pinned:
         return Cell("pinned again" if record.is_pinned else "unpinned again", "warn")
     if not changed:
-        return Cell("already")
+        return Cell("already pinned" if pinned else "was not pinned")
     return Cell("pinned" if pinned else "unpinned", "good")

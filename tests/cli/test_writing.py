@@ -138,9 +138,9 @@ PINNED_RECORD, OTHER = record("a:1", **{PINNED_LABEL: PINNED}), record("b:1")
     ("command", "changed", "words"),
     [
         ("pin", ("a:1", "b:1"), ["pinned", "unpinned again"]),
-        ("pin", (), ["already", "unpinned again"]),
+        ("pin", (), ["already pinned", "unpinned again"]),
         ("unpin", ("a:1", "b:1"), ["pinned again", "unpinned"]),
-        ("unpin", (), ["pinned again", "already"]),
+        ("unpin", (), ["pinned again", "was not pinned"]),
     ],
 )
 def test_pin_and_unpin_print_each_record(
