@@ -9,8 +9,8 @@ import argparse
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
@@ -24,6 +24,9 @@ from rich.text import Text
 from integration.rig.containerd import Containerd
 from integration.rig.peers import NEWEST
 from integration.shell import REPOSITORY_ROOT, Shell, on_a_terminal
+from pyctrd.containerd import Daemon
+from pyctrd.errors import AlreadyExists
+from pyctrd.oci.resources import LeaseResource
 from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.loading import archive_of
@@ -44,11 +47,40 @@ def _layer(name: str, size: int, seed: int) -> images.Layer:
 
 
 class Scene(NamedTuple):
-    """A command line to show. `shown` says at which width and in which theme docs/ has it, if at all."""
+    """A command line to show. `shown` says at which width and in which theme docs/ has it, if at all.
+
+    `prepare` is run before it, and what a scene changes is there for the next ones.
+    """
 
     name: str
     command: tuple[str, ...]
     shown: tuple[int, str] | None = None
+    prepare: Callable[[Shell], object] | None = None
+
+
+BLOB: Final = str(_layer("base", 7 << 20, 1).digest)[:19]
+OTHER: Final = "registry.example/team/app:stable"
+
+
+def _lease(shell: Shell) -> None:
+    with Daemon.connect(str(shell.containerd.address), NAMESPACE) as daemon:
+        with suppress(AlreadyExists):
+            daemon.leases.create("build-cache", {"team": "one"})
+        for resource in (
+            LeaseResource(type="content", id=str(_layer("base", 7 << 20, 1).digest)),
+            LeaseResource(type="snapshots/overlayfs", id="web-1"),
+        ):
+            daemon.leases.add("build-cache", resource)
+
+
+def _ingest(shell: Shell) -> None:
+    layer = _layer("collector", 5 << 20, 5)
+    with (
+        Daemon.connect(str(shell.containerd.address), NAMESPACE) as daemon,
+        daemon.content.open_ingest(f"layer-{layer.digest}", digest=None, size=5 << 20) as ingest,
+    ):
+        if not ingest.offset:
+            ingest.write(bytes(2 << 20))
 
 
 SCENES: Final = (
@@ -58,7 +90,7 @@ SCENES: Final = (
     Scene("diagnose", ("diagnose", PAUSE)),
     Scene("inspect", ("inspect", APP), (160, "dark")),
     Scene("history", ("history", APP)),
-    Scene("why", ("why", str(_layer("base", 7 << 20, 1).digest)[:19]), (80, "dark")),
+    Scene("why", ("why", BLOB), (80, "dark")),
     Scene("why-image", ("why", BASE)),
     Scene("usage", ("usage", "--verbose"), (80, "light")),
     Scene("rm", ("rm", "--dry-run", APP)),
@@ -66,11 +98,34 @@ SCENES: Final = (
     Scene("in-use", ("rm", BASE)),
     Scene("missing", ("save", "--offline", PAUSE, "-o", "pause.tar")),
     Scene("similar", ("inspect", "team/app")),
-    Scene("leases", ("leases", "ls")),
-    Scene("content", ("content", "ls")),
-    Scene("snapshots", ("snapshots", "tree")),
-    Scene("plugins", ("plugins",)),
     Scene("doctor", ("doctor",)),
+    Scene("content", ("content", "ls")),
+    Scene("content-info", ("content", "info", BLOB)),
+    Scene("content-read", ("content", "read", BLOB)),
+    Scene("content-rm", ("content", "rm", BLOB)),
+    Scene("content-get", ("content", "get", BLOB)),
+    Scene("snapshots", ("snapshots", "tree")),
+    Scene("snapshots-ls", ("snapshots", "ls")),
+    Scene("snapshots-usage", ("snapshots", "usage")),
+    Scene("snapshots-mounts", ("snapshots", "mounts", "web-1")),
+    Scene("plugins", ("plugins",)),
+    Scene("version", ("version",)),
+    Scene("namespaces", ("namespaces", "ls")),
+    Scene("namespaces-rm", ("namespaces", "rm", NAMESPACE)),
+    Scene("ensure-all", ("ensure", "--all", "--dry-run")),
+    Scene("leases", ("leases", "ls"), prepare=_lease),
+    Scene("leases-inspect", ("leases", "inspect", "build-cache")),
+    Scene("why-lease", ("why", BLOB)),
+    Scene("ingests", ("ingests", "ls"), prepare=_ingest),
+    Scene("ingests-abort", ("ingests", "abort", "--all"), prepare=_ingest),
+    Scene("tag", ("tag", APP, OTHER)),
+    Scene("tag-refused", ("tag", NEXT, OTHER)),
+    Scene("pin", ("pin", APP)),
+    Scene("unpin", ("unpin", APP)),
+    Scene("label", ("label", APP, "team=one")),
+    Scene("unpack", ("unpack", APP)),
+    Scene("removed", ("rm", OTHER), prepare=lambda shell: shell("tag", APP, OTHER)),
+    Scene("leftovers", ("prune", "--leftovers", "--expired", "--force"), prepare=_ingest),
 )
 
 
@@ -247,6 +302,8 @@ def main() -> int:
                 if not given.all and (not scene.shown or scene.shown[0] != width):
                     continue
                 shell.env["COLUMNS"] = str(width)
+                if scene.prepare:
+                    scene.prepare(shell)
                 _, output = on_a_terminal(shell, *scene.command)
                 for theme in THEMES:
                     svg = picture(scene, stable(output), width, theme)
