@@ -44,21 +44,33 @@ class Checks(Part):
             )
 
     def diagnose_all(
-        self, *, platforms: Platforms | None = None, all_namespaces: bool = False
+        self,
+        filters: str | Iterable[str] = (),
+        *,
+        platforms: Platforms | None = None,
+        all_namespaces: bool = False,
     ) -> tuple[DiagnosisSummary, ...]:
         """Find out which images of the namespace are incomplete, why, and what fetches what they lack.
 
-        `all_namespaces` also looks at the other namespaces. An image that does not have a selected platform
-        is not complete, either: its cause is `no_such_platform`, and there is no remedy. Does not use the
-        network, and changes nothing. Raises DaemonError.
+        `filters` are those of `overview`. `all_namespaces` also looks at the other namespaces. An image that
+        does not have a selected platform is not complete, either: its cause is `no_such_platform`, and there
+        is no remedy. Does not use the network, and changes nothing. Raises InvalidInput for an invalid
+        filter, DaemonError.
         """
         from pyctrd.operations.diagnose import diagnose_all
+        from pyctrd.operations.images import overview
+        from pyctrd.operations.images.filters import ImageFilters
 
         selection = select(platforms)
+        chosen = ImageFilters(arguments.texts("filters", filters))
         with self._working() as (daemon, _):
+            places = namespaces.all_of(daemon) if all_namespaces else [daemon]
+            matching = overview(places, chosen) if chosen else ()
+            names = {(item.namespace, item.image.name) for item in matching}
             return diagnose_all(
-                namespaces.all_of(daemon) if all_namespaces else [daemon],
+                places,
                 selection,
+                wanted=lambda store, image: not chosen or (store.namespace, image.name) in names,
                 snapshotter=daemon.snapshotter,
                 sharing=lambda store: namespaces.sharing(daemon.in_namespace(store.namespace)),
             )

@@ -153,12 +153,20 @@ def test_all_namespaces_and_platforms_are_in_the_command() -> None:
     assert "   $ pyctrd ensure --all -A --platform linux/arm64" in lines
 
 
+def test_filters_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = with_outcome(monkeypatch, ()).return_value
+    run("diagnose", "-f", "reference=app*", "--filter", "in-use=true")
+    client.images.diagnose_all.assert_called_once_with(
+        ("reference=app*", "in-use=true"), platforms=None, all_namespaces=False
+    )
+
+
 def test_markdown_has_a_table() -> None:
     result = run("diagnose", "--format", "markdown")
     assert result.stdout.startswith("| Image | Status | Missing | Cause | Fix |\n|---|---|---:|---|---|\n")
 
 
-@pytest.mark.parametrize("words", [("--all-tools",), ("-A", "pause")])
+@pytest.mark.parametrize("words", [("--all-tools",), ("-A", "pause"), ("-f", "name~=x", "pause")])
 def test_options_of_the_other_form_are_refused(words: tuple[str, ...]) -> None:
     assert run("diagnose", *words).exit_code == 2
 

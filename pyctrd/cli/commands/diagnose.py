@@ -8,6 +8,7 @@ import click
 
 from pyctrd.cli import commandline, settings
 from pyctrd.cli.installed import installed
+from pyctrd.cli.lists import IMAGE_FILTERS
 from pyctrd.cli.page import MarkdownPage, Page, PlainPage
 from pyctrd.cli.render import emit_json, emit_json_line, open_page
 from pyctrd.cli.session import open_client
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--all-tools", is_flag=True, help="With REF: also predict what tools that are not installed would do."
 )
+@click.option("-f", "--filter", "filters", multiple=True, metavar="F", help=f"Without REF: {IMAGE_FILTERS}")
 @settings.format_option("table", "wide", "json", "jsonl", "markdown")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the names of incomplete images.")
 @settings.global_options
@@ -37,6 +39,7 @@ def command(
     all_platforms: bool,
     all_namespaces: bool,
     all_tools: bool,
+    filters: tuple[str, ...],
     output_format: str,
     quiet: bool,
 ) -> None:
@@ -54,15 +57,16 @@ def command(
         if all_tools:
             raise click.UsageError("--all-tools needs REF")
         with open_client() as client:
-            many = client.images.diagnose_all(platforms=wanted, all_namespaces=all_namespaces)
+            many = client.images.diagnose_all(filters, platforms=wanted, all_namespaces=all_namespaces)
         remedy = Remedy(method="ensure", platforms=platforms, all_platforms=all_platforms)
         fix = commandline.for_all(remedy, chosen, all_namespaces=all_namespaces)
         output = Diagnoses(many, chosen, namespaces=all_namespaces)
         output.show(output_format, quiet=quiet, fix=fix)
         complete = all(item.complete for item in many)
     else:
-        if all_namespaces:
-            raise click.UsageError("--all-namespaces cannot be combined with REF")
+        if all_namespaces or filters:
+            option = "--all-namespaces" if all_namespaces else "--filter"
+            raise click.UsageError(f"{option} cannot be combined with REF")
         with open_client() as client:
             one = client.images.diagnose(ref, platforms=wanted)
         _show(one, chosen, output_format, quiet=quiet, all_tools=all_tools)

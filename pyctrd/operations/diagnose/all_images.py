@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from pyctrd.errors import ContentError, DaemonError, PyctrdError, Unsupported
@@ -28,8 +29,9 @@ def diagnose_all(
     *,
     snapshotter: str = "",
     sharing: Callable[[Store], Sequence[Store]] = lambda _store: (),
+    wanted: Callable[[Store, ImageRecord], bool] = lambda _store, _image: True,
 ) -> tuple[DiagnosisSummary, ...]:
-    """Diagnose all images of some namespaces, sorted by name in each.
+    """Diagnose the wanted images of some namespaces, sorted by name in each.
 
     `snapshotter` is where to look for unpacked layers, as for `diagnose`. `sharing` returns the namespaces
     whose content another one can use; it is only called if content is missing. Raises Unsupported if the
@@ -45,7 +47,7 @@ def diagnose_all(
         for store in stores
         for summary in _Namespace(
             inspect(store), selection, snapshotter, lambda store: tuple(map(inspect, sharing(store)))
-        ).summaries()
+        ).summaries(partial(wanted, store))
     )
 
 
@@ -80,11 +82,12 @@ class _Namespace:
         self._sharing = sharing
         self._others: Sequence[ListedInspection] | None = None
 
-    def summaries(self) -> list[DiagnosisSummary]:
-        """Return the summaries, sorted by name."""
+    def summaries(self, wanted: Callable[[ImageRecord], bool]) -> list[DiagnosisSummary]:
+        """Return the summaries of the wanted images, sorted by name."""
         images = self._inspection.store.images.list()
         alias_of = aliases(images)
-        found = [summary for group in _groups(images) for summary in self._of_one_target(group, alias_of)]
+        groups = _groups(filter(wanted, images))
+        found = [summary for group in groups for summary in self._of_one_target(group, alias_of)]
         return sorted(found, key=lambda item: item.image)
 
     def incomplete(self) -> Incomplete:

@@ -80,6 +80,10 @@ class ImageFilters:
         named = [text for key in ("before", "since") for text in self._docker.get(key, ())]
         return {text: _find(stores, text) for text in named}
 
+    def __bool__(self) -> bool:
+        """Whether there is any filter."""
+        return bool(self._containerd or self._docker)
+
     def chosen(
         self, store: Containerd, images: Sequence[ImageRecord], named: Mapping[str, ImageRecord]
     ) -> Sequence[ImageRecord]:

@@ -281,3 +281,16 @@ def test_content_of_another_namespace_is_looked_up_in_its_list() -> None:
     assert asked == ["default"]
     assert other.calls["content.info"] == 0
     assert isinstance(next(other.content.list()), ContentInfo)
+
+
+def test_only_wanted_images_are_diagnosed() -> None:
+    """The others are not read either, but still tell which names are aliases of CRI."""
+    store = MemoryStore()
+    wanted, other = shapes.single(salt="wanted"), shapes.single(salt="other")
+    store.put(wanted.blobs)
+    store.tag("registry.example/wanted:1", wanted.root)
+    store.tag("registry.example/other:1", other.root)
+    found = diagnose_all(
+        [store], selection_of([]), wanted=lambda _store, image: image.name.endswith("wanted:1")
+    )
+    assert [(item.image, item.complete) for item in found] == [("registry.example/wanted:1", True)]
