@@ -20,13 +20,17 @@ from integration.shell import Shell, on_a_terminal
 from pyctrd import (
     Client,
     DaemonUnreachable,
+    Descriptor,
+    Digest,
     Event,
     FailedPrecondition,
+    ImageRecord,
     IngestLocked,
     InUse,
     LeaseResource,
     NotFound,
 )
+from pyctrd.containerd import Daemon
 from tests.support import shapes
 from tests.support.images import Graph
 
@@ -113,6 +117,11 @@ def test_fetch_leaves_what_ctr_leaves(bench: Bench, shell: Shell, graph: Graph) 
 
 @pytest.mark.every_generation
 def test_only_writes_that_no_client_has_open_are_aborted(bench: Bench, client: Client) -> None:
+    data = 100 * b"x"
+    # Without an image, a collection may take the blob as soon as it is committed.
+    target = Descriptor(media_type="application/octet-stream", digest=Digest.of(data), size=len(data))
+    with Daemon.connect(str(bench.containerd.address), bench.namespace) as daemon:
+        daemon.images.create(ImageRecord(name="keeps-the-blob", target=target))
     writing = bench.containerd.ctr.start(
         *("content", "ingest", "--expected-size", "100", "busy"),
         namespace=bench.namespace,
@@ -128,7 +137,7 @@ def test_only_writes_that_no_client_has_open_are_aborted(bench: Bench, client: C
         result = client.content.abort(everything=True)
         assert [ingest.ref for ingest in result.active] == ["busy"]
         assert result.aborted == ()
-        writing.stdin.write(100 * b"x")
+        writing.stdin.write(data)
         writing.stdin.close()
         assert writing.wait() == 0  # what has asked whether it is open has not disturbed it
     finally:
