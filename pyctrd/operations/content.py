@@ -28,10 +28,10 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import MAX_CONFIG_BYTES, ContentInfo, Digest
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Chunk, Containerd, ContentStore, Store
-from pyctrd.steps.gc_graph import ROOT_LABEL
+from pyctrd.steps.gc_graph import GcGraph, Link, Node
+from pyctrd.steps.removal import read_graph
 
 _GC_LABELS: Final = "containerd.io/gc."
-_GC_REF: Final = "containerd.io/gc.ref.content"
 _PEEKED_BYTES: Final = 256
 _LISTED: Final = 8
 _LIST: Final = Remedy(method="content.list")
@@ -175,40 +175,26 @@ def users(
 ) -> Mapping[Digest, tuple[str, ...]]:
     """Return what protects each of these blobs from the garbage collector, apart from each other.
 
-    Reads the image records, all labels of content, and what the leases hold. Raises DaemonError.
+    Raises DaemonError.
     """
-    found: dict[str, list[str]] = {digest: [] for digest in digests}
-    for image in store.images.list():
-        if image.target.digest in found:
-            found[image.target.digest].append(f"image {image.name}")
-    for info in store.content.list():
-        for digest, key in _labelled(info):
-            if digest == info.digest:
-                found.get(digest, []).append(f"its label {key}")
-            elif info.digest not in found:
-                found.get(digest, []).append(f"content {info.digest} (label {key})")
-    for lease in store.leases.list():
-        if not lease.is_expired(now):
-            for digest in found.keys() & _held(store, lease.id):
-                found[digest].append(f"lease {lease.id}" + (f" ({lease.purpose})" if lease.purpose else ""))
-    return {digest: tuple(found[digest]) for digest in digests}
+    graph = read_graph(store, now)
+    nodes = {digest: Node("content", str(digest)) for digest in digests}
+    left = graph.without(nodes.values())
+    return {
+        digest: tuple(_described(graph, node, link) for link in left.referrers(node))
+        for digest, node in nodes.items()
+    }
 
 
-def _labelled(info: ContentInfo) -> Iterator[tuple[str, str]]:
-    """Yield the digests that a blob's labels protect, one of which may be its own, with the labels' keys."""
-    for key, value in info.labels.items():
-        if key.startswith(_GC_REF):
-            yield value, key
-        elif key.startswith(ROOT_LABEL):
-            yield info.digest, key
-
-
-def _held(store: Containerd, lease_id: str) -> set[str]:
-    try:
-        held = store.leases.resources(lease_id)
-    except NotFound:  # it was deleted after it was listed
-        return set()
-    return {item.id for item in held if item.type == "content"}
+def _described(graph: GcGraph, node: Node, link: Link) -> str:
+    """Return in words how an object protects a blob: `image NAME`, `content DIGEST (label KEY)`."""
+    kind, name, _ = link.node
+    if link.node == node:
+        return f"its label {link.via}"
+    if kind == "lease":
+        purpose = graph.state.leases[name][0].purpose
+        return f"lease {name}" + (f" ({purpose})" if purpose else "")
+    return f"{kind} {name}" + (f" (label {link.via})" if link.via != "target" else "")
 
 
 def _check_unused(found: Mapping[Digest, Sequence[str]]) -> None:

@@ -145,6 +145,13 @@ class GcGraph:
                     queue.append((previous, (Link(visit[0], via), *rest)))
         return tuple(found.values())
 
+    def referrers(self, node: Node) -> tuple[Link, ...]:
+        """Return what keeps an object directly: itself, by its own label, and what refers to it, with how."""
+        own = [Link(node, self._all.roots[node])] if self._all.roots.get(node) else []
+        before = self._referrers()
+        visits = [*before.get((node, False), ()), *before.get((node, True), ())]
+        return (*own, *(Link(referrer, via) for (referrer, _), via in visits))
+
     def _referrers(self) -> Mapping[_Visit, Sequence[tuple[_Visit, str]]]:
         """Return what refers to each object, of all that is reached from the roots."""
         if self._before is None:
