@@ -112,5 +112,5 @@ def test_prune_without_a_terminal_needs_force(here: Shell) -> None:
     refused = here("prune", "--unused", code=2)
     assert b"use --force, or --dry-run" in refused.stderr
     assert b"nothing is removed without a policy" in here("prune", "-f", code=2).stderr
-    assert b"must be a size like 20G" in here("prune", "-f", "--until-free", "much", code=2).stderr
+    assert b"is not a size like 20G" in here("prune", "-f", "--until-free", "much", code=2).stderr
     assert b"not a regular expression" in here("prune", "-f", "--unused", "--keep", "(", code=2).stderr
