@@ -223,8 +223,23 @@ class SnapshotStore(Protocol):
     ) -> Sequence[Mount]:
         """Create an active snapshot and return its mounts. Raises AlreadyExists."""
 
-    def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Commit the active snapshot `key` as `name`. Raises AlreadyExists."""
+    def can_rebase(self, snapshotter: str) -> bool:
+        """Whether a snapshot without parent can get one at the commit, and can be extracted before."""
+
+    def commit(
+        self,
+        snapshotter: str,
+        name: str,
+        key: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        parent: str = "",
+    ) -> None:
+        """Commit the active snapshot `key` as `name`. Raises AlreadyExists.
+
+        A snapshot without parent gets `parent`, if the snapshotter can rebase. Raises NotFound if it does not
+        exist.
+        """
 
     def remove(self, snapshotter: str, key: str) -> None:
         """Remove a snapshot. Raises NotFound."""

@@ -29,6 +29,7 @@ class IntrospectionService:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = introspection_pb2_grpc.IntrospectionStub(connection.channel)
+        self._capabilities: dict[str, Sequence[str]] = {}
 
     def server_uuid(self) -> str:
         """Return the UUID that containerd stores in its root directory."""
@@ -68,10 +69,17 @@ class IntrospectionService:
         plugins = self.plugins([f"type=={METADATA_PLUGIN}"])
         return not any(plugin.exports.get("policy") == "isolated" for plugin in plugins)
 
+    def capabilities(self, snapshotter: str) -> Sequence[str]:
+        """Return what a snapshotter can do; asks at most once. Raises Unsupported if it is not loaded."""
+        if snapshotter not in self._capabilities:
+            self.require_snapshotter(snapshotter)
+        return self._capabilities[snapshotter]
+
     def require_snapshotter(self, name: str) -> None:
         """Raise Unsupported, with containerd's reason, unless this snapshotter is loaded."""
         plugins = self.plugins([f"type=={SNAPSHOTTER_PLUGIN}"])
-        loaded = sorted(plugin.id for plugin in plugins if not plugin.error)
+        self._capabilities = {plugin.id: plugin.capabilities for plugin in plugins if not plugin.error}
+        loaded = sorted(self._capabilities)
         if name in loaded:
             return
         reason = next((plugin.error for plugin in plugins if plugin.id == name), "there is no such plugin")

@@ -20,6 +20,9 @@ from pyctrd.oci.resources import SnapshotUsage
 from pyctrd.protos.services.snapshots.v1 import snapshots_pb2, snapshots_pb2_grpc
 
 _KIND = "snapshot"
+_OVERLAYFS = "overlayfs"
+# containerd core/snapshots/snapshotter.go RebaseCap; since 2.3 only outside of user namespaces.
+_REBASE = "rebase"
 
 
 class SnapshotService:
@@ -62,11 +65,32 @@ class SnapshotService:
             answer = self._stub.Prepare(request, timeout=WORK_SECONDS)
         return convert.to_mounts(answer.mounts)
 
-    def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Commit the active snapshot `key` as `name`. Raises AlreadyExists."""
+    def can_rebase(self, snapshotter: str) -> bool:
+        """Whether a snapshot without parent can get one at the commit, and can be extracted before.
+
+        containerd 2.2 and later have the capability, which earlier ones lack; they ignore the parent. erofs
+        has it as well, but needs a differ that a client cannot choose.
+        """
+        chosen = snapshotter or self._default()
+        return chosen == _OVERLAYFS and _REBASE in self._introspection.capabilities(chosen)
+
+    def commit(
+        self,
+        snapshotter: str,
+        name: str,
+        key: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        parent: str = "",
+    ) -> None:
+        """Commit the active snapshot `key` as `name`. Raises AlreadyExists.
+
+        A snapshot without parent gets `parent` now, if the snapshotter can rebase; else it is ignored. Raises
+        NotFound if the parent does not exist.
+        """
         with self._calling(snapshotter, name) as chosen:
             request = snapshots_pb2.CommitSnapshotRequest(
-                snapshotter=chosen, name=name, key=key, labels=labels
+                snapshotter=chosen, name=name, key=key, labels=labels, parent=parent
             )
             self._stub.Commit(request, timeout=WORK_SECONDS)
 

@@ -132,7 +132,14 @@ class _Pull:
         self._downloads = DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress
         )
-        self._unpacking = Unpacking(store, root, options.snapshotter, self._downloads.wait, progress)
+        self._unpacking = Unpacking(
+            store,
+            root,
+            options.snapshotter,
+            self._downloads.stored,
+            progress,
+            max_concurrent=options.concurrency,
+        )
 
     def run(self, name: str) -> PullResult:
         """Fetch, unpack, and record the image last."""

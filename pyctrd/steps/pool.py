@@ -96,9 +96,9 @@ class DownloadPool:
             self._stop.set()
             raise
 
-    def wait(self, digest: Digest) -> None:
-        """Wait until a submitted blob is in the store. Raises the error of its download."""
-        self._futures[digest].result()
+    def stored(self, digest: Digest) -> concurrent.futures.Future[FetchResult]:
+        """Return the future of a submitted blob, which ends when it is in the store."""
+        return self._futures[digest]
 
     def join(self) -> None:
         """Wait until all submitted blobs are in the store. Raises the first real error."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,7 +13,7 @@ from pyctrd.oci.model import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, P
 from pyctrd.oci.platforms import Matcher
 from pyctrd.ports import Store
 from pyctrd.progress import ProgressSink
-from pyctrd.steps.unpack import read_config, unpack
+from pyctrd.steps.unpack import Stored, read_config, unpack
 from pyctrd.waiting import until_done
 
 _SHUTDOWN_SECONDS: Final = 2.0
@@ -21,6 +22,7 @@ _SHUTDOWN_SECONDS: Final = 2.0
 class Unpacking:
     """Unpacks manifests in a thread. A context manager, which waits for the thread at its end.
 
+    `stored` returns the future of a blob; at most `max_concurrent` layers are extracted at the same time.
     Each platform is unpacked once, from its first manifest. As in ctr, an image that is a single manifest is
     unpacked whatever its platform is.
     """
@@ -30,14 +32,18 @@ class Unpacking:
         store: Store,
         target: Descriptor,
         snapshotter: str,
-        wait: Callable[[Digest], None],
+        stored: Stored,
         progress: ProgressSink,
+        *,
+        max_concurrent: int,
     ) -> None:
         self._store = store
         self._target = target
         self._snapshotter = snapshotter
-        self._wait = wait
+        self._stored = stored
         self._progress = progress
+        self._max_concurrent = max_concurrent
+        self._stop = threading.Event()
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pyctrd-unpack")
         self._futures: list[concurrent.futures.Future[None]] = []
         self._configured: dict[Digest, Platform | None] = {}
@@ -53,6 +59,7 @@ class Unpacking:
     ) -> None:
         """Wait for the thread; after an error only for a moment, since the lease cleans up."""
         if kind is not None:
+            self._stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
             concurrent.futures.wait(self._futures, timeout=_SHUTDOWN_SECONDS)
         self._pool.shutdown(wait=kind is None)
@@ -95,7 +102,9 @@ class Unpacking:
                 manifest,
                 read_config(self._store, manifest),
                 snapshotter=self._snapshotter or self._store.default_snapshotter(),
-                wait=self._wait,
+                stored=self._stored,
+                max_concurrent=self._max_concurrent,
+                stop=self._stop,
                 progress=self._progress,
             )
         self._claimed[platform] = self._unpacked[descriptor.digest]
@@ -106,7 +115,7 @@ class Unpacking:
             manifest = self._manifest(digest)
             self._configured[digest] = None
             if _is_image(manifest):
-                self._wait(manifest.config.digest)
+                self._stored(manifest.config.digest).result()
                 self._configured[digest] = read_config(self._store, manifest).platform
         return self._configured[digest]
 

@@ -83,6 +83,7 @@ class State:
         self.containers: dict[str, Container] = {}
         self.others: dict[str, State] = {}
         self.own_labels: Mapping[str, str] = {}
+        self.can_rebase = True
         self.lease_ids = itertools.count(1)
 
     def hold(self, lease: str, kind: str, name: str) -> None:
@@ -315,9 +316,23 @@ class MemorySnapshots:
         self._add(snapshotter, SnapshotInfo(name=key, parent=parent, kind="active", labels=labels))
         return (Mount(type="memory", source=key),)
 
-    def commit(self, snapshotter: str, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
+    def can_rebase(self, snapshotter: str) -> bool:
+        return self._state.can_rebase
+
+    def commit(
+        self,
+        snapshotter: str,
+        name: str,
+        key: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        parent: str = "",
+    ) -> None:
         active = self._get(snapshotter, key, name)
-        made = SnapshotInfo(name=name, parent=active.parent, kind="committed", labels=labels or {})
+        parent = active.parent or (parent if self._state.can_rebase else "")
+        if parent:
+            self._get(snapshotter, parent, name)
+        made = SnapshotInfo(name=name, parent=parent, kind="committed", labels=labels or {})
         self._add(snapshotter, made)
         del self._state.snapshots[snapshotter or SNAPSHOTTER, key]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from concurrent.futures import Future
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -379,13 +380,21 @@ class _Load:
     def _store_image(self, plan: Plan, downloads: DownloadPool) -> tuple[Platform, ...]:
         """Store and unpack one image, each generation before the next one is read."""
 
-        def wait(digest: Digest) -> None:
-            if digest in plan.replaced:
-                raise NotFound(f"content digest {digest}: not found", kind="content", name=digest, hint=_GONE)
-            downloads.wait(digest)
+        def stored(digest: Digest) -> Future[Any]:
+            if digest not in plan.replaced:
+                return downloads.stored(digest)
+            gone = Future[None]()
+            message = f"content digest {digest}: not found"
+            gone.set_exception(NotFound(message, kind="content", name=digest, hint=_GONE))
+            return gone
 
         with Unpacking(
-            self._store, plan.target, self._options.snapshotter, wait, self._progress
+            self._store,
+            plan.target,
+            self._options.snapshotter,
+            stored,
+            self._progress,
+            max_concurrent=self._options.concurrency,
         ) as unpacking:
             parents: Sequence[Descriptor] = ()
             step = self._wanted(plan)
