@@ -158,7 +158,7 @@ class _Item:
         """Return what is copied. With `pinned`, protect it in the source until the lease there ends."""
         found = tuple(graph.by_digest(graph.preorder(self._image.target, self._step)).values())
         if pinned:
-            lost = [item for item in found if not pin(self._source.content, item)]
+            lost = pin(self._source, found)
             if lost:
                 raise self._incomplete(lost)
         return found
