@@ -138,7 +138,7 @@ class Ingest(Protocol):
     def write(self, data: bytes) -> None:
         """Append bytes at the offset."""
 
-    def commit(self, digest: Digest | None = None) -> None:
+    def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Turn the ingest into content; `digest` is needed if it was unknown when the write was opened.
 
         Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to

@@ -17,7 +17,7 @@ import grpc
 from pyctrd.containerd import convert
 from pyctrd.containerd.calls import Call, ahead
 from pyctrd.containerd.channel import Connection, Unary
-from pyctrd.containerd.ingest import IngestWriter, Overtaken
+from pyctrd.containerd.ingest import IngestWriter, Overtaken, write_method
 from pyctrd.containerd.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, IngestStatus
@@ -51,6 +51,7 @@ class ContentService:
             request_serializer=content_pb2.ReadContentRequest.SerializeToString,
             response_deserializer=data_of,
         )
+        self._write = write_method(channel)
 
     @property
     def stall_seconds(self) -> float:
@@ -202,7 +203,7 @@ class ContentService:
             writer.close(keep=True)
 
     def _open(self, ref: str, digest: Digest | None, size: int, expected: bool) -> IngestWriter:
-        start = partial(IngestWriter, self._connection, self._stub, ref, digest, size, expected=expected)
+        start = partial(IngestWriter, self._connection, self._write, ref, digest, size, expected=expected)
         for _ in range(_TRIES):
             with suppress(Overtaken):  # the next try finds the blob, and so adds it to the lease
                 return start()

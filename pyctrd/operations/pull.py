@@ -30,7 +30,7 @@ from pyctrd.ports import Containerd, ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import expiry, kubelet, validate
 from pyctrd.steps.docker_legacy import with_image_config
-from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, LabelSource, add_source_label
+from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, SourceLabels, source_labels
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
@@ -80,11 +80,11 @@ def pull(
     options: PullOptions,
     *,
     progress: ProgressSink = no_progress,
-    label: LabelSource = add_source_label,
+    labels: SourceLabels = source_labels,
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
 
-    `label` sets the labels that say where a blob came from; by default they name the repository. Raises
+    `labels` returns the labels that say where a blob came from; by default they name the repository. Raises
     NotFound if the registry does not know the reference, NoMatchingPlatform if the image lacks a requested
     platform (then no image is recorded), IncompleteContent if another client deletes content in the
     meantime, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
@@ -95,7 +95,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with _naming(remote), store.lease("pull", resumable=True) as leased:
-        result = _Pull(leased, remote, root, options, progress, label).run(name)
+        result = _Pull(leased, remote, root, options, progress, labels).run(name)
     done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
     progress(done)
     return result
@@ -111,7 +111,7 @@ class _Pull:
         root: Descriptor,
         options: PullOptions,
         progress: ProgressSink,
-        label: LabelSource,
+        labels: SourceLabels,
     ) -> None:
         self._store = store
         self._root = root
@@ -127,7 +127,7 @@ class _Pull:
             claim_present=True,
             progress=progress,
             validator=self._validator,
-            label=label,
+            labels=labels,
         )
         self._downloads = DownloadPool(
             downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress

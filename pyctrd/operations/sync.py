@@ -22,12 +22,12 @@ from pyctrd.errors import (
     Remedy,
 )
 from pyctrd.oci import graph
-from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Platform, freeze
+from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, Platform, freeze
 from pyctrd.oci.platforms import Selection
 from pyctrd.operations.pull import PullOptions, PullResult, pull
-from pyctrd.ports import ContentStore, RepositoryName, Store
+from pyctrd.ports import Store
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import copy_source_labels, ingest_ref
+from pyctrd.steps.fetch import ingest_ref, labels_of
 from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 from pyctrd.steps.stored import StoredRepository
@@ -180,9 +180,6 @@ class _Item:
         )
         origin = self._source.content
 
-        def label(content: ContentStore, digest: Digest, _name: RepositoryName) -> None:
-            copy_source_labels(content, digest, origin)
-
         try:
             with of_side(target):
                 return pull(
@@ -191,7 +188,7 @@ class _Item:
                     self._image.name,
                     options,
                     progress=progress,
-                    label=label,
+                    labels=labels_of(origin),
                 )
         except RegistryContentError as error:
             if isinstance(error.__cause__, DigestMismatch):  # of a document that the target already had

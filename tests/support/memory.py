@@ -146,7 +146,7 @@ class MemoryIngest:
     def write(self, data: bytes) -> None:
         self._data += data
 
-    def commit(self, digest: Digest | None = None) -> None:
+    def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
         self._digest = digest or self._digest
         assert self._digest is not None
         data = bytes(self._data)
@@ -159,6 +159,7 @@ class MemoryIngest:
         if self._digest in self._state.blobs:  # committed by another client: not under our lease
             raise _exists("content", self._digest, f"blob with expected digest {self._digest} exists")
         self._state.blobs[self._digest] = data
+        self._state.labels[self._digest] = dict(labels or {})
         self._state.hold(self._lease, "content", self._digest)
 
     def _refused(self, message: str) -> FailedPrecondition:
