@@ -35,7 +35,7 @@ def ensure(
     *,
     narrow: graph.Narrow | None = None,
     dry_run: bool = False,
-    concurrency: int = 3,
+    concurrency: int | None = None,
     progress: ProgressSink = no_progress,
 ) -> EnsureResult:
     """Fetch the missing content of the target platforms into the store, under a lease, with gc labels.

@@ -52,7 +52,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     metadata_only: bool = False
     unpack: bool | None = None
     snapshotter: str = ""
-    concurrency: int = 3
+    concurrency: int | None = None
     labels: Mapping[str, str] = EMPTY
     ttl: dt.timedelta | None = None
 
