@@ -24,7 +24,7 @@ from pyctrd.errors import (
 )
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label
-from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
+from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.ports import Containerd, ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
@@ -32,6 +32,7 @@ from pyctrd.steps import expiry, kubelet, validate
 from pyctrd.steps.docker_legacy import with_image_config
 from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, SourceLabels, source_labels
 from pyctrd.steps.gc_labels import GcLabels
+from pyctrd.steps.local import RememberedStore
 from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.unpacking import Unpacking
@@ -121,7 +122,7 @@ class _Pull:
         self._platforms = PlatformCheck(root, () if options.metadata_only else targets.required)
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
-        downloader = Downloader(
+        self._downloader = Downloader(
             store.content,
             [remote],
             claim_present=True,
@@ -130,9 +131,15 @@ class _Pull:
             labels=labels,
         )
         self._downloads = DownloadPool(
-            downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress
+            self._downloader.fetch,
+            self._downloader.stop,
+            max_concurrent=options.concurrency,
+            progress=progress,
         )
-        self._unpacking = Unpacking(store, root, options.snapshotter, self._downloads.wait, progress)
+        self._documents = RememberedStore(store)
+        self._unpacking = Unpacking(
+            self._documents, root, options.snapshotter, self._downloads.wait, progress
+        )
 
     def run(self, name: str) -> PullResult:
         """Fetch, unpack, and record the image last."""
@@ -146,7 +153,7 @@ class _Pull:
         if kubelet.MANAGED.items() <= image.labels.items() and EXPIRE_LABEL in image.labels:
             kubelet.put_expiring_id(self._store, image, self._options.platforms.host)
         return PullResult(
-            image=put_record(self._store.images, image),
+            image=put_record(self._store.images, image, may_exist=not fetched),
             fetched=tuple(fetched),
             bytes_fetched=sum(fetched.values()),
             unpacked=unpacked,
@@ -170,6 +177,8 @@ class _Pull:
         parents: Sequence[Descriptor] = ()
         for generation in graph.generations(self._root, step, depends_on=graph.fits(self._matcher)):
             self._platforms.before(generation)
+            if parents and not self._downloads.has_fetched():
+                self._downloader.look_up(generation)
             self._downloads.submit(generation)
             if self._options.unpacks:
                 self._unpacking.consider(parents, self._matcher)
@@ -179,9 +188,12 @@ class _Pull:
 
     def _step(self) -> graph.Children:
         def read(descriptor: Descriptor) -> bytes:
-            return self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            return self._documents.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
 
-        step = graph.labelled(self._platforms.watch(graph.read_children(read)), self._gc_labels.set_labels)
+        def set_labels(digest: Digest, labels: Mapping[str, str]) -> None:
+            self._gc_labels.set_labels(digest, labels, known=self._downloader.labels_in_store(digest))
+
+        step = graph.labelled(self._platforms.watch(graph.read_children(read)), set_labels)
         if self._options.metadata_only:
             step = graph.metadata_only(step)
         if self._options.metadata == "selected":
@@ -234,11 +246,18 @@ def _refuse_schema1(root: Descriptor) -> None:
         )
 
 
-def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
+def put_record(images: ImageStore, image: ImageRecord, *, may_exist: bool = False) -> ImageRecord:
     """Create the record, or update the target of an existing one, which expires only if `image` does.
 
-    Keeps other labels (ctr replaces all labels, and so removes the kubelet's `io.cri-containerd.image`).
+    Keeps other labels (ctr replaces all labels, and so removes the kubelet's `io.cri-containerd.image`). If
+    it `may_exist` as it is to be, nothing is written then.
     """
+    if may_exist:
+        with suppress(NotFound):
+            stored = images.get(image.name)
+            expires = {EXPIRE_LABEL} & stored.labels.keys() <= image.labels.keys()
+            if stored.target == image.target and image.labels.items() <= stored.labels.items() and expires:
+                return stored
     while True:
         try:
             return images.create(image)

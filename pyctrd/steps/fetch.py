@@ -26,7 +26,7 @@ from pyctrd.errors import (
     RegistryUnreachable,
 )
 from pyctrd.oci import mediatypes
-from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest
 from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
@@ -91,6 +91,7 @@ class Downloader:
         self._validator = validator or Validator()
         self._labels = labels
         self._tainted: set[Digest] = set()
+        self._present: dict[Digest, ContentInfo] = {}
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
@@ -109,19 +110,39 @@ class Downloader:
                 hint="the manifest is broken: rebuild the image",
             )
         try:
-            result = self._fetch(descriptor)
+            result = FetchResult() if descriptor.digest in self._present else self._fetch(descriptor)
         except AlreadyExists:
             result = FetchResult()
-            add_labels(self._content, descriptor.digest, self._labels_of(descriptor, self._default_source))
         except RegistryContentError:
             if descriptor.digest in self._tainted:
                 self._content.abort(ingest_ref(descriptor))
             raise
         if not any(result):
+            self._claim(descriptor)
             self._report("exists", descriptor, descriptor.size)
         elif not result.downloaded:
             self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
         return result
+
+    def look_up(self, descriptors: Sequence[Descriptor]) -> None:
+        """Look up blobs in few calls; those that the store has are not opened by `fetch`.
+
+        Opening a blob adds it to the lease, so this is for children of leased content that has its gc labels.
+        """
+        self._present.update(self._content.infos([descriptor.digest for descriptor in descriptors]))
+
+    def labels_in_store(self, digest: Digest) -> Mapping[str, str]:
+        """Return the labels of a blob that was in the store before, as far as they were looked up."""
+        found = self._present.get(digest)
+        return found.labels if found else {}
+
+    def _claim(self, descriptor: Descriptor) -> None:
+        """Add its source labels to a blob that was in the store."""
+        more = self._labels_of(descriptor, self._default_source)
+        if more:
+            found = self._present.get(descriptor.digest) or self._content.info(descriptor.digest)
+            self._present[descriptor.digest] = found
+            add_labels(self._content, found, more)
 
     def _labels_of(self, descriptor: Descriptor, source: Fetcher | None) -> Mapping[str, str]:
         return {} if source is None else self._labels(descriptor.digest, source)
@@ -347,7 +368,9 @@ def source_labels(_digest: Digest, source: RepositoryName) -> Mapping[str, str]:
 
 def add_source_label(content: ContentStore, digest: Digest, source: RepositoryName) -> None:
     """Add a repository to the source label of a blob."""
-    add_labels(content, digest, source_labels(digest, source))
+    more = source_labels(digest, source)
+    if more:
+        add_labels(content, content.info(digest), more)
 
 
 def labels_of(origin: ContentStore) -> SourceLabels:
@@ -360,18 +383,15 @@ def labels_of(origin: ContentStore) -> SourceLabels:
     return labels
 
 
-def add_labels(content: ContentStore, digest: Digest, more: Mapping[str, str]) -> None:
+def add_labels(content: ContentStore, blob: ContentInfo, more: Mapping[str, str]) -> None:
     """Add repositories to the source labels of a blob, unless they become too long."""
-    if not more:
-        return
-    known = content.info(digest).labels
     changed = {}
     for key, added in more.items():
-        repositories = {name for name in f"{known.get(key, '')},{added}".split(",") if name}
+        repositories = {name for name in f"{blob.labels.get(key, '')},{added}".split(",") if name}
         changed[key] = ",".join(sorted(repositories))
-    changed = {key: value for key, value in _short(changed).items() if value != known.get(key, "")}
+    changed = {key: value for key, value in _short(changed).items() if value != blob.labels.get(key, "")}
     if changed:
-        content.set_labels(digest, changed)
+        content.set_labels(blob.digest, changed)
 
 
 def _short(labels: Mapping[str, str]) -> dict[str, str]:

@@ -125,6 +125,10 @@ class DownloadPool:
             if error is not None:
                 raise error
 
+    def has_fetched(self) -> bool:
+        """Whether any blob was downloaded, at least in part; call it after `join`."""
+        return any(any(future.result()) for future in self._futures.values())
+
     @property
     def wanted(self) -> tuple[Descriptor, ...]:
         """All submitted blobs, in order."""
