@@ -25,6 +25,12 @@ def count(name: str, value: object, *, least: int = 1) -> None:
         raise InvalidInput(f"{name}={value!r}: must be an integer of at least {least}")
 
 
+def limit(name: str, value: object) -> None:
+    """Raise InvalidInput unless `value` is a positive integer, or None for no given limit."""
+    if value is not None:
+        count(name, value)
+
+
 def text(name: str, value: object) -> str:
     """Return a string unchanged. Raises InvalidInput if it is not a string, or not valid UTF-8."""
     if not isinstance(value, str):

@@ -6,7 +6,7 @@ leases. containerd/ and registry/ implement them; steps and operations depend on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeAlias
 
@@ -138,7 +138,7 @@ class Ingest(Protocol):
     def write(self, data: bytes) -> None:
         """Append bytes at the offset."""
 
-    def commit(self, digest: Digest | None = None) -> None:
+    def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Turn the ingest into content; `digest` is needed if it was unknown when the write was opened.
 
         Raises AlreadyExists if another client has committed the blob in the meantime: the blob is added to
@@ -157,6 +157,9 @@ class ContentStore(Protocol):
     def info(self, digest: Digest) -> ContentInfo:
         """Return a blob's size and labels. Raises NotFound (`content digest ...: not found`)."""
 
+    def infos(self, digests: Collection[Digest]) -> Mapping[Digest, ContentInfo]:
+        """Return the blobs of these that exist, in few or pipelined calls."""
+
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         """Yield the blobs that match any of the filters (containerd filter syntax)."""
 
@@ -164,6 +167,13 @@ class ContentStore(Protocol):
         self, digest: Digest, *, offset: int = 0, size: int = 0
     ) -> AbstractContextManager[Iterator[Chunk]]:
         """Open a blob at an offset, in chunks of at most 1 MiB. `size` 0 means to the end."""
+
+    def read_small(self, blobs: Iterable[Descriptor]) -> Iterator[Chunk | None]:
+        """Yield the bytes of each of these small blobs, in order, with many requests ahead.
+
+        They have the descriptor's size, and are not checked otherwise. None is for a blob that could not be
+        read so: `read` gives the reason.
+        """
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole blob. Raises ContentError if it is larger than `limit` bytes, NotFound."""
@@ -287,6 +297,13 @@ class Store(Protocol):
         The garbage collector does not remove what is written or opened through that store until the context
         is left, which deletes the lease. If `resumable` work is interrupted, the lease is kept until it
         expires, so that the next run can resume. `purpose` is the command, stored in a label.
+        """
+
+    def pin(self, digests: Collection[Digest]) -> None:
+        """Protect these blobs, with few writes for many, until the lease of this store ends.
+
+        Those that do not exist are protected as soon as they do: look them up afterwards. Does nothing
+        without a lease.
         """
 
     def pin_everything(self) -> None:

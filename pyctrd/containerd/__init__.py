@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -26,12 +26,13 @@ from pyctrd.containerd.images import ImageService
 from pyctrd.containerd.introspection import IntrospectionService
 from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lease_resources, new_lease_id
 from pyctrd.containerd.namespaces import NamespaceService
+from pyctrd.containerd.pins import Pins
 from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import ask_version
 from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError, is_interrupt
 from pyctrd.oci.errors import IncompleteContent
-from pyctrd.oci.model import Platform
-from pyctrd.oci.resources import DaemonVersion
+from pyctrd.oci.model import Digest, Platform
+from pyctrd.oci.resources import DaemonVersion, LeaseResource
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
@@ -59,6 +60,7 @@ class Daemon:
         self.snapshots = SnapshotService(connection, self.introspection, self.default_snapshotter)
         self.diffs = DiffService(connection)
         self.events = EventService(connection)
+        self._pins = Pins(self.content, self.leases, connection.lease)
 
     @classmethod
     def connect(
@@ -158,12 +160,13 @@ class Daemon:
             return
         lease_id = new_lease_id()
         labels = lease_labels(purpose, dt.datetime.now(dt.UTC))
+        leased = Daemon(self._connection.leased(lease_id), self._snapshotter)
         created = False
         with self._connection.working():
             try:
                 self.leases.create(lease_id, labels)
                 created = True
-                yield Daemon(self._connection.leased(lease_id), self._snapshotter)
+                yield leased
             except BaseException as error:
                 # A closing client ends its registry connections first, perhaps before `is_over` is set.
                 if resumable and (self._connection.is_over or is_interrupt(error)):
@@ -172,8 +175,11 @@ class Daemon:
                 if created and not existed and isinstance(error, _LOST_LEASE_ERRORS):
                     raise self._lost(lease_id, labels, error.message) from error
                 raise
-            if not self._release(lease_id):
-                raise self._lost(lease_id, labels)
+            else:
+                if not self._release(lease_id):
+                    raise self._lost(lease_id, labels)
+            finally:
+                leased._pins.remove()
 
     def _release(self, lease_id: str, cause: BaseException | None = None) -> bool:
         """Delete a lease, and return whether it still existed.
@@ -198,13 +204,15 @@ class Daemon:
     def _lost(self, lease_id: str, labels: Mapping[str, str], detail: str = "") -> LeaseLost:
         return lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), detail, address=self.address)
 
+    def pin(self, digests: Collection[Digest]) -> None:
+        """Protect these blobs, with few writes for many, until the current lease ends; absent ones, too."""
+        if self._connection.lease:
+            self._pins.add([LeaseResource(type="content", id=str(digest)) for digest in digests])
+
     def pin_everything(self) -> None:
         """Add all content of the namespace, and what its gc labels keep, to the current lease."""
-        if not self._connection.lease:
-            return
-        for info in tuple(self.content.list()):
-            for resource in lease_resources(info):
-                self.leases.add(self._connection.lease, resource)
+        if self._connection.lease:
+            self._pins.add([item for info in self.content.list() for item in lease_resources(info)])
 
     def collect_garbage(self) -> None:
         """Run the garbage collector and wait for it, by deleting a lease with `sync`."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
@@ -48,6 +49,7 @@ _QUIET: Final = "/containerd.services.events.v1.Events/Subscribe"
 _FINISHING: Final = _CLEANUP | {"/containerd.services.content.v1.Content/Write"}
 
 Why = Callable[[], PyctrdError]
+_T = TypeVar("_T")
 
 
 class Call:
@@ -109,6 +111,25 @@ class Call:
         if since is None or self.method == _QUIET:
             return False
         return time.monotonic() - since > IDLE_SECONDS
+
+
+def ahead(start: Callable[[_T], Call], items: Iterable[_T], most: int) -> Iterator[tuple[_T, Call]]:
+    """Start calls for items, up to `most` before their results are needed; yield them in order.
+
+    While a call is in progress, gRPC needs no new thread for the next one, which is most of a small call's
+    cost.
+    """
+    waiting = deque[tuple[_T, Call]]()
+    try:
+        for item in items:
+            waiting.append((item, start(item)))
+            if len(waiting) >= most:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, call in waiting:
+            call.cancel()
 
 
 class Calls:

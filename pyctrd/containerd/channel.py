@@ -51,6 +51,21 @@ class Subject(NamedTuple):
     name: str
 
 
+class Unary:
+    """Makes calls with one response: waits for it, or with `future` returns the call that was started."""
+
+    def __init__(self, start: Callable[[Any, float], Call]) -> None:
+        self._start = start
+
+    def __call__(self, request: Any, timeout: float | None = None) -> Any:
+        """Make a call and wait for the response."""
+        return self.future(request, timeout).result()
+
+    def future(self, request: Any, timeout: float | None = None) -> Call:
+        """Start a call."""
+        return self._start(request, UNARY_SECONDS if timeout is None else timeout)
+
+
 class Channel:
     """The channel for the generated stubs: adds the namespace and the lease to every call.
 
@@ -65,17 +80,17 @@ class Channel:
         if lease:
             self._metadata += (("containerd-lease", lease),)
 
-    def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+    def unary_unary(self, method: str, **how: Any) -> Unary:
         """Return a function that makes a call and waits for the response."""
         made = cache(lambda: self._base.unary_unary(method, **how))
 
-        def call(request: Any, timeout: float | None = None) -> Any:
+        def start(request: Any, timeout: float) -> Call:
             def begin(seconds: float | None) -> Any:
                 return made().future(request, timeout=seconds, metadata=self._metadata)
 
-            return self._calls.start(method, begin, UNARY_SECONDS if timeout is None else timeout).result()
+            return self._calls.start(method, begin, timeout)
 
-        return call
+        return Unary(start)
 
     def unary_stream(self, method: str, **how: Any) -> Callable[..., Call]:
         """Return a function that starts a call with a stream of responses."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from pyctrd.containerd.channel import Connection, Subject, status_of
 from pyctrd.errors import AlreadyExists, DaemonError, IngestLocked, NotFound, PyctrdError
 from pyctrd.oci.model import Digest
-from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+from pyctrd.ports import Chunk
+from pyctrd.protos.services.content.v1 import content_pb2
 
 MESSAGE_BYTES: Final = 1024 * 1024
 # How many messages may be unanswered: the client prepares the next ones while the daemon writes to disk.
@@ -27,26 +28,54 @@ WINDOW: Final = 3
 _LOCKED: Final = " locked"
 # The message of the content service itself; the metadata store, which knows the leases, was not asked.
 _OVERTAKEN: Final = "blob with expected digest"
+_WRITE: Final = "/containerd.services.content.v1.Content/Write"
+# The tag of WriteContentRequest.data: field 6, with a length before its bytes.
+_DATA_TAG: Final = b"\x32"
 
 _Request = content_pb2.WriteContentRequest
 
 
+def write_method(channel: Any) -> Any:
+    """Return the method Write of a channel, for serialized requests."""
+    return channel.stream_stream(
+        _WRITE, request_serializer=None, response_deserializer=content_pb2.WriteContentResponse.FromString
+    )
+
+
+def _with_data(request: _Request, data: Chunk) -> bytes:
+    """Return a serialized request with data as its last field.
+
+    The data is copied once; protobuf would copy it three times, which takes a fifth of the time of a write.
+    """
+    head = request.SerializeToString()
+    return b"".join((head, _DATA_TAG, _to_varint(len(data)), data))
+
+
+def _to_varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
 class _Requests:
-    """The messages of the stream, for gRPC's sending thread.
+    """The serialized messages of the stream, for gRPC's sending thread.
 
     Never raises: gRPC would only log the error, and the server would see the end of the stream.
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-    def put(self, request: _Request) -> None:
-        self._queue.put(request)
+    def put(self, message: bytes) -> None:
+        self._queue.put(message)
 
     def end(self) -> None:
         self._queue.put(None)
 
-    def __iter__(self) -> Iterator[_Request]:
+    def __iter__(self) -> Iterator[bytes]:
         return iter(self._queue.get, None)
 
 
@@ -60,7 +89,7 @@ class IngestWriter:
     def __init__(
         self,
         connection: Connection,
-        stub: content_pb2_grpc.ContentStub,
+        write: Any,
         ref: str,
         digest: Digest | None,
         size: int,
@@ -74,10 +103,11 @@ class IngestWriter:
         self._finished = False
         self._requests = _Requests()
         known = digest if expected and digest else ""
-        self._requests.put(_Request(action=content_pb2.STAT, ref=ref, total=size, expected=known))
-        self._call = stub.Write(iter(self._requests))
+        stat = _Request(action=content_pb2.STAT, ref=ref, total=size, expected=known)
+        self._requests.put(stat.SerializeToString())
+        self._call = write(iter(self._requests))
         try:
-            self._sent = next(self._call).offset
+            self._sent: int = next(self._call).offset
         except grpc.RpcError as error:
             self._shut()
             raise self._translate_open(error) from error
@@ -90,7 +120,7 @@ class IngestWriter:
         """How many bytes were written, including those not sent yet; writing continues there."""
         return self._sent + len(self._buffer)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Chunk) -> None:
         """Append bytes at the offset; small chunks are collected into messages of 1 MiB.
 
         An error of the store may be raised by a later `write`, or by `commit`. Raises AlreadyExists if
@@ -101,9 +131,7 @@ class IngestWriter:
             return
         self._buffer += data
         while len(self._buffer) >= MESSAGE_BYTES:
-            chunk = bytes(memoryview(self._buffer)[:MESSAGE_BYTES])
-            del self._buffer[:MESSAGE_BYTES]
-            self._send(chunk)
+            self._send_buffered(MESSAGE_BYTES)
 
     def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Turn the ingest into content; `digest` is needed if it was unknown when the write was opened.
@@ -124,7 +152,7 @@ class IngestWriter:
             expected=self._digest,
             labels=labels,
         )
-        self._exchange(request)
+        self._exchange(request.SerializeToString())
         self._drain()
         self._end()
 
@@ -146,19 +174,28 @@ class IngestWriter:
 
     def _flush(self) -> None:
         if self._buffer:
-            chunk, self._buffer = bytes(self._buffer), bytearray()
-            self._send(chunk)
+            self._send_buffered(len(self._buffer))
         self._drain()
 
-    def _send(self, data: bytes) -> None:
-        request = _Request(action=content_pb2.WRITE, offset=self._sent, data=data)
-        self._sent += len(data)
-        self._exchange(request)
+    def _send_buffered(self, count: int) -> None:
+        with memoryview(self._buffer) as view, view[:count] as data:
+            message = self._message(data)
+        del self._buffer[:count]
+        self._sent += count
+        self._exchange(message)
 
-    def _exchange(self, request: _Request) -> None:
+    def _send(self, data: Chunk) -> None:
+        message = self._message(data)
+        self._sent += len(data)
+        self._exchange(message)
+
+    def _message(self, data: Chunk) -> bytes:
+        return _with_data(_Request(action=content_pb2.WRITE, offset=self._sent), data)
+
+    def _exchange(self, message: bytes) -> None:
         if self._finished:
             raise DaemonError(f"the write of {self._ref} is closed", kind="ingest", name=self._ref)
-        self._requests.put(request)
+        self._requests.put(message)
         self._unanswered += 1
         self._drain(WINDOW - 1)
 

@@ -10,9 +10,11 @@ import datetime as dt
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from pyctrd.containerd import convert
-from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection
+from pyctrd.containerd.calls import Call, ahead
+from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection, Unary
 from pyctrd.errors import LeaseLost
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
@@ -23,6 +25,8 @@ from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 LIFETIME = dt.timedelta(hours=24)
 # The limit for the length of a label's key and value together (pkg/labels/validate.go).
 _LABEL_BYTES = 4096
+# How many entries are requested before the first one is written.
+_AHEAD = 16
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -88,9 +92,19 @@ class LeaseService:
 
     def add(self, lease_id: str, resource: LeaseResource) -> None:
         """Add an object to a lease; adding it again does nothing. Raises NotFound."""
-        item = leases_pb2.Resource(id=resource.id, type=resource.type)
-        with self._connection.calling(_KIND, lease_id):
-            self._stub.AddResource(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
+        self.add_all(lease_id, [resource])
+
+    def add_all(self, lease_id: str, resources: Sequence[LeaseResource]) -> None:
+        """Add objects to a lease. Raises NotFound."""
+
+        def start(resource: LeaseResource) -> Call:
+            item = leases_pb2.Resource(id=resource.id, type=resource.type)
+            return add.future(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
+
+        add = cast("Unary", self._stub.AddResource)
+        for _, call in ahead(start, resources, _AHEAD):
+            with self._connection.calling(_KIND, lease_id):
+                call.result()
 
     def remove(self, lease_id: str, resource: LeaseResource) -> None:
         """Remove an object from a lease; if the lease does not have it, nothing happens. Raises NotFound."""

@@ -65,7 +65,7 @@ class Transfers(Part):
         unpack: bool | None = None,
         labels: Mapping[str, str] | None = None,
         ttl: dt.timedelta | None = None,
-        concurrency: int = 3,
+        concurrency: int | None = None,
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> PullResult:
@@ -73,9 +73,9 @@ class Transfers(Part):
 
         `metadata` "all" stores the manifests and configs of every platform, "selected" only those of the
         selected platforms. `metadata_only` does not fetch layers. With `unpack` None, layers are unpacked
-        into the snapshotter unless all platforms are pulled. `labels` are set on the image. `concurrency` is
-        the number of blobs fetched at once. If KeyboardInterrupt or SystemExit ends a pull, what it has
-        fetched is kept as after `cancel`.
+        into the snapshotter unless all platforms are pulled. `labels` are set on the image. At most
+        `concurrency` blobs are fetched at once; None means 3, and more of small ones. If KeyboardInterrupt or
+        SystemExit ends a pull, what it has fetched is kept as after `cancel`.
 
         After `ttl`, the next garbage collection of containerd 2.0 or later removes the image, with the
         content that nothing else uses. Without `ttl`, the image does not expire, even if it did before.
@@ -83,7 +83,7 @@ class Transfers(Part):
         for containerd 1.x, and FailedPrecondition for a pinned image, before anything is done.
         """
         arguments.one_of("metadata", metadata, get_args(Metadata))
-        arguments.count("concurrency", concurrency)
+        arguments.limit("concurrency", concurrency)
         parsed = reference.parse(arguments.text("ref", ref))
         options = PullOptions(
             platforms=select(platforms),
@@ -128,7 +128,7 @@ class Transfers(Part):
         platforms: Platforms | None = None,
         source: Source | None = None,
         dry_run: bool = False,
-        concurrency: int = 3,
+        concurrency: int | None = None,
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> EnsureResult:
@@ -141,7 +141,7 @@ class Transfers(Part):
         """
         from pyctrd.operations.archive_source import fetchers_with, open_source
 
-        arguments.count("concurrency", concurrency)
+        arguments.limit("concurrency", concurrency)
         selection = select(platforms)
         with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
             image = namespaces.find_image(daemon, ref)
@@ -162,7 +162,7 @@ class Transfers(Part):
         all_namespaces: bool = False,
         source: Source | None = None,
         dry_run: bool = False,
-        concurrency: int = 3,
+        concurrency: int | None = None,
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> EnsureAllResult:
@@ -175,7 +175,7 @@ class Transfers(Part):
         from pyctrd.operations.archive_source import fetchers_with, open_source
         from pyctrd.operations.ensure_all import ensure_all
 
-        arguments.count("concurrency", concurrency)
+        arguments.limit("concurrency", concurrency)
         selection = select(platforms)
         with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
             return ensure_all(
@@ -207,7 +207,7 @@ class Transfers(Part):
         source: Source | None = None,
         reproducible: bool = False,
         dry_run: bool = False,
-        concurrency: int = 3,
+        concurrency: int | None = None,
         progress: ProgressSink = no_progress,
         cancel: threading.Event | None = None,
     ) -> SaveResult:
@@ -254,7 +254,7 @@ class Transfers(Part):
             arguments.one_of("compress", compress, get_args(Compression))
         if attestations is not None:
             arguments.one_of("attestations", attestations, get_args(AttestationMode))
-        arguments.count("concurrency", concurrency)
+        arguments.limit("concurrency", concurrency)
         names = arguments.texts("refs", refs)
         older = since_list(since, have, source)
         given = have_of(read_inventory(have)) if have is not None else None

@@ -319,7 +319,8 @@ def parse_json(raw: bytes) -> Any:
     """
     _check_json_size(raw)
     try:
-        return _without_nulls(msgspec.json.decode(raw))
+        document = msgspec.json.decode(raw)
+        return _without_nulls(document) if b"null" in raw else document
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ContentError(f"not valid JSON: {error}") from error
 

@@ -11,7 +11,7 @@ from pyctrd.oci.model import ImageRecord
 from pyctrd.oci.platforms import Targets
 from pyctrd.ports import Fetchers, Store
 from pyctrd.progress import ProgressSink, no_progress
-from pyctrd.steps.fetch import Downloader, add_source_label
+from pyctrd.steps.fetch import Downloader, source_labels
 from pyctrd.steps.gc_labels import GcLabels
 from pyctrd.steps.local import LocalImage
 from pyctrd.steps.pool import DownloadPool, DownloadResult
@@ -35,7 +35,7 @@ def ensure(
     *,
     narrow: graph.Narrow | None = None,
     dry_run: bool = False,
-    concurrency: int = 3,
+    concurrency: int | None = None,
     progress: ProgressSink = no_progress,
 ) -> EnsureResult:
     """Fetch the missing content of the target platforms into the store, under a lease, with gc labels.
@@ -60,7 +60,7 @@ def ensure(
             leased.content,
             fetchers(image),
             claim_present=False,
-            label=add_source_label,
+            labels=source_labels,
             progress=progress,
         )
         with DownloadPool(

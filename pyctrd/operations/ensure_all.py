@@ -63,7 +63,7 @@ def ensure_all(
     fetchers: Callable[[Store], Fetchers],
     *,
     dry_run: bool = False,
-    concurrency: int = 3,
+    concurrency: int | None = None,
     progress: ProgressSink = no_progress,
 ) -> EnsureAllResult:
     """Fetch the missing content of every incomplete image of some namespaces, one image after the other.
@@ -91,7 +91,7 @@ class _Run:
         selection: Selection,
         fetchers: Fetchers,
         dry_run: bool,
-        concurrency: int,
+        concurrency: int | None,
         progress: ProgressSink,
     ) -> None:
         self._store = store

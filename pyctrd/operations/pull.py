@@ -24,14 +24,15 @@ from pyctrd.errors import (
 )
 from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.expiry import EXPIRE_LABEL, expire_label
-from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, ImageRecord, Platform
+from pyctrd.oci.model import EMPTY, MAX_MANIFEST_BYTES, Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Selection
 from pyctrd.ports import Containerd, ImageStore, Remote, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import expiry, kubelet, validate
 from pyctrd.steps.docker_legacy import with_image_config
-from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, LabelSource, add_source_label
+from pyctrd.steps.fetch import MAX_LABEL_BYTES, Downloader, SourceLabels, source_labels
 from pyctrd.steps.gc_labels import GcLabels
+from pyctrd.steps.local import RememberedStore
 from pyctrd.steps.pool import DownloadPool, DownloadResult
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.unpacking import Unpacking
@@ -52,7 +53,7 @@ class PullOptions(msgspec.Struct, frozen=True, kw_only=True):
     metadata_only: bool = False
     unpack: bool | None = None
     snapshotter: str = ""
-    concurrency: int = 3
+    concurrency: int | None = None
     labels: Mapping[str, str] = EMPTY
     ttl: dt.timedelta | None = None
 
@@ -80,11 +81,11 @@ def pull(
     options: PullOptions,
     *,
     progress: ProgressSink = no_progress,
-    label: LabelSource = add_source_label,
+    labels: SourceLabels = source_labels,
 ) -> PullResult:
     """Pull what `remote` points at into the store, and record it as image `name`.
 
-    `label` sets the labels that say where a blob came from; by default they name the repository. Raises
+    `labels` returns the labels that say where a blob came from; by default they name the repository. Raises
     NotFound if the registry does not know the reference, NoMatchingPlatform if the image lacks a requested
     platform (then no image is recorded), IncompleteContent if another client deletes content in the
     meantime, LeaseLost, RegistryError, ContentError, DaemonError; InvalidInput for labels that containerd
@@ -95,7 +96,7 @@ def pull(
     _refuse_schema1(root)
     progress(Progress(action="resolved", descriptor=root, total=root.size, detail=name))
     with _naming(remote), store.lease("pull", resumable=True) as leased:
-        result = _Pull(leased, remote, root, options, progress, label).run(name)
+        result = _Pull(leased, remote, root, options, progress, labels).run(name)
     done = Progress(action="done", descriptor=result.image.target, resumed=result.bytes_resumed, detail=name)
     progress(done)
     return result
@@ -111,7 +112,7 @@ class _Pull:
         root: Descriptor,
         options: PullOptions,
         progress: ProgressSink,
-        label: LabelSource,
+        labels: SourceLabels,
     ) -> None:
         self._store = store
         self._root = root
@@ -121,19 +122,23 @@ class _Pull:
         self._platforms = PlatformCheck(root, () if options.metadata_only else targets.required)
         self._validator = Validator()
         self._gc_labels = GcLabels(store.content, progress)
-        downloader = Downloader(
+        self._downloader = Downloader(
             store.content,
             [remote],
             claim_present=True,
             progress=progress,
             validator=self._validator,
-            label=label,
+            labels=labels,
         )
         self._downloads = DownloadPool(
-            downloader.fetch, downloader.stop, max_concurrent=options.concurrency, progress=progress
+            self._downloader.fetch,
+            self._downloader.stop,
+            max_concurrent=options.concurrency,
+            progress=progress,
         )
+        self._documents = RememberedStore(store)
         self._unpacking = Unpacking(
-            store,
+            self._documents,
             root,
             options.snapshotter,
             self._downloads.stored,
@@ -153,7 +158,7 @@ class _Pull:
         if kubelet.MANAGED.items() <= image.labels.items() and EXPIRE_LABEL in image.labels:
             kubelet.put_expiring_id(self._store, image, self._options.platforms.host)
         return PullResult(
-            image=put_record(self._store.images, image),
+            image=put_record(self._store.images, image, may_exist=not fetched),
             fetched=tuple(fetched),
             bytes_fetched=sum(fetched.values()),
             unpacked=unpacked,
@@ -177,6 +182,8 @@ class _Pull:
         parents: Sequence[Descriptor] = ()
         for generation in graph.generations(self._root, step, depends_on=graph.fits(self._matcher)):
             self._platforms.before(generation)
+            if parents and not self._downloads.has_fetched():
+                self._downloader.look_up(generation)
             self._downloads.submit(generation)
             if self._options.unpacks:
                 self._unpacking.consider(parents, self._matcher)
@@ -186,9 +193,12 @@ class _Pull:
 
     def _step(self) -> graph.Children:
         def read(descriptor: Descriptor) -> bytes:
-            return self._store.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
+            return self._documents.content.read_all(descriptor.digest, limit=MAX_MANIFEST_BYTES)
 
-        step = graph.labelled(self._platforms.watch(graph.read_children(read)), self._gc_labels.set_labels)
+        def set_labels(digest: Digest, labels: Mapping[str, str]) -> None:
+            self._gc_labels.set_labels(digest, labels, known=self._downloader.labels_in_store(digest))
+
+        step = graph.labelled(self._platforms.watch(graph.read_children(read)), set_labels)
         if self._options.metadata_only:
             step = graph.metadata_only(step)
         if self._options.metadata == "selected":
@@ -241,11 +251,18 @@ def _refuse_schema1(root: Descriptor) -> None:
         )
 
 
-def put_record(images: ImageStore, image: ImageRecord) -> ImageRecord:
+def put_record(images: ImageStore, image: ImageRecord, *, may_exist: bool = False) -> ImageRecord:
     """Create the record, or update the target of an existing one, which expires only if `image` does.
 
-    Keeps other labels (ctr replaces all labels, and so removes the kubelet's `io.cri-containerd.image`).
+    Keeps other labels (ctr replaces all labels, and so removes the kubelet's `io.cri-containerd.image`). If
+    it `may_exist` as it is to be, nothing is written then.
     """
+    if may_exist:
+        with suppress(NotFound):
+            stored = images.get(image.name)
+            expires = {EXPIRE_LABEL} & stored.labels.keys() <= image.labels.keys()
+            if stored.target == image.target and image.labels.items() <= stored.labels.items() and expires:
+                return stored
     while True:
         try:
             return images.create(image)

@@ -6,9 +6,10 @@ Source: containerd core/remotes/handlers.go PushContent, core/remotes/docker/han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import TypeAlias
 
 import msgspec
 
@@ -36,6 +37,9 @@ from pyctrd.steps.pin import pin
 from pyctrd.steps.targets import PlatformCheck, incomplete
 from pyctrd.steps.upload import SendOptions, SendResult, Upload
 
+# Returns which of these are absent.
+_FindAbsent: TypeAlias = Callable[[Iterable[Descriptor]], list[Descriptor]]
+
 
 def push(
     store: Store,
@@ -56,11 +60,15 @@ def push(
     if dry_run:
         remembered = RememberedStore(store)
         item = _Item(remembered, image, options)
-        return item.upload(target, name, available=partial(is_present, remembered.content)).run(dry_run=True)
+
+        def missing(items: Iterable[Descriptor]) -> list[Descriptor]:
+            return [it for it in items if not is_present(remembered.content, it)]
+
+        return item.upload(target, name, find_absent=missing).run(dry_run=True)
     with store.lease("push") as view:
         leased = RememberedStore(view)
         found = _Item(leased, image, options).upload(
-            target, name, available=partial(pin, leased.content), progress=progress
+            target, name, find_absent=partial(pin, leased), progress=progress
         )
         result = found.run()
         for descriptor in (*result.uploaded, *result.mounted, *result.present):
@@ -91,13 +99,13 @@ class _Item:
         target: Uploader,
         name: Reference,
         *,
-        available: Callable[[Descriptor], bool],
+        find_absent: _FindAbsent,
         progress: ProgressSink = no_progress,
     ) -> Upload:
-        """Check that all content is `available`, and plan the upload."""
+        """Check that nothing is absent, and plan the upload."""
         read = self._local.read
         self._pinned = name.digest is not None
-        self._require(read, available)
+        self._require(read, find_absent)
         packed = upload_plan.pack(
             self._image.target,
             read,
@@ -139,11 +147,11 @@ class _Item:
             self._whole[descriptor.digest] = all(map(self._skips, absent))
         return self._whole[descriptor.digest]
 
-    def _require(self, read: graph.ReadDocument, available: Callable[[Descriptor], bool]) -> None:
-        """Raise IncompleteContent, with all missing content, unless everything is `available`."""
+    def _require(self, read: graph.ReadDocument, find_absent: _FindAbsent) -> None:
+        """Raise IncompleteContent, with all missing content, if anything is absent."""
         step = self._step(graph.tolerant(graph.read_children(read), lambda _missing: None, NotFound))
         everything, owner = graph.with_platforms(self._image.target, step)
-        absent = [item for item in everything.values() if not self._skips(item) and not available(item)]
+        absent = find_absent(item for item in everything.values() if not self._skips(item))
         if self._image.target not in absent:
             self._required.check()
             if self._options.platforms.local and not any(map(graph.is_image, everything.values())):

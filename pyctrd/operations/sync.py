@@ -22,12 +22,12 @@ from pyctrd.errors import (
     Remedy,
 )
 from pyctrd.oci import graph
-from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Platform, freeze
+from pyctrd.oci.model import EMPTY, Descriptor, ImageRecord, Platform, freeze
 from pyctrd.oci.platforms import Selection
 from pyctrd.operations.pull import PullOptions, PullResult, pull
-from pyctrd.ports import ContentStore, RepositoryName, Store
+from pyctrd.ports import Store
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import copy_source_labels, ingest_ref
+from pyctrd.steps.fetch import ingest_ref, labels_of
 from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 from pyctrd.steps.stored import StoredRepository
@@ -158,7 +158,7 @@ class _Item:
         """Return what is copied. With `pinned`, protect it in the source until the lease there ends."""
         found = tuple(graph.by_digest(graph.preorder(self._image.target, self._step)).values())
         if pinned:
-            lost = [item for item in found if not pin(self._source.content, item)]
+            lost = pin(self._source, found)
             if lost:
                 raise self._incomplete(lost)
         return found
@@ -180,9 +180,6 @@ class _Item:
         )
         origin = self._source.content
 
-        def label(content: ContentStore, digest: Digest, _name: RepositoryName) -> None:
-            copy_source_labels(content, digest, origin)
-
         try:
             with of_side(target):
                 return pull(
@@ -191,7 +188,7 @@ class _Item:
                     self._image.name,
                     options,
                     progress=progress,
-                    label=label,
+                    labels=labels_of(origin),
                 )
         except RegistryContentError as error:
             if isinstance(error.__cause__, DigestMismatch):  # of a document that the target already had

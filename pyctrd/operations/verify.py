@@ -20,7 +20,7 @@ from pyctrd.oci.platforms import Matcher, Selection
 from pyctrd.operations import repair
 from pyctrd.ports import ContentStore, Fetcher, Fetchers, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.fetch import Downloader, add_source_label
+from pyctrd.steps.fetch import Downloader, source_labels
 from pyctrd.steps.local import LocalImage
 
 # missing: not in the store; unreadable: the store cannot read it; truncated: too few bytes; corrupt: wrong
@@ -217,7 +217,7 @@ class _Run:
                 self._store.content,
                 fetchers,
                 claim_present=False,
-                label=add_source_label,
+                labels=source_labels,
                 progress=self._progress,
             )
             downloader.fetch(descriptor)

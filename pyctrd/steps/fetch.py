@@ -26,7 +26,7 @@ from pyctrd.errors import (
     RegistryUnreachable,
 )
 from pyctrd.oci import mediatypes
-from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.oci.model import ContentInfo, Descriptor, Digest
 from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
@@ -42,8 +42,8 @@ _CHUNK: Final = 1 << 20
 _TRIES: Final = 10
 
 
-# Sets the labels that say where a blob of the store came from.
-LabelSource: TypeAlias = Callable[[ContentStore, Digest, RepositoryName], None]
+# Returns the labels that say where a blob came from.
+SourceLabels: TypeAlias = Callable[[Digest, RepositoryName], Mapping[str, str]]
 
 
 class Stopped(Exception):
@@ -73,9 +73,9 @@ def ingest_ref(descriptor: Descriptor) -> str:
 class Downloader:
     """Fetches single blobs, each from the first of several repositories that has it.
 
-    `validator` checks documents before they are stored. `label` is called for each blob, to say where it came
-    from; with `claim_present`, which is for a pull, also for those that are already in the store. Setting
-    `stop` stops the downloads in progress.
+    `validator` checks documents before they are stored. `labels` returns the labels of each blob that say
+    where it came from; with `claim_present`, which is for a pull, they are added to those that are already in
+    the store, too. Setting `stop` stops the downloads in progress.
     """
 
     def __init__(
@@ -86,11 +86,12 @@ class Downloader:
         claim_present: bool,
         progress: ProgressSink = no_progress,
         validator: Validator | None = None,
-        label: LabelSource | None = None,
+        labels: SourceLabels = lambda _digest, _source: {},
     ) -> None:
         self._validator = validator or Validator()
-        self._label = label
+        self._labels = labels
         self._tainted: set[Digest] = set()
+        self._present: dict[Digest, ContentInfo] = {}
         self._content = content
         self._fetchers = tuple(fetchers)
         self._claim_present = claim_present
@@ -109,27 +110,49 @@ class Downloader:
                 hint="the manifest is broken: rebuild the image",
             )
         try:
-            result, fetcher = self._fetch(descriptor)
+            result = FetchResult() if descriptor.digest in self._present else self._fetch(descriptor)
         except AlreadyExists:
-            result, fetcher = FetchResult(), self._default_source
+            result = FetchResult()
         except RegistryContentError:
             if descriptor.digest in self._tainted:
                 self._content.abort(ingest_ref(descriptor))
             raise
         if not any(result):
+            self._claim(descriptor)
             self._report("exists", descriptor, descriptor.size)
         elif not result.downloaded:
             self._report("downloaded", descriptor, descriptor.size, resumed=result.resumed)
-        if fetcher is not None and self._label is not None:
-            self._label(self._content, descriptor.digest, fetcher)
         return result
+
+    def look_up(self, descriptors: Sequence[Descriptor]) -> None:
+        """Look up blobs in few calls; those that the store has are not opened by `fetch`.
+
+        Opening a blob adds it to the lease, so this is for children of leased content that has its gc labels.
+        """
+        self._present.update(self._content.infos([descriptor.digest for descriptor in descriptors]))
+
+    def labels_in_store(self, digest: Digest) -> Mapping[str, str]:
+        """Return the labels of a blob that was in the store before, as far as they were looked up."""
+        found = self._present.get(digest)
+        return found.labels if found else {}
+
+    def _claim(self, descriptor: Descriptor) -> None:
+        """Add its source labels to a blob that was in the store."""
+        more = self._labels_of(descriptor, self._default_source)
+        if more:
+            found = self._present.get(descriptor.digest) or self._content.info(descriptor.digest)
+            self._present[descriptor.digest] = found
+            add_labels(self._content, found, more)
+
+    def _labels_of(self, descriptor: Descriptor, source: Fetcher | None) -> Mapping[str, str]:
+        return {} if source is None else self._labels(descriptor.digest, source)
 
     @property
     def _default_source(self) -> Fetcher | None:
         """The repository for the label of a blob that was not downloaded."""
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
-    def _fetch(self, descriptor: Descriptor) -> tuple[FetchResult, Fetcher | None]:
+    def _fetch(self, descriptor: Descriptor) -> FetchResult:
         for _ in range(_TRIES):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
@@ -139,8 +162,8 @@ class Downloader:
                 try:
                     if not complete:
                         fetcher = self._download(descriptor, ingest)
-                    ingest.commit()
-                    return FetchResult(descriptor.size - start, resumed), fetcher
+                    ingest.commit(labels=_short(self._labels_of(descriptor, fetcher)))
+                    return FetchResult(descriptor.size - start, resumed)
                 except AlreadyExists:
                     # Another client was faster. Opening its blob again adds it to our lease.
                     continue
@@ -329,36 +352,48 @@ def host_name(domain: str) -> str:
     return domain.partition(":")[0]
 
 
-def add_source_label(content: ContentStore, digest: Digest, source: RepositoryName) -> None:
-    """Add a repository to the source label of a blob: joined with commas, sorted, without duplicates.
+def source_labels(_digest: Digest, source: RepositoryName) -> Mapping[str, str]:
+    """Return the source label of a blob from a repository: several are joined with commas, and sorted.
 
     As in containerd, the key has the host without its port, so two registries on one host share a label
-    (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel). An archive has no host and adds
-    none.
+    (containerd core/remotes/docker/handler.go AppendDistributionSourceLabel). An archive has no host, so no
+    label.
     """
-    if not source.host:
-        return
-    _add_to_labels(
-        content, digest, {f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}": source.repository}
+    return (
+        {f"{mediatypes.DISTRIBUTION_SOURCE}{host_name(source.host)}": source.repository}
+        if source.host
+        else {}
     )
 
 
-def copy_source_labels(content: ContentStore, digest: Digest, origin: ContentStore) -> None:
-    """Add the repositories that another store has in its source labels of a blob."""
-    labels = origin.info(digest).labels
-    found = {key: value for key, value in labels.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
-    if found:
-        _add_to_labels(content, digest, found)
+def add_source_label(content: ContentStore, digest: Digest, source: RepositoryName) -> None:
+    """Add a repository to the source label of a blob."""
+    more = source_labels(digest, source)
+    if more:
+        add_labels(content, content.info(digest), more)
 
 
-def _add_to_labels(content: ContentStore, digest: Digest, more: Mapping[str, str]) -> None:
-    """Add repositories, separated by commas, to source labels, unless they become too long."""
-    known = content.info(digest).labels
+def labels_of(origin: ContentStore) -> SourceLabels:
+    """Return the source labels that another store has of a blob, for each blob."""
+
+    def labels(digest: Digest, _source: RepositoryName) -> Mapping[str, str]:
+        found = origin.info(digest).labels
+        return {key: value for key, value in found.items() if key.startswith(mediatypes.DISTRIBUTION_SOURCE)}
+
+    return labels
+
+
+def add_labels(content: ContentStore, blob: ContentInfo, more: Mapping[str, str]) -> None:
+    """Add repositories to the source labels of a blob, unless they become too long."""
     changed = {}
     for key, added in more.items():
-        repositories = {name for name in f"{known.get(key, '')},{added}".split(",") if name}
-        value = ",".join(sorted(repositories))
-        if value != known.get(key, "") and len(key) + len(value) <= MAX_LABEL_BYTES:
-            changed[key] = value
+        repositories = {name for name in f"{blob.labels.get(key, '')},{added}".split(",") if name}
+        changed[key] = ",".join(sorted(repositories))
+    changed = {key: value for key, value in _short(changed).items() if value != blob.labels.get(key, "")}
     if changed:
-        content.set_labels(digest, changed)
+        content.set_labels(blob.digest, changed)
+
+
+def _short(labels: Mapping[str, str]) -> dict[str, str]:
+    """Leave out labels that containerd would refuse."""
+    return {key: value for key, value in labels.items() if len(key) + len(value) <= MAX_LABEL_BYTES}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pyctrd.amounts import size
 from pyctrd.errors import NotFound
 from pyctrd.oci.errors import IncompleteContent
-from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.oci.model import EMPTY, ContentInfo, Descriptor, Digest
 from pyctrd.ports import ContentStore
 from pyctrd.progress import Progress, ProgressSink, no_progress
 
@@ -24,17 +24,21 @@ class GcLabels:
         self._progress = progress
         self._labels: dict[Digest, Mapping[str, str]] = {}
 
-    def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
-        """Set and remember labels of a blob. Raises NotFound, DaemonError."""
+    def set_labels(
+        self, digest: Digest, labels: Mapping[str, str], *, known: Mapping[str, str] = EMPTY
+    ) -> None:
+        """Set and remember labels of a blob, except those that are `known`. Raises NotFound, DaemonError."""
         self._labels[digest] = {**self._labels.get(digest, {}), **labels}
-        self._content.set_labels(digest, labels)
+        if not labels.items() <= known.items():
+            self._content.set_labels(digest, labels)
 
     def check(self, wanted: Sequence[Descriptor]) -> None:
         """Check that all blobs are in the store, and restore the labels that another client removed.
 
         Raises IncompleteContent with the missing blobs, DaemonError.
         """
-        missing = [descriptor for descriptor in wanted if not self._is_kept(descriptor)]
+        found = self._content.infos([descriptor.digest for descriptor in wanted])
+        missing = [descriptor for descriptor in wanted if not self._is_kept(descriptor, found)]
         if missing:
             raise IncompleteContent(
                 f"content digest {missing[0].digest}: not found ({len(missing)} of {len(wanted)} blobs, "
@@ -43,9 +47,11 @@ class GcLabels:
                 hint="another client deleted content while it was being fetched; try again",
             )
 
-    def _is_kept(self, descriptor: Descriptor) -> bool:
+    def _is_kept(self, descriptor: Descriptor, found: Mapping[Digest, ContentInfo]) -> bool:
+        if descriptor.digest not in found:
+            return False
         try:
-            current = self._content.info(descriptor.digest).labels
+            current = found[descriptor.digest].labels
             labels = self._labels.get(descriptor.digest, {})
             lost = {key: value for key, value in labels.items() if current.get(key) != value}
             if lost:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
@@ -18,6 +19,8 @@ from pyctrd.steps.validate import Validator
 # The total size of cached documents; real images have much less.
 _MAX_DOCUMENT_BYTES: Final = 16 << 20
 _CHUNK_BYTES: Final = 1 << 20
+# Blobs up to this size are read many at a time.
+SMALL_BYTES: Final = 64 << 10
 
 
 class RememberedContent:
@@ -48,6 +51,14 @@ class RememberedContent:
             raise NotFound(found.message, kind=found.kind, name=found.name)
         return found
 
+    def infos(self, digests: Collection[Digest]) -> dict[Digest, ContentInfo]:
+        unknown = [digest for digest in digests if digest not in self._infos]
+        found = self._content.infos(unknown) if unknown else {}
+        for digest in unknown:
+            self._infos[digest] = found.get(digest) or _absent(digest)
+        known = ((digest, self._infos[digest]) for digest in digests)
+        return {digest: info for digest, info in known if not isinstance(info, NotFound)}
+
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         known = self._documents.get(digest)
         if known is not None and len(known) <= limit:
@@ -55,10 +66,37 @@ class RememberedContent:
         if isinstance(self._infos.get(digest), NotFound):
             self.info(digest)  # raises
         raw = self._content.read_all(digest, limit=limit)
+        self._remember(digest, raw)
+        return raw
+
+    def _remember(self, digest: Digest, raw: bytes) -> None:
         if self._bytes + len(raw) <= _MAX_DOCUMENT_BYTES:
             self._bytes += len(raw)
             self._documents[digest] = raw
-        return raw
+
+    def read_ahead(self, descriptors: Iterable[Descriptor]) -> None:
+        """Put the documents among these into the cache, many at once, except large or damaged ones."""
+        wanted = [
+            item
+            for digest, item in graph.by_digest(descriptors).items()
+            if item.size <= SMALL_BYTES
+            and (graph.has_children(item) or mediatypes.is_image_config(item.media_type))
+            and digest not in self._documents
+            and not isinstance(self._infos.get(digest), NotFound)
+        ]
+        if len(wanted) < 2:
+            return
+        for item, data in zip(wanted, self._content.read_small(wanted), strict=True):
+            raw = bytes(data or b"")
+            if Digest.of(raw, item.digest.algorithm) == item.digest:
+                self._remember(item.digest, raw)
+
+    def read_small(self, blobs: Iterable[Descriptor]) -> Iterator[Chunk | None]:
+        return self._content.read_small(blobs)
+
+    def has_document(self, digest: Digest) -> bool:
+        """Whether a document is in the cache."""
+        return digest in self._documents
 
     def read(
         self, digest: Digest, *, offset: int = 0, size: int = 0
@@ -107,6 +145,11 @@ class RememberedContent:
         self._infos.pop(digest, None)
         self._bytes -= len(self._documents.pop(digest, b""))
 
+    def forget_infos(self, digests: Iterable[Digest]) -> None:
+        """Look these blobs up again."""
+        for digest in digests:
+            self._infos.pop(digest, None)
+
     def shrink(self, limit: int) -> bool:
         """Empty the cache if its documents have more than `limit` bytes; return whether it was emptied."""
         if self._bytes <= limit:
@@ -121,12 +164,17 @@ class RememberedContent:
         self._infos = {key: info for key, info in self._infos.items() if not isinstance(info, NotFound)}
 
 
+def _absent(digest: Digest) -> NotFound:
+    return NotFound(f"content digest {digest}: not found", kind="content", name=digest)
+
+
 class RememberedStore:
     """A store whose content is a RememberedContent. Implements ports.Store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.content = RememberedContent(store.content)
+        self._pinned = set[Digest]()
 
     @property
     def namespace(self) -> str:
@@ -152,6 +200,14 @@ class RememberedStore:
 
     def lease(self, purpose: str, *, resumable: bool = False) -> AbstractContextManager[Store]:
         return self.store.lease(purpose, resumable=resumable)
+
+    def pin(self, digests: Collection[Digest]) -> None:
+        """Protect these blobs once; what was known of them before may have changed."""
+        new = set(digests) - self._pinned
+        if new:
+            self.store.pin(new)
+            self._pinned |= new
+            self.content.forget_infos(new)
 
     def pin_everything(self) -> None:
         self.store.pin_everything()
@@ -234,3 +290,22 @@ class LocalImage:
                 if platform is not None and not platforms.is_unknown(platform):
                     complete[platforms.normalize(platform)] = None
         return tuple(complete)
+
+
+def reading_ahead(
+    content: RememberedContent, blobs: Iterable[Descriptor]
+) -> Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]:
+    """Return a function that opens blobs, to be called in this order; small ones are read ahead."""
+    small = [item for item in blobs if 0 < item.size <= SMALL_BYTES and not content.has_document(item.digest)]
+    expected = deque(item.digest for item in small)
+    read = content.read_small(small)
+
+    def opened(digest: Digest) -> AbstractContextManager[Iterator[Chunk]]:
+        if expected and digest == expected[0]:
+            expected.popleft()
+            data = next(read)
+            if data is not None:
+                return nullcontext(iter((data,)))
+        return content.read(digest)
+
+    return opened

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
 
-from pyctrd.errors import AlreadyExists, ContentError, NotFound
+from pyctrd.errors import ContentError
+from pyctrd.oci import graph
 from pyctrd.oci.model import Descriptor, blob_path
-from pyctrd.ports import ContentStore
-
-_REF_PREFIX: Final = "pyctrd-hold-"
+from pyctrd.ports import Store
 
 
-def pin(content: ContentStore, descriptor: Descriptor) -> bool:
-    """Add a blob to the current lease; return False if the blob is absent.
+def pin(store: Store, descriptors: Iterable[Descriptor]) -> list[Descriptor]:
+    """Protect blobs until the lease of the store ends; return those that are absent, each once.
 
-    The content service adds an existing blob to the lease when a client opens it for writing, not when it is
-    read (containerd core/metadata/content.go Writer).
+    They are looked up when they are protected, so what is found stays. Raises ContentError for a blob whose
+    size is not the descriptor's.
     """
-    try:
-        size = content.info(descriptor.digest).size
-    except NotFound:
-        return False
-    if size != descriptor.size:
-        raise ContentError(
-            f"unexpected copy size for {blob_path(descriptor.digest)}: the store has {size} bytes, "
-            f"the image says {descriptor.size}"
-        )
-    ref = f"{_REF_PREFIX}{descriptor.digest}"
-    try:
-        with content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size):
-            pass
-    except AlreadyExists:
-        return True
-    content.abort(ref)  # the garbage collector was faster
-    return False
+    wanted = graph.by_digest(descriptors)
+    store.pin(wanted.keys())
+    found = store.content.infos(wanted.keys())
+    for digest, info in found.items():
+        if info.size != wanted[digest].size:
+            raise ContentError(
+                f"unexpected copy size for {blob_path(digest)}: the store has {info.size} bytes, "
+                f"the image says {wanted[digest].size}"
+            )
+    return [item for digest, item in wanted.items() if digest not in found]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,6 +19,12 @@ from pyctrd.waiting import until_done
 
 # How long to wait for the threads after an error: a dead connection must not delay Ctrl-C.
 _SHUTDOWN_SECONDS: Final = 2.0
+# Without a given limit, blobs start in order while they have at most IN_FLIGHT_BYTES in all, each counted as
+# at most LARGE_BYTES: 3 large ones, as in ctr, or up to MOST_AT_ONCE small ones, whose time is that of round
+# trips.
+IN_FLIGHT_BYTES: Final = 16 << 20
+LARGE_BYTES: Final = 5 << 20
+MOST_AT_ONCE: Final = 16
 
 
 class DownloadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +50,8 @@ class DownloadResult(msgspec.Struct, frozen=True, kw_only=True):
 class DownloadPool:
     """Downloads several blobs at once, each digest once. A context manager, which stops its threads.
 
-    The first error stops all downloads; blobs that are already committed stay under the lease.
+    `max_concurrent` is the limit, None the rule of IN_FLIGHT_BYTES. The first error stops all downloads;
+    blobs that are already committed stay under the lease.
     """
 
     def __init__(
@@ -50,13 +59,16 @@ class DownloadPool:
         fetch: Callable[[Descriptor], FetchResult],
         stop: threading.Event,
         *,
-        max_concurrent: int,
+        max_concurrent: int | None,
         progress: ProgressSink = no_progress,
     ) -> None:
         self._progress = progress
         self._fetch = fetch
         self._stop = stop
-        self._pool = concurrent.futures.ThreadPoolExecutor(max_concurrent, thread_name_prefix="pyctrd-fetch")
+        self._room = _Room(None if max_concurrent else IN_FLIGHT_BYTES)
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            max_concurrent or MOST_AT_ONCE, thread_name_prefix="pyctrd-fetch"
+        )
         self._futures: dict[Digest, concurrent.futures.Future[FetchResult]] = {}
         self._descriptors: dict[Digest, Descriptor] = {}
 
@@ -88,6 +100,10 @@ class DownloadPool:
             self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
 
     def _guarded(self, descriptor: Descriptor) -> FetchResult:
+        with self._room.for_blob(descriptor.size):
+            return self._fetched(descriptor)
+
+    def _fetched(self, descriptor: Descriptor) -> FetchResult:
         if self._stop.is_set():
             raise Stopped
         try:
@@ -109,6 +125,10 @@ class DownloadPool:
             if error is not None:
                 raise error
 
+    def has_fetched(self) -> bool:
+        """Whether any blob was downloaded, at least in part; call it after `join`."""
+        return any(any(future.result()) for future in self._futures.values())
+
     @property
     def wanted(self) -> tuple[Descriptor, ...]:
         """All submitted blobs, in order."""
@@ -125,3 +145,26 @@ class DownloadPool:
     def _amounts(self, of: Callable[[FetchResult], int]) -> dict[Descriptor, int]:
         counts = {self._descriptors[digest]: of(future.result()) for digest, future in self._futures.items()}
         return {descriptor: count for descriptor, count in counts.items() if count}
+
+
+class _Room:
+    """Room for a number of bytes (None: for any): blobs enter in order, each as soon as it fits."""
+
+    def __init__(self, size: int | None) -> None:
+        self._free = math.inf if size is None else size
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def for_blob(self, size: int) -> Iterator[None]:
+        """Wait until there is room for a blob, and take it for the length of the context."""
+        size = min(size, LARGE_BYTES)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify()

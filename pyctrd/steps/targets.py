@@ -112,7 +112,7 @@ def require_target(leased: Store, image: ImageRecord) -> None:
 
     Raises ImageNotFound if the image has just been deleted, IncompleteContent if only its target is missing.
     """
-    if pin(leased.content, image.target):
+    if not pin(leased, [image.target]):
         return
     leased.images.get(image.name)
     raise incomplete(

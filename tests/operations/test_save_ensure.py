@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import pytest
 
-from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import (
     ArchiveError,
     NoMatchingPlatform,
@@ -16,9 +16,9 @@ from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.platforms import ALL, ordered, parse, to_string
 from pyctrd.operations import nerdctl
 from pyctrd.operations.diagnose.inspection import Inspection
-from pyctrd.operations.save.image import SavedImage
 from tests.support import images, shapes
 from tests.support.images import Graph
+from tests.support.memory import MemoryStore
 from tests.support.saving import Bench, below, foreign_layers, layers
 from tests.support.selections import HOST
 
@@ -134,14 +134,14 @@ def test_what_goes_between_the_look_and_the_hold_is_fetched(
     graph = shapes.single()
     bench = Bench(graph)
     layer = Digest(graph.document()["layers"][0]["digest"])
-    hold = SavedImage.pin
+    hold = MemoryStore.pin
 
-    def late(item: SavedImage) -> ArchiveImage:
+    def late(store: MemoryStore, digests: Collection[Digest]) -> None:
         if not bench.remote.done("fetch"):
             bench.state.blobs.pop(layer, None)
-        return hold(item)
+        hold(store, digests)
 
-    monkeypatch.setattr(SavedImage, "pin", late)
+    monkeypatch.setattr(MemoryStore, "pin", late)
     if mode == "none":
         with pytest.raises(IncompleteContent, match=str(layer)):
             bench.save(ensure=mode)

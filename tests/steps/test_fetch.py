@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,7 +135,7 @@ def test_content_that_another_client_commits_first_is_put_under_our_lease(
 def test_a_blob_that_keeps_disappearing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
 
-    def overtaken(ingest: MemoryIngest) -> None:
+    def overtaken(ingest: MemoryIngest, labels: Mapping[str, str]) -> None:
         raise AlreadyExists("blob with expected digest exists")
 
     monkeypatch.setattr(MemoryIngest, "commit", overtaken)

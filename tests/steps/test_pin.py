@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 import pytest
 
 from pyctrd.errors import ContentError
 from pyctrd.oci.mediatypes import OCI_LAYER_GZIP
-from pyctrd.oci.model import ContentInfo, Descriptor, Digest
+from pyctrd.oci.model import Descriptor, Digest
+from pyctrd.steps.local import RememberedStore
 from pyctrd.steps.pin import pin
 from tests.support.memory import MemoryStore
 
@@ -24,7 +27,7 @@ def store() -> MemoryStore:
 
 def test_stored_content_stays_as_long_as_the_lease(store: MemoryStore) -> None:
     with store.lease("test") as leased:
-        assert pin(leased.content, LAYER)
+        assert pin(leased, [LAYER, LAYER]) == []
         store.collect_garbage()
         assert store.state.blobs == {LAYER.digest: DATA}
     store.collect_garbage()
@@ -34,28 +37,38 @@ def test_stored_content_stays_as_long_as_the_lease(store: MemoryStore) -> None:
 def test_absent_content_leaves_nothing_behind(store: MemoryStore) -> None:
     store.content.delete(LAYER.digest)
     with store.lease("test") as leased:
-        assert not pin(leased.content, LAYER)
+        assert pin(leased, [LAYER, LAYER]) == [LAYER]
         assert store.state.ingests == {}
 
 
 def test_content_that_is_collected_meanwhile_is_absent(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is looked up after it is pinned, even if it was known before."""
     with store.lease("test") as leased:
-        info = leased.content.info
+        remembered = RememberedStore(leased)
+        assert remembered.content.info(LAYER.digest).size == len(DATA)
+        inner = leased.pin
 
-        def collected_after(digest: Digest) -> ContentInfo:
-            found = info(digest)
+        def collected_before(digests: Collection[Digest]) -> None:
             store.collect_garbage()
-            return found
+            inner(digests)
 
-        monkeypatch.setattr(leased.content, "info", collected_after)
-        assert not pin(leased.content, LAYER)
-        assert store.state.ingests == {}
+        monkeypatch.setattr(leased, "pin", collected_before)
+        assert pin(remembered, [LAYER]) == [LAYER]
+
+
+def test_content_is_pinned_and_looked_up_once(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.lease("test") as leased:
+        remembered = RememberedStore(leased)
+        assert pin(remembered, [LAYER]) == []
+        monkeypatch.setattr(leased, "pin", None)
+        monkeypatch.setattr(leased.content, "infos", None)
+        assert pin(remembered, [LAYER]) == []
 
 
 def test_content_of_another_size_is_an_error(store: MemoryStore) -> None:
     other = msgspec.structs.replace(LAYER, size=LAYER.size + 1)
     message = f"unexpected copy size for blobs/sha256/{LAYER.digest.encoded}: the store has 7 bytes, .* 8$"
     with store.lease("test") as leased, pytest.raises(ContentError, match=message):
-        pin(leased.content, other)
+        pin(leased, [other])

@@ -6,7 +6,7 @@ import datetime as dt
 import gzip
 import itertools
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -147,7 +147,7 @@ class MemoryIngest:
     def write(self, data: bytes) -> None:
         self._data += data
 
-    def commit(self, digest: Digest | None = None) -> None:
+    def commit(self, digest: Digest | None = None, labels: Mapping[str, str] | None = None) -> None:
         self._digest = digest or self._digest
         assert self._digest is not None
         data = bytes(self._data)
@@ -160,6 +160,7 @@ class MemoryIngest:
         if self._digest in self._state.blobs:  # committed by another client: not under our lease
             raise _exists("content", self._digest, f"blob with expected digest {self._digest} exists")
         self._state.blobs[self._digest] = data
+        self._state.labels[self._digest] = dict(labels or {})
         self._state.hold(self._lease, "content", self._digest)
 
     def _refused(self, message: str) -> FailedPrecondition:
@@ -180,6 +181,9 @@ class MemoryContent:
         data = self._get(digest)
         return ContentInfo(digest=digest, size=len(data), labels=dict(self._state.labels.get(digest, {})))
 
+    def infos(self, digests: Collection[Digest]) -> Mapping[Digest, ContentInfo]:
+        return {digest: self.info(digest) for digest in digests if digest in self._state.blobs}
+
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         found = [self.info(digest) for digest in tuple(self._state.blobs)]
         return (info for info in found if is_chosen(filters, {"digest": info.digest}, info.labels))
@@ -193,6 +197,11 @@ class MemoryContent:
                 yield data[start : min(start + CHUNK, end)]
 
         yield chunks()
+
+    def read_small(self, blobs: Iterable[Descriptor]) -> Iterator[bytes | None]:
+        for blob in blobs:
+            data = self._state.blobs.get(blob.digest)
+            yield data if data is not None and len(data) == blob.size else None
 
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         data = self._get(digest)
@@ -552,6 +561,10 @@ class MemoryStore:
                 del self.state.leases[name]
             raise
         del self.state.leases[name]
+
+    def pin(self, digests: Collection[Digest]) -> None:
+        for digest in digests:
+            self.state.hold(self._lease, "content", digest)
 
     def pin_everything(self) -> None:
         if self._lease:

@@ -49,10 +49,8 @@ def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> 
 @click.option(
     "--max-concurrent-downloads",
     type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
     metavar="N",
-    help="Maximum number of concurrent downloads.",
+    help="Maximum number of concurrent downloads.  [default: 3, and more of small blobs]",
 )
 @settings.label_option
 @settings.ttl_option(
@@ -71,7 +69,7 @@ def command(
     metadata_only: bool,
     unpack: bool | None,
     snapshotter: str | None,
-    max_concurrent_downloads: int,
+    max_concurrent_downloads: int | None,
     labels: dict[str, str],
     ttl: dt.timedelta | None,
     output_format: str,

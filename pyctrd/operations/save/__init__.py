@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from pyctrd.archive import docker_archive, layout, tar
@@ -39,7 +39,8 @@ from pyctrd.operations.save.options import (
 from pyctrd.operations.save.referrers import ReferrerSearch
 from pyctrd.ports import Fetchers, ReferrerSources, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.local import LocalImage, RememberedStore
+from pyctrd.steps.local import LocalImage, RememberedStore, reading_ahead
+from pyctrd.steps.pin import pin
 
 if TYPE_CHECKING:
     from pyctrd.operations.archive_source import ArchiveSource
@@ -144,11 +145,14 @@ def save(
         with store.lease("save") as view:
             leased = RememberedStore(view)
             items = _items(leased, images, options, fetchers, source, skipping)
+            _pin(leased, items)
             for item in items:
                 ensured += item.ensure(fetchers, progress)
+            if ensured:
+                _pin(leased, items)
             for item in items:
                 with skipping.without(item):
-                    archived.append(_pinned(item, fetchers, progress, ensured))
+                    archived.append(item.pinned())
             skipping.require(archived)
             skipping.warn()
             search = ReferrerSearch(leased, options, fetchers, referrer_sources, progress=progress)
@@ -189,6 +193,7 @@ def _items(
     skipping: _Skipping,
 ) -> list[SavedImage]:
     """Return an item for each image, without duplicates, after checking them all."""
+    store.content.read_ahead(image.target for image in images)
     items: list[SavedImage] = []
     for image in {image.name: image for image in images}.values():
         item = SavedImage(store, image, options, fetchers, source)
@@ -199,18 +204,11 @@ def _items(
     return items
 
 
-def _pinned(
-    item: SavedImage, fetchers: Fetchers, progress: ProgressSink, ensured: list[ensure.EnsureResult]
-) -> ArchiveImage:
-    """Pin an image's content; what was deleted before it could be pinned is fetched again."""
-    try:
-        return item.pin()
-    except IncompleteContent:
-        again = list(item.ensure(fetchers, progress))
-        if not again:
-            raise
-        ensured += again
-        return item.pin()
+def _pin(store: RememberedStore, items: Sequence[SavedImage]) -> None:
+    """Pin what is saved, with one write for all, and read its documents, many at once."""
+    for generations in zip_longest(*(item.generations() for item in items), fillvalue=()):
+        store.content.read_ahead(chain.from_iterable(generations))
+    pin(store, chain.from_iterable(item.reached for item in items))
 
 
 def _united(values: Iterable[Iterable[Platform]]) -> tuple[Platform, ...]:
@@ -295,11 +293,12 @@ def _members(
     read_document: graph.ReadDocument,
     progress: ProgressSink,
 ) -> _Members:
-    read = store.content.read
     if options.format != "docker":
         members = _layout(archived, options, left_out)
         descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
-        return _Members(members, read, descriptors, members.blobs)
+        in_order = [descriptors[blob_path(digest)] for digest in members.blobs]
+        return _Members(members, reading_ahead(store.content, in_order), descriptors, members.blobs)
+    read = store.content.read
 
     def measuring(layer: Descriptor, offset: int) -> None:
         progress(Progress(action="verifying", descriptor=layer, offset=offset, total=layer.size))

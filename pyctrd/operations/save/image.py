@@ -22,7 +22,6 @@ from pyctrd.operations.save.options import SaveOptions, Skipped
 from pyctrd.ports import Fetcher, Fetchers
 from pyctrd.progress import ProgressSink
 from pyctrd.steps.local import LocalImage, RememberedStore
-from pyctrd.steps.pin import pin
 from pyctrd.steps.targets import incomplete, nothing_to_save
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class SavedImage:
     """One image of a save.
 
     Its targets are determined before anything is fetched, which could make more platforms `local`. `skipped`
-    is what is left out because it is missing. `source` is an archive that `fetchers` ask first, with `ensure`
-    "none" the only one.
+    is what is left out because it is missing, and `reached` what the last walk found. `source` is an archive
+    that `fetchers` ask first, with `ensure` "none" the only one.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class SavedImage:
         self._source = source
         self._left_out = set[Digest]()
         self.skipped: list[Skipped] = []
+        self.reached: list[Descriptor] = []
 
     @property
     def name(self) -> str:
@@ -216,12 +216,21 @@ class SavedImage:
 
     # --- pin and check
 
-    def pin(self) -> ArchiveImage:
-        """Pin all of the image's content, and collect it."""
+    def generations(self) -> Iterator[Sequence[Descriptor]]:
+        """Yield what is saved, a generation at a time, and collect it in `reached`.
+
+        Documents are read when the next generation is asked for; absent ones have no children.
+        """
+        self.reached = []
+        for generation in graph.generations(self._image.target, self._step(self._local.read)):
+            self.reached += generation
+            yield generation
+
+    def pinned(self) -> ArchiveImage:
+        """Check that all content is there, and return it; it is pinned before."""
         read = self._local.read
-        found = graph.by_digest(graph.preorder(self._image.target, self._step(read)))
-        pinned = {digest for digest, item in found.items() if pin(self._store.content, item)}
-        self.require(read, pinned)
+        if not all(map(self._local.is_present, self.reached)):
+            self.require(read, ())
         return self.contents(read)
 
     def _step(self, read: graph.ReadDocument) -> graph.Children:

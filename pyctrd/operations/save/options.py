@@ -42,7 +42,7 @@ class SaveOptions(msgspec.Struct, frozen=True, kw_only=True):
     have: Have | None = None
     referrers: bool = False
     reproducible: bool = False
-    concurrency: int = 3
+    concurrency: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for a combination that makes no sense."""

@@ -198,7 +198,7 @@ class ReferrerSearch:
         if missing:
             self._fetch(image, referrer)
         blobs = _blobs(LocalImage(self._store, referrer.target))
-        absent = [item for item in blobs if not pin(self._store.content, item)]
+        absent = pin(self._store, blobs)
         if absent:
             raise _incomplete(image, absent)
         return blobs

@@ -28,8 +28,6 @@ from pyctrd.registry.http.retry import DOCUMENT_STALLS, MIN_BYTES_PER_STALL, STA
 
 CHUNK_BYTES: Final = 1 << 20
 
-# One recv returns at most this much; a larger buffer would waste memory.
-_PIECE_BYTES: Final = 1 << 18
 # What has arrived is yielded at least this often, so that the reader can stop, and show progress.
 _YIELD_SECONDS: Final = 1.0
 # To keep a connection, the rest of a small body is read, with hardly any waiting.
@@ -102,7 +100,7 @@ class Response:
             room = CHUNK_BYTES
             while room and not (pieces and progress.is_due()):
                 try:
-                    piece = self._raw.read1(min(room, _PIECE_BYTES), decode_content=False)
+                    piece = self._raw.read1(room, decode_content=False)
                     ended = not piece
                     progress.add(len(piece))
                 except (HTTPError, OSError, ValueError) as error:
@@ -172,7 +170,7 @@ class Response:
         if link is not None:
             link.settimeout(_DRAIN_SECONDS)
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while time.monotonic() < deadline and self._raw.read1(_PIECE_BYTES, decode_content=False):
+        while time.monotonic() < deadline and self._raw.read1(_MAX_DRAINED_BYTES, decode_content=False):
             pass
 
 

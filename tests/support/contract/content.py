@@ -69,8 +69,9 @@ class ContentContract:
                 assert ingest.offset == 1000
                 ingest.write(data[1000:])
                 assert ingest.offset == SIZE
-                ingest.commit()
+                ingest.commit(labels={"example.com/of": "the commit"})
             assert leased.content.read_all(digest, limit=SIZE) == data
+            assert leased.content.info(digest).labels == {"example.com/of": "the commit"}
             assert leased.content.ingests() == ()
 
     def test_an_error_keeps_written_bytes(self, store: Store) -> None:
