@@ -10,16 +10,18 @@ import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyctrd.containerd import convert
 from pyctrd.containerd.channel import Connection
-from pyctrd.containerd.ingest import IngestWriter, Overtaken
 from pyctrd.containerd.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.oci.model import ContentInfo, Digest, IngestStatus
 from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+
+if TYPE_CHECKING:
+    from pyctrd.containerd.ingest import IngestWriter
 
 _KIND = "content"
 _READ: Final = "/containerd.services.content.v1.Content/Read"
@@ -140,6 +142,8 @@ class ContentService:
             writer.close(keep=True)
 
     def _open(self, ref: str, digest: Digest | None, size: int, expected: bool) -> IngestWriter:
+        from pyctrd.containerd.ingest import IngestWriter, Overtaken
+
         start = partial(IngestWriter, self._connection, self._stub, ref, digest, size, expected=expected)
         for _ in range(_TRIES):
             with suppress(Overtaken):  # the next try finds the blob, and so adds it to the lease
