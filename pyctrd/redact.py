@@ -8,7 +8,6 @@ and the filter of pyctrd's loggers call `strike`; other code only remembers secr
 from __future__ import annotations
 
 import base64
-import html
 import json
 import logging
 import re
@@ -112,6 +111,8 @@ def _forms_of(secret: str) -> Iterator[str]:
         yield _PERCENT.sub(lambda found: found[0].lower(), quoted)
     for ascii_only in (True, False):
         yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+    import html
+
     yield html.escape(secret)
     yield repr(secret)[1:-1]
     yield from _base64_forms(secret.encode("utf-8", "surrogatepass"))

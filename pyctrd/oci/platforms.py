@@ -24,7 +24,10 @@ _BAD_ESCAPE: Final = r"%(?![0-9A-Fa-f]{2})"
 _LEVEL: Final = r"v?([0-9]{1,9})"
 _HINT: Final = "write os/arch[/variant], e.g. linux/amd64 or linux/arm/v7; several with commas"
 
-_KNOWN_OS: Final = "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|windows|zos"
+_KNOWN_OS: Final = (
+    "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|windows"
+    "|zos"
+)
 _KNOWN_ARCH: Final = (
     "386|amd64|amd64p32|arm|armbe|arm64|arm64be|ppc64|ppc64le|loong64|mips|mipsle|mips64|mips64le|mips64p32"
     "|mips64p32le|ppc|riscv|riscv64|s390|s390x|sparc|sparc64|wasm"
