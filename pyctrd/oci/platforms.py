@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -105,8 +104,10 @@ def _parse_os(part: str, text: str) -> tuple[str, str, tuple[str, ...]]:
 def _decode(option: str, text: str) -> str:
     if re.search(_BAD_ESCAPE, option):
         raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": invalid URL escape')
+    from urllib.parse import unquote
+
     try:
-        return urllib.parse.unquote(option, errors="strict")
+        return unquote(option, errors="strict")
     except UnicodeDecodeError:
         raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": not UTF-8') from None
 

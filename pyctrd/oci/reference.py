@@ -6,9 +6,7 @@ containerd pkg/reference/reference.go for how containerd itself parses a name.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import urllib.parse
 from typing import Final
 
 import msgspec
@@ -209,9 +207,12 @@ def is_local_host(domain: str) -> bool:
 
     Source: containerd core/remotes/docker/registry.go MatchLocalhost.
     """
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
     try:
-        host = urllib.parse.urlsplit(f"//{domain}").hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        host = urlsplit(f"//{domain}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -261,7 +262,9 @@ def _object(name: str) -> str | None:
     user, _, host = authority.rpartition("@")
     if not re.fullmatch(_USER, user) or re.search(_BAD_ESCAPE, f"{user}/{path}") or not _is_host(host):
         return None
-    decoded = urllib.parse.unquote(slash + path, errors="replace")
+    from urllib.parse import unquote
+
+    decoded = unquote(slash + path, errors="replace")
     found = re.search("[:@]", decoded)
     return decoded[found.start() :].removeprefix(":") if found else ""
 
@@ -269,8 +272,10 @@ def _object(name: str) -> str | None:
 def _is_host(host: str) -> bool:
     if not host.startswith("["):
         return re.fullmatch(_HOST, host) is not None
+    from ipaddress import IPv6Address
+
     found = re.fullmatch(_HOST6, host)
     try:
-        return bool(found and ipaddress.IPv6Address(found.group(1)))
+        return bool(found and IPv6Address(found.group(1)))
     except ValueError:
         return False
