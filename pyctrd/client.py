@@ -7,24 +7,23 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments
 from pyctrd.connection import Connection
 from pyctrd.errors import DaemonUnreachable
-from pyctrd.images import Images
 from pyctrd.oci.resources import DaemonVersion, Plugin
-from pyctrd.services.content import ContentStore
-from pyctrd.services.events import Events
-from pyctrd.services.leases import Leases
-from pyctrd.services.namespaces import Namespaces
-from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from pyctrd.images import Images
     from pyctrd.operations.doctor.model import DoctorReport
     from pyctrd.registry import RegistryOptions
+    from pyctrd.services.content import ContentStore
+    from pyctrd.services.events import Events
+    from pyctrd.services.leases import Leases
+    from pyctrd.services.namespaces import Namespaces
+    from pyctrd.services.snapshots import Snapshots
 
 
 class Client:
@@ -50,13 +49,6 @@ class Client:
         registry: RegistryOptions | None = None,
     ) -> None:
         self._connection = Connection(address, namespace, snapshotter, registry)
-        working = self._connection.working
-        self.images = Images(working, self._connection.working_with)
-        self.content = ContentStore(working, self.images)
-        self.leases = Leases(working)
-        self.namespaces = Namespaces(working)
-        self.snapshots = Snapshots(working)
-        self.events = Events(working)
 
     def __repr__(self) -> str:
         return f"Client({self.address!r}, {self.namespace!r})"
@@ -94,6 +86,48 @@ class Client:
         """The namespace the client works in."""
         return self._connection.namespace
 
+    @cached_property
+    def images(self) -> Images:
+        """The images of the namespace."""
+        from pyctrd.images import Images
+
+        return Images(self._connection.working, self._connection.working_with)
+
+    @cached_property
+    def content(self) -> ContentStore:
+        """The content store of the namespace."""
+        from pyctrd.services.content import ContentStore
+
+        return ContentStore(self._connection.working, self.images)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """The leases of the namespace."""
+        from pyctrd.services.leases import Leases
+
+        return Leases(self._connection.working)
+
+    @cached_property
+    def namespaces(self) -> Namespaces:
+        """The namespaces of containerd."""
+        from pyctrd.services.namespaces import Namespaces
+
+        return Namespaces(self._connection.working)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """The snapshots of the namespace."""
+        from pyctrd.services.snapshots import Snapshots
+
+        return Snapshots(self._connection.working)
+
+    @cached_property
+    def events(self) -> Events:
+        """What happens in containerd."""
+        from pyctrd.services.events import Events
+
+        return Events(self._connection.working)
+
     def version(self) -> DaemonVersion:
         """Return containerd's version."""
         with self._connection.working() as (daemon, _):
@@ -123,6 +157,8 @@ class Client:
         Changes nothing; only if containerd is not on this machine, a lease is created to read its clock, and
         removed at once. Raises InvalidInput for an unknown check.
         """
+        from pathlib import Path
+
         from pyctrd.hostfacts import HostFacts
         from pyctrd.operations.doctor import doctor
 

@@ -17,8 +17,6 @@ from pyctrd.containerd.address import (
     resolve_namespace,
     resolve_snapshotter,
 )
-from pyctrd.containerd.endpoint import parse
-from pyctrd.containerd.ssh import forwarded
 from pyctrd.errors import Cancelled, ClientClosed, InvalidInput, PyctrdError
 from pyctrd.registries import Registries
 from pyctrd.waiting import on_cancel
@@ -100,6 +98,9 @@ class Connection:
 
         Raises InvalidInput for a malformed address, and for this containerd and its namespace themselves.
         """
+        from pyctrd.containerd.endpoint import parse
+        from pyctrd.containerd.ssh import forwarded
+
         endpoint = parse(other, self.namespace)
         if (
             not endpoint.host

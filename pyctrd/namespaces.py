@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 
 from pyctrd import arguments
@@ -46,6 +45,8 @@ def having(daemon: Daemon, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _has(images: ImageStore, names: Sequence[str]) -> bool:
+    import json
+
     try:
         return bool(images.list([f"name=={json.dumps(name, ensure_ascii=False)}" for name in names]))
     except DaemonError:

@@ -8,15 +8,12 @@ and the filter of pyctrd's loggers call `strike`; other code only remembers secr
 from __future__ import annotations
 
 import base64
-import html
-import json
 import logging
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 STRUCK: Final = "***"
 # Replacing a single letter in every message would hide the message and reveal the letter.
@@ -104,6 +101,11 @@ _FILTER: Final = _Filter()
 
 
 def _forms_of(secret: str) -> Iterator[str]:
+    # Imported only once there is a secret: every error that is raised imports this module.
+    import html
+    import json
+    from urllib.parse import quote, quote_plus
+
     yield secret
     encoding = {"encoding": "utf-8", "errors": "surrogatepass"}
     for quoted in (quote(secret, **encoding), quote(secret, "", **encoding), quote_plus(secret, **encoding)):
@@ -119,6 +121,8 @@ def _forms_of(secret: str) -> Iterator[str]:
 
 def _base64_forms(secret: bytes) -> Iterator[str]:
     """Yield the secret in base64 for each position in a longer text, as in `user:password`."""
+    from urllib.parse import quote
+
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret).decode("ascii").rstrip("=")
         # The first and the last digit may contain bits of the bytes around the secret.

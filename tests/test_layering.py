@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -15,6 +16,8 @@ from typing import Final, NamedTuple
 import pytest
 
 import pyctrd
+from pyctrd import registry
+from tests.containerd.fake import FakeDaemon, serve
 
 ROOT: Final = Path(pyctrd.__file__).parent
 
@@ -323,3 +326,95 @@ def test_commands_without_a_daemon_load_no_grpc_and_no_http(arguments: tuple[str
 def test_the_client_loads_grpc() -> None:
     """Otherwise the test above would prove nothing."""
     assert {"grpc", "pyctrd.client"} <= set(heavy(loaded("-c", "import pyctrd; pyctrd.Client")))
+
+
+# What only some commands need, and what is expensive to import: third-party packages, and modules of the
+# standard library that neither Python's start nor grpc nor click loads.
+COSTLY: Final = (
+    "backports.zstd",
+    "email",
+    "html",
+    "http",
+    "importlib.metadata",
+    "rich",
+    "shutil",
+    "tempfile",
+    "tenacity",
+    "tomllib",
+    "urllib3",
+    "pyctrd.aio",
+    "pyctrd.archive",
+    "pyctrd.containerd.endpoint",
+    "pyctrd.containerd.events",
+    "pyctrd.containerd.leases",
+    "pyctrd.containerd.ssh",
+    "pyctrd.hostfacts",
+    "pyctrd.registry",
+    "pyctrd.services",
+)
+
+
+def costly(names: set[str], *, but: str = "") -> list[str]:
+    tops = set(COSTLY) - set(but.split())
+    return sorted(top for top in tops if any(name == top or name.startswith(f"{top}.") for name in names))
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="pyctrd-", dir="/tmp") as folder:
+        path = Path(folder) / "c.sock"
+        server = serve(path, FakeDaemon())
+        yield str(path)
+        server.stop(None).wait()
+
+
+def named(names: set[str], *beginnings: str) -> set[str]:
+    return {name for name in names if name.startswith(beginnings)}
+
+
+def test_a_list_loads_no_registry_client_no_archives_and_no_other_service(address: str) -> None:
+    names = loaded("-a", address, "images", "-q")
+    assert costly(names) == []
+    services = {name for name in named(names, "pyctrd.protos.services.") if name.endswith("_pb2")}
+    assert {name.rpartition(".")[2] for name in services} == {"version_pb2", "images_pb2"}
+    assert named(names, "pyctrd.operations.") == {"pyctrd.operations.lookup"}
+
+
+def test_the_version_loads_no_other_service_and_no_operation(address: str) -> None:
+    names = loaded("-a", address, "version")
+    assert costly(names) == []
+    assert not named(
+        names, "pyctrd.protos.services.images", "pyctrd.operations", "pyctrd.steps", "pyctrd.images"
+    )
+
+
+PULL: Final = """
+import sys, pyctrd
+with pyctrd.Client(sys.argv[3]) as client:
+    try:
+        client.images.pull("localhost:1/no:1")
+    except pyctrd.RegistryError:
+        pass
+"""
+
+
+def test_a_pull_loads_only_what_reads_from_a_registry(address: str) -> None:
+    names = loaded("-c", PULL, address)
+    assert "pyctrd.registry.resolve" in names
+    unused = (
+        "upload",
+        "upload_session",
+        "listing",
+        "pagination",
+        "config.explain",
+        "auth.credential_helpers",
+    )
+    assert not named(names, *(f"pyctrd.registry.{name}" for name in unused))
+    assert not {"html", "rich", "tenacity", "tomllib", "pyctrd.aio", "pyctrd.services"} & names
+
+
+def test_the_names_of_a_package_that_are_imported_on_first_use_exist() -> None:
+    for name in registry.__all__:
+        assert getattr(registry, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = registry.nothing  # type: ignore[attr-defined]

@@ -66,7 +66,6 @@ _COMMANDS: Final = {
     "snapshots.list": "snapshots ls",
     "remove": "rm",
 }
-_OPTION = re.compile("|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True))))
 _WITH_REGISTRY: Final = frozenset({"pull", "ensure", "save", "push", "verify"})
 
 
@@ -142,7 +141,8 @@ def for_all(remedy: Remedy, settings: Settings, *, all_namespaces: bool) -> str:
 
 def with_options(text: str) -> str:
     """Return a message of the library with options in place of its arguments."""
-    return _OPTION.sub(lambda found: _OPTIONS[found[0]], text)
+    names = "|".join(map(re.escape, sorted(_OPTIONS, key=len, reverse=True)))
+    return re.sub(names, lambda found: _OPTIONS[found[0]], text)
 
 
 def hint(error: PyctrdError, settings: Settings) -> str | None:

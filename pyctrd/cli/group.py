@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Final
 
 import click
@@ -74,6 +73,8 @@ class Group(click.Group):
         other = _ALIASES.get(name.lower(), "")
         if other.partition(" ")[0] in names:
             return other
+        import difflib
+
         return next(iter(difflib.get_close_matches(name.lower(), names, n=1)), "")
 
     def _owner(self, ctx: click.Context, option: str, given: list[str]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import click
 
@@ -16,8 +15,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Listing(Generic[_T]):
+class Listing(NamedTuple, Generic[_T]):
     """How things of one kind are listed.
 
     `row` returns a cell for each column, `document` the JSON object, `name` what `-q` prints.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,11 +30,15 @@ def open_page() -> Page:
 
 def emit_json(value: Any) -> None:
     """Print one JSON document in ASCII, so that it contains no raw control characters."""
+    import json
+
     click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json), indent=2))
 
 
 def emit_json_line(value: Any) -> None:
     """Print one JSON document on one line."""
+    import json
+
     click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json)))
 
 

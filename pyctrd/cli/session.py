@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -94,6 +93,8 @@ def _registry_options(chosen: Settings, arguments: RegistryArguments) -> Registr
     ask = partial(screen.confirm, cancel=chosen.cancel) if arguments.are_offered and _may_ask() else None
     if ask is None and arguments == RegistryArguments(are_offered=arguments.are_offered):
         return None
+    from pathlib import Path
+
     from pyctrd.registry import RegistryOptions
 
     timing = {

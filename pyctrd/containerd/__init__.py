@@ -6,8 +6,9 @@ import datetime as dt
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pyctrd.containerd.address import (
     LocalSocket,
@@ -18,21 +19,23 @@ from pyctrd.containerd.address import (
 )
 from pyctrd.containerd.calls import STALL_SECONDS
 from pyctrd.containerd.channel import Connection
-from pyctrd.containerd.containers import ContainerService
-from pyctrd.containerd.content import ContentService
-from pyctrd.containerd.diff import DiffService
-from pyctrd.containerd.events import EventService
-from pyctrd.containerd.images import ImageService
-from pyctrd.containerd.introspection import IntrospectionService
-from pyctrd.containerd.leases import LeaseService, lease_labels, lease_lost, lease_resources, new_lease_id
-from pyctrd.containerd.namespaces import NamespaceService
-from pyctrd.containerd.pins import Pins
-from pyctrd.containerd.snapshots import SnapshotService
 from pyctrd.containerd.version import ask_version
 from pyctrd.errors import ContentError, DaemonError, LeaseLost, NotFound, PyctrdError, is_interrupt
 from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import Digest, Platform
 from pyctrd.oci.resources import DaemonVersion, LeaseResource
+
+if TYPE_CHECKING:
+    from pyctrd.containerd.containers import ContainerService
+    from pyctrd.containerd.content import ContentService
+    from pyctrd.containerd.diff import DiffService
+    from pyctrd.containerd.events import EventService
+    from pyctrd.containerd.images import ImageService
+    from pyctrd.containerd.introspection import IntrospectionService
+    from pyctrd.containerd.leases import LeaseService
+    from pyctrd.containerd.namespaces import NamespaceService
+    from pyctrd.containerd.pins import Pins
+    from pyctrd.containerd.snapshots import SnapshotService
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
@@ -45,22 +48,16 @@ _LOST_LEASE_ERRORS = (NotFound, IncompleteContent, ContentError, DaemonError)
 
 
 class Daemon:
-    """A containerd, used in one namespace. Implements ports.Containerd. A context manager; thread safe."""
+    """A containerd, used in one namespace. Implements ports.Containerd. A context manager; thread safe.
+
+    Each service is imported on first use: with its messages, that takes a millisecond, and most
+    commands use few of them.
+    """
 
     def __init__(self, connection: Connection, snapshotter: str = "") -> None:
         self._connection = connection
         self._snapshotter = snapshotter
         self._default_snapshotter = ""  # set once it is known to be loaded
-        self.content = ContentService(connection)
-        self.images = ImageService(connection)
-        self.leases = LeaseService(connection)
-        self.containers = ContainerService(connection)
-        self.namespaces = NamespaceService(connection)
-        self.introspection = IntrospectionService(connection)
-        self.snapshots = SnapshotService(connection, self.introspection, self.default_snapshotter)
-        self.diffs = DiffService(connection)
-        self.events = EventService(connection)
-        self._pins = Pins(self.content, self.leases, connection.lease)
 
     @classmethod
     def connect(
@@ -92,6 +89,75 @@ class Daemon:
             daemon.close()
             raise
         return daemon
+
+    @cached_property
+    def content(self) -> ContentService:
+        """The content store."""
+        from pyctrd.containerd.content import ContentService
+
+        return ContentService(self._connection)
+
+    @cached_property
+    def images(self) -> ImageService:
+        """The image records."""
+        from pyctrd.containerd.images import ImageService
+
+        return ImageService(self._connection)
+
+    @cached_property
+    def leases(self) -> LeaseService:
+        """The leases."""
+        from pyctrd.containerd.leases import LeaseService
+
+        return LeaseService(self._connection)
+
+    @cached_property
+    def containers(self) -> ContainerService:
+        """The containers."""
+        from pyctrd.containerd.containers import ContainerService
+
+        return ContainerService(self._connection)
+
+    @cached_property
+    def namespaces(self) -> NamespaceService:
+        """The namespaces."""
+        from pyctrd.containerd.namespaces import NamespaceService
+
+        return NamespaceService(self._connection)
+
+    @cached_property
+    def introspection(self) -> IntrospectionService:
+        """The introspection service."""
+        from pyctrd.containerd.introspection import IntrospectionService
+
+        return IntrospectionService(self._connection)
+
+    @cached_property
+    def snapshots(self) -> SnapshotService:
+        """The snapshots of every snapshotter."""
+        from pyctrd.containerd.snapshots import SnapshotService
+
+        return SnapshotService(self._connection, self.introspection, self.default_snapshotter)
+
+    @cached_property
+    def diffs(self) -> DiffService:
+        """The diff service."""
+        from pyctrd.containerd.diff import DiffService
+
+        return DiffService(self._connection)
+
+    @cached_property
+    def events(self) -> EventService:
+        """The events of every namespace."""
+        from pyctrd.containerd.events import EventService
+
+        return EventService(self._connection)
+
+    @cached_property
+    def _pins(self) -> Pins:
+        from pyctrd.containerd.pins import Pins
+
+        return Pins(self.content, self.leases, self._connection.lease)
 
     def in_namespace(self, namespace: str) -> Daemon:
         """Return a daemon for another namespace that shares this channel."""
@@ -158,6 +224,8 @@ class Daemon:
         if self._connection.lease:
             yield self
             return
+        from pyctrd.containerd.leases import lease_labels, new_lease_id
+
         lease_id = new_lease_id()
         labels = lease_labels(purpose, dt.datetime.now(dt.UTC))
         leased = Daemon(self._connection.leased(lease_id), self._snapshotter)
@@ -202,6 +270,8 @@ class Daemon:
         return True
 
     def _lost(self, lease_id: str, labels: Mapping[str, str], detail: str = "") -> LeaseLost:
+        from pyctrd.containerd.leases import lease_lost
+
         return lease_lost(lease_id, labels, dt.datetime.now(dt.UTC), detail, address=self.address)
 
     def pin(self, digests: Collection[Digest]) -> None:
@@ -211,11 +281,16 @@ class Daemon:
 
     def pin_everything(self) -> None:
         """Add all content of the namespace, and what its gc labels keep, to the current lease."""
-        if self._connection.lease:
-            self._pins.add([item for info in self.content.list() for item in lease_resources(info)])
+        if not self._connection.lease:
+            return
+        from pyctrd.containerd.leases import lease_resources
+
+        self._pins.add([item for info in self.content.list() for item in lease_resources(info)])
 
     def collect_garbage(self) -> None:
         """Run the garbage collector and wait for it, by deleting a lease with `sync`."""
+        from pyctrd.containerd.leases import lease_labels, new_lease_id
+
         lease_id = new_lease_id()
         self.leases.create(lease_id, lease_labels("collect garbage", dt.datetime.now(dt.UTC)))
         self.leases.delete(lease_id, sync=True)

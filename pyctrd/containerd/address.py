@@ -14,10 +14,12 @@ import re
 import socket
 import stat
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pyctrd.errors import DaemonUnreachable, InvalidInput, require_utf8
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The argument that hints name.
 ADDRESS: Final = "`address`"
@@ -99,6 +101,10 @@ def resolve_address(flag: str | None, environ: Mapping[str, str]) -> str:
             f"unsupported address {address!r}: containerd listens on a unix socket",
             hint="pass a path, or unix:///path/to/containerd.sock",
         )
+    if path.startswith("/") and os.path.normpath(path) == path:
+        return path
+    from pathlib import Path
+
     return str(Path(path).absolute())
 
 
@@ -127,8 +133,11 @@ def resolve_snapshotter(flag: str | None, environ: Mapping[str, str]) -> str:
     return name
 
 
-def find_sockets(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[FoundSocket, ...]:
-    """Return the containerd sockets on this machine, at the paths that known products use."""
+def find_sockets(environ: Mapping[str, str], root: Path | None = None) -> tuple[FoundSocket, ...]:
+    """Return the containerd sockets on this machine, at the paths that known products use below `root`."""
+    from pathlib import Path
+
+    root = root or Path("/")
     candidates = [*_KNOWN_SOCKETS, *_rootless(environ, root)]
     found: dict[str, FoundSocket] = {}
     for owner, path in candidates:
@@ -191,7 +200,7 @@ def check_socket(path: str, environ: Mapping[str, str], *, argument: str = ADDRE
 
 def _socket_problem(path: str, argument: str) -> tuple[str, str] | None:
     try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - see CONTRIBUTING, start-up
             return "it is not a socket", f"pass the path of containerd's socket as {argument}"
         with _connected(path):
             return None
@@ -230,7 +239,7 @@ def _explain_os_error(path: str, error: OSError, argument: str) -> tuple[str, st
 
 def _permission_hint(path: str) -> str:
     try:
-        owner = Path(path).stat()
+        owner = os.stat(path)  # noqa: PTH116
     except OSError:
         return "run as root, or rootless containerd as yourself"
     group = f", or as a member of the group with id {owner.st_gid}" if owner.st_mode & stat.S_IWGRP else ""

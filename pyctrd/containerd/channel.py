@@ -6,11 +6,11 @@ the mapping of codes is that of github.com/containerd/errdefs/pkg/errgrpc.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from typing import Any, Final, NamedTuple, Self, cast
-from urllib.parse import quote
 
 import grpc
 
@@ -147,7 +147,7 @@ class Connection:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        base = grpc.insecure_channel(f"unix:{quote(path)}", options=options)
+        base = grpc.insecure_channel(f"unix:{_quoted(path)}", options=options)
         calls = Calls(base, partial(place.silent, stall_seconds), stall_seconds)
         return cls(base, calls, namespace=namespace, lease="", place=place)
 
@@ -230,6 +230,15 @@ class Connection:
             return absent(message, kind=subject.kind, name=subject.name)
         kind = _BY_CODE.get(code, DaemonError)
         return kind(message, code=code.name, kind=subject.kind, name=subject.name, hint=_hint(code, message))
+
+
+def _quoted(path: str) -> str:
+    """Return a path as gRPC takes it from a URI."""
+    if re.fullmatch("[A-Za-z0-9_.~/-]+", path):
+        return path
+    from urllib.parse import quote
+
+    return quote(path)
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:

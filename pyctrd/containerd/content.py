@@ -10,19 +10,21 @@ import io
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
 from pyctrd.containerd import convert
 from pyctrd.containerd.calls import Call, ahead
 from pyctrd.containerd.channel import Connection, Unary
-from pyctrd.containerd.ingest import IngestWriter, Overtaken, write_method
 from pyctrd.containerd.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, IngestStatus
 from pyctrd.ports import Chunk
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
+
+if TYPE_CHECKING:
+    from pyctrd.containerd.ingest import IngestWriter
 
 _KIND = "content"
 _READ: Final = "/containerd.services.content.v1.Content/Read"
@@ -51,7 +53,6 @@ class ContentService:
             request_serializer=content_pb2.ReadContentRequest.SerializeToString,
             response_deserializer=data_of,
         )
-        self._write = write_method(channel)
 
     @property
     def stall_seconds(self) -> float:
@@ -203,7 +204,9 @@ class ContentService:
             writer.close(keep=True)
 
     def _open(self, ref: str, digest: Digest | None, size: int, expected: bool) -> IngestWriter:
-        start = partial(IngestWriter, self._connection, self._write, ref, digest, size, expected=expected)
+        from pyctrd.containerd.ingest import IngestWriter, Overtaken
+
+        start = partial(IngestWriter, self._connection, ref, digest, size, expected=expected)
         for _ in range(_TRIES):
             with suppress(Overtaken):  # the next try finds the blob, and so adds it to the lease
                 return start()

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pyctrd.errors import DaemonError, InvalidReference
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
-from pyctrd.protos.services.content.v1 import content_pb2
-from pyctrd.protos.services.images.v1 import images_pb2
-from pyctrd.protos.services.snapshots.v1 import snapshots_pb2
-from pyctrd.protos.types import descriptor_pb2, mount_pb2
+from pyctrd.protos.types import descriptor_pb2
+
+if TYPE_CHECKING:
+    from pyctrd.protos.services.content.v1 import content_pb2
+    from pyctrd.protos.services.images.v1 import images_pb2
+    from pyctrd.protos.services.snapshots.v1 import snapshots_pb2
+    from pyctrd.protos.types import mount_pb2
 
 
 class _Timestamp(Protocol):
@@ -25,7 +28,8 @@ class _Timestamp(Protocol):
     nanos: int
 
 
-_KINDS = {number: name.lower() for name, number in snapshots_pb2.Kind.items()}
+# Of a snapshot, by their number in the protocol.
+_KINDS: Final = dict(enumerate(("unknown", "view", "active", "committed")))
 _SHOWN = 100  # characters of an invalid text
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -95,6 +99,8 @@ def to_mounts(messages: Iterable[mount_pb2.Mount]) -> tuple[Mount, ...]:
 
 def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
     """Convert mounts to containerd's."""
+    from pyctrd.protos.types import mount_pb2
+
     return [
         mount_pb2.Mount(type=item.type, source=item.source, target=item.target, options=item.options)
         for item in mounts
@@ -137,6 +143,8 @@ def to_image_record(message: images_pb2.Image) -> ImageRecord:
 
 def from_image_record(image: ImageRecord) -> images_pb2.Image:
     """Convert an image record to containerd's, without times, which the server sets."""
+    from pyctrd.protos.services.images.v1 import images_pb2
+
     return images_pb2.Image(name=image.name, labels=image.labels, target=from_descriptor(image.target))
 
 

@@ -35,7 +35,7 @@ _DATA_TAG: Final = b"\x32"
 _Request = content_pb2.WriteContentRequest
 
 
-def write_method(channel: Any) -> Any:
+def _write_method(channel: Any) -> Any:
     """Return the method Write of a channel, for serialized requests."""
     return channel.stream_stream(
         _WRITE, request_serializer=None, response_deserializer=content_pb2.WriteContentResponse.FromString
@@ -89,7 +89,6 @@ class IngestWriter:
     def __init__(
         self,
         connection: Connection,
-        write: Any,
         ref: str,
         digest: Digest | None,
         size: int,
@@ -105,7 +104,7 @@ class IngestWriter:
         known = digest if expected and digest else ""
         stat = _Request(action=content_pb2.STAT, ref=ref, total=size, expected=known)
         self._requests.put(stat.SerializeToString())
-        self._call = write(iter(self._requests))
+        self._call = _write_method(connection.channel)(iter(self._requests))
         try:
             self._sent: int = next(self._call).offset
         except grpc.RpcError as error:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pyctrd import arguments, namespaces
-from pyctrd.archive.inventory import Inventory
 from pyctrd.errors import InvalidInput
 from pyctrd.images.part import Part, listed
 from pyctrd.oci import reference
@@ -15,6 +14,7 @@ from pyctrd.oci.model import ImageRecord, Platform
 from pyctrd.oci.platforms import Platforms, select
 
 if TYPE_CHECKING:
+    from pyctrd.archive.inventory import Inventory
     from pyctrd.operations.history import HistoryStep
     from pyctrd.operations.images.model import ImageOverview
     from pyctrd.operations.inspect import ImageInfo

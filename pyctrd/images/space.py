@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pyctrd import arguments
-from pyctrd.containerd.disk import disk_space
 from pyctrd.images.part import Part
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ class Space(Part):
 
         Raises InvalidInput without any policy, Unsupported if the free space is not known.
         """
+        from pyctrd.containerd.disk import disk_space
         from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
 
         if keep_last is not None:

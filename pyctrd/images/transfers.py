@@ -12,38 +12,25 @@ from typing import IO, TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from pyctrd import arguments, namespaces
-from pyctrd.archive.compress import Compression, compression_for
-from pyctrd.archive.contents import IndexMode
-from pyctrd.archive.folder import Folder, open_folder
-from pyctrd.archive.inventory import Have, InventorySource, have_of
-from pyctrd.archive.inventory import read as read_inventory
-from pyctrd.archive.output import open_output
 from pyctrd.errors import InvalidInput
 from pyctrd.images.part import Part, fetchers, referrer_sources
 from pyctrd.oci import reference
 from pyctrd.oci.platforms import Platforms, select
-from pyctrd.operations import ensure as _ensure
-from pyctrd.operations import pull as _pull
-from pyctrd.operations import save as _save
-from pyctrd.operations.ensure import EnsureResult
-from pyctrd.operations.pull import PullOptions, PullResult
-from pyctrd.operations.save import (
-    ArchiveFormat,
-    AttestationMode,
-    EnsureMode,
-    OnMissing,
-    SaveOptions,
-    SaveResult,
-)
 from pyctrd.progress import ProgressSink, no_progress, one_at_a_time
-from pyctrd.steps.local import LocalImage
 
 if TYPE_CHECKING:
     import threading
 
+    from pyctrd.archive.compress import Compression
+    from pyctrd.archive.contents import IndexMode
+    from pyctrd.archive.folder import Folder
+    from pyctrd.archive.inventory import InventorySource
     from pyctrd.archive.reader import Source
+    from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.ensure_all import EnsureAllResult
     from pyctrd.operations.load import LoadOnMissing, LoadResult
+    from pyctrd.operations.pull import PullResult
+    from pyctrd.operations.save import ArchiveFormat, AttestationMode, EnsureMode, OnMissing, SaveResult
     from pyctrd.operations.sync import SyncResult
     from pyctrd.operations.unpack import UnpackResult
     from pyctrd.steps.upload import SendResult
@@ -82,6 +69,8 @@ class Transfers(Part):
         Raises RegistryNotFound, NoMatchingPlatform, RegistryError, ContentError; with `ttl` also Unsupported
         for containerd 1.x, and FailedPrecondition for a pinned image, before anything is done.
         """
+        from pyctrd.operations.pull import PullOptions, check_expiry, check_options, pull
+
         arguments.one_of("metadata", metadata, get_args(Metadata))
         arguments.limit("concurrency", concurrency)
         parsed = reference.parse(arguments.text("ref", ref))
@@ -94,12 +83,12 @@ class Transfers(Part):
             labels=arguments.labels("labels", labels),
             ttl=arguments.ttl("ttl", ttl),
         )
-        _pull.check_options(options)
+        check_options(options)
         with self._working(cancel) as (daemon, registries):
-            _pull.check_expiry(daemon, str(parsed), options)
+            check_expiry(daemon, str(parsed), options)
             remote = registries.remote(parsed)
             sink = one_at_a_time(progress)
-            return _pull.pull(daemon, remote, str(parsed), options, progress=sink)
+            return pull(daemon, remote, str(parsed), options, progress=sink)
 
     def unpack(
         self,
@@ -140,12 +129,14 @@ class Transfers(Part):
         ArchiveError.
         """
         from pyctrd.operations.archive_source import fetchers_with, open_source
+        from pyctrd.operations.ensure import ensure
+        from pyctrd.steps.local import LocalImage
 
         arguments.limit("concurrency", concurrency)
         selection = select(platforms)
         with self._working(cancel) as (daemon, registries), open_source(source, daemon) as archive:
             image = namespaces.find_image(daemon, ref)
-            return _ensure.ensure(
+            return ensure(
                 daemon,
                 image,
                 selection.resolve(LocalImage(daemon, image.target).platforms),
@@ -243,7 +234,20 @@ class Transfers(Part):
         Raises ImageNotFound, AmbiguousReference, NoMatchingPlatform, IncompleteContent, RegistryError,
         ContentError, ArchiveError.
         """
+        from pyctrd.archive.compress import Compression
+        from pyctrd.archive.contents import IndexMode
+        from pyctrd.archive.inventory import Have, have_of
+        from pyctrd.archive.inventory import read as read_inventory
         from pyctrd.operations.archive_source import fetchers_with, open_source
+        from pyctrd.operations.save import (
+            ArchiveFormat,
+            AttestationMode,
+            EnsureMode,
+            OnMissing,
+            SaveOptions,
+            plan,
+            save,
+        )
         from pyctrd.operations.save.since import since_list, with_older
 
         arguments.one_of("ensure", ensure, get_args(EnsureMode))
@@ -279,7 +283,7 @@ class Transfers(Part):
                 have_all = with_older(options.have, older, daemon.check_open)
                 options = msgspec.structs.replace(options, have=have_all)
                 if stream is None:
-                    return _save.plan(
+                    return plan(
                         daemon,
                         images,
                         options,
@@ -287,7 +291,7 @@ class Transfers(Part):
                         referrer_sources=referring,
                         source=archive,
                     )
-                return _save.save(
+                return save(
                     daemon,
                     images,
                     options,
@@ -472,6 +476,8 @@ def _compression(output: object, archive_format: ArchiveFormat) -> Compression:
     """Return the compression that the output's extension stands for."""
     if archive_format == "dir" or not isinstance(output, str | os.PathLike):
         return "none"
+    from pyctrd.archive.compress import compression_for
+
     return compression_for(arguments.path("output", output))
 
 
@@ -481,8 +487,12 @@ def _opened(
     if archive_format == "dir":
         if not isinstance(output, str | os.PathLike) or output == "-":
             raise InvalidInput(f"output={output!r}: `format=dir` needs the path of a folder")
+        from pyctrd.archive.folder import open_folder
+
         return open_folder(arguments.path("output", output))
     if isinstance(output, str | os.PathLike):
+        from pyctrd.archive.output import open_output
+
         return open_output(output)
     if output is None or not hasattr(output, "write"):
         raise InvalidInput(f"output={output!r}: must be a path or a binary stream")

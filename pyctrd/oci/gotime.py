@@ -9,10 +9,8 @@ import datetime as dt
 import re
 from typing import Final
 
-_TIME: Final = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII
-)
-_DURATION: Final = re.compile(r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_TIME: Final = r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))"
+_DURATION: Final = r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)"
 _MICROSECONDS: Final = 1000
 _NANOSECONDS: Final = {
     "ns": 1,
@@ -31,7 +29,7 @@ _LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 def parse_time(text: str) -> dt.datetime | None:
     """Parse a time; None if it is not valid. One that Python cannot represent is the earliest or latest."""
-    found = _TIME.fullmatch(text)
+    found = re.fullmatch(_TIME, text, re.ASCII)
     if found is None:
         return None
     year, month, day, hour, minute, second = map(int, found.groups()[:6])
@@ -57,9 +55,10 @@ def parse_duration(text: str) -> dt.timedelta | None:
     sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
     if rest == "0":
         return dt.timedelta()
+    part = re.compile(_DURATION, re.ASCII)
     total = position = 0
     while position < len(rest):
-        found = _DURATION.match(rest, position)
+        found = part.match(rest, position)
         if found is None or not (found[1] or found[2]):
             return None
         unit, fraction = _NANOSECONDS[found[3]], found[2] or ""

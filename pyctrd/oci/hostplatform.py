@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from pathlib import Path
 from typing import Final
 
 _MACHINES: Final = {
@@ -35,11 +34,18 @@ _ARM_CORES: Final = {
 
 def current() -> tuple[str, str, str]:
     """Return the os, architecture and variant of this machine."""
+    machine = platform.machine()
+    cpuinfo = _cpuinfo() if machine.lower().startswith(("arm", "aarch64")) else None
+    return detect(platform.system(), machine, cpuinfo, wide=sys.maxsize > 2**32)
+
+
+def _cpuinfo() -> str | None:
+    from pathlib import Path
+
     try:
-        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        cpuinfo = None
-    return detect(platform.system(), platform.machine(), cpuinfo, wide=sys.maxsize > 2**32)
+        return None
 
 
 def detect(system: str, machine: str, cpuinfo: str | None, *, wide: bool = True) -> tuple[str, str, str]:

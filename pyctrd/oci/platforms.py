@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -18,16 +17,17 @@ from pyctrd.errors import InvalidPlatform
 from pyctrd.oci import hostplatform
 from pyctrd.oci.model import Platform
 
-_COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
-_OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_LEVEL = re.compile(r"v?([0-9]{1,9})")
+_COMPONENT: Final = r"[A-Za-z0-9_.-]+"
+_OS: Final = r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?"
+_BAD_ESCAPE: Final = r"%(?![0-9A-Fa-f]{2})"
+_LEVEL: Final = r"v?([0-9]{1,9})"
 _HINT: Final = "write os/arch[/variant], e.g. linux/amd64 or linux/arm/v7; several with commas"
 
-_KNOWN_OS: Final = re.compile(
-    "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|windows|zos"
+_KNOWN_OS: Final = (
+    "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|windows"
+    "|zos"
 )
-_KNOWN_ARCH: Final = re.compile(
+_KNOWN_ARCH: Final = (
     "386|amd64|amd64p32|arm|armbe|arm64|arm64be|ppc64|ppc64le|loong64|mips|mipsle|mips64|mips64le|mips64p32"
     "|mips64p32le|ppc|riscv|riscv64|s390|s390x|sparc|sparc64|wasm"
 )
@@ -55,10 +55,10 @@ def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
     first, *rest = text.split("/", 3)
     os, version, features = _parse_os(first, text)
     for part in rest:
-        if not _COMPONENT.fullmatch(part):
+        if not re.fullmatch(_COMPONENT, part):
             raise _invalid(
                 f'"{_shown(part)}" is an invalid component of "{_shown(text)}": '
-                f'platform specifier component must match "{_COMPONENT.pattern}"'
+                f'platform specifier component must match "{_COMPONENT}"'
             )
     if len(rest) > 2:
         raise _invalid(f'"{_shown(text)}": cannot parse platform specifier')
@@ -75,11 +75,11 @@ def parse(text: str, *, host_platform: Platform | None = None) -> Platform:
 
 
 def _parse_word(word: str, named: Platform, here: Platform) -> Platform:
-    if _KNOWN_OS.fullmatch(named.os):
+    if re.fullmatch(_KNOWN_OS, named.os):
         variant = here.variant if here.architecture == "arm" and here.variant != "v7" else ""
         return msgspec.structs.replace(named, architecture=here.architecture, variant=variant)
     architecture, variant = _normal_arch(word, "")
-    if not _KNOWN_ARCH.fullmatch(architecture):
+    if not re.fullmatch(_KNOWN_ARCH, architecture):
         raise _invalid(f'"{_shown(word)}": unknown operating system or architecture')
     if (architecture, variant) == ("arm", "v7"):
         variant = ""
@@ -87,11 +87,11 @@ def _parse_word(word: str, named: Platform, here: Platform) -> Platform:
 
 
 def _parse_os(part: str, text: str) -> tuple[str, str, tuple[str, ...]]:
-    found = _OS.fullmatch(part)
+    found = re.fullmatch(_OS, part)
     if not found:
         raise _invalid(
             f'"{_shown(part)}" is an invalid OS component of "{_shown(text)}": '
-            f'OSAndVersion specifier component must match "{_OS.pattern}"'
+            f'OSAndVersion specifier component must match "{_OS}"'
         )
     name, version, features = found.groups(default="")
     return (
@@ -102,10 +102,12 @@ def _parse_os(part: str, text: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _decode(option: str, text: str) -> str:
-    if _BAD_ESCAPE.search(option):
+    if re.search(_BAD_ESCAPE, option):
         raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": invalid URL escape')
+    from urllib.parse import unquote
+
     try:
-        return urllib.parse.unquote(option, errors="strict")
+        return unquote(option, errors="strict")
     except UnicodeDecodeError:
         raise _invalid(f'"{_shown(text)}" has an invalid OS option "{_shown(option)}": not UTF-8') from None
 
@@ -361,7 +363,7 @@ def _runnable(platform: Platform) -> Iterator[Platform]:
 
 
 def _level(variant: str) -> int:
-    found = _LEVEL.fullmatch(variant)
+    found = re.fullmatch(_LEVEL, variant)
     # amd64 has four levels and arm eight; a document with v999999999 must not use much memory.
     return min(int(found.group(1)), 64) if found else 0
 

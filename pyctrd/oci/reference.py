@@ -6,9 +6,7 @@ containerd pkg/reference/reference.go for how containerd itself parses a name.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import urllib.parse
 from typing import Final
 
 import msgspec
@@ -24,12 +22,12 @@ _MAX_PATH: Final = 255
 _HINT: Final = "write [host[:port]/]repository[:tag][@digest], e.g. alpine:3.20 or example.org:5000/team/app"
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 _WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_WORD}(?:/{_WORD})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_FULL_ID = re.compile(r"[a-f0-9]{64}")
-_PREFIX = re.compile(r"(?:(sha256|sha384|sha512):)?([a-f0-9]{1,128})")
+_PATH: Final = rf"{_WORD}(?:/{_WORD})*"
+_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_FULL_ID: Final = r"[a-f0-9]{64}"
+_PREFIX: Final = r"(?:(sha256|sha384|sha512):)?([a-f0-9]{1,128})"
 _HEX_LENGTHS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
@@ -83,15 +81,15 @@ def parse(text: str) -> Reference:
         raise _invalid(text, "it contains white space or a control character")
     if "://" in text:
         raise _not_a_url(text)
-    if _FULL_ID.fullmatch(text):
+    if re.fullmatch(_FULL_ID, text):
         raise _invalid(text, "invalid repository name, cannot specify 64-byte hexadecimal strings")
     domain, remainder = _split_domain(text)
     named, at, digest_text = remainder.partition("@")
     path, colon, tag = named.partition(":")
     _check_path(text, path)
-    if not _DOMAIN.fullmatch(domain):
+    if not re.fullmatch(_DOMAIN, domain):
         raise _invalid(text, f"`{_shown(domain)}` is not a host name, or its port is not a number")
-    if colon and not _TAG.fullmatch(tag):
+    if colon and not re.fullmatch(_TAG, tag):
         raise _invalid(text, _tag_error(tag))
     digest = _parse_digest(text, digest_text) if at else None
     if not tag and digest is None:
@@ -115,7 +113,7 @@ def parse_repository(text: str) -> Reference:
 
 def is_tag(text: str) -> bool:
     """Whether a text is a valid tag (OCI distribution-spec, "Pulling manifests")."""
-    return _TAG.fullmatch(text) is not None
+    return re.fullmatch(_TAG, text) is not None
 
 
 def _split_domain(text: str) -> tuple[str, str]:
@@ -138,7 +136,7 @@ def _check_path(text: str, path: str) -> None:
         raise _invalid(text, "the repository name is missing")
     if path.lower() != path:
         raise _invalid(text, f"repository name ({_shown(given)}) must be lowercase")
-    if not _PATH.fullmatch(path):
+    if not re.fullmatch(_PATH, path):
         raise _invalid(
             text,
             f"repository name ({_shown(given)}) must be words of a-z and 0-9, joined by `.`, `_`, `__`, "
@@ -197,7 +195,7 @@ def digest_prefix(text: str) -> str | None:
     A hexadecimal text without an algorithm means sha256. As in nerdctl, one digit is enough
     (nerdctl pkg/idutil/imagewalker/imagewalker.go).
     """
-    found = _PREFIX.fullmatch(text)
+    found = re.fullmatch(_PREFIX, text)
     if not found:
         return None
     algorithm, digits = found.group(1) or "sha256", found.group(2)
@@ -209,21 +207,24 @@ def is_local_host(domain: str) -> bool:
 
     Source: containerd core/remotes/docker/registry.go MatchLocalhost.
     """
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
     try:
-        host = urllib.parse.urlsplit(f"//{domain}").hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        host = urlsplit(f"//{domain}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 # --- names as containerd itself parses them ---------------------------------------------------------------
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_USER = re.compile(r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*")
+_CONTROL: Final = r"[\x00-\x1f\x7f]"
+_BAD_ESCAPE: Final = r"%(?![0-9A-Fa-f]{2})"
+_USER: Final = r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*"
 _HOST_CHARACTER = r"(?:[^\x00-\x7f]|[A-Za-z0-9._~!$&'()*+,;=<>\"\]-]|%25|%[89A-Fa-f][0-9A-Fa-f])"
-_HOST = re.compile(rf"{_HOST_CHARACTER}+|(?:{_HOST_CHARACTER}|:)*:[0-9]*")
-_HOST6 = re.compile(rf"\[([^\[\]%]*)(?:%25(?:{_HOST_CHARACTER}|:)+)?\](?::[0-9]*)?")
+_HOST: Final = rf"{_HOST_CHARACTER}+|(?:{_HOST_CHARACTER}|:)*:[0-9]*"
+_HOST6: Final = rf"\[([^\[\]%]*)(?:%25(?:{_HOST_CHARACTER}|:)+)?\](?::[0-9]*)?"
 
 
 def oci_ref_name(name: str) -> str:
@@ -255,22 +256,26 @@ def resolve_error(name: str) -> str:
 def _object(name: str) -> str | None:
     """Return what follows the first `:` or `@` of the path, as containerd's reference.Parse splits a name."""
     before, _, fragment = name.partition("#")
-    if "://" in name or _CONTROL.search(before) or _BAD_ESCAPE.search(fragment):
+    if "://" in name or re.search(_CONTROL, before) or re.search(_BAD_ESCAPE, fragment):
         return None
     authority, slash, path = before.partition("?")[0].partition("/")
     user, _, host = authority.rpartition("@")
-    if not _USER.fullmatch(user) or _BAD_ESCAPE.search(f"{user}/{path}") or not _is_host(host):
+    if not re.fullmatch(_USER, user) or re.search(_BAD_ESCAPE, f"{user}/{path}") or not _is_host(host):
         return None
-    decoded = urllib.parse.unquote(slash + path, errors="replace")
+    from urllib.parse import unquote
+
+    decoded = unquote(slash + path, errors="replace")
     found = re.search("[:@]", decoded)
     return decoded[found.start() :].removeprefix(":") if found else ""
 
 
 def _is_host(host: str) -> bool:
     if not host.startswith("["):
-        return _HOST.fullmatch(host) is not None
-    found = _HOST6.fullmatch(host)
+        return re.fullmatch(_HOST, host) is not None
+    from ipaddress import IPv6Address
+
+    found = re.fullmatch(_HOST6, host)
     try:
-        return bool(found and ipaddress.IPv6Address(found.group(1)))
+        return bool(found and IPv6Address(found.group(1)))
     except ValueError:
         return False

@@ -7,7 +7,6 @@ target; or, as crictl shows it, that of the image's config, which containerd's C
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -133,6 +132,8 @@ def similar(images: ImageStore, name: str) -> list[str]:
         (other for other in names if _last(other) == _last(own)),
         key=lambda other: (all(_tag(found) != tag for found in names[other]), other),
     )
+    import difflib
+
     close = difflib.get_close_matches(own, names, n=_MAX_SIMILAR, cutoff=_CUTOFF)
     near = dict.fromkeys([*([own] if own in names else []), *elsewhere, *close])
     found = (

@@ -7,7 +7,6 @@ Source: containerd client/image.go Unpack.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 import msgspec
 
@@ -21,8 +20,6 @@ from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.targets import incomplete, require_target
 from pyctrd.steps.unpack import in_store
 from pyctrd.steps.unpacking import Unpacking
-
-_CONCURRENCY: Final = 3
 
 
 class UnpackResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +59,7 @@ def unpack(
         local = LocalImage(remembered, image.target)
         targets = selection.resolve(local.platforms)
         _require_content(remembered, local, image, targets, chosen)
-        with Unpacking(
-            remembered, image.target, chosen, in_store, counted, max_concurrent=_CONCURRENCY
-        ) as unpacking:
+        with Unpacking(remembered, image.target, chosen, in_store, counted) as unpacking:
             step = _narrow(targets)(local.children)
             unpacking.consider(tuple(graph.preorder(image.target, step)), targets.matcher)
             unpacking.finish()

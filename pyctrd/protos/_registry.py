@@ -13,19 +13,11 @@ and an instance of the public class can't be assigned to it. Fill it in place: `
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import importlib
+import threading
+from typing import Any, Final, Protocol
 
-from google.protobuf import (
-    any_pb2,
-    descriptor_pb2,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    reflection,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
+from google.protobuf import reflection
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal.builder import BuildMessageAndEnumDescriptors
@@ -34,16 +26,8 @@ from google.protobuf.message import Message
 
 __all__ = ["BuildMessageAndEnumDescriptors", "BuildTopDescriptorsAndMessages", "Default"]
 
-_WELL_KNOWN = (
-    any_pb2,
-    descriptor_pb2,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
+# protobuf's own files, without their extension; `google/protobuf/any` is in google.protobuf.any_pb2.
+_WELL_KNOWN: Final = ("any", "descriptor", "duration", "empty", "field_mask", "struct", "timestamp", "wrappers")
 
 
 class _Pool(Protocol):
@@ -52,14 +36,24 @@ class _Pool(Protocol):
     def AddSerializedFile(self, serialized_file_desc_proto: bytes) -> FileDescriptor: ...
 
 
-def _private_pool() -> _Pool:
-    pool: Any = DescriptorPool()  # the published types don't say that this call returns the file
-    for module in _WELL_KNOWN:
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    return pool  # type: ignore[no-any-return]
+class _PrivatePool:
+    """A pool that gets each of protobuf's own files with the first file that imports it."""
+
+    def __init__(self) -> None:
+        self._pool: Any = DescriptorPool()  # the published types don't say that adding returns the file
+        self._lock = threading.Lock()
+        self._missing = {name: f"google/protobuf/{name}.proto".encode() for name in _WELL_KNOWN}
+
+    def AddSerializedFile(self, serialized_file_desc_proto: bytes) -> FileDescriptor:
+        with self._lock:
+            for name in [one for one, path in self._missing.items() if path in serialized_file_desc_proto]:
+                module = importlib.import_module(f"google.protobuf.{name}_pb2")
+                self._pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+                del self._missing[name]
+            return self._pool.AddSerializedFile(serialized_file_desc_proto)  # type: ignore[no-any-return]
 
 
-_POOL = _private_pool()
+_POOL = _PrivatePool()
 
 
 def Default() -> _Pool:

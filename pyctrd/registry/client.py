@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyctrd import redact
 from pyctrd.errors import InvalidInput, RegistryError, require_utf8
 from pyctrd.oci.reference import Reference
-from pyctrd.registry import listing
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.auth.keychain import Ask, Credential, Keychain
-from pyctrd.registry.config import certs_d, endpoints, explain
+from pyctrd.registry.config import certs_d, endpoints
 from pyctrd.registry.config.certs_d import Search
 from pyctrd.registry.config.endpoints import Endpoint, Plan
-from pyctrd.registry.config.explain import Explanation
 from pyctrd.registry.http import tls
 from pyctrd.registry.http.retry import (
     BUDGET_SECONDS,
@@ -27,10 +26,13 @@ from pyctrd.registry.http.retry import (
     Budget,
 )
 from pyctrd.registry.http.transport import Transport
-from pyctrd.registry.listing import ReferrerList, TagList
 from pyctrd.registry.range_control import ParallelRanges, RangeControl
 from pyctrd.registry.repository import Repository
-from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
+
+if TYPE_CHECKING:
+    from pyctrd.registry.config.explain import Explanation
+    from pyctrd.registry.listing import ReferrerList, TagList
+    from pyctrd.registry.upload import RegistryUploader
 
 _log = redact.logger(__name__)
 
@@ -151,8 +153,10 @@ class RegistryClient:
 
         Raises InvalidInput for a host configuration that cannot be used.
         """
+        from pyctrd.registry.config.explain import explain
+
         search, plan = self._configured(reference.domain)
-        found = explain.explain(
+        found = explain(
             reference,
             plan.endpoints,
             search.searched,
@@ -175,7 +179,9 @@ class RegistryClient:
 
     def tags(self, reference: Reference) -> TagList:
         """List the tags of a reference's repository. Raises the errors of `endpoints` and `listing.tags`."""
-        return listing.tags(self.remote(reference))
+        from pyctrd.registry.listing import tags
+
+        return tags(self.remote(reference))
 
     def referrers(self, reference: Reference, artifact_type: str = "") -> ReferrerList:
         """List the artifacts that refer to a reference's manifest, of one artifact type or (with "") of all.
@@ -183,9 +189,11 @@ class RegistryClient:
         Raises NotFound if there is no such manifest, InvalidInput for a type that is not UTF-8, and the
         errors of `endpoints` and `listing.referrers`.
         """
+        from pyctrd.registry.listing import referrers
+
         require_utf8(artifact_type, "artifact type")
         remote = self.remote(reference)
-        return listing.referrers(remote, remote.resolve().digest, artifact_type)
+        return referrers(remote, remote.resolve().digest, artifact_type)
 
     def remote(self, reference: Reference) -> Repository:
         """Return the repository of a reference, to read from; sends nothing.
@@ -206,6 +214,8 @@ class RegistryClient:
 
         Blobs larger than `chunk_bytes` are uploaded in chunks (None: 32 MiB); 0 sends every blob whole.
         """
+        from pyctrd.registry.upload import UPLOAD_CHUNK_BYTES, RegistryUploader
+
         return RegistryUploader(
             reference,
             self.endpoints(reference.domain),

@@ -9,9 +9,10 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError
@@ -29,8 +30,7 @@ MAX_URLS: Final = 8
 _log = redact.logger(__name__)
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A response whose body begins at byte `start` of the blob, which is 0 if the host ignored Range."""
 
     response: Response

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, TypeVar
+
+import msgspec
 
 from pyctrd.errors import AuthenticationFailed, RegistryContentError, RegistryError, RegistryUnreachable
 from pyctrd.oci import mediatypes
@@ -131,8 +132,8 @@ class RepositoryHosts:
                 if not endpoint.plain_fallback or not _has_no_tls(endpoint, error):
                     raise
             self._without_tls.add(endpoint.host)
-        plain = replace(request, url=request.url.replace("https:", "http:", 1))
-        return self.authorizer.send(replace(endpoint, scheme="http"), plain, needed)
+        plain = msgspec.structs.replace(request, url=request.url.replace("https:", "http:", 1))
+        return self.authorizer.send(msgspec.structs.replace(endpoint, scheme="http"), plain, needed)
 
     def send_elsewhere(self, url: str, headers: Mapping[str, str], tries: int) -> Response:
         """Send a GET without credentials to a URL that a manifest names; return any status.

@@ -6,7 +6,6 @@ Sources: OCI distribution-spec 1.1 ("Listing Tags", "Listing Referrers"); RFC 82
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
@@ -16,6 +15,7 @@ from pyctrd.registry.config.endpoints import Endpoint, is_url_text, origin_of
 from pyctrd.registry.hosts import RepositoryHosts, media_type_of
 from pyctrd.registry.http import link_header, retry
 from pyctrd.registry.http.response import Response
+from pyctrd.registry.values import Confidential
 
 MAX_PAGES: Final = 5_000
 MAX_LIST_BYTES: Final = 64 << 20
@@ -23,13 +23,14 @@ MAX_LIST_BYTES: Final = 64 << 20
 MAX_PAGES_WITHOUT_NEWS: Final = 10
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(Confidential, frozen=True):
     """One page: its bytes, and the URL of the next one or None."""
+
+    HIDDEN = frozenset({"raw"})
 
     repository: RepositoryHosts
     response: Response
-    raw: bytes = field(repr=False)
+    raw: bytes
     next: str | None
 
     @property

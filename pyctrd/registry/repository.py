@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.reference import Reference
-from pyctrd.registry import listing, resolve
+from pyctrd.registry import resolve
 from pyctrd.registry.auth.authorizer import Authorizer
 from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.fetch import BlobRequests
@@ -42,6 +42,8 @@ class Repository(RepositoryHosts):
 
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """List the manifests that refer to a digest. Raises RegistryError; see listing.referrers."""
+        from pyctrd.registry import listing
+
         return listing.referrers(self, subject).referrers
 
     @contextlib.contextmanager

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+import msgspec
 
 from pyctrd import redact
 from pyctrd.errors import RegistryContentError, RegistryError, RegistryUnreachable
@@ -35,8 +36,7 @@ _NO_PATCH: Final = frozenset({400, 404, 405, 415, 416, 501})
 _log = redact.logger(__name__)
 
 
-@dataclass
-class UploadSession:
+class UploadSession(msgspec.Struct):
     """An upload that the registry has opened: the URL for the next part, and how much the registry has."""
 
     url: str
@@ -284,7 +284,7 @@ class BlobUpload:
             url,
             headers=headers or {},
             body=body,
-            tls=replace(self._endpoint.tls, client_certs=()),
+            tls=msgspec.structs.replace(self._endpoint.tls, client_certs=()),
             tries=tries,
             proxy=self._endpoint.proxy,
             named_by=self._endpoint.base,

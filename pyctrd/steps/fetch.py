@@ -11,9 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple, TypeAlias, TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from pyctrd.errors import (
     AlreadyExists,
@@ -31,6 +29,9 @@ from pyctrd.ports import ContentStore, Fetcher, Ingest, RepositoryName
 from pyctrd.progress import Action, Progress, ProgressSink, no_progress
 from pyctrd.steps import validate
 from pyctrd.steps.validate import Validator
+
+if TYPE_CHECKING:
+    import tenacity
 
 _T = TypeVar("_T")
 
@@ -192,6 +193,22 @@ class Downloader:
     @contextmanager
     def _open(self, descriptor: Descriptor) -> Iterator[Ingest]:
         """Open the ingest; wait while another client writes the same one."""
+        with ExitStack() as stack:
+
+            def opened() -> Ingest:
+                ref = ingest_ref(descriptor)
+                return stack.enter_context(
+                    self._content.open_ingest(ref, digest=descriptor.digest, size=descriptor.size)
+                )
+
+            try:
+                ingest = opened()
+            except IngestLocked:
+                ingest = self._when_unlocked(descriptor, opened)
+            yield ingest
+
+    def _when_unlocked(self, descriptor: Descriptor, opened: Callable[[], Ingest]) -> Ingest:
+        import tenacity
 
         other = _OtherClient(self._content, descriptor)
 
@@ -207,14 +224,7 @@ class Downloader:
             before_sleep=waiting,
             reraise=True,
         )
-        with ExitStack() as stack:
-            yield retrying(
-                lambda: stack.enter_context(
-                    self._content.open_ingest(
-                        ingest_ref(descriptor), digest=descriptor.digest, size=descriptor.size
-                    )
-                )
-            )
+        return retrying(opened)
 
     def _download(self, descriptor: Descriptor, ingest: Ingest) -> Fetcher | None:
         resumed = ingest.offset

@@ -55,7 +55,7 @@ def unpack(
     *,
     snapshotter: str,
     stored: Stored = in_store,
-    max_concurrent: int = _AT_ONCE,
+    max_concurrent: int | None = None,
     stop: threading.Event | None = None,
     progress: ProgressSink = no_progress,
 ) -> Digest | None:
@@ -89,7 +89,7 @@ def unpack(
                 for task in missing[1:]:
                     task.is_rebased = True
             if missing:
-                _Chain(missing, stored, min(max_concurrent, _AT_ONCE), stop).run()
+                _Chain(missing, stored, min(max_concurrent or _AT_ONCE, _AT_ONCE), stop).run()
             labels = {f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}": top}
             store.content.set_labels(manifest.config.digest, labels)
             store.snapshots.stat(snapshotter, top)  # from now on the label protects it

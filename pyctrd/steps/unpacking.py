@@ -35,7 +35,7 @@ class Unpacking:
         stored: Stored,
         progress: ProgressSink,
         *,
-        max_concurrent: int,
+        max_concurrent: int | None = None,
     ) -> None:
         self._store = store
         self._target = target

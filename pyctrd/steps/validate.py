@@ -9,7 +9,6 @@ core/remotes/docker/resolver.go (the size limit).
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -133,6 +132,7 @@ class Validator:
 
 def _check_readings(raw: bytes, document: Mapping[str, Any]) -> None:
     """Refuse what other parsers may read differently: duplicate keys, or keys in another case."""
+    import json
 
     def unique(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs]

@@ -49,13 +49,13 @@ def command(
     predict the results of the installed tools: `ctr images export`, `nerdctl save` and `pyctrd save`. Reads
     only the local content store. Exits with 4 if a selected platform of an image is incomplete.
     """
-    from pyctrd.cli.diagnoses import Diagnoses
-
     chosen = context.ensure_object(settings.Settings)
     wanted = settings.platforms_of(platforms, all_platforms)
     if ref is None:
         if all_tools:
             raise click.UsageError("--all-tools needs REF")
+        from pyctrd.cli.diagnoses import Diagnoses
+
         with open_client() as client:
             many = client.images.diagnose_all(filters, platforms=wanted, all_namespaces=all_namespaces)
         remedy = Remedy(method="ensure", platforms=platforms, all_platforms=all_platforms)

@@ -14,10 +14,7 @@ from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from pyctrd.archive import docker_archive, layout, tar
-from pyctrd.archive.copying import Reader
-from pyctrd.archive.docker_archive import DockerImage
-from pyctrd.archive.folder import Folder
+from pyctrd.archive import layout, tar
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout
 from pyctrd.archive.presumed import Presumed, document
 from pyctrd.errors import LeaseLost, NoMatchingPlatform, NotFound, PyctrdError
@@ -43,6 +40,9 @@ from pyctrd.steps.local import LocalImage, RememberedStore, reading_ahead
 from pyctrd.steps.pin import pin
 
 if TYPE_CHECKING:
+    from pyctrd.archive.copying import Reader
+    from pyctrd.archive.docker_archive import DockerImage
+    from pyctrd.archive.folder import Folder
     from pyctrd.operations.archive_source import ArchiveSource
 
 __all__ = [
@@ -74,6 +74,8 @@ def plan(
     Uses the network only if a manifest is absent, since only the manifest says what else is missing, or for
     lists of referrers, and never with `ensure` "none". Raises what `save` raises before it writes.
     """
+    if options.format == "docker":
+        from pyctrd.archive import docker_archive
     fetch: dict[Digest, Descriptor] = {}
     archived: list[ArchiveImage] = []
     readers: list[graph.ReadDocument] = []
@@ -300,6 +302,8 @@ def _members(
         return _Members(members, reading_ahead(store.content, in_order), descriptors, members.blobs)
     read = store.content.read
 
+    from pyctrd.archive import docker_archive
+
     def measuring(layer: Descriptor, offset: int) -> None:
         progress(Progress(action="verifying", descriptor=layer, offset=offset, total=layer.size))
 
@@ -322,6 +326,8 @@ def _write(
     progress: ProgressSink,
 ) -> int:
     """Write the archive; raise IncompleteContent if a pinned blob is deleted anyway."""
+    from pyctrd.archive.folder import Folder
+
     report = _reporter(members, progress)
     try:
         if isinstance(output, Folder):

@@ -12,12 +12,12 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from pyctrd.registry.auth.sudo import Invoker
 from pyctrd.registry.config.endpoints import DOCKER_HUB, DOCKER_HUB_HOST
+from pyctrd.registry.values import Confidential
 
 DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 MAX_FILE_BYTES: Final = 1 << 20
@@ -32,14 +32,15 @@ class Unusable(Exception):
     """A file or an entry that cannot be used. The message does not quote it: it contains secrets."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Confidential, frozen=True):
     """An entry of a file, for one registry or repository."""
 
+    HIDDEN = frozenset({"password", "identity_token", "registry_token"})
+
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -47,12 +48,13 @@ class Entry:
         return not (self.identity_token or self.registry_token or (self.username and self.password))
 
 
-@dataclass(frozen=True)
-class AuthFile:
+class AuthFile(Confidential, frozen=True):
     """A parsed file; `source` is its name in messages. Its helpers run as `invoker`, if there is one."""
 
+    HIDDEN = frozenset({"document"})
+
     source: str
-    document: _Document = field(repr=False)
+    document: _Document
     is_docker: bool = True
     invoker: Invoker | None = None
 

@@ -11,8 +11,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+import msgspec
 
 from pyctrd import redact
 from pyctrd.errors import AuthenticationFailed
@@ -35,19 +36,18 @@ _PRIVATE_NAME = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNOREC
 _log = redact.logger(__name__)
 
 
-@dataclass
-class _Session:
+class _Session(msgspec.Struct):
     """What is known about one host, under its lock.
 
     Its challenge, the scopes that it requires in addition to those of a request, and the tokens by realm,
     service, scopes and credential.
     """
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     challenge: Challenge | None = None
-    widened: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
-    tokens: dict[tuple[str, str, tuple[str, ...], Credential | None], Token] = field(
-        default_factory=dict, repr=False
+    widened: dict[tuple[str, ...], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    tokens: dict[tuple[str, str, tuple[str, ...], Credential | None], Token] = msgspec.field(
+        default_factory=dict
     )
 
 
@@ -266,7 +266,7 @@ def _with_authorization(request: Request, authorization: str) -> Request:
     if not authorization:
         return request
     others = {name: value for name, value in request.private.items() if name.lower() != "authorization"}
-    return replace(request, private={**others, "Authorization": authorization})
+    return msgspec.structs.replace(request, private={**others, "Authorization": authorization})
 
 
 def _drop(session: _Session, authorization: str) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 MAX_HEADER_CHARACTERS: Final = 1 << 14
 
@@ -19,12 +20,11 @@ _PARAMETER = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """One challenge: the scheme in lower case (`bearer`, `basic`), and its parameters by lower-case name."""
 
     scheme: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
         """Return the value of a parameter; "" if it is absent."""

@@ -11,13 +11,13 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from pyctrd import redact
-from pyctrd.registry.auth import auth_files, credential_helpers, sudo
+from pyctrd.registry.auth import auth_files, sudo
 from pyctrd.registry.auth.auth_files import AuthFile, Unusable, docker_config_file
+from pyctrd.registry.values import Confidential
 
 AUTH_CONFIG_VARIABLE: Final = "DOCKER_AUTH_CONFIG"
 SUDO_FLAG: Final = "--sudo-user-config"
@@ -28,18 +28,19 @@ Ask: TypeAlias = Callable[[str], bool]
 _log = redact.logger(__name__)
 
 
-@dataclass(frozen=True)
-class Credential:
+class Credential(Confidential, frozen=True):
     """A user name and password, an identity token (a refresh token), or a registry token (an access token).
 
     `source` says where it comes from, for messages. Its repr has no secret.
     """
 
+    HIDDEN = frozenset({"password", "identity_token", "registry_token"})
+
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
     source: str = ""
-    registry_token: str = field(default="", repr=False)
+    registry_token: str = ""
 
     @property
     def basic(self) -> str:
@@ -204,6 +205,8 @@ class Keychain:
 
     def _ask_helper(self, file: AuthFile, helper: str, server: str) -> Credential | None:
         """Run a credential helper; a failure is added to `problems`, and is not an error."""
+        from pyctrd.registry.auth import credential_helpers
+
         source = f"{credential_helpers.program(helper)} (named in {file.source})"
         try:
             answer = credential_helpers.ask(helper, server, environ=self._environ, user=file.invoker)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True)
-class Invoker:
+
+class Invoker(msgspec.Struct, frozen=True):
     """The user who called sudo."""
 
     name: str

@@ -11,10 +11,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
+
+import msgspec
 
 from pyctrd import redact
 from pyctrd.errors import PyctrdError
@@ -24,6 +25,7 @@ from pyctrd.registry.config.endpoints import Endpoint
 from pyctrd.registry.config.proxy import without_secrets
 from pyctrd.registry.http.response import Response
 from pyctrd.registry.http.transport import Request, Transport
+from pyctrd.registry.values import Confidential
 
 CLIENT_ID: Final = "pyctrd"
 # The default of the token spec, and the shortest lifetime that it allows.
@@ -36,11 +38,12 @@ _NO_POST: Final = frozenset({400, 401, 404, 405})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Confidential, frozen=True):
     """A token, and when it expires by the clock of `TokenServers`."""
 
-    value: str = field(repr=False)
+    HIDDEN = frozenset({"value"})
+
+    value: str
     expires_at: float
 
 
@@ -119,8 +122,14 @@ class TokenServers:
 
     def _send(self, endpoint: Endpoint, request: Request) -> Response:
         """Send to a token server: with the TLS settings of the registry, but not its client certificates."""
-        tls = endpoint.tls if request.host == endpoint.host else replace(endpoint.tls, client_certs=())
-        return self._transport.send(replace(request, tls=tls, proxy=endpoint.proxy, named_by=endpoint.base))
+        tls = (
+            endpoint.tls
+            if request.host == endpoint.host
+            else msgspec.structs.replace(endpoint.tls, client_certs=())
+        )
+        return self._transport.send(
+            msgspec.structs.replace(request, tls=tls, proxy=endpoint.proxy, named_by=endpoint.base)
+        )
 
 
 def _check_realm(endpoint: Endpoint, realm: str) -> None:

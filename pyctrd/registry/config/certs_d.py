@@ -11,9 +11,10 @@ import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from pyctrd.errors import InvalidInput
 from pyctrd.registry.config.endpoints import HostDirectory, split_port
@@ -26,8 +27,7 @@ _HINT: Final = "Correct it, or pass another directory as `hosts_dir`."
 State: TypeAlias = Literal["used", "no entry", "absent", "not readable", "not reached"]
 
 
-@dataclass(frozen=True)
-class SearchedDirectory:
+class SearchedDirectory(msgspec.Struct, frozen=True):
     """A root directory that was searched for a registry, and the result.
 
     `no entry` means that it has nothing for this registry, `not reached` that an earlier root had.
@@ -37,8 +37,7 @@ class SearchedDirectory:
     state: State
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(msgspec.Struct, frozen=True):
     """The directory found for a registry (None: nothing), and the roots that were searched, in order."""
 
     directory: HostDirectory | None

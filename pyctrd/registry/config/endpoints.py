@@ -8,13 +8,15 @@ from the Docker registry certificates guide.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+import msgspec
+
 from pyctrd.registry.config import hosts_toml
 from pyctrd.registry.config.hosts_toml import ALL_CAPABILITIES, HostsFile, HostTable
+from pyctrd.registry.values import Confidential
 
 PLAIN_HTTP_FLAG: Final = "--plain-http"
 DOCKER_HUB: Final = "docker.io"
@@ -25,8 +27,7 @@ Origin: TypeAlias = tuple[str, str | None, int]
 """Scheme, host and port."""
 
 
-@dataclass(frozen=True)
-class Tls:
+class Tls(msgspec.Struct, frozen=True):
     """How a server's certificate is verified, and the client certificates to show (paths of PEM files)."""
 
     ca_files: tuple[str, ...] = ()
@@ -37,8 +38,7 @@ class Tls:
 NO_TLS: Final = Tls()
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Confidential, frozen=True):
     """One host that may serve a repository.
 
     `host` is host[:port], `prefix` the path of the API (`/v2` unless overridden), `account` the host whose
@@ -48,17 +48,19 @@ class Endpoint:
     the host turns out to have no TLS, `origin` where this entry comes from, for messages.
     """
 
+    HIDDEN = frozenset({"headers", "proxy"})
+
     scheme: str
     host: str
     account: str
     prefix: str = "/v2"
     capabilities: frozenset[str] = ALL_CAPABILITIES
     tls: Tls = NO_TLS
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may contain a token
+    headers: tuple[tuple[str, str], ...] = ()  # they may contain a token
     is_own: bool = False
     namespace: str = ""
     dial_timeout: float | None = None
-    proxy: str = field(default="", repr=False)  # it may contain a password
+    proxy: str = ""  # it may contain a password
     proxy_origin: str = ""
     plain_fallback: bool = False
     origin: str = "default"
@@ -109,8 +111,7 @@ def origin_of(url: str) -> Origin:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-@dataclass(frozen=True)
-class HostDirectory:
+class HostDirectory(msgspec.Struct, frozen=True):
     """The content of one host's configuration directory; `hosts_toml` is None if there is no such file."""
 
     path: Path
@@ -118,8 +119,7 @@ class HostDirectory:
     files: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The endpoints of a registry, in order, and warnings about settings without effect."""
 
     endpoints: tuple[Endpoint, ...]
@@ -162,14 +162,13 @@ def plan(
         return Plan((_default(domain, flags, NO_TLS),))
     if directory.hosts_toml is None:
         own = _default(domain, flags, _tls_of_files(directory))
-        return Plan((replace(own, origin=own.origin if plain_http else str(directory.path)),))
+        return Plan((msgspec.structs.replace(own, origin=own.origin if plain_http else str(directory.path)),))
     file = hosts_toml.parse(directory.hosts_toml, directory.path / "hosts.toml")
     mirrors = tuple(_from_table(domain, table, flags) for table in file.hosts)
     return Plan((*mirrors, _server(domain, file, flags)), file.warnings)
 
 
-@dataclass(frozen=True)
-class _Flags:
+class _Flags(msgspec.Struct, frozen=True):
     """Options for every host (`skip_verify`) and for the registry's own (`plain_http`)."""
 
     plain_http: bool
@@ -184,7 +183,7 @@ def _default(domain: str, flags: _Flags, tls: Tls) -> Endpoint:
     port = split_port(host)[1]
     # Plain HTTP is used for a loopback registry, unless there are TLS settings for it.
     plain = is_loopback(host) and port != "443" and tls == NO_TLS
-    tls = replace(tls, skip_verify=tls.skip_verify or flags.skip_verify)
+    tls = msgspec.structs.replace(tls, skip_verify=tls.skip_verify or flags.skip_verify)
     own = Endpoint("http" if plain else "https", host, account=domain, is_own=True, tls=tls)
     # `-k` is also used for registries without TLS; try both, as ctr does.
     return _tls_first(own) if plain and flags.skip_verify else own
@@ -194,7 +193,7 @@ def _tls_first(endpoint: Endpoint) -> Endpoint:
     """Try TLS first if plain HTTP and TLS settings contradict each other (containerd NewHTTPFallback)."""
     if split_port(endpoint.host)[1] == "80":
         return endpoint
-    return replace(endpoint, scheme="https", plain_fallback=True)
+    return msgspec.structs.replace(endpoint, scheme="https", plain_fallback=True)
 
 
 def _tls_of_files(directory: HostDirectory) -> Tls:
@@ -215,13 +214,15 @@ def _server(domain: str, file: HostsFile, flags: _Flags) -> Endpoint:
     if file.root.host:
         return _from_table(domain, file.root, flags)
     # `skip_verify` alone means the same as `-k`: there may be no TLS at all.
-    flags = replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
-    own = _default(domain, flags, replace(_tls_of_table(file.root), skip_verify=False))
-    settings = replace(_from_table(domain, file.root, flags), scheme=own.scheme, host=own.host, tls=own.tls)
+    flags = msgspec.structs.replace(flags, skip_verify=flags.skip_verify or file.root.skip_verify)
+    own = _default(domain, flags, msgspec.structs.replace(_tls_of_table(file.root), skip_verify=False))
+    settings = msgspec.structs.replace(
+        _from_table(domain, file.root, flags), scheme=own.scheme, host=own.host, tls=own.tls
+    )
     origin = (
         own.origin if flags.plain_http else f"default, {file.root.where.rpartition(':')[0]} names no server"
     )
-    return replace(
+    return msgspec.structs.replace(
         settings,
         prefix=own.prefix,
         account=domain,
@@ -244,7 +245,7 @@ def _from_table(domain: str, table: HostTable, flags: _Flags) -> Endpoint:
         is_own=same,
         prefix=table.path,
         capabilities=table.capabilities,
-        tls=replace(tls, skip_verify=tls.skip_verify or flags.skip_verify),
+        tls=msgspec.structs.replace(tls, skip_verify=tls.skip_verify or flags.skip_verify),
         headers=table.headers,
         namespace="" if same else domain,
         dial_timeout=table.dial_timeout,

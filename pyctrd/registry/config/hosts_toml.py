@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from pyctrd.errors import InvalidInput
+from pyctrd.registry.values import Confidential
 
 ALL_CAPABILITIES: Final = frozenset({"pull", "resolve", "push", "referrers"})
 
@@ -38,28 +39,28 @@ _DURATION_UNITS: Final = {
     "m": 60.0,
     "h": 3600.0,
 }
-_DURATION_PART = re.compile(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})(ns|us|µs|μs|ms|s|m|h)")
-_HOST = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-_PATH = re.compile(r"[!-~]*")
+_DURATION_PART: Final = r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})(ns|us|µs|μs|ms|s|m|h)"
+_HOST: Final = r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_HEADER_VALUE: Final = r"[\t\x20-\x7e]*"
+_PATH: Final = r"[!-~]*"
 
 _KEY = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[A-Za-z0-9_-]+)"
-_KEY_PART = re.compile(_KEY)
-_HEADER_LINE = re.compile(rf"\s*\[\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]\s*(?:#.*)?")
-_KEY_LINE = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
+_HEADER_LINE: Final = rf"\s*\[\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*\]\s*(?:#.*)?"
+_KEY_LINE: Final = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*="
 # host, its URL, header, a name: no setting is nested deeper.
 _DEEPEST: Final = 4
-_DECODER_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
+_DECODER_PLACE: Final = r" \(at (?:line (\d+), column \d+|end of document)\)"
 
 
-@dataclass(frozen=True)
-class HostTable:
+class HostTable(Confidential, frozen=True):
     """A `[host."URL"]` table, or the file's root section (`host` is "" when that names no server).
 
     `path` is the path of the API, `explicit_tls` whether any TLS key is set, even `skip_verify = false`;
     `dial_timeout` is in seconds or None, `proxy` a URL or "", `where` file:line.
     """
+
+    HIDDEN = frozenset({"headers", "proxy"})
 
     where: str
     scheme: str = "https"
@@ -70,14 +71,13 @@ class HostTable:
     client_certs: tuple[tuple[str, str], ...] = ()
     skip_verify: bool = False
     explicit_tls: bool = False
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may contain a token
+    headers: tuple[tuple[str, str], ...] = ()  # they may contain a token
     dial_timeout: float | None = None
-    proxy: str = field(default="", repr=False)  # it may contain a password
+    proxy: str = ""  # it may contain a password
     proxy_where: str = ""
 
 
-@dataclass(frozen=True)
-class HostsFile:
+class HostsFile(msgspec.Struct, frozen=True):
     """A whole file: its tables in order, its root section, and warnings about keys without effect."""
 
     hosts: tuple[HostTable, ...]
@@ -105,13 +105,15 @@ def parse(text: str, path: Path) -> HostsFile:
 
 
 def _decoded(text: str, path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         message = str(error)
-        place = _DECODER_PLACE.search(message)
+        place = re.search(_DECODER_PLACE, message)
         line = (place and place[1]) or text.count("\n") + 1
-        raise InvalidInput(f"{path}:{line}: not valid TOML: {_DECODER_PLACE.sub('', message)}") from error
+        raise InvalidInput(f"{path}:{line}: not valid TOML: {re.sub(_DECODER_PLACE, '', message)}") from error
     # Go's decoder ignores the case of keys.
     return _folded(document, _ROOT_KEYS)
 
@@ -185,8 +187,8 @@ class _Reader:
             parts = urlsplit(url if url.startswith(("http:", "https:")) else f"https://{url}")
         except ValueError as error:
             raise self.error(at, f"{url!r} is not a URL: {error}") from error
-        odd = parts.query or parts.fragment or not _PATH.fullmatch(parts.path)
-        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc) or odd:
+        odd = parts.query or parts.fragment or not re.fullmatch(_PATH, parts.path)
+        if parts.scheme not in ("http", "https") or not re.fullmatch(_HOST, parts.netloc) or odd:
             # The URL is not quoted if it may contain a password.
             shown = "this" if "@" in url else repr(url)
             raise self.error(at, f"{shown} is not the URL of a host (http or https, no user, no query)")
@@ -224,7 +226,7 @@ class _Reader:
         for name, values in value.items():
             for item in self._texts(values, (*at, name)):
                 # The value is not quoted: it may be a token.
-                if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(item):
+                if not re.fullmatch(_HEADER_NAME, name) or not re.fullmatch(_HEADER_VALUE, item):
                     raise self.error((*at, name), f"header {name!r} has characters that HTTP does not allow")
                 found.append((name, item))
             if name.lower() in _OWN_HEADERS:
@@ -240,7 +242,7 @@ class _Reader:
         value = table.get("dial_timeout", "")
         if value == "":
             return None
-        parts = _DURATION_PART.findall(value) if isinstance(value, str) else []
+        parts = re.findall(_DURATION_PART, value) if isinstance(value, str) else []
         if not parts or "".join(number + unit for number, unit in parts) != value:
             raise self.error(at, f"dial_timeout {value!r} is not a duration (like 30s or 1m30s)")
         seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
@@ -294,10 +296,10 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER_LINE.fullmatch(line):
+        if header := re.fullmatch(_HEADER_LINE, line):
             table = _key_parts(header[1])
             keys = table
-        elif assignment := _KEY_LINE.match(line):
+        elif assignment := re.match(_KEY_LINE, line):
             keys = (*table, *_key_parts(assignment[1]))
         else:
             continue
@@ -307,4 +309,4 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _key_parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip("\"'").lower() for part in _KEY_PART.findall(text))
+    return tuple(part.strip("\"'").lower() for part in re.findall(_KEY, text))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from pyctrd.registry.config.endpoints import is_loopback, split_port
 
 
-@dataclass(frozen=True)
-class ProxyChoice:
+class ProxyChoice(msgspec.Struct, frozen=True):
     """How to reach a host: `url` of the proxy (it may contain a password) or None, and the reason.
 
     `variable` is the variable that names a proxy, "" if there is none; `excluded_by` is why that proxy is not

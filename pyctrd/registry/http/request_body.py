@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from pyctrd.errors import PyctrdError
 from pyctrd.oci.model import Descriptor
@@ -16,8 +17,7 @@ from pyctrd.ports import BlobSource, Chunk
 PIECE_BYTES: Final = 1 << 16
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """A body of `length` bytes, opened from its start each time it is sent.
 
     It is content, never a secret, so it may be sent again after a redirect that keeps the method.

@@ -11,10 +11,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
@@ -39,6 +39,7 @@ from pyctrd.registry.http.retry import (
     seconds_to_wait,
 )
 from pyctrd.registry.http.shutdown import Shutdown, Why
+from pyctrd.registry.values import Confidential
 
 MAX_REDIRECTS: Final = 10
 
@@ -48,8 +49,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _log = redact.logger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Confidential, frozen=True):
     """What to send. `headers` and `body` may contain secrets, so they are not part of the repr.
 
     `private` headers and a `body` of bytes are sent only to the origin of the URL, never to another one
@@ -58,15 +58,17 @@ class Request:
     chose the URL, which may be any. `tries` is the total number of attempts.
     """
 
+    HIDDEN = frozenset({"headers", "private", "body", "proxy"})
+
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    private: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | Stream | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    private: Mapping[str, str] = msgspec.field(default_factory=dict)
+    body: bytes | Stream | None = None
     tls: Tls = NO_TLS
     connect_timeout: float | None = None
     tries: int = TRIES
-    proxy: str = field(default="", repr=False)  # "" leaves it to the environment
+    proxy: str = ""  # "" leaves it to the environment
     named_by: str = ""
 
     @property
@@ -153,7 +155,7 @@ class Transport:
 
     def _follow(self, request: Request) -> Response:
         """Send and follow redirects, if the registry that names a URL may direct us there."""
-        request = replace(request, named_by=request.named_by or request.url)
+        request = msgspec.structs.replace(request, named_by=request.named_by or request.url)
         try:
             named_by = urlsplit(request.named_by)
             _origin(urlsplit(request.url))
@@ -330,13 +332,15 @@ def _redirected(request: Request, status: int, location: str) -> Request:
     if status in (301, 302, 303) and request.method not in ("GET", "HEAD"):
         if isinstance(request.body, Stream):  # a GET would not upload anything
             raise _not_followed(request, f"of an upload to {shown}, by status {status},")
-        request = replace(request, method="GET", body=None)
+        request = msgspec.structs.replace(request, method="GET", body=None)
     if (old.scheme, old.netloc) == (new.scheme, new.netloc):
-        return replace(request, url=url)
+        return msgspec.structs.replace(request, url=url)
     if isinstance(request.body, bytes):
         # Bodies of bytes are credentials, which are only for the first host.
         raise _not_followed(request, f"of a {request.method} to {shown}")
-    return replace(request, url=url, private={}, tls=replace(request.tls, client_certs=()))
+    return msgspec.structs.replace(
+        request, url=url, private={}, tls=msgspec.structs.replace(request.tls, client_certs=())
+    )
 
 
 def _not_followed(request: Request, what: str, *, hint: str | None = None) -> RegistryError:

@@ -16,8 +16,8 @@ MAX_CHARACTERS: Final = 4096
 MAX_WARNINGS: Final = 10
 
 _ITEM: Final = r'299 - "((?:[^"\\]|\\.)*+)"'
-_FIRST: Final = re.compile(_ITEM)
-_LIST: Final = re.compile(rf"{_ITEM}(?:[ \t]*+,[ \t]*+{_ITEM})*+")
+_FIRST: Final = _ITEM
+_LIST: Final = rf"{_ITEM}(?:[ \t]*+,[ \t]*+{_ITEM})*+"
 
 _log = redact.logger(__name__)
 
@@ -26,8 +26,8 @@ def texts_of(values: Iterable[str]) -> list[str]:
     """Return the texts of Warning headers; by the spec, only the form `299 - "..."` counts."""
     found = []
     for value in values:
-        if len(value) <= MAX_CHARACTERS and _LIST.fullmatch(value.strip()):
-            found += [re.sub(r"\\(.)", r"\1", text) for text in _FIRST.findall(value)]
+        if len(value) <= MAX_CHARACTERS and re.fullmatch(_LIST, value.strip()):
+            found += [re.sub(r"\\(.)", r"\1", text) for text in re.findall(_FIRST, value)]
     return [text for text in found if text.strip()]
 
 
