@@ -39,22 +39,33 @@ QUICK_SCALE = 1 / 32
 
 
 def measure(
-    cases: Sequence[Case], generations: Sequence[str], *, scale: float, rounds: int, settles: bool
+    cases: Sequence[Case],
+    generations: Sequence[str],
+    *,
+    scale: float,
+    rounds: int,
+    settles: bool,
+    named: bool,
 ) -> Iterator[Result]:
-    """Measure the cases; `rounds` 0 means that each case says how many. A case that fails has no runs."""
-    titles = {
-        **{name: shape.described(scale) for name, shape in SHAPES.items()},
-        **{f"n{number}": f"{scaled(number, scale):,}" for number in (150, 500, 10000)},
-    }
+    """Measure the cases. A case that fails has no runs.
+
+    With `rounds` 0 each case says how many, and unless the generations were `named` on which of them.
+    `settles` is for Source.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyctrd-bench-")))
         source = stack.enter_context(Source(folder, scale, settles=settles))
         for generation in generations:
             with Site(generation, source) as site:
                 for case in cases:
-                    if generation in case.generations:
-                        title = case.title.format_map(titles)
-                        yield Result(case.name, title, generation, _runs(site, case, rounds))
+                    if generation in (generations if named else case.generations):
+                        yield Result(case.name, _title(case, scale), generation, _runs(site, case, rounds))
+
+
+def _title(case: Case, scale: float) -> str:
+    sizes = {name: shape.described(scale) for name, shape in SHAPES.items()}
+    numbers = {f"n{number}": f"{scaled(number, scale):,}" for number in (150, 500, 10000)}
+    return case.title.format_map({**sizes, **numbers})
 
 
 def _runs(site: Site, case: Case, rounds: int) -> dict[str, list[Run]]:
@@ -112,8 +123,14 @@ def measured(arguments: argparse.Namespace) -> Report:
     )
     compileall.compile_dir(ROOT / "pyctrd", quiet=2)
     began = time.monotonic()
-    how = {"scale": scale, "rounds": arguments.rounds or int(arguments.quick), "settles": not arguments.quick}
-    for result in measure(_chosen(arguments.cases), generations, **how):
+    for result in measure(
+        _chosen(arguments.cases),
+        generations,
+        scale=scale,
+        rounds=arguments.rounds or int(arguments.quick),
+        settles=not arguments.quick,
+        named=bool(arguments.generation),
+    ):
         minutes = round((time.monotonic() - began) / 60, 1)
         report = msgspec.structs.replace(report, minutes=minutes, results=[*report.results, result])
         if arguments.json:
@@ -166,7 +183,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(given)
     if arguments.list:
         for case in CASES:
-            print(f"{case.name:20} {case.title}")
+            print(f"{case.name:20} {_title(case, 1)}")
         return 0
     report = results.read(arguments.source) if arguments.source else measured(arguments)
     print("\n".join([tables.about(report), *tables.sections(report)]))
@@ -174,7 +191,7 @@ def main(given: Sequence[str] | None = None) -> int:
         from benchmarks import plot
 
         results.write(report, DATA)
-        plot.draw(report, max(report.versions), PICTURE)
+        plot.draw(report, [one for one in CURRENT if one in report.versions][-1], PICTURE)
         PAGE.write_text(tables.page(report))
     holds = arguments.quick or all(check.holds for check in limits.checks(report))
     return 0 if holds and all(result.runs for result in report.results) else 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import results, tables
+from benchmarks import line, results, tables
 from benchmarks.cases import CASES, OURS
 from benchmarks.limits import LIMITS, checks
-from benchmarks.measuring import Run
+from benchmarks.measuring import Run, run
 from benchmarks.results import Report, Result
 from integration.conftest import peer_required
 from integration.rig import peers
@@ -93,6 +97,64 @@ def test_a_case_that_failed_is_shown_and_fails(tmp_path: Path, capsys: pytest.Ca
     results.write(msgspec.structs.replace(report, results=[*report.results, failed]), file)
     assert bench.main(["--from", str(file)]) == 1
     assert "| `load/large`: load it | failed |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not bench.DATA.exists(), reason="scripts/bench --write-docs has not been run yet")
+def test_the_page_is_that_of_its_data() -> None:
+    """If the tables were changed: scripts/bench --write-docs --from docs/benchmarks.json."""
+    assert bench.PAGE.read_text() == tables.page(results.read(bench.DATA))
+
+
+class _This:
+    """This process as if it were a daemon."""
+
+    pid = os.getpid()
+
+
+def test_figures_are_those_of_the_command(tmp_path: Path) -> None:
+    busy = "import os, time\nwhile sum(os.times()[:2]) < 0.3: pass"
+    large = "held = bytearray(b'x') * (100 << 20)"
+    piped = "import os, sys; os.write(1, bytes(1 << 20)); assert os.fstat(1).st_mode & 0o170000 == 0o010000"
+    measured = {
+        name: run(
+            [sys.executable, "-Sc", code], env={}, folder=tmp_path, daemon=_This(), piped=name == "piped"
+        )
+        for name, code in {"busy": busy, "large": large, "piped": piped}.items()
+    }
+    assert measured["busy"].cpu >= 0.3
+    assert measured["busy"].seconds >= 0.3
+    assert measured["busy"].peak < 50 < 100 < measured["large"].peak
+    assert all(one.daemon_peak > 10 for one in measured.values())
+    with pytest.raises(RuntimeError, match="exit code 3: no luck"):
+        run(
+            [sys.executable, "-c", "import sys; sys.stderr.write('no luck'); sys.exit(3)"],
+            env={},
+            folder=tmp_path,
+            daemon=_This(),
+        )
+
+
+def test_a_line_delays_and_changes_nothing() -> None:
+    sent = os.urandom(3 << 20)
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as server:
+            assert server.recv(1) == b"?"
+            server.sendall(sent)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor(1) as pool,
+        line.running(listener.getsockname()[1], 0.05) as port,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        serving = pool.submit(serve, listener)
+        began = time.monotonic()
+        client.sendall(b"?")
+        first = client.recv(1)
+        assert time.monotonic() - began >= 0.1 - 0.01  # of which `connect` may have used some
+        assert first + b"".join(iter(partial(client.recv, 1 << 16), b"")) == sent
+        serving.result()
 
 
 def test_every_case_has_a_limit_and_every_limit_a_case() -> None:
