@@ -13,6 +13,7 @@ import compileall
 import datetime as dt
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -181,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
 def main(given: Sequence[str] | None = None) -> int:
     """Run the command line; return 1 if a limit is exceeded."""
     arguments = parser().parse_args(given)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # stop what was started
     if arguments.list:
         for case in CASES:
             print(f"{case.name:20} {_title(case, 1)}")
