@@ -86,6 +86,8 @@ def _in_turn(site: Site, contenders: Sequence[Contender], rounds: int) -> dict[s
     for number in range(rounds):
         first = number % len(contenders)
         for one in (*contenders[first:], *contenders[:first]):
+            if one.once and number:
+                continue
             one.before()
             if site.source.settles:
                 os.sync()  # no command waits for what an earlier one has written

@@ -40,6 +40,8 @@ class Contender:
     """Whether `cat` reads its output."""
     daemon: Containerd | None = None
     """The daemon that it uses, if that is not the site's."""
+    once: bool = False
+    """Whether it is measured in the first round only, since it takes so long."""
     requests: Callable[[], int] | None = None
     """Returns the number of requests that the registry got."""
 
@@ -173,17 +175,16 @@ def _save(image: str, site: Site) -> list[Contender]:
 
 
 def _save_many(count: int, site: Site) -> list[Contender]:
-    names = site.hold_many(site.source.count(500))[: site.source.count(count)]
+    names = [many_name(number) for number in range(site.source.count(count))]
     file = site.folder / "saved.tar"
-    writes = partial(Contender, after=partial(file.unlink, missing_ok=True))
-    found = [
-        writes(OURS, site.pyctrd("save", "-q", "-o", file, *names)),
-        writes("ctr images export", site.ctr("images", "export", file, *names)),
-    ]
-    if _every_peer(site, ""):
-        local = site.ctr("images", "export", "--local", file, *names)
-        found.append(writes("ctr images export --local", local))
-    return found
+    found = _crowd(
+        site,
+        "some",
+        ["save", "-q", "-o", str(file), *names],
+        ["images", "export", str(file), *names],
+        ["images", "export", "--local", str(file), *names],
+    )
+    return [replace(one, after=partial(file.unlink, missing_ok=True)) for one in found]
 
 
 def _save_to_pipe(site: Site) -> list[Contender]:
@@ -232,12 +233,17 @@ def _loads(site: Site, archive: Path, contender: Callable[..., Contender]) -> li
 
 
 def _crowd(site: Site, namespace: str, ours: Sequence[str], *others: Sequence[str]) -> list[Contender]:
-    """Compare commands in a namespace of the containerd with many images."""
+    """Compare commands of ctr in a namespace of the containerd with many images."""
     daemon = site.crowd.daemon
     at = partial(Contender, daemon=daemon)
     pyctrd = partial(site.pyctrd, address=daemon.address, namespace=namespace)
     ctr = partial(site.ctr, address=daemon.address, namespace=namespace)
-    return [at(OURS, pyctrd(*ours)), *(at(f"ctr {' '.join(one)}", ctr(*one)) for one in others)]
+    return [at(OURS, pyctrd(*ours)), *(at(_name(one), ctr(*one)) for one in others)]
+
+
+def _name(ctr: Sequence[str]) -> str:
+    """Name a command of ctr: `images export --local`, without the file and the images."""
+    return " ".join(["ctr", *ctr[:2], *(word for word in ctr if word == "--local")])
 
 
 def _list_few(site: Site) -> list[Contender]:
@@ -263,8 +269,9 @@ def _diagnose_some(site: Site) -> list[Contender]:
 
 def _of_many(ours: str, ctr: Sequence[str], site: Site) -> list[Contender]:
     """Compare a command in the largest namespace with ctr, and with itself in a smaller namespace."""
+    first, *others = _crowd(site, "many", [ours], *([ctr] if ctr else []))
     fewer = replace(_crowd(site, "some", [ours])[0], name=FEWER)
-    return [*_crowd(site, "many", [ours], *([ctr] if ctr else [])), fewer]
+    return [first, fewer, *(replace(one, once=True) for one in others)]
 
 
 def _import_grpc() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from benchmarks import line
-from benchmarks.image import MIB, SHAPES, many_name, scaled, write_many
+from benchmarks.image import MIB, SHAPES, scaled, write_many
 from integration.rig import peers, publish
 from integration.rig.containerd import Containerd
 from integration.rig.disk import SmallDisk
@@ -27,6 +28,7 @@ NAMESPACE = "default"
 NERDCTL = "2.3.5"
 ROUND_TRIP_SECONDS = 0.05
 DISK_BYTES = 2 << 30
+NAMES_OF_EACH = 20
 ROOT = Path(__file__).parent.parent
 # What the installed `pyctrd` script does.
 PYCTRD = (sys.executable, "-c", "from pyctrd.cli import main; main()")
@@ -186,14 +188,6 @@ class Site:
             self._held = (name, unpacked)
         return reference
 
-    def hold_many(self, number: int) -> list[str]:
-        """Have so many small images in the containerd, and nothing else; return their names."""
-        if self._held != (str(number), False):
-            self.empty()
-            self.do(self.pyctrd("load", "-q", "--no-unpack", "-i", self.source.many(number)))
-            self._held = (str(number), False)
-        return [many_name(one) for one in range(number)]
-
     def archive(self, name: str) -> Path:
         """Return an archive of an image of SHAPES."""
         file = self.source.folder / f"{name}.tar"
@@ -219,37 +213,38 @@ class Site:
 
 @dataclass(frozen=True)
 class Crowd:
-    """A containerd with many images, each number of them in a namespace of its own.
-
-    Its data is in memory: it is only read, and 10,000 records would take half a minute to write to a disk.
-    """
+    """A containerd with many small images: three numbers of names, each in a namespace of that name."""
 
     daemon: Containerd
     few: int
     some: int
     many: int
-    """The number of names; every image of `some` has equally many of them."""
+    """The images of `some`, each with equally many names."""
 
 
 @contextmanager
 def crowded(site: Site) -> Iterator[Crowd]:
-    """Start a containerd with many images."""
+    """Start a containerd with many images.
+
+    It is filled in memory: on a disk, where it is used then, each of so many changes would be synced.
+    """
     source = site.source
     few, some = source.count(150), source.count(500)
-    with (
-        SmallDisk(site.folder / "memory", DISK_BYTES),
-        Containerd(site.generation, site.folder / "memory/containerd") as daemon,
-    ):
-        for number, namespace in ((few, "few"), (some, "some"), (some, "many")):
-            load = ("load", "-q", "--no-unpack", "-i", source.many(number))
-            site.do(site.pyctrd(*load, address=daemon.address, namespace=namespace))
-        with Daemon.connect(str(daemon.address), "many") as store:
-            targets = [record.target for record in store.images.list()]
-            for tag in range(1, 20):
-                for number, target in enumerate(targets):
-                    name = f"registry.example/bench/{number}:{tag}"
-                    store.images.create(ImageRecord(name=name, target=target))
-        yield Crowd(daemon, few, some, some * 20)
+    memory, disk = site.folder / "memory", site.folder / "crowd"
+    with SmallDisk(memory, DISK_BYTES):
+        with Containerd(site.generation, memory / "containerd") as daemon:
+            for number, namespace in ((few, "few"), (some, "some"), (some, "many")):
+                load = ("images", "import", "--local", "--no-unpack", source.many(number))
+                site.do(site.ctr(*load, address=daemon.address, namespace=namespace))
+            with Daemon.connect(str(daemon.address), "many") as store:
+                targets = [record.target for record in store.images.list()]
+                for tag in range(1, NAMES_OF_EACH):
+                    for number, target in enumerate(targets):
+                        name = f"registry.example/bench/{number}:{tag}"
+                        store.images.create(ImageRecord(name=name, target=target))
+        shutil.copytree(memory / "containerd/root", disk / "root")
+    with Containerd(site.generation, disk) as daemon:
+        yield Crowd(daemon, few, some, some * NAMES_OF_EACH)
 
 
 def copy_of_blobs(files: Sequence[Path], folder: Path) -> list[str]:
