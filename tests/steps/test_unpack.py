@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event, Lock
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from pyctrd.errors import ContentError, DaemonError, DigestMismatch, NotFound
 from pyctrd.oci.model import Descriptor, Digest, ImageConfig, Manifest, Mount
 from pyctrd.progress import Progress
+from pyctrd.steps.fetch import Stopped
 from pyctrd.steps.unpack import unpack
 from tests.support import images, shapes
 from tests.support.images import Graph
@@ -27,7 +32,7 @@ class Bench:
         self.chain = list(self.config.rootfs.chain_ids)
         self.log: list[tuple[str, str]] = []
 
-    def unpack(self, store: MemoryStore | None = None) -> Digest | None:
+    def unpack(self, store: MemoryStore | None = None, **how: Any) -> Digest | None:
         def watch(event: Progress) -> None:
             assert event.descriptor is not None
             self.log.append((event.action, event.descriptor.digest))
@@ -38,6 +43,7 @@ class Bench:
             self.config,
             snapshotter="memory",
             progress=watch,
+            **how,
         )
 
     @property
@@ -253,3 +259,173 @@ def test_the_error_for_a_missing_layer_has_its_digest(bench: Bench) -> None:
     with pytest.raises(NotFound) as caught:
         bench.unpack()
     assert (caught.value.kind, caught.value.name) == ("layer", layer.digest)
+
+
+# --- layers that are extracted before their parents -------------------------------------------------------
+
+
+class Arrivals:
+    """The downloads of an image's layers, which end when a test says so."""
+
+    def __init__(self) -> None:
+        self.futures: dict[Digest, Future[None]] = defaultdict(Future)
+
+    def stored(self, digest: Digest) -> Future[None]:
+        return self.futures[digest]
+
+    def arrive(self, layer: Descriptor) -> None:
+        self.futures[layer.digest].set_result(None)
+
+
+class Watched:
+    """A store that tells which layers are applied, and can refuse one that has no parent."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.applied = SimpleQueue[Descriptor]()
+        self.at_once = self.most = 0
+        self.incomplete: set[Digest] = set()
+        self.mounts: dict[Digest, Mount] = {}
+        lock, inner = Lock(), MemoryDiffs.apply
+
+        def apply(diffs: MemoryDiffs, layer: Descriptor, mounts: Sequence[Mount]) -> Descriptor:
+            with lock:
+                self.at_once += 1
+                self.most = max(self.most, self.at_once)
+            try:
+                (self.mounts[layer.digest],) = mounts
+                if mounts[0].type == "overlay" and layer.digest in self.incomplete:
+                    raise DaemonError("lstat /dev/null/tmp: not a directory")
+                return inner(diffs, layer, mounts)
+            finally:
+                with lock:
+                    self.at_once -= 1
+                self.applied.put(layer)
+
+        monkeypatch.setattr(MemoryDiffs, "apply", apply)
+
+    def take(self) -> Descriptor:
+        return self.applied.get(timeout=60)
+
+
+@pytest.fixture
+def quick() -> Bench:
+    return Bench(shapes.single(layers=5))
+
+
+@pytest.fixture
+def watched(quick: Bench, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(quick, monkeypatch)
+
+
+def test_layers_are_extracted_as_they_arrive_and_committed_in_order(quick: Bench, watched: Watched) -> None:
+    arrivals = Arrivals()
+    layers = quick.manifest.layers
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(quick.unpack, stored=arrivals.stored)
+        for layer in (layers[3], layers[1], layers[4], layers[2]):
+            arrivals.arrive(layer)
+            assert watched.take() == layer
+        assert not [name for name, (_, kind) in quick.snapshots.items() if kind == "committed"]
+        arrivals.arrive(layers[0])
+        assert done.result(60) == quick.chain[-1]
+    assert quick.snapshots == quick.whole
+    assert [digest for action, digest in quick.log if action == "unpacked"] == [it.digest for it in layers]
+    assert watched.most <= 2
+
+
+def test_mounts_of_layers_that_get_their_parent_later(quick: Bench, watched: Watched) -> None:
+    """As the upper folder of an overlay, which makes containerd write whiteouts as overlayfs stores them."""
+    quick.unpack()
+    base, *above = quick.manifest.layers
+    assert watched.mounts[base.digest].type == "memory"
+    for layer in above:
+        mount = watched.mounts[layer.digest]
+        assert (mount.type, mount.source) == ("overlay", "overlay")
+        assert [one for one in mount.options if one.startswith("upperdir=extract-")]
+        assert "lowerdir=/dev/null" in mount.options
+
+
+@pytest.mark.parametrize("positions", [(1,), (4,), (2, 3), (1, 2, 3, 4)])
+def test_layers_that_need_their_parent_are_extracted_again(
+    quick: Bench, watched: Watched, positions: Sequence[int]
+) -> None:
+    watched.incomplete = {quick.manifest.layers[position].digest for position in positions}
+    assert quick.unpack() == quick.chain[-1]
+    assert quick.snapshots == quick.whole
+    assert {digest for digest, mount in watched.mounts.items() if mount.type == "memory"} == {
+        quick.manifest.layers[0].digest,
+        *watched.incomplete,
+    }
+
+
+@pytest.mark.parametrize("position", range(5))
+def test_a_failed_download_leaves_no_active_snapshot(quick: Bench, watched: Watched, position: int) -> None:
+    arrivals = Arrivals()
+    layers = list(quick.manifest.layers)
+    failed = layers.pop(position)
+    for layer in layers:
+        arrivals.arrive(layer)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(quick.unpack, stored=arrivals.stored)
+        for _ in layers[1:] if position else []:
+            watched.take()
+        arrivals.futures[failed.digest].set_exception(DaemonError("cut"))
+        with pytest.raises(DaemonError, match="cut"):
+            done.result(60)
+    assert {kind for _, kind in quick.snapshots.values()} <= {"committed"}
+
+
+def test_a_cancelled_download_ends_the_unpacking(quick: Bench) -> None:
+    arrivals = Arrivals()
+    for layer in quick.manifest.layers[1:]:
+        arrivals.arrive(layer)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(quick.unpack, stored=arrivals.stored)
+        arrivals.futures[quick.manifest.layers[0].digest].cancel()
+        with pytest.raises(CancelledError):
+            done.result(60)
+    assert quick.snapshots == {}
+
+
+def test_nothing_more_is_committed_after_a_stop(quick: Bench) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        quick.unpack(stop=stop)
+    assert quick.snapshots == {}
+
+
+def test_one_layer_at_a_time_if_the_caller_wants_it(quick: Bench, watched: Watched) -> None:
+    assert quick.unpack(max_concurrent=1) == quick.chain[-1]
+    assert watched.most == 1
+
+
+def test_a_snapshotter_is_asked_for_more_than_one_missing_layer_only(
+    quick: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = before(monkeypatch, MemorySnapshots, "can_rebase", lambda _number: None)
+    quick.unpack()
+    assert asked() == 1
+    quick.unpack()
+    quick.store.snapshots.remove("memory", quick.chain[-1])
+    quick.unpack()
+    assert asked() == 1
+    assert quick.snapshots == quick.whole
+
+
+def test_parents_that_another_client_removes_are_unpacked_again(
+    quick: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two lowest ones exist when we start, and are gone when the third one is to be committed."""
+    quick.unpack()
+    for name in reversed(quick.chain[2:]):
+        quick.store.snapshots.remove("memory", name)
+
+    def remove(number: int) -> None:
+        if number == 1:
+            for name in reversed(quick.chain[:2]):
+                quick.store.snapshots.remove("memory", name)
+
+    before(monkeypatch, MemorySnapshots, "commit", remove)
+    assert quick.unpack() == quick.chain[-1]
+    assert quick.snapshots == quick.whole

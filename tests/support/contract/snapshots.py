@@ -33,6 +33,25 @@ class SnapshotContract:
             assert snapshots.stat("", "top").parent == "base"
             assert {item.name for item in snapshots.list(leased.default_snapshotter())} == {"base", "top"}
 
+    def test_a_parent_is_set_at_the_commit_if_the_snapshotter_can(self, store: Store) -> None:
+        with store.lease("test") as leased:
+            snapshots = leased.snapshots
+            for name, parent in (("base", ""), ("top", "base")):
+                snapshots.prepare("", f"new {name}", "")
+                snapshots.commit("", name, f"new {name}", parent=parent)
+            can = snapshots.can_rebase("")
+            assert can == snapshots.can_rebase(leased.default_snapshotter())
+            assert snapshots.stat("", "top").parent == ("base" if can else "")
+            store.collect_garbage()
+            assert {item.name for item in snapshots.list("")} == {"base", "top"}
+            if can:
+                with pytest.raises(FailedPrecondition):
+                    snapshots.remove("", "base")
+                snapshots.prepare("", "active", "")
+                with pytest.raises(NotFound, match="absent") as caught:
+                    snapshots.commit("", "other", "active", parent="absent")
+                assert caught.value.kind == "snapshot"
+
     def test_names_are_unique(self, store: Store) -> None:
         with store.lease("test") as leased:
             snapshots = leased.snapshots
