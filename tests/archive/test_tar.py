@@ -9,7 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 from hypothesis import given
@@ -216,7 +216,35 @@ def test_little_is_read_ahead() -> None:
         most_ahead = max(most_ahead, read_bytes - written)
 
     tar.write(layout_of(by_digest(b"x" * size)), read, io.BytesIO(), progress=watch)
-    assert most_ahead <= 12 * chunk
+    assert most_ahead <= 8 * chunk
+
+
+@pytest.mark.parametrize("failing", [None, 5])
+def test_the_next_blobs_are_open_before_they_are_needed_and_all_are_closed(failing: int | None) -> None:
+    blobs = by_digest(*(bytes([number]) * 10 for number in range(9)))
+    order = [item.source for item in layout_of(blobs).entries if isinstance(item.source, Digest)]
+    opened: set[Digest] = set()
+    seen: list[set[Digest]] = []
+
+    @contextmanager
+    def read(digest: Digest) -> Iterator[Iterator[bytes]]:
+        def chunks() -> Iterator[bytes]:
+            seen.append(set(opened))
+            if order.index(digest) == failing:
+                raise DaemonUnreachable("connection reset")
+            yield blobs[digest]
+
+        opened.add(digest)
+        try:
+            yield chunks()
+        finally:
+            opened.remove(digest)
+
+    with pytest.raises(DaemonUnreachable) if failing else nullcontext():
+        tar.write(layout_of(blobs), read, io.BytesIO())
+    last = len(order) if failing is None else failing + 1
+    assert seen == [set(order[at : at + 3]) for at in range(last)]
+    assert opened == set()
 
 
 def test_progress_ends_at_each_blobs_size() -> None:
