@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -33,8 +33,20 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         return call
 
+    def counting_each(method: str, name: str) -> Callable[..., Any]:
+        inner = getattr(ContentService, method)
+
+        def call(self: ContentService, items: Iterable[Any]) -> Any:
+            found = list(items)
+            counts.update((name, str(getattr(item, "digest", item))) for item in found)
+            return inner(self, found)
+
+        return call
+
     for method in ("info", "read"):  # read_all uses read
         monkeypatch.setattr(ContentService, method, counting(method))
+    monkeypatch.setattr(ContentService, "infos", counting_each("infos", "info"))
+    monkeypatch.setattr(ContentService, "read_several", counting_each("read_several", "read"))
     return counts
 
 

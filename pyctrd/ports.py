@@ -168,15 +168,14 @@ class ContentStore(Protocol):
     ) -> AbstractContextManager[Iterator[Chunk]]:
         """Open a blob at an offset, in chunks of at most 1 MiB. `size` 0 means to the end."""
 
-    def read_small(self, blobs: Iterable[Descriptor]) -> Iterator[Chunk | None]:
-        """Yield the bytes of each of these small blobs, in order, with many requests ahead.
-
-        They have the descriptor's size, and are not checked otherwise. None is for a blob that could not be
-        read so: `read` gives the reason.
-        """
-
     def read_all(self, digest: Digest, *, limit: int) -> bytes:
         """Return a whole blob. Raises ContentError if it is larger than `limit` bytes, NotFound."""
+
+    def read_several(self, documents: Iterable[Descriptor]) -> Iterator[tuple[Digest, bytes]]:
+        """Yield small documents by digest, many of them requested at a time.
+
+        Leaves out what is large or cannot be read: `read_all` reads it, or says why.
+        """
 
     def open_ingest(
         self, ref: str, *, digest: Digest | None, size: int, expected: bool = True

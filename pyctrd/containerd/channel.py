@@ -51,21 +51,6 @@ class Subject(NamedTuple):
     name: str
 
 
-class Unary:
-    """Makes calls with one response: waits for it, or with `future` returns the call that was started."""
-
-    def __init__(self, start: Callable[[Any, float], Call]) -> None:
-        self._start = start
-
-    def __call__(self, request: Any, timeout: float | None = None) -> Any:
-        """Make a call and wait for the response."""
-        return self.future(request, timeout).result()
-
-    def future(self, request: Any, timeout: float | None = None) -> Call:
-        """Start a call."""
-        return self._start(request, UNARY_SECONDS if timeout is None else timeout)
-
-
 class Channel:
     """The channel for the generated stubs: adds the namespace and the lease to every call.
 
@@ -80,17 +65,22 @@ class Channel:
         if lease:
             self._metadata += (("containerd-lease", lease),)
 
-    def unary_unary(self, method: str, **how: Any) -> Unary:
+    def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
         """Return a function that makes a call and waits for the response."""
+        start = self.unary_future(method, **how)
+        return lambda request, timeout=None: start(request, timeout).result()
+
+    def unary_future(self, method: str, **how: Any) -> Callable[..., Call]:
+        """Return a function that starts a call with one response."""
         made = cache(lambda: self._base.unary_unary(method, **how))
 
-        def start(request: Any, timeout: float) -> Call:
+        def call(request: Any, timeout: float | None = None) -> Call:
             def begin(seconds: float | None) -> Any:
                 return made().future(request, timeout=seconds, metadata=self._metadata)
 
-            return self._calls.start(method, begin, timeout)
+            return self._calls.start(method, begin, UNARY_SECONDS if timeout is None else timeout)
 
-        return Unary(start)
+        return call
 
     def unary_stream(self, method: str, **how: Any) -> Callable[..., Call]:
         """Return a function that starts a call with a stream of responses."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf import empty_pb2
 
 from pyctrd.containerd import convert
 from pyctrd.containerd.calls import Call, ahead
-from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection, Unary
+from pyctrd.containerd.channel import UNARY_SECONDS, WORK_SECONDS, Connection
 from pyctrd.errors import LeaseLost
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
@@ -25,6 +27,7 @@ from pyctrd.protos.services.leases.v1 import leases_pb2, leases_pb2_grpc
 LIFETIME = dt.timedelta(hours=24)
 # The limit for the length of a label's key and value together (pkg/labels/validate.go).
 _LABEL_BYTES = 4096
+_ADD = "/containerd.services.leases.v1.Leases/AddResource"
 # How many entries are requested before the first one is written.
 _AHEAD = 16
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -71,6 +74,12 @@ class LeaseService:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = leases_pb2_grpc.LeasesStub(connection.channel)
+        channel: Any = connection.channel
+        self._add: Callable[..., Call] = channel.unary_future(
+            _ADD,
+            request_serializer=leases_pb2.AddResourceRequest.SerializeToString,
+            response_deserializer=empty_pb2.Empty.FromString,
+        )
 
     def create(self, lease_id: str, labels: Mapping[str, str]) -> Lease:
         """Create a lease. Raises AlreadyExists."""
@@ -99,9 +108,8 @@ class LeaseService:
 
         def start(resource: LeaseResource) -> Call:
             item = leases_pb2.Resource(id=resource.id, type=resource.type)
-            return add.future(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
+            return self._add(leases_pb2.AddResourceRequest(id=lease_id, resource=item))
 
-        add = cast("Unary", self._stub.AddResource)
         for _, call in ahead(start, resources, _AHEAD):
             with self._connection.calling(_KIND, lease_id):
                 call.result()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final
+from typing import Final, TypeAlias
 
 from pyctrd.errors import AlreadyExists, NotFound
 from pyctrd.oci import graph, mediatypes, platforms
@@ -19,8 +18,7 @@ from pyctrd.steps.validate import Validator
 # The total size of cached documents; real images have much less.
 _MAX_DOCUMENT_BYTES: Final = 16 << 20
 _CHUNK_BYTES: Final = 1 << 20
-# Blobs up to this size are read many at a time.
-SMALL_BYTES: Final = 64 << 10
+_Opened: TypeAlias = AbstractContextManager[Iterator[Chunk]]
 
 
 class RememberedContent:
@@ -69,34 +67,43 @@ class RememberedContent:
         self._remember(digest, raw)
         return raw
 
+    def read_several(self, documents: Iterable[Descriptor]) -> Iterator[tuple[Digest, bytes]]:
+        found = self._content.read_several(item for item in documents if item.digest not in self._documents)
+        for digest, raw in found:
+            self._remember(digest, raw)
+            yield digest, raw
+
     def _remember(self, digest: Digest, raw: bytes) -> None:
-        if self._bytes + len(raw) <= _MAX_DOCUMENT_BYTES:
+        if digest not in self._documents and self._bytes + len(raw) <= _MAX_DOCUMENT_BYTES:
             self._bytes += len(raw)
             self._documents[digest] = raw
 
     def read_ahead(self, descriptors: Iterable[Descriptor]) -> None:
-        """Put the documents among these into the cache, many at once, except large or damaged ones."""
-        wanted = [
+        """Put the documents among these into the cache, many at once; large and damaged ones are left out."""
+        documents = (
             item
             for digest, item in graph.by_digest(descriptors).items()
-            if item.size <= SMALL_BYTES
-            and (graph.has_children(item) or mediatypes.is_image_config(item.media_type))
-            and digest not in self._documents
+            if (graph.has_children(item) or mediatypes.is_image_config(item.media_type))
             and not isinstance(self._infos.get(digest), NotFound)
-        ]
-        if len(wanted) < 2:
-            return
-        for item, data in zip(wanted, self._content.read_small(wanted), strict=True):
-            raw = bytes(data or b"")
-            if Digest.of(raw, item.digest.algorithm) == item.digest:
-                self._remember(item.digest, raw)
+        )
+        for _ in self.read_several(documents):
+            pass
 
-    def read_small(self, blobs: Iterable[Descriptor]) -> Iterator[Chunk | None]:
-        return self._content.read_small(blobs)
+    def in_order(self, blobs: Sequence[Descriptor]) -> Callable[[Digest], _Opened]:
+        """Return a function that opens blobs, to be called in their order; small ones are read ahead."""
+        rest = (item for item in blobs if item.digest not in self._documents)
+        read = iter(self._content.read_several(rest))
+        ahead = next(read, None)
 
-    def has_document(self, digest: Digest) -> bool:
-        """Whether a document is in the cache."""
-        return digest in self._documents
+        def opened(digest: Digest) -> _Opened:
+            nonlocal ahead
+            if ahead is None or ahead[0] != digest:
+                return self.read(digest)
+            _, data = ahead
+            ahead = next(read, None)
+            return nullcontext(iter((data,)))
+
+        return opened
 
     def read(
         self, digest: Digest, *, offset: int = 0, size: int = 0
@@ -149,6 +156,11 @@ class RememberedContent:
         """Look these blobs up again."""
         for digest in digests:
             self._infos.pop(digest, None)
+
+    @property
+    def document_bytes(self) -> int:
+        """The total size of the documents in the cache."""
+        return self._bytes
 
     def shrink(self, limit: int) -> bool:
         """Empty the cache if its documents have more than `limit` bytes; return whether it was emptied."""
@@ -290,22 +302,3 @@ class LocalImage:
                 if platform is not None and not platforms.is_unknown(platform):
                     complete[platforms.normalize(platform)] = None
         return tuple(complete)
-
-
-def reading_ahead(
-    content: RememberedContent, blobs: Iterable[Descriptor]
-) -> Callable[[Digest], AbstractContextManager[Iterator[Chunk]]]:
-    """Return a function that opens blobs, to be called in this order; small ones are read ahead."""
-    small = [item for item in blobs if 0 < item.size <= SMALL_BYTES and not content.has_document(item.digest)]
-    expected = deque(item.digest for item in small)
-    read = content.read_small(small)
-
-    def opened(digest: Digest) -> AbstractContextManager[Iterator[Chunk]]:
-        if expected and digest == expected[0]:
-            expected.popleft()
-            data = next(read)
-            if data is not None:
-                return nullcontext(iter((data,)))
-        return content.read(digest)
-
-    return opened

@@ -49,6 +49,7 @@ class FakeDaemon:
         self.headers: list[dict[str, str]] = []
         self.deadlines: dict[str, float | None] = {}
         self.blobs: dict[str, bytes] = {}
+        self.pieces: dict[str, list[bytes]] = {}
         self.ingests: dict[str, bytearray] = {}
         self.leases: dict[str, dict[str, str]] = {}
         self.namespace_labels: dict[str, str] = {}
@@ -109,6 +110,11 @@ class FakeContent(content_pb2_grpc.ContentServicer):
     ) -> Iterator[content_pb2.ReadContentResponse]:
         context.add_callback(self.daemon.read_cancelled.set)
         yield from self.daemon.without_end("Read", context)
+        if pieces := self.daemon.pieces.get(request.digest):
+            yield from (content_pb2.ReadContentResponse(data=piece) for piece in pieces)
+            return
+        if request.digest not in self.daemon.blobs:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"content digest {request.digest}: not found")
         data = self.daemon.blobs[request.digest][request.offset :]
         data = data[: request.size] if request.size > 0 else data
         for start in range(0, len(data), 1 << 20):

@@ -31,6 +31,7 @@ CALLS: dict[str, Callable[[Daemon], object]] = {
     "work": lambda daemon: daemon.diffs.apply(LAYER, []),
     "a list": lambda daemon: list(daemon.content.list()),
     "a read": lambda daemon: daemon.content.read_all(DIGEST, limit=10),
+    "several reads": lambda daemon: list(daemon.content.read_several([LAYER] * 100)),
     "a write": lambda daemon: daemon.content.open_ingest("ref", digest=DIGEST, size=7).__enter__(),
     "another namespace": lambda daemon: daemon.in_namespace("other").content.info(DIGEST),
     "a lease": lambda daemon: daemon.lease("test").__enter__(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyctrd.containerd import Daemon, containers, convert, leases
+from pyctrd.containerd import Daemon, containers, content, convert, leases
 from pyctrd.containerd.content import data_of
 from pyctrd.errors import (
     ContentError,
@@ -49,6 +49,33 @@ def test_a_read_that_is_left_early_is_cancelled(client: Daemon, fake: FakeDaemon
         next(chunks)
     assert fake.read_cancelled.wait(5)
     assert not fake.requests("Read"), "the daemon had sent it all"
+
+
+def test_several_documents_are_read_at_a_time(client: Daemon, fake: FakeDaemon) -> None:
+    """What is absent, damaged, or larger than its descriptor says is left out."""
+    good = [b"%d" % number for number in range(100)]
+    fake.blobs |= {Digest.of(data): data for data in good}
+    damaged, large = Digest.of(b"damaged"), Digest.of(bytes(70_000))
+    fake.blobs |= {damaged: b"changed", large: bytes(70_000)}
+    wanted = [*map(Digest.of, good[:50]), damaged, large, DIGEST, *map(Digest.of, good[50:])]
+    documents = [Descriptor(media_type="application/json", digest=digest, size=1) for digest in wanted]
+    found = list(client.content.read_several(documents))
+    assert found == [(Digest.of(data), data) for data in good]
+    assert len(fake.requests("Read")) == 102  # but for the absent one
+
+
+def test_a_server_that_splits_documents_is_asked_for_each(
+    client: Daemon, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "_SMALL_SECONDS", 0.5)
+    data = b"in two messages"
+    digest = Digest.of(data)
+    fake.pieces[digest] = [data[:5], data[5:]]
+    documents = [Descriptor(media_type="application/json", digest=digest, size=len(data))]
+    assert list(client.content.read_several(documents)) == []
+    fake.pieces.clear()
+    assert list(client.content.read_several(documents * 100)) == []
+    assert not fake.requests("Read")
 
 
 def test_read_all_has_a_limit(client: Daemon, fake: FakeDaemon) -> None:

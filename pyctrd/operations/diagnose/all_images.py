@@ -6,10 +6,11 @@ selected platforms are read, once for all records of the same target; only incom
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pyctrd.errors import ContentError, DaemonError, PyctrdError, Unsupported
 from pyctrd.oci.image_names import aliases, has_tag
@@ -21,6 +22,9 @@ from pyctrd.operations.diagnose.model import Cause, Content, DiagnosisSummary, m
 from pyctrd.operations.diagnose.survey import Survey, TargetSurvey
 from pyctrd.operations.diagnose.verdict import Verdict, default_snapshotter, remedy_for, verdict
 from pyctrd.ports import Store
+
+# The documents of so many images are read at a time.
+_BATCH: Final = 64
 
 
 def diagnose_all(
@@ -86,7 +90,7 @@ class _Namespace:
         """Return the summaries of the wanted images, sorted by name."""
         images = self._inspection.store.images.list()
         alias_of = aliases(images)
-        groups = _groups(filter(wanted, images))
+        groups = self._read(_groups(filter(wanted, images)))
         found = [summary for group in groups for summary in self._of_one_target(group, alias_of)]
         return sorted(found, key=lambda item: item.image)
 
@@ -94,7 +98,7 @@ class _Namespace:
         """Return the groups of incomplete records, sorted by name."""
         found: list[tuple[ImageRecord, ...]] = []
         complete = 0
-        for group in _groups(self._inspection.store.images.list()):
+        for group in self._read(_groups(self._inspection.store.images.list())):
             try:
                 whole = self._is_complete(group[0])
             except (ContentError, DaemonError):
@@ -105,6 +109,15 @@ class _Namespace:
             else:
                 found.append(tuple(sorted(group, key=_preference)))
         return Incomplete(tuple(sorted(found, key=lambda group: group[0].name)), complete)
+
+    def _read(self, groups: Iterable[Sequence[ImageRecord]]) -> Iterator[Sequence[ImageRecord]]:
+        """Yield groups of records whose documents have been read."""
+        matcher = None if self._selection.local else self._selection.resolve().matcher
+        each = iter(groups)
+        while batch := list(itertools.islice(each, _BATCH)):
+            self._inspection.store.check_open()
+            self._inspection.read_ahead((group[0].target for group in batch), matcher)
+            yield from batch
 
     def _of_one_target(
         self, images: Sequence[ImageRecord], alias_of: Mapping[str, str]

@@ -5,15 +5,18 @@ Content and snapshots are listed once, so that no blob or snapshot is asked for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
 import msgspec
 
-from pyctrd.errors import NotFound, Unsupported
-from pyctrd.oci import graph
+from pyctrd.errors import ContentError, DaemonError, NotFound, Unsupported
+from pyctrd.oci import graph, mediatypes
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, SnapshotInfo
+from pyctrd.oci.platforms import Matcher
 from pyctrd.operations.diagnose.inspection import Inspection
 
 # The labels that say that the content of a snapshot is remote; others would only use memory.
@@ -45,6 +48,31 @@ class ListedInspection(Inspection):
             raise NotFound(message, kind="content", name=descriptor.digest)
         return self.remembered.content.read_all(descriptor.digest, limit=graph.size_limit(descriptor))
 
+    def read_ahead(self, targets: Iterable[Descriptor], matcher: Matcher | None) -> None:
+        """Read the documents of images for matching platforms, or with None for all, many at a time.
+
+        What cannot be read is left out here, and so is what is too much to keep.
+        """
+        self.shrink(_KEPT_BYTES)
+        content = self.remembered.content
+        generation = list(targets)
+        for _ in range(graph.MAX_DEPTH):
+            new = {item.digest: item for item in generation if item.digest in self.digests}
+            if not new:
+                return
+            few = itertools.takewhile(lambda _: content.document_bytes < _KEPT_BYTES, new.values())
+            deque(content.read_several(few), maxlen=0)
+            generation = [child for item in new.values() for child in self._documents_in(item, matcher)]
+
+    def _documents_in(self, parent: Descriptor, matcher: Matcher | None) -> Sequence[Descriptor]:
+        try:
+            children = self.children(parent)
+        except (ContentError, DaemonError, NotFound):
+            return ()
+        if mediatypes.is_index(parent.media_type):
+            return list(filter(graph.fits(matcher), children) if matcher else children)
+        return children[:1] if matcher is None or parent.platform is None else ()
+
     def snapshot(self, snapshotter: str, name: str) -> SnapshotInfo | None:
         found = self._listed(snapshotter)
         if isinstance(found, Unsupported):
@@ -55,9 +83,9 @@ class ListedInspection(Inspection):
         """Return none: each would be a scan of the content, for evidence that a list does not show."""
         return ()
 
-    def shrink(self) -> None:
+    def shrink(self, limit: int = 2 * _KEPT_BYTES) -> None:
         """Forget the documents that were read if they are many; images that follow may share a few."""
-        if self.remembered.content.shrink(_KEPT_BYTES):
+        if self.remembered.content.shrink(limit):
             self._children.clear()
 
     @cached_property

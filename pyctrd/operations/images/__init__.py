@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Final, NamedTuple
+
+import msgspec
 
 from pyctrd.errors import ContentError
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.image_names import aliases
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord, Platform
 from pyctrd.oci.platforms import Matcher, Selection
-from pyctrd.operations.images.documents import Documents
+from pyctrd.operations.images.documents import Children, Documents, Parsed
 from pyctrd.operations.images.filters import ImageFilters
 from pyctrd.operations.images.model import ImageOverview, ImagePlatform, ImageStatus
 from pyctrd.ports import Containerd
 from pyctrd.steps.image_use import ImageUse, uses_in
+
+# So many images are read at a time.
+_BATCH: Final = 128
+_UNUSED: Final = ImageUse()
+_ABSENT: Final = Children()
 
 
 def overview(
@@ -30,22 +38,22 @@ def overview(
     filters = filters or ImageFilters()
     host = (selection or Selection()).resolve().matcher
     named = filters.find(stores)
-    documents = Documents(labels=filters.needs_labels)
-    return tuple(item for store in stores for item in _of(store, filters, named, documents, host))
+    parsed = Parsed(labels=filters.needs_labels)
+    return tuple(item for store in stores for item in _of(store, filters, named, parsed, host))
 
 
 def _of(
     store: Containerd,
     filters: ImageFilters,
     named: Mapping[str, ImageRecord],
-    documents: Documents,
+    parsed: Parsed,
     host: Matcher,
 ) -> Iterator[ImageOverview]:
     images = sorted(store.images.list(), key=lambda image: image.name)
     chosen = filters.chosen(store, images, named)
     if not chosen:
         return
-    found = _Overview(store, documents, host, uses_in(store, images))
+    found = _Overview(store, parsed, host, uses_in(store, images))
     found.add(images)
     names = aliases(images)
     for image in chosen:
@@ -54,47 +62,61 @@ def _of(
             yield item
 
 
+class _Blob(msgspec.Struct, eq=False):
+    """A blob in the store, and how many images refer to it."""
+
+    digest: Digest
+    size: int
+    users: int = 0
+
+
+class _Content(NamedTuple):
+    """What the store has of an image."""
+
+    blobs: tuple[_Blob, ...]
+    status: ImageStatus
+    platforms: tuple[ImagePlatform, ...]
+
+
 class _Overview:
     """The images of one namespace."""
 
     def __init__(
-        self, store: Containerd, documents: Documents, host: Matcher, used: Mapping[Digest, ImageUse]
+        self, store: Containerd, parsed: Parsed, host: Matcher, used: Mapping[Digest, ImageUse]
     ) -> None:
         self._store = store
-        self._documents = documents
         self._host = host
         self._used = used
-        self._sizes: Mapping[Digest, int] = {info.digest: info.size for info in store.content.list()}
-        self._content: dict[Digest, frozenset[Digest]] = {}
-        self._states: dict[Digest, tuple[ImageStatus, tuple[ImagePlatform, ...]]] = {}
-        self._users = Counter[Digest]()
+        self._blobs = {info.digest: _Blob(info.digest, info.size) for info in store.content.list()}
+        self._documents = Documents(parsed, store, self._known)
+        self._content: dict[Digest, _Content] = {}
+        self._platforms: dict[tuple[ImagePlatform, ...], tuple[ImagePlatform, ...]] = {}
 
     def add(self, images: Iterable[ImageRecord]) -> None:
         """Read images, so that it is known what they share."""
-        for image in images:
-            target = image.target
-            if target.digest not in self._content:
-                self._content[target.digest], self._states[target.digest] = self._walk(target)
-                self._users.update(self._content[target.digest])
+        targets = iter({image.target.digest: image.target for image in images}.values())
+        while batch := list(itertools.islice(targets, _BATCH)):
+            self._store.check_open()
+            self._documents.read_ahead(batch)
+            for target in batch:
+                found = self._walk(target)
+                self._content[target.digest] = found
+                for blob in found.blobs:
+                    blob.users += 1
 
     def of(self, image: ImageRecord, alias_of: str) -> ImageOverview:
         """Return the overview of an image that was added."""
         digest = image.target.digest
-        own = shared = 0
-        for blob in self._content[digest]:
-            if self._users[blob] == 1:
-                own += self._sizes[blob]
-            else:
-                shared += self._sizes[blob]
-        use = self._used.get(digest, ImageUse())
-        status, states = self._states[digest]
+        found = self._content[digest]
+        own = sum(blob.size for blob in found.blobs if blob.users == 1)
+        use = self._used.get(digest, _UNUSED)
         return ImageOverview(
             namespace=self._store.namespace,
             image=image,
-            status=status,
-            platforms=states,
+            status=found.status,
+            platforms=found.platforms,
             bytes_own=own,
-            bytes_shared=shared,
+            bytes_shared=sum(blob.size for blob in found.blobs) - own,
             pinned=bool(use.pinned),
             containers=use.containers,
             alias_of=alias_of,
@@ -102,33 +124,34 @@ class _Overview:
 
     def labels(self, target: Descriptor) -> Iterator[Mapping[str, str]]:
         """Yield the labels in the configs of an image that are in the store."""
-        for descriptor in self._below(target):
-            if mediatypes.is_image_config(descriptor.media_type) and descriptor.digest in self._sizes:
-                yield self._documents.labels(self._store, descriptor)
+        for descriptor in self._documents_of(target):
+            config = self._children(descriptor).config
+            if config is not None and config.digest in self._blobs:
+                yield self._documents.config(config).labels
 
-    def _walk(
-        self, target: Descriptor
-    ) -> tuple[frozenset[Digest], tuple[ImageStatus, tuple[ImagePlatform, ...]]]:
-        found = set[Digest]()
+    def _walk(self, target: Descriptor) -> _Content:
+        found: dict[Digest, _Blob | None] = {target.digest: self._blobs.get(target.digest)}
         states: dict[Platform, bool] = {}
         whole = True
-        for descriptor in self._below(target):
-            if descriptor.digest in self._sizes:
-                found.add(descriptor.digest)
-            else:
-                whole = False
+        for descriptor in self._documents_of(target):
+            children = self._children(descriptor)
+            for digest in (descriptor.digest, *children.leaves):
+                found[digest] = self._blobs.get(digest)
             if graph.has_children(descriptor):
-                whole = whole and bool(self._children(descriptor))
+                whole = whole and children != _ABSENT
             if mediatypes.is_manifest(descriptor.media_type):
-                platform = self._platform_of(descriptor)
+                platform = self._platform_of(descriptor, children)
                 if platform is not None and not platforms.is_unknown(platform):
                     known = platforms.normalize(platform)
-                    states[known] = states.get(known, False) or self._is_complete(descriptor)
+                    states[known] = states.get(known, False) or self._is_complete(children)
         named = tuple(ImagePlatform(platform=name, complete=complete) for name, complete in states.items())
-        return frozenset(found), (self._status(target, named, whole=whole), named)
+        blobs = tuple(blob for blob in found.values() if blob is not None)
+        whole = whole and len(blobs) == len(found)
+        status = self._status(target, named, whole=whole)
+        return _Content(blobs, status, self._platforms.setdefault(named, named))
 
     def _status(self, target: Descriptor, states: Sequence[ImagePlatform], *, whole: bool) -> ImageStatus:
-        if target.digest not in self._sizes:
+        if target.digest not in self._blobs:
             return "unavailable"
         ours = [item for item in states if self._host.match(item.platform)]
         if ours:
@@ -137,24 +160,39 @@ class _Overview:
             whole = any(item.complete for item in states)
         return "complete" if whole else "incomplete"
 
-    def _below(self, root: Descriptor) -> Iterator[Descriptor]:
+    def _documents_of(self, root: Descriptor) -> Iterator[Descriptor]:
+        """Yield the target and the indexes and manifests below it."""
+        leaves = 0
+
+        def step(descriptor: Descriptor) -> Sequence[Descriptor]:
+            nonlocal leaves
+            children = self._children(descriptor)
+            leaves += len(children.leaves)
+            graph.check_count(root, leaves)
+            return children.nested
+
         try:
-            yield from graph.preorder(root, self._children)
+            yield from graph.preorder(root, step)
         except ContentError:
             return  # it is nested too deeply, or too large
 
-    def _children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
-        if descriptor.digest not in self._sizes:
-            return ()
-        return self._documents.children(self._store, descriptor)
+    def _children(self, descriptor: Descriptor) -> Children:
+        if descriptor.digest not in self._blobs:
+            return _ABSENT
+        return self._documents.children(descriptor)
 
-    def _is_complete(self, manifest: Descriptor) -> bool:
-        children = self._children(manifest)
-        return bool(children) and all(child.digest in self._sizes for child in children)
+    def _is_complete(self, children: Children) -> bool:
+        digests = (*(item.digest for item in children.nested), *children.leaves)
+        return bool(digests) and all(digest in self._blobs for digest in digests)
 
-    def _platform_of(self, manifest: Descriptor) -> Platform | None:
+    def _platform_of(self, manifest: Descriptor, children: Children) -> Platform | None:
         """Return the platform in the index or else in the config; None for an artifact."""
         if manifest.platform is not None:
             return manifest.platform
-        configs = [item for item in self._children(manifest)[:1] if item.digest in self._sizes]
-        return self._documents.platform(self._store, configs[0]) if configs else None
+        if children.config is None or children.config.digest not in self._blobs:
+            return None
+        return self._documents.config(children.config).platform
+
+    def _known(self, digest: Digest) -> Digest | None:
+        blob = self._blobs.get(digest)
+        return None if blob is None else blob.digest

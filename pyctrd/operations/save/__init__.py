@@ -36,7 +36,7 @@ from pyctrd.operations.save.options import (
 from pyctrd.operations.save.referrers import ReferrerSearch
 from pyctrd.ports import Fetchers, ReferrerSources, Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
-from pyctrd.steps.local import LocalImage, RememberedStore, reading_ahead
+from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _members(
         members = _layout(archived, options, left_out)
         descriptors = {blob_path(blob.digest): blob for image in archived for blob in image.blobs}
         in_order = [descriptors[blob_path(digest)] for digest in members.blobs]
-        return _Members(members, reading_ahead(store.content, in_order), descriptors, members.blobs)
+        return _Members(members, store.content.in_order(in_order), descriptors, members.blobs)
     read = store.content.read
 
     from pyctrd.archive import docker_archive

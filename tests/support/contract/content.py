@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from pyctrd.errors import AlreadyExists, ContentError, FailedPrecondition, IngestLocked, NotFound
+from pyctrd.oci.mediatypes import OCI_CONFIG
+from pyctrd.oci.model import Descriptor
 from pyctrd.ports import Store
 from tests.support.contract.blobs import SIZE, begin, here, new_blob, open_again, put
 
@@ -42,6 +44,19 @@ class ContentContract:
             put(leased, data)
             with pytest.raises(ContentError, match=f"content {digest} is larger than {SIZE - 1} bytes"):
                 leased.content.read_all(digest, limit=SIZE - 1)
+
+    def test_several_documents_are_read(self, store: Store) -> None:
+        """One that is absent is left out, and so may be one that is empty or large."""
+        blobs = [new_blob(size) for size in (0, *range(1, 100), 3 << 20)]
+        with store.lease("test") as leased:
+            for data, _ in blobs:
+                put(leased, data)
+            wanted = [(digest, len(data)) for data, digest in (*blobs, new_blob(1))]
+            documents = [Descriptor(media_type=OCI_CONFIG, digest=one, size=size) for one, size in wanted]
+            found = list(leased.content.read_several(documents))
+        small = [(digest, data) for data, digest in blobs[1:-1]]
+        assert [(digest, data) for digest, data in found if 0 < len(data) < 100] == small
+        assert len(found) <= len(blobs)
 
     def test_errors_for_absent_content_have_its_digest(self, store: Store) -> None:
         _, digest = new_blob()
