@@ -27,6 +27,12 @@ def find_image(daemon: Daemon, ref: str) -> ImageRecord:
         raise
 
 
+def find_images(daemon: Daemon, refs: Sequence[str]) -> list[ImageRecord]:
+    """Find images, many at a time. Raises what `find_image` raises, for the first one that is not found."""
+    known = lookup.find_by_name(daemon.images, refs)
+    return [known.get(ref) or find_image(daemon, ref) for ref in refs]
+
+
 def _point_to_similar(daemon: Daemon, error: NotFound) -> None:
     for other in others(daemon):
         try:

@@ -208,6 +208,9 @@ class ImageStore(Protocol):
     def get(self, name: str) -> ImageRecord:
         """Return the record with exactly this name. Raises NotFound (`image "...": not found`)."""
 
+    def get_several(self, names: Collection[str]) -> Mapping[str, ImageRecord]:
+        """Return the records with exactly these names that exist, in pipelined calls."""
+
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         """Return the records that match any of the filters."""
 

@@ -5,18 +5,23 @@ Source: containerd api/services/images/v1/images.proto, core/metadata/images.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import grpc
 
 from pyctrd.containerd import convert
+from pyctrd.containerd.calls import Call, ahead
 from pyctrd.containerd.channel import WORK_SECONDS, Connection
 from pyctrd.containerd.listing import bounded
-from pyctrd.errors import DaemonError
+from pyctrd.errors import DaemonError, NotFound
 from pyctrd.oci.model import ImageRecord
 from pyctrd.protos.services.images.v1 import images_pb2, images_pb2_grpc
 
 _KIND = "image"
+_GET = "/containerd.services.images.v1.Images/Get"
+_AHEAD = 64
 _DIGEST_ENDS = 'target.digest~="{}$"'
 _DIGITS = "0123456789abcdef"
 _MAX_DIGITS = 3  # 4,096 parts of 16 MiB are more than `bounded` allows
@@ -28,12 +33,29 @@ class ImageService:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = images_pb2_grpc.ImagesStub(connection.channel)
+        channel: Any = connection.channel
+        self._get: Callable[..., Call] = channel.unary_future(
+            _GET,
+            request_serializer=images_pb2.GetImageRequest.SerializeToString,
+            response_deserializer=images_pb2.GetImageResponse.FromString,
+        )
 
     def get(self, name: str) -> ImageRecord:
         """Return the record with exactly this name. Raises NotFound."""
         with self._connection.calling(_KIND, name):
-            answer = self._stub.Get(images_pb2.GetImageRequest(name=name))
+            answer = self._start_get(name).result()
         return convert.to_image_record(answer.image)
+
+    def get_several(self, names: Collection[str]) -> dict[str, ImageRecord]:
+        """Return the records with these names that exist, many of them requested at a time."""
+        found: dict[str, ImageRecord] = {}
+        for name, call in ahead(self._start_get, names, _AHEAD):
+            with suppress(NotFound), self._connection.calling(_KIND, name):
+                found[name] = convert.to_image_record(call.result().image)
+        return found
+
+    def _start_get(self, name: str) -> Call:
+        return self._get(images_pb2.GetImageRequest(name=name))
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         """Return the records that match any of the filters (containerd filter syntax).

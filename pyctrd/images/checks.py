@@ -96,7 +96,7 @@ class Checks(Part):
         with self._working(cancel) as (daemon, registries):
             return verify(
                 daemon,
-                [namespaces.find_image(daemon, name) for name in names] if names else listed(daemon),
+                namespaces.find_images(daemon, names) if names else listed(daemon),
                 selection,
                 orphans=not names,
                 repairing=Repair(

@@ -126,7 +126,7 @@ class Records(Part):
 
         names = _some("refs", refs)
         with self._working() as (daemon, _):
-            return pin(daemon, [namespaces.find_image(daemon, name) for name in names])
+            return pin(daemon, namespaces.find_images(daemon, names))
 
     def unpin(self, refs: str | Iterable[str]) -> PinResult:
         """Remove the pins of images, from all names that point at their targets.
@@ -137,7 +137,7 @@ class Records(Part):
 
         names = _some("refs", refs)
         with self._working() as (daemon, _):
-            return unpin(daemon, [namespaces.find_image(daemon, name) for name in names])
+            return unpin(daemon, namespaces.find_images(daemon, names))
 
     def label(self, ref: str, labels: Mapping[str, str], *, force: bool = False) -> ImageRecord:
         """Set labels of an image record; an empty value removes a label, and other labels stay.

@@ -279,7 +279,7 @@ class Transfers(Part):
             sources = fetchers_with(archive, partial(fetchers, daemon, registries), offline=ensure == "none")
             referring = partial(referrer_sources, daemon, registries)
             with nullcontext() if dry_run else _opened(output, format) as stream:
-                images = [namespaces.find_image(daemon, name) for name in names]
+                images = namespaces.find_images(daemon, names)
                 have_all = with_older(options.have, older, daemon.check_open)
                 options = msgspec.structs.replace(options, have=have_all)
                 if stream is None:
@@ -447,7 +447,7 @@ class Transfers(Part):
             origin, target = (here, there) if source is None else (there, here)
             sender = daemon if source is None else connected
             with of_side(origin):
-                images = [namespaces.find_image(sender, name) for name in names]
+                images = namespaces.find_images(sender, names)
             receiver = connected.platform() if source is None else None
             if receiver is not None:
                 selection = msgspec.structs.replace(options.platforms, host=receiver)

@@ -7,8 +7,8 @@ target; or, as crictl shows it, that of the image's config, which containerd's C
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -42,6 +42,18 @@ def find(images: ImageStore, text: str) -> ImageRecord:
     if record is None:
         raise _not_found(images, text, name or text)
     return record
+
+
+def find_by_name(images: ImageStore, texts: Iterable[str]) -> dict[str, ImageRecord]:
+    """Return the records for the texts that are names, looked up many at a time; `find` finds the others."""
+    names: dict[str, str | None] = {}
+    for text in texts:
+        with suppress(InvalidReference):
+            _check_text(text)
+            names[text] = _complete(text, required=False)
+    known = images.get_several({*names, *filter(None, names.values())})
+    found = {text: known.get(text) or known.get(name or "") for text, name in names.items()}
+    return {text: record for text, record in found.items() if record is not None}
 
 
 @contextmanager

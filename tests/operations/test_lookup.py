@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -39,6 +39,9 @@ class Images:
         if name not in self.records:
             raise NotFound(f'image "{name}": not found', kind="image", name=name)
         return self.records[name]
+
+    def get_several(self, names: Collection[str]) -> Mapping[str, ImageRecord]:
+        return {name: self.get(name) for name in names if name.encode() and name in self.records}
 
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         self.filters += filters
@@ -242,3 +245,29 @@ def test_any_text_is_a_record_or_an_error_and_injects_no_filter(text: str) -> No
     else:
         assert record.name in images.records
     assert all(FILTER.fullmatch(item) for item in images.filters)
+
+
+@given(
+    st.text()
+    | st.from_regex(r"(docker.io/library/)?alpine(:latest|:3.20|@sha256:[0-9a-f]{4,8})?", fullmatch=True)
+)
+def test_records_that_are_found_by_name_are_those_of_a_single_lookup(text: str) -> None:
+    images = Images({"docker.io/library/alpine:latest": CAFE, "alpine": CAFF, "cafe": BEEF})
+    for record in lookup.find_by_name(images, [text, text]).values():
+        assert record == lookup.find(images, text)
+    assert images.filters == []
+
+
+def test_many_records_are_found_by_name(images: Images) -> None:
+    texts = [
+        "alpine",
+        "",
+        "\ud800",
+        "docker.io/library/alpine:3.20",
+        "absent",
+        "registry.example:5000/team/app",
+    ]
+    assert {text: record.name for text, record in lookup.find_by_name(images, texts).items()} == {
+        "alpine": "docker.io/library/alpine:latest",
+        "docker.io/library/alpine:3.20": "docker.io/library/alpine:3.20",
+    }

@@ -262,6 +262,9 @@ class MemoryImages:
             raise ImageNotFound(f'image "{name}": not found', kind="image", name=name)
         return self._state.images[name]
 
+    def get_several(self, names: Collection[str]) -> Mapping[str, ImageRecord]:
+        return {name: self._state.images[name] for name in names if name in self._state.images}
+
     def list(self, filters: Sequence[str] = ()) -> Sequence[ImageRecord]:
         records = tuple(self._state.images.values())
         return tuple(item for item in records if image_is_chosen(filters, item))
