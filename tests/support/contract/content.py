@@ -227,6 +227,16 @@ class ContentContract:
             assert found(f'labels."test/label"==a:1,digest=={two}') == set()
             assert found('labels."other"==a:1') == set()
 
+    @pytest.mark.parametrize("count", [1, 150])
+    def test_blobs_are_looked_up_together(self, store: Store, count: int) -> None:
+        with store.lease("test") as leased:
+            present = [put(leased, os.urandom(10)) for _ in range(min(count, 5))]
+            leased.content.set_labels(present[0], {"test/label": "a"})
+            absent = [new_blob(10)[1] for _ in range(count)]
+            found = leased.content.infos([*present, *absent])
+            assert found == {digest: leased.content.info(digest) for digest in present}
+        assert leased.content.infos([]) == {}
+
     def test_content_is_deleted_with_its_labels(self, store: Store) -> None:
         data, digest = new_blob()
         with store.lease("test") as leased:

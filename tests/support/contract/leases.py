@@ -140,6 +140,40 @@ class LeaseContract:
         store.collect_garbage()
         assert here(store, digest) == [resumable and kind is not ZeroDivisionError]
 
+    @pytest.mark.parametrize("count", [1, 3, 20])
+    def test_pinned_content_stays_whatever_refers_to_it(self, store: Store, count: int) -> None:
+        with store.lease("one") as leased:
+            digests = [put(leased, os.urandom(10)) for _ in range(count)]
+            for number, digest in enumerate(digests):
+                tag(leased, f"a:{number}", digest)
+        _, late = new_blob()
+        with store.lease("two") as leased:
+            leased.pin([*digests, late])
+            for number in range(count):
+                store.images.delete(f"a:{number}", sync=number == count - 1)
+            assert here(store, *digests) == [True] * count
+            assert leased.content.infos([*digests, late]).keys() == set(digests)
+        assert {info.digest for info in store.content.list()} <= set(digests)
+        store.collect_garbage()
+        assert list(store.content.list()) == []
+
+    def test_content_that_did_not_exist_when_it_was_pinned_stays(self, store: Store) -> None:
+        blobs = [new_blob(10) for _ in range(20)]
+        with store.lease("one") as leased:
+            leased.pin([digest for _, digest in blobs])
+            with store.lease("two") as other:
+                for data, _ in blobs:
+                    put(other, data)
+            store.collect_garbage()
+            assert here(store, *(digest for _, digest in blobs)) == [True] * 20
+
+    def test_pin_without_a_lease_does_nothing(self, store: Store) -> None:
+        with store.lease("one") as leased:
+            digest = put(leased, os.urandom(10))
+            store.pin([digest])
+        store.collect_garbage()
+        assert here(store, digest) == [False]
+
     def test_pin_everything_puts_all_content_under_the_lease(self, store: Store) -> None:
         with store.lease("one") as leased:
             digest = put(leased, os.urandom(10))
