@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from pyctrd.cli.render import title
 from pyctrd.cli.text import duration, sanitize, size
@@ -146,8 +146,7 @@ class PlainLines:
                 item.reported, item.offset = now, item.event.offset
 
 
-@dataclass
-class _UnderWay:
+class _UnderWay(msgspec.Struct):
     """A blob in progress: its latest event, when it began, and when and at which offset it was reported."""
 
     event: Progress
