@@ -33,6 +33,6 @@ def draw(report: Report, generation: str, file: Path) -> None:
     axes.set_axisbelow(True)
     axes.set_title(
         f"Time of pyctrd / time of the other program, containerd {report.versions[generation]}\n"
-        "left of 1: pyctrd is faster; the marks are the limits"
+        "left of 1: pyctrd is faster; the marks are the limits, and red bars exceed them"
     )
     figure.savefig(file, metadata={"Date": None, "Creator": None})
