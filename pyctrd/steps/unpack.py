@@ -29,6 +29,8 @@ from pyctrd.steps.fetch import Stopped
 # check at the end of `unpack` covers that.
 _SNAPSHOT_REF: Final = "containerd.io/snapshot.ref"
 _INHERITED_PREFIX: Final = "containerd.io/snapshot/"
+# With these, which an image must not choose, the files get other owners.
+_NOT_INHERITED: Final = frozenset({f"{_INHERITED_PREFIX}uidmapping", f"{_INHERITED_PREFIX}gidmapping"})
 _TRIES: Final = 3
 # How many layers are extracted at once.
 _AT_ONCE: Final = 2
@@ -317,7 +319,9 @@ class _LayerTask:
 
     def _labels(self) -> dict[str, str]:
         inherited = {
-            key: value for key, value in self.layer.annotations.items() if key.startswith(_INHERITED_PREFIX)
+            key: value
+            for key, value in self.layer.annotations.items()
+            if key.startswith(_INHERITED_PREFIX) and key not in _NOT_INHERITED
         }
         return {_SNAPSHOT_REF: str(self._chain_id), **inherited}
 
