@@ -12,6 +12,7 @@ import pytest
 from integration.rig import publish
 from integration.rig.daemons import Containerd, Registry
 from pyctrd import Client
+from pyctrd.containerd.calls import Calls
 from pyctrd.containerd.content import ContentService
 from tests.support import shapes
 from tests.support.images import Graph
@@ -73,3 +74,68 @@ def test_a_complete_image_is_read_once(
             client.images.ensure(name)
     assert {key: count for key, count in asked.items() if count > 1} == {}
     assert asked["read", str(shape().digest)] == 1
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """All calls to containerd, by service and method."""
+    counts: Counter[str] = Counter()
+    start = Calls.start
+
+    def counting(self: Calls, method: str, *args: Any) -> Any:
+        if self._parent is None:  # calls of a scope are started by those of the channel
+            counts[method.rpartition(".")[2]] += 1
+        return start(self, method, *args)
+
+    monkeypatch.setattr(Calls, "start", counting)
+    return counts
+
+
+def test_a_pull_needs_few_calls_and_requests(
+    fresh_containerd: Containerd,
+    registry: Registry,
+    repository: str,
+    namespace: str,
+    called: Counter[str],
+) -> None:
+    """A blob: one request, one write, one look-up at the end. What is there is looked up twice."""
+    graph = shapes.single(layers=30)
+    name = publish.push(graph, registry, repository)
+    blobs = len(graph.blobs)
+    with Client(fresh_containerd.address, namespace) as client:
+        registry.clear_requests()
+        client.images.pull(name, unpack=False)
+        assert Counter(one.method for one in registry.requests()) == {"HEAD": 1, "GET": blobs}
+        assert called["Content/Write"] == called["Content/Info"] == blobs
+        assert called["Content/Update"] == 1  # the gc labels of the manifest
+        assert called.total() <= 2 * blobs + 10
+
+        registry.clear_requests()
+        called.clear()
+        client.images.pull(name, unpack=False)
+    assert [one.method for one in registry.requests()] == ["HEAD"]
+    assert called["Content/Info"] == 2 * blobs
+    assert called == {
+        "Content/Info": 2 * blobs,
+        "Content/Read": 2,
+        "Content/Write": 1,
+        "Images/Get": 1,
+        "Leases/Create": 1,
+        "Leases/Delete": 1,
+    }
+
+
+def test_a_pull_of_many_layers_that_are_there_lists_them(
+    fresh_containerd: Containerd,
+    registry: Registry,
+    repository: str,
+    namespace: str,
+    called: Counter[str],
+) -> None:
+    name = publish.push(shapes.single(layers=120), registry, repository)
+    with Client(fresh_containerd.address, namespace) as client:
+        client.images.pull(name, unpack=False)
+        called.clear()
+        client.images.pull(name, unpack=False)
+    assert called["Content/List"] == 2
+    assert called.total() <= 12
