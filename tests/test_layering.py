@@ -25,6 +25,7 @@ ROOT: Final = Path(pyctrd.__file__).parent
 MAY_IMPORT: Final[Mapping[str, str]] = {
     "amounts": "",
     "redact": "",
+    "version": "",
     "waiting": "",
     "protos": "",
     "errors": "redact",
@@ -33,7 +34,7 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "progress": "oci",
     "ports": "errors oci",
     "containerd": "errors oci ports protos",
-    "registry": "errors oci ports redact",
+    "registry": "errors oci ports redact version",
     "archive": "errors oci ports",
     "steps": "amounts arguments errors oci ports progress waiting",
     "operations": "amounts archive errors oci ports progress steps",
@@ -48,7 +49,8 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "ports progress",
     "client": "arguments connection errors hostfacts images oci operations registry services",
     "aio": "arguments client errors images oci operations ports progress registry services",
-    "": "aio archive archives client errors oci operations progress registries registry services steps",
+    "": "aio archive archives client errors oci operations progress registries registry services steps "
+    "version",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",
     "__main__": "cli",
 }
