@@ -124,8 +124,7 @@ if TYPE_CHECKING:
     from pyctrd.steps.removal import KeptImage, Reference, RemovedBlob, RemovedSnapshot, RemoveResult
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
-
-__version__: Final = "0.1.0"
+    from pyctrd.version import __version__
 
 __all__ = [
     "AbortResult",
@@ -343,6 +342,7 @@ _HOMES: Final = {
     "operations.usage": ("ImageUsage", "SnapshotTotal", "SpaceTotal", "UsageResult"),
     "operations.verify": ("Finding", "VerifyResult"),
     "operations.why": ("WhyResult",),
+    "version": ("__version__",),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,6 +16,7 @@ import pytest
 import pyctrd
 from pyctrd import registry
 from tests.containerd.fake import FakeDaemon, serve
+from tests.support.startup import costly, loaded, named
 
 ROOT: Final = Path(pyctrd.__file__).parent
 
@@ -26,6 +25,7 @@ ROOT: Final = Path(pyctrd.__file__).parent
 MAY_IMPORT: Final[Mapping[str, str]] = {
     "amounts": "",
     "redact": "",
+    "version": "",
     "waiting": "",
     "protos": "",
     "errors": "redact",
@@ -34,7 +34,7 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "progress": "oci",
     "ports": "errors oci",
     "containerd": "errors oci ports protos",
-    "registry": "errors oci ports redact",
+    "registry": "errors oci ports redact version",
     "archive": "errors oci ports",
     "steps": "amounts arguments errors oci ports progress waiting",
     "operations": "amounts archive errors oci ports progress steps",
@@ -49,7 +49,8 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "ports progress",
     "client": "arguments connection errors hostfacts images oci operations registry services",
     "aio": "arguments client errors images oci operations ports progress registry services",
-    "": "aio archive archives client errors oci operations progress registries registry services steps",
+    "": "aio archive archives client errors oci operations progress registries registry services steps "
+    "version",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",
     "__main__": "cli",
 }
@@ -277,30 +278,6 @@ def test_a_cycle_within_a_package_is_detected() -> None:
 HEAVY: Final = ("grpc", "google.protobuf", "urllib3", "pyctrd.protos", "pyctrd.client")
 
 
-# (`-X importtime` would not do: it does not see what importlib.import_module loads.)
-RUN: Final = """
-import atexit, os, runpy, sys
-def report(code=0, end=os._exit):
-    print("loaded:", *sys.modules, file=sys.stderr, flush=True)
-    end(code)
-atexit.register(report)
-os._exit = report  # how the command line leaves
-if sys.argv[1:2] == ["-c"]:
-    exec(sys.argv[2])
-else:
-    sys.argv = ["pyctrd", *sys.argv[1:]]
-    runpy.run_module("pyctrd", run_name="__main__", alter_sys=True)
-"""
-
-
-def loaded(*arguments: str) -> set[str]:
-    """Run `-c CODE`, or the command line with arguments, and return the names of all loaded modules."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True, timeout=60
-    )
-    return set(done.stderr.rpartition("loaded: ")[2].split())
-
-
 def heavy(names: set[str]) -> list[str]:
     return sorted(name for name in names if any(name == top or name.startswith(f"{top}.") for top in HEAVY))
 
@@ -328,37 +305,6 @@ def test_the_client_loads_grpc() -> None:
     assert {"grpc", "pyctrd.client"} <= set(heavy(loaded("-c", "import pyctrd; pyctrd.Client")))
 
 
-# What only some commands need, and what is expensive to import: third-party packages, and modules of the
-# standard library that neither Python's start nor grpc nor click loads.
-COSTLY: Final = (
-    "backports.zstd",
-    "email",
-    "html",
-    "http",
-    "importlib.metadata",
-    "rich",
-    "shutil",
-    "tempfile",
-    "tenacity",
-    "tomllib",
-    "urllib3",
-    "pyctrd.aio",
-    "pyctrd.archive",
-    "pyctrd.containerd.endpoint",
-    "pyctrd.containerd.events",
-    "pyctrd.containerd.leases",
-    "pyctrd.containerd.ssh",
-    "pyctrd.hostfacts",
-    "pyctrd.registry",
-    "pyctrd.services",
-)
-
-
-def costly(names: set[str], *, but: str = "") -> list[str]:
-    tops = set(COSTLY) - set(but.split())
-    return sorted(top for top in tops if any(name == top or name.startswith(f"{top}.") for name in names))
-
-
 @pytest.fixture
 def address() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="pyctrd-", dir="/tmp") as folder:
@@ -366,10 +312,6 @@ def address() -> Iterator[str]:
         server = serve(path, FakeDaemon())
         yield str(path)
         server.stop(None).wait()
-
-
-def named(names: set[str], *beginnings: str) -> set[str]:
-    return {name for name in names if name.startswith(beginnings)}
 
 
 def test_a_list_loads_no_registry_client_no_archives_and_no_other_service(address: str) -> None:

@@ -174,7 +174,6 @@ class _Reader:
         )
 
     def _warn_unknown(self, keys: tuple[str, ...], known: frozenset[str]) -> None:
-
         import difflib
 
         near = difflib.get_close_matches(keys[-1].lower().replace("-", "_"), sorted(known), n=1)

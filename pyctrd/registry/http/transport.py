@@ -6,7 +6,6 @@ Callers see only Request, Response and RegistryError, and no types of urllib3.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import re
 import threading
 import time
@@ -40,6 +39,7 @@ from pyctrd.registry.http.retry import (
 )
 from pyctrd.registry.http.shutdown import Shutdown, Why
 from pyctrd.registry.values import Confidential
+from pyctrd.version import __version__
 
 MAX_REDIRECTS: Final = 10
 
@@ -275,17 +275,7 @@ def _headers(request: Request) -> dict[str, str]:
 
 def user_agent() -> str:
     """Return the User-Agent of requests, `pyctrd/<version>`."""
-    return f"pyctrd/{_VERSION}"
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("pyctrd")
-    except importlib.metadata.PackageNotFoundError:  # a source tree that was never installed
-        return "0"
-
-
-_VERSION: Final = _version()
+    return f"pyctrd/{__version__}"
 
 
 def _writes(request: Request) -> bool:

@@ -1,0 +1,10 @@
+"""The version of this package, the same as in pyproject.toml.
+
+`importlib.metadata` takes two milliseconds to find it, and a source tree that is not installed has none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__version__: Final = "0.1.0"
