@@ -124,7 +124,7 @@ class Contents:
         """Return the first bytes of a file."""
         if file.member is None:
             return file.head
-        return next(self._archive.chunks(file.member), b"")[:_HEAD_BYTES]
+        return next(self._archive.chunks(file.member, end=_HEAD_BYTES), b"")
 
     def read(self, file: File, *, limit: int) -> bytes:
         """Return all bytes of a file. Raises ArchiveError if there are more than `limit`, NotFound."""
