@@ -131,8 +131,8 @@ class DownloadPool:
                         raise Stopped
                     future.set_result(next(results))
                 except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the blob
-                    self._stop.set()
                     future.set_exception(error)
+                    self._stop.set()
 
     def _guarded(self, descriptor: Descriptor) -> FetchResult:
         with self._room.for_blob(descriptor.size):
@@ -156,7 +156,7 @@ class DownloadPool:
         futures = list(self._futures.values())
         if descriptors is not None:
             some = [self._futures[item.digest] for item in descriptors]
-            until_done(some)
+            until_done([future for future in some if not future.done()])
             if not any(future.done() and future.exception() for future in some):
                 return
         until_done(futures)

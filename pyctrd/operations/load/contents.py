@@ -28,7 +28,7 @@ from pyctrd.steps.fetch import Downloader
 # Members of a pipe that are kept in memory: all up to this size, JSON documents up to that of a manifest, ...
 _SMALL_BYTES: Final = 64 << 10
 # ... and no more than this together.
-_MAX_HELD_BYTES: Final = 64 << 20
+_MAX_HELD_BYTES: Final = 16 << 20
 _DAMAGED: Final = "the archive was damaged on the way: copy or save it again"
 # Enough to recognize a compression.
 _HEAD_BYTES: Final = 16
