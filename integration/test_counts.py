@@ -15,7 +15,9 @@ from pyctrd import Client
 from pyctrd.containerd.calls import Calls
 from pyctrd.containerd.content import ContentService
 from tests.support import shapes
-from tests.support.images import Graph
+from tests.support.images import Graph, reachable
+from tests.support.loading import entry, layout
+from tests.support.tars import tar_of
 
 pytestmark = pytest.mark.two_generations
 
@@ -139,3 +141,47 @@ def test_a_pull_of_many_layers_that_are_there_lists_them(
         client.images.pull(name, unpack=False)
     assert called["Content/List"] == 2
     assert called.total() <= 12
+
+
+def archive_of_many(count: int) -> bytes:
+    """An archive of images with three small layers each."""
+    graphs = [shapes.single(layers=3, salt=f"image {number}") for number in range(count)]
+    blobs = {digest: data for graph in graphs for digest, data in reachable(graph).items()}
+    return tar_of(
+        layout(*(entry(graph, f"a.example/{at}:1") for at, graph in enumerate(graphs)), blobs=blobs)
+    )
+
+
+@pytest.mark.parametrize("images", [1, 40])
+def test_a_load_of_what_is_there_asks_once(
+    fresh_containerd: Containerd, namespace: str, called: Counter[str], images: int
+) -> None:
+    archive = archive_of_many(images)
+    with Client(fresh_containerd.address, namespace) as client:
+        first = client.images.load(io.BytesIO(archive))
+        written = called.copy()
+        called.clear()
+        again = client.images.load(io.BytesIO(archive))
+    assert (first.bytes_present, again.bytes_written) == (0, 0)
+    blobs = 5 * images
+    # One message for each blob, with the gc labels of manifests; another one names what is protected.
+    assert written["Content/Write"] == blobs + (images > 1)
+    assert written["Content/Update"] == 4 * images  # layers and config, when they are unpacked
+    rare = {"Version/Version", "Leases/Create", "Leases/Delete", "Namespaces/Get", "Introspection/Plugins"}
+    asked = {name: count for name, count in called.items() if name not in rare}
+    if images == 1:
+        assert asked == {
+            "Leases/AddResource": 1,
+            "Content/Info": 2 * blobs,
+            "Snapshots/Stat": 1,
+            "Images/Get": 1,
+        }
+    else:
+        assert asked == {
+            "Content/Write": 1,
+            "Content/List": 2,
+            "Content/Delete": 1,
+            "Snapshots/Stat": images,
+            "Images/List": 1,
+        }
+    assert max(called[name] for name in rare) <= 1

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from integration.rig.publish import write_layout
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from pyctrd import AsyncClient, Client
+from pyctrd.containerd.content import ContentService
 from pyctrd.containerd.ingest import IngestWriter
+from pyctrd.ports import SmallBlob
 from tests.support import images, shapes
 from tests.support.images import Graph
 from tests.support.loading import archive_of, docker_archive
@@ -86,13 +89,19 @@ def test_of_content_that_is_there_nothing_is_sent(
     docker: bool,
 ) -> None:
     sent: list[int] = []
-    write = IngestWriter.write
+    write, write_small = IngestWriter.write, ContentService.write_small
 
     def counted(writer: IngestWriter, data: bytes) -> None:
         sent.append(len(data))
         write(writer, data)
 
+    def counted_small(content: ContentService, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
+        for blob in blobs:
+            sent.append(len(blob.data))
+            yield from write_small(content, [blob])
+
     monkeypatch.setattr(IngestWriter, "write", counted)
+    monkeypatch.setattr(ContentService, "write_small", counted_small)
     path = tmp_path / "a.tar"
     made = large(compression="" if docker else "gzip")
     path.write_bytes(docker_archive(made, "app:v1") if docker else archive_of(made))

@@ -1,4 +1,4 @@
-"""What load does other than `ctr images import`, on purpose: L1 to L19 of docs/differences.md but L18."""
+"""What load does other than `ctr images import`, on purpose: L1 to L20 of docs/differences.md but L18."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from integration.pulls import assert_nothing_left, state
 from integration.rig.daemons import Containerd
 from integration.rig.store import State
 from integration.scenarios import ORACLES, Oracle
+from pyctrd import Client
 from pyctrd.errors import PyctrdError
 from pyctrd.oci.platforms import select
 from pyctrd.operations.load import LoadOptions
@@ -51,6 +52,11 @@ class Pair:
         except PyctrdError as error:
             code = error.exit_code
         return code, state(self.daemon, f"{self._namespace}-ours")
+
+    def updated_at(self, whose: str) -> dt.datetime | None:
+        """When the image was written."""
+        with Client(self.daemon.address, f"{self._namespace}-{whose}") as client:
+            return client.images.get(NAME).updated_at
 
     def _archive(self, files: Mapping[str, bytes] | bytes) -> Path:
         path = self._folder / "archive.tar"
@@ -230,3 +236,12 @@ def test_l19_an_index_of_artifacts(pair: Pair) -> None:
     assert (code, list(theirs["images"])) == (int(pair.oracle.local), [NAME])
     code, ours = pair.load(files)
     assert (code, list(ours["images"]), ours["snapshots"]) == (0, [NAME], {})
+
+
+def test_l20_a_record_that_is_as_it_is_to_be_stays(pair: Pair) -> None:
+    files = layout(shapes.single())
+    for whose, run in (("ctr", pair.ctr), ("ours", pair.load)):
+        run(files)
+        before = pair.updated_at(whose)
+        run(files)
+        assert (pair.updated_at(whose) == before) == (whose == "ours")

@@ -19,8 +19,8 @@ from integration.shell import Shell
 from tests.support.hostile import HOSTILE, files
 from tests.support.tars import member, tar_of
 
-# A start takes 60 MiB; a blob may be in flight, and up to 64 MiB of documents of a pipe are kept.
-MOST_MEBIBYTES = 250
+# A start takes 60 MiB; a blob may be in flight, and up to 16 MiB of small files of a pipe are kept.
+MOST_MEBIBYTES = 200
 NEWEST = pytest.mark.parametrize("generation", GENERATIONS[-1:], indirect=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from pyctrd.errors import PyctrdError
 from pyctrd.oci.model import (
@@ -147,6 +147,15 @@ class Ingest(Protocol):
         """
 
 
+class SmallBlob(NamedTuple):
+    """A blob that fits into one message: the name of its ingest, its bytes, and labels."""
+
+    ref: str
+    digest: Digest
+    data: bytes
+    labels: Mapping[str, str]
+
+
 class ContentStore(Protocol):
     """containerd's content service in one namespace."""
 
@@ -187,6 +196,12 @@ class ContentStore(Protocol):
 
         An ingest that is not committed stays, to be resumed later. Raises AlreadyExists if the namespace has
         the blob (which is then added to the current lease), IngestLocked while another client writes it.
+        """
+
+    def write_small(self, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
+        """Store small blobs with their labels, in order, with several requests ahead.
+
+        Yields whether each was stored: if not, `open_ingest` gives the reason.
         """
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:

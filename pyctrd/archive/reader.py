@@ -97,8 +97,8 @@ class Archive(Protocol):
     def members(self) -> Iterator[Member]:
         """Yield the members in their order; only once if the archive is not seekable. Raises ArchiveError."""
 
-    def chunks(self, member: Member, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from `start`, in chunks of at most 1 MiB.
+    def chunks(self, member: Member, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of a file from `start` to `end` or its own end, in chunks of at most 1 MiB.
 
         If the archive is not seekable, this has to be the latest member, which is read only once. Raises
         ArchiveError, also if the file is shorter than the archive says.
@@ -126,6 +126,10 @@ def resolve_links(name: str, links: Mapping[str, str]) -> str:
             raise ArchiveError(f"the link {name!r} in the archive leads back to itself")
         seen.add(found)
     return found
+
+
+def _end(member: Member, end: int | None) -> int:
+    return member.size if end is None else min(end, member.size)
 
 
 @contextmanager
@@ -354,9 +358,10 @@ class _TarFile:
         yield from _checked(iter(headers))
         self.is_terminated = headers.is_terminated
 
-    def chunks(self, member: Member, start: int = 0) -> Iterator[bytes]:
-        for offset in range(start, member.size, CHUNK_BYTES):
-            size = min(CHUNK_BYTES, member.size - offset)
+    def chunks(self, member: Member, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        end = _end(member, end)
+        for offset in range(start, end, CHUNK_BYTES):
+            size = min(CHUNK_BYTES, end - offset)
             data = self._source.read_at(member.offset + offset, size)
             if len(data) < size:
                 raise truncated(member.offset + offset + len(data))
@@ -419,11 +424,11 @@ class _TarStream:
         self.is_terminated = headers.is_terminated
         self._source.skip(_MAX_TRAILING_BYTES)
 
-    def chunks(self, member: Member, start: int = 0) -> Iterator[bytes]:
+    def chunks(self, member: Member, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         if self._source.position != member.offset:
             raise ArchiveError(f"{member.name} cannot be read a second time from {self.name}")
         self._source.skip(start)
-        left = member.size - start
+        left = _end(member, end) - start
         while left:
             data = self._source.read(min(left, CHUNK_BYTES))
             if not data:
@@ -486,10 +491,10 @@ class _Folder:
             raise ArchiveError(f"{shown} is not a file")
         return os.fdopen(number, "rb", buffering=0)
 
-    def chunks(self, member: Member, start: int = 0) -> Iterator[bytes]:
+    def chunks(self, member: Member, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         with self._open(member.name) as file:
             file.seek(start)
-            left = member.size - start
+            left = _end(member, end) - start
             while left:
                 data = file.read(min(left, CHUNK_BYTES))
                 if not data:

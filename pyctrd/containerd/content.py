@@ -16,11 +16,11 @@ import grpc
 
 from pyctrd.containerd import convert
 from pyctrd.containerd.calls import Call, ahead
-from pyctrd.containerd.channel import Connection
+from pyctrd.containerd.channel import Connection, status_of
 from pyctrd.containerd.listing import bounded
 from pyctrd.errors import REPAIR, REPAIR_HINT, ContentError, DigestMismatch, NotFound
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, IngestStatus
-from pyctrd.ports import Chunk
+from pyctrd.ports import Chunk, SmallBlob
 from pyctrd.protos.services.content.v1 import content_pb2, content_pb2_grpc
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 _KIND = "content"
 _INFO: Final = "/containerd.services.content.v1.Content/Info"
 _READ: Final = "/containerd.services.content.v1.Content/Read"
+_WRITE: Final = "/containerd.services.content.v1.Content/Write"
 _TRIES: Final = 10
 # How many small calls are started before their results are needed.
 _AHEAD: Final = 64
+# The same for writes, which have up to half a MiB.
+_WRITES_AHEAD: Final = 6
 # So many blobs are looked up by listing, unless the namespace has many more.
 _MANY: Final = 100
 _LISTED_FOR_EACH: Final = 8
@@ -62,6 +65,12 @@ class ContentService:
             _READ,
             request_serializer=content_pb2.ReadContentRequest.SerializeToString,
             response_deserializer=data_of,
+        )
+
+        self._write_once = channel.unary_stream(
+            _WRITE,
+            request_serializer=content_pb2.WriteContentRequest.SerializeToString,
+            response_deserializer=content_pb2.WriteContentResponse.FromString,
         )
 
     @property
@@ -219,6 +228,36 @@ class ContentService:
             raise
         else:
             writer.close(keep=True)
+
+    def write_small(self, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
+        """Store small blobs with their labels, in order, with several requests ahead.
+
+        Yields whether each was stored: if not, `open_ingest` gives the reason.
+        """
+
+        def start(blob: SmallBlob) -> Call:
+            request = content_pb2.WriteContentRequest(
+                action=content_pb2.COMMIT,
+                ref=blob.ref,
+                total=len(blob.data),
+                expected=blob.digest,
+                data=blob.data,
+                labels=blob.labels,
+            )
+            return cast("Call", self._write_once(request))
+
+        # The first message may be the last one: it opens the ingest, replaces what an earlier write has left
+        # in it, and commits it. Without a stream of requests, gRPC needs no thread.
+        for blob, call in ahead(start, blobs, _WRITES_AHEAD):
+            try:
+                for _ in call:
+                    pass
+            except grpc.RpcError as error:
+                if status_of(error)[0] is grpc.StatusCode.FAILED_PRECONDITION:
+                    self.abort(blob.ref)  # or the next client would try to commit the same bytes
+                yield False
+            else:
+                yield True
 
     def _open(self, ref: str, digest: Digest | None, size: int, expected: bool) -> IngestWriter:
         from pyctrd.containerd.ingest import IngestWriter, Overtaken

@@ -10,7 +10,17 @@ from pyctrd.errors import AlreadyExists, NotFound
 from pyctrd.oci import graph, mediatypes, platforms
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, IngestStatus, Platform
 from pyctrd.oci.platforms import Targets
-from pyctrd.ports import Chunk, ContentStore, DiffService, Fetcher, ImageStore, Ingest, SnapshotStore, Store
+from pyctrd.ports import (
+    Chunk,
+    ContentStore,
+    DiffService,
+    Fetcher,
+    ImageStore,
+    Ingest,
+    SmallBlob,
+    SnapshotStore,
+    Store,
+)
 from pyctrd.steps.fetch import from_first, is_present
 from pyctrd.steps.targets import PlatformCheck
 from pyctrd.steps.validate import Validator
@@ -129,6 +139,11 @@ class RememberedContent:
         finally:
             if digest is None:  # any of the absent blobs may be the one that was written
                 self.forget_absent()
+
+    def write_small(self, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
+        for blob in blobs:
+            self.forget(blob.digest)
+            yield from self._content.write_small([blob])
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         return self._content.list(filters)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -83,6 +83,8 @@ class DownloadPool:
         if kind is not None:
             self._stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
+            for future in self._futures.values():
+                future.cancel()
             # To `wait`, a future that was cancelled before a thread took it never ends.
             running = [future for future in self._futures.values() if not future.cancelled()]
             concurrent.futures.wait(running, timeout=_SHUTDOWN_SECONDS)
@@ -90,14 +92,47 @@ class DownloadPool:
 
     def submit(self, descriptors: Sequence[Descriptor]) -> None:
         """Start downloads; blobs that were submitted before are ignored."""
+        for descriptor in self._planned(descriptors):
+            self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
+
+    def submit_together(
+        self,
+        descriptors: Sequence[Descriptor],
+        fetch: Callable[[Sequence[Descriptor]], Generator[FetchResult]],
+    ) -> None:
+        """Start a task for several small blobs: `fetch` yields their results, in order."""
+        new = self._planned(descriptors)
+        for descriptor in new:
+            self._futures[descriptor.digest] = concurrent.futures.Future()
+        if new:
+            self._pool.submit(self._fetch_together, new, fetch)
+
+    def _planned(self, descriptors: Sequence[Descriptor]) -> Sequence[Descriptor]:
         new = {item.digest: item for item in descriptors if item.digest not in self._futures}
         for descriptor in new.values():
             self._progress(
                 Progress(action="planned", descriptor=descriptor, total=descriptor.size, detail="download")
             )
-        for descriptor in new.values():
-            self._descriptors[descriptor.digest] = descriptor
-            self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
+        self._descriptors.update(new)
+        return tuple(new.values())
+
+    def _fetch_together(
+        self,
+        descriptors: Sequence[Descriptor],
+        fetch: Callable[[Sequence[Descriptor]], Generator[FetchResult]],
+    ) -> None:
+        with closing(fetch(descriptors)) as results:
+            for descriptor in descriptors:
+                future = self._futures[descriptor.digest]
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    if self._stop.is_set():
+                        raise Stopped
+                    future.set_result(next(results))
+                except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the blob
+                    future.set_exception(error)
+                    self._stop.set()
 
     def _guarded(self, descriptor: Descriptor) -> FetchResult:
         with self._room.for_blob(descriptor.size):
@@ -116,9 +151,14 @@ class DownloadPool:
         """Return the future of a submitted blob, which ends when it is in the store."""
         return self._futures[digest]
 
-    def join(self) -> None:
-        """Wait until all submitted blobs are in the store. Raises the first real error."""
-        futures = self._futures.values()
+    def join(self, descriptors: Sequence[Descriptor] | None = None) -> None:
+        """Wait until these blobs, or all, are in the store. Raises the first real error."""
+        futures = list(self._futures.values())
+        if descriptors is not None:
+            some = [self._futures[item.digest] for item in descriptors]
+            until_done([future for future in some if not future.done()])
+            if not any(future.done() and future.exception() for future in some):
+                return
         until_done(futures)
         errors = [future.exception() for future in futures if future.done() and future.exception()]
         for error in sorted(errors, key=lambda item: isinstance(item, Stopped)):

@@ -83,6 +83,8 @@ def unpack(
     parents = ["", *map(str, chain_ids)]
     steps = list(zip(layers, diff_ids, chain_ids, parents[:-1], strict=True))
     top = str(chain_ids[-1])
+    if _is_unpacked(store, snapshotter, manifest.config.digest, top):
+        return Digest(top)
     for left in reversed(range(_TRIES)):
         tasks = [_LayerTask(store, snapshotter, *step, progress) for step in steps]
         try:
@@ -101,6 +103,18 @@ def unpack(
             if error.kind != "snapshot" or not left:
                 raise
     return Digest(top)
+
+
+def _is_unpacked(store: Store, snapshotter: str, config: Digest, top: str) -> bool:
+    """Whether the top snapshot exists, and the label of the config protects it: then nothing is written."""
+    try:
+        labels = store.content.info(config).labels
+        if labels.get(f"{mediatypes.GC_REF_SNAPSHOT}{snapshotter}") != top:
+            return False
+        store.snapshots.stat(snapshotter, top)
+    except NotFound:
+        return False
+    return True
 
 
 def _missing(tasks: Sequence[_LayerTask]) -> Sequence[_LayerTask]:

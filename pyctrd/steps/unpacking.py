@@ -80,6 +80,7 @@ class Unpacking:
         until_done(self._futures)
         for future in self._futures:
             future.result()
+        self._pool.shutdown(wait=False)
         return tuple(self._claimed)
 
     def top_snapshots(self) -> Mapping[Platform, Digest | None]:

@@ -59,6 +59,9 @@ class Bench:
         self, data: bytes, *platforms: str, pipe: bool = False, dry_run: bool = False, **how: Any
     ) -> LoadResult:
         source = cast("IO[bytes]", Pipe(data, 100_000)) if pipe else io.BytesIO(data)
+        return self.load_file(source, *platforms, dry_run=dry_run, **how)
+
+    def load_file(self, source: IO[bytes], *platforms: str, dry_run: bool = False, **how: Any) -> LoadResult:
         options = LoadOptions(platforms=selected(*platforms), **how)
         with open_archive(source) as archive:
             return load(

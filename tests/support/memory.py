@@ -43,6 +43,7 @@ from pyctrd.oci.resources import (
     Plugin,
     SnapshotUsage,
 )
+from pyctrd.ports import SmallBlob
 from tests.support.filters import image_is_chosen, is_chosen
 
 CHUNK = 1 << 20
@@ -231,6 +232,22 @@ class MemoryContent:
             yield MemoryIngest(self._state, ref, digest, size, self._lease)
         finally:
             self._state.open_refs.discard(ref)
+
+    def write_small(self, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
+        for blob in blobs:
+            try:
+                with self.open_ingest(blob.ref, digest=blob.digest, size=len(blob.data)) as ingest:
+                    self._state.ingests[blob.ref].data.clear()
+                    ingest.write(blob.data)
+                    ingest.commit()
+                    self._state.labels.setdefault(blob.digest, {}).update(blob.labels)
+            except FailedPrecondition:
+                self.abort(blob.ref)
+                yield False
+            except DaemonError:
+                yield False
+            else:
+                yield True
 
     def set_labels(self, digest: Digest, labels: Mapping[str, str]) -> None:
         self._get(digest)

@@ -167,7 +167,7 @@ class CheckedFiles:
     def head(self, file: File) -> bytes:
         if file.member is None or file.head:
             return file.head
-        return next(self._archive.chunks(file.member), b"")[:_HEAD_BYTES]
+        return next(self._archive.chunks(file.member, end=_HEAD_BYTES), b"")
 
     def hash(self, file: File) -> Digest:
         known = self._hashes.get(file.name)

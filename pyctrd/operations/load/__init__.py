@@ -8,9 +8,9 @@ the store. docs/differences.md lists the deliberate differences from `ctr images
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -23,7 +23,6 @@ from pyctrd.errors import (
     InvalidInput,
     NotFound,
     PyctrdError,
-    RegistryContentError,
     Remedy,
     require_utf8,
 )
@@ -32,26 +31,23 @@ from pyctrd.oci.errors import IncompleteContent
 from pyctrd.oci.model import EMPTY, Descriptor, Digest, ImageRecord, Index, Manifest, Platform
 from pyctrd.oci.platforms import Matcher, Selection, only_strict
 from pyctrd.oci.referrers import Referrer, gc_label
-from pyctrd.operations.load.contents import Contents, wrong_content
+from pyctrd.operations.load.contents import Contents
 from pyctrd.operations.load.names import Naming, kubelet_names
 from pyctrd.operations.load.planning import Plan, Planner
 from pyctrd.operations.load.presumed import Presumption
 from pyctrd.operations.load.recording import record
 from pyctrd.operations.load.referrers import ArchivedReferrers
+from pyctrd.operations.load.storing import Storing, Wanted
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Store
 from pyctrd.progress import Progress, ProgressSink, no_progress
 from pyctrd.steps import kubelet
-from pyctrd.steps.fetch import Downloader, FetchResult, ingest_ref
-from pyctrd.steps.gc_labels import GcLabels
-from pyctrd.steps.pool import DownloadPool
-from pyctrd.steps.unpacking import Unpacking
-from pyctrd.steps.validate import is_document
+from pyctrd.steps.fetch import ingest_ref
 
 LoadOnMissing: TypeAlias = Literal["fail", "skip"]
+SetLabels: TypeAlias = Callable[[Digest, Mapping[str, str]], None]
 
 _LAYER_LABEL = f"{mediatypes.GC_REF}l."
-_GONE = "its snapshot, which would replace it, was removed in the meantime; load the archive again"
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,21 +185,15 @@ class _Load:
             unpacks=self._unpacks,
             skip=skip,
         )
-        self._gc_labels = GcLabels(store.content, progress)
         self._listed: Sequence[Descriptor] = ()
-
-        def unless_written(event: Progress) -> None:
-            """Report what is there, except for what was written while the archive was read."""
-            written = event.descriptor is not None and self._contents.written.get(event.descriptor.digest)
-            if not (event.action == "exists" and written):
-                progress(event)
-
-        self._downloader = Downloader(
-            store.content,
-            [self._contents],
-            claim_present=False,
-            progress=unless_written,
-            validator=self._planner.validator,
+        self._storing = Storing(
+            store,
+            self._contents,
+            self._planner,
+            progress,
+            snapshotter=options.snapshotter,
+            unpacked=None if options.unpack is False else self._unpacked,
+            concurrency=options.concurrency,
         )
 
     # --- what is loaded
@@ -263,21 +253,16 @@ class _Load:
     def plan(self) -> LoadResult:
         """Return what would be loaded."""
         plans = self._plans()
-        written = dict[Digest, int]()
-        present = dict[Digest, int]()
-        for plan in plans:
-            for blob in graph.preorder(plan.target, self._wanted(plan), depends_on=self._planner.fits):
-                there = self._planner.is_stored(blob)
-                (present if there else written)[blob.digest] = blob.size
         referrers = self._referrers(plans)
+        blobs = [blob for plan in plans for blob in self._blobs(plan)]
         for item in referrers:
-            for blob in graph.preorder(item.target, self._planner.children):
-                there = self._planner.is_stored(blob)
-                (present if there else written)[blob.digest] = blob.size
+            blobs += graph.preorder(item.target, self._planner.children)
+        wanted = graph.by_digest(blobs)
+        found = self._store.content.infos(wanted.keys())
         return LoadResult(
             images=_images(plans),
-            bytes_written=sum(written.values()),
-            bytes_present=sum(present.values()),
+            bytes_written=sum(blob.size for digest, blob in wanted.items() if digest not in found),
+            bytes_present=sum(blob.size for digest, blob in wanted.items() if digest in found),
             unpacked=tuple(dict.fromkeys(one for plan in plans for one in self._unpackable(plan))),
             referrers=referrers,
             dry_run=True,
@@ -308,22 +293,19 @@ class _Load:
         by_default = chosen.all and not self._options.unpack
         return Selection(host=chosen.host).resolve().matcher if by_default else self._targets.matcher
 
-    def _wanted(self, plan: Plan) -> graph.Children:
-        """Return the step of a walk over what is loaded, with gc labels."""
-        step = self._planner.children
+    def _wanted(self, plan: Plan, set_labels: SetLabels = lambda _digest, _labels: None) -> graph.Children:
+        """Return the step of a walk over what is loaded, which passes on gc labels."""
 
-        def set_labels(digest: Digest, labels: Mapping[str, str]) -> None:
+        def protect(digest: Digest, labels: Mapping[str, str]) -> None:
             if self._options.discard_layers:
                 labels = {key: value for key, value in labels.items() if not key.startswith(_LAYER_LABEL)}
             if labels:
-                self._gc_labels.set_labels(digest, labels)
+                set_labels(digest, labels)
 
-        if self._writing and self._options.label_all:
-            step = graph.labelled(step, set_labels)
-        step = self._filtered(step, plan.left_out | plan.replaced)
-        if self._writing and not self._options.label_all:
-            step = graph.labelled(step, set_labels)
-        return step
+        left_out = plan.left_out | plan.replaced
+        if self._options.label_all:
+            return self._filtered(graph.labelled(self._planner.children, protect), left_out)
+        return graph.labelled(self._filtered(self._planner.children, left_out), protect)
 
     def _filtered(self, children: graph.Children, left_out: frozenset[Digest]) -> graph.Children:
         """Leave out what is incomplete, and other platforms.
@@ -352,77 +334,35 @@ class _Load:
         """Store the images, unpack them, and record them last."""
         plans = self._plans()
         referrers = self._referrers(plans)
-        unpacked: dict[Platform, None] = {}
-        with DownloadPool(
-            self._store_blob,
-            self._downloader.stop,
-            max_concurrent=self._options.concurrency,
-            progress=self._progress,
-        ) as downloads:
-            for plan in plans:
-                unpacked.update(dict.fromkeys(self._store_image(plan, downloads)))
-            for referrer in referrers:
-                self._store_referrer(referrer, downloads)
-            written = {blob.digest: count for blob, count in downloads.downloaded().items()}
-            wanted = downloads.wanted
-        self._gc_labels.check(wanted)
+        labels: dict[Digest, dict[str, str]] = {}
+
+        def note(digest: Digest, more: Mapping[str, str]) -> None:
+            labels.setdefault(digest, {}).update(more)
+
+        images = [Wanted(plan, self._blobs(plan, note)) for plan in plans]
+        attached: list[Descriptor] = []
+        for referrer in referrers:
+            step = graph.labelled(self._planner.children, note)
+            attached += chain(*graph.generations(referrer.target, step))
+            note(referrer.subject, gc_label(referrer.target.digest))
+        stored = self._storing.run(images, attached, labels)
         record(self._store.images, [image for plan in plans for image in self._records(plan)])
-        written |= self._contents.written
-        sizes = {blob.digest: blob.size for blob in wanted}
+        written = {**stored.written, **self._contents.written}
+        blobs = graph.by_digest(chain(*(image.blobs for image in images), attached))
         return LoadResult(
             images=_images(plans),
             bytes_written=sum(written.values()),
-            bytes_present=sum(size for digest, size in sizes.items() if not written.get(digest)),
-            unpacked=tuple(unpacked),
+            bytes_present=sum(blob.size for digest, blob in blobs.items() if not written.get(digest)),
+            unpacked=stored.unpacked,
             referrers=referrers,
         )
 
-    def _store_image(self, plan: Plan, downloads: DownloadPool) -> tuple[Platform, ...]:
-        """Store and unpack one image, each generation before the next one is read."""
-
-        def stored(digest: Digest) -> Future[Any]:
-            if digest not in plan.replaced:
-                return downloads.stored(digest)
-            gone = Future[None]()
-            message = f"content digest {digest}: not found"
-            gone.set_exception(NotFound(message, kind="content", name=digest, hint=_GONE))
-            return gone
-
-        with Unpacking(
-            self._store,
-            plan.target,
-            self._options.snapshotter,
-            stored,
-            self._progress,
-            max_concurrent=self._options.concurrency,
-        ) as unpacking:
-            parents: Sequence[Descriptor] = ()
-            step = self._wanted(plan)
-            for generation in graph.generations(plan.target, step, depends_on=self._planner.fits):
-                downloads.submit(generation)
-                if self._options.unpack is not False:
-                    unpacking.consider(parents, self._unpacked)
-                downloads.join()
-                parents = generation
-            return unpacking.finish()
-
-    def _store_referrer(self, referrer: Referrer, downloads: DownloadPool) -> None:
-        """Store a referrer, and let its subject protect it from the garbage collector."""
-        step = graph.labelled(self._planner.children, self._gc_labels.set_labels)
-        for generation in graph.generations(referrer.target, step):
-            downloads.submit(generation)
-            downloads.join()
-        self._gc_labels.set_labels(referrer.subject, gc_label(referrer.target.digest))
-
-    def _store_blob(self, blob: Descriptor) -> FetchResult:
-        """Store one blob; documents of the archive are in memory by now, and valid."""
-        file = self._contents.blob(blob)
-        if file is not None and is_document(blob):
-            blob = msgspec.structs.replace(blob, data=self._planner.read(blob))
-        try:
-            return self._downloader.fetch(blob)
-        except RegistryContentError as error:
-            raise wrong_content(file.name if file else str(blob.digest), error) from error
+    def _blobs(
+        self, plan: Plan, set_labels: SetLabels = lambda _digest, _labels: None
+    ) -> Sequence[Descriptor]:
+        """Return what is stored of an image, parents before children."""
+        step = self._wanted(plan, set_labels)
+        return tuple(chain(*graph.generations(plan.target, step, depends_on=self._planner.fits)))
 
     def _adopt(self, blob: Descriptor) -> bool:
         """Store a blob that another namespace has and that the archive lacks; return whether there is one."""

@@ -28,7 +28,7 @@ from pyctrd.steps.fetch import Downloader
 # Members of a pipe that are kept in memory: all up to this size, JSON documents up to that of a manifest, ...
 _SMALL_BYTES: Final = 64 << 10
 # ... and no more than this together.
-_MAX_HELD_BYTES: Final = 64 << 20
+_MAX_HELD_BYTES: Final = 16 << 20
 _DAMAGED: Final = "the archive was damaged on the way: copy or save it again"
 # Enough to recognize a compression.
 _HEAD_BYTES: Final = 16
@@ -124,7 +124,7 @@ class Contents:
         """Return the first bytes of a file."""
         if file.member is None:
             return file.head
-        return next(self._archive.chunks(file.member), b"")[:_HEAD_BYTES]
+        return next(self._archive.chunks(file.member, end=_HEAD_BYTES), b"")
 
     def read(self, file: File, *, limit: int) -> bytes:
         """Return all bytes of a file. Raises ArchiveError if there are more than `limit`, NotFound."""

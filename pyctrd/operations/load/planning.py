@@ -23,6 +23,8 @@ from pyctrd.ports import ContentStore
 from pyctrd.steps.fetch import is_present
 from pyctrd.steps.validate import Validator, is_document
 
+# Documents that were read last stay in memory up to this size together.
+_MAX_HELD_BYTES: Final = 4 << 20
 _BROKEN: Final = "the archive is broken or malicious; the document was not stored"
 
 
@@ -73,12 +75,29 @@ class Planner:
         self.validator = Validator()
         self._available: dict[Digest, bool] = {}
         self._valid = set[tuple[Digest, str]]()
+        self._documents: dict[tuple[Digest, str], bytes] = {}
+        self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
+        self._held_bytes = 0
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Return a document, of the archive or else of the store; that of the archive is validated.
 
         Raises ArchiveError, NotFound.
         """
+        key = descriptor.digest, descriptor.media_type
+        known = self._documents.get(key)
+        if known is not None and len(known) == descriptor.size:
+            return known
+        raw = self._read(descriptor)
+        if self._held_bytes + len(raw) > _MAX_HELD_BYTES:
+            self._documents.clear()
+            self._children.clear()
+            self._held_bytes = 0
+        self._documents[key] = raw
+        self._held_bytes += len(raw)
+        return raw
+
+    def _read(self, descriptor: Descriptor) -> bytes:
         limit = graph.size_limit(descriptor)
         file = self._contents.blob(descriptor)
         if file is None:
@@ -107,7 +126,18 @@ class Planner:
     @property
     def children(self) -> graph.Children:
         """The step of a walk, which raises NotFound for an absent document."""
-        return self.validator.watch(graph.read_children(self.read), self._targets.matcher)
+        step = graph.read_children(self.read)
+
+        def children(descriptor: Descriptor) -> Sequence[Descriptor]:
+            key = descriptor.digest, descriptor.media_type
+            found = self._children.get(key)
+            if found is None:
+                found = step(descriptor)
+                if found:
+                    self._children[key] = found
+            return found
+
+        return self.validator.watch(children, self._targets.matcher)
 
     def fits(self, entry: Descriptor) -> bool:
         """Whether an entry is for a selected platform, or does not say for which it is."""

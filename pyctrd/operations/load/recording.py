@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from pyctrd.errors import NotFound, PyctrdError
+from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.pull import put_record
 from pyctrd.ports import ImageStore
+
+# So many records are looked up by one list.
+_MANY: Final = 8
 
 
 def record(images: ImageStore, records: Sequence[ImageRecord]) -> None:
@@ -16,22 +21,38 @@ def record(images: ImageStore, records: Sequence[ImageRecord]) -> None:
 
     Raises DaemonError.
     """
-    done: list[tuple[str, ImageRecord | None]] = []
+    before = _existing(images, [item.name for item in records])
+    changed: list[str] = []
     try:
         for item in records:
-            done.append((item.name, _existing(images, item.name)))
-            put_record(images, item)
+            if not _is_same(before.get(item.name), item):
+                changed.append(item.name)
+                put_record(images, item)
     except BaseException:
-        for name, before in reversed(done):
-            _restore(images, name, before)
+        for name in reversed(changed):
+            _restore(images, name, before.get(name))
         raise
 
 
-def _existing(images: ImageStore, name: str) -> ImageRecord | None:
-    try:
-        return images.get(name)
-    except NotFound:
-        return None
+def _existing(images: ImageStore, names: Sequence[str]) -> dict[str, ImageRecord]:
+    """Return those of the records that exist."""
+    if len(names) > _MANY:
+        return {item.name: item for item in images.list()}
+    found = {}
+    for name in names:
+        with suppress(NotFound):
+            found[name] = images.get(name)
+    return found
+
+
+def _is_same(existing: ImageRecord | None, item: ImageRecord) -> bool:
+    """Whether nothing needs to be written: an image that would expire stays, for one."""
+    return (
+        existing is not None
+        and existing.target == item.target
+        and item.labels.items() <= existing.labels.items()
+        and EXPIRE_LABEL not in existing.labels
+    )
 
 
 def _restore(images: ImageStore, name: str, before: ImageRecord | None) -> None:

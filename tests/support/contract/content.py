@@ -10,7 +10,7 @@ import pytest
 from pyctrd.errors import AlreadyExists, ContentError, FailedPrecondition, IngestLocked, NotFound
 from pyctrd.oci.mediatypes import OCI_CONFIG
 from pyctrd.oci.model import Descriptor
-from pyctrd.ports import Store
+from pyctrd.ports import SmallBlob, Store
 from tests.support.contract.blobs import SIZE, begin, here, new_blob, open_again, put
 
 
@@ -154,6 +154,30 @@ class ContentContract:
             ingest.write(bytes(written))
             with pytest.raises(FailedPrecondition, match="failed size validation"):
                 ingest.commit()
+
+    def test_small_blobs_are_written_with_their_labels(self, store: Store) -> None:
+        blobs = {"one": new_blob(), "other": new_blob()}
+        one, other = (
+            SmallBlob(f"layer-{name}", digest, data, {"a": name}) for name, (data, digest) in blobs.items()
+        )
+        with store.lease("test") as leased:
+            begin(leased, other.ref, b"of an earlier client", other.digest, SIZE)
+            assert list(leased.content.write_small([one, other])) == [True, True]
+            for blob in (one, other):
+                assert leased.content.read_all(blob.digest, limit=SIZE) == blob.data
+                assert leased.content.info(blob.digest).labels == blob.labels
+            assert leased.content.ingests() == ()
+            store.collect_garbage()
+            assert here(store, one.digest, other.digest) == [True, True]
+
+    def test_a_small_blob_that_cannot_be_written(self, store: Store) -> None:
+        data, digest = new_blob()
+        with store.lease("test") as leased:
+            wrong = SmallBlob("layer-x", digest, bytes(SIZE), {})
+            assert list(leased.content.write_small([wrong])) == [False]
+            assert leased.content.ingests() == ()
+            put(leased, data)
+            assert list(leased.content.write_small([wrong._replace(data=data)])) == [False]
 
     def test_existing_content_cannot_be_written(self, store: Store) -> None:
         data, digest = new_blob()
