@@ -276,11 +276,12 @@ def test_an_invalid_argument_is_named_with_the_valid_values(client: Client, call
 def test_a_string_is_one_reference(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = list[str]()
 
-    def find(_images: object, ref: str) -> None:
-        asked.append(ref)
-        raise IngestLocked(f"{ref}: locked")
+    def find(_images: object, refs: str | list[str]) -> None:
+        asked.extend([refs] if isinstance(refs, str) else refs)
+        raise IngestLocked(f"{refs}: locked")
 
     monkeypatch.setattr("pyctrd.operations.lookup.find", find)
+    monkeypatch.setattr("pyctrd.operations.lookup.find_by_name", find)
     with pytest.raises(IngestLocked):
         client.images.save("alpine", tmp_path / "x.tar")
     with pytest.raises(IngestLocked):

@@ -51,7 +51,8 @@ class Crictl:
 
     def __init__(self, program: Path, daemon: Containerd) -> None:
         address = f"unix://{daemon.address}"
-        self._command: list[str | Path] = [program, "-r", address, "-i", address]
+        # The default of 2 s is too short on a busy machine.
+        self._command: list[str | Path] = [program, "-t", "60s", "-r", address, "-i", address]
 
     def __call__(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run([*self._command, *arguments], capture_output=True, check=False, timeout=60)
