@@ -66,8 +66,7 @@ class ContentService:
             request_serializer=content_pb2.ReadContentRequest.SerializeToString,
             response_deserializer=data_of,
         )
-
-        self._write_once = channel.unary_stream(
+        self._write_once: Callable[..., Call] = channel.unary_stream(
             _WRITE,
             request_serializer=content_pb2.WriteContentRequest.SerializeToString,
             response_deserializer=content_pb2.WriteContentResponse.FromString,
@@ -244,7 +243,7 @@ class ContentService:
                 data=blob.data,
                 labels=blob.labels,
             )
-            return cast("Call", self._write_once(request))
+            return self._write_once(request)
 
         # The first message may be the last one: it opens the ingest, replaces what an earlier write has left
         # in it, and commits it. Without a stream of requests, gRPC needs no thread.
