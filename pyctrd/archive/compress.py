@@ -30,6 +30,8 @@ _EXTENSIONS: Final[dict[str, Compression]] = {
     ".tzst": "zstd",
 }
 _ZSTD_LEVEL: Final = 3
+# The default, 8 MiB, takes 40 MiB of memory for each core; the archive is half a percent larger.
+_ZSTD_JOB_BYTES: Final = 1 << 20
 _GZIP_LEVEL: Final = 6
 _BLOCK_BYTES: Final = 1 << 20
 _WINDOW_BYTES: Final = 32 << 10
@@ -88,6 +90,7 @@ def _zstd(write: Callable[[Chunk], object], size: int) -> Iterator[Callable[[Chu
             zstd.CompressionParameter.compression_level: _ZSTD_LEVEL,
             zstd.CompressionParameter.checksum_flag: 1,
             zstd.CompressionParameter.nb_workers: workers,
+            zstd.CompressionParameter.job_size: _ZSTD_JOB_BYTES if workers else 0,
         }
     )
     compressor.set_pledged_input_size(size)

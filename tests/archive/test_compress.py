@@ -18,6 +18,7 @@ from pyctrd.archive import compress, tar
 from pyctrd.archive.compress import Compression, compressed, compression_for
 from pyctrd.archive.decompress import Decompressed
 from pyctrd.errors import ArchiveError
+from pyctrd.ports import Chunk
 from tests.archive.test_tar import Failing, by_digest, helpers, layout_of, reader
 
 KINDS: tuple[Compression, ...] = ("gzip", "zstd")
@@ -86,6 +87,24 @@ def test_the_bytes_do_not_depend_on_pieces_and_cores(
     for cores, piece in ((1, 1 << 20), (2, 999), (7, 123_456)):
         monkeypatch.setattr(compress, "_cores", lambda count=cores: count)
         assert packed(SAMPLES[number], kind, piece=piece) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_little_is_held_back(kind: Compression, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is a few MiB for each core, whatever the size."""
+    monkeypatch.setattr(compress, "_cores", lambda: 2)
+    received = held_back = 0
+
+    def take(data: Chunk) -> None:
+        nonlocal received
+        received += len(data)
+
+    noise = random.Random(8).randbytes(1 << 20)
+    with compressed(take, kind, 40 << 20) as write:
+        for number in range(1, 41):
+            write(noise)
+            held_back = max(held_back, (number << 20) - received)
+    assert held_back <= 16 << 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
