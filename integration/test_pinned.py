@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.rig import publish
 from integration.rig.collector import empty
-from integration.rig.daemons import Containerd, Registry
+from integration.rig.daemons import Containerd
 from integration.rig.store import collect_garbage, snapshot_of
 from integration.shell import Shell
 from integration.test_collector import whole_blobs
@@ -21,28 +21,36 @@ from pyctrd import Client
 from pyctrd.containerd import Daemon
 from pyctrd.containerd.calls import Call, Calls
 from tests.support import shapes
-from tests.support.images import reachable
+from tests.support.images import Graph, reachable
 from tests.support.loading import entry, layout
 from tests.support.tars import tar_of
 
 PINS = "containerd.io/gc.ref.content.pyctrd."
 
 
+def loaded(client: Client, graphs: Sequence[Graph]) -> list[str]:
+    """Load images, and return their names."""
+    names = [f"example.test/pinned/{number}:1" for number in range(len(graphs))]
+    entries = [entry(graph, name) for graph, name in zip(graphs, names, strict=True)]
+    blobs = dict(chain.from_iterable(reachable(graph).items() for graph in graphs))
+    archive = tar_of(layout(*entries, blobs=blobs))
+    client.images.load(io.BytesIO(archive), platforms="all", unpack=False)
+    return names
+
+
 class Stuck:
     """A save of two images to a pipe that is not read until `finish`, and what other clients do meanwhile."""
 
-    def __init__(self, containerd: Containerd, namespace: str, registry: Registry, shell: Shell) -> None:
+    def __init__(self, containerd: Containerd, namespace: str, folder: Path) -> None:
         self.graphs = [shapes.big(18 << 20, layers=3), shapes.mixed(salt=namespace)]
-        self.names = [
-            publish.push(graph, registry, f"stuck/{namespace}/{number}")
-            for number, graph in enumerate(self.graphs)
-        ]
-        self.containerd, self.namespace, self.shell = containerd, namespace, shell
+        self.containerd, self.namespace = containerd, namespace
         self.daemon = Daemon.connect(str(containerd.address), namespace)
-        for name in self.names:
-            shell("pull", "--no-unpack", "--all-platforms", name)
+        with Client(containerd.address, namespace) as client:
+            self.names = loaded(client, self.graphs)
         arguments = ("save", "--all-platforms", *self.names)
-        self.process = shell.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        shell = Shell(containerd, namespace, folder)
+        pipe = subprocess.PIPE
+        self.process = shell.start(*arguments, stdout=pipe, stderr=pipe, bufsize=0)  # or read(512) reads more
         assert self.process.stdout is not None
         self.begun = self.process.stdout.read(512)
 
@@ -65,8 +73,8 @@ class Stuck:
 
 
 @pytest.fixture
-def stuck(containerd: Containerd, namespace: str, registry: Registry, tmp_path: Any) -> Iterator[Stuck]:
-    stuck = Stuck(containerd, namespace, registry, Shell(containerd, namespace, tmp_path))
+def stuck(containerd: Containerd, namespace: str, tmp_path: Path) -> Iterator[Stuck]:
+    stuck = Stuck(containerd, namespace, tmp_path)
     with stuck.daemon:
         yield stuck
         stuck.process.kill()
@@ -125,15 +133,12 @@ def test_a_save_of_many_images_reads_each_blob_once(
     """What it writes and looks up does not grow with the images, and it asks for each image once."""
     count = 30
     graphs = [shapes.single(layers=3, salt=f"{namespace}-{number}") for number in range(count)]
-    names = [f"example.test/many/{number}:1" for number in range(count)]
-    entries = [entry(graph, name) for graph, name in zip(graphs, names, strict=True)]
-    blobs = dict(chain.from_iterable(graph.blobs.items() for graph in graphs))
-    archive = tar_of(layout(*entries, blobs=blobs))
+    blobs = set(chain.from_iterable(graph.blobs for graph in graphs))
     with Client(containerd.address, namespace) as client:
-        client.images.load(io.BytesIO(archive), unpack=False)
+        names = loaded(client, graphs)
         calls.clear()
         result = client.images.save(names, io.BytesIO())
-    assert set(result.blobs) == set(blobs)
+    assert set(result.blobs) == blobs
     assert calls == {
         "Get": count,
         "Read": len(blobs),
