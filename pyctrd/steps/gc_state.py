@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-import operator
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -24,6 +21,7 @@ from pyctrd.oci.model import (
 )
 from pyctrd.oci.resources import Container, Lease, LeaseResource
 from pyctrd.ports import Containerd
+from pyctrd.steps.blob_table import BlobTable
 
 # The labels that the collector reads begin with this.
 GC_PREFIX: Final = "containerd.io/gc."
@@ -43,66 +41,48 @@ class GcState(msgspec.Struct, frozen=True, kw_only=True):
     ingests: Mapping[str, IngestStatus]
 
 
-class ContentTable(Mapping[Digest, ContentInfo]):
-    """The blobs of a namespace, in a quarter of the memory that a dict takes.
-
-    Of the labels it has those that the collector reads, and no time of a change.
-    """
+class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
+    """The blobs of a namespace with the labels that the collector reads, and the times of their creation."""
 
     def __init__(self, infos: Iterable[ContentInfo]) -> None:
-        self._digests: list[Digest] = []
-        self._sizes = array("q")
         self._created = array("q")  # microseconds
         self._labels: list[Mapping[str, str]] = []
-        for info in infos:
-            self._digests.append(info.digest)
-            self._sizes.append(info.size)
-            self._created.append((info.created_at - _EPOCH) // _MICROSECOND if info.created_at else 0)
-            found = {key: value for key, value in info.labels.items() if key.startswith(GC_PREFIX)}
-            self._labels.append(FrozenDict(found) if found else EMPTY)
-        self._sort()
+        super().__init__(infos)
         for position, labels in enumerate(self._labels):
             if labels:  # most values are digests of blobs
-                found = {key: self._known(value) for key, value in labels.items()}
-                self._labels[position] = FrozenDict(found)
+                self._labels[position] = FrozenDict({key: self._one(text) for key, text in labels.items()})
 
-    def _sort(self) -> None:
-        """Sort by digest, as containerd's lists are."""
-        if any(map(operator.gt, self._digests, itertools.islice(self._digests, 1, None))):
-            order = sorted(range(len(self._digests)), key=self._digests.__getitem__)
-            self._digests = [self._digests[position] for position in order]
-            self._sizes = array("q", (self._sizes[position] for position in order))
-            self._created = array("q", (self._created[position] for position in order))
-            self._labels = [self._labels[position] for position in order]
+    def _add(self, info: ContentInfo) -> None:
+        super()._add(info)
+        self._created.append((info.created_at - _EPOCH) // _MICROSECOND if info.created_at else 0)
+        found = {key: value for key, value in info.labels.items() if key.startswith(GC_PREFIX)}
+        self._labels.append(FrozenDict(found) if found else EMPTY)
 
-    def _known(self, value: str) -> str:
-        position = self._position(value)
-        return value if position is None else self._digests[position]
+    def _sort(self, order: Sequence[int]) -> None:
+        super()._sort(order)
+        self._created = array("q", (self._created[position] for position in order))
+        self._labels = [self._labels[position] for position in order]
 
-    def _position(self, digest: str) -> int | None:
-        position = bisect_left(self._digests, digest)
-        return position if self._digests[position : position + 1] == [digest] else None
+    def _one(self, text: str) -> str:
+        position = self.position(text)
+        return text if position is None else self.digests[position]
 
     def __getitem__(self, digest: Digest) -> ContentInfo:
         """Return what is known about a blob."""
-        position = self._position(digest)
+        position = self.position(digest)
         if position is None:
             raise KeyError(digest)
         created = self._created[position]
         return ContentInfo(
-            digest=self._digests[position],
-            size=self._sizes[position],
+            digest=self.digests[position],
+            size=self.sizes[position],
             labels=self._labels[position],
             created_at=_EPOCH + created * _MICROSECOND if created else None,
         )
 
     def __iter__(self) -> Iterator[Digest]:
         """Yield the digests, sorted."""
-        return iter(self._digests)
-
-    def __len__(self) -> int:
-        """Return the number of blobs."""
-        return len(self._digests)
+        return iter(self.digests)
 
 
 def read_state(store: Containerd) -> GcState:
