@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -14,7 +15,6 @@ from pyctrd.oci.model import (
     EMPTY,
     ContentInfo,
     Digest,
-    FrozenDict,
     ImageRecord,
     IngestStatus,
     SnapshotInfo,
@@ -46,17 +46,17 @@ class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
 
     def __init__(self, infos: Iterable[ContentInfo]) -> None:
         self._created = array("q")  # microseconds
-        self._labels: list[Mapping[str, str]] = []
+        self._labels: list[tuple[str, ...]] = []  # keys and values in turn
         super().__init__(infos)
         for position, labels in enumerate(self._labels):
             if labels:  # most values are digests of blobs
-                self._labels[position] = FrozenDict({key: self._one(text) for key, text in labels.items()})
+                self._labels[position] = tuple(map(self._one, labels))
 
     def _add(self, info: ContentInfo) -> None:
         super()._add(info)
         self._created.append((info.created_at - _EPOCH) // _MICROSECOND if info.created_at else 0)
-        found = {key: value for key, value in info.labels.items() if key.startswith(GC_PREFIX)}
-        self._labels.append(FrozenDict(found) if found else EMPTY)
+        found = (item for item in info.labels.items() if item[0].startswith(GC_PREFIX))
+        self._labels.append(tuple(itertools.chain.from_iterable(found)))
 
     def _sort(self, order: Sequence[int]) -> None:
         super()._sort(order)
@@ -72,11 +72,11 @@ class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
         position = self.position(digest)
         if position is None:
             raise KeyError(digest)
-        created = self._created[position]
+        created, labels = self._created[position], self._labels[position]
         return ContentInfo(
             digest=self.digests[position],
             size=self.sizes[position],
-            labels=self._labels[position],
+            labels=dict(zip(labels[::2], labels[1::2], strict=True)) if labels else EMPTY,
             created_at=_EPOCH + created * _MICROSECOND if created else None,
         )
 
