@@ -347,34 +347,34 @@ class _Everything:
         self.numbers = _Numbers(state)
         self.roots: dict[int, str] = {}
         self.may_go = bytearray()
+        # Of each object, where its references begin: targets with kinds of references, and labels.
+        self._starts = array("q", [0])
+        self._targets = array("q")
+        self._vias: list[str] = []
+        # What attaches itself to an object, which need not exist.
+        self._attached: dict[int, list[tuple[int, int, str]]] = {}
         for number, (node, labels) in enumerate(_objects(state)):
             self.may_go.append(node.kind != "container" and (node.kind != "image" or rules.images))
             via = self._root_by(node, labels)
             if via is not None:
                 self.roots[number] = via
-        attached = self._back_references() if rules.back_references else {}
-        # Of each object, where its references begin: targets with kinds of references, and labels.
-        self._starts = array("q", [0])
-        self._targets = array("q")
-        self._vias: list[str] = []
-        for number, (node, labels) in enumerate(_objects(state)):
-            self._add(attached.pop(number, ()))
             self._add(self._own(node, labels))
-            self._starts.append(len(self._targets))
-        for number in range(len(self.numbers), self.numbers.count):
-            self._add(attached.pop(number, ()))
-            self._starts.append(len(self._targets))
+            if rules.back_references and not (node.kind == "image" and via is not None):  # kept anyway
+                self._attach(number, labels)
 
     def references(self, number: int) -> Iterator[tuple[int, int, str]]:
         """Yield what an object refers to: the number of the target, the kind of reference, and how."""
+        yield from self._attached.get(number, ())
         if number + 1 < len(self._starts):
             for position in range(self._starts[number], self._starts[number + 1]):
                 yield self._targets[position] >> 3, self._targets[position] & 7, self._vias[position]
 
     def _add(self, references: Iterable[tuple[int, int, str]]) -> None:
+        """Add the references of the next object."""
         for target, how, via in references:
             self._targets.append(target << 3 | how)
             self._vias.append(via)
+        self._starts.append(len(self._targets))
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         expiry = expiry_of(record.labels)
@@ -433,17 +433,12 @@ class _Everything:
                 how = _HELD_FLAT if flat and target.kind != "ingest" else _HELD
                 yield self.numbers.add(target), how, "lease"
 
-    def _back_references(self) -> dict[int, list[tuple[int, int, str]]]:
-        """Return the objects that attach themselves to one, which need not exist, by its number."""
-        attached: dict[int, list[tuple[int, int, str]]] = {}
-        for number, (node, labels) in enumerate(_objects(self._state)):
-            if node.kind == "image" and number in self.roots:
-                continue  # it is kept anyway
-            for key, value in _for_collector(labels):
-                owner = _by_label(key, value, _BACK_REF)
-                if owner is not None:
-                    attached.setdefault(self.numbers.add(owner), []).append((number, _ATTACHED, key))
-        return attached
+    def _attach(self, number: int, labels: Mapping[str, str]) -> None:
+        """Add the back references of an object."""
+        for key, value in _for_collector(labels):
+            owner = _by_label(key, value, _BACK_REF)
+            if owner is not None:
+                self._attached.setdefault(self.numbers.add(owner), []).append((number, _ATTACHED, key))
 
     def _conditional(self, key: str, value: str) -> Node | None:
         """Return the snapshot that a gc.cond label keeps now."""
