@@ -25,11 +25,14 @@ from pyctrd.oci import platforms, reference
 from pyctrd.oci.mediatypes import OCI_MANIFEST
 from pyctrd.oci.model import Digest, ImageRecord, Platform, SnapshotInfo
 from pyctrd.oci.platforms import Selection
+from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations import copy, ensure, lookup, push
 from pyctrd.operations.diagnose import diagnose
+from pyctrd.operations.prune_images import PrunePolicy, prune
 from pyctrd.operations.pull import PullOptions, pull
 from pyctrd.operations.remove import RemoveOptions, remove
 from pyctrd.operations.save import SaveOptions, plan, save
+from pyctrd.operations.usage import usage
 from pyctrd.operations.verify import Repair, verify
 from pyctrd.operations.why import why
 from pyctrd.steps.local import LocalImage
@@ -347,15 +350,36 @@ def test_calls_for_the_removal_of_many_images(many: tuple[MemoryStore, int]) -> 
     assert calls.total() <= 20
 
 
-def test_memory_grows_with_the_records_only() -> None:
-    """What a removal needs is a small multiple of the list of records."""
+@pytest.mark.parametrize("what", ["rm --dry-run", "why", "usage", "prune --dry-run"])
+def test_memory_grows_with_the_records_only(what: str) -> None:
+    """The references of a namespace take less memory than the list of its records."""
     store = crowded(2000)
     objects = len(store.state.images) + len(store.state.blobs) + len(store.state.snapshots)
-    find, now = partial(lookup.find, store.images), dt.datetime.now(dt.UTC)
+    name, find, now = "docker.io/library/app:7", partial(lookup.find, store.images), dt.datetime.now(dt.UTC)
     tracemalloc.start()
     try:
-        remove(store, ["docker.io/library/app:7"], RemoveOptions(dry_run=True), find=find, now=now)
+        match what:
+            case "rm --dry-run":
+                remove(store, [name], RemoveOptions(dry_run=True), find=find, now=now)
+            case "why":
+                why(store, name, find=find, now=now)
+            case "usage":
+                usage(store, now)
+            case _:
+                disk = partial(DiskSpace, root="", bytes=0, bytes_free=0)
+                prune(store, PrunePolicy(unused=True), now, disk=disk, dry_run=True)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak / objects < 3000
+    assert peak / objects < 600
+
+
+def test_usage_counts_references_once_for_each_image(many: tuple[MemoryStore, int]) -> None:
+    """Each kind of record is listed once or twice, and each snapshot is asked for."""
+    store = MemoryStore(many[0].state)
+    calls = calls_of(store)
+    found = usage(store, dt.datetime.now(dt.UTC))
+    assert len(found.images) == len(store.state.images)
+    assert calls.pop("snapshots.usage") == len(store.state.snapshots)
+    assert max(calls.values()) <= 2
+    assert calls.total() <= 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pyctrd.cli import commandline
@@ -65,7 +66,7 @@ class Diagnoses:
 
     def _document(self) -> dict[str, object]:
         """Return the JSON document."""
-        return {"images": [self._object(item) for item in self._found]}
+        return {"images": [partial(self._object, item) for item in self._found]}
 
     def _listing(self) -> Listing[DiagnosisSummary]:
         """Return the columns and rows; a table leaves out the other names of an image."""

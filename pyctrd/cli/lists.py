@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import click
@@ -29,7 +30,7 @@ class Listing(NamedTuple, Generic[_T]):
     def show(self, things: Iterable[_T], output_format: str, *, quiet: bool = False) -> None:
         """Print things in a format; `quiet` prints a name on each line."""
         if output_format == "json":
-            emit_json([self.document(thing) for thing in things])
+            emit_json([partial(self.document, thing) for thing in things])
         elif output_format == "jsonl":
             for thing in things:
                 emit_json_line(self.document(thing))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from pyctrd.oci.referrers import Referrer
     from pyctrd.progress import Progress
 
+# So many pieces of JSON are printed at a time.
+_PIECES: Final = 10_000
+
 
 def open_page() -> Page:
     """Return the page for stdout: a terminal's or a pipe's."""
@@ -29,10 +34,16 @@ def open_page() -> Page:
 
 
 def emit_json(value: Any) -> None:
-    """Print one JSON document in ASCII, so that it contains no raw control characters."""
+    """Print one JSON document in ASCII, so that it contains no raw control characters.
+
+    It is never in memory as a whole: a `partial` in it is called when its place is reached.
+    """
     import json
 
-    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json), indent=2))
+    pieces = json.JSONEncoder(indent=2, default=_builtins).iterencode(value)
+    while text := "".join(itertools.islice(pieces, _PIECES)):
+        click.echo(text, nl=False)
+    click.echo()
 
 
 def emit_json_line(value: Any) -> None:
@@ -40,6 +51,13 @@ def emit_json_line(value: Any) -> None:
     import json
 
     click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=plain_json)))
+
+
+def _builtins(value: Any) -> Any:
+    """Return what json can encode."""
+    if isinstance(value, partial):
+        return value()
+    return msgspec.to_builtins(value, enc_hook=plain_json)
 
 
 def plain_json(value: Any) -> str:

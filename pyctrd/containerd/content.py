@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from pyctrd.containerd import convert
+from pyctrd.containerd import convert, wire
 from pyctrd.containerd.calls import Call, ahead
 from pyctrd.containerd.channel import Connection, status_of
 from pyctrd.containerd.listing import bounded
@@ -308,20 +308,10 @@ def data_of(message: bytes) -> Chunk:
     protobuf would copy it twice, which takes 5 % of the time of a save. Only the form that containerd sends
     (the offset, then the data) is handled here; protobuf parses anything else.
     """
-    position = _after_varint(message, 1) if message[:1] == b"\x08" else 0  # field 1, offset
+    position = wire.after_varint(message, 1) if message[:1] == b"\x08" else 0  # field 1, offset
     if message[position : position + 1] == b"\x12":  # field 2, data: its length, then the bytes to the end
-        start = _after_varint(message, position + 1)
-        length = _varint(message[position + 1 : start])
+        start = wire.after_varint(message, position + 1)
+        length = wire.varint(message[position + 1 : start])
         if start + length == len(message):
             return memoryview(message)[start:]
     return content_pb2.ReadContentResponse.FromString(message).data
-
-
-def _after_varint(message: bytes, position: int) -> int:
-    while position < len(message) and message[position] >= 0x80:
-        position += 1
-    return position + 1
-
-
-def _varint(encoded: bytes) -> int:
-    return sum((byte & 0x7F) << (7 * number) for number, byte in enumerate(encoded))

@@ -7,11 +7,21 @@ objects from another pool cannot be assigned to their fields (pyctrd/protos/_reg
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pyctrd.errors import DaemonError, InvalidReference
-from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, Mount, SnapshotInfo
+from pyctrd.oci.model import (
+    EMPTY,
+    ContentInfo,
+    Descriptor,
+    Digest,
+    ImageRecord,
+    IngestStatus,
+    Mount,
+    SnapshotInfo,
+)
 from pyctrd.protos.types import descriptor_pb2
 
 if TYPE_CHECKING:
@@ -28,9 +38,19 @@ class _Timestamp(Protocol):
     nanos: int
 
 
+class _Record(Protocol):
+    """A message with these times."""
+
+    @property
+    def created_at(self) -> _Timestamp: ...
+    @property
+    def updated_at(self) -> _Timestamp: ...
+
+
 # Of a snapshot, by their number in the protocol.
 _KINDS: Final = dict(enumerate(("unknown", "view", "active", "committed")))
 _SHOWN = 100  # characters of an invalid text
+_INTERNED = 32  # characters of a value that may be that of many labels
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -45,6 +65,13 @@ def to_datetime(stamp: _Timestamp) -> dt.datetime | None:
         return _EPOCH + dt.timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
     except OverflowError:
         return None
+
+
+def _to_times(message: _Record) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """Return when a record was created and updated: the same object if it was not changed since."""
+    created = to_datetime(message.created_at)
+    updated = to_datetime(message.updated_at)
+    return created, created if updated == created else updated
 
 
 def to_digest(text: str) -> Digest:
@@ -69,13 +96,22 @@ def _unusable(what: str) -> DaemonError:
     )
 
 
+def _to_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Convert labels or annotations; lists have the same keys and short values many times."""
+    return {sys.intern(key): _to_value(value) for key, value in labels.items()} if labels else EMPTY
+
+
+def _to_value(text: str) -> str:
+    return text if len(text) > _INTERNED else sys.intern(text)
+
+
 def to_descriptor(message: descriptor_pb2.Descriptor) -> Descriptor:
     """Convert a descriptor; containerd's has no platform, urls or data."""
     return Descriptor(
-        media_type=message.media_type,
+        media_type=sys.intern(message.media_type),
         digest=to_digest(message.digest),
         size=_to_size(message.size),
-        annotations=dict(message.annotations),
+        annotations=_to_labels(message.annotations),
     )
 
 
@@ -109,12 +145,13 @@ def from_mounts(mounts: Iterable[Mount]) -> list[mount_pb2.Mount]:
 
 def to_content_info(message: content_pb2.Info) -> ContentInfo:
     """Convert the description of a blob."""
+    created, updated = _to_times(message)
     return ContentInfo(
         digest=to_digest(message.digest),
         size=_to_size(message.size),
-        labels=dict(message.labels),
-        created_at=to_datetime(message.created_at),
-        updated_at=to_datetime(message.updated_at),
+        labels=_to_labels(message.labels),
+        created_at=created,
+        updated_at=updated,
     )
 
 
@@ -132,12 +169,14 @@ def to_ingest_status(message: content_pb2.Status) -> IngestStatus:
 
 def to_image_record(message: images_pb2.Image) -> ImageRecord:
     """Convert an image record. The answer to an update has removed labels with empty values."""
+    created, updated = _to_times(message)
+    labels = _to_labels(message.labels)
     return ImageRecord(
         name=message.name,
         target=to_descriptor(message.target),
-        labels={key: value for key, value in message.labels.items() if value},
-        created_at=to_datetime(message.created_at),
-        updated_at=to_datetime(message.updated_at),
+        labels=labels if all(labels.values()) else {key: value for key, value in labels.items() if value},
+        created_at=created,
+        updated_at=updated,
     )
 
 
@@ -150,11 +189,12 @@ def from_image_record(image: ImageRecord) -> images_pb2.Image:
 
 def to_snapshot_info(message: snapshots_pb2.Info) -> SnapshotInfo:
     """Convert the description of a snapshot."""
+    created, updated = _to_times(message)
     return SnapshotInfo(
         name=message.name,
         parent=message.parent,
         kind=_KINDS.get(message.kind, ""),
-        labels=dict(message.labels),
-        created_at=to_datetime(message.created_at),
-        updated_at=to_datetime(message.updated_at),
+        labels=_to_labels(message.labels),
+        created_at=created,
+        updated_at=updated,
     )

@@ -7,8 +7,9 @@ is read.
 from __future__ import annotations
 
 import datetime as dt
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 
 import msgspec
 
@@ -86,102 +87,100 @@ class UsageResult(msgspec.Struct, frozen=True, kw_only=True):
 def usage(store: Containerd, now: dt.datetime, *, all_namespaces: bool = False) -> UsageResult:
     """Return the disk space of a namespace, or of all of them.
 
-    Each namespace takes a call for each kind of object, and one for each lease and each snapshot. Raises
-    DaemonError.
+    Each namespace takes a call for each kind of object, and one for each lease and each snapshot; if there
+    are several, the content of each is listed once more. Raises DaemonError.
     """
     stores = {store.namespace: store}
     for namespace in store.namespaces.list():
         stores.setdefault(namespace.name, store.in_namespace(namespace.name))
-    owners = Counter(info.digest for each in stores.values() for info in each.content.list())
-    if not all_namespaces:
-        stores = {store.namespace: store}
-    found = _Usage(owners)
-    for name in sorted(stores):
+    found = _Usage(_shared(stores.values()))
+    for name in sorted(stores) if all_namespaces else [store.namespace]:
         found.add(stores[name], now)
     return found.result()
 
 
-class _Usage:
-    """The sums over namespaces; `owners` are the numbers of namespaces that have a blob."""
+def _shared(stores: Collection[Containerd]) -> Mapping[Digest, int]:
+    """Return the blobs that several namespaces have, and how many have each."""
+    if len(stores) == 1:
+        return {}
+    owners = Counter(info.digest for store in stores for info in store.content.list())
+    return {digest: count for digest, count in owners.items() if count > 1}
 
-    def __init__(self, owners: Mapping[Digest, int]) -> None:
-        self._owners = owners
+
+class _Objects:
+    """The blobs and snapshots of a namespace, by number: sizes, and whether other namespaces have them."""
+
+    def __init__(self, graph: GcGraph, store: Containerd, shared: Container[Digest]) -> None:
+        self.sizes = array("q", bytes(8 * graph.count))
+        self.blobs = bytearray(graph.count)
+        self.shared = bytearray(graph.count)
+        for digest, info in graph.state.content.items():
+            number = graph.number(Node("content", digest))
+            if number is not None:
+                self.sizes[number] = info.size
+                self.blobs[number] = True
+                self.shared[number] = digest in shared
+        for node, size in SnapshotSizes(store).of(node for node in graph if node.kind == "snapshot").items():
+            number = graph.number(node)
+            if number is not None:
+                self.sizes[number] = size
+
+
+class _Usage:
+    """The sums over namespaces; `shared` are the blobs that several have, with the number of namespaces."""
+
+    def __init__(self, shared: Mapping[Digest, int]) -> None:
+        self._shared = shared
         self._images: list[ImageUsage] = []
-        self._blobs: dict[Digest, int] = {}
-        self._released: Counter[Digest] = Counter()
+        self._blobs = SpaceTotal()
+        # Of shared blobs, in how many namespaces something may keep them.
+        self._keepers: dict[Digest, int] = {}
         self._snapshotters: dict[str, SpaceTotal] = {}
         self._ingests = SpaceTotal()
 
     def add(self, store: Containerd, now: dt.datetime) -> None:
         """Add a namespace."""
         graph = read_graph(store, now)
-        state = graph.state
-        sizes = dict(SnapshotSizes(store).of(node for node in graph if node.kind == "snapshot"))
+        objects = _Objects(graph, store, self._shared)
         used = all_uses(graph)
-        removable = [
-            Node("image", name) for name, image in state.images.items() if image.target.digest not in used
-        ]
-        going = graph.without(removable).collected()
-        for node, size in sizes.items():
-            total = self._snapshotters.get(node.snapshotter, SpaceTotal())
-            self._snapshotters[node.snapshotter] = _more(total, size, node in going)
-        for digest, info in state.content.items():
-            node = Node("content", str(digest))
-            sizes[node] = self._blobs[digest] = info.size
-            self._released[digest] += node in going
-        for ref, ingest in state.ingests.items():
-            self._ingests = _more(self._ingests, ingest.offset, Node("ingest", ref) in going)
-        self._images += self._each_image(graph, sizes, used)
+        goes = graph.without(
+            Node("image", name)
+            for name, image in graph.state.images.items()
+            if image.target.digest not in used
+        ).collected_numbers()
+        for number, node in enumerate(graph):
+            match node.kind:
+                case "content":
+                    self._add_blob(Digest(node.name), objects.sizes[number], bool(goes[number]))
+                case "snapshot":
+                    total = self._snapshotters.get(node.snapshotter, SpaceTotal())
+                    total = _more(total, objects.sizes[number], bool(goes[number]))
+                    self._snapshotters[node.snapshotter] = total
+                case "ingest":
+                    offset = graph.state.ingests[node.name].offset
+                    self._ingests = _more(self._ingests, offset, bool(goes[number]))
+                case _:
+                    pass
+        self._images += _each_image(graph, objects, used)
 
-    def _each_image(
-        self, graph: GcGraph, sizes: Mapping[Node, int], used: Mapping[Digest, ImageUse]
-    ) -> Iterator[ImageUsage]:
-        records = graph.state.images
-        names: dict[Digest, list[str]] = {}
-        for name in sorted(records):
-            names.setdefault(records[name].target.digest, []).append(name)
-        holders: Counter[Node] = Counter()
-        for each in names.values():
-            holders.update(_reached(graph, each))
-        kept = frozenset(graph) - graph.without([Node("image", name) for name in records]).collected()
-        for target, each in names.items():
-            nodes = [node for node in _reached(graph, each) if node in sizes]
-            own = [node for node in nodes if holders[node] == 1]
-            use = used.get(target, ImageUse())
-            yield ImageUsage(
-                namespace=graph.state.namespace,
-                name=first_name(each),
-                names=tuple(each),
-                target=target,
-                bytes_blobs=sum(sizes[node] for node in nodes if node.kind == "content"),
-                bytes_snapshots=sum(sizes[node] for node in nodes if node.kind == "snapshot"),
-                bytes_own=sum(sizes[node] for node in own),
-                bytes_shared=sum(sizes[node] for node in nodes if holders[node] > 1),
-                bytes_reclaimable=0
-                if use
-                else sum(sizes[node] for node in own if node not in kept and not self._is_elsewhere(node)),
-                in_use=bool(use.containers),
-                pinned=bool(use.pinned),
-            )
-
-    def _is_elsewhere(self, node: Node) -> bool:
-        """Whether another namespace has a blob."""
-        return node.kind == "content" and self._owners.get(Digest(node.name), 0) > 1
+    def _add_blob(self, digest: Digest, size: int, goes: bool) -> None:
+        if digest not in self._shared:
+            self._blobs = _more(self._blobs, size, goes)
+            return
+        if digest not in self._keepers:
+            self._keepers[digest] = self._shared[digest]
+            self._blobs = _more(self._blobs, size, False)
+        if goes:
+            self._keepers[digest] -= 1
+            if not self._keepers[digest]:
+                self._blobs = msgspec.structs.replace(self._blobs, reclaimable=self._blobs.reclaimable + size)
 
     def result(self) -> UsageResult:
         """Return the sums."""
         parts = self._snapshotters
         return UsageResult(
             images=tuple(self._images),
-            blobs=SpaceTotal(
-                count=len(self._blobs),
-                bytes=sum(self._blobs.values()),
-                reclaimable=sum(
-                    size
-                    for digest, size in self._blobs.items()
-                    if self._released[digest] >= max(self._owners.get(digest, 0), 1)
-                ),
-            ),
+            blobs=self._blobs,
             snapshots=SnapshotTotal(
                 count=sum(part.count for part in parts.values()),
                 bytes=sum(part.bytes for part in parts.values()),
@@ -192,9 +191,42 @@ class _Usage:
         )
 
 
-def _reached(graph: GcGraph, names: Iterable[str]) -> frozenset[Node]:
-    """Return what the records of one image keep."""
-    return graph.reached_from(Node("image", name) for name in names)
+def _each_image(graph: GcGraph, objects: _Objects, used: Mapping[Digest, ImageUse]) -> Iterator[ImageUsage]:
+    """Yield the images of a namespace, in the order of their first names."""
+    records = graph.state.images
+    names: dict[Digest, list[str]] = {}
+    for name in sorted(records):
+        names.setdefault(records[name].target.digest, []).append(name)
+    goes_alone = graph.without(Node("image", name) for name in records).collected_numbers()
+    reached = [
+        array("q", graph.numbers_from(Node("image", name) for name in each)) for each in names.values()
+    ]
+    holders = array("q", bytes(8 * graph.count))
+    for numbers in reached:
+        for number in numbers:
+            holders[number] += 1
+    sizes = objects.sizes
+    for (target, each), numbers in zip(names.items(), reached, strict=True):
+        own = [number for number in numbers if holders[number] == 1]
+        bytes_all = sum(sizes[number] for number in numbers)
+        bytes_blobs = sum(sizes[number] for number in numbers if objects.blobs[number])
+        bytes_own = sum(sizes[number] for number in own)
+        use = used.get(target, ImageUse())
+        yield ImageUsage(
+            namespace=graph.state.namespace,
+            name=first_name(each),
+            names=tuple(each),
+            target=target,
+            bytes_blobs=bytes_blobs,
+            bytes_snapshots=bytes_all - bytes_blobs,
+            bytes_own=bytes_own,
+            bytes_shared=bytes_all - bytes_own,
+            bytes_reclaimable=0
+            if use
+            else sum(sizes[number] for number in own if goes_alone[number] and not objects.shared[number]),
+            in_use=bool(use.containers),
+            pinned=bool(use.pinned),
+        )
 
 
 def _more(total: SpaceTotal, size: int, reclaimable: bool) -> SpaceTotal:

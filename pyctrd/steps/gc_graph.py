@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import itertools
 import re
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.gotime import parse_duration, parse_time
-from pyctrd.oci.model import ImageRecord
+from pyctrd.oci.model import EMPTY, ImageRecord
 from pyctrd.oci.resources import Lease
-from pyctrd.steps.gc_state import GcState
+from pyctrd.steps.gc_state import GC_PREFIX, GcState
 
 Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", "ingest"]
 
 ROOT_LABEL: Final = "containerd.io/gc.root"
 FLAT_LABEL: Final = "containerd.io/gc.flat"
-_PREFIX: Final = "containerd.io/gc."
 _REF: Final = "containerd.io/gc.ref."
 _BACK_REF: Final = "containerd.io/gc.bref."
 _CONDITION: Final = "containerd.io/gc.cond.snapshot"
 _USED_AT: Final = "containerd.io/gc.cond.value-usedat"
 # A write without a lease is kept for a day (core/metadata/content.go).
 _INGEST_LIFETIME: Final = dt.timedelta(hours=24)
+
+
+_T = TypeVar("_T", bound=Any)
 
 
 class Node(NamedTuple):
@@ -75,37 +80,65 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return cls(images=release >= (2, 0), back_references=release >= (2, 2), conditions=release >= (2, 3))
 
 
-# A node, and whether it was reached from a flat lease, whose objects keep nothing by labels.
-_Visit: TypeAlias = tuple[Node, bool]
-# An object that is referred to, and how.
-_Target: TypeAlias = tuple[Node, str]
+# An object by its number, doubled; one more if it was reached from a flat lease, whose objects keep nothing
+# by labels.
+_Visit: TypeAlias = int
+# How an object refers to another one: by a field of its record, by a label, by a condition that holds now, or
+# because that one attaches itself to it, which needs no object; a lease holds objects, also flat.
+_FIELD, _LABEL, _CONDITIONAL, _ATTACHED, _HELD, _HELD_FLAT = range(6)
+_KINDS: Final[tuple[Kind, ...]] = ("container", "content", "image", "ingest", "lease", "snapshot")
 
 
 class GcGraph:
-    """The references in a namespace at a moment."""
+    """The references in a namespace at a moment.
+
+    An object also has a number, in the order of the nodes, so that what is known about each object of a
+    namespace with many can be in an array.
+    """
 
     def __init__(
         self, state: GcState, rules: Rules, now: dt.datetime, *, without: Collection[Node] = ()
     ) -> None:
         self.state = state
         self._all = _Everything(state, rules, now)
-        self._gone = frozenset(without)
-        self._before: dict[_Visit, list[tuple[_Visit, str]]] | None = None
+        self._gone = bytes(len(self._all.numbers))
+        self._before: Sequence[int] | None = None
+        if without:
+            self._gone = self.without(without)._gone
 
-    def without(self, removed: Collection[Node]) -> GcGraph:
+    def without(self, removed: Iterable[Node]) -> GcGraph:
         """Return the references that are left when these objects are deleted."""
         left = copy.copy(self)
-        left._gone = self._gone.union(removed)
+        gone = bytearray(self._gone)
+        for node in removed:
+            number = self.number(node)
+            if number is not None:
+                gone[number] = True
+        left._gone = bytes(gone)
         left._before = None
         return left
 
     def __contains__(self, node: Node) -> bool:
         """Whether there is such an object."""
-        return node in self._all.labels and node not in self._gone
+        number = self.number(node)
+        return number is not None and not self._gone[number]
 
     def __iter__(self) -> Iterator[Node]:
         """Yield all objects."""
-        return (node for node in self._all.labels if node not in self._gone)
+        return (self.node(number) for number, gone in enumerate(self._gone) if not gone)
+
+    @property
+    def count(self) -> int:
+        """How many numbers there are."""
+        return len(self._gone)
+
+    def number(self, node: Node) -> int | None:
+        """Return the number of an object; None if there was none when the references were read."""
+        return self._all.numbers.of(node)
+
+    def node(self, number: int) -> Node:
+        """Return the object with a number."""
+        return self._all.numbers.node(number)
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         """Whether a record has a valid expiry that is over."""
@@ -117,109 +150,231 @@ class GcGraph:
 
     def collected(self) -> frozenset[Node]:
         """Return what the next collection removes, which may be expired leases and images, too."""
-        reached = {node for node, _ in self._reached()}
-        return frozenset(node for node in self if node not in reached and self._all.may_go(node))
+        return frozenset(self.node(number) for number, goes in enumerate(self.collected_numbers()) if goes)
+
+    def collected_numbers(self) -> bytes:
+        """Return for each number whether the next collection removes the object."""
+        goes = bytearray(self._all.may_go)
+        for visit in self._reached():
+            if visit >> 1 < len(goes):
+                goes[visit >> 1] = False
+        for number, gone in enumerate(self._gone):
+            if gone:
+                goes[number] = False
+        return bytes(goes)
 
     def reached_from(self, nodes: Iterable[Node]) -> frozenset[Node]:
         """Return these objects, and what they refer to, directly or not; all of it exists."""
-        visits = [(node, False) for node in nodes]
-        return frozenset(node for node, _ in self._followed(visits) if node in self)
+        return frozenset(map(self.node, self.numbers_from(nodes)))
+
+    def numbers_from(self, nodes: Iterable[Node]) -> frozenset[int]:
+        """Return the numbers of these objects and of what they refer to, as `reached_from` does."""
+        numbers = (number for node in nodes if (number := self.number(node)) is not None)
+        visits = self._followed([number << 1 for number in numbers])
+        return frozenset(visit >> 1 for visit in visits if self._is_here(visit >> 1))
 
     def chains(self, node: Node) -> tuple[tuple[Link, ...], ...]:
         """Return for each root that keeps an object a chain of references, the shortest one first.
 
         A link may be an object that does not exist: others can be attached to it by back references.
         """
-        before = self._referrers()
-        found: dict[Node, tuple[Link, ...]] = {}
-        known = {(node, False), (node, True)}
+        number = self._all.numbers.known(node)
+        if number is None:
+            return ()
+        found: dict[int, tuple[Link, ...]] = {}
+        known = {number << 1, number << 1 | 1}
         queue = deque[tuple[_Visit, tuple[Link, ...]]]((visit, ()) for visit in sorted(known))
         while queue:
             visit, rest = queue.popleft()
-            root, flat = visit
-            if not flat and root in self._all.roots and root in self:
-                found[root] = (Link(root, self._all.roots[root]), *rest)
-            for previous, via in before.get(visit, ()):
+            root, here = visit >> 1, self.node(visit >> 1)
+            if not visit & 1 and root in self._all.roots and self._is_here(root):
+                found[root] = (Link(here, self._all.roots[root]), *rest)
+            for previous, via in self._referring(visit):
                 if previous not in known:
                     known.add(previous)
-                    queue.append((previous, (Link(visit[0], via), *rest)))
+                    queue.append((previous, (Link(here, via), *rest)))
         return tuple(found.values())
 
     def referrers(self, node: Node) -> tuple[Link, ...]:
         """Return what keeps an object directly: itself, by its own label, and what refers to it, with how."""
-        own = [Link(node, self._all.roots[node])] if self._all.roots.get(node) else []
-        before = self._referrers()
-        visits = [*before.get((node, False), ()), *before.get((node, True), ())]
-        return (*own, *(Link(referrer, via) for (referrer, _), via in visits))
+        number = self._all.numbers.known(node)
+        if number is None:
+            return ()
+        own = [Link(node, via)] if (via := self._all.roots.get(number)) else []
+        before = [*self._referring(number << 1), *self._referring(number << 1 | 1)]
+        return (*own, *(Link(self.node(referrer >> 1), via) for referrer, via in before))
 
-    def _referrers(self) -> Mapping[_Visit, Sequence[tuple[_Visit, str]]]:
-        """Return what refers to each object, of all that is reached from the roots."""
+    def _referring(self, visit: _Visit) -> Iterator[tuple[_Visit, str]]:
+        """Yield what refers to an object, and how, of all that is reached from the roots."""
+        width = self._width
         if self._before is None:
-            self._before = {}
-            for visit in sorted(self._reached()):
-                for target, via in self._references(*visit):
-                    self._before.setdefault(target, []).append((visit, via))
-        return self._before
+            pairs = (
+                target * width + referrer
+                for referrer in self._reached()
+                for target in {target for target, _ in self._references(referrer)}
+            )
+            self._before = array("q", sorted(pairs))
+        for position in range(bisect_left(self._before, visit * width), len(self._before)):
+            target, referrer = divmod(self._before[position], width)
+            if target != visit:
+                return
+            yield from ((referrer, via) for other, via in self._references(referrer) if other == visit)
 
-    def _reached(self) -> set[_Visit]:
+    @property
+    def _width(self) -> int:
+        """One more than the largest visit."""
+        return 2 * self._all.numbers.count
+
+    def _reached(self) -> Sequence[_Visit]:
         """Return what is reached from the roots, which may be objects that do not exist."""
-        return self._followed((root, False) for root in self._all.roots if root not in self._gone)
+        return self._followed([root << 1 for root in self._all.roots if not self._gone[root]])
 
-    def _followed(self, visits: Iterable[_Visit]) -> set[_Visit]:
-        reached = set(visits)
-        queue = list(reached)
+    def _followed(self, visits: Iterable[_Visit]) -> Sequence[_Visit]:
+        """Return these and all that they refer to."""
+        reached = bytearray(self._width)
+        found = array("q")
+        queue = list(visits)
+        for visit in queue:
+            reached[visit] = True
         while queue:
-            for visit, _ in self._references(*queue.pop()):
-                if visit not in reached:
-                    reached.add(visit)
-                    queue.append(visit)
-        return reached
+            visit = queue.pop()
+            found.append(visit)
+            for target, _ in self._references(visit):
+                if not reached[target]:
+                    reached[target] = True
+                    queue.append(target)
+        return found
 
-    def _references(self, node: Node, flat: bool) -> Iterator[tuple[_Visit, str]]:
-        if not flat:
-            yield from self._left(self._all.attached.get(node, ()))
-        if node not in self:
-            return
-        if node.kind == "lease":
-            yield from self._all.held(node)
-            return
-        for target, via in self._all.fields(node):
-            yield (target, flat), via
-        if not flat:
-            for target, via in self._all.labelled(node):
-                yield (target, False), via
-            yield from self._left(self._all.conditional.get(node, ()))
+    def _references(self, visit: _Visit) -> Iterator[tuple[_Visit, str]]:
+        number, flat = visit >> 1, visit & 1
+        here = self._is_here(number)
+        for target, how, via in self._all.references(number):
+            if how == _FIELD:
+                if here:
+                    yield target << 1 | flat, via
+            elif how in (_HELD, _HELD_FLAT):
+                if here:
+                    yield target << 1 | (how == _HELD_FLAT), via
+            elif not flat and (
+                (here and how == _LABEL)
+                or ((here or how == _ATTACHED) and how != _LABEL and not self._is_gone(target))
+            ):
+                yield target << 1, via
 
-    def _left(self, targets: Iterable[_Target]) -> Iterator[tuple[_Visit, str]]:
-        return (((target, False), via) for target, via in targets if target not in self._gone)
+    def _is_here(self, number: int) -> bool:
+        return number < len(self._gone) and not self._gone[number]
+
+    def _is_gone(self, number: int) -> bool:
+        return number < len(self._gone) and bool(self._gone[number])
+
+
+class _Numbers:
+    """The numbers of objects: their positions among all, sorted, and after these of what only others name."""
+
+    def __init__(self, state: GcState) -> None:
+        names: Sequence[Sequence[str]] = [
+            sorted(state.containers),
+            sorted(state.content),
+            sorted(state.images),
+            sorted(state.ingests),
+            sorted(state.leases),
+        ]
+        self._names = names
+        self._snapshots = sorted((name, snapshotter) for snapshotter, name in state.snapshots)
+        counts = [*map(len, names), len(self._snapshots)]
+        self._starts = [0, *itertools.accumulate(counts)]
+        self._absent: dict[Node, int] = {}
+        self._absent_nodes: list[Node] = []
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return self._starts[-1]
+
+    @property
+    def count(self) -> int:
+        """The number of objects, and of what only others name."""
+        return len(self) + len(self._absent_nodes)
+
+    def of(self, node: Node) -> int | None:
+        """Return the number of an object; None if it does not exist."""
+        kind = _KINDS.index(node.kind)
+        if node.kind == "snapshot":
+            return self._position(kind, self._snapshots, (node.name, node.snapshotter))
+        return None if node.snapshotter else self._position(kind, self._names[kind], node.name)
+
+    def _position(self, kind: int, names: Sequence[_T], name: _T) -> int | None:
+        position = bisect_left(names, name)
+        return self._starts[kind] + position if names[position : position + 1] == [name] else None
+
+    def known(self, node: Node) -> int | None:
+        """Return the number of what is an object or is named by one."""
+        number = self.of(node)
+        return self._absent.get(node) if number is None else number
+
+    def add(self, node: Node) -> int:
+        """Return the number of an object, or of what does not exist, which then is named."""
+        number = self.known(node)
+        if number is None:
+            number = self._absent[node] = self.count
+            self._absent_nodes.append(node)
+        return number
+
+    def node(self, number: int) -> Node:
+        """Return what has a number."""
+        if number >= len(self):
+            return self._absent_nodes[number - len(self)]
+        kind = bisect_right(self._starts, number) - 1
+        position = number - self._starts[kind]
+        if kind < len(self._names):
+            return Node(_KINDS[kind], self._names[kind][position])
+        name, snapshotter = self._snapshots[position]
+        return Node("snapshot", name, snapshotter)
 
 
 class _Everything:
     """All objects of a namespace with their references, whatever may be deleted.
 
-    `attached` are the objects that attach themselves to one, which need not exist; `conditional` those that
-    an image or a blob keeps by a condition that holds now.
+    `roots` says what makes an object a root, by number; `may_go` whether the collector removes its kind.
     """
 
     def __init__(self, state: GcState, rules: Rules, now: dt.datetime) -> None:
         self._state = state
         self._rules = rules
         self._now = now
-        self.labels = {node: _for_collector(labels) for node, labels in _objects(state)}
         self._leased = {
             item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
         }
-        self.roots = {node: via for node in self.labels if (via := self._root_by(node)) is not None}
-        self.attached: dict[Node, list[_Target]] = {}
-        self.conditional: dict[Node, list[_Target]] = {}
-        if rules.back_references:
-            self._add_back_references()
-        if rules.conditions:
-            self._add_conditions()
+        self.numbers = _Numbers(state)
+        self.roots: dict[int, str] = {}
+        self.may_go = bytearray()
+        # Of each object, where its references begin: targets with kinds of references, and labels.
+        self._starts = array("q", [0])
+        self._targets = array("q")
+        self._vias: list[str] = []
+        # What attaches itself to an object, which need not exist.
+        self._attached: dict[int, list[tuple[int, int, str]]] = {}
+        for number, (node, labels) in enumerate(_objects(state)):
+            self.may_go.append(node.kind != "container" and (node.kind != "image" or rules.images))
+            via = self._root_by(node, labels)
+            if via is not None:
+                self.roots[number] = via
+            self._add(self._own(node, labels))
+            if rules.back_references and not (node.kind == "image" and via is not None):  # kept anyway
+                self._attach(number, labels)
 
-    def may_go(self, node: Node) -> bool:
-        """Whether the collector removes objects of this kind."""
-        return node.kind != "container" and (node.kind != "image" or self._rules.images)
+    def references(self, number: int) -> Iterator[tuple[int, int, str]]:
+        """Yield what an object refers to: the number of the target, the kind of reference, and how."""
+        yield from self._attached.get(number, ())
+        if number + 1 < len(self._starts):
+            for position in range(self._starts[number], self._starts[number + 1]):
+                yield self._targets[position] >> 3, self._targets[position] & 7, self._vias[position]
+
+    def _add(self, references: Iterable[tuple[int, int, str]]) -> None:
+        """Add the references of the next object."""
+        for target, how, via in references:
+            self._targets.append(target << 3 | how)
+            self._vias.append(via)
+        self._starts.append(len(self._targets))
 
     def is_expired(self, record: Lease | ImageRecord) -> bool:
         expiry = expiry_of(record.labels)
@@ -232,7 +387,7 @@ class _Everything:
             return expiry_of(self._state.images[node.name].labels)
         return None
 
-    def _root_by(self, node: Node) -> str | None:
+    def _root_by(self, node: Node, labels: Mapping[str, str]) -> str | None:
         """Return what makes an object a root: "" for its kind, or a label's key; None if it is none."""
         state = self._state
         match node.kind:
@@ -246,47 +401,44 @@ class _Everything:
                 fresh = started is None or self._now <= started + _INGEST_LIFETIME
                 return "" if node.name not in self._leased and fresh else None
             case _:
-                keys = (key for key, _ in self.labels[node])
                 if self._rules.back_references:  # since then, any key that begins so
-                    return next((key for key in keys if key.startswith(ROOT_LABEL)), None)
-                return ROOT_LABEL if ROOT_LABEL in keys else None
+                    return next((key for key in labels if key.startswith(ROOT_LABEL)), None)
+                return ROOT_LABEL if ROOT_LABEL in labels else None
 
-    def fields(self, node: Node) -> Iterator[_Target]:
-        """Yield the object that a field of a record refers to."""
-        return _by_field(self._state, node)
+    def _own(self, node: Node, labels: Mapping[str, str]) -> Iterator[tuple[int, int, str]]:
+        """Yield the references of an object: first those of its record's fields."""
+        if node.kind == "lease":
+            yield from self._held(node)
+            return
+        for target, via in _by_field(self._state, node):
+            yield self.numbers.add(target), _FIELD, via
+        found = _for_collector(labels)
+        for key, value in found:
+            labelled = _by_label(key, value, _REF)
+            if labelled is not None and (labelled.kind != "image" or self._rules.images):
+                yield self.numbers.add(labelled), _LABEL, key
+        if self._rules.conditions and node.kind in ("image", "content"):
+            for key, value in found:
+                conditional = self._conditional(key, value)
+                if conditional is not None:
+                    yield self.numbers.add(conditional), _CONDITIONAL, key
 
-    def held(self, node: Node) -> Iterator[tuple[_Visit, str]]:
+    def _held(self, node: Node) -> Iterator[tuple[int, int, str]]:
         """Yield what a lease holds."""
         lease, held = self._state.leases[node.name]
         flat = FLAT_LABEL in lease.labels
         for item in held:
             target = _leased(item.type, item.id)
             if target is not None and (target.kind != "image" or self._rules.images):
-                yield (target, flat and target.kind != "ingest"), "lease"
+                how = _HELD_FLAT if flat and target.kind != "ingest" else _HELD
+                yield self.numbers.add(target), how, "lease"
 
-    def labelled(self, node: Node) -> Iterator[_Target]:
-        """Yield what the labels of an object refer to."""
-        for key, value in self.labels[node]:
-            target = _by_label(key, value, _REF)
-            if target is not None and (target.kind != "image" or self._rules.images):
-                yield target, key
-
-    def _add_back_references(self) -> None:
-        for node, labels in self.labels.items():
-            if node.kind == "image" and node in self.roots:
-                continue  # it is kept anyway
-            for key, value in labels:
-                owner = _by_label(key, value, _BACK_REF)
-                if owner is not None:
-                    self.attached.setdefault(owner, []).append((node, key))
-
-    def _add_conditions(self) -> None:
-        for node, labels in self.labels.items():
-            if node.kind in ("image", "content"):
-                for key, value in labels:
-                    target = self._conditional(key, value)
-                    if target is not None:
-                        self.conditional.setdefault(node, []).append((target, key))
+    def _attach(self, number: int, labels: Mapping[str, str]) -> None:
+        """Add the back references of an object."""
+        for key, value in _for_collector(labels):
+            owner = _by_label(key, value, _BACK_REF)
+            if owner is not None:
+                self._attached.setdefault(self.numbers.add(owner), []).append((number, _ATTACHED, key))
 
     def _conditional(self, key: str, value: str) -> Node | None:
         """Return the snapshot that a gc.cond label keeps now."""
@@ -294,35 +446,35 @@ class _Everything:
         if not key.startswith(_CONDITION) or not bar:
             return None
         snapshotter = key.removeprefix(_CONDITION).lstrip("./").partition("/")[0]
-        target = Node("snapshot", name, snapshotter)
-        labels = self.labels.get(target, ())
-        used = [parse_time(text) for label, text in labels if label.startswith(_USED_AT)]
+        snapshot = self._state.snapshots.get((snapshotter, name))
+        labels = snapshot.labels if snapshot is not None else {}
+        used = [parse_time(text) for label, text in labels.items() if label.startswith(_USED_AT)]
         ages = [self._now - moment for moment in used if moment is not None]
         holds = any(_condition_holds(condition, ages) for condition in conditions.split(","))
-        return target if holds else None
+        return Node("snapshot", name, snapshotter) if holds else None
 
 
-def _for_collector(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _for_collector(labels: Mapping[str, str]) -> Sequence[tuple[str, str]]:
     """Return the labels that the collector reads."""
-    return tuple(item for item in labels.items() if item[0].startswith(_PREFIX))
+    return [item for item in labels.items() if item[0].startswith(GC_PREFIX)] if labels else ()
 
 
 def _objects(state: GcState) -> Iterator[tuple[Node, Mapping[str, str]]]:
-    """Yield all objects with their labels; an ingest has none, and those of a lease refer to nothing."""
-    yield from ((Node("image", name), image.labels) for name, image in state.images.items())
-    yield from ((Node("content", str(digest)), info.labels) for digest, info in state.content.items())
-    for (snapshotter, name), snapshot in state.snapshots.items():
-        yield Node("snapshot", name, snapshotter), snapshot.labels
-    yield from ((Node("lease", name), {}) for name in state.leases)
-    yield from ((Node("container", name), item.labels) for name, item in state.containers.items())
-    yield from ((Node("ingest", ref), {}) for ref in state.ingests)
+    """Yield all objects with their labels, sorted; those of a lease are no references."""
+    yield from ((Node("container", name), state.containers[name].labels) for name in sorted(state.containers))
+    yield from ((Node("content", digest), state.content[digest].labels) for digest in sorted(state.content))
+    yield from ((Node("image", name), state.images[name].labels) for name in sorted(state.images))
+    yield from ((Node("ingest", ref), EMPTY) for ref in sorted(state.ingests))
+    yield from ((Node("lease", name), EMPTY) for name in sorted(state.leases))
+    for name, snapshotter in sorted((name, snapshotter) for snapshotter, name in state.snapshots):
+        yield Node("snapshot", name, snapshotter), state.snapshots[snapshotter, name].labels
 
 
 def _by_field(state: GcState, node: Node) -> Iterator[tuple[Node, str]]:
     """Yield the object that a field of a record refers to."""
     match node.kind:
         case "image":
-            yield Node("content", str(state.images[node.name].target.digest)), "target"
+            yield Node("content", state.images[node.name].target.digest), "target"
         case "snapshot":
             parent = state.snapshots[node.snapshotter, node.name].parent
             if parent:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from pyctrd.errors import NotFound
-from pyctrd.oci.model import ContentInfo, Digest, ImageRecord, IngestStatus, SnapshotInfo
+from pyctrd.oci.model import (
+    EMPTY,
+    ContentInfo,
+    Digest,
+    ImageRecord,
+    IngestStatus,
+    SnapshotInfo,
+)
 from pyctrd.oci.resources import Container, Lease, LeaseResource
 from pyctrd.ports import Containerd
+from pyctrd.steps.blob_table import BlobTable
+
+# The labels that the collector reads begin with this.
+GC_PREFIX: Final = "containerd.io/gc."
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 class GcState(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +39,50 @@ class GcState(msgspec.Struct, frozen=True, kw_only=True):
     leases: Mapping[str, tuple[Lease, Sequence[LeaseResource]]]
     containers: Mapping[str, Container]
     ingests: Mapping[str, IngestStatus]
+
+
+class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
+    """The blobs of a namespace with the labels that the collector reads, and the times of their creation."""
+
+    def __init__(self, infos: Iterable[ContentInfo]) -> None:
+        self._created = array("q")  # microseconds
+        self._labels: list[tuple[str, ...]] = []  # keys and values in turn
+        super().__init__(infos)
+        for position, labels in enumerate(self._labels):
+            if labels:  # most values are digests of blobs
+                self._labels[position] = tuple(map(self._one, labels))
+
+    def _add(self, info: ContentInfo) -> None:
+        super()._add(info)
+        self._created.append((info.created_at - _EPOCH) // _MICROSECOND if info.created_at else 0)
+        found = (item for item in info.labels.items() if item[0].startswith(GC_PREFIX))
+        self._labels.append(tuple(itertools.chain.from_iterable(found)))
+
+    def _sort(self, order: Sequence[int]) -> None:
+        super()._sort(order)
+        self._created = array("q", (self._created[position] for position in order))
+        self._labels = [self._labels[position] for position in order]
+
+    def _one(self, text: str) -> str:
+        position = self.position(text)
+        return text if position is None else self.digests[position]
+
+    def __getitem__(self, digest: Digest) -> ContentInfo:
+        """Return what is known about a blob."""
+        position = self.position(digest)
+        if position is None:
+            raise KeyError(digest)
+        created, labels = self._created[position], self._labels[position]
+        return ContentInfo(
+            digest=self.digests[position],
+            size=self.sizes[position],
+            labels=dict(zip(labels[::2], labels[1::2], strict=True)) if labels else EMPTY,
+            created_at=_EPOCH + created * _MICROSECOND if created else None,
+        )
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Yield the digests, sorted."""
+        return iter(self.digests)
 
 
 def read_state(store: Containerd) -> GcState:
@@ -41,7 +101,7 @@ def read_state(store: Containerd) -> GcState:
         containers=containers,
         images=images,
         ingests=ingests,
-        content={info.digest: info for info in store.content.list()},
+        content=ContentTable(store.content.list()),
         snapshots={
             (snapshotter, snapshot.name): snapshot
             for snapshotter in store.snapshotters()

@@ -170,9 +170,9 @@ class Removal:
                 raise ValueError(f"a {node.kind} is not removed")
 
     def _blob(self, node: Node) -> RemovedBlob:
-        digest = Digest(node.name)
-        size = self._graph.state.content[digest].size
-        return RemovedBlob(digest=digest, size=size, shared=digest in self._in_other_namespaces())
+        info = self._graph.state.content[Digest(node.name)]
+        shared = info.digest in self._in_other_namespaces()
+        return RemovedBlob(digest=info.digest, size=info.size, shared=shared)
 
     def _in_other_namespaces(self) -> frozenset[Digest]:
         if self._shared is None:

@@ -142,7 +142,7 @@ def _status(image: ImageUsage) -> list[str]:
 
 def _document(found: UsageResult) -> dict[str, object]:
     return {
-        "images": list(map(_image, found.images)),
+        "images": found.images,
         "blobs": found.blobs,
         "snapshots": found.snapshots,
         "ingests": found.ingests,

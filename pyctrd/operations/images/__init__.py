@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
-
-import msgspec
 
 from pyctrd.errors import ContentError
 from pyctrd.oci import graph, mediatypes, platforms
@@ -18,6 +17,7 @@ from pyctrd.operations.images.documents import Children, Documents, Parsed
 from pyctrd.operations.images.filters import ImageFilters
 from pyctrd.operations.images.model import ImageOverview, ImagePlatform, ImageStatus
 from pyctrd.ports import Containerd
+from pyctrd.steps.blob_table import BlobTable
 from pyctrd.steps.image_use import ImageUse, uses_in
 
 # So many images are read at a time.
@@ -62,18 +62,10 @@ def _of(
             yield item
 
 
-class _Blob(msgspec.Struct, eq=False):
-    """A blob in the store, and how many images refer to it."""
-
-    digest: Digest
-    size: int
-    users: int = 0
-
-
 class _Content(NamedTuple):
-    """What the store has of an image."""
+    """What the store has of an image: `blobs` are positions in the table."""
 
-    blobs: tuple[_Blob, ...]
+    blobs: array[int]
     status: ImageStatus
     platforms: tuple[ImagePlatform, ...]
 
@@ -87,8 +79,9 @@ class _Overview:
         self._store = store
         self._host = host
         self._used = used
-        self._blobs = {info.digest: _Blob(info.digest, info.size) for info in store.content.list()}
-        self._documents = Documents(parsed, store, self._known)
+        self._blobs = BlobTable(store.content.list())
+        self._users = array("L", bytes(array("L").itemsize * len(self._blobs)))
+        self._documents = Documents(parsed, store, self._blobs.known)
         self._content: dict[Digest, _Content] = {}
         self._platforms: dict[tuple[ImagePlatform, ...], tuple[ImagePlatform, ...]] = {}
 
@@ -102,13 +95,14 @@ class _Overview:
                 found = self._walk(target)
                 self._content[target.digest] = found
                 for blob in found.blobs:
-                    blob.users += 1
+                    self._users[blob] += 1
 
     def of(self, image: ImageRecord, alias_of: str) -> ImageOverview:
         """Return the overview of an image that was added."""
         digest = image.target.digest
         found = self._content[digest]
-        own = sum(blob.size for blob in found.blobs if blob.users == 1)
+        sizes = self._blobs.sizes
+        own = sum(sizes[blob] for blob in found.blobs if self._users[blob] == 1)
         use = self._used.get(digest, _UNUSED)
         return ImageOverview(
             namespace=self._store.namespace,
@@ -116,7 +110,7 @@ class _Overview:
             status=found.status,
             platforms=found.platforms,
             bytes_own=own,
-            bytes_shared=sum(blob.size for blob in found.blobs) - own,
+            bytes_shared=sum(sizes[blob] for blob in found.blobs) - own,
             pinned=bool(use.pinned),
             containers=use.containers,
             alias_of=alias_of,
@@ -130,13 +124,13 @@ class _Overview:
                 yield self._documents.config(config).labels
 
     def _walk(self, target: Descriptor) -> _Content:
-        found: dict[Digest, _Blob | None] = {target.digest: self._blobs.get(target.digest)}
+        found: dict[Digest, int | None] = {target.digest: self._blobs.position(target.digest)}
         states: dict[Platform, bool] = {}
         whole = True
         for descriptor in self._documents_of(target):
             children = self._children(descriptor)
             for digest in (descriptor.digest, *children.leaves):
-                found[digest] = self._blobs.get(digest)
+                found[digest] = self._blobs.position(digest)
             if graph.has_children(descriptor):
                 whole = whole and children != _ABSENT
             if mediatypes.is_manifest(descriptor.media_type):
@@ -145,7 +139,7 @@ class _Overview:
                     known = platforms.normalize(platform)
                     states[known] = states.get(known, False) or self._is_complete(children)
         named = tuple(ImagePlatform(platform=name, complete=complete) for name, complete in states.items())
-        blobs = tuple(blob for blob in found.values() if blob is not None)
+        blobs = array("L", (blob for blob in found.values() if blob is not None))
         whole = whole and len(blobs) == len(found)
         status = self._status(target, named, whole=whole)
         return _Content(blobs, status, self._platforms.setdefault(named, named))
@@ -192,7 +186,3 @@ class _Overview:
         if children.config is None or children.config.digest not in self._blobs:
             return None
         return self._documents.config(children.config).platform
-
-    def _known(self, digest: Digest) -> Digest | None:
-        blob = self._blobs.get(digest)
-        return None if blob is None else blob.digest

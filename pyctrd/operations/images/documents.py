@@ -44,6 +44,7 @@ class Parsed:
         self.labels = labels
         self.children: dict[tuple[Digest, str], Children] = {}
         self.configs: dict[Digest, Config] = {}
+        self.same: dict[Config, Config] = {}
         self._platforms: dict[Platform, Platform] = {}
 
     def one(self, platform: Platform) -> Platform:
@@ -125,6 +126,11 @@ class Documents:
         return self._parsed.configs[config.digest]
 
     def _parse(self, raw: bytes) -> Config:
+        """Return what a config says; equal results are the same one."""
+        config = self._parsed_config(raw)
+        return self._parsed.same.setdefault(config, config)
+
+    def _parsed_config(self, raw: bytes) -> Config:
         try:
             found = ImageConfig.parse(raw)
         except ContentError:
