@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, SnapshotInfo
@@ -259,6 +259,7 @@ def test_without_the_roots_of_its_chains_an_object_goes(case: Case) -> None:
 
 
 @given(_CASES)
+@example((14561, "2.1.9"))  # what is removed would otherwise be collected later: an expired image
 def test_a_larger_removal_frees_at_least_as_much(case: Case) -> None:
     graph, removed = random_graph(case)
     before = graph.collected()
@@ -267,4 +268,4 @@ def test_a_larger_removal_frees_at_least_as_much(case: Case) -> None:
     half = set(sorted(removed)[::2])
     assert graph.without(half).collected() - removed <= after
     assert graph.without(half).without(removed - half).collected() == after
-    assert graph.without(after).collected() == before - after
+    assert not graph.without(after | removed).collected()
