@@ -104,16 +104,28 @@ def _layer(files: list[_Packed], source: Iterator[_Packed], size: int, number: i
         plain.update(data)
         packed.write(member)
 
+    def add_header(header: tarfile.TarInfo) -> None:
+        block = header.tobuf(tarfile.USTAR_FORMAT)
+        add(block, gzip.compress(block, mtime=0))
+
+    def add_folder(name: str) -> None:
+        header = tarfile.TarInfo(name)
+        header.type, header.mode = tarfile.DIRTYPE, 0o755
+        add_header(header)
+
+    add_folder(f"layer{number}")
     for place in itertools.count():
         if place == len(files):
             files.extend(itertools.islice(source, 1))
         file = files[place % len(files)]
         if place and packed.tell() + len(file.packed) > size:
             break
-        header = tarfile.TarInfo(f"layer{number}/{place // len(files)}/{file.name}")
+        folder = f"layer{number}/{place // len(files)}"
+        if place % len(files) == 0:
+            add_folder(folder)
+        header = tarfile.TarInfo(f"{folder}/{file.name}")
         header.size, header.mode = file.size, 0o755
-        block = header.tobuf(tarfile.USTAR_FORMAT)
-        add(block, gzip.compress(block, mtime=0))
+        add_header(header)
         add(file.plain, file.packed)
     add(_END, gzip.compress(_END, mtime=0))
     return Layer(packed.getvalue(), images.OCI_LAYER + "+gzip", {}, f"sha256:{plain.hexdigest()}")

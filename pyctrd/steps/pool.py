@@ -160,10 +160,13 @@ class DownloadPool:
             if not any(future.done() and future.exception() for future in some):
                 return
         until_done(futures)
-        errors = [future.exception() for future in futures if future.done() and future.exception()]
+        errors = _errors(futures)
+        if errors and all(isinstance(error, Stopped) for error in errors):
+            # The download whose error has stopped the others has not ended yet.
+            concurrent.futures.wait(futures, _SHUTDOWN_SECONDS)
+            errors = _errors(futures)
         for error in sorted(errors, key=lambda item: isinstance(item, Stopped)):
-            if error is not None:
-                raise error
+            raise error
 
     def has_fetched(self) -> bool:
         """Whether any blob was downloaded, at least in part; call it after `join`."""
@@ -185,6 +188,11 @@ class DownloadPool:
     def _amounts(self, of: Callable[[FetchResult], int]) -> dict[Descriptor, int]:
         counts = {self._descriptors[digest]: of(future.result()) for digest, future in self._futures.items()}
         return {descriptor: count for descriptor, count in counts.items() if count}
+
+
+def _errors(futures: Sequence[concurrent.futures.Future[FetchResult]]) -> list[BaseException]:
+    found = [future.exception() for future in futures if future.done()]
+    return [error for error in found if error is not None]
 
 
 class _Room:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from pyctrd.oci.model import Descriptor, Digest
-from pyctrd.steps.fetch import FetchResult
+from pyctrd.steps.fetch import FetchResult, Stopped
 from pyctrd.steps.pool import LARGE_BYTES, MOST_AT_ONCE, DownloadPool
 
 
@@ -122,3 +123,23 @@ def test_a_download_that_waits_for_room_does_not_start_after_an_error() -> None:
         download()
     assert stop.is_set()
     assert len(started) <= 3
+
+
+def test_the_error_that_stopped_the_others_is_raised() -> None:
+    """Also if it ends after them."""
+    failing, other = Running([1, 1]).blobs
+    stop = threading.Event()
+
+    def fetch(descriptor: Descriptor) -> FetchResult:
+        if descriptor == other:
+            assert stop.wait(30)
+            raise Stopped
+        stop.set()
+        concurrent.futures.wait([pool.stored(other.digest)], 30)
+        time.sleep(0.2)
+        raise ValueError("it failed")
+
+    with DownloadPool(fetch, stop, max_concurrent=None) as pool:
+        pool.submit([other, failing])
+        with pytest.raises(ValueError, match="it failed"):
+            pool.join()
