@@ -128,6 +128,7 @@ class Site:
             **peers.tool_environment(self.daemon.peer.bin_dir),
             "DOCKER_CONFIG": str(self.folder / "no-docker-config"),
             "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "",  # or every process compiles all modules
         }
 
     # --- command lines
