@@ -16,6 +16,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import limits, results, tables
-from benchmarks.cases import CASES, Case, Contender
+from benchmarks.cases import CASES, OURS, Case, Contender
 from benchmarks.image import SHAPES, scaled
 from benchmarks.measuring import Run, run
 from benchmarks.results import Report, Result
@@ -61,6 +62,15 @@ def measure(
                 for case in cases:
                     if generation in (generations if named else case.generations):
                         yield Result(case.name, _title(case, scale), generation, _runs(site, case, rounds))
+
+
+def _is_complete(archive: Path) -> bool:
+    """Whether an archive is read to its end, and has an index: ctr's transfer service may cut it off."""
+    try:
+        with tarfile.open(archive) as tar:
+            return "index.json" in tar.getnames()
+    except tarfile.TarError:
+        return False
 
 
 def _title(case: Case, scale: float) -> str:
@@ -100,6 +110,10 @@ def _in_turn(site: Site, contenders: Sequence[Contender], rounds: int) -> dict[s
             )
             if one.requests:
                 done = msgspec.structs.replace(done, requests=one.requests())
+            if one.archive:
+                done = msgspec.structs.replace(done, complete=_is_complete(one.archive))
+                if one.name == OURS and not done.complete:
+                    raise RuntimeError("the archive of pyctrd is incomplete")
             one.after()
             runs[one.name].append(done)
     return runs

@@ -42,6 +42,8 @@ class Contender:
     """The daemon that it uses, if that is not the site's."""
     once: bool = False
     """Whether it is measured in the first round only, since it takes so long."""
+    archive: Path | None = None
+    """The archive that it writes."""
     requests: Callable[[], int] | None = None
     """Returns the number of requests that the registry got."""
 
@@ -160,7 +162,7 @@ def _ranges(limits: Mapping[str, float], site: Site) -> list[Contender]:
 
 def _save(image: str, site: Site) -> list[Contender]:
     name, file, folder = site.hold(image), site.folder / "saved.tar", site.folder / "copied"
-    writes = partial(Contender, after=partial(file.unlink, missing_ok=True))
+    writes = partial(Contender, after=partial(file.unlink, missing_ok=True), archive=file)
     found = [
         writes(OURS, site.pyctrd("save", "-q", "-o", file, name)),
         writes("ctr images export", site.ctr("images", "export", file, name)),
@@ -184,7 +186,7 @@ def _save_many(count: int, site: Site) -> list[Contender]:
         ["images", "export", str(file), *names],
         ["images", "export", "--local", str(file), *names],
     )
-    return [replace(one, after=partial(file.unlink, missing_ok=True)) for one in found]
+    return [replace(one, after=partial(file.unlink, missing_ok=True), archive=file) for one in found]
 
 
 def _save_to_pipe(site: Site) -> list[Contender]:

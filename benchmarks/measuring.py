@@ -55,6 +55,8 @@ class Run(msgspec.Struct, frozen=True):
     daemon_peak: float = 0.0
     requests: int = 0
     """Requests to the registry, where they are counted."""
+    complete: bool = True
+    """Whether an archive that it has written is complete."""
 
 
 class HasPid(Protocol):
