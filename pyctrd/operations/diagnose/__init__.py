@@ -64,6 +64,7 @@ def diagnose(
     not loaded, DaemonError, DaemonUnreachable.
     """
     inspection = Inspection(store)
+    inspection.remember_image(image.target)
     survey = Survey(inspection, image, snapshotter or default_snapshotter(store))
     found = verdict(survey, selection, snapshotter)
     targets = found.targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pyctrd.errors import ContentError, NotFound
 from pyctrd.oci import graph
@@ -24,6 +25,20 @@ class Inspection:
         self._read_children = graph.read_children(self.read)
         self._children: dict[tuple[Digest, str], Sequence[Descriptor]] = {}
         self._snapshots: dict[tuple[str, str], SnapshotInfo | None] = {}
+
+    def remember_image(self, target: Descriptor) -> None:
+        """Ask for what an image consists of, one generation after the other, with many calls at a time."""
+        content = self.remembered.content
+        with suppress(ContentError):  # the diagnosis finds it again, and says what is wrong
+            for generation in graph.generations(target, self._readable_children):
+                infos = content.infos([item.digest for item in generation])
+                content.read_ahead(item for item in generation if item.digest in infos)
+
+    def _readable_children(self, descriptor: Descriptor) -> Sequence[Descriptor]:
+        try:
+            return self.children(descriptor) if graph.has_children(descriptor) else ()
+        except (NotFound, ContentError):
+            return ()
 
     def info(self, digest: Digest) -> ContentInfo | None:
         """Return a blob's size and labels, or None if it is absent."""

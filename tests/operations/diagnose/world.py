@@ -6,7 +6,7 @@ AttributeError, so each test also shows that nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -43,6 +43,9 @@ class _Content:
         return ContentInfo(
             digest=digest, size=len(self.blobs[digest]), labels=dict(self.labels.get(digest, {}))
         )
+
+    def infos(self, digests: Collection[Digest]) -> dict[Digest, ContentInfo]:
+        return {digest: self.info(digest) for digest in digests if digest in self.blobs}
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         return (self.info(digest) for digest in self.blobs)
