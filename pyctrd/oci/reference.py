@@ -202,21 +202,6 @@ def digest_prefix(text: str) -> str | None:
     return f"{algorithm}:{digits}" if len(digits) <= _HEX_LENGTHS[algorithm] else None
 
 
-def is_local_host(domain: str) -> bool:
-    """Whether host[:port] is this machine: localhost, 127.0.0.0/8, or ::1.
-
-    Source: containerd core/remotes/docker/registry.go MatchLocalhost.
-    """
-    from ipaddress import ip_address
-    from urllib.parse import urlsplit
-
-    try:
-        host = urlsplit(f"//{domain}").hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 # --- names as containerd itself parses them ---------------------------------------------------------------
 
 _CONTROL: Final = r"[\x00-\x1f\x7f]"

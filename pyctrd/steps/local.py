@@ -60,7 +60,7 @@ class RememberedContent:
         return found
 
     def infos(self, digests: Collection[Digest]) -> dict[Digest, ContentInfo]:
-        unknown = [digest for digest in digests if digest not in self._infos]
+        unknown = [digest for digest in dict.fromkeys(digests) if digest not in self._infos]
         found = self._content.infos(unknown) if unknown else {}
         for digest in unknown:
             self._infos[digest] = found.get(digest) or _absent(digest)

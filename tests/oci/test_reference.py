@@ -207,30 +207,6 @@ def test_an_id_has_only_hexadecimal_digits(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "local"),
-    [
-        ("localhost", True),
-        ("localhost:5000", True),
-        ("127.0.0.1", True),
-        ("127.0.0.1:5000", True),
-        ("127.9.9.9:80", True),
-        ("::1", False),  # not the domain of a reference: the grammar requires brackets
-        ("[::1]", True),
-        ("[::1]:5000", True),
-        ("[::2]:5000", False),
-        ("[::1", False),
-        ("docker.io", False),
-        ("localhost.example", False),
-        ("128.0.0.1", False),
-        ("127.0.0.1.example", False),
-        ("", False),
-    ],
-)
-def test_is_local_host(domain: str, local: bool) -> None:
-    assert reference.is_local_host(domain) is local
-
-
-@pytest.mark.parametrize(
     ("text", "name"),
     [
         ("alpine", "docker.io/library/alpine"),
