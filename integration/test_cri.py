@@ -232,14 +232,19 @@ def test_the_sandbox_image_stays_pinned(node: Node, on_node: Shell, pod: Pod) ->
 
 
 @pytest.mark.two_generations
-def test_an_image_that_was_broken_when_containerd_started(node: Node, on_node: Shell, pulled: str) -> None:
-    """`ensure` fetches its config, but CRI shows it only after its record has changed."""
+@pytest.mark.parametrize("by", ["label", "pull", "load"])
+def test_an_image_that_was_broken_when_containerd_started(
+    node: Node, on_node: Shell, pulled: str, by: str
+) -> None:
+    """`ensure` fetches its config, but CRI shows it only when its record changes, as each of these does."""
     image = node.crictl.image(pulled)
     assert image
+    on_node("save", "-o", "broken.tar", pulled)
     node.containerd.ctr("content", "rm", image["id"], namespace=NAMESPACE)
     node.restart()
     node.wait_until(lambda crictl: not crictl.image(pulled))
     on_node("ensure", pulled)
     assert node.crictl.image(pulled) is None
-    node.containerd.ctr("images", "label", pulled, "any=change", namespace=NAMESPACE)
+    how = {"label": (pulled, "any=change"), "pull": (pulled,), "load": ("-i", "broken.tar")}
+    on_node(by, *how[by])
     node.wait_until(lambda crictl: crictl.image(pulled))

@@ -158,12 +158,19 @@ class _Pull:
         if kubelet.MANAGED.items() <= image.labels.items() and EXPIRE_LABEL in image.labels:
             kubelet.put_expiring_id(self._store, image, self._options.platforms.host)
         return PullResult(
-            image=put_record(self._store.images, image, may_exist=not fetched),
+            image=put_record(self._store.images, image, may_exist=self._may_be_recorded(fetched or resumed)),
             fetched=tuple(fetched),
             bytes_fetched=sum(fetched.values()),
             unpacked=unpacked,
             resumed=resumed,
         )
+
+    def _may_be_recorded(self, new: Mapping[Descriptor, int]) -> bool:
+        """Whether the record need not be written if it is as it is to be.
+
+        CRI looks at the content of an image, which may have been broken, again when its record changes.
+        """
+        return not new and self._store.namespace != kubelet.NAMESPACE
 
     def _labels(self) -> Mapping[str, str]:
         """Return the labels of the record; the time until it expires begins when it is complete."""

@@ -16,16 +16,16 @@ from pyctrd.ports import ImageStore
 _MANY: Final = 8
 
 
-def record(images: ImageStore, records: Sequence[ImageRecord]) -> None:
+def record(images: ImageStore, records: Sequence[ImageRecord], *, may_exist: bool = True) -> None:
     """Create or update records. After an error, those that were already changed are as they were before.
 
-    Raises DaemonError.
+    If they `may_exist` as they are to be, nothing is written then. Raises DaemonError.
     """
     before = _existing(images, [item.name for item in records])
     changed: list[str] = []
     try:
         for item in records:
-            if not _is_same(before.get(item.name), item):
+            if not (may_exist and _is_same(before.get(item.name), item)):
                 changed.append(item.name)
                 put_record(images, item)
     except BaseException:
