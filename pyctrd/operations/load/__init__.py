@@ -346,11 +346,11 @@ class _Load:
             attached += chain(*graph.generations(referrer.target, step))
             note(referrer.subject, gc_label(referrer.target.digest))
         stored = self._storing.run(images, attached, labels)
-        written = {**stored.written, **self._contents.written}
         # CRI looks at the content of an image, which may have been broken, again when its record changes.
-        may_exist = not any(written.values()) and self._store.namespace != kubelet.NAMESPACE
+        may_exist = self._store.namespace != kubelet.NAMESPACE
         records = [image for plan in plans for image in self._records(plan)]
         record(self._store.images, records, may_exist=may_exist)
+        written = {**stored.written, **self._contents.written}
         blobs = graph.by_digest(chain(*(image.blobs for image in images), attached))
         return LoadResult(
             images=_images(plans),
