@@ -128,7 +128,8 @@ def _chosen(pattern: str) -> list[Case]:
 def measured(arguments: argparse.Namespace) -> Report:
     """Measure what the arguments say, and write it to the file for JSON after each case."""
     scale = arguments.size * (QUICK_SCALE if arguments.quick else 1)
-    generations = arguments.generation or ([NEWEST] if arguments.quick else list(CURRENT))
+    # The newest one first, with most of the cases: what was measured is kept if the run is ended early.
+    generations = arguments.generation or ([NEWEST] if arguments.quick else [*reversed(CURRENT)])
     report = Report(
         date=f"{dt.date.today()}",
         machine=described_machine(),

@@ -84,7 +84,10 @@ class ContentService:
         return convert.to_content_info(answer.info)
 
     def infos(self, digests: Collection[Digest]) -> dict[Digest, ContentInfo]:
-        """Return the blobs of these that exist, in any order. Raises DaemonError."""
+        """Return the blobs of these that exist, in any order. Raises DaemonError.
+
+        `updated_at` may be None, since a list of containerd 1.x does not have it.
+        """
         rest = set(digests)
         found: dict[Digest, ContentInfo] = {}
         if len(rest) > _MANY:
@@ -184,7 +187,7 @@ class ContentService:
     def _whole(self, digest: Digest, call: Call) -> Iterator[tuple[Digest, bytes]]:
         """Yield a blob if the call brought all of it."""
         try:
-            data = bytes(call.result())
+            data = bytes(call.result() or b"")  # there is no message for an empty blob
         except grpc.RpcError as error:
             # gRPC waits for the end of a response with several messages, which no containerd sends here.
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
