@@ -33,6 +33,8 @@ class Case:
     def remove(self, *removed: str) -> None:
         for digest in removed:
             self.bench.ctr("content", "rm", digest)
+        # Or the save finds the files that are still there.
+        collect_garbage(self.bench.containerd, self.bench.namespace)
 
     @property
     def stored(self) -> set[str]:

@@ -252,7 +252,8 @@ def test_snapshots_are_those_of_ctr(bench: Bench, client: Client, shell: Shell, 
     assert "cannot remove snapshot with child" in refused
     assert f"{above.name} is the parent of work: remove these first" in refused
     assert shell("snapshots", "rm", above.name, "work").stdout.decode().split() == ["work", above.name]
-    assert [info.name for info in client.snapshots.list()] == [below.name]
+    # What is below may be collected, since nothing refers to it any more.
+    assert {info.name for info in client.snapshots.list()} <= {below.name}
     with pytest.raises(NotFound):
         client.snapshots.remove(["nothing"])
 

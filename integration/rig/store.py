@@ -6,6 +6,7 @@ core/snapshots/storage/bolt.go); test_rig.py compares them with the output of ct
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
@@ -74,9 +75,12 @@ class State(TypedDict):
 
 def snapshot_of(daemon: Containerd, namespace: str = "default") -> State:
     """The current state of the namespace. Call `collect_garbage` first if a client has just ended."""
-    for _ in range(20):
-        with suppress(KeyError):  # a snapshot was added or removed between the reads of the two files
+    for _ in range(200):
+        # A snapshot was added, committed or removed between the writes of the two files, which take long on a
+        # busy disk.
+        with suppress(KeyError):
             return _state(daemon, namespace)
+        time.sleep(0.05)
     return _state(daemon, namespace)
 
 
