@@ -432,10 +432,12 @@ def test_the_default_directories(shell: Shell, start: Start, tmp_path: Path, gra
 
 # Only root may be able to read Python and the sources, so modules are imported before the user is changed.
 AS_NOBODY = """
-import os, sys
-import ctypes, difflib, encodings.idna
-import pyctrd.cli.app, pyctrd.cli.process, pyctrd.cli.commands.registry
-import pyctrd.oci.reference, pyctrd.registry
+import importlib, os, pkgutil, sys
+import ctypes, difflib, encodings.idna, tomllib
+import pyctrd
+for module in pkgutil.walk_packages(pyctrd.__path__, "pyctrd."):  # Python may be in a folder of root's
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 from pyctrd.cli import main
 sys.argv = ["pyctrd", *sys.argv[1:]]
