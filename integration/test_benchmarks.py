@@ -99,7 +99,6 @@ def test_a_case_that_failed_is_shown_and_fails(tmp_path: Path, capsys: pytest.Ca
     assert "| `load/large`: load it | failed |" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not bench.DATA.exists(), reason="scripts/bench --write-docs has not been run yet")
 def test_the_page_is_that_of_its_data() -> None:
     """If the tables were changed: scripts/bench --write-docs --from docs/benchmarks.json."""
     assert bench.PAGE.read_text() == tables.page(results.read(bench.DATA))

@@ -1,7 +1,6 @@
 """Host configuration of registries, with the command line and real registries.
 
-One generation of containerd is enough: the choice of hosts does not depend on it. Every image has
-layers of its own, since namespaces share content.
+One containerd is enough: hosts do not depend on it. Each image has its own layers: namespaces share content.
 """
 
 from __future__ import annotations

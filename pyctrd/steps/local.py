@@ -141,9 +141,12 @@ class RememberedContent:
                 self.forget_absent()
 
     def write_small(self, blobs: Iterable[SmallBlob]) -> Iterator[bool]:
-        for blob in blobs:
-            self.forget(blob.digest)
-            yield from self._content.write_small([blob])
+        def forgotten() -> Iterator[SmallBlob]:
+            for blob in blobs:
+                self.forget(blob.digest)
+                yield blob
+
+        return self._content.write_small(forgotten())
 
     def list(self, filters: Sequence[str] = ()) -> Iterator[ContentInfo]:
         return self._content.list(filters)

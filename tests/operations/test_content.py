@@ -24,7 +24,8 @@ from pyctrd.errors import (
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import Descriptor, Digest, ImageRecord
 from pyctrd.operations import content
-from tests.support.memory import MemoryStore, Resource
+from tests.support.memory import MemoryStore
+from tests.support.memory_content import Resource
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
 DOCUMENT = b'{"b": [1, 2],  "a": "\xc3\xa4"}'

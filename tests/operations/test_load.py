@@ -30,7 +30,8 @@ from tests.support.loading import (
     layout,
     manifest_of,
 )
-from tests.support.memory import MemoryIngest, target_of
+from tests.support.memory import target_of
+from tests.support.memory_content import MemoryIngest
 from tests.support.selections import HOST, selected
 from tests.support.tars import COMPRESSORS, tar_of
 

@@ -14,7 +14,8 @@ from tests.support.images import Graph, random_layer, reachable
 from tests.support.images import config as config_of
 from tests.support.images import manifest as manifest_of
 from tests.support.loading import Bench, archive_of, docker_archive, entry, layout
-from tests.support.memory import MemoryContent, MemoryImages, MemorySnapshots, MemoryStore
+from tests.support.memory import MemoryImages, MemorySnapshots, MemoryStore
+from tests.support.memory_content import MemoryContent
 from tests.support.tars import tar_of
 
 IMAGES = 40

@@ -25,7 +25,8 @@ from pyctrd.operations.usage import usage
 from pyctrd.steps.gc_graph import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.ageing import AgeingStore
-from tests.support.memory import SNAPSHOTTER, Resource
+from tests.support.memory import SNAPSHOTTER
+from tests.support.memory_content import Resource
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

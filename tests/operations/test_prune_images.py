@@ -17,7 +17,7 @@ from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
 from pyctrd.steps.removal import RemoveResult
 from tests.support.ageing import AgeingStore
-from tests.support.memory import Unfinished
+from tests.support.memory_content import Unfinished
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

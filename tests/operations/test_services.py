@@ -14,7 +14,8 @@ from pyctrd.oci.gotime import parse_time
 from pyctrd.oci.model import Digest, ImageRecord, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import Lease, LeaseResource, Namespace, Plugin
 from pyctrd.operations import ingests, leases, namespaces, snapshots
-from tests.support.memory import SNAPSHOTTER, MemoryStore, Resource, Unfinished, target_of
+from tests.support.memory import SNAPSHOTTER, MemoryStore, target_of
+from tests.support.memory_content import Resource, Unfinished
 
 NOW = dt.datetime(2026, 11, 27, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)

@@ -25,7 +25,8 @@ from pyctrd.progress import Progress, no_progress
 from pyctrd.steps.fetch import ingest_ref
 from tests.support import shapes
 from tests.support.images import Graph, reachable
-from tests.support.memory import MemoryStore, Resource, Unfinished
+from tests.support.memory import MemoryStore
+from tests.support.memory_content import Resource, Unfinished
 from tests.support.selections import HOST, selected
 
 NAME = "registry.example/team/app:1"

@@ -10,7 +10,8 @@ import pytest
 from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, SnapshotInfo
 from pyctrd.oci.resources import Container, SnapshotUsage
 from pyctrd.operations.usage import ImageUsage, SpaceTotal, UsageResult, usage
-from tests.support.memory import SNAPSHOTTER, MemoryStore, Resource, Unfinished
+from tests.support.memory import SNAPSHOTTER, MemoryStore
+from tests.support.memory_content import Resource, Unfinished
 
 NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
 BLOCK = 4096

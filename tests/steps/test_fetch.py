@@ -15,7 +15,8 @@ from pyctrd.oci.model import Descriptor, Digest, IngestStatus
 from pyctrd.progress import Progress
 from pyctrd.steps.fetch import Downloader, FetchResult, ingest_ref
 from pyctrd.steps.pool import DownloadPool
-from tests.support.memory import MemoryContent, MemoryIngest, MemoryStore, Unfinished
+from tests.support.memory import MemoryStore
+from tests.support.memory_content import MemoryContent, MemoryIngest, Unfinished
 
 DATA = bytes(range(256)) * 64
 LAYER = Descriptor(media_type=mediatypes.OCI_LAYER_GZIP, digest=Digest.of(DATA), size=len(DATA))

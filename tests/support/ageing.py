@@ -10,16 +10,8 @@ import msgspec
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import ContentInfo, Digest, ImageRecord, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import Container, DaemonVersion, Lease, SnapshotUsage
-from tests.support.memory import (
-    SNAPSHOTTER,
-    MemoryContent,
-    MemoryLeases,
-    MemorySnapshots,
-    MemoryStore,
-    Resource,
-    State,
-    Unfinished,
-)
+from tests.support.memory import SNAPSHOTTER, MemoryLeases, MemorySnapshots, MemoryStore
+from tests.support.memory_content import MemoryContent, Resource, State, Unfinished
 
 BLOCK = 4096
 

@@ -13,7 +13,8 @@ from pyctrd.operations.save import SaveOptions, SaveResult, plan, save
 from pyctrd.ports import Fetcher
 from pyctrd.progress import Progress
 from tests.support.images import Graph
-from tests.support.memory import MemoryStore, State
+from tests.support.memory import MemoryStore
+from tests.support.memory_content import State
 from tests.support.repository import MemoryRepository
 from tests.support.selections import selected
 
