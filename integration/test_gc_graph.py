@@ -15,7 +15,7 @@ from integration.conftest import run_required
 from integration.graphs import PATIENT, Builder
 from integration.rig.daemons import Containerd
 from pyctrd.containerd import Daemon
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.references import References
 

@@ -28,7 +28,7 @@ from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import PINNED, PINNED_LABEL
 from pyctrd.oci.resources import Container, DiskSpace, LeaseResource
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.removal import RemoveResult
 from tests.support import images
 from tests.support.images import Graph, tar_of

@@ -28,7 +28,8 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import MAX_CONFIG_BYTES, ContentInfo, Digest
 from pyctrd.operations.pull import check_labels
 from pyctrd.ports import Chunk, Containerd, ContentStore, Store
-from pyctrd.steps.gc_graph import GcGraph, Link, Node
+from pyctrd.steps.gc_graph import GcGraph, Link
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.removal import read_graph
 
 _GC_LABELS: Final = "containerd.io/gc."

@@ -23,7 +23,8 @@ from pyctrd.oci.model import Digest, SnapshotInfo
 from pyctrd.oci.resources import DiskSpace, Lease, LeaseResource
 from pyctrd.ports import Containerd
 from pyctrd.steps import kubelet
-from pyctrd.steps.gc_graph import GcGraph, Node
+from pyctrd.steps.gc_graph import GcGraph
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.gc_state import GcState
 from pyctrd.steps.image_use import all_uses, uses
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph

@@ -14,7 +14,8 @@ from pyctrd.oci.image_names import MANAGED, MANAGED_LABEL
 from pyctrd.oci.model import PINNED_LABEL, Digest, ImageRecord
 from pyctrd.operations.lookup import without_a_pull
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Node
+from pyctrd.steps.gc_graph import GcGraph
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import KeptImage, Reference, Removal, RemoveResult, read_graph
 

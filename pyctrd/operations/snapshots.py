@@ -10,7 +10,7 @@ from pyctrd.amounts import listed
 from pyctrd.errors import FailedPrecondition, NotFound, Remedy
 from pyctrd.oci.model import Mount, SnapshotInfo
 from pyctrd.ports import Store
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.snapshot_sizes import SnapshotSizes
 
 

@@ -16,7 +16,8 @@ import msgspec
 from pyctrd.oci.image_names import first_name
 from pyctrd.oci.model import EMPTY, Digest, freeze
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Node
+from pyctrd.steps.gc_graph import GcGraph
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import read_graph
 from pyctrd.steps.snapshot_sizes import SnapshotSizes

@@ -14,7 +14,8 @@ from pyctrd.oci import reference
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.lookup import without_a_pull
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Link, Node
+from pyctrd.steps.gc_graph import GcGraph, Link
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.image_use import ImageUse, all_uses
 from pyctrd.steps.removal import Reference, read_graph
 

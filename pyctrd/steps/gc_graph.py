@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import itertools
 import re
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -24,9 +23,8 @@ from pyctrd.oci.expiry import expiry_of
 from pyctrd.oci.gotime import parse_duration, parse_time
 from pyctrd.oci.model import EMPTY, ImageRecord
 from pyctrd.oci.resources import Lease
+from pyctrd.steps.gc_nodes import Kind, Node, Numbers
 from pyctrd.steps.gc_state import GC_PREFIX, GcState
-
-Kind: TypeAlias = Literal["image", "content", "snapshot", "lease", "container", "ingest"]
 
 ROOT_LABEL: Final = "containerd.io/gc.root"
 FLAT_LABEL: Final = "containerd.io/gc.flat"
@@ -36,17 +34,6 @@ _CONDITION: Final = "containerd.io/gc.cond.snapshot"
 _USED_AT: Final = "containerd.io/gc.cond.value-usedat"
 # A write without a lease is kept for a day (core/metadata/content.go).
 _INGEST_LIFETIME: Final = dt.timedelta(hours=24)
-
-
-_T = TypeVar("_T", bound=Any)
-
-
-class Node(NamedTuple):
-    """An object that the collector knows: a blob's name is its digest, an ingest's its ref."""
-
-    kind: Kind
-    name: str
-    snapshotter: str = ""
 
 
 class Link(NamedTuple):
@@ -86,7 +73,6 @@ _Visit: TypeAlias = int
 # How an object refers to another one: by a field of its record, by a label, by a condition that holds now, or
 # because that one attaches itself to it, which needs no object; a lease holds objects, also flat.
 _FIELD, _LABEL, _CONDITIONAL, _ATTACHED, _HELD, _HELD_FLAT = range(6)
-_KINDS: Final[tuple[Kind, ...]] = ("container", "content", "image", "ingest", "lease", "snapshot")
 
 
 class GcGraph:
@@ -268,69 +254,6 @@ class GcGraph:
         return number < len(self._gone) and bool(self._gone[number])
 
 
-class _Numbers:
-    """The numbers of objects: their positions among all, sorted, and after these of what only others name."""
-
-    def __init__(self, state: GcState) -> None:
-        names: Sequence[Sequence[str]] = [
-            sorted(state.containers),
-            sorted(state.content),
-            sorted(state.images),
-            sorted(state.ingests),
-            sorted(state.leases),
-        ]
-        self._names = names
-        self._snapshots = sorted((name, snapshotter) for snapshotter, name in state.snapshots)
-        counts = [*map(len, names), len(self._snapshots)]
-        self._starts = [0, *itertools.accumulate(counts)]
-        self._absent: dict[Node, int] = {}
-        self._absent_nodes: list[Node] = []
-
-    def __len__(self) -> int:
-        """Return the number of objects."""
-        return self._starts[-1]
-
-    @property
-    def count(self) -> int:
-        """The number of objects, and of what only others name."""
-        return len(self) + len(self._absent_nodes)
-
-    def of(self, node: Node) -> int | None:
-        """Return the number of an object; None if it does not exist."""
-        kind = _KINDS.index(node.kind)
-        if node.kind == "snapshot":
-            return self._position(kind, self._snapshots, (node.name, node.snapshotter))
-        return None if node.snapshotter else self._position(kind, self._names[kind], node.name)
-
-    def _position(self, kind: int, names: Sequence[_T], name: _T) -> int | None:
-        position = bisect_left(names, name)
-        return self._starts[kind] + position if names[position : position + 1] == [name] else None
-
-    def known(self, node: Node) -> int | None:
-        """Return the number of what is an object or is named by one."""
-        number = self.of(node)
-        return self._absent.get(node) if number is None else number
-
-    def add(self, node: Node) -> int:
-        """Return the number of an object, or of what does not exist, which then is named."""
-        number = self.known(node)
-        if number is None:
-            number = self._absent[node] = self.count
-            self._absent_nodes.append(node)
-        return number
-
-    def node(self, number: int) -> Node:
-        """Return what has a number."""
-        if number >= len(self):
-            return self._absent_nodes[number - len(self)]
-        kind = bisect_right(self._starts, number) - 1
-        position = number - self._starts[kind]
-        if kind < len(self._names):
-            return Node(_KINDS[kind], self._names[kind][position])
-        name, snapshotter = self._snapshots[position]
-        return Node("snapshot", name, snapshotter)
-
-
 class _Everything:
     """All objects of a namespace with their references, whatever may be deleted.
 
@@ -344,7 +267,7 @@ class _Everything:
         self._leased = {
             item.id for _, held in state.leases.values() for item in held if item.type == "ingests"
         }
-        self.numbers = _Numbers(state)
+        self.numbers = Numbers(state)
         self.roots: dict[int, str] = {}
         self.may_go = bytearray()
         # Of each object, where its references begin: targets with kinds of references, and labels.

@@ -11,7 +11,8 @@ from pyctrd.oci.mediatypes import GC_REF_SNAPSHOT
 from pyctrd.oci.model import Digest, ImageRecord
 from pyctrd.oci.resources import Container
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Node, Rules
+from pyctrd.steps.gc_graph import GcGraph, Rules
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.gc_state import read_state
 
 

@@ -16,7 +16,8 @@ import msgspec
 from pyctrd.errors import NotFound
 from pyctrd.oci.model import Digest
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Node, Rules
+from pyctrd.steps.gc_graph import GcGraph, Rules
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.gc_state import read_state
 from pyctrd.steps.snapshot_sizes import SnapshotSizes
 

@@ -9,7 +9,7 @@ from typing import Final
 from pyctrd.errors import NotFound
 from pyctrd.oci.resources import SnapshotUsage
 from pyctrd.ports import Store
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.waiting import until_done
 
 # containerd measures an active snapshot by walking its folder, so several at a time are faster.

@@ -22,7 +22,7 @@ from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord
 from pyctrd.oci.resources import DiskSpace
 from pyctrd.operations.prune_images import FreeSpace, PrunePolicy, prune
 from pyctrd.operations.usage import usage
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.removal import Removal, RemoveResult, read_graph
 from tests.support.ageing import AgeingStore
 from tests.support.memory import SNAPSHOTTER

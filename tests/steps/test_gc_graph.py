@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import Container, Lease, LeaseResource
-from pyctrd.steps.gc_graph import GcGraph, Node, Rules
+from pyctrd.steps.gc_graph import GcGraph, Rules
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.gc_state import GcState
 from tests.support.references import References
 

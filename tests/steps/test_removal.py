@@ -9,7 +9,7 @@ import pytest
 
 from pyctrd.oci.model import PINNED, PINNED_LABEL, Digest, ImageRecord, SnapshotInfo
 from pyctrd.oci.resources import Container, LeaseResource
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.image_use import ImageUse, uses
 from pyctrd.steps.removal import Removal, RemovedBlob, RemovedSnapshot, RemoveResult, read_graph
 from tests.support import shapes

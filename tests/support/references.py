@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pyctrd.oci.model import ContentInfo, Descriptor, Digest, ImageRecord, IngestStatus, SnapshotInfo
 from pyctrd.oci.resources import Container, Lease, LeaseResource
-from pyctrd.steps.gc_graph import Node
+from pyctrd.steps.gc_nodes import Node
 from pyctrd.steps.gc_state import GcState
 
 SNAPSHOTTERS = ("overlayfs", "native")

@@ -12,7 +12,8 @@ from pyctrd.oci.model import ContentInfo, Descriptor, ImageRecord
 from pyctrd.operations.doctor.examination import Examination
 from pyctrd.operations.doctor.model import Advice, DoctorFinding, operands
 from pyctrd.ports import Containerd
-from pyctrd.steps.gc_graph import GcGraph, Node, Rules
+from pyctrd.steps.gc_graph import GcGraph, Rules
+from pyctrd.steps.gc_nodes import Node
 
 CODES: Final = ("gc-label-lost",)
 
