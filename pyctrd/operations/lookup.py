@@ -58,7 +58,7 @@ def find_by_name(images: ImageStore, texts: Iterable[str]) -> dict[str, ImageRec
 
 @contextmanager
 def without_a_pull() -> Iterator[None]:
-    """Replace the hint to pull an image that is not found: it is no help to a caller who wants to lose it."""
+    """Replace the hint to pull an image that is not found: it does not help to remove the image."""
     try:
         yield
     except ImageNotFound as error:

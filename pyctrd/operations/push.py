@@ -61,10 +61,12 @@ def push(
         remembered = RememberedStore(store)
         item = _Item(remembered, image, options)
 
-        def missing(items: Iterable[Descriptor]) -> list[Descriptor]:
-            return [it for it in items if not is_present(remembered.content, it)]
+        def find_absent(items: Iterable[Descriptor]) -> list[Descriptor]:
+            wanted = graph.by_digest(items)
+            found = remembered.content.infos(wanted.keys())
+            return [blob for digest, blob in wanted.items() if digest not in found]
 
-        return item.upload(target, name, find_absent=missing).run(dry_run=True)
+        return item.upload(target, name, find_absent=find_absent).run(dry_run=True)
     with store.lease("push") as view:
         leased = RememberedStore(view)
         found = _Item(leased, image, options).upload(

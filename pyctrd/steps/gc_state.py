@@ -50,7 +50,7 @@ class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
         super().__init__(infos)
         for position, labels in enumerate(self._labels):
             if labels:  # most values are digests of blobs
-                self._labels[position] = tuple(map(self._one, labels))
+                self._labels[position] = tuple(map(self._shared, labels))
 
     def _add(self, info: ContentInfo) -> None:
         super()._add(info)
@@ -63,7 +63,8 @@ class ContentTable(BlobTable, Mapping[Digest, ContentInfo]):
         self._created = array("q", (self._created[position] for position in order))
         self._labels = [self._labels[position] for position in order]
 
-    def _one(self, text: str) -> str:
+    def _shared(self, text: str) -> str:
+        """Return the same text, as the digest that is in memory if it is one of the table."""
         position = self.position(text)
         return text if position is None else self.digests[position]
 

@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     for kind, methods in (
         (MemoryContent, "infos read read_all open_ingest write_small set_labels ingests"),
-        (MemoryImages, "get list create update"),
+        (MemoryImages, "get get_several list create update"),
         (MemorySnapshots, "stat prepare commit remove"),
         (MemoryStore, "pin"),
     ):
@@ -84,7 +84,7 @@ def check_nothing_is_written(calls: Mapping[str, int], images: int) -> None:
         "pin": 1,
         "infos": 2,
         "stat": images,
-        **({"list": 1} if images > 1 else {"get": 1}),
+        **({"list": 1} if images > 1 else {"get_several": 1}),
     }
 
 

@@ -44,12 +44,16 @@ class Parsed:
         self.labels = labels
         self.children: dict[tuple[Digest, str], Children] = {}
         self.configs: dict[Digest, Config] = {}
-        self.same: dict[Config, Config] = {}
+        self._configs: dict[Config, Config] = {}
         self._platforms: dict[Platform, Platform] = {}
 
-    def one(self, platform: Platform) -> Platform:
+    def shared_platform(self, platform: Platform) -> Platform:
         """Return an equal platform, the same one for all documents: most of them have one of a few."""
         return self._platforms.setdefault(platform, platform)
+
+    def shared_config(self, config: Config) -> Config:
+        """Return an equal config, the same one for all documents."""
+        return self._configs.setdefault(config, config)
 
 
 class Documents:
@@ -128,7 +132,7 @@ class Documents:
     def _parse(self, raw: bytes) -> Config:
         """Return what a config says; equal results are the same one."""
         config = self._parsed_config(raw)
-        return self._parsed.same.setdefault(config, config)
+        return self._parsed.shared_config(config)
 
     def _parsed_config(self, raw: bytes) -> Config:
         try:
@@ -137,7 +141,7 @@ class Documents:
             return _NO_CONFIG
         named = found.os or found.architecture  # a signature has neither
         labels = ImageDetails.of(found).labels if self._parsed.labels else EMPTY
-        return Config(self._parsed.one(found.platform) if named else None, labels)
+        return Config(self._parsed.shared_platform(found.platform) if named else None, labels)
 
     def _read(self, descriptor: Descriptor) -> bytes:
         raw = self._raw.pop(descriptor.digest, None)
@@ -147,7 +151,7 @@ class Documents:
 
     def _light(self, item: Descriptor) -> Descriptor:
         """Return a descriptor without what is not needed here."""
-        platform = item.platform and self._parsed.one(item.platform)
+        platform = item.platform and self._parsed.shared_platform(item.platform)
         return Descriptor(
             media_type=item.media_type, digest=self._digest(item), size=item.size, platform=platform
         )

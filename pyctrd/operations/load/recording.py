@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from pyctrd.errors import NotFound, PyctrdError
+from pyctrd.errors import PyctrdError
 from pyctrd.oci.expiry import EXPIRE_LABEL
 from pyctrd.oci.model import ImageRecord
 from pyctrd.operations.pull import put_record
@@ -38,11 +38,7 @@ def _existing(images: ImageStore, names: Sequence[str]) -> dict[str, ImageRecord
     """Return those of the records that exist."""
     if len(names) > _MANY:
         return {item.name: item for item in images.list()}
-    found = {}
-    for name in names:
-        with suppress(NotFound):
-            found[name] = images.get(name)
-    return found
+    return dict(images.get_several(names))
 
 
 def _is_same(existing: ImageRecord | None, item: ImageRecord) -> bool:
