@@ -6,10 +6,11 @@ import os
 import re
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -30,6 +31,7 @@ from integration.rig.publish import push
 from integration.scenarios import ORACLES, Oracle
 from integration.shell import Shell
 from integration.syncing import Pair
+from pyctrd.containerd.calls import Calls
 from tests.support.signals import ctrl_c_is_not_ignored as ctrl_c_is_not_ignored
 
 pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
@@ -293,3 +295,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first; needs xdist's --no-loadscope-reorder."""
     order = {f"{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """All calls to containerd, by service and method."""
+    counts: Counter[str] = Counter()
+    start = Calls.start
+
+    def counting(self: Calls, method: str, *args: Any) -> Any:
+        if self._parent is None:  # calls of a scope are started by those of the channel
+            counts[method.rpartition(".")[2]] += 1
+        return start(self, method, *args)
+
+    monkeypatch.setattr(Calls, "start", counting)
+    return counts

@@ -12,7 +12,6 @@ import pytest
 from integration.rig import publish
 from integration.rig.daemons import Containerd, Registry
 from pyctrd import Client
-from pyctrd.containerd.calls import Calls
 from pyctrd.containerd.content import ContentService
 from tests.support import shapes
 from tests.support.images import Graph, reachable
@@ -76,21 +75,6 @@ def test_a_complete_image_is_read_once(
             client.images.ensure(name)
     assert {key: count for key, count in asked.items() if count > 1} == {}
     assert asked["read", str(shape().digest)] == 1
-
-
-@pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """All calls to containerd, by service and method."""
-    counts: Counter[str] = Counter()
-    start = Calls.start
-
-    def counting(self: Calls, method: str, *args: Any) -> Any:
-        if self._parent is None:  # calls of a scope are started by those of the channel
-            counts[method.rpartition(".")[2]] += 1
-        return start(self, method, *args)
-
-    monkeypatch.setattr(Calls, "start", counting)
-    return counts
 
 
 def test_a_pull_needs_few_calls_and_requests(
