@@ -48,7 +48,10 @@ class Diagnoses:
                 self._aliases[key] = self._aliases.get(key, 0) + 1
 
     def show(self, output_format: str, *, quiet: bool, fix: str) -> None:
-        """Print all; `fix` is the command that fixes all, `quiet` prints only the incomplete names."""
+        """Print all; `quiet` prints only the incomplete names.
+
+        `fix` is the command that fixes all images; "" if it would fix others as well.
+        """
         listing = self._listing()
         if output_format == "json":
             emit_json(self._document())
@@ -90,12 +93,14 @@ class Diagnoses:
         bad = [item for item in rows if not item.complete]
         page.line("")
         if not bad:
-            page.line(f"{count(len(rows), 'image')}, all complete" if rows else "no images", "good")
+            nothing = "no images" if fix_all else "no images match"
+            page.line(f"{count(len(rows), 'image')}, all complete" if rows else nothing, "good")
             return
         told = f"{len(bad)} of {count(len(rows), 'image')} incomplete"
         # A narrow terminal has no room for the command of each row.
-        fixes = [fix_all] if any(item.remedy and item.remedy.method == "ensure" for item in bad) else []
-        fixes += [self._command(item) for item in bad if item.remedy and item.remedy.method != "ensure"]
+        at_once = [item for item in bad if fix_all and item.remedy and item.remedy.method == "ensure"]
+        fixes = [fix_all] if at_once else []
+        fixes += [self._command(item) for item in bad if item.remedy and item not in at_once]
         page.line(f"{told}; this fetches what they lack:" if fixes else told, "bad")
         for command in fixes:
             page.command(command)

@@ -62,10 +62,5 @@ def list_options(quiet: str = "Print only the names.", filters: str = "") -> Cal
     return add
 
 
-IMAGE_FILTERS = (
-    "Show what matches: reference=PATTERN, label=KEY[=VALUE], before=REF, since=REF, until=TIME, dangling=, "
-    "complete=, in-use=, pinned= with true or false, or a filter of containerd like name~=alpine; repeatable."
-)
-"""The help of `--filter` for images."""
 CONTAINERD_FILTERS = "Show what matches a filter of containerd, e.g. `labels.key==value`; repeatable (or)."
 """The help of `--filter` where containerd applies the filters."""

@@ -161,6 +161,18 @@ def test_filters_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_with_a_filter_each_image_has_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since `ensure --all` would fetch what other images lack, too."""
+    shown = run("diagnose", "-f", "name~=.").stdout
+    assert "ensure --all" not in shown
+    to_ensure = [item for item in FOUND if item.remedy and item.remedy.method == "ensure"]
+    named = [item.image for item in to_ensure if not item.alias_of]
+    assert len(named) > 1
+    assert [line.split()[-1] for line in shown.splitlines() if "$" in line and "ensure" in line] == named
+    with_outcome(monkeypatch, ())
+    assert run("diagnose", "-f", "name~=x").stdout.splitlines()[-1] == "no images match"
+
+
 def test_markdown_has_a_table() -> None:
     result = run("diagnose", "--format", "markdown")
     assert result.stdout.startswith("| Image | Status | Missing | Cause | Fix |\n|---|---|---:|---|---|\n")

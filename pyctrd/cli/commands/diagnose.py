@@ -8,7 +8,6 @@ import click
 
 from pyctrd.cli import commandline, settings
 from pyctrd.cli.installed import installed
-from pyctrd.cli.lists import IMAGE_FILTERS
 from pyctrd.cli.page import MarkdownPage, Page, PlainPage
 from pyctrd.cli.render import emit_json, emit_json_line, open_page
 from pyctrd.cli.session import open_client
@@ -27,7 +26,12 @@ if TYPE_CHECKING:
 @click.option(
     "--all-tools", is_flag=True, help="With REF: also predict what tools that are not installed would do."
 )
-@click.option("-f", "--filter", "filters", multiple=True, metavar="F", help=f"Without REF: {IMAGE_FILTERS}")
+@click.option(
+    *("-f", "--filter", "filters"),
+    multiple=True,
+    metavar="F",
+    help="Without REF: diagnose only the images that match a filter of `pyctrd images`; repeatable.",
+)
 @settings.format_option("table", "wide", "json", "jsonl", "markdown")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the names of incomplete images.")
 @settings.global_options
@@ -59,7 +63,7 @@ def command(
         with open_client() as client:
             many = client.images.diagnose_all(filters, platforms=wanted, all_namespaces=all_namespaces)
         remedy = Remedy(method="ensure", platforms=platforms, all_platforms=all_platforms)
-        fix = commandline.for_all(remedy, chosen, all_namespaces=all_namespaces)
+        fix = "" if filters else commandline.for_all(remedy, chosen, all_namespaces=all_namespaces)
         output = Diagnoses(many, chosen, namespaces=all_namespaces)
         output.show(output_format, quiet=quiet, fix=fix)
         complete = all(item.complete for item in many)

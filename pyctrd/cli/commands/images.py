@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pyctrd.cli import completions, settings
-from pyctrd.cli.lists import IMAGE_FILTERS, Listing, list_options
+from pyctrd.cli.lists import Listing, list_options
 from pyctrd.cli.namespaces import elsewhere_hint
 from pyctrd.cli.page import Cell, Column, Tone
 from pyctrd.cli.render import content_of, open_page
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 # At most this many platforms are named.
 _NAMED: Final = 3
+_FILTER_HELP: Final = (
+    "Show what matches: reference=PATTERN, label=KEY[=VALUE], before=REF, since=REF, until=TIME, dangling=, "
+    "complete=, in-use=, pinned= with true or false, or a filter of containerd like name~=alpine; repeatable."
+)
 _TONES: Final[Mapping[str, Tone]] = {"complete": "good", "incomplete": "bad", "unavailable": "bad"}
 
 
 @click.command("images")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=completions.image_names)
-@list_options(filters=IMAGE_FILTERS)
+@list_options(filters=_FILTER_HELP)
 @click.option("-A", "--all-namespaces", is_flag=True, help="List the images of every namespace.")
 @click.option("--all", "all_records", is_flag=True, help="Show the records that CRI made as well.")
 @settings.global_options
