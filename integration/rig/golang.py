@@ -1,4 +1,4 @@
-"""containerd, nerdctl, crictl and olareg, built from the Go module proxy, and sources of other modules.
+"""containerd, nerdctl, crictl and others, built from the Go module proxy, and sources of other modules.
 
 `go install pkg@version` refuses a module with a replace directive (nerdctl from 2.1 on), and checks every
 dependency with sum.golang.org, which some networks block. A scratch module that requires the program's module
@@ -21,6 +21,9 @@ CONTAINERD = "github.com/containerd/containerd/v2"
 NERDCTL = "github.com/containerd/nerdctl/v2"
 CRI_TOOLS = "sigs.k8s.io/cri-tools"
 OLAREG = "github.com/olareg/olareg"
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
+KUBECONFORM = "github.com/yannh/kubeconform"
+KUBERNETES = "k8s.io/kubernetes"
 GO_CONTAINERREGISTRY = "github.com/google/go-containerregistry"
 REGCLIENT = "github.com/regclient/regclient"
 STEREOSCOPE = "github.com/anchore/stereoscope"
@@ -30,8 +33,9 @@ SOURCES = {
     REGCLIENT: "0.11.7",
     STEREOSCOPE: "0.4.1",
     CONTAINERS_IMAGE: "5.42.1",
+    KUBERNETES: "1.37.2",
 }
-"""Modules that are not built: their tests have image archives."""
+"""Modules that are not built: the tests of four have image archives, Kubernetes has schemas of its API."""
 TIGRON = "github.com/containerd/nerdctl/mod/tigron"
 # A module's own entries are not in its go.sum: these were taken from the module proxy when the release was
 # added, and every later download is checked against them.
@@ -88,6 +92,18 @@ SUMS = {
         "h1:I8FkPUeBB1PGpU2W3mfFcG2aMlvAI/x3NdT/sK1IwyY=",
         "h1:DJl4PlLuZIbJBpN3Wk395Df8xHY9/3eZ1WlWmHlRcF8=",
     ),
+    f"{KUSTOMIZE}@5.8.2": (
+        "h1:sSNeWwgkdSMGCIavtY63JQMgBJkGv3IwOltWVZy+LFQ=",
+        "h1:zzp/kd2bAYFCO6igFQdIn41S/l+gySmsTyMfiQCkVZg=",
+    ),
+    f"{KUBECONFORM}@0.8.0": (
+        "h1:loDYd3a3spjIFrauqW67CDKF55Oo9R6uvC8AvpVd4ug=",
+        "h1:ARRg6jpIMvCOlinXdeINl+scf6/eKIObv4swDEIUee4=",
+    ),
+    f"{KUBERNETES}@1.37.2": (
+        "h1:A2VDEiObzkYqFTKhSsn0ZEb0RlLEXpHWj93gi2HqEwE=",
+        "h1:zAK7e3i5feyBL/bhucQnA5VRKuyrS8F+ijHJkZzQaWw=",
+    ),
 }
 OLDEST_GO = (1, 26, 6)
 """The version that go.mod of the newest program, containerd 2.4.2, requires."""
@@ -141,13 +157,31 @@ def olareg() -> Path:
     return entry("olareg/0.1.1", lambda folder: _build(OLAREG, "0.1.1", folder, "olareg")) / "olareg"
 
 
+def kustomize() -> Path:
+    """The kustomize binary; the first call takes a minute."""
+    return (
+        entry("kustomize/5.8.2", lambda folder: _build(KUSTOMIZE, "5.8.2", folder, "kustomize")) / "kustomize"
+    )
+
+
+def kubeconform() -> Path:
+    """The kubeconform binary, which validates manifests of Kubernetes; the first call takes a minute."""
+    return (
+        entry("kubeconform/0.8.0", lambda folder: _build(KUBECONFORM, "0.8.0", folder, "kubeconform"))
+        / "kubeconform"
+    )
+
+
 def containerd(version: str, folder: Path) -> None:
     """Build containerd `version` (one of SUMS) with its ctr and runc shim into `folder`; takes a minute."""
     _build(CONTAINERD, version, folder, "containerd", "ctr", "containerd-shim-runc-v2")
 
 
 def _build(module: str, version: str, folder: Path, *programs: str) -> None:
-    """Build `cmd/PROGRAM` of a module; -mod=mod fails if a sum differs from that in go.sum."""
+    """Build `cmd/PROGRAM` of a module, of kustomize the module itself.
+
+    -mod=mod fails if a sum differs from that in go.sum.
+    """
     env = _environment()
     with tempfile.TemporaryDirectory(dir=peers_dir()) as made:
         scratch = Path(made)
@@ -166,7 +200,8 @@ def _build(module: str, version: str, folder: Path, *programs: str) -> None:
         flags = f"-s -w -X {module}/{package}.Version=v{version}"
         for program in programs:
             options: list[str | Path] = ["-mod=mod", "-trimpath", "-ldflags", flags, "-o", folder / program]
-            run([go(), "build", *options, f"{module}/cmd/{program}"], cwd=scratch, env=env)
+            main = module if module == KUSTOMIZE else f"{module}/cmd/{program}"
+            run([go(), "build", *options, main], cwd=scratch, env=env)
 
 
 @cache

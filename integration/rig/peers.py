@@ -27,6 +27,8 @@ __all__ = [
     "cache_dir",
     "containerd",
     "crictl",
+    "kubeconform",
+    "kustomize",
     "module",
     "nerdctl",
     "olareg",
@@ -148,8 +150,18 @@ def olareg() -> Path:
     return golang.olareg()
 
 
+def kustomize() -> Path:
+    """The real kustomize, built from its module; raises PeerUnavailable with the reason."""
+    return golang.kustomize()
+
+
+def kubeconform() -> Path:
+    """The real kubeconform, built from its module; raises PeerUnavailable with the reason."""
+    return golang.kubeconform()
+
+
 def module(name: str) -> Path:
-    """The sources of a Go module, whose tests have image archives; raises PeerUnavailable with the reason."""
+    """The sources of a Go module of golang.SOURCES; raises PeerUnavailable with the reason."""
     return golang.source(name)
 
 
@@ -170,6 +182,10 @@ def _describe(name: str) -> str:
         return f"1.34.0  {crictl()}"
     if kind == "olareg":
         return f"0.1.1  {olareg()}"
+    if kind == "kustomize":
+        return f"5.8.2  {kustomize()}"
+    if kind == "kubeconform":
+        return f"0.8.0  {kubeconform()}"
     if kind == "podman":
         program = podman.program()
         return f"{package_version(program.parents[2], 'podman')}  {program}"
@@ -188,6 +204,8 @@ def main(arguments: list[str]) -> int:
         *TOOLS,
         "crictl",
         "olareg",
+        "kustomize",
+        "kubeconform",
         "podman",
         *(f"nerdctl@{one}" for one in NERDCTL_VERSIONS),
         *golang.SOURCES,
