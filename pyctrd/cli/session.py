@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyctrd.cli import screen
+from pyctrd.cli import process, screen
 from pyctrd.cli.state import RegistryArguments, Settings
 from pyctrd.waiting import on_cancel
 
@@ -28,6 +28,7 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
 
     `context` defaults to that of the running command.
     """
+    process.tune_grpc()
     from pyctrd.client import Client
 
     chosen = (context or click.get_current_context()).ensure_object(Settings)
