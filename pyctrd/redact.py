@@ -69,8 +69,12 @@ def excerpt(text: str, limit: int) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in strike(text))[:limit]
 
 
+# Without a handler of the application's, Python would print warnings to stderr.
+logging.getLogger("pyctrd").addHandler(logging.NullHandler())
+
+
 def logger(name: str) -> logging.Logger:
-    """Return a logger that removes secrets from its records."""
+    """Return a logger that removes secrets from its records. docs/reference/logging.md lists pyctrd's."""
     found = logging.getLogger(name)
     if _FILTER not in found.filters:
         found.addFilter(_FILTER)
@@ -94,10 +98,15 @@ class _Filter(logging.Filter):
         if record.exc_info:
             record.exc_text = strike(logging.Formatter().formatException(record.exc_info))
             record.exc_info = None
+        for name, value in vars(record).items():
+            if isinstance(value, str) and name not in _STANDARD:
+                setattr(record, name, strike(value))
         return True
 
 
 _FILTER: Final = _Filter()
+# The attributes that every record has; others are those of `extra`.
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({})))
 
 
 def _forms_of(secret: str) -> Iterator[str]:

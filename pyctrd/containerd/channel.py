@@ -16,6 +16,7 @@ import grpc
 
 from pyctrd.containerd.address import Place
 from pyctrd.containerd.calls import STALL_SECONDS, Call, Calls
+from pyctrd.containerd.telemetry import CallLog
 from pyctrd.errors import (
     AlreadyExists,
     Cancelled,
@@ -58,9 +59,10 @@ class Channel:
     Unary calls get a deadline.
     """
 
-    def __init__(self, base: grpc.Channel, calls: Calls, namespace: str, lease: str) -> None:
+    def __init__(self, base: grpc.Channel, calls: Calls, namespace: str, lease: str, log: CallLog) -> None:
         self._base: Any = base
         self._calls = calls
+        self._log = log
         self._metadata: tuple[tuple[str, str], ...] = (("containerd-namespace", namespace),)
         if lease:
             self._metadata += (("containerd-lease", lease),)
@@ -76,7 +78,11 @@ class Channel:
 
         def call(request: Any, timeout: float | None = None) -> Call:
             def begin(seconds: float | None) -> Any:
-                return made().future(request, timeout=seconds, metadata=self._metadata)
+                return self._log.begun(
+                    method,
+                    request,
+                    lambda: made().future(request, timeout=seconds, metadata=self._metadata),
+                )
 
             return self._calls.start(method, begin, UNARY_SECONDS if timeout is None else timeout)
 
@@ -91,8 +97,13 @@ class Channel:
         return self._streaming(method, cache(lambda: self._base.stream_stream(method, **how)))
 
     def _streaming(self, method: str, made: Callable[[], Callable[..., Any]]) -> Callable[..., Call]:
-        def call(request: Any) -> Call:
-            return self._calls.start(method, lambda _: made()(request, metadata=self._metadata), None)
+        def call(request: Any, subject: str = "") -> Call:
+            def begin(_seconds: float | None) -> Any:
+                return self._log.begun(
+                    method, subject or request, lambda: made()(request, metadata=self._metadata)
+                )
+
+            return self._calls.start(method, begin, None)
 
         return call
 
@@ -114,7 +125,8 @@ class Connection:
         self.place = place
         self.namespace = namespace
         self.lease = lease
-        self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease))
+        log = CallLog(place.name, namespace)
+        self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease, log))
 
     @classmethod
     def open(cls, path: str, namespace: str, place: Place, stall_seconds: float = STALL_SECONDS) -> Self:

@@ -104,7 +104,7 @@ class IngestWriter:
         known = digest if expected and digest else ""
         stat = _Request(action=content_pb2.STAT, ref=ref, total=size, expected=known)
         self._requests.put(stat.SerializeToString())
-        self._call = _write_method(connection.channel)(iter(self._requests))
+        self._call = _write_method(connection.channel)(iter(self._requests), subject=digest or ref)
         try:
             self._sent: int = next(self._call).offset
         except grpc.RpcError as error:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyctrd.registry.listing import ReferrerList, TagList
     from pyctrd.registry.upload import RegistryUploader
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 # Foreign layers have few URLs; a manifest must not direct requests to any hosts forever.
 MAX_URLS: Final = 8
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -62,7 +62,15 @@ class BlobRequests:
             try:
                 opened = self._opened(send(), position)
             except RegistryError as error:
-                _log.info("%s", error.message)
+                _log.info(
+                    "%s",
+                    error.message,
+                    extra={
+                        "host": error.host,
+                        "status": error.status,
+                        "digest": str(self.descriptor.digest),
+                    },
+                )
                 errors.append(error)
             else:
                 self._serving = source

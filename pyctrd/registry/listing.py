@@ -42,7 +42,7 @@ _NO_LISTS: Final = frozenset({400, 404, 405, 406, 501})
 _VAGUE: Final = frozenset({"", "application/json", "text/plain", mediatypes.OCTET_STREAM})
 
 _T = TypeVar("_T")
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _first_answer(
         try:
             found = ask(endpoint, tries)
         except RegistryError as error:
-            _log.info("%s", error.message)
+            _log.info("%s", error.message, extra={"host": error.host, "status": error.status})
             errors.append(error)
         else:
             if errors and endpoint.is_mirror:
@@ -153,6 +153,7 @@ def _first_answer(
                     "the list is from %s: a mirror may lack some of what %s has",
                     endpoint.host,
                     repository.host,
+                    extra={"host": endpoint.host},
                 )
             return found
     if not errors:
@@ -207,7 +208,12 @@ def _referrers_at(
     except RegistryError as error:
         if not refused_with(error, _NO_LISTS):
             raise
-        _log.info("%s does not support the referrers API (status %d)", endpoint.host, error.status)
+        _log.info(
+            "%s does not support the referrers API (status %d)",
+            endpoint.host,
+            error.status,
+            extra={"host": endpoint.host, "status": error.status},
+        )
         return _tagged_referrers_at(repository, endpoint, tries, subject, artifact_type)
     found: dict[Digest, Descriptor] = {}
     seen: set[Digest] = set()
@@ -240,7 +246,12 @@ def _tagged_referrers_at(
     except RegistryContentError as error:
         if endpoint.is_mirror:
             raise
-        _log.warning("tag %s is ignored, it is not a list of referrers: %s", tag, error.message)
+        _log.warning(
+            "tag %s is ignored, it is not a list of referrers: %s",
+            tag,
+            error.message,
+            extra={"host": endpoint.host},
+        )
         return _list(repository, endpoint, subject, "tag", found)
     _check_number(page, len(listed))
     for item in _of_type(listed, artifact_type):

@@ -36,7 +36,7 @@ FAST_BYTES_PER_SECOND: Final = 100 << 20
 GROWTH: Final = 1.2
 SETTLED_SECONDS: Final = 60.0
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class ConnectionBudget:

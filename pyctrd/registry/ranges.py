@@ -22,7 +22,7 @@ from pyctrd.registry.range_control import SEGMENT_BYTES, RangeControl
 from pyctrd.registry.range_workers import RangeFailed, RangeWorkers
 from pyctrd.registry.resuming import ResumingBody
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class Segments:
@@ -199,7 +199,8 @@ class RangedDownload:
             try:
                 data = workers.take()
             except RangeFailed as error:
-                _log.info("%s: %s; continuing over one connection", self._descriptor.digest, error)
+                digest = str(self._descriptor.digest)
+                _log.info("%s: %s; continuing over one connection", digest, error, extra={"digest": digest})
                 self._fail()
                 break
             self._record(started, len(data))

@@ -32,7 +32,7 @@ _VAGUE: Final = frozenset({"", "application/json", "text/json", "text/plain", me
 # Statuses after which GET may succeed, or at least explain the error: a response to HEAD has no body.
 _HEAD_REFUSED: Final = frozenset({400, 403, 405, 501})
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 def resolve(repository: RepositoryHosts) -> Descriptor:
@@ -47,7 +47,7 @@ def resolve(repository: RepositoryHosts) -> Descriptor:
         try:
             return _resolve_at(repository, endpoint, tries)
         except RegistryError as error:
-            _log.info("%s", error.message)
+            _log.info("%s", error.message, extra={"host": error.host, "status": error.status})
             errors.append(error)
     raise _unresolved(repository, errors)
 

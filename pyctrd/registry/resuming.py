@@ -17,7 +17,7 @@ from pyctrd.registry.http.retry import (
     seconds_to_wait,
 )
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class ResumingBody:
@@ -71,7 +71,11 @@ class ResumingBody:
 
     def _resume(self, pause: float, cut: RegistryUnreachable | None) -> None:
         _log.info(
-            "%s; resuming at byte %d of %d", cut or "the connection ended early", self._position, self._size
+            "%s; resuming at byte %d of %d",
+            cut or "the connection ended early",
+            self._position,
+            self._size,
+            extra={"host": cut.host if cut else "", "bytes": self._position, "pause": pause},
         )
         self.close()
         self._transport.sleep(pause)

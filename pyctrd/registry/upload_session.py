@@ -33,7 +33,7 @@ _LOST: Final = frozenset({404, 416})
 # How registries without chunked uploads respond to the first PATCH.
 _NO_PATCH: Final = frozenset({400, 404, 405, 415, 416, 501})
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class UploadSession(msgspec.Struct):
@@ -170,7 +170,12 @@ class BlobUpload:
         body = self._reader.part(start, length)
         with self._ask("PATCH", session.url, headers, body) as response:
             if response.status in _NO_PATCH and not self._patched:
-                _log.info("%s does not support chunked uploads (status %d)", response.host, response.status)
+                _log.info(
+                    "%s does not support chunked uploads (status %d)",
+                    response.host,
+                    response.status,
+                    extra={"host": response.host, "status": response.status},
+                )
                 return False
             if response.status not in _TAKEN:
                 raise self._refused(response)
@@ -223,7 +228,12 @@ class BlobUpload:
             seconds = retry.seconds_to_wait(self._fruitless, self._retry_after)
             if not self._repository.transport.budget.spend(seconds):
                 raise error
-            _log.info("%s; resuming the upload in %.1f s", error.message, seconds)
+            _log.info(
+                "%s; resuming the upload in %.1f s",
+                error.message,
+                seconds,
+                extra={"host": error.host, "status": error.status, "pause": seconds},
+            )
             self._repository.transport.sleep(seconds)
 
     def _ask_offset(self) -> bool:

@@ -7,9 +7,9 @@ the garbage collector.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 
+from pyctrd import redact
 from pyctrd.archive.layout import IMAGE_NAME, REF_NAME
 from pyctrd.errors import InvalidReference
 from pyctrd.oci import graph, referrers
@@ -17,7 +17,7 @@ from pyctrd.oci.model import Descriptor, Digest
 from pyctrd.oci.referrers import Referrer
 from pyctrd.operations.load.planning import Planner
 
-_log = logging.getLogger(__name__)
+_log = redact.logger("pyctrd.images")
 
 
 class ArchivedReferrers:
@@ -46,6 +46,7 @@ class ArchivedReferrers:
                         item.target.digest,
                         item.subject,
                         missing[0].digest,
+                        extra={"digest": str(item.target.digest)},
                     )
                     continue
                 found.append(item)

@@ -8,12 +8,12 @@ As in ctr, a target that is a single manifest is saved whatever its platform is.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from pyctrd import redact
 from pyctrd.archive import layout, tar
 from pyctrd.archive.layout import ArchiveImage, Entry, Layout
 from pyctrd.archive.presumed import Presumed, document
@@ -57,7 +57,7 @@ __all__ = [
     "save",
 ]
 
-_log = logging.getLogger(__name__)
+_log = redact.logger("pyctrd.images")
 
 
 def plan(
@@ -260,7 +260,7 @@ class _Skipping:
         """Log what is left out, if the options say so."""
         if self._on_missing == "warn":
             for item in self.found:
-                _log.warning("%s", item.message)
+                _log.warning("%s", item.message, extra={"subject": item.image})
 
 
 # --- write ------------------------------------------------------------------------------------------------

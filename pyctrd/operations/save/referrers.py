@@ -6,11 +6,11 @@ an SBOM. Source for the entries in index.json: containerd core/images/archive/ex
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pyctrd import redact
 from pyctrd.amounts import count, size
 from pyctrd.archive.layout import ArchiveImage
 from pyctrd.errors import ContentError, NotFound, PyctrdError, RegistryError
@@ -28,7 +28,7 @@ from pyctrd.steps.local import LocalImage, RememberedStore
 from pyctrd.steps.pin import pin
 from pyctrd.steps.referrers import StoredReferrers
 
-_log = logging.getLogger(__name__)
+_log = redact.logger("pyctrd.images")
 
 
 class ReferrerSearch:
@@ -110,6 +110,7 @@ class ReferrerSearch:
                 "%s of the index of %s left out: the archive has another index, or none",
                 count(len(found), "referrer"),
                 image.name,
+                extra={"subject": image.name, "digest": str(image.target.digest)},
             )
 
     def _walk(
@@ -163,6 +164,7 @@ class ReferrerSearch:
                         "%s is listed as a referrer of %s, but has another subject, and is left out",
                         referrer.target.digest,
                         referrer.subject,
+                        extra={"digest": str(referrer.target.digest)},
                     )
                     return None
                 target = referrers.described(referrer.target, raw)
@@ -188,7 +190,7 @@ class ReferrerSearch:
         digest = referrer.target.digest
         message = f"{image.name} is saved without its referrer {digest}: {error.message}"
         if self._options.on_missing == "warn":
-            _log.warning("%s", message)
+            _log.warning("%s", message, extra={"subject": image.name, "digest": str(digest)})
         self.skipped.append(Skipped(image=image.name, referrer=digest, missing=missing, message=message))
 
     def _pinned(
@@ -242,7 +244,12 @@ class _Lists:
                 if not self._sources and self._fails:
                     error.hint = error.hint or "`ensure=none` saves the referrers in the store"
                     raise
-                _log.warning("referrers that only %s has are left out: %s", source.host, error.message)
+                _log.warning(
+                    "referrers that only %s has are left out: %s",
+                    source.host,
+                    error.message,
+                    extra={"host": source.host, "status": error.status},
+                )
                 continue
             for item in listed:
                 if graph.has_children(item):
@@ -253,6 +260,7 @@ class _Lists:
                         self._image.name,
                         item.digest,
                         item.media_type,
+                        extra={"subject": self._image.name, "digest": str(item.digest)},
                     )
         return list(found.values())
 

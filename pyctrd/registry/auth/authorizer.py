@@ -33,7 +33,7 @@ _MAX_REASON_CHARACTERS: Final = 300
 # Headers of hosts.toml whose values are secrets.
 _PRIVATE_NAME = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE)
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry.auth")
 
 
 class _Session(msgspec.Struct):
@@ -192,6 +192,7 @@ class Authorizer:
             found.scheme,
             f" from {without_secrets(found['realm'])}" if found.scheme == "bearer" else "",
             f"{credential.username or 'a token'}, from {credential.source}" if credential else "none",
+            extra={"host": endpoint.host},
         )
 
     # --- errors

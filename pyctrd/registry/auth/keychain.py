@@ -25,7 +25,7 @@ SUDO_FLAG: Final = "--sudo-user-config"
 Ask: TypeAlias = Callable[[str], bool]
 """Asks the user a question and returns whether the answer was yes."""
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry.auth")
 
 
 class Credential(Confidential, frozen=True):

@@ -34,7 +34,7 @@ _YIELD_SECONDS: Final = 1.0
 _MAX_DRAINED_BYTES: Final = 1 << 16
 _DRAIN_SECONDS: Final = 0.2
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class Response:
@@ -160,7 +160,11 @@ class Response:
             try:
                 self._drain()
             except (HTTPError, OSError, ValueError):
-                _log.debug("%s: the connection broke near the end of a body", without_secrets(self.url))
+                _log.debug(
+                    "%s: the connection broke near the end of a body",
+                    without_secrets(self.url),
+                    extra={"host": self.host},
+                )
         self._raw.close()
         self._raw.release_conn()
 

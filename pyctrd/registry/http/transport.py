@@ -38,6 +38,7 @@ from pyctrd.registry.http.retry import (
     seconds_to_wait,
 )
 from pyctrd.registry.http.shutdown import Shutdown, Why
+from pyctrd.registry.http.telemetry import Exchange
 from pyctrd.registry.values import Confidential
 from pyctrd.version import __version__
 
@@ -46,7 +47,7 @@ MAX_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 class Request(Confidential, frozen=True):
@@ -142,14 +143,19 @@ class Transport:
                 pause = seconds_to_wait(attempt)
                 if not errors.is_transient(error) or not self.budget.spend(pause):
                     raise
-                reason = error.message
+                reason, status = error.message, None
             else:
                 pause = seconds_to_wait(attempt, response.header("Retry-After"))
                 if response.status not in TRANSIENT_STATUSES or not self.budget.spend(pause):
                     return response
-                reason = f"{response.host}: status {response.status}"
+                reason, status = f"{response.host}: status {response.status}", response.status
                 response.close()
-            _log.info("%s; trying again in %.1f s", reason, pause)
+            _log.info(
+                "%s; trying again in %.1f s",
+                reason,
+                pause,
+                extra={"host": request.host, "status": status, "pause": pause},
+            )
             self.sleep(pause)
         return self._follow(request)
 
@@ -174,7 +180,7 @@ class Transport:
 
     def _exchange(self, request: Request, sender: AddressKind | None) -> Response:
         self._shutdown.check(request.method)
-        started = time.monotonic()
+        exchange = Exchange(request.method, request.url, request.host)
         proxy: str | None = None
         try:
             parts = urlsplit(request.url)
@@ -197,15 +203,16 @@ class Transport:
                     decode_content=False,
                 )
         except address_guard.Forbidden as error:
+            exchange.failed(error)
             raise _out_of_bounds(request, error) from error
         except (HTTPError, OSError, ValueError) as error:
-            self._charge(request, started)
+            exchange.failed(error)
+            self._charge(request, exchange.started)
             raise self._shutdown.why() or unreachable(error, request.url, proxy) from error
-        took = (time.monotonic() - started) * 1000
-        _log.debug("%s %s: %d, %.0f ms", request.method, without_secrets(request.url), raw.status, took)
-        if raw.status >= 300:
-            self._charge(request, started)
         assert isinstance(raw, urllib3.HTTPResponse)
+        exchange.answered(raw.status, raw.length_remaining)
+        if raw.status >= 300:
+            self._charge(request, exchange.started)
         return Response(
             raw,
             request.url,

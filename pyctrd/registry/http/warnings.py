@@ -19,7 +19,7 @@ _ITEM: Final = r'299 - "((?:[^"\\]|\\.)*+)"'
 _FIRST: Final = _ITEM
 _LIST: Final = rf"{_ITEM}(?:[ \t]*+,[ \t]*+{_ITEM})*+"
 
-_log = redact.logger(__name__)
+_log = redact.logger("pyctrd.registry")
 
 
 def texts_of(values: Iterable[str]) -> list[str]:
@@ -42,4 +42,4 @@ class WarningLog:
         for text in texts_of(values):
             if text not in self._logged and len(self._logged) < MAX_WARNINGS:
                 self._logged.add(text)
-                _log.warning("%s says: %s", host, text)
+                _log.warning("%s says: %s", host, text, extra={"host": host})
