@@ -56,6 +56,9 @@ make_venv() {
 # newest_venv: the package from this tree with the newest dependencies, on the machine's own Python.
 newest_venv() { make_venv .venv "$(find_python)" "$(cat pyproject.toml)" -e '.[test,check]'; }
 
+# docs_venv: the package with Sphinx.
+docs_venv() { make_venv .venv-docs "$(find_python)" "$(cat pyproject.toml)" -e '.[docs]'; }
+
 # python_venv VERSION: the same on another Python (integration/rig/pythons.py).
 python_venv() {
     newest_venv
