@@ -33,7 +33,7 @@ html_show_sphinx = False
 man_pages = [("cli", "pyctrd", "pull, check, repair, move and remove images of containerd", author, 1)]
 
 llms_txt_title = "pyctrd"
-llms_txt_summary = "Python client for containerd: a command line and a typed library for images. No ctr, nerdctl or Docker needed."
+llms_txt_summary = "Python client for containerd: a command line and a typed library for container images."
 
 # Pages that are written for the repository, and what they are called in the site.
 OUTSIDE: Final = {
