@@ -22,7 +22,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["pictures"]
 myst_heading_anchors = 4
 # A program's output is marked `console`, as is usual, but is not a session of Python or of a shell.
-suppress_warnings = ["misc.highlighting_failure"]
+suppress_warnings = ["misc.highlighting_failure", "myst.header"]
 
 html_theme = "furo"
 html_title = f"pyctrd {__version__}"
