@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pytest
 from integration import manifests
 from integration.conftest import peer_required
 from integration.manifests import Kubelet, NodeFiles, pod_of, resources
+from integration.pages import section
 from integration.rig.daemons import Containerd, Dockerd, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.process import wait_until
@@ -154,6 +156,10 @@ def test_diagnose_writes_the_log_and_the_metrics(node: Node, registry: Registry,
     (missing,) = (line for line in lines if line.startswith("pyctrd_image_missing_bytes{"))
     assert f'image="{node.broken}"' in missing
     assert missing.endswith(f" {len(node.graph.blobs[node.lost])}")
+    assert set(re.findall(r"pyctrd_\w+", section("howto/fleet.md", "Kubernetes"))) <= {
+        *re.findall(r"^pyctrd_\w+", "\n".join(lines), re.MULTILINE),
+        "pyctrd_textfile",  # the script
+    }
     assert list(node.textfile.iterdir()) == [file]
     assert registry.requests() == []
 
