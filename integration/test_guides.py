@@ -1,0 +1,222 @@
+"""The pages of docs/howto/ and docs/explanation/: what they show is run on a real containerd and registry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import pytest
+
+import pyctrd
+from integration.conftest import peer_required, run_required
+from integration.guides import DOCS, Block, Machine, blocks, shows, steps
+from integration.killing import SECONDS, comes_true
+from integration.rig import peers
+from integration.rig.containerd import Containerd
+from integration.rig.daemons import Dockerd, Fault, Registry
+from integration.rig.peers import NEWEST
+from integration.rig.publish import push
+from pyctrd import Client
+from tests.support import images
+from tests.support.images import Graph
+
+HOST: Final = "registry.example.com"
+APP, API = f"{HOST}/team/app:1.4", f"{HOST}/team/api:2.1"
+PAGES: Final = ("explanation/gc.md", "explanation/platforms.md", "explanation/pull.md", "howto/migrate.md")
+
+pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
+
+
+def image(seed: int) -> Graph:
+    """Return an image of three platforms, each with layers of 8 and 1 MiB."""
+    children = []
+    for number, on in enumerate(("linux/amd64", "linux/arm64", "linux/arm/v7")):
+        layers = [images.random_layer(mib << 20, seed=100 * seed + 10 * number + mib) for mib in (8, 1)]
+        children.append(images.manifest(images.config(layers, on), layers, on=on))
+    return images.index(children)
+
+
+@pytest.fixture(scope="module")
+def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with the two images of the pages, under their names."""
+    with run_required(lambda: Registry(tmp_path_factory.mktemp("registry"))) as registry:
+        push(image(1), registry, "team/app", "1.4")
+        push(image(2), registry, "team/api", "2.1")
+        yield registry
+
+
+@pytest.fixture
+def machine(fresh_containerd: Containerd, own_registry: Registry, tmp_path: Path) -> Machine:
+    return Machine(fresh_containerd, tmp_path, {HOST: own_registry.host})
+
+
+def pull(machine: Machine, name: str, namespace: str = "k8s.io") -> None:
+    machine.run(f"pyctrd -n {namespace} pull -q {name}")
+
+
+def pull_incomplete(machine: Machine, name: str, namespace: str = "k8s.io") -> None:
+    """Pull the image of the API, and remove the layers that are unpacked."""
+    pull(machine, name, namespace)
+    layers = image(2).child(0).document()["layers"]
+    for layer in layers:
+        machine.containerd.ctr("content", "rm", layer["digest"], namespace=namespace)
+
+
+def a_node(machine: Machine) -> None:
+    """A node with a complete image and an incomplete one."""
+    pull(machine, APP)
+    pull_incomplete(machine, API)
+
+
+def nerdctl(machine: Machine, version: str, name: str = "nerdctl") -> None:
+    """Add a nerdctl to the machine."""
+    with peer_required():
+        program = peers.nerdctl(version)
+    settings = machine.write("nerdctl.toml", f'data_root = "{machine.folder}/nerdctl"\n')
+    machine.program(name, f'NERDCTL_TOML={settings} exec {program} "$@"')
+
+
+def old_nerdctls(machine: Machine) -> None:
+    for version in ("2.0.3", "2.0.4"):
+        nerdctl(machine, version, f"nerdctl-{version}")
+
+
+# What has to be there before the commands of a page are run.
+SETUPS: Final[Mapping[str, Callable[[Machine], None]]] = {
+    "explanation/platforms.md": old_nerdctls,
+    "howto/migrate.md": a_node,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_what_happens(machine: Machine, page: str) -> None:
+    if prepare := SETUPS.get(page):
+        prepare(machine)
+    machine.follow(page)
+
+
+def test_every_block_is_run_or_says_why_not(generation: str) -> None:
+    for page in PAGES:
+        assert (DOCS / page).read_text(encoding="utf-8").count("```") == 2 * len(list(blocks(page))), page
+        for block in blocks(page):
+            assert block.language in ("console", "python", "text") or block.reason, block
+
+
+@pytest.mark.parametrize(
+    ("page", "real", "same"),
+    [
+        ("sha256:c06e…  9 s", "sha256:c06ed498 1 min\n", True),
+        ("fetched 2 blobs", "fetched 3 blobs\n", False),
+        ("first\n…\nlast", "first\n1\n2\nlast\n", True),
+        ("first\n…\nlast", "first\n1\n2\n", False),
+        ("one … three", "one two three\n", True),
+        ("one", "one\ntwo\n", False),
+        ("one\ntwo", "one\n", False),
+    ],
+)
+def test_a_page_is_compared(page: str, real: str, same: bool, generation: str) -> None:
+    assert shows(tuple(page.splitlines()), real) is same
+
+
+# --- explanation/pull.md ----------------------------------------------------------------------------------
+
+
+def block_with(page: str, command: str) -> Block:
+    """Return the console block of a page that has a command."""
+    (found,) = (block for block in blocks(page) if f"$ {command}\n" in block.text and block.reason)
+    return found
+
+
+def test_while_a_pull_runs(machine: Machine, own_registry: Registry) -> None:
+    base, _ = image(1).child(0).document()["layers"]
+    fault = own_registry.add_fault(Fault(f"blobs/{base['digest']}", stall_after=4 << 20, times=1))
+    with Client(str(machine.containerd.address)) as client, ThreadPoolExecutor(1) as pool:
+        pulling = pool.submit(client.images.pull, machine.to_real(APP))
+        try:
+            assert fault.stalled.wait(SECONDS)
+            # The blobs that are not stalled have been written, and one of them is being unpacked.
+            assert comes_true(lambda: len(client.content.list()) == 8 and len(client.snapshots.list()) == 1)
+            assert comes_true(lambda: [one.offset for one in client.content.ingests()] == [4 << 20])
+            machine.check(block_with("explanation/pull.md", "pyctrd leases ls"))
+        finally:
+            fault.release.set()
+        pulling.result(SECONDS)
+
+
+def test_the_events_of_a_pull(machine: Machine) -> None:
+    with Client(str(machine.containerd.address)) as client:
+        with client.events.stream("topic~=^/(content|snapshot|images)/") as stream:
+            client.images.pull(machine.to_real(APP))
+            events = []
+            for event in stream:
+                events.append(event)
+                if event.kind == "image":
+                    break
+        sizes = {str(blob.digest): blob.size for blob in client.content.list()}
+    real = [f"{event.kind} {event.action}" for event in events]
+    (step,) = steps(block_with("explanation/pull.md", "pyctrd events").text)
+    page = [" ".join(line.split()[2:4]) for line in step.output]
+    assert sorted(real) == sorted(page)
+    # As the page says: the index, manifests, then their children; the record last.
+    written = [str(event.payload["digest"]) for event in events if event.kind == "content" and event.payload]
+    graph = image(1)
+    manifests = [child["digest"] for child in graph.document()["manifests"]]
+    assert written[0] == graph.digest
+    assert set(written[1:4]) == set(manifests)
+    assert set(written) == sizes.keys()
+    assert real[-1] == "image create"
+    assert [name for name in real if name == "snapshot commit"] == ["snapshot commit"] * 2
+
+
+# --- the tables of howto/migrate.md -----------------------------------------------------------------------
+
+
+def lines(tool: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a tool, and ours, of a table of the page."""
+    text = (DOCS / "howto" / "migrate.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {tool}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    pairs = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(pairs) == len(re.findall(r"^\| `", section, re.MULTILINE)) > 5, tool
+    return [theirs for theirs, _ in pairs], [ours for _, ours in pairs]
+
+
+@pytest.mark.parametrize("tool", ["ctr", "nerdctl", "crictl"])
+def test_lines_for_our_command_line(machine: Machine, tool: str) -> None:
+    _, ours = lines(tool)
+    for line in ours:
+        assert line.startswith("pyctrd ")
+        machine.run(line)
+
+
+def test_lines_of_ctr(machine: Machine) -> None:
+    for line in lines("ctr")[0]:
+        machine.run(line)
+
+
+def test_lines_of_nerdctl(machine: Machine) -> None:
+    nerdctl(machine, "2.3.5")
+    for line in lines("nerdctl")[0]:
+        machine.run(line)
+
+
+def test_lines_of_docker_and_docker_py(machine: Machine, dockerd: Dockerd) -> None:
+    with peer_required():
+        machine.program("docker", f'DOCKER_HOST={dockerd.address} exec {peers.tool("docker")} "$@"')
+    theirs, ours = lines("docker")
+    for line in (*theirs, *ours):
+        machine.run(line)
+    theirs, ours = lines("docker-py")
+    with closing(docker.DockerClient(dockerd.address)) as client:
+        evaluate(machine, theirs, {"client": client, "docker": docker})
+    with Client(str(machine.containerd.address), "docker-py") as ours_client:
+        evaluate(machine, ours, {"client": ours_client, "pyctrd": pyctrd})
+
+
+def evaluate(machine: Machine, programs: list[str], names: dict[str, Any]) -> None:
+    for line in programs:
+        exec(machine.to_real(line).replace("app.tar", str(machine.folder / "app.tar")), names)
