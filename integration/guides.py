@@ -103,10 +103,10 @@ class Machine:
         self.containerd = containerd
         self.folder = folder
         self.real = dict(real)
-        self._programs = folder / "bin"
-        self._programs.mkdir()
+        self.programs = folder / "bin"
+        self.programs.mkdir()
         self.env = {
-            **peers.tool_environment(self._programs, containerd.peer.bin_dir),
+            **peers.tool_environment(self.programs, containerd.peer.bin_dir),
             "CONTAINERD_ADDRESS": str(containerd.address),
             "CONTAINERD_NAMESPACE": "default",
             "DOCKER_CONFIG": str(folder / "no-docker-config"),
@@ -117,7 +117,7 @@ class Machine:
 
     def program(self, name: str, script: str) -> None:
         """Add a program to those that the commands find."""
-        path = self._programs / name
+        path = self.programs / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
@@ -133,6 +133,7 @@ class Machine:
         return text
 
     def to_page(self, text: str) -> str:
+        text = text.replace(f"pyctrd -a {self.containerd.address} ", "pyctrd ")  # it is not the default one
         for example, name in self.real.items():
             text = text.replace(name, example)
         return text

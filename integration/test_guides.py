@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import docker
 import pytest
+import trustme
 
 import pyctrd
 from integration.conftest import peer_required, run_required
@@ -18,7 +23,7 @@ from integration.guides import DOCS, Block, Machine, blocks, shows, steps
 from integration.killing import SECONDS, comes_true
 from integration.rig import peers
 from integration.rig.containerd import Containerd
-from integration.rig.daemons import Dockerd, Fault, Registry
+from integration.rig.daemons import Certificate, Dockerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.publish import push
 from pyctrd import Client
@@ -27,7 +32,11 @@ from tests.support.images import Graph
 
 HOST: Final = "registry.example.com"
 APP, API = f"{HOST}/team/app:1.4", f"{HOST}/team/api:2.1"
-PAGES: Final = ("explanation/gc.md", "explanation/platforms.md", "explanation/pull.md", "howto/migrate.md")
+PAGES: Final = (
+    *(f"explanation/{name}.md" for name in ("gc", "platforms", "pull")),
+    *(f"howto/{name}.md" for name in ("ci", "cron", "migrate", "mirrors", "nodes")),
+)
+K3S: Final = "/run/k3s/containerd/containerd.sock"
 
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
 
@@ -52,7 +61,10 @@ def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]
 
 @pytest.fixture
 def machine(fresh_containerd: Containerd, own_registry: Registry, tmp_path: Path) -> Machine:
-    return Machine(fresh_containerd, tmp_path, {HOST: own_registry.host})
+    real = {HOST: own_registry.host, K3S: str(fresh_containerd.address)}
+    machine = Machine(fresh_containerd, tmp_path, real)
+    machine.real["/usr/local/bin/"] = f"{machine.programs}/"
+    return machine
 
 
 def pull(machine: Machine, name: str, namespace: str = "k8s.io") -> None:
@@ -86,10 +98,20 @@ def old_nerdctls(machine: Machine) -> None:
         nerdctl(machine, version, f"nerdctl-{version}")
 
 
+def a_node_of_k3s(machine: Machine) -> None:
+    """The same with the registries' folder of k3s, which has no file for the registry."""
+    a_node(machine)
+    folder = machine.folder / "k3s"
+    folder.mkdir()
+    machine.real["/var/lib/rancher/k3s/agent/etc/containerd/certs.d"] = str(folder)
+
+
 # What has to be there before the commands of a page are run.
 SETUPS: Final[Mapping[str, Callable[[Machine], None]]] = {
     "explanation/platforms.md": old_nerdctls,
+    "howto/cron.md": a_node,
     "howto/migrate.md": a_node,
+    "howto/nodes.md": a_node_of_k3s,
 }
 
 
@@ -220,3 +242,116 @@ def test_lines_of_docker_and_docker_py(machine: Machine, dockerd: Dockerd) -> No
 def evaluate(machine: Machine, programs: list[str], names: dict[str, Any]) -> None:
     for line in programs:
         exec(machine.to_real(line).replace("app.tar", str(machine.folder / "app.tar")), names)
+
+
+# --- files that pages show --------------------------------------------------------------------------------
+
+
+def files(page: str, language: str) -> dict[str, str]:
+    """Return the files of a page, by their paths, which are in the first line of each."""
+    found = [block.text for block in blocks(page) if block.language == language]
+    return {text.splitlines()[0].removeprefix("# "): text for text in found}
+
+
+def test_the_line_of_cron(machine: Machine) -> None:
+    a_node(machine)
+    line = files("howto/cron.md", "text")["/etc/cron.d/pyctrd"].splitlines()[-1]
+    *when, user, command = line.split(maxsplit=6)
+    assert (len(when), user) == (5, "root")
+    assert machine.run(command, code=4) == f"{API}\n"
+    machine.run("pyctrd -n k8s.io ensure --all")
+    assert machine.run(command) == "", "no mail"
+
+
+def test_the_units_of_systemd(machine: Machine) -> None:
+    a_node(machine)
+    units = {Path(path).name: text for path, text in files("howto/cron.md", "ini").items()}
+    for name, text in units.items():
+        machine.write(name, text)
+    service = ConfigParser()
+    service.read_string(units["pyctrd-check.service"])
+    environment, command = service["Service"]["environment"], service["Service"]["execstart"]
+    assert "pyctrd -n k8s.io ensure --all\n" in machine.run(f"{environment} {command}", code=4)
+    if shutil.which("systemd-analyze"):
+        machine.run(f"systemd-analyze verify --man=no ./{' ./'.join(units)}")
+
+
+def test_the_pipelines(machine: Machine) -> None:
+    for text in (block.text for block in blocks("howto/ci.md") if block.language == "yaml"):
+        (command,) = re.findall(r"(?:- run:|    -) (pyctrd .+)$", text, re.MULTILINE)
+        machine.run(command)
+        assert machine.run(f"pyctrd registry tags {HOST}/prod/app") == "1.4\n"
+
+
+# --- howto/mirrors.md -------------------------------------------------------------------------------------
+
+
+CERTS: Final = "/etc/containerd/certs.d"
+
+
+def hosts_toml(machine: Machine, number: int) -> None:
+    """Write one of the files of the page, where pyctrd finds it instead of those of this machine."""
+    path, text = [
+        (block.text.splitlines()[0].removeprefix("# "), block.text)
+        for block in blocks("howto/mirrors.md")
+        if block.language == "toml"
+    ][number]
+    folder = machine.folder / "certs.d"
+    machine.real[CERTS] = str(folder)
+    file = Path(machine.to_real(path))
+    file.parent.mkdir(parents=True)
+    file.write_text(machine.to_real(text))
+    machine.program(
+        "pyctrd", f'exec {shlex.quote(sys.executable)} -m pyctrd "$@" --hosts-dir {shlex.quote(str(folder))}'
+    )
+
+
+@pytest.fixture
+def mirrored(machine: Machine, own_registry: Registry, tmp_path: Path) -> Iterator[Registry]:
+    """A mirror that has the images, while the names of the images are those of the page."""
+    with run_required(lambda: Registry(tmp_path / "mirror")) as mirror:
+        push(image(1), mirror, "team/app", "1.4")
+        machine.real = {f"https://{HOST}": own_registry.url, "https://mirror.example.com": mirror.url}
+        own_registry.clear_requests()
+        mirror.clear_requests()
+        yield mirror
+
+
+def test_a_mirror(machine: Machine, own_registry: Registry, mirrored: Registry) -> None:
+    hosts_toml(machine, 0)
+    machine.check(block_with("howto/mirrors.md", f"pyctrd registry explain {APP}"))
+    assert len(mirrored.fetched()) == 9
+    assert own_registry.requests() == []
+
+
+def test_a_mirror_for_all_registries(machine: Machine, own_registry: Registry, mirrored: Registry) -> None:
+    hosts_toml(machine, 1)
+    machine.run(f"pyctrd pull -q {APP}")
+    assert mirrored.fetched()
+    assert own_registry.requests() == []
+
+
+def test_only_the_mirror(machine: Machine, own_registry: Registry, mirrored: Registry) -> None:
+    hosts_toml(machine, 2)
+    machine.run(f"pyctrd pull -q {APP}")
+    machine.run(f"pyctrd pull -q {API}", code=3)
+    assert own_registry.requests() == []
+
+
+def test_a_private_ca(machine: Machine, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    certificate = Certificate(tmp_path / "server.pem", tmp_path / "server.key")
+    with run_required(lambda: Registry(tmp_path / "registry", tls=certificate)) as registry:
+        push(image(1), registry, "team/app", "1.4")
+        machine.real = {HOST: registry.host}
+        hosts_toml(machine, 3)
+        file = Path(machine.to_real(f"{CERTS}/{HOST}/hosts.toml"))
+        text = file.read_text()
+        file.write_text(text.replace('ca = "ca.pem"\n', ""))
+        machine.check(block_with("howto/mirrors.md", f"pyctrd pull {APP}    # exits with 5"))
+        file.write_text(text)
+        authority.cert_pem.write_to_path(file.with_name("ca.pem"))
+        machine.run(f"pyctrd pull -q {APP}")
