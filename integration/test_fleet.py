@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +16,10 @@ from integration import manifests
 from integration.conftest import peer_required
 from integration.manifests import Kubelet, NodeFiles, pod_of, resources
 from integration.pages import section
+from integration.rig import peers
 from integration.rig.daemons import Containerd, Dockerd, Registry
 from integration.rig.peers import NEWEST
-from integration.rig.process import wait_until
+from integration.rig.process import Process, ending, free_port, tcp_answers, wait_until
 from integration.rig.publish import push
 from integration.shell import Shell
 from pyctrd.version import __version__
@@ -128,6 +131,25 @@ def node(dockerd: Dockerd, registry: Registry, repository: str, tmp_path: Path) 
         yield found
 
 
+def exported(folder: Path) -> list[str]:
+    """Return the lines that the real node-exporter makes of the text files in a folder."""
+    port = free_port()
+    command: list[str | Path] = [
+        peers.tool("node-exporter"),
+        "--collector.disable-defaults",
+        "--collector.textfile",
+        f"--collector.textfile.directory={folder}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    process = Process(command, folder.parent / "node-exporter.log")
+    with ending(process):
+        process.wait_until(lambda: tcp_answers(port), 30)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+    process.stop()
+    return list(lines)
+
+
 def logs(dockerd: Dockerd, name: str) -> str:
     return dockerd.docker("logs", name).stderr.decode()
 
@@ -156,6 +178,7 @@ def test_diagnose_writes_the_log_and_the_metrics(node: Node, registry: Registry,
     (missing,) = (line for line in lines if line.startswith("pyctrd_image_missing_bytes{"))
     assert f'image="{node.broken}"' in missing
     assert missing.endswith(f" {len(node.graph.blobs[node.lost])}")
+    assert {"node_textfile_scrape_error 0", "pyctrd_diagnose_exit_code 4"} <= set(exported(node.textfile))
     assert set(re.findall(r"pyctrd_\w+", section("howto/fleet.md", "Kubernetes"))) <= {
         *re.findall(r"^pyctrd_\w+", "\n".join(lines), re.MULTILINE),
         "pyctrd_textfile",  # the script
@@ -196,3 +219,12 @@ def test_prune_removes_unused_images_but_not_young_ones(node: Node, registry: Re
     assert done.returncode == 0, done.stderr.decode()
     assert node.shell.have() == set()
     assert registry.requests() == []
+
+
+def test_prometheus_accepts_the_alerts(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", section("howto/fleet.md", "Kubernetes"), re.DOTALL)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(text)
+    with peer_required():
+        promtool = peers.tool("promtool")
+    subprocess.run([promtool, "check", "rules", rules], check=True, timeout=60)

@@ -83,7 +83,11 @@ TOOLS = {
     "docker": _Tool("docker-cli", "usr/bin/docker", ("sid", "trixie")),
     "docker-registry": _Tool("docker-registry", "usr/bin/docker-registry", ("sid", "trixie", "bookworm")),
     "dockerd": _Tool("docker.io", "usr/sbin/dockerd", ("sid", "trixie", "bookworm")),
+    "node-exporter": _Tool(
+        "prometheus-node-exporter", "usr/bin/prometheus-node-exporter", ("sid", "trixie", "bookworm")
+    ),
     "oras": _Tool("oras", "usr/bin/oras", ("sid", "trixie"), probe="version"),
+    "promtool": _Tool("prometheus", "usr/bin/promtool", ("sid", "trixie", "bookworm")),
     # skopeo needs a policy file or this flag.
     "skopeo": _Tool("skopeo", "usr/bin/skopeo", (), "--version", "trixie", ("--insecure-policy",)),
     # Without -r sshd would start itself again for each connection, without the libraries it came with.
