@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import shlex
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,40 @@ def test_the_whole_command(patient: Patient) -> None:
     patient.containerd.stop()
     document = shell.json("doctor", "--skip", "hosts", code=1)
     assert [item["code"] for item in document["findings"]] == ["socket-unreachable"]
+    patient.containerd.start()
+
+
+@newest
+def test_a_bug_report_has_no_secret(patient: Patient) -> None:
+    name = patient.pull()
+    shell, output, certs = (
+        patient.shell,
+        patient.shell.folder / "report.tar.gz",
+        patient.shell.folder / "certs",
+    )
+    (certs / "registry.example").mkdir(parents=True)
+    (certs / "registry.example" / "hosts.toml").write_text('[header]\nAuthorization = "Bearer planted"\n')
+    shell.env["HTTPS_PROXY"] = "http://bob:planted@127.0.0.1:1"
+    words = ["doctor", "--bundle", str(output), "--hosts-dir", str(certs)]
+    printed = shell(*words).stdout.decode()
+    with tarfile.open(output) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive}
+        texts = {Path(path).name: file.read().decode() for path, file in files.items() if file}
+    assert all(path in printed for path in files)
+    assert "planted" not in "".join(texts.values())
+    found = json.loads(texts["containerd.json"])
+    assert found["version"]["version"].lstrip("v").startswith(patient.containerd.peer.version)
+    assert {"type": "io.containerd.content.v1", "id": "content", "status": "ok", "error": ""} in found[
+        "plugins"
+    ]
+    assert json.loads(texts["config.json"])["settings"]["root"] == str(patient.containerd.root / "root")
+    assert json.loads(texts["registries.json"])["hosts"][0]["registries"][0]["hosts"][0]["headers"] == [
+        "Authorization"
+    ]
+    assert name not in texts["containerd.json"]
+    patient.containerd.stop()
+    assert b"report.tar.gz exists" in shell(*words, code=1).stderr
+    shell(*words, "--force")
     patient.containerd.start()
 
 

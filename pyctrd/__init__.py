@@ -90,7 +90,14 @@ if TYPE_CHECKING:
         SaveForecast,
         Tools,
     )
-    from pyctrd.operations.doctor.model import Advice, DoctorFinding, DoctorReport, SkippedCheck
+    from pyctrd.operations.doctor.model import (
+        Advice,
+        BugReport,
+        BugReportFile,
+        DoctorFinding,
+        DoctorReport,
+        SkippedCheck,
+    )
     from pyctrd.operations.ensure import EnsureResult
     from pyctrd.operations.ensure_all import EnsureAllResult, EnsuredImage
     from pyctrd.operations.history import HistoryStep
@@ -139,6 +146,8 @@ __all__ = [
     "AsyncClient",
     "AttestationMode",
     "AuthenticationFailed",
+    "BugReport",
+    "BugReportFile",
     "Cancelled",
     "Cause",
     "Client",
@@ -282,7 +291,14 @@ _HOMES: Final = {
         "SaveForecast",
         "Tools",
     ),
-    "operations.doctor.model": ("Advice", "DoctorFinding", "DoctorReport", "SkippedCheck"),
+    "operations.doctor.model": (
+        "Advice",
+        "BugReport",
+        "BugReportFile",
+        "DoctorFinding",
+        "DoctorReport",
+        "SkippedCheck",
+    ),
     "operations.ensure": ("EnsureResult",),
     "oci.details": ("HistoryEntry", "ImageDetails"),
     "operations.ensure_all": ("EnsureAllResult", "EnsuredImage"),

@@ -29,7 +29,7 @@ from pyctrd.services.namespaces import Namespaces
 from pyctrd.services.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from pyctrd.operations.doctor.model import DoctorReport
+    from pyctrd.operations.doctor.model import BugReport, DoctorReport
     from pyctrd.registry import RegistryOptions
 
 _P = ParamSpec("_P")
@@ -397,4 +397,19 @@ class AsyncClient:
         stop = cancel or threading.Event()
         return await self._threads.run(
             lambda: self._client.doctor(check=check, skip=skip, hosts_dir=hosts_dir, cancel=stop), cancel=stop
+        )
+
+    async def bug_report(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> BugReport:
+        """Write a `.tar.gz` for a bug report, without secrets; see Client.bug_report."""
+        stop = cancel or threading.Event()
+        return await self._threads.run(
+            lambda: self._client.bug_report(output, force=force, hosts_dir=hosts_dir, cancel=stop),
+            cancel=stop,
         )

@@ -6,18 +6,17 @@ import datetime as dt
 import os
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from pyctrd import arguments
 from pyctrd.connection import Connection
-from pyctrd.errors import DaemonUnreachable
 from pyctrd.oci.resources import DaemonVersion, Plugin
 
 if TYPE_CHECKING:
+    from pyctrd.hostfacts import HostFacts
     from pyctrd.images import Images
-    from pyctrd.operations.doctor.model import DoctorReport
+    from pyctrd.operations.doctor.model import BugReport, DoctorReport
     from pyctrd.registry import RegistryOptions
     from pyctrd.services.content import ContentStore
     from pyctrd.services.events import Events
@@ -157,26 +156,39 @@ class Client:
         Changes nothing; only if containerd is not on this machine, a lease is created to read its clock, and
         removed at once. Raises InvalidInput for an unknown check.
         """
+        from pyctrd.operations.doctor import doctor
+
+        host, now = self._host(hosts_dir), dt.datetime.now(dt.UTC)
+        only, without = arguments.texts("check", check), arguments.texts("skip", skip)
+        with self._connection.perhaps_working(cancel) as (daemon, unreachable):
+            return doctor(daemon, host, now=now, unreachable=unreachable, only=only, skip=without)
+
+    def bug_report(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        hosts_dir: str | os.PathLike[str] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> BugReport:
+        """Write a `.tar.gz` for a bug report: what `doctor` finds, versions and configuration, no secrets.
+
+        Passwords, tokens, secret headers and most texts of containerd's configuration are left out; names of
+        images, registries and paths are not. The file has mode 0600 and appears when it is complete. Also
+        works if containerd does not answer. Raises ArchiveError if the file exists, unless `force` is set, or
+        cannot be written, and InvalidInput if the output is no regular file.
+        """
+        from pyctrd.operations.doctor import bug_report, doctor
+
+        path, host, now = arguments.path("output", output), self._host(hosts_dir), dt.datetime.now(dt.UTC)
+        with self._connection.perhaps_working(cancel) as (daemon, unreachable):
+            report = doctor(daemon, host, now=now, unreachable=unreachable)
+            return bug_report.write(path, daemon, host, report, now=now, unreachable=unreachable, force=force)
+
+    def _host(self, hosts_dir: str | os.PathLike[str] | None) -> HostFacts:
         from pathlib import Path
 
         from pyctrd.hostfacts import HostFacts
-        from pyctrd.operations.doctor import doctor
 
-        host = HostFacts(
-            self.address,
-            dict(os.environ),
-            None if hosts_dir is None else Path(arguments.path("hosts_dir", hosts_dir)),
-        )
-        work = partial(
-            doctor,
-            host=host,
-            now=dt.datetime.now(dt.UTC),
-            only=arguments.texts("check", check),
-            skip=arguments.texts("skip", skip),
-        )
-        with ExitStack() as stack:
-            try:
-                daemon, _ = stack.enter_context(self._connection.working(cancel))
-            except DaemonUnreachable as error:
-                return work(None, unreachable=error)
-            return work(daemon)
+        directory = None if hosts_dir is None else Path(arguments.path("hosts_dir", hosts_dir))
+        return HostFacts(self.address, dict(os.environ), directory)

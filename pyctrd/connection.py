@@ -17,7 +17,7 @@ from pyctrd.containerd.address import (
     resolve_namespace,
     resolve_snapshotter,
 )
-from pyctrd.errors import Cancelled, ClientClosed, InvalidInput, PyctrdError
+from pyctrd.errors import Cancelled, ClientClosed, DaemonUnreachable, InvalidInput, PyctrdError
 from pyctrd.registries import Registries
 from pyctrd.waiting import on_cancel
 
@@ -89,6 +89,20 @@ class Connection:
 
             with on_cancel(cancel, end):
                 yield scoped, registries
+
+    @contextmanager
+    def perhaps_working(
+        self, cancel: threading.Event | None = None
+    ) -> Iterator[tuple[Daemon | None, DaemonUnreachable | None]]:
+        """Provide the containerd for one call, or the reason why it does not answer."""
+        found: Daemon | None = None
+        reason: DaemonUnreachable | None = None
+        with ExitStack() as stack:
+            try:
+                found, _ = stack.enter_context(self.working(cancel))
+            except DaemonUnreachable as error:
+                reason = error
+            yield found, reason
 
     @contextmanager
     def working_with(

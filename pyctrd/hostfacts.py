@@ -1,4 +1,4 @@
-"""HostFacts: what `doctor` needs to know about this machine."""
+"""HostFacts: what `doctor` and its bug report need to know about this machine."""
 
 from __future__ import annotations
 
@@ -8,28 +8,47 @@ import pwd
 import socket
 import stat
 import struct
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pyctrd import redact
 from pyctrd.containerd.address import find_sockets
 from pyctrd.operations.doctor.host import ConfigFile, DiskSpace, Pitfall, ProcessFacts, SocketFacts
 from pyctrd.registry.config.certs_d import default_roots
 from pyctrd.registry.config.pitfalls import HostsPitfall, pitfalls
+from pyctrd.version import __version__
 
 _CONFIG: Final = "/etc/containerd/config.toml"
 _PEER: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 _PROBE_SECONDS: Final = 5.0
 # Also in k3s, k0s, microk8s and Docker, which start a containerd of their own.
 _PROGRAM: Final = "containerd"
+# What a bug report has of the environment: with their values, without secrets, and by name only.
+_SHOWN: Final = frozenset(
+    {
+        *("CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE", "CONTAINERD_SNAPSHOTTER", "DOCKER_CONFIG"),
+        *("REGISTRY_AUTH_FILE", "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "ROOTLESSKIT_STATE_DIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "GRPC_EXPERIMENTS", "GRPC_VERBOSITY", "GRPC_TRACE", "LANG"),
+        *("LC_ALL", "TERM", "NO_COLOR", "COLUMNS", "SUDO_UID"),
+    }
+)
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+_PREFIXES: Final = ("PYCTRD_", "CONTAINERD_", "DOCKER_", "OTEL_")
+_LIBRARIES: Final = (
+    *("backports-zstd", "click", "grpcio", "msgspec", "opentelemetry-api", "protobuf", "rich", "tenacity"),
+    "urllib3",
+)
 # Folders of containerd's configuration may be imported by many files.
 _MOST_IMPORTS: Final = 100
 
 
 class HostFacts:
-    """This machine, as far as this user may see it. Implements operations.doctor.host.Host.
+    """This machine, as far as this user may see it. Implements operations.doctor.host.ReportedHost.
 
     `hosts_dir` replaces the usual directories with hosts.toml files. `root` is where the file system begins.
     """
@@ -148,9 +167,57 @@ class HostFacts:
 
     def pitfalls(self) -> Sequence[Pitfall]:
         """Return what is wrong with the directories that configure registries."""
-        given = self._hosts_dir
-        roots = [given] if given else default_roots(self._environ, user=os.getuid())
-        return tuple(map(_pitfall, pitfalls(roots, must_exist=given is not None)))
+        return tuple(map(_pitfall, pitfalls(self._roots, must_exist=self._hosts_dir is not None)))
+
+    @property
+    def _roots(self) -> Sequence[Path]:
+        if self._hosts_dir is not None:
+            return [self._hosts_dir]
+        return default_roots(self._environ, user=os.getuid())
+
+    def registries(self) -> Mapping[str, object]:
+        """Return the configuration of registries, and where logins are stored, without secrets."""
+        from pyctrd.registry import summary
+
+        return {"hosts": summary.hosts(self._roots), "logins": summary.logins(self._environ)}
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that change what pyctrd does, without secrets."""
+        from pyctrd.registry.summary import proxy_url
+
+        found = {}
+        for name, value in sorted(self._environ.items()):
+            if name.lower() in _PROXIES:
+                found[name] = value if name.lower() == "no_proxy" or not value else proxy_url(value)
+            elif name in _SHOWN:
+                found[name] = value
+            elif name.startswith(_PREFIXES):
+                found[name] = redact.STRUCK
+        return found
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of pyctrd, Python and the libraries."""
+        from importlib import metadata
+
+        found = {"pyctrd": __version__, "python": sys.version.partition("\n")[0]}
+        for name in _LIBRARIES:
+            with suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+        return found
+
+    def platform(self) -> Mapping[str, object]:
+        """Return facts about the operating system and the hardware."""
+        system = os.uname()
+        release = dict(line.partition("=")[::2] for line in _text(Path("/etc/os-release")).splitlines())
+        memory = dict(line.partition(":")[::2] for line in _text(Path("/proc/meminfo")).splitlines())
+        return {
+            "os": release.get("PRETTY_NAME", system.sysname).strip('"'),
+            "kernel": f"{system.sysname} {system.release}",
+            "machine": system.machine,
+            "cpus": os.cpu_count(),
+            "memory": memory.get("MemTotal", "").strip(),
+            "user": os.geteuid(),
+        }
 
     def _seen(self, folder: str) -> Path:
         """Return where this process sees a folder of containerd's, which may run in a container."""

@@ -42,12 +42,12 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "archives": "archive arguments oci operations progress",
     "connection": "arguments containerd errors registries registry waiting",
     "namespaces": "arguments containerd errors oci operations ports",
-    "hostfacts": "containerd operations registry",
+    "hostfacts": "containerd operations redact registry version",
     "images": "arguments archive connection containerd errors namespaces oci operations ports progress "
     "registries steps",
     "services": "archive arguments connection containerd errors images namespaces oci operations "
     "ports progress",
-    "client": "arguments connection errors hostfacts images oci operations registry services",
+    "client": "arguments connection hostfacts images oci operations registry services",
     "aio": "arguments client errors images oci operations ports progress registry services",
     "": "aio archive archives client errors oci operations progress registries registry services steps "
     "version",

@@ -84,3 +84,19 @@ class Host(Protocol):
 
     def pitfalls(self) -> Sequence[Pitfall]:
         """Return what is wrong with the directories that configure registries."""
+
+
+class ReportedHost(Host, Protocol):
+    """The machine that a bug report describes. Nothing that these methods return has a secret."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of pyctrd, Python and the libraries."""
+
+    def platform(self) -> Mapping[str, object]:
+        """Return facts about the operating system and the hardware."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that change what pyctrd does; values that may be secret are replaced."""
+
+    def registries(self) -> Mapping[str, object]:
+        """Return the configuration of registries, and where logins are stored."""

@@ -56,3 +56,19 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     def has_errors(self) -> bool:
         """Whether a finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
+
+
+class BugReportFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a bug report; `about` says what is in it."""
+
+    name: str
+    size: int
+    about: str
+
+
+class BugReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A bug report that was written, and what `doctor` found."""
+
+    path: str
+    files: tuple[BugReportFile, ...]
+    doctor: DoctorReport
