@@ -16,6 +16,7 @@ from typing import Any, Final
 import docker
 import pytest
 import trustme
+import yaml
 
 import pyctrd
 from integration.conftest import peer_required, run_required
@@ -23,6 +24,7 @@ from integration.guides import DOCS, Block, Machine, blocks, shows, steps
 from integration.killing import SECONDS, comes_true
 from integration.rig import peers
 from integration.rig.containerd import Containerd
+from integration.rig.cri import Node
 from integration.rig.daemons import Certificate, Dockerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.publish import push
@@ -198,13 +200,22 @@ def test_the_events_of_a_pull(machine: Machine) -> None:
 # --- the tables of howto/migrate.md -----------------------------------------------------------------------
 
 
+NAMES: Final = {"REF": APP, "NAME": f"{HOST}/team/app:test", "REPO": f"{HOST}/team/app"}
+
+
 def lines(tool: str) -> tuple[list[str], list[str]]:
     """Return the lines of a tool, and ours, of a table of the page."""
     text = (DOCS / "howto" / "migrate.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## {tool}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     pairs = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", section, re.MULTILINE)
-    assert len(pairs) == len(re.findall(r"^\| `", section, re.MULTILINE)) > 5, tool
-    return [theirs for theirs, _ in pairs], [ours for _, ours in pairs]
+    assert len(pairs) == len(re.findall(r"^\| `", section, re.MULTILINE)) > 3, tool
+
+    def full(line: str) -> str:
+        return re.sub("|".join(NAMES), lambda found: NAMES[found[0]], line)
+
+    if tool == "docker-py":
+        return [theirs for theirs, _ in pairs], [ours for _, ours in pairs]
+    return [full(theirs) for theirs, _ in pairs], [full(ours) for _, ours in pairs]
 
 
 @pytest.mark.parametrize("tool", ["ctr", "nerdctl", "crictl"])
@@ -226,6 +237,25 @@ def test_lines_of_nerdctl(machine: Machine) -> None:
         machine.run(line)
 
 
+def test_lines_of_crictl(node: Node, own_registry: Registry) -> None:
+    for line in lines("crictl")[0]:
+        program, *words = shlex.split(line.replace(HOST, own_registry.host))
+        assert program == "crictl"
+        node.crictl(*words)
+
+
+def test_lines_of_skopeo_and_tar(machine: Machine, own_registry: Registry) -> None:
+    with peer_required():
+        program = peers.tool("skopeo")
+    insecure = machine.write("registries.conf", f'[[registry]]\nlocation = "{HOST}"\ninsecure = true\n')
+    machine.program("skopeo", f'exec {program} --registries-conf {insecure} "$@"')
+    pull(machine, APP, "default")
+    machine.run(f"pyctrd save --index prune -o app.tar {APP}")
+    theirs, ours = lines("skopeo and tar")
+    for line in (*theirs, *ours):
+        machine.run(line)
+
+
 def test_lines_of_docker_and_docker_py(machine: Machine, dockerd: Dockerd) -> None:
     with peer_required():
         machine.program("docker", f'DOCKER_HOST={dockerd.address} exec {peers.tool("docker")} "$@"')
@@ -240,8 +270,9 @@ def test_lines_of_docker_and_docker_py(machine: Machine, dockerd: Dockerd) -> No
 
 
 def evaluate(machine: Machine, programs: list[str], names: dict[str, Any]) -> None:
+    names |= {name: machine.to_real(value) for name, value in NAMES.items()}
     for line in programs:
-        exec(machine.to_real(line).replace("app.tar", str(machine.folder / "app.tar")), names)
+        exec(line.replace("app.tar", str(machine.folder / "app.tar")), names)
 
 
 # --- files that pages show --------------------------------------------------------------------------------
@@ -277,8 +308,13 @@ def test_the_units_of_systemd(machine: Machine) -> None:
 
 
 def test_the_pipelines(machine: Machine) -> None:
-    for text in (block.text for block in blocks("howto/ci.md") if block.language == "yaml"):
-        (command,) = re.findall(r"(?:- run:|    -) (pyctrd .+)$", text, re.MULTILINE)
+    github, gitlab = (
+        yaml.safe_load(block.text) for block in blocks("howto/ci.md") if block.language == "yaml"
+    )
+    steps = [step["run"] for step in github["jobs"]["promote"]["steps"] if "run" in step]
+    for script in (steps, gitlab["promote"]["script"]):
+        install, command = script
+        assert install.startswith("pip install ")
         machine.run(command)
         assert machine.run(f"pyctrd registry tags {HOST}/prod/app") == "1.4\n"
 
