@@ -24,6 +24,9 @@ myst_heading_anchors = 4
 # A program's output is marked `console`, as is usual, but is not a session of Python or of a shell.
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]
 
+# Options begin with two hyphens.
+smartquotes = False
+
 html_theme = "furo"
 html_title = f"pyctrd {__version__}"
 html_static_path = ["static"]

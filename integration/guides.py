@@ -16,7 +16,7 @@ from integration.shell import REPOSITORY_ROOT
 
 DOCS: Final = REPOSITORY_ROOT / "docs"
 _FENCE = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n\n?)?^```(?P<language>[\w{}-]*)(?: [^\n]*)?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _CODE = re.compile(r"# exits with (\d+)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +29,7 @@ from integration.rig.cri import Node
 from integration.rig.daemons import Certificate, Dockerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.publish import push
+from integration.shell import REPOSITORY_ROOT
 from pyctrd import Client
 from tests.support import images
 from tests.support.images import Graph
@@ -37,7 +39,16 @@ APP, API = f"{HOST}/team/app:1.4", f"{HOST}/team/api:2.1"
 PAGES: Final = (
     *(f"explanation/{name}.md" for name in ("gc", "platforms", "pull")),
     *(f"howto/{name}.md" for name in ("ci", "cron", "migrate", "mirrors", "nodes")),
+    "../README.md",
 )
+# Pages that are written by scripts from the code, and those whose blocks a test of their own runs.
+WRITTEN: Final = ("api.md", "cli.md")
+RUN_BY: Final[Mapping[str, str]] = {
+    "airgap.md": "test_airgap_doc.py",
+    "library.md": "test_library_doc.py",
+    "howto/debug.md": "test_debug_doc.py",
+    "reference/logging.md": "../tests/test_logging_doc.py",
+}
 K3S: Final = "/run/k3s/containerd/containerd.sock"
 
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
@@ -114,6 +125,7 @@ SETUPS: Final[Mapping[str, Callable[[Machine], None]]] = {
     "howto/cron.md": a_node,
     "howto/migrate.md": a_node,
     "howto/nodes.md": a_node_of_k3s,
+    "../README.md": a_node,
 }
 
 
@@ -125,10 +137,19 @@ def test_a_page_shows_what_happens(machine: Machine, page: str) -> None:
 
 
 def test_every_block_is_run_or_says_why_not(generation: str) -> None:
-    for page in PAGES:
-        assert (DOCS / page).read_text(encoding="utf-8").count("```") == 2 * len(list(blocks(page))), page
-        for block in blocks(page):
-            assert block.language in ("console", "python", "text") or block.reason, block
+    for path in [REPOSITORY_ROOT / "README.md", REPOSITORY_ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
+        page = os.path.relpath(path, DOCS)
+        text = path.read_text(encoding="utf-8")
+        # Quotes of a page in another one are parts of that page.
+        found = [block for block in blocks(page) if not block.language.startswith("{")]
+        assert len(re.findall("^```", text, re.MULTILINE)) == 2 * len(list(blocks(page))), page
+        if page in RUN_BY:
+            assert found
+            assert (Path(__file__).parent / RUN_BY[page]).is_file()
+        elif page not in WRITTEN:
+            for block in found:
+                is_run = page in PAGES and block.language in ("console", "python", "text")
+                assert is_run or block.reason, f"{page}:{block.line}"
 
 
 @pytest.mark.parametrize(
