@@ -28,8 +28,8 @@ def open_client(*, snapshotter: str | None = None, context: click.Context | None
 
     `context` defaults to that of the running command.
     """
-    process.tune_grpc()
-    from pyctrd.client import Client
+    with process.importing_grpc():
+        from pyctrd.client import Client
 
     chosen = (context or click.get_current_context()).ensure_object(Settings)
     with (

@@ -31,8 +31,9 @@ def loaded(*arguments: str) -> set[str]:
 
 
 # What only some commands need, and what is expensive to import: third-party packages, and modules of the
-# standard library that neither Python's start nor grpc nor click loads.
+# standard library that neither Python's start nor the synchronous part of grpc nor click loads.
 COSTLY: Final = (
+    "asyncio.base_events",
     "backports.zstd",
     "email",
     "html",
