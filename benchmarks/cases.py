@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.image import MIB, many_name
-from benchmarks.site import PYCTRD, ROUND_TRIP_SECONDS, Site, copy_of_blobs
+from benchmarks.site import FEW, PYCTRD, ROUND_TRIP_SECONDS, SOME, Site, copy_of_blobs
 from integration.rig import peers
 from integration.rig.containerd import Containerd
 from integration.rig.peers import CURRENT, NEWEST
@@ -21,6 +21,7 @@ GRPC = "import grpc"
 COPY = "cp, openssl, sync"
 CHECK_EACH = "ctr images check of each"
 FEWER = "pyctrd, fewer names"
+CALLS_ONLY = "grpc, calls only"
 WITHOUT_RANGES = "pyctrd --parallel-ranges off"
 
 
@@ -80,9 +81,11 @@ def _pull(image: str, site: Site) -> list[Contender]:
     ]
     if _every_peer(site, image):
         local = ("images", "pull", "--local", "--plain-http", name)
+        files = site.source.blob_files(image)
         found += [
             fresh("ctr images pull --local", site.ctr(*local)),
             fresh("nerdctl pull", site.nerdctl("pull", "-q", name)),
+            fresh(CALLS_ONLY, site.calls("write", files=files)),
         ]
     return found
 
@@ -186,7 +189,11 @@ def _save_many(count: int, site: Site) -> list[Contender]:
         ["images", "export", str(file), *names],
         ["images", "export", "--local", str(file), *names],
     )
-    return [replace(one, after=partial(file.unlink, missing_ok=True), archive=file) for one in found]
+    found = [replace(one, after=partial(file.unlink, missing_ok=True), archive=file) for one in found]
+    namespace = "few" if count == FEW else "some"
+    daemon = site.crowd.daemon
+    read = site.calls("read", address=daemon.address, namespace=namespace)
+    return [*found, Contender(CALLS_ONLY, read, daemon=daemon)]
 
 
 def _save_to_pipe(site: Site) -> list[Contender]:
@@ -313,7 +320,7 @@ def _of_the_newest() -> Iterator[Case]:
 
 def _of_many_images() -> Iterator[Case]:
     case = partial(Case, generations=(NEWEST,))
-    for count in (150, 500):
+    for count in (FEW, SOME):
         what = f"{{n{count}}} images of three small layers"
         yield case(f"save/{count}", f"save {what} in one archive", partial(_save_many, count))
     yield case("load/150", "load and unpack {n150} images of three small layers", partial(_load_many, 150))

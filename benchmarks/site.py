@@ -29,6 +29,7 @@ NERDCTL = "2.3.5"
 ROUND_TRIP_SECONDS = 0.05
 DISK_BYTES = 2 << 30
 NAMES_OF_EACH = 20
+FEW, SOME = 150, 500
 ROOT = Path(__file__).parent.parent
 # What the installed `pyctrd` script does.
 PYCTRD = (sys.executable, "-c", "from pyctrd.cli import main; main()")
@@ -73,6 +74,15 @@ class Source:
             publish.push(graph, self.registry, f"bench/{name}")
             self._published[name] = Published(f"bench/{name}:latest", list(graph.blobs))
         return self._published[name]
+
+    def blob_files(self, name: str) -> list[Path]:
+        """Return files of an image's blobs, named by their digests."""
+        folder = self.folder / f"blobs-{name}"
+        if not folder.exists():
+            folder.mkdir()
+            for digest, data in SHAPES[name].graph(self.scale).blobs.items():
+                (folder / digest.removeprefix("sha256:")).write_bytes(data)
+        return sorted(folder.iterdir())
 
     @cached_property
     def direct(self) -> str:
@@ -152,6 +162,18 @@ class Site:
         own = ["-a", str(self.daemon.address), "-n", NAMESPACE, "--data-root", str(self.folder / "nerdctl")]
         return [str(peers.nerdctl(NERDCTL)), *own, "--insecure-registry", *map(str, arguments)]
 
+    def calls(
+        self,
+        verb: str,
+        *,
+        address: Path | None = None,
+        namespace: str = NAMESPACE,
+        files: Sequence[Path] = (),
+    ) -> list[str]:
+        """Return the command that only makes the calls of a command (benchmarks/floor.py)."""
+        where = [str(address or self.daemon.address), namespace]
+        return [sys.executable, "-m", "benchmarks.floor", verb, *where, *map(str, files)]
+
     def do(self, command: Sequence[str]) -> None:
         """Run a command without measuring it. Raises RuntimeError with its error output if it fails."""
         done = subprocess.run(command, env=self.env, cwd=self.folder, capture_output=True, check=False)
@@ -230,7 +252,7 @@ def crowded(site: Site) -> Iterator[Crowd]:
     It is filled in memory: on a disk, where it is used then, each of so many changes would be synced.
     """
     source = site.source
-    few, some = source.count(150), source.count(500)
+    few, some = source.count(FEW), source.count(SOME)
     memory, disk = site.folder / "memory", site.folder / "crowd"
     with SmallDisk(memory, DISK_BYTES):
         with Containerd(site.generation, memory / "containerd") as daemon:

@@ -138,6 +138,9 @@ on the same data. `scripts/bench --quick` shows within a minute that it works. I
   Programs are parts of real executables, which compress like most layers.
 - `ctr images export` of 2.x may end, with exit code 0, before all of the archive has been written. Archives
   are read after each command, and the table says how many of them have no index.
+- `grpc, calls only` (`benchmarks/floor.py`) makes the calls that a command cannot do without, and nothing
+  else: it stores the image's files as blobs, without a registry, labels and unpacking; or it reads all blobs,
+  and writes no archive. Where it takes longer than a limit allows, no client in Python with grpc can hold it.
 - A line with round trips of 50 ms is a proxy that delays both directions; its rate is not limited.
 - Only the newest containerd is compared with the programs that have no limit.
 """
