@@ -171,6 +171,10 @@ class Machine:
     def check(self, block: Block) -> None:
         """Run the commands of a console block, and compare what they print with the page."""
         for step in steps(block.text):
+            if step.command.startswith("export "):
+                words = shlex.split(self.to_real(step.command))[1:]
+                self.env |= dict(word.split("=", 1) for word in words)
+                continue
             output = self.run(step.command, step.code)
             # A page may leave the output of a command out.
             where = f"docs/{block.page}:{block.line}: $ {step.command}"

@@ -151,7 +151,7 @@ def _image(drawn: Diagram, left: int, absent: Sequence[str]) -> None:
 def after_a_pull() -> Diagram:
     """What ctr and others store of an image of two platforms."""
     drawn = Diagram("What a pull stores of an image of two platforms, on an amd64 machine", 310)
-    drawn.notes = [(30, 34, "ctr images pull, pyctrd pull"), (410, 34, "nerdctl pull, the kubelet")]
+    drawn.notes = [(30, 34, "ctr images pull of 2.x, pyctrd pull"), (410, 34, "nerdctl pull, the kubelet")]
     _image(drawn, 20, ["arm64 layers"])
     _image(drawn, 400, ["arm64", "arm64 config", "arm64 layers"])
     return drawn
@@ -190,10 +190,10 @@ def lease() -> Diagram:
     drawn.notes = [(30, 34, "while a pull runs"), (410, 34, "when it has ended")]
     for left, ended in ((20, False), (400, True)):
         key = f"{left}"
-        drawn.box(f"{key} lease", "lease", left + 60, 75, "absent" if ended else "lease", 90)
-        drawn.box(f"{key} record", "image record", left + 210, 75, "record" if ended else "absent")
-        drawn.box(f"{key} index", "index", left + 170, 135, width=90)
-        drawn.box(f"{key} manifest", "manifest", left + 170, 195, width=90)
+        drawn.box(f"{key} lease", "lease", left + 45, 165, "absent" if ended else "lease", 90)
+        drawn.box(f"{key} record", "image record", left + 170, 75, "record" if ended else "absent")
+        drawn.box(f"{key} index", "index", left + 170, 138, width=90)
+        drawn.box(f"{key} manifest", "manifest", left + 170, 192, width=90)
         drawn.box(f"{key} layer", "layer", left + 60, 255, "blob" if ended else "absent", 90)
         drawn.box(f"{key} config", "config", left + 170, 255, "blob" if ended else "absent", 90)
         drawn.box(f"{key} snapshot", "snapshot", left + 290, 255, "snapshot" if ended else "absent", 90)
