@@ -52,6 +52,7 @@ MAY_IMPORT: Final[Mapping[str, str]] = {
     "": "aio archive archives client errors oci operations progress registries registry services steps "
     "version",
     "cli": "amounts archives client errors oci progress redact registries registry waiting",
+    "pytest_plugin": "client errors oci",
     "__main__": "cli",
 }
 
@@ -67,6 +68,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "requests": (),
     "httpx": (),
     "docker": (),
+    "pytest": ("pyctrd.pytest_plugin",),
 }
 
 
