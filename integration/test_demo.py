@@ -1,4 +1,4 @@
-"""The demo of the README, as `scripts/demo` runs it on a machine that has everything."""
+"""The demo of README.md, as `scripts/demo` runs it on a machine that has everything."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -21,7 +20,7 @@ import yaml
 
 import pyctrd
 from integration.conftest import peer_required, run_required
-from integration.guides import DOCS, Block, Machine, blocks, shows, steps
+from integration.guides import Machine, shows, steps
 from integration.killing import SECONDS, comes_true
 from integration.rig import peers
 from integration.rig.containerd import Containerd
@@ -29,26 +28,14 @@ from integration.rig.cri import Node
 from integration.rig.daemons import Certificate, Dockerd, Fault, Registry
 from integration.rig.peers import NEWEST
 from integration.rig.publish import push
-from integration.shell import REPOSITORY_ROOT
 from pyctrd import Client
 from tests.support import images
 from tests.support.images import Graph
+from tests.support.pages import DOCS, FOLLOW, RUN_BY, Block, blocks, run_by
 
 HOST: Final = "registry.example.com"
 APP, API = f"{HOST}/team/app:1.4", f"{HOST}/team/api:2.1"
-PAGES: Final = (
-    *(f"explanation/{name}.md" for name in ("gc", "platforms", "pull")),
-    *(f"howto/{name}.md" for name in ("ci", "cron", "migrate", "mirrors", "nodes")),
-    "../README.md",
-)
-# Pages that are written by scripts from the code, and those whose blocks a test of their own runs.
-WRITTEN: Final = ("api.md", "cli.md")
-RUN_BY: Final[Mapping[str, str]] = {
-    "airgap.md": "test_airgap_doc.py",
-    "library.md": "test_library_doc.py",
-    "howto/debug.md": "test_debug_doc.py",
-    "reference/logging.md": "../tests/test_logging_doc.py",
-}
+PAGES: Final = [page for page in RUN_BY if any(run_by(block) == FOLLOW for block in blocks(page))]
 K3S: Final = "/run/k3s/containerd/containerd.sock"
 
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
@@ -119,13 +106,44 @@ def a_node_of_k3s(machine: Machine) -> None:
     machine.real["/var/lib/rancher/k3s/agent/etc/containerd/certs.d"] = str(folder)
 
 
+def an_image_of_kubernetes(machine: Machine) -> None:
+    """The images of the page, which are another one here, and a place for their copies."""
+    machine.real = {
+        "docker.io/library/alpine:3.20": APP,
+        "registry.k8s.io/pause:3.10": APP,
+        "registry.example/": f"{HOST}/",
+        **machine.real,
+    }
+    for namespace in ("default", "k8s.io"):
+        pull(machine, APP, namespace)
+        pull(machine, f"--all-platforms {APP}", namespace)
+
+
+def a_node_without_a_terminal(machine: Machine) -> None:
+    """Nobody answers what `prune` asks, so that it has to be given `--force`."""
+    a_node(machine)
+    command = f"exec {shlex.quote(sys.executable)} -m pyctrd"
+    machine.program(
+        "pyctrd", f'case "$*" in *--force* | *--dry-run*) {command} "$@" ;; esac\n{command} "$@" --force'
+    )
+
+
+def a_layer_to_remove(machine: Machine) -> None:
+    """The digest of the layer that the reader removes."""
+    layer = image(1).child(0).document()["layers"][0]["digest"]
+    machine.real["sha256:f5588a497d4e"] = layer
+
+
 # What has to be there before the commands of a page are run.
 SETUPS: Final[Mapping[str, Callable[[Machine], None]]] = {
+    "../README.md": a_node,
     "explanation/platforms.md": old_nerdctls,
     "howto/cron.md": a_node,
     "howto/migrate.md": a_node,
     "howto/nodes.md": a_node_of_k3s,
-    "../README.md": a_node,
+    "prune.md": a_node_without_a_terminal,
+    "push.md": an_image_of_kubernetes,
+    "start.md": a_layer_to_remove,
 }
 
 
@@ -136,22 +154,16 @@ def test_a_page_shows_what_happens(machine: Machine, page: str) -> None:
     machine.follow(page)
 
 
-def test_every_block_is_run_or_says_why_not(generation: str) -> None:
-    for path in [REPOSITORY_ROOT / "README.md", REPOSITORY_ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
-        page = os.path.relpath(path, DOCS)
-        text = path.read_text(encoding="utf-8")
-        # Quotes of a page in another one are parts of that page.
-        found = [block for block in blocks(page) if not block.language.startswith("{")]
-        assert len(re.findall("^```", text, re.MULTILINE)) == 2 * len(list(blocks(page))), page
-        if page in RUN_BY:
-            assert found
-            assert (Path(__file__).parent / RUN_BY[page]).is_file()
-        elif page not in WRITTEN:
-            # Text is compared only if it is the output of the program above it.
-            for block, above in zip(found, [None, *found], strict=False):
-                is_output = block.language == "text" and above and above.language == "python"
-                is_run = page in PAGES and (block.language in ("console", "python") or is_output)
-                assert is_run or block.reason, f"{page}:{block.line}"
+def test_the_python_of_the_page_about_archives(machine: Machine) -> None:
+    """docs/airgap.md: what a save since an archive, and a check for a machine with an inventory, do."""
+    update = APP.replace(":1.4", ":1.5")
+    pull(machine, APP, "default")
+    machine.run(f"pyctrd copy -q {API} {update} && pyctrd pull -q {update}")
+    machine.run(f"pyctrd save -q -o app.tar {APP} && pyctrd inventory --format json > edge1.json")
+    since, check = [block.text for block in blocks("airgap.md") if block.language == "python"][:2]
+    for text in (since, check):
+        machine.write("program.py", f"import pyctrd\n{text}")
+        assert machine.run("python3 program.py")
 
 
 @pytest.mark.parametrize(
