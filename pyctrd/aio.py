@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from pyctrd import arguments
@@ -31,6 +32,7 @@ from pyctrd.services.snapshots import Snapshots
 if TYPE_CHECKING:
     from pyctrd.operations.doctor.model import BugReport, DoctorReport
     from pyctrd.registry import RegistryOptions
+    from pyctrd.tracing import TracerProvider
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -89,7 +91,8 @@ class _Threads:
         The work ends when `cancel` is set, or when `closing` is called.
         """
         try:
-            future = self._pool.submit(work)
+            # With the context of the task, so that its current span is the parent of the operation's.
+            future = self._pool.submit(copy_context().run, work)
         except RuntimeError:  # the pool is shut down
             raise ClientClosed("the client is closed") from None
         waiting = asyncio.wrap_future(future)
@@ -328,10 +331,17 @@ class AsyncClient:
         *,
         snapshotter: str | None = None,
         registry: RegistryOptions | None = None,
+        tracer_provider: TracerProvider | None = None,
         threads: int = 16,
     ) -> None:
         arguments.count("threads", threads)
-        self._client = Client(address, namespace, snapshotter=snapshotter, registry=registry)
+        self._client = Client(
+            address,
+            namespace,
+            snapshotter=snapshotter,
+            registry=registry,
+            tracer_provider=tracer_provider,
+        )
         self._threads = _Threads(threads)
         self.images = AsyncImages(self._threads, self._client.images)
         self.content = AsyncContentStore(self._threads, self._client.content)

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pyctrd import arguments
 from pyctrd.connection import Connection
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pyctrd.services.leases import Leases
     from pyctrd.services.namespaces import Namespaces
     from pyctrd.services.snapshots import Snapshots
+    from pyctrd.tracing import TracerProvider, Tracing
+
+_T = TypeVar("_T")
 
 
 class Client:
@@ -32,7 +35,8 @@ class Client:
     CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE or CONTAINERD_SNAPSHOTTER, and otherwise is containerd's default
     (`/run/containerd/containerd.sock`, `default`, the server's snapshotter). `registry` configures access to
     registries. The client connects to containerd on the first call, and to a registry only when something
-    has to be fetched from it or sent to it.
+    has to be fetched from it or sent to it. `tracer_provider` (an opentelemetry.trace.TracerProvider) gets a
+    span for each operation, call and request; it needs `pyctrd[otel]`.
 
     Raises InvalidInput for a malformed address, namespace or snapshotter. Every method may raise
     DaemonUnreachable (its hint says what to do), DaemonError, and ClientClosed: after `close`, when `close`
@@ -46,8 +50,15 @@ class Client:
         *,
         snapshotter: str | None = None,
         registry: RegistryOptions | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
-        self._connection = Connection(address, namespace, snapshotter, registry)
+        self._tracing: Tracing | None = None
+        if tracer_provider is not None:
+            from pyctrd.tracing import Tracing
+
+            self._tracing = Tracing(tracer_provider)
+        self._connection = Connection(address, namespace, snapshotter, registry, self._tracing)
+        self._traced(self, "client")
 
     def __repr__(self) -> str:
         return f"Client({self.address!r}, {self.namespace!r})"
@@ -75,6 +86,12 @@ class Client:
         """
         self._connection.cancel()
 
+    def _traced(self, part: _T, name: str) -> _T:
+        """Make the methods of a part spans, if tracing is on."""
+        if self._tracing is None:
+            return part
+        return self._tracing.traced(part, name, {"containerd.namespace": self.namespace})
+
     @property
     def address(self) -> str:
         """The path of containerd's socket."""
@@ -90,35 +107,35 @@ class Client:
         """The images of the namespace."""
         from pyctrd.images import Images
 
-        return Images(self._connection.working, self._connection.working_with)
+        return self._traced(Images(self._connection.working, self._connection.working_with), "images")
 
     @cached_property
     def content(self) -> ContentStore:
         """The content store of the namespace."""
         from pyctrd.services.content import ContentStore
 
-        return ContentStore(self._connection.working, self.images)
+        return self._traced(ContentStore(self._connection.working, self.images), "content")
 
     @cached_property
     def leases(self) -> Leases:
         """The leases of the namespace."""
         from pyctrd.services.leases import Leases
 
-        return Leases(self._connection.working)
+        return self._traced(Leases(self._connection.working), "leases")
 
     @cached_property
     def namespaces(self) -> Namespaces:
         """The namespaces of containerd."""
         from pyctrd.services.namespaces import Namespaces
 
-        return Namespaces(self._connection.working)
+        return self._traced(Namespaces(self._connection.working), "namespaces")
 
     @cached_property
     def snapshots(self) -> Snapshots:
         """The snapshots of the namespace."""
         from pyctrd.services.snapshots import Snapshots
 
-        return Snapshots(self._connection.working)
+        return self._traced(Snapshots(self._connection.working), "snapshots")
 
     @cached_property
     def events(self) -> Events:

@@ -23,6 +23,7 @@ from pyctrd.waiting import on_cancel
 
 if TYPE_CHECKING:
     from pyctrd.registry import RegistryOptions
+    from pyctrd.tracing import Tracing
 
 # How often a call that waits for the connection attempt of another one looks at its `cancel`.
 _POLL_SECONDS: Final = 0.5
@@ -53,8 +54,10 @@ class Connection:
         namespace: str | None,
         snapshotter: str | None,
         registry: RegistryOptions | None,
+        tracing: Tracing | None = None,
     ) -> None:
         environ = dict(os.environ)
+        self._tracing = tracing
         self._environ = environ
         path = None if address is None else arguments.path("address", address)
         self.address = resolve_address(path, environ)
@@ -65,7 +68,7 @@ class Connection:
             None if snapshotter is None else arguments.text("snapshotter", snapshotter), environ
         )
         self._stall_seconds = registry.stall_timeout if registry else STALL_SECONDS
-        self._registries = Registries(registry, environ)
+        self._registries = Registries(registry, environ, tracing)
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._opened: Daemon | None = None
@@ -137,6 +140,7 @@ class Connection:
                 environ={},  # what it says is about this client's containerd
                 stall_seconds=self._stall_seconds,
                 place=place,
+                tracing=self._tracing,
                 check=lambda opened: self._check_other(opened, stack, cancel),
             )
             yield daemon, connected
@@ -185,6 +189,7 @@ class Connection:
             environ=self._environ,
             stall_seconds=self._stall_seconds,
             check=check,
+            tracing=self._tracing,
         )
         with self._lock:
             self._daemon = daemon

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyctrd.registry import Explanation, ReferrerList, RegistryClient, RegistryOptions, TagList
     from pyctrd.steps.upload import SendResult
     from pyctrd.steps.upload_plan import PushIndex
+    from pyctrd.tracing import TracerProvider, Tracing
 
 
 class Registries:
@@ -33,8 +34,14 @@ class Registries:
     other registries, which must not see them.
     """
 
-    def __init__(self, options: RegistryOptions | None, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: RegistryOptions | None,
+        environ: Mapping[str, str],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._options = options
+        self._tracing = tracing
         self._environ = environ
         self._clients: dict[str, RegistryClient] = {}
         self._scopes: weakref.WeakSet[Registries] = weakref.WeakSet()
@@ -64,7 +71,7 @@ class Registries:
     def scope(self) -> Registries:
         """Return a copy that can be cancelled and closed separately; closing this closes the copy, too."""
         self.check_process()
-        scope = Registries(self._options, self._environ)
+        scope = Registries(self._options, self._environ, self._tracing)
         with self._lock:
             if self._ended is not None:
                 raise self._ended()
@@ -116,7 +123,7 @@ class Registries:
                 from pyctrd.registry import RegistryClient, RegistryOptions
 
                 chosen = replace(options or RegistryOptions(), account=key)
-                self._clients[key] = RegistryClient(chosen, environ=self._environ)
+                self._clients[key] = RegistryClient(chosen, environ=self._environ, tracing=self._tracing)
             return self._clients[key]
 
 
@@ -125,15 +132,27 @@ class Registry:
 
     `options` configures access to registries. `source` configures access to the registry that `copy` reads
     from, if it differs; then the user name and password of `options` are only sent to the target's registry.
-    Connects on the first call. Every method raises ClientClosed after `close` and in a forked child.
+    Connects on the first call. `tracer_provider` gets OpenTelemetry spans, as in Client. Every method raises
+    ClientClosed after `close` and in a forked child.
     """
 
     def __init__(
-        self, options: RegistryOptions | None = None, *, source: RegistryOptions | None = None
+        self,
+        options: RegistryOptions | None = None,
+        *,
+        source: RegistryOptions | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         environ = dict(os.environ)
-        self._registries = Registries(options, environ)
-        self._sources = Registries(source, environ) if source is not None else self._registries
+        tracing: Tracing | None = None
+        if tracer_provider is not None:
+            from pyctrd.tracing import Tracing
+
+            tracing = Tracing(tracer_provider)
+        self._registries = Registries(options, environ, tracing)
+        self._sources = Registries(source, environ, tracing) if source is not None else self._registries
+        if tracing is not None:
+            tracing.traced(self, "registry", {})
 
     def __enter__(self) -> Self:
         """Return the object."""

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextvars import copy_context
 from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
@@ -127,7 +128,9 @@ def _reading(layout: Layout, read: Reader) -> Iterator[Iterator[Chunk]]:
                 continue
         raise _Stopped
 
-    thread = threading.Thread(target=_read_all, args=(layout, read, put), name="pyctrd-read", daemon=True)
+    thread = threading.Thread(
+        target=copy_context().run, args=(_read_all, layout, read, put), name="pyctrd-read", daemon=True
+    )
     thread.start()
     try:
         yield _taken(chunks)

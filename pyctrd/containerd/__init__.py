@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pyctrd.containerd.namespaces import NamespaceService
     from pyctrd.containerd.pins import Pins
     from pyctrd.containerd.snapshots import SnapshotService
+    from pyctrd.tracing import Tracing
 
 __all__ = ["STALL_SECONDS", "Daemon"]
 
@@ -70,6 +71,7 @@ class Daemon:
         stall_seconds: float = STALL_SECONDS,
         check: Callable[[Daemon], object] = lambda daemon: daemon.version(),
         place: Place | None = None,
+        tracing: Tracing | None = None,
     ) -> Self:
         """Connect to containerd, and check that it is one, by `check`.
 
@@ -81,7 +83,9 @@ class Daemon:
         """
         path = resolve_address(address, environ)
         place = place or LocalSocket(path, environ)
-        connection = Connection.open(path, resolve_namespace(namespace, environ), place, stall_seconds)
+        connection = Connection.open(
+            path, resolve_namespace(namespace, environ), place, stall_seconds, tracing
+        )
         daemon = cls(connection, resolve_snapshotter(snapshotter, environ))
         try:
             check(daemon)

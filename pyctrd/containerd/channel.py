@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 import grpc
 
 from pyctrd.containerd.address import Place
 from pyctrd.containerd.calls import STALL_SECONDS, Call, Calls
-from pyctrd.containerd.telemetry import CallLog
+from pyctrd.containerd.telemetry import CallReports, Headers
 from pyctrd.errors import (
     AlreadyExists,
     Cancelled,
@@ -30,6 +30,9 @@ from pyctrd.errors import (
     PyctrdError,
     Unsupported,
 )
+
+if TYPE_CHECKING:
+    from pyctrd.tracing import Tracing
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 # Shorter than the 20 seconds after which gRPC itself gives up with an unhelpful message.
@@ -59,10 +62,12 @@ class Channel:
     Unary calls get a deadline.
     """
 
-    def __init__(self, base: grpc.Channel, calls: Calls, namespace: str, lease: str, log: CallLog) -> None:
+    def __init__(
+        self, base: grpc.Channel, calls: Calls, namespace: str, lease: str, reports: CallReports
+    ) -> None:
         self._base: Any = base
         self._calls = calls
-        self._log = log
+        self._reports = reports
         self._metadata: tuple[tuple[str, str], ...] = (("containerd-namespace", namespace),)
         if lease:
             self._metadata += (("containerd-lease", lease),)
@@ -78,11 +83,10 @@ class Channel:
 
         def call(request: Any, timeout: float | None = None) -> Call:
             def begin(seconds: float | None) -> Any:
-                return self._log.begun(
-                    method,
-                    request,
-                    lambda: made().future(request, timeout=seconds, metadata=self._metadata),
-                )
+                def send(headers: Headers) -> Any:
+                    return made().future(request, timeout=seconds, metadata=(*self._metadata, *headers))
+
+                return self._reports.begun(method, request, send)
 
             return self._calls.start(method, begin, UNARY_SECONDS if timeout is None else timeout)
 
@@ -99,9 +103,10 @@ class Channel:
     def _streaming(self, method: str, made: Callable[[], Callable[..., Any]]) -> Callable[..., Call]:
         def call(request: Any, subject: str = "") -> Call:
             def begin(_seconds: float | None) -> Any:
-                return self._log.begun(
-                    method, subject or request, lambda: made()(request, metadata=self._metadata)
-                )
+                def send(headers: Headers) -> Any:
+                    return made()(request, metadata=(*self._metadata, *headers))
+
+                return self._reports.begun(method, subject or request, send)
 
             return self._calls.start(method, begin, None)
 
@@ -119,17 +124,26 @@ class Connection:
         namespace: str,
         lease: str,
         place: Place,
+        tracing: Tracing | None = None,
     ) -> None:
         self._base = base
+        self._tracing = tracing
         self._calls = calls
         self.place = place
         self.namespace = namespace
         self.lease = lease
-        log = CallLog(place.name, namespace)
-        self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease, log))
+        reports = CallReports(place.name, namespace, tracing)
+        self.channel = cast("grpc.Channel", Channel(base, calls, namespace, lease, reports))
 
     @classmethod
-    def open(cls, path: str, namespace: str, place: Place, stall_seconds: float = STALL_SECONDS) -> Self:
+    def open(
+        cls,
+        path: str,
+        namespace: str,
+        place: Place,
+        stall_seconds: float = STALL_SECONDS,
+        tracing: Tracing | None = None,
+    ) -> Self:
         """Open a channel to the unix socket at `path`. Raises DaemonUnreachable if no server listens there.
 
         Calls raise DaemonUnreachable if the daemon does not answer any call for `stall_seconds`. `place` says
@@ -151,7 +165,7 @@ class Connection:
         ]
         base = grpc.insecure_channel(f"unix:{_quoted(path)}", options=options)
         calls = Calls(base, partial(place.silent, stall_seconds), stall_seconds)
-        return cls(base, calls, namespace=namespace, lease="", place=place)
+        return cls(base, calls, namespace=namespace, lease="", place=place, tracing=tracing)
 
     def leased(self, lease: str) -> Connection:
         """Return a connection under a lease that shares this channel."""
@@ -172,6 +186,7 @@ class Connection:
             namespace=namespace,
             lease=lease,
             place=self.place,
+            tracing=self._tracing,
         )
 
     def working(self) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
-"""A log record for each call to containerd.
+"""A log record for each call to containerd, and a span if tracing is on.
 
-Costs one look at the level of the logger per call, and nothing per message, unless that level is DEBUG.
+Otherwise a call costs one look at the level of the logger, and a message of a stream nothing.
 """
 
 from __future__ import annotations
@@ -8,12 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 
 from pyctrd import redact
+
+if TYPE_CHECKING:
+    from pyctrd.tracing import Span, Tracing
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
 
 _log = redact.logger("pyctrd.containerd")
 
@@ -23,25 +28,33 @@ _SUBJECTS: Final = ("name", "digest", "id", "expected", "ref", "key", "namespace
 _PARTS: Final = ("image", "info", "lease", "snapshot", "namespace")
 
 
-class CallLog:
-    """Logs the calls of one channel in one namespace."""
+class CallReports:
+    """Reports the calls of one channel in one namespace."""
 
-    def __init__(self, address: str, namespace: str) -> None:
+    def __init__(self, address: str, namespace: str, tracing: Tracing | None = None) -> None:
         self._address = address
         self._namespace = namespace
+        self._tracing = tracing
 
-    def begun(self, method: str, subject: Any, begin: Callable[[], Any]) -> Any:
-        """Begin a call, and return it; it is logged at its end, before a thread that waits for it goes on.
+    def begun(self, method: str, subject: Any, begin: Callable[[Headers], Any]) -> Any:
+        """Begin a call, and return it; its end is reported before a thread that waits for it goes on.
 
-        `subject` is what the call is about: a text, or the request that says so.
+        `subject` is what the call is about: a text, or the request that says so. `begin` gets the headers
+        with which containerd continues the trace.
         """
-        if not _log.isEnabledFor(logging.DEBUG):
-            return begin()
+        if self._tracing is None and not _log.isEnabledFor(logging.DEBUG):
+            return begin(())
         about = subject if isinstance(subject, str) else _subject(subject)
         started = time.monotonic()
 
         def ended(raw: Any) -> None:
             seconds = time.monotonic() - started
+            if span is not None:
+                status = raw.code()
+                error = "" if status is grpc.StatusCode.OK else status.name
+                span.end({"rpc.grpc.status_code": status.value[0]}, error=error)
+            if not _log.isEnabledFor(logging.DEBUG):
+                return
             code, short = raw.code().name, method.rpartition(".")[2].replace("/", ".")
             _log.debug(
                 "%s%s: %s, %.1f ms",
@@ -59,7 +72,29 @@ class CallLog:
                 },
             )
 
-        return _Watched(begin(), ended)
+        span = self._span(self._tracing, method, about) if self._tracing else None
+        try:
+            return _Watched(begin(span.headers() if span else ()), ended)
+        except BaseException as error:
+            if span is not None:
+                span.end(error=type(error).__name__)
+            raise
+
+    def _span(self, tracing: Tracing, method: str, about: str) -> Span:
+        """Start a span, with the names of OpenTelemetry's conventions for gRPC."""
+        service, _, name = method.removeprefix("/").partition("/")
+        return tracing.client_span(
+            f"{service}/{name}",
+            {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": name,
+                "server.address": self._address,
+                "network.transport": "unix",
+                "containerd.namespace": self._namespace,
+                **({"containerd.subject": redact.strike(about)} if about else {}),
+            },
+        )
 
 
 class _Watched:

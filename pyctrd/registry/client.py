@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pyctrd.registry.config.explain import Explanation
     from pyctrd.registry.listing import ReferrerList, TagList
     from pyctrd.registry.upload import RegistryUploader
+    from pyctrd.tracing import Tracing
 
 _log = redact.logger("pyctrd.registry")
 
@@ -92,6 +93,7 @@ class RegistryClient:
         environ: Mapping[str, str] = os.environ,
         sleep: Callable[[float], None] | None = None,
         roots: Sequence[Path] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         given = None
         if options.username or options.password:
@@ -105,6 +107,7 @@ class RegistryClient:
             stall_timeout=options.stall_timeout,
             budget=Budget(options.retry_budget),
             sleep=sleep,
+            tracing=tracing,
         )
         keychain = Keychain(
             Path(options.docker_config) if options.docker_config else None,

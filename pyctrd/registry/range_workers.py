@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 
 from pyctrd.registry.range_control import SEGMENT_BYTES
 
@@ -36,7 +37,9 @@ class RangeWorkers:
             self._limit = count
             while self._threads < count:
                 self._threads += 1
-                threading.Thread(target=self._work, name="pyctrd-range", daemon=True).start()
+                threading.Thread(
+                    target=copy_context().run, args=(self._work,), name="pyctrd-range", daemon=True
+                ).start()
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Self
 
@@ -93,7 +94,9 @@ class DownloadPool:
     def submit(self, descriptors: Sequence[Descriptor]) -> None:
         """Start downloads; blobs that were submitted before are ignored."""
         for descriptor in self._planned(descriptors):
-            self._futures[descriptor.digest] = self._pool.submit(self._guarded, descriptor)
+            self._futures[descriptor.digest] = self._pool.submit(
+                copy_context().run, self._guarded, descriptor
+            )
 
     def submit_together(
         self,
@@ -105,7 +108,7 @@ class DownloadPool:
         for descriptor in new:
             self._futures[descriptor.digest] = concurrent.futures.Future()
         if new:
-            self._pool.submit(self._fetch_together, new, fetch)
+            self._pool.submit(copy_context().run, self._fetch_together, new, fetch)
 
     def _planned(self, descriptors: Sequence[Descriptor]) -> Sequence[Descriptor]:
         new = {item.digest: item for item in descriptors if item.digest not in self._futures}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterable, Mapping
+from contextvars import copy_context
 from typing import Final
 
 from pyctrd.errors import NotFound
@@ -51,7 +52,8 @@ class SnapshotSizes:
         with concurrent.futures.ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="pyctrd-usage") as pool:
             for start in range(0, len(nodes), _BATCH):
                 self._store.check_open()
-                batch = {node: pool.submit(self._ask, node) for node in nodes[start : start + _BATCH]}
+                some = nodes[start : start + _BATCH]
+                batch = {node: pool.submit(copy_context().run, self._ask, node) for node in some}
                 try:
                     until_done(batch.values())
                 finally:

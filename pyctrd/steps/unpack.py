@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -206,7 +207,8 @@ class _Chain:
         bottom = self._tasks[self._committed] if self._committed < len(self._tasks) else None
         for task in [task for task in self._waiting if task.is_rebased or task is bottom]:
             self._waiting.remove(task)
-            future = pool.submit(task.extract, self._stored(task.layer.digest).result, self._failed)
+            stored = self._stored(task.layer.digest).result
+            future = pool.submit(copy_context().run, task.extract, stored, self._failed)
             self._running[task] = future
             future.add_done_callback(partial(self._ended, task))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Self
 
@@ -73,7 +74,7 @@ class Unpacking:
             if mediatypes.is_manifest(descriptor.media_type):
                 alone = descriptor.digest == self._target.digest
                 matcher = platforms.ALL if alone else targets
-                self._futures.append(self._pool.submit(self._unpack, descriptor, matcher))
+                self._futures.append(self._pool.submit(copy_context().run, self._unpack, descriptor, matcher))
 
     def finish(self) -> tuple[Platform, ...]:
         """Wait for the thread and return the unpacked platforms. Raises the first error."""

@@ -10,6 +10,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -234,7 +235,7 @@ class _Run:
                 self._stop.set()
                 raise
 
-        futures = [pool.submit(guarded, item) for item in items]
+        futures = [pool.submit(copy_context().run, guarded, item) for item in items]
         with _ended_together(pool, futures, self._stop):
             until_done(futures)
             if failures:

@@ -37,6 +37,7 @@ RUN_BY: Final[Mapping[str, str | Mapping[str, str]]] = {
     "howto/migrate.md": FOLLOW,
     "howto/mirrors.md": FOLLOW,
     "howto/nodes.md": FOLLOW,
+    "howto/trace.md": "tests/test_tracing.py::test_the_program_of_the_page",
     "library.md": "integration/test_library_doc.py::test_the_page_has_ten_short_programs_and_each_has_a_test",
     "prune.md": FOLLOW,
     "push.md": FOLLOW,

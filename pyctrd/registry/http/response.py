@@ -41,7 +41,8 @@ class Response:
     """A response whose body has not been read yet: read it or close it, on one thread. A context manager.
 
     `waited` is called with the time since when the body of an error was waited for; `ended` returns the
-    error that explains why all requests were ended, if they were.
+    error that explains why all requests were ended, if they were. `finished` is called with the size of what
+    was read of the body, at its end or when it breaks, and when the response is closed.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Response:
         stall_seconds: float = STALL_TIMEOUT_SECONDS,
         ended: Callable[[], PyctrdError | None] = lambda: None,
         waited: Callable[[float], None] = lambda _since: None,
+        finished: Callable[[int, BaseException | None], None] = lambda _size, _error: None,
     ) -> None:
         self._raw = raw
         self._ended = ended
         self._stall_seconds = stall_seconds
         self._waited = waited
+        self._finished = finished
         self.url = url
         self.proxy = proxy
         self.host = urlsplit(url).netloc
@@ -112,6 +115,8 @@ class Response:
                 room -= len(piece)
             if pieces:
                 yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if broken is not None or ended:
+                self._finished(self._raw.tell(), broken)
             if broken is not None:
                 raise self._ended() or unreachable(broken, self.url, self.proxy)
             if ended:
@@ -165,6 +170,7 @@ class Response:
                     without_secrets(self.url),
                     extra={"host": self.host},
                 )
+        self._finished(self._raw.tell(), None)
         self._raw.close()
         self._raw.release_conn()
 

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
@@ -41,6 +41,9 @@ from pyctrd.registry.http.shutdown import Shutdown, Why
 from pyctrd.registry.http.telemetry import Exchange
 from pyctrd.registry.values import Confidential
 from pyctrd.version import __version__
+
+if TYPE_CHECKING:
+    from pyctrd.tracing import Tracing
 
 MAX_REDIRECTS: Final = 10
 
@@ -89,7 +92,9 @@ class Transport:
         budget: Budget | None = None,
         sleep: Callable[[float], None] | None = None,
         resolver: Resolve = address_guard.resolve,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
         self.budget = budget or Budget()
@@ -180,7 +185,7 @@ class Transport:
 
     def _exchange(self, request: Request, sender: AddressKind | None) -> Response:
         self._shutdown.check(request.method)
-        exchange = Exchange(request.method, request.url, request.host)
+        exchange = Exchange(request.method, request.url, request.host, self._tracing)
         proxy: str | None = None
         try:
             parts = urlsplit(request.url)
@@ -209,6 +214,9 @@ class Transport:
             exchange.failed(error)
             self._charge(request, exchange.started)
             raise self._shutdown.why() or unreachable(error, request.url, proxy) from error
+        except BaseException as error:
+            exchange.failed(error)
+            raise
         assert isinstance(raw, urllib3.HTTPResponse)
         exchange.answered(raw.status, raw.length_remaining)
         if raw.status >= 300:
@@ -219,6 +227,7 @@ class Transport:
             proxy=proxy,
             stall_seconds=self.stall_timeout,
             waited=functools.partial(self._charge, request),
+            finished=exchange.ended,
             ended=self._shutdown.why,
         )
 
