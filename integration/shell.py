@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from integration.rig.containerd import Containerd
 from integration.rig.process import SHOWING_STACKS, limited
 from integration.rig.store import digests
+from tests.support import schemas
 from tests.support.images import Graph
 
 REPOSITORY_ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ class Shell:
         code: int = 0,
         **how: Any,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command line; the exit code must be `code`."""
+        """Run a command line; the exit code must be `code`, and JSON must match the schema of the command."""
         with self.start(
             *arguments, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
         ) as process:
@@ -54,6 +55,7 @@ class Shell:
         words = (stderr or b"").decode(errors="replace")
         assert process.returncode == code, f"pyctrd {' '.join(arguments)}: exit {process.returncode}\n{words}"
         assert "Traceback" not in words
+        schemas.check_output(arguments, (stdout or b"").decode(errors="replace"))
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def json(self, *arguments: str, code: int = 0) -> Any:

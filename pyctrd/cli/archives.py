@@ -15,6 +15,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import ArchivedImage, ArchivedPlatform, Descriptor
+    from pyctrd.cli.documents import archives, content
 
 # No image is called so, and for a file that is not there, the error has to be about a file.
 _ENDINGS: Final = (".tar", ".tgz", ".tzst", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2")
@@ -34,7 +35,7 @@ def is_archive(argument: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
-def image_document(image: ArchivedImage) -> dict[str, object]:
+def image_document(image: ArchivedImage) -> archives.ArchivedImage:
     """Return an image as JSON."""
     return {
         "name": image.name,
@@ -55,7 +56,7 @@ def image_document(image: ArchivedImage) -> dict[str, object]:
     }
 
 
-def amounts_of(blobs: Iterable[Descriptor]) -> list[dict[str, object]]:
+def amounts_of(blobs: Iterable[Descriptor]) -> list[content.Blob]:
     """Return digest and size of blobs, for JSON."""
     return [{"digest": item.digest, "size": item.size} for item in blobs]
 

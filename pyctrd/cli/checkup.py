@@ -11,6 +11,7 @@ from pyctrd.cli.text import count
 
 if TYPE_CHECKING:
     from pyctrd import DoctorFinding, DoctorReport
+    from pyctrd.cli.documents import space
 
 _TONES: Final[dict[str, Tone]] = {"error": "bad", "warning": "warn", "info": ""}
 
@@ -34,7 +35,7 @@ def render(report: DoctorReport, page: Page, settings: Settings) -> None:
         page.line(f"Not checked: {', '.join(checks)}: {reason}", "dim")
 
 
-def document(finding: DoctorFinding, settings: Settings) -> dict[str, object]:
+def document(finding: DoctorFinding, settings: Settings) -> space.DoctorFinding:
     """Return the JSON object of a finding; its remedy is a command if there is one."""
     return {
         "code": finding.code,

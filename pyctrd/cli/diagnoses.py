@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from pyctrd.cli.text import count, size
 
 if TYPE_CHECKING:
     from pyctrd import DiagnosisSummary
+    from pyctrd.cli.documents import images
 
 # The causes in a few words, by code; `pyctrd diagnose REF` explains them.
 _WORDS: Final = {
@@ -105,13 +106,13 @@ class Diagnoses:
         for command in fixes:
             page.command(command)
 
-    def _object(self, item: DiagnosisSummary) -> Mapping[str, object]:
+    def _object(self, item: DiagnosisSummary) -> images.DiagnosisSummary:
         return {
             "image": item.image,
             "namespace": item.namespace,
             "complete": item.complete,
             "missing_bytes": item.missing_bytes,
-            "cause": "unreadable" if item.error else item.cause and item.cause.code,
+            "cause": "unreadable" if item.error else item.cause.code if item.cause else None,
             "remedy": self._command(item) or None,
         }
 

@@ -17,10 +17,11 @@ from pyctrd.oci.mediatypes import ingest_prefix
 
 if TYPE_CHECKING:
     from pyctrd import ImageDetails, ImageInfo, Index, Manifest, ManifestInfo, PlatformState
+    from pyctrd.cli.documents import images
     from pyctrd.oci.model import ImageConfig
 
 
-def document(info: ImageInfo) -> dict[str, object]:
+def document(info: ImageInfo) -> images.InspectImage:
     """Return the JSON document, with the image's own documents as they are."""
     image = info.image
     return {
@@ -59,7 +60,7 @@ def document(info: ImageInfo) -> dict[str, object]:
     }
 
 
-def _manifest(item: ManifestInfo) -> dict[str, object]:
+def _manifest(item: ManifestInfo) -> images.InspectedManifest:
     return {
         "platform": item.state.platform,
         "target": content_of(item.descriptor),

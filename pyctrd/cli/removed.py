@@ -11,12 +11,13 @@ from pyctrd.cli.text import count, short, size
 
 if TYPE_CHECKING:
     from pyctrd import Reference, RemoveResult
+    from pyctrd.cli.documents import space
 
 # At most this many objects that keep an image are named.
 _NAMED: Final = 4
 
 
-def document(result: RemoveResult) -> dict[str, object]:
+def document(result: RemoveResult) -> space.Remove:
     """Return the JSON object of a removal."""
     return {
         "images": list(result.images),

@@ -17,6 +17,7 @@ from pyctrd.oci.mediatypes import ingest_prefix
 from pyctrd.oci.model import Descriptor, Digest
 
 if TYPE_CHECKING:
+    from pyctrd.cli.documents import content
     from pyctrd.oci.referrers import Referrer
     from pyctrd.progress import Progress
 
@@ -67,12 +68,12 @@ def plain_json(value: Any) -> str:
     raise NotImplementedError(f"no JSON for {type(value).__name__}")
 
 
-def content_of(descriptor: Descriptor) -> dict[str, object]:
+def content_of(descriptor: Descriptor) -> content.Content:
     """Return media type, digest and size of a descriptor, as in the JSON schemas."""
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
 
 
-def referrers_of(referrers: Sequence[Referrer]) -> list[dict[str, object]]:
+def referrers_of(referrers: Sequence[Referrer]) -> list[content.Referrer]:
     """Return the referrers in an archive, each with its subject, for JSON."""
     return [
         {**content_of(item.target), "artifactType": item.target.artifact_type, "subject": item.subject}
@@ -85,7 +86,7 @@ def kind_of(referrer: Referrer) -> str:
     return referrer.target.artifact_type or short(referrer.target.digest)
 
 
-def resumed_of(resumed: Mapping[Descriptor, int]) -> list[dict[str, object]]:
+def resumed_of(resumed: Mapping[Descriptor, int]) -> list[content.ResumedContent]:
     """Return the blobs whose download was resumed, with the bytes that were already here, for JSON."""
     return [{**content_of(item), "bytes": count} for item, count in resumed.items()]
 

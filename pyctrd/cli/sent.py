@@ -18,6 +18,7 @@ from pyctrd.oci import platforms as platform_names
 
 if TYPE_CHECKING:
     from pyctrd import SendResult
+    from pyctrd.cli.documents import transfers
     from pyctrd.oci.model import Descriptor
 
 
@@ -39,20 +40,22 @@ def show(result: SendResult, output_format: str, quiet: bool) -> None:
         page.items([*_what(result), Item("uploaded", uploaded), *_rest(result)])
 
 
-def _document(result: SendResult) -> dict[str, object]:
-    uploaded, mounted = ("upload", "mount") if result.dry_run else ("uploaded", "mounted")
-    return {
+def _document(result: SendResult) -> transfers.Send | transfers.SendPlan:
+    uploaded = [content_of(item) for item in result.uploaded]
+    mounted = [content_of(item) for item in result.mounted]
+    common: transfers.Sent = {
         "source": result.source,
         "name": result.name,
         "original": content_of(result.original),
         "target": content_of(result.target),
         "platforms": [platform_names.to_string(item) for item in result.platforms],
-        uploaded: [content_of(item) for item in result.uploaded],
-        mounted: [content_of(item) for item in result.mounted],
         "present": [content_of(item) for item in result.present],
         "skipped": [content_of(item) for item in result.skipped],
         "bytes": result.bytes_uploaded,
     }
+    if result.dry_run:
+        return {**common, "upload": uploaded, "mount": mounted}
+    return {**common, "uploaded": uploaded, "mounted": mounted}
 
 
 def _print_plan(page: Page, plan: SendResult) -> None:

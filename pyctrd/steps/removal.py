@@ -17,7 +17,7 @@ from pyctrd.errors import NotFound
 from pyctrd.oci.model import Digest
 from pyctrd.ports import Containerd
 from pyctrd.steps.gc_graph import GcGraph, Rules
-from pyctrd.steps.gc_nodes import Node
+from pyctrd.steps.gc_nodes import Kind, Node
 from pyctrd.steps.gc_state import read_state
 from pyctrd.steps.snapshot_sizes import SnapshotSizes
 
@@ -50,7 +50,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     exist, to which others are attached. `purpose` says which command of pyctrd made a lease.
     """
 
-    kind: str
+    kind: Kind
     name: str
     via: str = ""
     snapshotter: str = ""

@@ -18,6 +18,7 @@ from pyctrd.services.events import Events
 from pyctrd.services.leases import Leases
 from pyctrd.services.namespaces import Namespaces
 from pyctrd.services.snapshots import Snapshots
+from tests.support import schemas
 
 
 class Result(NamedTuple):
@@ -29,13 +30,17 @@ class Result(NamedTuple):
 
 
 def run(*arguments: str, stdin: str = "") -> Result:
-    """Run a command line in this process (click's own runner keeps the streams apart only from 8.2 on)."""
+    """Run a command line in this process (click's own runner keeps the streams apart only from 8.2 on).
+
+    JSON that it prints must match the schema of the command.
+    """
     stdout, stderr = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setattr("sys.stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as leaving:
             app.main(list(arguments), prog_name="pyctrd")
     assert isinstance(leaving.value.code, int)
+    schemas.check_output(arguments, stdout.getvalue())
     return Result(leaving.value.code, stdout.getvalue(), stderr.getvalue())
 
 

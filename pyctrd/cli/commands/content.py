@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -18,6 +18,9 @@ from pyctrd.cli.render import digest_cell, emit_json, open_page
 from pyctrd.cli.session import open_client, resumable
 from pyctrd.cli.text import moment, sanitize, size
 from pyctrd.oci.model import ContentInfo
+
+if TYPE_CHECKING:
+    from pyctrd.cli.documents import services
 
 
 @click.group("content", cls=Group)
@@ -38,7 +41,7 @@ def ls(output_format: str, quiet: bool, filters: tuple[str, ...]) -> None:
     BLOBS.show(blobs, output_format, quiet=quiet)
 
 
-def document_of(blob: ContentInfo) -> dict[str, object]:
+def document_of(blob: ContentInfo) -> services.StoredBlob:
     """Return a blob for JSON."""
     return {
         "digest": blob.digest,

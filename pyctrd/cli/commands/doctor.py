@@ -15,6 +15,7 @@ from pyctrd.cli.text import sanitize
 
 if TYPE_CHECKING:
     from pyctrd import DoctorReport
+    from pyctrd.cli.documents import space
 
 
 @click.command("doctor")
@@ -92,7 +93,7 @@ def _write_report(output: str, force: bool, hosts_dir: str | None) -> None:
     click.echo(f"wrote {sanitize(written.path)}: it has no passwords or tokens; read it before you send it")
 
 
-def _document(report: DoctorReport, chosen: settings.Settings) -> dict[str, object]:
+def _document(report: DoctorReport, chosen: settings.Settings) -> space.Doctor:
     from pyctrd.cli.checkup import document
 
     return {

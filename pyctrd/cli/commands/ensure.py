@@ -19,6 +19,7 @@ from pyctrd.oci.model import Descriptor
 
 if TYPE_CHECKING:
     from pyctrd import EnsureAllResult, EnsuredImage, EnsureResult
+    from pyctrd.cli.documents import transfers
 
 
 @click.command("ensure")
@@ -88,7 +89,7 @@ def command(
     _show(_document(result), _summary(result), result.fetched or tuple(result.resumed), output_format, quiet)
 
 
-def _document(result: EnsureResult) -> dict[str, object]:
+def _document(result: EnsureResult) -> transfers.Ensure | transfers.EnsurePlan:
     fetched = [content_of(item) for item in result.fetched]
     if result.dry_run:
         return {"fetch": fetched, "bytes": result.bytes_fetched}
@@ -108,7 +109,11 @@ def _summary(result: EnsureResult) -> str:
 
 
 def _show(
-    document: dict[str, object], summary: str, blobs: Sequence[Descriptor], output_format: str, quiet: bool
+    document: transfers.Ensure | transfers.EnsurePlan,
+    summary: str,
+    blobs: Sequence[Descriptor],
+    output_format: str,
+    quiet: bool,
 ) -> None:
     page = open_page()
     if output_format == "json":
@@ -141,14 +146,11 @@ def _show_all(found: EnsureAllResult, output_format: str, *, quiet: bool, chosen
         _total(found, page)
 
 
-def _image(item: EnsuredImage) -> dict[str, object]:
-    fetched = _document(item.result) if item.result else {}
-    return {
-        "image": item.image.name,
-        "namespace": item.namespace,
-        **fetched,
-        "error": item.error.message if item.error else None,
-    }
+def _image(item: EnsuredImage) -> transfers.EnsuredImage:
+    image: transfers.EnsuredImage = {"image": item.image.name, "namespace": item.namespace, "error": None}
+    if item.result:
+        return {**image, **_document(item.result)}
+    return {**image, "error": item.error.message if item.error else None}
 
 
 def _report(item: EnsuredImage, chosen: settings.Settings) -> None:

@@ -15,6 +15,7 @@ from pyctrd.cli.text import moment, sanitize
 
 if TYPE_CHECKING:
     from pyctrd import Event
+    from pyctrd.cli.documents import services
 
 
 @click.command("events")
@@ -52,7 +53,7 @@ def _line(event: Event, output_format: str) -> str:
     return sanitize(" ".join(filter(None, words)))
 
 
-def _document(event: Event) -> dict[str, object]:
+def _document(event: Event) -> services.Event:
     return {
         "time": event.time.isoformat().replace("+00:00", "Z") if event.time else "",
         "namespace": event.namespace,
@@ -61,5 +62,5 @@ def _document(event: Event) -> dict[str, object]:
         "action": event.action,
         "name": event.name,
         "type_url": event.type_url,
-        "payload": event.payload,
+        "payload": None if event.payload is None else dict(event.payload),
     }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyctrd import HistoryStep
+    from pyctrd.cli.documents import images
 
 # As docker's.
 _MOST_SHOWN: Final = 45
@@ -82,7 +83,7 @@ def _row(step: HistoryStep, now: dt.datetime, *, whole: bool) -> Sequence[Cell]:
     )
 
 
-def document(step: HistoryStep) -> dict[str, object]:
+def document(step: HistoryStep) -> images.HistoryStep:
     """Return a step as JSON."""
     return {
         "created_at": moment(step.created_at),

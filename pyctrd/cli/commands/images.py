@@ -20,6 +20,7 @@ from pyctrd.oci.platforms import to_string
 
 if TYPE_CHECKING:
     from pyctrd import ImageOverview, ImageRecord
+    from pyctrd.cli.documents import images
 
 # At most this many platforms are named.
 _NAMED: Final = 3
@@ -133,7 +134,7 @@ def _age(created: dt.datetime | None, now: dt.datetime) -> str:
     return age((now - created).total_seconds()) if created else ""
 
 
-def _document(item: ImageOverview) -> dict[str, object]:
+def _document(item: ImageOverview) -> images.Image:
     image = item.image
     return {
         "name": image.name,

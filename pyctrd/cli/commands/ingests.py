@@ -18,6 +18,7 @@ from pyctrd.cli.text import moment, sanitize, since, size
 
 if TYPE_CHECKING:
     from pyctrd import Ingest
+    from pyctrd.cli.documents import services
 
 
 @click.group("ingests", cls=Group)
@@ -68,7 +69,7 @@ def listing(now: dt.datetime) -> Listing[Ingest]:
     )
 
 
-def document_of(ingest: Ingest) -> dict[str, object]:
+def document_of(ingest: Ingest) -> services.Ingest:
     """Return an unfinished write for JSON."""
     return {
         "ref": ingest.ref,

@@ -17,6 +17,7 @@ from pyctrd.errors import ImageNotFound, InvalidReference
 
 if TYPE_CHECKING:
     from pyctrd import ArchiveInfo
+    from pyctrd.cli.documents import archives
 
 _LAYOUTS = {"oci": "OCI layout", "docker": "docker archive"}
 
@@ -63,7 +64,7 @@ def _inspect_image(ref: str, platforms: tuple[str, ...] | None, output_format: s
         imageinfo.render(info, open_page(), dt.datetime.now(dt.UTC))
 
 
-def _document(found: ArchiveInfo) -> dict[str, object]:
+def _document(found: ArchiveInfo) -> archives.InspectArchive:
     return {
         "archive": found.name,
         "layout": found.layout,

@@ -21,6 +21,7 @@ from pyctrd.cli.text import moment, sanitize, since, size, until
 
 if TYPE_CHECKING:
     from pyctrd import Lease, LeaseDetails, LeaseOverview
+    from pyctrd.cli.documents import services
 
 
 @click.group("leases", cls=Group)
@@ -88,7 +89,7 @@ def _holds(item: LeaseOverview) -> str:
     return ", ".join(count(number, noun) for number, noun in parts if number) or "nothing"
 
 
-def _document(lease: Lease) -> dict[str, object]:
+def _document(lease: Lease) -> services.Lease:
     return {
         "id": lease.id,
         "created_at": moment(lease.created_at),
@@ -171,7 +172,7 @@ def inspect(lease_id: str, output_format: str) -> None:
         _print(open_page(), found, dt.datetime.now(dt.UTC))
 
 
-def _details(found: LeaseDetails) -> dict[str, object]:
+def _details(found: LeaseDetails) -> services.InspectedLease:
     return {
         **_document(found.lease),
         "content": [{"digest": blob.digest, "size": blob.size} for blob in found.content],

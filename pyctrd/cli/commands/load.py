@@ -18,6 +18,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import LoadOnMissing, LoadResult
+    from pyctrd.cli.documents import transfers
 
 
 @click.command("load")
@@ -118,7 +119,7 @@ def command(
         _print(open_page(), result)
 
 
-def _document(result: LoadResult) -> dict[str, object]:
+def _document(result: LoadResult) -> transfers.Load:
     return {
         "images": [
             {

@@ -17,6 +17,7 @@ from pyctrd.cli.text import sanitize
 
 if TYPE_CHECKING:
     from pyctrd import Namespace, NamespaceOverview
+    from pyctrd.cli.documents import services
 
 
 @click.group("namespaces", cls=Group)
@@ -60,7 +61,7 @@ NAMESPACES: Listing[NamespaceOverview] = Listing(
 )
 
 
-def _document(namespace: Namespace) -> dict[str, object]:
+def _document(namespace: Namespace) -> services.Namespace:
     return {"name": namespace.name, "labels": dict(namespace.labels)}
 
 

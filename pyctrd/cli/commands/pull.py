@@ -18,6 +18,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import PullResult
+    from pyctrd.cli.documents import transfers
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, ref: str) -> str:
@@ -109,7 +110,7 @@ def show_result(result: PullResult, output_format: str, *, quiet: bool) -> None:
         _print(open_page(), result)
 
 
-def _document(result: PullResult) -> dict[str, object]:
+def _document(result: PullResult) -> transfers.Pull:
     """Return what a pull did, for JSON."""
     return {
         "image": result.image.name,

@@ -16,6 +16,7 @@ from pyctrd.cli.session import open_registry
 from pyctrd.cli.text import seconds, size
 
 if TYPE_CHECKING:
+    from pyctrd.cli.documents import services
     from pyctrd.registry import ExplainedHost, Explanation, ProxyUse, ReferrerList
 
 
@@ -96,7 +97,7 @@ def referrers(ref: str, artifact_type: str, output_format: str) -> None:
     )
 
 
-def _document(found: ReferrerList) -> dict[str, object]:
+def _document(found: ReferrerList) -> services.RegistryReferrers:
     return {
         "repository": found.repository,
         "host": found.host,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SaveResult,
         Skipped,
     )
+    from pyctrd.cli.documents import content, transfers
 
 
 # File extensions of compressions that save does not write, and the program for each.
@@ -249,9 +250,9 @@ def _warn_of_compression(output: str, words: Sequence[str]) -> None:
         )
 
 
-def _document(result: SaveResult) -> dict[str, object]:
+def _document(result: SaveResult) -> transfers.Save:
     return {
-        "images": result.images,
+        "images": list(result.images),
         "platforms": [platform_names.to_string(item) for item in result.platforms],
         "fetched": [content_of(item) for item in result.fetched],
         "bytes_fetched": result.bytes_fetched,
@@ -265,11 +266,11 @@ def _document(result: SaveResult) -> dict[str, object]:
     }
 
 
-def _presumed_of(result: SaveResult) -> list[dict[str, object]]:
+def _presumed_of(result: SaveResult) -> list[content.Blob]:
     return [{"digest": item.digest, "size": item.size} for item in result.presumed]
 
 
-def _skipped_of(skipped: Skipped) -> dict[str, object]:
+def _skipped_of(skipped: Skipped) -> transfers.SkippedPlatform:
     return {
         "image": skipped.image,
         "platform": platform_names.to_string(skipped.platform) if skipped.platform else "",
@@ -322,21 +323,23 @@ def _import_command(
 
 def _show_plan(plan: SaveResult, output_format: str) -> None:
     if output_format == "json":
-        emit_json(
-            {
-                "images": plan.images,
-                "platforms": [platform_names.to_string(item) for item in plan.platforms],
-                "fetch": [content_of(item) for item in plan.fetched],
-                "fetch_bytes": plan.bytes_fetched,
-                "write": plan.blobs,
-                "archive_bytes": plan.bytes_written,
-                "presumed": _presumed_of(plan),
-                "referrers": referrers_of(plan.referrers),
-                "skipped": [_skipped_of(item) for item in plan.skipped],
-            }
-        )
-        return
-    _print_plan(open_page(), plan)
+        emit_json(_plan_document(plan))
+    else:
+        _print_plan(open_page(), plan)
+
+
+def _plan_document(plan: SaveResult) -> transfers.SavePlan:
+    return {
+        "images": list(plan.images),
+        "platforms": [platform_names.to_string(item) for item in plan.platforms],
+        "fetch": [content_of(item) for item in plan.fetched],
+        "fetch_bytes": plan.bytes_fetched,
+        "write": list(plan.blobs),
+        "archive_bytes": plan.bytes_written,
+        "presumed": _presumed_of(plan),
+        "referrers": referrers_of(plan.referrers),
+        "skipped": [_skipped_of(item) for item in plan.skipped],
+    }
 
 
 def _print_plan(page: Page, plan: SaveResult) -> None:

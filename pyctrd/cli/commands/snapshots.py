@@ -19,6 +19,7 @@ from pyctrd.cli.text import moment, sanitize, since, size
 
 if TYPE_CHECKING:
     from pyctrd import Mount, SnapshotInfo, SnapshotLevel, SnapshotSize
+    from pyctrd.cli.documents import services
 
 # Deeper levels are not indented more: a name has to fit in 80 columns.
 _MAX_INDENT: Final = 40
@@ -65,7 +66,7 @@ def _listing(now: dt.datetime) -> Listing[SnapshotInfo]:
     )
 
 
-def _document(info: SnapshotInfo) -> dict[str, object]:
+def _document(info: SnapshotInfo) -> services.Snapshot:
     return {
         "key": info.name,
         "parent": info.parent,

@@ -16,6 +16,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import SyncResult
+    from pyctrd.cli.documents import transfers
 
 
 @click.command("sync")
@@ -87,7 +88,7 @@ def command(
         _print(open_page(), result)
 
 
-def _document(result: SyncResult) -> dict[str, object]:
+def _document(result: SyncResult) -> transfers.Sync:
     return {
         "images": [{"name": image.name, "target": content_of(image.target)} for image in result.images],
         "bytes_sent": result.bytes_sent,

@@ -15,6 +15,7 @@ from pyctrd.cli.text import moment
 
 if TYPE_CHECKING:
     from pyctrd import TagResult
+    from pyctrd.cli.documents import transfers
 
 
 def _checked(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def command(
         page.items(items)
 
 
-def _document(result: TagResult) -> dict[str, object]:
+def _document(result: TagResult) -> transfers.Tag:
     return {
         "image": result.image.name,
         "target": content_of(result.image.target),

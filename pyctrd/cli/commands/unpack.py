@@ -16,6 +16,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import UnpackResult
+    from pyctrd.cli.documents import transfers
 
 
 @click.command("unpack")
@@ -53,7 +54,7 @@ def command(
         _print(open_page(), result)
 
 
-def _document(result: UnpackResult) -> dict[str, object]:
+def _document(result: UnpackResult) -> transfers.Unpack:
     return {
         "image": result.image.name,
         "target": content_of(result.image.target),

@@ -19,6 +19,7 @@ from pyctrd.oci.image_names import has_tag
 
 if TYPE_CHECKING:
     from pyctrd import ImageUsage, SpaceTotal, UsageResult
+    from pyctrd.cli.documents import space
 
 
 @click.command("usage")
@@ -140,9 +141,9 @@ def _status(image: ImageUsage) -> list[str]:
     return [word for word, holds in (("in use", image.in_use), ("pinned", image.pinned)) if holds]
 
 
-def _document(found: UsageResult) -> dict[str, object]:
+def _document(found: UsageResult) -> space.Usage:
     return {
-        "images": found.images,
+        "images": list(found.images),
         "blobs": found.blobs,
         "snapshots": found.snapshots,
         "ingests": found.ingests,

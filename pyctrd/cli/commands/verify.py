@@ -21,6 +21,7 @@ from pyctrd.oci.platforms import format_all
 
 if TYPE_CHECKING:
     from pyctrd import Finding, VerifyArchiveResult, VerifyResult
+    from pyctrd.cli.documents import archives
     from pyctrd.oci.model import Platform
 
 _INCOMPLETE = 4
@@ -75,7 +76,7 @@ def command(
     with open_client() as client, reporting(progress, quiet=quiet) as sink:
         result = client.images.verify(refs, platforms=wanted, repair=repair, progress=sink)
     if output_format == "json":
-        emit_json(_summary([result]) | {"findings": [_document(item) for item in result.findings]})
+        emit_json(_result(result))
     elif not quiet or not result.ok:
         _print(open_page(), result)
         if not result.ok and not repair:
@@ -85,14 +86,18 @@ def command(
         click.get_current_context().exit(_INCOMPLETE)
 
 
-def _summary(results: Sequence[VerifyResult]) -> dict[str, object]:
+def _summary(results: Sequence[VerifyResult]) -> archives.Hashed:
     return {
         "blobs": sum(result.blobs for result in results),
         "bytes": sum(result.bytes_hashed for result in results),
     }
 
 
-def _document(finding: Finding) -> dict[str, object]:
+def _result(result: VerifyResult) -> archives.Verify:
+    return {**_summary([result]), "findings": [_document(item) for item in result.findings]}
+
+
+def _document(finding: Finding) -> archives.Finding:
     return {
         "digest": finding.digest,
         "mediaType": finding.media_type,
@@ -136,8 +141,9 @@ def _verify_archives(
         click.get_current_context().exit(_INCOMPLETE)
 
 
-def _archives_document(results: Mapping[str, VerifyArchiveResult]) -> dict[str, object]:
-    return _summary(list(results.values())) | {
+def _archives_document(results: Mapping[str, VerifyArchiveResult]) -> archives.VerifyArchives:
+    return {
+        **_summary(list(results.values())),
         "findings": [
             {"archive": archive, **_document(item)}
             for archive, result in results.items()

@@ -16,6 +16,7 @@ from pyctrd.cli.text import age, count, moment, short
 
 if TYPE_CHECKING:
     from pyctrd import Reference, WhyResult
+    from pyctrd.cli.documents import space
 
 # At most this many chains are printed; JSON has all of them.
 _SHOWN: Final = 10
@@ -51,7 +52,7 @@ def command(name: str, output_format: str) -> None:
         _show(open_page(), result, dt.datetime.now(dt.UTC))
 
 
-def _document(result: WhyResult) -> dict[str, object]:
+def _document(result: WhyResult) -> space.Why:
     return {
         "objects": list(map(_object, result.objects)),
         "chains": [list(map(_link, chain)) for chain in result.chains],
@@ -60,14 +61,18 @@ def _document(result: WhyResult) -> dict[str, object]:
     }
 
 
-def _object(item: Reference) -> dict[str, object]:
+def _object(item: Reference) -> space.WhyObject:
     """Return an object's JSON; `snapshotter` only of snapshots."""
-    found: dict[str, object] = {"kind": item.kind, "name": item.name}
-    return {**found, "snapshotter": item.snapshotter} if item.kind == "snapshot" else found
+    found: space.WhyObject = {"kind": item.kind, "name": item.name}
+    if item.kind == "snapshot":
+        found["snapshotter"] = item.snapshotter
+    return found
 
 
-def _link(item: Reference) -> dict[str, object]:
-    found = {**_object(item), "via": item.via}
+def _link(item: Reference) -> space.WhyLink:
+    found: space.WhyLink = {"kind": item.kind, "name": item.name, "via": item.via}
+    if item.kind == "snapshot":
+        found["snapshotter"] = item.snapshotter
     if item.expires_at is not None:
         found["expires_at"] = moment(item.expires_at)
     if item.purpose:
