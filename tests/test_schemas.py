@@ -111,6 +111,13 @@ def test_every_field_is_in_the_documentation(name: str) -> None:
     assert not missing
 
 
+def test_the_code_in_the_page_works(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "reference" / "schemas.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "schemas.md", "exec"), {})
+    assert capsys.readouterr().out == "pyctrd images --format json\n"
+
+
 # --- versions ---------------------------------------------------------------------------------------------
 
 

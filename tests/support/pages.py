@@ -42,6 +42,7 @@ RUN_BY: Final[Mapping[str, str | Mapping[str, str]]] = {
     "prune.md": FOLLOW,
     "push.md": FOLLOW,
     "reference/logging.md": "tests/test_logging_doc.py::test_the_program_logs_json_lines",
+    "reference/schemas.md": "tests/test_schemas.py::test_the_code_in_the_page_works",
     "start.md": FOLLOW,
 }
 _FENCE = re.compile(
