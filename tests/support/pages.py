@@ -34,6 +34,7 @@ RUN_BY: Final[Mapping[str, str | Mapping[str, str]]] = {
     "howto/ci.md": FOLLOW,
     "howto/cron.md": FOLLOW,
     "howto/debug.md": "integration/test_debug_doc.py::test_the_page",
+    "howto/from-subprocess.md": "integration/test_from_subprocess.py::test_both_do_the_same",
     "howto/migrate.md": FOLLOW,
     "howto/mirrors.md": FOLLOW,
     "howto/nodes.md": FOLLOW,
