@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
@@ -25,6 +27,8 @@ LEGEND: Final[Mapping[str, str]] = {
     "lease": "lease",
     "absent": "not here",
 }
+# What users import or run.
+ENTRIES: Final = ("", "__main__", "cli", "pytest_plugin")
 HEIGHT = 30
 CARD = 760
 
@@ -58,6 +62,7 @@ class Diagram:
 
     title: str
     height: int
+    legend: bool = True
     boxes: dict[str, Box] = field(default_factory=dict)
     arrows: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[tuple[int, int, str]] = field(default_factory=list)
@@ -118,7 +123,7 @@ class Diagram:
             yield f'<text x="{x}" y="{y}" fill="{INK}" font-weight="600">{escape(text)}</text>'
 
     def _legend(self) -> Iterator[str]:
-        kinds = {box.kind for box in self.boxes.values()}
+        kinds = {box.kind for box in self.boxes.values()} if self.legend else set()
         x, y = 20, self.height - 24
         for kind in (kind for kind in LEGEND if kind in kinds):
             dashes = ' stroke-dasharray="3 2"' if kind == "absent" else ""
@@ -209,7 +214,44 @@ def lease() -> Diagram:
     return drawn
 
 
-DIAGRAMS: Final = {"after-a-pull": after_a_pull, "references": references, "lease": lease}
+def layers() -> Diagram:
+    """The packages of pyctrd, each above what it may import."""
+    may_import = _layering()
+    level: dict[str, int] = {}
+    for name in TopologicalSorter(may_import).static_order():
+        level[name] = max((level[below] + 1 for below in may_import[name]), default=0)
+    rows = [
+        sorted(name for name in level if level[name] == number) for number in range(max(level.values()) + 1)
+    ]
+    step = HEIGHT + 18
+    drawn = Diagram(
+        "The packages of pyctrd: each may import only from the rows below it",
+        step * len(rows) + 14,
+        legend=False,
+    )
+    for number, row in enumerate(reversed(rows)):
+        width = min(130, (CARD - 40) // len(row) - 10)
+        left = (CARD - len(row) * (width + 10)) // 2
+        for column, name in enumerate(row):
+            x, y = left + column * (width + 10) + width // 2 + 5, 30 + number * step
+            drawn.box(name, name or "pyctrd", x, y, "record" if name in ENTRIES else "blob", width)
+    return drawn
+
+
+def _layering() -> dict[str, list[str]]:
+    """Read the dict that tests/test_layering.py checks."""
+    tree = ast.parse((FOLDER.parent.parent / "tests" / "test_layering.py").read_text(encoding="utf-8"))
+    (found,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and node.target.id == "MAY_IMPORT"
+    )
+    return {name: below.split() for name, below in ast.literal_eval(found).items()}
+
+
+DIAGRAMS: Final = {"after-a-pull": after_a_pull, "references": references, "lease": lease, "layers": layers}
 
 
 def main() -> None:
