@@ -1,4 +1,4 @@
-"""The version of this package, the same as in pyproject.toml.
+"""The version of this package, which hatchling reads from here.
 
 `importlib.metadata` takes two milliseconds to find it, and a source tree that is not installed has none.
 """

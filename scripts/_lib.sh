@@ -54,15 +54,18 @@ make_venv() {
 }
 
 # newest_venv: the package from this tree with the newest dependencies, on the machine's own Python.
-newest_venv() { make_venv .venv "$(find_python)" "$(cat pyproject.toml)" -e '.[test,check]'; }
+newest_venv() { make_venv .venv "$(find_python)" "$(cat pyproject.toml pyctrd/version.py)" -e '.[test,check]'; }
 
 # docs_venv: the package with Sphinx.
-docs_venv() { make_venv .venv-docs "$(find_python)" "$(cat pyproject.toml)" -e '.[docs]'; }
+docs_venv() { make_venv .venv-docs "$(find_python)" "$(cat pyproject.toml pyctrd/version.py)" -e '.[docs]'; }
+
+# build_venv: what scripts/build needs; nothing of it is in the packages.
+build_venv() { make_venv .venv-build "$(find_python)" "$(cat pyproject.toml pyctrd/version.py)" -e '.[build]'; }
 
 # python_venv VERSION: the same on another Python (integration/rig/pythons.py).
 python_venv() {
     newest_venv
-    make_venv ".venv-$1" "$(.venv/bin/python -m integration.rig.pythons "$1")" "$(cat pyproject.toml)" -e '.[test]'
+    make_venv ".venv-$1" "$(.venv/bin/python -m integration.rig.pythons "$1")" "$(cat pyproject.toml pyctrd/version.py)" -e '.[test]'
 }
 
 # floor_venv: the oldest allowed dependencies, on the oldest Python, since they lack wheels for later ones.
@@ -73,5 +76,5 @@ floor_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
         python=$(.venv/bin/python -m integration.rig.pythons 3.11)
     .venv/bin/python scripts/floor-requirements >"$PYCTRD_CACHE/floor.txt"
-    make_venv .venv-floor "$python" "$(cat pyproject.toml)" -c "$PYCTRD_CACHE/floor.txt" -e '.[test]'
+    make_venv .venv-floor "$python" "$(cat pyproject.toml pyctrd/version.py)" -c "$PYCTRD_CACHE/floor.txt" -e '.[test]'
 }

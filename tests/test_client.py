@@ -5,11 +5,11 @@ Tests with containerd are in integration/.
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,12 @@ def test_every_error_is_public() -> None:
     assert own <= set(pyctrd.__all__)
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    assert pyctrd.__version__ == project["version"]
+def test_the_metadata_and_the_command_line_have_the_version_of_the_module() -> None:
+    assert importlib.metadata.version("pyctrd") == pyctrd.__version__
+    done = subprocess.run(
+        [sys.executable, "-m", "pyctrd", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"pyctrd {pyctrd.__version__}\n"
 
 
 def test_arguments_override_the_environment_and_the_environment_defaults(
