@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from integration.conftest import run_required
 from integration.guides import Machine
 from integration.rig.containerd import Containerd
 from integration.rig.daemons import Registry
 from integration.rig.peers import NEWEST
-from integration.rig.publish import push
-from integration.test_guides import API, APP, HOST, image, pull, pull_incomplete
+from integration.test_guides import API, APP, HOST, pull, pull_incomplete
+from integration.test_guides import own_registry as own_registry
 from tests.support.pages import DOCS, blocks
 
 PAGE: Final = "howto/from-subprocess.md"
@@ -31,15 +29,6 @@ CHANGING: Final = (
 STABLE: Final = f"{HOST}/team/app:stable"
 
 pytestmark = pytest.mark.parametrize("generation", [NEWEST], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry with the images of the page."""
-    with run_required(lambda: Registry(tmp_path_factory.mktemp("registry"))) as registry:
-        push(image(1), registry, "team/app", "1.4")
-        push(image(2), registry, "team/api", "2.1")
-        yield registry
 
 
 def test_there_are_ten_pairs(generation: str) -> None:
