@@ -157,6 +157,12 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         """Whether `missing` is all: an absent manifest or index may list more."""
         return not self.unread and all(row.missing_known for row in self.platforms if row.target)
 
+    def _repr_html_(self) -> str:
+        """Return a table, which a Jupyter notebook shows."""
+        from pyctrd.operations.diagnose import html
+
+        return html.of_image(self)
+
 
 class DiagnosisSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The diagnosis of one of many images.
@@ -179,6 +185,12 @@ class DiagnosisSummary(msgspec.Struct, frozen=True, kw_only=True):
     remedy: Remedy | None = None
     alias_of: str = ""
     error: PyctrdError | None = None
+
+    def _repr_html_(self) -> str:
+        """Return a table with one row, which a Jupyter notebook shows."""
+        from pyctrd.operations.diagnose import html
+
+        return html.of_summary(self)
 
 
 def missing_of(rows: Sequence[PlatformState], unread: Sequence[Content]) -> tuple[Content, ...]:
