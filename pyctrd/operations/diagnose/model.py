@@ -10,6 +10,7 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
+from pyctrd.amounts import size
 from pyctrd.errors import PyctrdError, Remedy
 from pyctrd.oci.model import Descriptor
 
@@ -159,9 +160,20 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         """Return a table, which a Jupyter notebook shows."""
-        from pyctrd.operations.diagnose import html
+        from pyctrd.operations.diagnose.html import bullets, table, verdict
 
-        return html.of_image(self)
+        rows = [
+            (
+                row.platform or row.kind,
+                *_status(row.complete, row.missing_bytes, row.missing_known),
+                "selected" if row.target else "",
+            )
+            for row in self.platforms
+        ]
+        status, missing = _status(self.complete, self.missing_bytes, self.missing_known)
+        head = verdict(self.image, status if self.complete else f"{status}, lacks {missing}")
+        causes = [cause.text for cause in self.causes]
+        return head + table(("Platform", "Status", "Missing", ""), rows) + bullets(causes)
 
 
 class DiagnosisSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,9 +200,18 @@ class DiagnosisSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         """Return a table with one row, which a Jupyter notebook shows."""
-        from pyctrd.operations.diagnose import html
+        from pyctrd.operations.diagnose.html import table
 
-        return html.of_summary(self)
+        cause = self.error.message if self.error else self.cause.text if self.cause else ""
+        status = _status(self.complete, self.missing_bytes, self.missing_known)
+        return table(("Image", "Status", "Missing", "Cause"), [(self.image, *status, cause)])
+
+
+def _status(complete: bool, missing_bytes: int, known: bool) -> tuple[str, str]:
+    """Return the words for whether something is complete, and for what it lacks."""
+    if complete:
+        return "complete", "-"
+    return "incomplete", size(missing_bytes) if known else f"at least {size(missing_bytes)}"
 
 
 def missing_of(rows: Sequence[PlatformState], unread: Sequence[Content]) -> tuple[Content, ...]:
