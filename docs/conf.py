@@ -19,7 +19,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx_llms_txt"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["pictures"]
+exclude_patterns = ["man", "pictures"]
 myst_heading_anchors = 4
 # A program's output is marked `console`, as is usual, but is not a session of Python or of a shell.
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]

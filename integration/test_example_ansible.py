@@ -47,12 +47,12 @@ class Node:
         self._folder = folder
         self._variables = {
             "address": str(bench.containerd.address),
-            "namespace": bench.namespace,
+            "containerd_namespace": bench.namespace,
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
         }
 
-    def play(self, image: str, *options: str, code: int = 0, **variables: str) -> dict[str, Any]:
+    def play(self, image: str, *options: str, code: int = 0, **variables: object) -> dict[str, Any]:
         """Return the result of the module."""
         values = json.dumps({**self._variables, "image": image, **variables})
         done = subprocess.run(
@@ -114,7 +114,12 @@ def test_the_module(bench: Bench, tmp_path: Path) -> None:
     assert node.play(name, "--check")["missing_bytes"] == sum(layer["size"] for layer in layers)
     completed = node.play(name)
     assert completed["changed"]
+    assert completed["causes"]
     assert completed["bytes"] == completed["missing_bytes"] > 0
+
+    assert node.play(name, platforms=["linux/arm64"])["bytes"] > 0
+    assert not node.play(name, platforms=["linux/arm64"])["changed"]
+    assert "has no plan9/amd64" in node.play(name, "--check", code=2, platforms=["plan9/amd64"])["output"]
 
     assert node.play(name, "--check", state="absent")["bytes"] > 0
     assert images() == f"{name}\n"

@@ -50,18 +50,22 @@ def run_pytest(
     )
 
 
-def test_the_plugin_of_pytest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [0, 60])
+def test_the_plugin_of_pytest(tmp_path: Path, depth: int) -> None:
+    """Also where the folder for temporary files is too deep for a socket."""
     with peer_required():
         peer = peers.containerd(NEWEST)
+    folder = tmp_path / ("d" * depth)
+    folder.mkdir(exist_ok=True)
     done = run_pytest(
-        tmp_path,
+        folder,
         f"--containerd={peer.containerd}",
         "--containerd-required",
         path=peers.tool_environment(peer.bin_dir)["PATH"],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
-    assert not list(tmp_path.glob("pyctrd-*"))
+    assert not list(folder.glob("pyctrd-*"))
 
 
 def test_the_plugin_without_a_containerd(tmp_path: Path) -> None:

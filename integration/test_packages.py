@@ -141,7 +141,10 @@ def test_the_wheel_has_only_the_package_and_its_licence(packages: Packages) -> N
     with zipfile.ZipFile(packages.wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(f"pyctrd-{__version__}.dist-info/METADATA").decode()
-    assert {name.partition("/")[0] for name in names} == {"pyctrd", f"pyctrd-{__version__}.dist-info"}
+    data = f"pyctrd-{__version__}.data"
+    assert {name.partition("/")[0] for name in names} == {"pyctrd", f"pyctrd-{__version__}.dist-info", data}
+    manual = f"{data}/data/share/man/man1/pyctrd.1"
+    assert [name for name in names if name.startswith(data)] == [manual]
     assert {"pyctrd/py.typed", f"pyctrd-{__version__}.dist-info/licenses/NOTICE"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     assert f"\nVersion: {__version__}\n" in metadata

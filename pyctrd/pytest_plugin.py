@@ -86,8 +86,7 @@ def pyctrd_address(request: pytest.FixtureRequest) -> Iterator[str]:
         if request.config.getoption("--containerd-required"):
             pytest.fail(reason)
         pytest.skip(reason)
-    # Not pytest's folder for the test, since the path of a socket has at most 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="pyctrd-"))
+    folder = Path(tempfile.mkdtemp(prefix="pyctrd-", dir=_short_folder()))
     try:
         (folder / "config.toml").write_text(_CONFIG.format(folder=folder))
         with ExitStack() as stack:
@@ -99,6 +98,12 @@ def pyctrd_address(request: pytest.FixtureRequest) -> Iterator[str]:
             yield str(folder / "containerd.sock")
     finally:
         shutil.rmtree(folder)
+
+
+def _short_folder() -> str | None:
+    """Return /tmp if the usual folder is too deep: the path of a socket has at most 107 bytes."""
+    longest = f"{tempfile.gettempdir()}/pyctrd-12345678/containerd.sock.ttrpc"
+    return "/tmp" if len(os.fsencode(longest)) > 107 else None  # noqa: S108 - mkdtemp makes a folder in it
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> None:

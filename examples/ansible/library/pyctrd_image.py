@@ -14,11 +14,14 @@ short_description: Have an image in containerd with all of its content, or not a
 description:
   - C(present) pulls an image that is not there, and fetches by digest what an incomplete one lacks.
     It does not look for a newer image under the same tag.
-  - C(absent) removes the image under all of its names, unless a container uses it or it is pinned.
+  - C(absent) removes the image, unless a container uses it or it is pinned.
 options:
   name: {description: The image., type: str, required: true}
   state: {description: What is wanted., type: str, choices: [present, absent], default: present}
   platforms: {description: "Platforms (default: the host's).", type: list, elements: str}
+  all_names:
+    description: With C(absent), remove all names of the image (default in k8s.io, where CRI has several).
+    type: bool
   namespace: {description: Namespace of containerd., type: str, default: k8s.io}
   address: {description: Socket of containerd., type: str}
 requirements: [pyctrd]
@@ -35,6 +38,7 @@ image: {description: The full name., type: str, returned: if the image is there}
 digest: {description: The digest of its target., type: str, returned: if the image is there}
 bytes: {description: Bytes that were fetched or freed., type: int, returned: if something was changed}
 missing_bytes: {description: Bytes that it lacked before., type: int, returned: if the image was there}
+causes: {description: Why it lacked them., type: list, returned: if the image was incomplete}
 """
 
 
@@ -45,6 +49,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "platforms": {"type": "list", "elements": "str"},
+            "all_names": {"type": "bool"},
             "namespace": {"type": "str", "default": "k8s.io"},
             "address": {"type": "str"},
         },
@@ -59,7 +64,8 @@ def main() -> None:
             change = present if module.params["state"] == "present" else absent
             module.exit_json(**change(client, module.params, check=module.check_mode))
     except PyctrdError as error:
-        module.fail_json(msg=error.message, hint=error.hint)
+        # With a remedy, the hint is about a call of the library.
+        module.fail_json(msg=error.message, hint=None if error.remedy else error.hint)
 
 
 def present(client: Any, wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
@@ -72,7 +78,12 @@ def present(client: Any, wanted: dict[str, Any], *, check: bool) -> dict[str, An
         found = client.images.diagnose(name, platforms=platforms)
     if found is not None and found.complete:
         return {"changed": False, "image": found.image, "digest": found.target.digest, "missing_bytes": 0}
-    before = {} if found is None else {"missing_bytes": found.missing_bytes}
+    if found is not None and found.absent_platforms:
+        return {"failed": True, "msg": f"{found.image} has no {', '.join(found.absent_platforms)}"}
+    before: dict[str, Any] = {}
+    if found is not None:
+        causes = [cause.text for cause in found.causes]
+        before = {"missing_bytes": found.missing_bytes, "causes": causes}
     if check:
         return {"changed": True, **before}
     # An image that is there is completed by digest: its tag may have moved.
@@ -92,8 +103,9 @@ def absent(client: Any, wanted: dict[str, Any], *, check: bool) -> dict[str, Any
     """Remove the image."""
     from pyctrd import ImageNotFound
 
+    all_names = wanted["namespace"] == "k8s.io" if wanted["all_names"] is None else wanted["all_names"]
     try:
-        result = client.images.remove(wanted["name"], all_names=True, dry_run=check)
+        result = client.images.remove(wanted["name"], all_names=all_names, dry_run=check)
     except ImageNotFound:
         return {"changed": False}
     return {"changed": True, "bytes": result.bytes}
