@@ -19,8 +19,8 @@ class ImageContract:
     NAME = "registry.example/team/app:1"
 
     def record(self, **labels: str) -> ImageRecord:
-        _, digest = new_blob(1)
-        target = Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=digest, size=1)
+        data, digest = new_blob(16)  # of fewer bytes, two would be the same now and then
+        target = Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=digest, size=len(data))
         return ImageRecord(name=self.NAME, target=target, labels=labels)
 
     def test_a_record_can_be_created_once(self, store: Store) -> None:
