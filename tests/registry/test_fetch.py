@@ -212,10 +212,10 @@ def test_urls_are_not_requested_when_the_budget_is_used_up(
     server: ScriptedServer, other: ScriptedServer, remote: RemoteMaker
 ) -> None:
     descriptor = layer(media_type=mediatypes.DOCKER_FOREIGN, urls=(f"{other.url}/a", f"{other.url}/b"))
-    one = remote(stall_timeout=30, retry_budget=0.1)
+    one = remote(stall_timeout=2, retry_budget=0.1)
 
     def late(_seen: Seen) -> Answer:
-        time.sleep(0.25)
+        time.sleep(1.5)
         return Answer(404)
 
     server.once("HEAD", TAG, late)
