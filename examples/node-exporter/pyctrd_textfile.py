@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 COMMAND = ("pyctrd", "diagnose", "--all-namespaces", "--format", "jsonl")
 COMPLETE, INCOMPLETE = 0, 4
@@ -53,7 +54,7 @@ def check(file: Path) -> int:
     return done.returncode
 
 
-def metrics(images: list, code: int) -> str:
+def metrics(images: list[dict[str, Any]], code: int) -> str:
     """Return the metrics; only incomplete images have a series of their own, so that there are few."""
     lines = [
         *head(
@@ -81,7 +82,7 @@ def metrics(images: list, code: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def head(name: str, text: str) -> list:
+def head(name: str, text: str) -> list[str]:
     return [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
 
 

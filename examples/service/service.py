@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from pyctrd import AsyncClient, InvalidInput, NotFound, ProgressStream, PyctrdError
 
@@ -40,6 +41,7 @@ async def diagnosis(request: web.Request) -> web.Response:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     """Pull an image, and stream the progress."""
+    ref = request.query["ref"]
     response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
     await response.prepare(request)
 
@@ -47,9 +49,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
         await response.write(json.dumps(line).encode() + b"\n")
 
     events = ProgressStream()
-    pulling = asyncio.create_task(
-        request.app[CLIENT].images.pull(request.query["ref"], progress=events), name="pull"
-    )
+    pulling = asyncio.create_task(request.app[CLIENT].images.pull(ref, progress=events), name=f"pull {ref}")
     try:
         async for event in events:
             if event.action == "downloaded" and event.descriptor:
@@ -59,12 +59,13 @@ async def pull(request: web.Request) -> web.StreamResponse:
     except PyctrdError as error:
         await send(error=error.message, hint=error.hint)
     finally:
-        pulling.cancel()
+        pulling.cancel()  # if the client went away
+        await asyncio.wait([pulling])
     return response
 
 
 @web.middleware
-async def errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with the error and its hint."""
     try:
         return await handler(request)
@@ -91,4 +92,5 @@ def application(address: str | None = None, namespace: str | None = None) -> web
 
 
 if __name__ == "__main__":
-    web.run_app(application(*sys.argv[1:]), host="127.0.0.1", port=8080)
+    # A request ends when its client goes away, and so does its pull.
+    web.run_app(application(*sys.argv[1:]), host="127.0.0.1", port=8080, handler_cancellation=True)
