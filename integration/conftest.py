@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from integration.bench import Bench
+from integration.rig import peers
 from integration.rig.collector import empty
 from integration.rig.cri import NAMESPACE, Node, Pod, runnable
 from integration.rig.daemons import (
@@ -26,7 +27,7 @@ from integration.rig.daemons import (
     Sshd,
 )
 from integration.rig.disk import SmallDisk
-from integration.rig.peers import CURRENT, GENERATIONS, PeerUnavailable
+from integration.rig.peers import CURRENT, GENERATIONS, NEWEST, PeerUnavailable
 from integration.rig.publish import push
 from integration.scenarios import ORACLES, Oracle
 from integration.shell import Shell
@@ -34,6 +35,7 @@ from integration.syncing import Pair
 from pyctrd.containerd.calls import Calls
 from tests.support.signals import ctrl_c_is_not_ignored as ctrl_c_is_not_ignored
 
+pytest_plugins = ["pyctrd.pytest_plugin"]
 pytest.register_assert_rewrite("integration.pulls", "tests.support.contract")
 
 _Peer = TypeVar("_Peer")
@@ -116,6 +118,13 @@ def isolated_containerd(generation: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(f"isolated-{generation}")
     with run_required(lambda: Containerd(generation, folder, config=ISOLATED_CONTENT)) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def pyctrd_containerd() -> str:
+    """The containerd that the plugin for users' tests starts."""
+    with peer_required():
+        return str(peers.containerd(NEWEST).containerd)
 
 
 @pytest.fixture(scope="session")

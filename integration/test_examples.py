@@ -82,4 +82,4 @@ def test_the_plugin_without_a_containerd(tmp_path: Path) -> None:
 def test_the_plugin_says_why_containerd_does_not_start(tmp_path: Path, program: str) -> None:
     failed = run_pytest(tmp_path, f"--containerd={program}", "-x")
     assert failed.returncode == 1
-    assert "containerd did not start" in failed.stdout or "No such file" in failed.stdout
+    assert "containerd did not start" in failed.stdout or "there is no such program" in failed.stdout

@@ -23,12 +23,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import pytest
 
 from pyctrd.client import Client
-from pyctrd.errors import PyctrdError
+from pyctrd.errors import FailedPrecondition, PyctrdError
 from pyctrd.oci import platforms
 from pyctrd.oci.model import ImageRecord
 
@@ -77,21 +77,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def pyctrd_address(request: pytest.FixtureRequest) -> Iterator[str]:
+def pyctrd_containerd(request: pytest.FixtureRequest) -> str:
+    """Return the path of the containerd to start. A conftest may replace this fixture."""
+    chosen = request.config.getoption("--containerd")
+    found = shutil.which(chosen or "containerd")
+    if found is None and chosen:
+        pytest.fail(f"--containerd {chosen}: there is no such program")
+    if found is None:
+        _give_up(request, "no containerd on PATH: pass --containerd")
+    return str(found)
+
+
+def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    if request.config.getoption("--containerd-required"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def pyctrd_address(request: pytest.FixtureRequest, pyctrd_containerd: str) -> Iterator[str]:
     """Start a containerd with a temporary folder; return the path of its socket."""
-    program = request.config.getoption("--containerd") or shutil.which("containerd")
-    reason = "no containerd on PATH: pass --containerd" if not program else ""
-    reason = reason or ("containerd needs root" if os.geteuid() else "")
-    if reason:
-        if request.config.getoption("--containerd-required"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if os.geteuid():
+        _give_up(request, "containerd needs root")
     folder = Path(tempfile.mkdtemp(prefix="pyctrd-", dir=_short_folder()))
     try:
         (folder / "config.toml").write_text(_CONFIG.format(folder=folder))
         with ExitStack() as stack:
             log = stack.enter_context((folder / "log").open("wb"))
-            command = [str(program), "--config", str(folder / "config.toml")]
+            command = [pyctrd_containerd, "--config", str(folder / "config.toml")]
             process = subprocess.Popen(command, stdout=log, stderr=log)
             stack.callback(_stop, process)
             _wait_until_ready(process, folder)
@@ -132,17 +145,27 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def pyctrd_client(pyctrd_address: str) -> Iterator[Client]:
-    """Return a client for a namespace of the test's own, which is removed with its images at the end."""
+    """Return a client for a namespace of the test's own, which is removed at the end.
+
+    A container or a snapshot that other programs have made keeps the namespace until containerd ends.
+    """
     with Client(pyctrd_address, f"test-{uuid.uuid4().hex[:12]}") as client:
         client.namespaces.create(client.namespace)
         try:
             yield client
         finally:
-            for lease in client.leases.list():
-                with suppress(PyctrdError):
-                    client.leases.remove([lease.id])
-            client.images.prune(unused=True, leftovers=True)
-            client.namespaces.remove(client.namespace)
+            _remove(client)
+
+
+def _remove(client: Client) -> None:
+    """Remove the client's namespace, and what a test has left in it."""
+    client.content.abort(everything=True, force=True)
+    if leases := [lease.id for lease in client.leases.list()]:
+        client.leases.remove(leases, force=True)
+    if images := [image.name for image in client.images.list()]:
+        client.images.remove(images, force=True)
+    with suppress(FailedPrecondition):
+        client.namespaces.remove(client.namespace)
 
 
 @pytest.fixture
