@@ -99,9 +99,10 @@ class Downloader:
         self._progress = progress
         self.stop = threading.Event()
 
-    def fetch(self, descriptor: Descriptor) -> FetchResult:
+    def fetch(self, descriptor: Descriptor, received: Callable[[], None] = lambda: None) -> FetchResult:
         """Make sure that the store and the current lease have a blob; return the bytes downloaded.
 
+        `received` is called when all of it has been received, and only has to be committed.
         Raises RegistryError, RegistryContentError, DaemonError.
         """
         if descriptor.size == 0:
@@ -111,7 +112,8 @@ class Downloader:
                 hint="the manifest is broken: rebuild the image",
             )
         try:
-            result = FetchResult() if descriptor.digest in self._present else self._fetch(descriptor)
+            present = descriptor.digest in self._present
+            result = FetchResult() if present else self._fetch(descriptor, received)
         except AlreadyExists:
             result = FetchResult()
         except RegistryContentError:
@@ -153,7 +155,7 @@ class Downloader:
         """The repository for the label of a blob that was not downloaded."""
         return self._fetchers[0] if self._claim_present and self._fetchers else None
 
-    def _fetch(self, descriptor: Descriptor) -> FetchResult:
+    def _fetch(self, descriptor: Descriptor, received: Callable[[], None]) -> FetchResult:
         for _ in range(_TRIES):
             with self._open(descriptor) as ingest:
                 start = ingest.offset
@@ -163,6 +165,7 @@ class Downloader:
                 try:
                     if not complete:
                         fetcher = self._download(descriptor, ingest)
+                    received()
                     ingest.commit(labels=_short(self._labels_of(descriptor, fetcher)))
                     return FetchResult(descriptor.size - start, resumed)
                 except AlreadyExists:

@@ -22,7 +22,8 @@ from pyctrd.waiting import until_done
 _SHUTDOWN_SECONDS: Final = 2.0
 # Without a given limit, blobs start in order while they have at most IN_FLIGHT_BYTES in all, each counted as
 # at most LARGE_BYTES: 3 large ones, as in ctr, or up to MOST_AT_ONCE small ones, whose time is that of round
-# trips.
+# trips. A blob that was received leaves its place to the next one: the commit, which syncs it to the disk,
+# takes a tenth of the time of a fast download.
 IN_FLIGHT_BYTES: Final = 16 << 20
 LARGE_BYTES: Final = 5 << 20
 MOST_AT_ONCE: Final = 16
@@ -51,13 +52,14 @@ class DownloadResult(msgspec.Struct, frozen=True, kw_only=True):
 class DownloadPool:
     """Downloads several blobs at once, each digest once. A context manager, which stops its threads.
 
+    `fetch` calls the function that it is given when a blob has been received and only has to be committed.
     `max_concurrent` is the limit, None the rule of IN_FLIGHT_BYTES. The first error stops all downloads;
     blobs that are already committed stay under the lease.
     """
 
     def __init__(
         self,
-        fetch: Callable[[Descriptor], FetchResult],
+        fetch: Callable[[Descriptor, Callable[[], None]], FetchResult],
         stop: threading.Event,
         *,
         max_concurrent: int | None,
@@ -138,14 +140,14 @@ class DownloadPool:
                     self._stop.set()
 
     def _guarded(self, descriptor: Descriptor) -> FetchResult:
-        with self._room.for_blob(descriptor.size):
-            return self._fetched(descriptor)
+        with self._room.for_blob(descriptor.size) as leave:
+            return self._fetched(descriptor, leave)
 
-    def _fetched(self, descriptor: Descriptor) -> FetchResult:
+    def _fetched(self, descriptor: Descriptor, received: Callable[[], None]) -> FetchResult:
         if self._stop.is_set():
             raise Stopped
         try:
-            return self._fetch(descriptor)
+            return self._fetch(descriptor, received)
         except BaseException:
             self._stop.set()
             raise
@@ -207,15 +209,21 @@ class _Room:
         self._turn = threading.Lock()
 
     @contextmanager
-    def for_blob(self, size: int) -> Iterator[None]:
-        """Wait until there is room for a blob, and take it for the length of the context."""
-        size = min(size, LARGE_BYTES)
+    def for_blob(self, size: int) -> Iterator[Callable[[], None]]:
+        """Wait until there is room for a blob, and take it until the end, or a call of what is yielded."""
+        taken = min(size, LARGE_BYTES)
         with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
-            self._free -= size
-        try:
-            yield
-        finally:
+            self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+
+        def leave() -> None:
+            nonlocal taken
             with self._changed:
-                self._free += size
+                self._free += taken
+                taken = 0
                 self._changed.notify()
+
+        try:
+            yield leave
+        finally:
+            leave()

@@ -147,7 +147,9 @@ def test_a_blob_that_keeps_disappearing_is_an_error(monkeypatch: pytest.MonkeyPa
 def test_downloads_count_fetched_and_resumed_bytes() -> None:
     other = Descriptor(media_type="text/plain", digest=Digest.of(b"x"), size=1)
     amounts = {LAYER.digest: FetchResult(7, 3), other.digest: FetchResult()}
-    with DownloadPool(lambda item: amounts[item.digest], threading.Event(), max_concurrent=2) as downloads:
+    with DownloadPool(
+        lambda item, _received: amounts[item.digest], threading.Event(), max_concurrent=2
+    ) as downloads:
         downloads.submit([LAYER, other, LAYER])
         downloads.join()
         assert downloads.downloaded() == {LAYER: 7}

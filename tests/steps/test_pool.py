@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ def test_downloads_that_never_started_are_not_waited_for(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(concurrent.futures, "wait", wait)
 
-    def fetch(_descriptor: Descriptor) -> FetchResult:
+    def fetch(_descriptor: Descriptor, _received: Callable[[], None]) -> FetchResult:
         started.set()
         released.wait()
         return FetchResult()
@@ -59,7 +59,7 @@ class Running:
         self._changed = threading.Condition()
         self._released = False
 
-    def fetch(self, descriptor: Descriptor) -> FetchResult:
+    def fetch(self, descriptor: Descriptor, _received: Callable[[], None]) -> FetchResult:
         with self._changed:
             self.started.append(descriptor)
             self._now += 1
@@ -104,10 +104,24 @@ def test_small_blobs_are_downloaded_more_than_three_at_a_time(
         assert running.most <= limit
 
 
+@pytest.mark.parametrize(("limit", "at_once"), [(None, 4), (3, 3)])
+def test_a_blob_that_is_being_committed_leaves_its_place_to_the_next_one(
+    limit: int | None, at_once: int
+) -> None:
+    class Committing(Running):
+        def fetch(self, descriptor: Descriptor, received: Callable[[], None]) -> FetchResult:
+            if descriptor == self.blobs[0]:
+                received()
+                received()  # it has only one place
+            return super().fetch(descriptor, received)
+
+    Committing([LARGE_BYTES] * 6).run(limit, at_once)
+
+
 def test_a_download_that_waits_for_room_does_not_start_after_an_error() -> None:
     running = Running([LARGE_BYTES] * 6)
 
-    def fetch(descriptor: Descriptor) -> FetchResult:
+    def fetch(descriptor: Descriptor, _received: Callable[[], None]) -> FetchResult:
         started.append(descriptor)
         raise ValueError("it failed")
 
@@ -130,7 +144,7 @@ def test_the_error_that_stopped_the_others_is_raised() -> None:
     failing, other = Running([1, 1]).blobs
     stop = threading.Event()
 
-    def fetch(descriptor: Descriptor) -> FetchResult:
+    def fetch(descriptor: Descriptor, _received: Callable[[], None]) -> FetchResult:
         if descriptor == other:
             assert stop.wait(30)
             raise Stopped

@@ -7,7 +7,7 @@ several at a time and parents first, while the layers of earlier images are unpa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from itertools import chain
@@ -163,11 +163,11 @@ class Storing:
             view, plan.target, self._snapshotter, stored, self._progress, max_concurrent=self._concurrency
         )
 
-    def _store_blob(self, blob: Descriptor) -> FetchResult:
+    def _store_blob(self, blob: Descriptor, received: Callable[[], None] = lambda: None) -> FetchResult:
         """Store one blob unless it is there, and set its gc labels."""
         present = self._present.get(blob.digest)
         if present is None:
-            result = self._write(blob)
+            result = self._write(blob, received)
         else:
             result = FetchResult()
             if not self._contents.written.get(blob.digest):
@@ -204,13 +204,13 @@ class Storing:
             data = self._contents.read(file, limit=blob.size)
         return SmallBlob(ingest_ref(blob), blob.digest, data, self._labels.get(blob.digest, EMPTY))
 
-    def _write(self, blob: Descriptor) -> FetchResult:
+    def _write(self, blob: Descriptor, received: Callable[[], None]) -> FetchResult:
         """Store one blob; documents of the archive are in memory by now, and valid."""
         file = self._contents.blob(blob)
         if file is not None and is_document(blob):
             blob = msgspec.structs.replace(blob, data=self._planner.read(blob))
         try:
-            return self._downloader.fetch(blob)
+            return self._downloader.fetch(blob, received)
         except RegistryContentError as error:
             raise wrong_content(file.name if file else str(blob.digest), error) from error
 
