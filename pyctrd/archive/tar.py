@@ -6,7 +6,7 @@ Source: containerd core/images/archive/exporter.go writeTar, blobRecord.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Final
 
 from pyctrd.archive.compress import Compression, compressed
 from pyctrd.archive.copying import Reader, Report, copy, no_report
@@ -15,6 +15,8 @@ from pyctrd.archive.sink import Sink
 from pyctrd.archive.tar_header import END, header, padding
 from pyctrd.errors import ArchiveError
 from pyctrd.ports import Chunk
+
+_BUFFER_BYTES: Final = 64 << 10
 
 
 def size(layout: Layout) -> int:
@@ -47,6 +49,7 @@ def write(
         members = _Members(write_plain)
         copy(layout, read, members, progress)
         members.write(END)
+        members.flush()
     sink.flush()
     if members.written != expected:
         raise ArchiveError(f"archive/tar: wrote {members.written} bytes, expected {expected}")
@@ -54,18 +57,35 @@ def write(
 
 
 class _Members:
-    """Writes members with their headers and padding, and counts the bytes. Implements copying.Target."""
+    """Writes members with their headers and padding, and counts the bytes. Implements copying.Target.
+
+    What is small is written together.
+    """
 
     def __init__(self, write_plain: Callable[[Chunk], object]) -> None:
         self._write = write_plain
+        self._held: list[Chunk] = []
+        self._held_bytes = 0
         self.written = 0
 
     def start(self, entry: Entry) -> None:
         self.write(header(entry.name, entry.mode, entry.size))
 
     def write(self, data: Chunk) -> None:
-        self._write(data)
         self.written += len(data)
+        if len(data) >= _BUFFER_BYTES:
+            self.flush()
+            self._write(data)
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._held_bytes:
+            self._write(b"".join(self._held))
+        self._held, self._held_bytes = [], 0
 
     def finish(self, entry: Entry) -> None:
         self.write(padding(entry.size))

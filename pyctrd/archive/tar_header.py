@@ -9,11 +9,15 @@ Source: Go archive/tar writer.go, strconv.go, format.go; POSIX pax, "ustar Inter
 from __future__ import annotations
 
 import posixpath
+import struct
 from typing import Final
 
 BLOCK: Final = 512
 END: Final = bytes(2 * BLOCK)
 
+# Name, mode, uid, gid, size, mtime, checksum, type, link name, magic and version, user and group name, device
+# numbers, prefix; struct pads with zeros.
+_USTAR: Final = struct.Struct("100s8s8s8s12s12s8s1s100x8s64x8s8s155s12x")
 _NAME_BYTES: Final = 100
 _PREFIX_BYTES: Final = 155
 _LARGEST_SIZE: Final = 8**11 - 1
@@ -72,23 +76,20 @@ def _record(key: str, value: str) -> bytes:
 
 def _block(name: str, mode: int, size: int, kind: bytes, *, prefix: str = "", device: bytes = b"") -> bytes:
     """Return a header block; a size that is too large is written as 0, and is in the PAX record instead."""
-    fields = (
-        (name.encode(), _NAME_BYTES),
-        (_octal(mode, 7), 8),
-        (_octal(0, 7), 8),
-        (_octal(0, 7), 8),
-        (_octal(size if size <= _LARGEST_SIZE else 0, 11), 12),
-        (_octal(0, 11), 12),
-        (b" " * 8, 8),
-        (kind, 1),
-        (b"", 100),
-        (b"ustar\x0000", 8),
-        (b"", 64),
-        (device, 8),
-        (device, 8),
-        (prefix.encode(), _PREFIX_BYTES),
+    block = _USTAR.pack(
+        name.encode(),
+        _octal(mode, 7),
+        _octal(0, 7),
+        _octal(0, 7),
+        _octal(size if size <= _LARGEST_SIZE else 0, 11),
+        _octal(0, 11),
+        b" " * 8,
+        kind,
+        b"ustar\x0000",
+        device,
+        device,
+        prefix.encode(),
     )
-    block = b"".join(value[:width].ljust(width, b"\0") for value, width in fields).ljust(BLOCK, b"\0")
     checksum = b"%06o\0 " % sum(block)
     return block[:148] + checksum + block[156:]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -197,7 +198,7 @@ def test_partial_writes_of_a_pipe_lose_nothing() -> None:
 
 def test_little_is_read_ahead() -> None:
     """A slow output holds the reading back: memory is a few chunks, whatever the image's size."""
-    size, chunk = 50_000, 100
+    size, chunk = 100 << 16, 1 << 16
     read_bytes = 0
     most_ahead = 0
 
@@ -217,6 +218,21 @@ def test_little_is_read_ahead() -> None:
 
     tar.write(layout_of(by_digest(b"x" * size)), read, io.BytesIO(), progress=watch)
     assert most_ahead <= 8 * chunk
+
+
+def test_small_blobs_are_written_together() -> None:
+    blobs = by_digest(*(number.to_bytes(2, "big") * 50 for number in range(500)), b"x" * 300_000)
+    sizes: list[int] = []
+
+    class Counting(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            sizes.append(len(data))
+            return super().write(data)
+
+    layout = layout_of(blobs)
+    tar.write(layout, reader(blobs), Counting())
+    assert sum(sizes) == tar.size(layout)
+    assert len(sizes) <= sum(sizes) // (64 << 10) + 3  # before and after the large blob, and at the end
 
 
 @pytest.mark.parametrize("failing", [None, 5])
