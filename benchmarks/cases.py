@@ -81,11 +81,10 @@ def _pull(image: str, site: Site) -> list[Contender]:
     ]
     if _every_peer(site, image):
         local = ("images", "pull", "--local", "--plain-http", name)
-        files = site.source.blob_files(image)
         found += [
             fresh("ctr images pull --local", site.ctr(*local)),
             fresh("nerdctl pull", site.nerdctl("pull", "-q", name)),
-            fresh(CALLS_ONLY, site.calls("write", files=files)),
+            fresh(CALLS_ONLY, site.calls("pull", of=name)),
         ]
     return found
 
@@ -94,10 +93,13 @@ def _fetch(image: str, site: Site, *, far: bool = False) -> list[Contender]:
     site.empty()
     name = site.reference(image, site.source.far if far else "")
     fresh = partial(Contender, after=site.empty)
-    return [
+    found = [
         fresh(OURS, site.pyctrd("pull", "-q", "--no-unpack", name)),
         fresh("ctr content fetch", site.ctr("content", "fetch", "--plain-http", name)),
     ]
+    if _every_peer(site, image):
+        found.append(fresh(CALLS_ONLY, site.calls("fetch", of=name)))
+    return found
 
 
 def _pull_again(site: Site) -> list[Contender]:
@@ -176,6 +178,8 @@ def _save(image: str, site: Site) -> list[Contender]:
             writes("ctr images export --local", site.ctr("images", "export", "--local", file, name)),
             writes("nerdctl save", site.nerdctl("save", "-o", file, name)),
         ]
+        if image == "small":
+            found.append(Contender(CALLS_ONLY, site.calls("read")))
     return found
 
 
@@ -228,7 +232,7 @@ def _load_many(count: int, site: Site) -> list[Contender]:
 def _load_again(image: str, site: Site) -> list[Contender]:
     archive = site.archive(image)
     site.hold(image, unpacked=True)
-    return _loads(site, archive, Contender)
+    return [*_loads(site, archive, Contender), Contender(GRPC, _import_grpc())]
 
 
 def _loads(site: Site, archive: Path, contender: Callable[..., Contender]) -> list[Contender]:
@@ -256,7 +260,13 @@ def _name(ctr: Sequence[str]) -> str:
 
 
 def _list_few(site: Site) -> list[Contender]:
-    return [*_crowd(site, "few", ["images"], ("images", "ls")), Contender(GRPC, _import_grpc())]
+    daemon = site.crowd.daemon
+    calls = site.calls("list", address=daemon.address, namespace="few")
+    return [
+        *_crowd(site, "few", ["images"], ("images", "ls")),
+        Contender(GRPC, _import_grpc()),
+        Contender(CALLS_ONLY, calls, daemon=daemon),
+    ]
 
 
 def _diagnose_one(site: Site) -> list[Contender]:

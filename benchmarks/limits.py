@@ -7,12 +7,14 @@ from fnmatch import fnmatchcase
 from statistics import median
 from typing import Literal, NamedTuple
 
-from benchmarks.cases import CHECK_EACH, COPY, FEWER, GRPC, OURS, WITHOUT_RANGES
+from benchmarks.cases import CALLS_ONLY, CHECK_EACH, COPY, FEWER, GRPC, OURS, WITHOUT_RANGES
 from benchmarks.measuring import Run
 from benchmarks.results import Report, Result
 
 Quantity = Literal["seconds", "cpu", "peak", "daemon_cpu", "daemon_peak", "requests"]
 MEMORY_MIB = 80.0
+# No client in Python with grpc is faster than these.
+LEAST = (GRPC, CALLS_ONLY, COPY)
 
 
 class Limit(NamedTuple):
@@ -68,6 +70,15 @@ class Check(NamedTuple):
     def holds(self) -> bool:
         """Whether the limit holds."""
         return self.value <= self.limit.at_most
+
+    @property
+    def least(self) -> tuple[str, float] | None:
+        """What has to be done at least and exceeds the limit, too: its name and value, or None."""
+        if not self.limit.peer or self.limit.of != "seconds":
+            return None
+        peer = typical(self.result.runs[self.limit.peer])
+        found = [(name, typical(self.result.runs[name]) / peer) for name in LEAST if name in self.result.runs]
+        return next(((name, value) for name, value in found if value > self.limit.at_most), None)
 
 
 def typical(runs: Sequence[Run], of: Quantity = "seconds") -> float:

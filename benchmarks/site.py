@@ -75,15 +75,6 @@ class Source:
             self._published[name] = Published(f"bench/{name}:latest", list(graph.blobs))
         return self._published[name]
 
-    def blob_files(self, name: str) -> list[Path]:
-        """Return files of an image's blobs, named by their digests."""
-        folder = self.folder / f"blobs-{name}"
-        if not folder.exists():
-            folder.mkdir()
-            for digest, data in SHAPES[name].graph(self.scale).blobs.items():
-                (folder / digest.removeprefix("sha256:")).write_bytes(data)
-        return sorted(folder.iterdir())
-
     @cached_property
     def direct(self) -> str:
         """The host of the registry. (The rig's proxy, which counts requests, takes more time than it.)"""
@@ -163,16 +154,15 @@ class Site:
         return [str(peers.nerdctl(NERDCTL)), *own, "--insecure-registry", *map(str, arguments)]
 
     def calls(
-        self,
-        verb: str,
-        *,
-        address: Path | None = None,
-        namespace: str = NAMESPACE,
-        files: Sequence[Path] = (),
+        self, verb: str, *, of: str = "", address: Path | None = None, namespace: str = NAMESPACE
     ) -> list[str]:
-        """Return the command that only makes the calls of a command (benchmarks/floor.py)."""
-        where = [str(address or self.daemon.address), namespace]
-        return [sys.executable, "-m", "benchmarks.floor", verb, *where, *map(str, files)]
+        """Return the command that only makes the calls of a command (benchmarks/floor.py).
+
+        `of` is the name of an image in a registry, with the tag latest.
+        """
+        host, _, repository = of.removesuffix(":latest").partition("/")
+        where = [str(address or self.daemon.address), namespace, *([host, repository] if of else [])]
+        return [sys.executable, "-m", "benchmarks.floor", verb, *where]
 
     def do(self, command: Sequence[str]) -> None:
         """Run a command without measuring it. Raises RuntimeError with its error output if it fails."""

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import line, results, tables
-from benchmarks.cases import CASES, OURS
+from benchmarks.cases import CALLS_ONLY, CASES, OURS
 from benchmarks.limits import LIMITS, checks
 from benchmarks.measuring import Run, run
 from benchmarks.results import Report, Result
@@ -25,7 +25,7 @@ from integration.conftest import peer_required
 from integration.rig import peers
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("fetch/large", "save/150", "start/list")
+NAMES = ("fetch/large", "pull/small", "save/150", "start/list")
 
 
 def test_a_quick_run(tmp_path: Path) -> None:
@@ -56,10 +56,12 @@ def test_a_quick_run(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def _report(seconds: float, peak: float = 50.0) -> Report:
+def _report(seconds: float, peak: float = 50.0, *, calls_only: float = 0.1) -> Report:
     ours = [Run(seconds=seconds + extra, cpu=0.1, peak=peak) for extra in (0.1, 0.0, -0.1)]
     peer = [Run(seconds=4.0, cpu=1.0, peak=200.0)]
-    result = Result("save/large", "save it", "2.4", {OURS: ours, "ctr images export": peer})
+    calls = [Run(seconds=calls_only, cpu=0.1, peak=40.0)]
+    runs = {OURS: ours, "ctr images export": peer, CALLS_ONLY: calls}
+    result = Result("save/large", "save it", "2.4", runs)
     return Report(
         date="2026-11-27",
         machine="a machine",
@@ -73,8 +75,13 @@ def _report(seconds: float, peak: float = 50.0) -> Report:
 
 @pytest.mark.parametrize(
     ("report", "held", "code"),
-    [(_report(0.8), 2, 0), (_report(1.0), 1, 1), (_report(0.8, peak=81.0), 1, 1)],
-    ids=["within", "too slow", "too large"],
+    [
+        (_report(0.8), 2, 0),
+        (_report(1.0), 1, 1),
+        (_report(0.8, peak=81.0), 1, 1),
+        (_report(1.0, calls_only=0.9), 1, 0),
+    ],
+    ids=["within", "too slow", "too large", "impossible"],
 )
 def test_a_limit_that_is_exceeded_fails(
     report: Report, held: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
