@@ -43,6 +43,13 @@ async def test_both_clients_leave_the_same_content(
     assert_equal(state(containerd, f"{namespace}-sync"), state(containerd, f"{namespace}-async"))
 
 
+async def until_stored(client: AsyncClient, digest: str) -> None:
+    """Wait until the store has a blob."""
+    async with asyncio.timeout(30):
+        while digest not in [str(blob.digest) for blob in await client.content.list()]:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
     containerd: Containerd, registry: Registry, repository: str, namespace: str
 ) -> None:
@@ -57,6 +64,7 @@ async def test_a_cancelled_pull_stops_and_the_next_one_resumes(
         async for event in stream:
             if event.action == "downloading" and event.offset >= MIB:
                 break
+        await until_stored(client, graph.document()["config"]["digest"])  # it is downloaded at the same time
         begun = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
