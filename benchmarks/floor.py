@@ -1,4 +1,4 @@
-"""The calls that a command cannot do without, and nothing else: no client in Python with grpc is faster.
+"""The calls that a command cannot do without, and nothing else: a client in Python can hardly be faster.
 
     python -m benchmarks.floor VERB ADDRESS NAMESPACE [HOST REPOSITORY]
 

@@ -79,9 +79,9 @@ def _report(seconds: float, peak: float = 50.0, *, calls_only: float = 0.1) -> R
         (_report(0.8), 2, 0),
         (_report(1.0), 1, 1),
         (_report(0.8, peak=81.0), 1, 1),
-        (_report(1.0, calls_only=0.9), 1, 0),
+        (_report(1.0, calls_only=0.9), 1, 1),
     ],
-    ids=["within", "too slow", "too large", "impossible"],
+    ids=["within", "too slow", "too large", "minimal program too slow"],
 )
 def test_a_limit_that_is_exceeded_fails(
     report: Report, held: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -95,6 +95,11 @@ def test_a_limit_that_is_exceeded_fails(
     assert f"{held} of 2 limits hold" in shown
     assert ("**no**" in shown) == bool(code)
     assert shown.partition("\n\n")[2] in tables.page(report)
+
+
+def test_a_limit_that_a_minimal_program_exceeds_is_marked() -> None:
+    assert "(grpc, calls only: 0.23)" in "\n".join(tables.sections(_report(1.0, calls_only=0.9)))
+    assert "(grpc, calls only" not in "\n".join(tables.sections(_report(1.0, calls_only=0.8)))
 
 
 def test_a_case_that_failed_is_shown_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
