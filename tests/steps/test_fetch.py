@@ -83,6 +83,19 @@ def test_a_new_download_resumes_nothing() -> None:
     assert bench.events[-1].action == "exists"
 
 
+@pytest.mark.parametrize("left", [0, 100, len(DATA)])
+def test_a_blob_is_received_before_it_is_committed(left: int) -> None:
+    bench = Bench(DATA[:left])
+    state = bench.store.state
+    seen: list[tuple[int, bool]] = []
+
+    def received() -> None:
+        seen.append((len(state.ingests[ingest_ref(LAYER)].data), LAYER.digest in state.blobs))
+
+    Downloader(bench.store.content, [bench.remote], claim_present=True).fetch(LAYER, received)
+    assert seen == [(len(DATA), False)]
+
+
 @pytest.mark.parametrize("left", [100, len(DATA)])
 def test_corrupt_bytes_do_not_count_as_resumed(left: int) -> None:
     bench = Bench(b"x" * left)
