@@ -200,6 +200,8 @@ def main(given: Sequence[str] | None = None) -> int:
     """Run the command line; return 1 if a limit is exceeded."""
     arguments = parser().parse_args(given)
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # stop what was started
+    if not _chosen(arguments.cases):
+        parser().error(f"no case matches {arguments.cases!r}; --list prints them")
     if arguments.list:
         for case in CASES:
             print(f"{case.name:20} {_title(case, 1)}")

@@ -102,6 +102,13 @@ def test_a_limit_that_a_minimal_program_exceeds_is_marked() -> None:
     assert "(grpc, calls only" not in "\n".join(tables.sections(_report(1.0, calls_only=0.8)))
 
 
+def test_a_pattern_that_matches_no_case_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--cases", "nothing/*"])
+    assert ended.value.code == 2
+    assert "no case matches 'nothing/*'; --list prints them" in capsys.readouterr().err
+
+
 def test_a_case_that_failed_is_shown_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = _report(0.8)
     failed = Result("load/large", "load it", "2.4", {})
